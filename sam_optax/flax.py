@@ -1,0 +1,137 @@
+"""The perturbed-gradient function for Flax NNX, and a `TrainState` for Flax Linen (the extra `flax`)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from flax.training import train_state
+
+from sam_optax.typing import GradFn, Params, Updates
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Any], wrt: nnx.filterlib.Filter = nnx.Param, has_aux: bool = False
+) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
+    """`nnx.value_and_grad` that also returns the second pass, for `nnx.Optimizer.update(..., grad_fn=grad_fn)`.
+
+    The first pass moves the model's other state (BatchNorm's statistics, dropout's counts) on, once. The second
+    starts from the state before it, hence from the same dropout keys, and leaves no trace in the model. Rngs
+    and metrics among the further arguments are treated alike.
+
+    Args:
+      loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
+      wrt: the variables to differentiate by, the same as the optimizer's `wrt`.
+      has_aux: whether `loss_fn` returns `(loss, aux)`.
+
+    Returns:
+      A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
+      `(loss, aux)` and the gradients have the structure of `nnx.state(model, wrt)`. Use it under `nnx.jit`.
+
+    Raises:
+      ValueError: If `loss_fn` cannot be called, or, when called, if the model has no variable of `wrt`, or
+        `grad_fn` is given other variables.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
+      >>> from flax import nnx
+      >>> model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+      >>> tx = optax.chain(sam_optax.sam(rho=0.1), optax.sgd(0.1))
+      >>> optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+      >>> value_and_grad = sam_optax.flax.value_and_grad(lambda model, x: jnp.mean(model(x) ** 4))
+      >>> x = jnp.array([[0.0, 1.0], [4.0, 1.0]])
+      >>> loss, grads, grad_fn = value_and_grad(model, x)
+      >>> _ = optimizer.update(model, grads, grad_fn=grad_fn)
+      >>> print(model.mean[...])
+      [0.02 0.01]
+    """
+    if not callable(loss_fn):
+        raise ValueError(f"loss_fn is {loss_fn!r}: give a function from a model and a batch to a scalar loss.")
+    is_wrt = nnx.filterlib.to_predicate(wrt)
+
+    def of_model(path: tuple[Any, ...], value: Any) -> bool:
+        return path[0] == 0 and is_wrt(path[1:], value)
+
+    def loss_of(params: nnx.State, rest: nnx.State, graphdef: Any) -> tuple[Any, tuple[Any, nnx.State]]:
+        call = nnx.merge(graphdef, params, rest, copy=True)
+        model, args, kwargs = call
+        loss, aux = loss_fn(model, *args, **kwargs) if has_aux else (loss_fn(model, *args, **kwargs), None)
+        return loss, (aux, nnx.state(call, nnx.All(nnx.Variable, nnx.Not(of_model))))
+
+    first_pass = jax.value_and_grad(loss_of, has_aux=True)
+    gradient = jax.grad(loss_of, has_aux=True)
+
+    def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
+        call = (model, args, kwargs)
+        graphdef, params, rest = nnx.split(call, of_model, ...)
+        if not jax.tree.leaves(params):
+            raise ValueError(f"wrt is {wrt!r}, and the model has no such variable: name a kind that it has.")
+        (loss, (aux, moved)), grads = first_pass(params, rest, graphdef)
+
+        def grad_fn(at: Params) -> Updates:
+            return _like(at, gradient(_like(params, at), rest, graphdef)[0])
+
+        nnx.update(call, moved)
+        return ((loss, aux) if has_aux else loss), grads[0], grad_fn
+
+    return passes
+
+
+class TrainState(train_state.TrainState):
+    """Flax Linen's `TrainState`, whose `apply_gradients` hands the second pass on to the optimizer.
+
+    `flax.training.train_state.TrainState` passes nothing on to `tx.update`, and so cannot drive a sharpness-aware
+    optimizer. Subclass it in the same way, to add `batch_stats` for instance.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
+      >>> tx = optax.chain(sam_optax.sam(rho=0.1), optax.sgd(0.1))
+      >>> state = sam_optax.flax.TrainState.create(apply_fn=None, params={"w": jnp.array([1.0, 2.0])}, tx=tx)
+      >>> value_and_grad = sam_optax.value_and_grad(lambda params, x: jnp.sum(x * params["w"] ** 2))
+      >>> loss, grads, grad_fn = value_and_grad(state.params, jnp.array([0.0, 1.0]))
+      >>> state = state.apply_gradients(grads=grads, grad_fn=grad_fn, value=loss)
+      >>> print(state.step, state.params["w"])
+      1 [1.   1.58]
+    """
+
+    def apply_gradients(
+        self,
+        *,
+        grads: Updates,
+        grad_fn: GradFn | None = None,
+        perturb: bool | None = None,
+        value: Any = None,
+        extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "TrainState":
+        """One step: `w ← w + tx.update(grads, opt_state, w, grad_fn=…)`.
+
+        Args:
+          grads: the clean gradient.
+          grad_fn: the second pass, which `sam_optax.value_and_grad` returns.
+          perturb: static; False skips the second pass, None leaves it to the method's policy.
+          value: the loss, for the transforms that want it.
+          extra_args: further keyword arguments for `tx.update`.
+          **kwargs: fields of the state to replace, such as `batch_stats`.
+
+        Returns:
+          The next state.
+        """
+        given = {"grad_fn": grad_fn, "perturb": perturb, "value": value}
+        extra = {name: x for name, x in given.items() if x is not None} | dict(extra_args or {})
+        tx = optax.with_extra_args_support(self.tx)
+        updates, opt_state = tx.update(grads, self.opt_state, self.params, **extra)
+        params = optax.apply_updates(self.params, updates)
+        return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **kwargs)
+
+
+def _like(structure: Any, values: Any) -> Any:
+    """The leaves of `values` in the containers of `structure`: `nnx.Optimizer` unpacks variables to arrays."""
+    ours, theirs = jax.tree.leaves(values), jax.tree.leaves(structure)
+    if [x.shape for x in ours] != [x.shape for x in theirs]:
+        raise ValueError(
+            f"grad_fn got {len(ours)} parameters where the gradient is taken by {len(theirs)}, or of other shapes: "
+            "give sam_optax.flax.value_and_grad and nnx.Optimizer the same wrt."
+        )
+    return jax.tree.unflatten(jax.tree.structure(structure), ours)

@@ -1,0 +1,86 @@
+"""Which leaves of the parameters: trees of bools, and functions that make them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sam_optax import trees
+from sam_optax.typing import Mask, Params, Updates
+
+
+def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
+    """A mask that asks each leaf's path: `mask(params)[leaf] = predicate(path of leaf)`.
+
+    A path is the leaf's names joined by `/`, the same for every framework: `conv_1/kernel` (Linen,
+    NNX), `linear/w` (Haiku), `layers/0/weight` (Equinox). The last name `value` that NNX adds is left out.
+
+    Args:
+      predicate: from the path, a string, to whether the leaf is in.
+
+    Returns:
+      A function from parameters to a tree of bools, for `mask=` and `exempt=`.
+
+    Raises:
+      ValueError: If `predicate` cannot be called.
+
+    Example:
+      SAM-ON perturbs the normalisation layers alone (https://arxiv.org/abs/2306.04226):
+
+      >>> import sam_optax
+      >>> norms = sam_optax.by_path(lambda path: "norm" in path)
+      >>> norms({"norm": {"scale": 1.0}, "dense": {"kernel": 2.0}})
+      {'dense': {'kernel': False}, 'norm': {'scale': True}}
+      >>> tx = sam_optax.sam(rho=0.5, mask=norms)
+    """
+    if not callable(predicate):
+        raise ValueError(f"predicate is {predicate!r}: give a function from a leaf's path, a string, to a bool.")
+
+    def mask(params: Params) -> Any:
+        chosen = [bool(predicate(path)) for path in trees.leaf_paths(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), chosen)
+
+    return mask
+
+
+def biases(params: Params) -> Any:
+    """The mask of the leaves whose last name is `bias` or `b`: what ASAM leaves unscaled."""
+    return by_path(lambda path: path.rpartition("/")[2] in ("bias", "b"))(params)
+
+
+def check(name: str, mask: Mask | None) -> None:
+    """Raise `ValueError` unless `mask` is nothing, a function or a tree of bools."""
+    if mask is None or callable(mask):
+        return
+    strangers = [x for x in jax.tree.leaves(mask) if not isinstance(x, bool | np.bool_)]
+    if strangers:
+        raise ValueError(
+            f"{name} has {strangers[0]!r} where a bool is expected: give a tree of bools with the leaves of the "
+            "parameters, or a function from the parameters to one (sam_optax.by_path makes it)."
+        )
+
+
+def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
+    """A tree of bools with the structure of `params`; `default` everywhere where there is no mask.
+
+    Leaves are matched by their paths and not by their containers, so that a mask made from an NNX
+    state fits the arrays that `nnx.Optimizer` takes out of it.
+    """
+    paths, structure = trees.leaf_paths(params), jax.tree.structure(params)
+    if mask is None:
+        return jax.tree.unflatten(structure, [default] * len(paths))
+    chosen = mask(params) if callable(mask) else mask
+    if trees.leaf_paths(chosen) != paths:
+        raise ValueError(
+            f"{name} has leaves at {trees.leaf_paths(chosen)}, and params at {paths}: give one bool a leaf. "
+            f"(A function given as {name} through optax.inject_hyperparams has to stand in its static_args.)"
+        )
+    check(name, list(jax.tree.leaves(chosen)))
+    return jax.tree.unflatten(structure, jax.tree.leaves(chosen))
+
+
+def keep(chosen: Any, tree: Updates) -> Updates:
+    """`tree` with zeros in the leaves that are not chosen."""
+    return jax.tree.map(lambda c, x: x if c else jnp.zeros_like(x), chosen, tree)

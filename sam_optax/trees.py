@@ -1,0 +1,88 @@
+"""Arithmetic on trees of arrays, accumulated in float32 or wider, and what makes two trees alike."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_optax.typing import Params, Updates
+
+
+def accumulator_dtype(*trees: Any) -> jnp.dtype:
+    """The dtype that reductions over `trees` run in: float32, or float64 where a leaf has it."""
+    return jnp.result_type(jnp.float32, *(jnp.result_type(x) for x in jax.tree.leaves(trees)))
+
+
+def inner(a: Updates, b: Updates) -> jax.Array:
+    """The inner product `⟨a, b⟩` over all leaves of two trees of one structure.
+
+    An elementwise product that is then summed, and not a matrix product: accelerators round the
+    factors of a matrix product to fewer bits.
+    """
+    dtype = accumulator_dtype(a, b)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = (jnp.sum(jnp.asarray(x, dtype) * jnp.asarray(y, dtype)) for x, y in pairs)
+    return sum(products, start=jnp.zeros((), dtype))
+
+
+def norm(tree: Updates) -> jax.Array:
+    """The global L2 norm `‖tree‖`, over all leaves."""
+    return jnp.sqrt(inner(tree, tree))
+
+
+def widen(tree: Updates) -> Updates:
+    """`tree` with every leaf in the accumulator's dtype.
+
+    What scales a low-precision tree does so between `widen` and `cast_like`: no product overflows on
+    the way, and the result is rounded once.
+    """
+    dtype = accumulator_dtype(tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def cast_like(tree: Updates, like: Params) -> Updates:
+    """`tree` with each leaf in the dtype of the leaf of `like` in its place."""
+    return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
+
+
+def leaf_paths(tree: Any) -> list[str]:
+    """The path of each leaf, its names joined by `/`, as `dense/kernel`.
+
+    A last name `value` is left out: it is how Flax NNX ends the path of every variable.
+    """
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+    return [name.removesuffix("/value") for name in names]
+
+
+def check_real(params: Params) -> None:
+    """Raise `ValueError` where `params` has a leaf that no perturbation can be added to."""
+    if any(isinstance(x, optax.MaskedNode) for x in jax.tree.leaves(params, is_leaf=_is_masked)):
+        raise ValueError(
+            "params holds optax.MaskedNode: a sharpness-aware transformation stands inside optax.masked or "
+            "optax.multi_transform, so its second gradient would be taken of a tree with holes. Put it outside, "
+            "in front, and say which leaves to perturb by its argument mask=."
+        )
+    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"params has a leaf of dtype {dtype} at '{path}': only real floating leaves can be perturbed. "
+                "Keep the others apart, or split a complex leaf into its real and imaginary part."
+            )
+
+
+def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
+    """Raise `ValueError` unless `tree` has the structure and the shapes of `params`."""
+    ours, theirs = jax.tree.structure(tree), jax.tree.structure(params)
+    if ours != theirs:
+        raise ValueError(f"{name} has not the structure of params: {remedy} Got {ours}, expected {theirs}.")
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True)
+    for path, (x, y) in zip(leaf_paths(params), pairs, strict=True):
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"{name} has shape {jnp.shape(x)} at '{path}', where params has {jnp.shape(y)}: {remedy}")
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

@@ -1,0 +1,28 @@
+"""The types that the package's signatures are written in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import optax
+
+Params = optax.Params
+"""Any pytree of real floating arrays: what is optimised."""
+
+Updates = optax.Updates
+"""A tree with the structure of the parameters: a gradient, an offset, an update."""
+
+State = Any
+"""Any pytree of arrays whose structure does not change from call to call."""
+
+GradFn = Callable[[Any], Any]
+"""Parameters to gradient, on one fixed batch: the second pass."""
+
+Schedule = Callable[[Any], chex.Numeric]
+"""Number of `update` calls so far to a scalar, as Optax has it."""
+
+ScalarOrSchedule = chex.Numeric | Schedule
+"""A number, or a schedule over `update` calls."""
+
+Mask = Any
+"""A tree of bools with the leaves of the parameters, or a function from the parameters to one."""
