@@ -1,0 +1,24 @@
+# Each target makes what it needs: a virtual environment in .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test demo clean
+
+test: .venv/installed ## Everything that CI runs.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2
+
+demo: .venv/installed ## The paper's nine cells on the embedded digits, three seeds.
+	$(BIN)/python -m experiments.reproduce --output runs/digits
+
+clean: ## Remove what the other targets made, runs/ apart.
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sam_optax needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[experiments,dev]'
+	touch $@

@@ -1,0 +1,28 @@
+"""How the programs talk to the person who called them."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+
+Result = TypeVar("Result")
+
+
+def parse(arguments: type[Result], program: str) -> Result:
+    """The command line of `program`, as a dataclass."""
+    return sensibly(lambda: tyro.cli(arguments, prog=program))
+
+
+def sensibly(function: Callable[..., Result], *args: Any) -> Result:
+    """`function(*args)`; where it raises a `ValueError`, its sentence alone, and exit code 2.
+
+    Only what a person may get wrong is called through it. Elsewhere a `ValueError` is our mistake, and shows its
+    traceback.
+    """
+    try:
+        return function(*args)
+    except ValueError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,89 @@
+"""What a run is: a pure function of these values."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import data, models
+from experiments.training.learning_rate import SCHEDULES
+from experiments.training.optimizer import BASES, METHODS
+from sam_optax import BatchPlan
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train one network.
+
+    Attributes:
+      dataset: digits (8x8 scans of handwritten digits, embedded).
+      model: small_resnet (ResNet-8, 78,000 parameters).
+      method: sgd (the base optimizer alone), sam, gsam or asam.
+      rho: The radius of sam, gsam and asam; left out, the method's own: 0.05, and 0.5 for asam.
+      alpha: The weight of gsam's surrogate gap.
+      optimizer: The base optimizer: sgd or adamw.
+      learning_rate: Its initial learning rate.
+      momentum: Of sgd.
+      weight_decay: Added to sgd's gradient; apart from the gradient with adamw.
+      batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant.
+      lr_schedule: constant, cosine or linear over the epochs; both fall to 1% of the rate.
+      seed: Determines the split, the initial parameters, the order of the data and its augmentation.
+    """
+
+    dataset: str = "digits"
+    model: str = "small_resnet"
+    method: str = "gsam"
+    rho: float | None = None
+    alpha: float = 0.02
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_plan: str = "6x16,6x32,6x64,6x128,6x256"
+    lr_schedule: str = "constant"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        if self.rho is None:
+            object.__setattr__(self, "rho", METHODS[self.method].rho)
+        for name in ("rho", "alpha", "learning_rate", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(f"momentum is {self.momentum}: adamw has its own, leave it out.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: give an integer of at least 0.")
+        _ = self.plan
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The batch plan."""
+        return BatchPlan.parse(self.batch_plan)
+
+    def save(self, path: Path) -> None:
+        """Write the config into a new file."""
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(dataclasses.asdict(self), file, indent=2)
+
+    @classmethod
+    def load(cls, path: Path) -> "Config":
+        """Read the config that `save` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _check_choices(config: Config) -> None:
+    choices: dict[str, Any] = {
+        "dataset": data.NAMES,
+        "model": models.NAMES,
+        "method": METHODS,
+        "optimizer": BASES,
+        "lr_schedule": SCHEDULES,
+    }
+    for name, known in choices.items():
+        value = getattr(config, name)
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")

@@ -1,0 +1,1 @@
+"""Training: the optimizer, the compiled step, the loop around it, and what is kept. No TensorFlow."""

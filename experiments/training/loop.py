@@ -1,0 +1,82 @@
+"""The loop around the compiled step: it reads batches, sets hyperparameters, evaluates, and writes down."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.training.step import Metrics, TrainState
+from sam_optax import BatchPlan
+
+Record = dict[str, Any]
+
+
+class Program(NamedTuple):
+    """The functions that a run consists of.
+
+    Attributes:
+      step: `step(state, batch, hyperparameters)` → `(state, metrics)`.
+      evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
+      schedules: each hyperparameter as a function of the position in epochs.
+    """
+
+    step: Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, Metrics]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    schedules: dict[str, Callable[[Any], Any]]
+
+
+def fit(
+    state: TrainState,
+    program: Program,
+    batches: Iterator[Any],
+    *,
+    plan: BatchPlan,
+    num_examples: int,
+    write: Callable[[Record], None],
+) -> tuple[TrainState, Record]:
+    """Train through the whole plan.
+
+    What a step measures stays on the device until its epoch is over, so that no step waits for the host.
+
+    Args:
+      state: the state before the first step.
+      program: what to do.
+      batches: the training batches, in the plan's order.
+      plan: the batch size of each epoch.
+      num_examples: training examples.
+      write: takes a record of kind `step` an update and one of kind `epoch` an epoch.
+
+    Returns:
+      The state after the last step, and the record of the last epoch.
+    """
+    first, record = 0, {}
+    for epoch in range(plan.epochs):
+        batch_size = plan.batch_size_at(epoch)
+        steps = range(first, first + num_examples // batch_size)
+        positions = [plan.epoch_at(step, num_examples) for step in steps]
+        hyperparameters = _read(program.schedules, positions)
+        measured = []
+        for now in hyperparameters:
+            state, metrics = program.step(state, next(batches), now)
+            measured.append(metrics)
+        measured = jax.device_get(measured)
+        for step, position, now, metrics in zip(steps, positions, hyperparameters, measured, strict=True):
+            write({"kind": "step", "step": step, "epoch": position, "batch_size": batch_size, **now, **metrics})
+        record = _epoch_record(epoch + 1, steps.stop, batch_size, measured, program.evaluate(state))
+        write(record)
+        first = steps.stop
+    return state, record
+
+
+def _read(schedules: dict[str, Callable[[Any], Any]], positions: list[float]) -> list[dict[str, np.ndarray]]:
+    """The hyperparameters at each position, evaluated all at once."""
+    where = np.asarray(positions, np.float32)
+    values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
+    return [{name: value[i] for name, value in values.items()} for i in range(len(positions))]
+
+
+def _epoch_record(epoch: int, step: int, batch_size: int, measured: list[Metrics], test: dict[str, float]) -> Record:
+    train = {f"train_{name}": np.mean([metrics[name] for metrics in measured]) for name in ("loss", "error")}
+    tested = {f"test_{name}": value for name, value in test.items()}
+    return {"kind": "epoch", "epoch": epoch, "step": step, "batch_size": batch_size, **train, **tested}

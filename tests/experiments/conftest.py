@@ -1,0 +1,38 @@
+"""A network that compiles at once, beside the real ones."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from flax import nnx
+
+from experiments import models, run
+from experiments.config import Config
+from experiments.models import registry
+
+
+class TinyNet(nnx.Module):
+    """A linear layer on normalised pixels: a BatchNorm to keep track of, and nothing slow."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        self.norm = nnx.BatchNorm(pixels, rngs=rngs)
+        self.head = nnx.Linear(pixels, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.head(self.norm(images.reshape(len(images), -1)))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a network for tests."""
+    monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
+    return "tiny"
+
+
+def train(output: Path, **settings: Any) -> Any:
+    """The result of a run in `output`."""
+    config = Config(**settings)
+    return run.execute(config, run.load(config), run.claim(output))

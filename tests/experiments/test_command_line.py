@@ -1,0 +1,122 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import reproduce, train
+
+
+def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    program.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--dataset", "cifar0"], "digits"),
+        (["--model", "resnet"], "small_resnet"),
+        (["--method", "adam"], "gsam"),
+        (["--batch-plan", "40*16"], "epochs x size"),
+        (["--batch-plan", "40x1024"], "larger than the data"),
+        (["--rho", "-1"], "rho"),
+        (["--rho", "much"], "rho"),
+        (["--lr-schedule", "triangle"], "cosine"),
+        (["--no-such-flag", "1"], "no-such-flag"),
+    ],
+)
+def test_what_a_person_may_get_wrong_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(SystemExit) as stop:
+        call(train, monkeypatch, "--output", str(output), *arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert word in captured.err
+    assert "Traceback" not in captured.err
+    assert not output.exists()
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "result.json").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        call(train, monkeypatch, "--output", str(tmp_path))
+    assert stop.value.code == 2
+    assert "holds result.json already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert (tmp_path / "result.json").read_text() == "mine"
+
+
+def test_an_output_that_is_a_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        call(train, monkeypatch, "--output", str(tmp_path / "file"))
+    assert stop.value.code == 2
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_data_that_are_not_there_end_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(SystemExit) as stop:
+        call(train, monkeypatch, "--output", str(tmp_path / "run"))
+    assert stop.value.code == 2
+    assert "install" in capsys.readouterr().err
+
+
+def test_training_reports_its_error_and_where_things_lie(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    call(train, monkeypatch, "--model", tiny, "--batch-plan", "1x128", "--output", str(output))
+    assert "test error" in capsys.readouterr().out
+    assert {path.name for path in output.iterdir()} == {"config.json", "metrics.jsonl", "checkpoint", "result.json"}
+
+
+def test_the_program_runs_as_a_module_and_fails_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.train", "--method", "none", "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr == "error: method is 'none': choose one of sgd, sam, gsam, asam.\n"
+
+
+GRID = ["--constant-plan", "2x128", "--increasing-plan", "1x64,1x128", "--seeds", "0", "1"]
+
+
+def test_the_grid_is_run_once_and_reported(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    study = ["--model", tiny, "--output", str(tmp_path), *GRID]
+    call(reproduce, monkeypatch, *study)
+    first = capsys.readouterr().out
+    assert "18 runs of tiny on digits, 18 of them to do" in first
+    page = (tmp_path / "table.md").read_text()
+    assert len(re.findall(r"\d ± \d", page)) == 9
+    assert "| updates" in page
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
+    (tmp_path / "gsam-cosine-1" / "result.json").rename(tmp_path / "kept.json")
+    (tmp_path / "gsam-cosine-1").rename(tmp_path / "gsam-cosine-1.unfinished")
+    call(reproduce, monkeypatch, *study)
+    assert "18 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
+    assert [path.parent.name for path in again if again[path] != changed[path]] == ["gsam-cosine-1"]
+    assert (tmp_path / "table.md").read_text() == page
+
+
+def test_a_study_of_other_settings_is_not_mixed_in(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "sgd-constant-0").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        call(reproduce, monkeypatch, "--model", tiny, "--output", str(tmp_path), *GRID)
+    assert stop.value.code == 2
+    assert "holds another run" in capsys.readouterr().err

@@ -1,0 +1,47 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from experiments.config import Config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataset", "cifar0"),
+        ("model", "resnet"),
+        ("method", "adam"),
+        ("optimizer", "lion"),
+        ("lr_schedule", "triangle"),
+        ("rho", -0.1),
+        ("rho", float("nan")),
+        ("alpha", float("inf")),
+        ("learning_rate", -1.0),
+        ("momentum", -0.9),
+        ("weight_decay", -1e-4),
+        ("seed", -1),
+        ("batch_plan", "40*16"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name.replace("_", "[ _]")):
+        Config(**{name: value})
+
+
+def test_adamw_refuses_a_momentum() -> None:
+    with pytest.raises(ValueError, match="momentum"):
+        Config(optimizer="adamw", momentum=0.9)
+
+
+@pytest.mark.parametrize(("method", "rho"), [("sam", 0.05), ("gsam", 0.05), ("asam", 0.5)])
+def test_a_radius_left_out_is_the_methods_own(method: str, rho: float) -> None:
+    assert Config(method=method).rho == rho
+    assert Config(method=method, rho=0.3).rho == 0.3
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    config = Config(method="asam", batch_plan="2x16,3x32", seed=7)
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+    assert None not in dataclasses.asdict(config).values()

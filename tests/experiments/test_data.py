@@ -1,0 +1,99 @@
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import data
+from experiments.data import digits
+from sam_optax import BatchPlan
+
+SPLIT = data.Split(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1), np.arange(40, dtype=np.int32))
+
+
+def labels(batches: Iterator[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([batch["label"] for batch in batches])
+
+
+def test_digits_are_real_images_split_without_overlap() -> None:
+    dataset = data.load("digits", seed=0)
+    train, test = dataset.train, dataset.test
+    assert (len(train), len(test), dataset.image_shape, dataset.num_classes) == (512, 1000, (8, 8, 1), 10)
+    assert train.images.dtype == np.uint8
+    assert set(np.unique(train.labels)) == set(range(10))
+    both = np.concatenate([train.images, test.images]).reshape(1512, -1)
+    assert len(np.unique(both, axis=0)) == len(both)
+
+
+def test_the_seed_turns_the_split_and_training_parts_of_the_first_three_are_disjoint() -> None:
+    parts = [{image.tobytes() for image in digits.load(seed).train.images} for seed in range(3)]
+    assert parts[0].isdisjoint(parts[1])
+    assert parts[1].isdisjoint(parts[2])
+    assert len(parts[0] & parts[2]) < 0.2 * 512
+
+
+def test_the_moments_are_those_of_the_training_images_alone() -> None:
+    dataset = data.load("digits", seed=1)
+    np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean()], rtol=1e-6)
+    np.testing.assert_allclose(dataset.std, [dataset.train.images.std()], rtol=1e-6)
+
+
+def test_data_that_are_not_there_are_asked_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ValueError, match=r"digits.*install"):
+        data.load("digits", seed=0)
+
+
+def test_an_epoch_holds_every_example_once_and_epochs_differ() -> None:
+    seen = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=3), seed=0)).reshape(3, 40)
+    np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(40), (3, 1)))
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], np.arange(40))
+
+
+def test_seeds_differ_and_the_same_seed_repeats() -> None:
+    plan = BatchPlan.constant(8, epochs=1)
+    first, again, other = (labels(data.training_batches(SPLIT, plan, seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@settings(max_examples=10)
+@given(sizes=st.lists(st.sampled_from([1, 3, 8, 20, 40]), min_size=1, max_size=3), seed=st.integers(0, 2**31))
+def test_the_batch_size_changes_nothing_but_the_batches(sizes: list[int], seed: int) -> None:
+    plan = BatchPlan.from_stages((2, size) for size in sizes)
+    one_by_one = labels(data.training_batches(SPLIT, BatchPlan.constant(1, plan.epochs), seed))
+    batches = list(data.training_batches(SPLIT, plan, seed))
+    assert len(batches) == plan.total_steps(40)
+    for batch in batches:
+        np.testing.assert_array_equal(batch["label"], one_by_one[batch["position"]])
+        np.testing.assert_array_equal(batch["image"].ravel(), batch["label"])
+    assert [len(batch["label"]) for batch in batches] == [size for size in sizes for _ in range(2 * (40 // size))]
+
+
+@pytest.mark.parametrize("start", [0, 3, 5, 12, 14])
+def test_a_stream_resumes_where_it_stopped(start: int) -> None:
+    plan = BatchPlan.parse("2x8,2x16")
+    whole = list(data.training_batches(SPLIT, plan, seed=0))
+    rest = list(data.training_batches(SPLIT, plan, seed=0, start=start))
+    assert len(rest) == len(whole) - start
+    for one, other in zip(rest, whole[start:], strict=True):
+        np.testing.assert_array_equal(one["position"], other["position"])
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"41 .* larger than the data, 40"):
+        data.training_batches(SPLIT, BatchPlan.constant(41, epochs=1), seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
+def test_an_evaluation_counts_every_example_once(batch_size: int) -> None:
+    batches = list(data.evaluation_batches(SPLIT, batch_size))
+    assert {len(batch["image"]) for batch in batches} == {batch_size}
+    counts = np.zeros(40)
+    for batch in batches:
+        np.add.at(counts, batch["label"], batch["weight"])
+    np.testing.assert_array_equal(counts, 1)
