@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
@@ -56,8 +57,13 @@ class BatchPlan:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
-        if not self.stages:
+        try:
+            stages = tuple(Stage(*stage) for stage in self.stages)
+        except TypeError as error:
+            raise ValueError(f"stages is {self.stages!r}: give a sequence of (epochs, batch_size).") from error
+        if not stages:
             raise ValueError("stages is empty: a plan needs at least one stage (epochs, batch_size).")
+        object.__setattr__(self, "stages", stages)
         for stage in self.stages:
             _check_positive_integer("epochs", stage.epochs)
             _check_positive_integer("batch_size", stage.batch_size)
@@ -73,10 +79,7 @@ class BatchPlan:
           >>> print(BatchPlan.from_stages([(2, 64), (3, 32)]))
           2x64,3x32
         """
-        try:
-            return cls(tuple(Stage(epochs, batch_size) for epochs, batch_size in stages))
-        except TypeError as error:
-            raise ValueError(f"stages is {stages!r}: give a sequence of (epochs, batch_size).") from error
+        return cls(stages)  # pyright: ignore[reportArgumentType] - made a tuple there
 
     @classmethod
     def constant(cls, batch_size: int, epochs: int) -> "BatchPlan":
@@ -111,7 +114,7 @@ class BatchPlan:
           >>> print(BatchPlan.exponential(initial=8, factor=2, every=10, epochs=35, maximum=32))
           10x8,10x16,10x32,5x32
         """
-        if not math.isfinite(factor) or factor < 1:
+        if not isinstance(factor, Real) or not math.isfinite(factor) or factor < 1:
             raise ValueError(f"factor is {factor!r}: a growing plan must not shrink, give a number of at least 1.")
         return cls._growing(lambda k: initial * factor**k, initial, every, epochs, maximum)
 
@@ -136,7 +139,7 @@ class BatchPlan:
           >>> print(BatchPlan.polynomial(initial=8, power=2, every=10, epochs=30))
           10x8,10x32,10x72
         """
-        if not math.isfinite(power) or power < 0:
+        if not isinstance(power, Real) or not math.isfinite(power) or power < 0:
             raise ValueError(f"power is {power!r}: a growing plan must not shrink, give a number of at least 0.")
         return cls._growing(lambda k: initial * (1 + k) ** power, initial, every, epochs, maximum)
 
@@ -148,6 +151,8 @@ class BatchPlan:
           >>> BatchPlan.parse("40x16, 40x32").stages
           (Stage(epochs=40, batch_size=16), Stage(epochs=40, batch_size=32))
         """
+        if not isinstance(text, str):
+            raise ValueError(f"batch plan is {text!r}: give a text of epochs x size, as 40x16,40x32.")
         pieces = text.split(",")
         matches = [re.fullmatch(r"\s*([0-9]+)x([0-9]+)\s*", piece) for piece in pieces]
         for piece, match in zip(pieces, matches, strict=True):
@@ -169,7 +174,12 @@ class BatchPlan:
                 raise ValueError(f"maximum is {maximum}, below initial, {initial}: a growing plan must not shrink.")
         ceiling = math.inf if maximum is None else maximum
         lengths = [min(every, epochs - start) for start in range(0, epochs, every)]
-        return cls(tuple(Stage(n, round(min(size(k), ceiling))) for k, n in enumerate(lengths)))
+        sizes = [min(_or_infinity(size, k), ceiling) for k in range(len(lengths))]
+        if math.inf in sizes:
+            raise ValueError(
+                f"maximum is None, and the plan grows past all numbers in {epochs} epochs: give a maximum."
+            )
+        return cls(tuple(Stage(n, round(size)) for n, size in zip(lengths, sizes, strict=True)))
 
     @property
     def epochs(self) -> int:
@@ -279,6 +289,14 @@ class BatchPlan:
         return [-(-num_examples // stage.batch_size) for stage in self.stages]
 
 
+def _or_infinity(size: Callable[[int], float], k: int) -> float:
+    """`size(k)`, and infinity where that is too large for a float."""
+    try:
+        return size(k)
+    except OverflowError:
+        return math.inf
+
+
 def _check_positive_integer(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}: give a positive integer.")

@@ -65,6 +65,7 @@ def value_and_grad(
     def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
         call = (model, args, kwargs)
         graphdef, params, rest = nnx.split(call, of_model, ...)
+        rest = jax.tree.map(lambda x: x, rest)  # else it holds the model's own variables, and moves on with them
         if not jax.tree.leaves(params):
             raise ValueError(f"wrt is {wrt!r}, and the model has no such variable: name a kind that it has.")
         (loss, (aux, moved)), grads = first_pass(params, rest, graphdef)

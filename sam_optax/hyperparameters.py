@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,6 +42,13 @@ def check_nonnegative(name: str, value: ScalarOrSchedule) -> None:
         raise ValueError(f"{what}: give a number, or an Optax schedule from the number of updates to one.")
     if not math.isfinite(float(start)) or float(start) < 0.0:
         raise ValueError(f"{what}: give a finite number of at least 0.")
+
+
+def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
+    """Raise `ValueError` unless `value` is a finite number of at least zero; a schedule is none."""
+    if callable(value):
+        raise ValueError(f"{name} is {value!r}: give a number, it follows no schedule.")
+    check_nonnegative(name, value)
 
 
 def at(value: ScalarOrSchedule, count: Any) -> Any:

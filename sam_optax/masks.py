@@ -46,7 +46,13 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
 
 
 def biases(params: Params) -> Any:
-    """The mask of the leaves whose last name is `bias` or `b`: what ASAM leaves unscaled."""
+    """The mask of the leaves whose last name is `bias` or `b`: what ASAM leaves unscaled.
+
+    Example:
+      >>> import sam_optax
+      >>> sam_optax.biases({"dense": {"kernel": 1.0, "bias": 2.0}})
+      {'dense': {'bias': True, 'kernel': False}}
+    """
     return by_path(lambda path: path.rpartition("/")[2] in ("bias", "b"))(params)
 
 

@@ -77,7 +77,7 @@ def adaptive_ascent(
       [2. 0.]
     """
     hyperparameters.check_nonnegative("rho", rho)
-    hyperparameters.check_nonnegative("eta", eta)
+    hyperparameters.check_nonnegative_number("eta", eta)
     masks.check("exempt", exempt)
 
     def update(updates: Updates, state: State, params: Params | None = None) -> tuple[Updates, State]:

@@ -1,6 +1,7 @@
 """When to pay for a second pass."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ def every(k: int) -> Policy:
       >>> [step for step in range(10) if sam_optax.every(4).at(step)]
       [0, 4, 8]
     """
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: give a positive integer, the steps from one second pass to the next.")
     return Policy(
         init=lambda params: optax.EmptyState(),

@@ -37,16 +37,16 @@ def proportional_schedule(
       0.10 0.06 0.02
     """
     numbers = {"lr_min": lr_min, "lr_max": lr_max, "rho_min": rho_min, "rho_max": rho_max}
-    for name, value in {"learning_rate": learning_rate, **numbers}.items():
-        hyperparameters.check_nonnegative(name, value)
+    hyperparameters.check_nonnegative("learning_rate", learning_rate)
+    for name, value in numbers.items():
+        hyperparameters.check_nonnegative_number(name, value)
     for low, high in (("lr_min", "lr_max"), ("rho_min", "rho_max")):
         if numbers[low] > numbers[high]:
             raise ValueError(f"{low} is {numbers[low]!r}, above {high}, {numbers[high]!r}: exchange them.")
 
     def schedule(count: jax.Array) -> jax.Array:
-        if lr_max == lr_min:
-            return jnp.asarray(rho_max, float)
-        fraction = (hyperparameters.at(learning_rate, count) - lr_min) / (lr_max - lr_min)
+        rate = jnp.asarray(hyperparameters.at(learning_rate, count))
+        fraction = jnp.ones_like(rate) if lr_max == lr_min else (rate - lr_min) / (lr_max - lr_min)
         return jnp.clip(rho_min + (rho_max - rho_min) * fraction, rho_min, rho_max)
 
     return schedule

@@ -74,8 +74,8 @@ def sharpness_aware(
       >>> w = jnp.array([3.0, 4.0])
       >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
       >>> updates, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
-      >>> print(jnp.round(updates, 2))
-      [-0.36 -0.48]
+      >>> print(*(f"{x:.2f}" for x in updates))
+      -0.36 -0.48
     """
     _check_parts(perturbation, combiner, when)
     masks.check("mask", mask)
@@ -141,6 +141,8 @@ def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> Upd
             "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
             "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass."
         )
+    if not callable(grad_fn):
+        raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")
     moved = trees.cast_like(jax.tree.map(jnp.add, params, offset), params)
     gradient = grad_fn(moved)
     trees.check_alike(

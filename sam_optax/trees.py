@@ -65,6 +65,11 @@ def check_real(params: Params) -> None:
             "in front, and say which leaves to perturb by its argument mask=."
         )
     for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise ValueError(
+                f"params has {leaf!r} at '{path}', where an array is expected: keep what is no array apart, as "
+                "eqx.filter(model, eqx.is_inexact_array) does for an Equinox module."
+            )
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(

@@ -50,9 +50,9 @@ def gsam(
       >>> w, x = jnp.array([1.0, 2.0]), jnp.diag(jnp.array([1.0, 3.0]))
       >>> loss, grads, grad_fn = value_and_grad(w, x)
       >>> updates, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn)
-      >>> print(jnp.round(optax.apply_updates(w, updates), 4))
-      [0.8998 0.1551]
+      >>> print(*(f"{x:.4f}" for x in optax.apply_updates(w, updates)))
+      0.8998 0.1551
     """
-    if minimize not in _COMBINERS:
+    if minimize not in tuple(_COMBINERS):
         raise ValueError(f"minimize is {minimize!r}: give one of {', '.join(map(repr, _COMBINERS))}.")
     return sharpness_aware(normalized_ascent(rho), _COMBINERS[minimize](alpha), when, mask)

@@ -36,7 +36,7 @@ def sam(
       >>> w, x = jnp.array([1.0, 2.0]), jnp.eye(2)
       >>> loss, grads, grad_fn = value_and_grad(w, x)
       >>> updates, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn)
-      >>> print(jnp.round(optax.apply_updates(w, updates), 4))
-      [0.8978 1.7955]
+      >>> print(*(f"{x:.4f}" for x in optax.apply_updates(w, updates)))
+      0.8978 1.7955
     """
     return sharpness_aware(normalized_ascent(rho), perturbed_gradient(), when, mask)

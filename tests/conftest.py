@@ -1,0 +1,32 @@
+"""Where and how the tests run: on the CPU, with one compilation cache, the same examples every time."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A cache entry that another process has half written is compiled anew, and fails no test."""
+    for action in ("reading", "writing"):
+        config.addinivalue_line("filterwarnings", f"ignore:Error {action} persistent compilation cache entry")
+
+
+hypothesis.settings.register_profile("sam_optax", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("sam_optax")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit numbers for one test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,75 @@
+"""What the last step saw, found wherever the method stands."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from tests import helpers
+
+CHAINS = {
+    "alone": lambda sam: sam,
+    "in_front": lambda sam: optax.chain(sam, optax.clip_by_global_norm(1.0), optax.adam(0.1)),
+    "behind": lambda sam: optax.chain(optax.clip_by_global_norm(1e6), sam, optax.sgd(0.1)),
+    "nested": lambda sam: optax.chain(optax.chain(optax.identity(), optax.chain(sam)), optax.sgd(0.1)),
+    "injected": lambda sam: optax.inject_hyperparams(lambda rate: optax.chain(sam, optax.sgd(rate)))(rate=0.1),
+    "skipping_nan": lambda sam: optax.apply_if_finite(optax.chain(sam, optax.sgd(0.1)), 3),
+}
+
+
+def shifted(w: jax.Array) -> jax.Array:
+    """A gradient that is not along `w`."""
+    return jnp.array([2.0, 1.0]) * w
+
+
+def test_the_four_numbers_are_what_they_say():
+    tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
+    seen = sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=shifted)[1])
+    perturbed = np.array([2.0, 1.0]) * np.array([3.3, 4.4])
+    norm = np.linalg.norm(perturbed)
+    np.testing.assert_allclose(seen, [5.0, norm, perturbed @ np.array([0.6, 0.8]) / norm, 0.5], rtol=1e-6)
+    assert seen._fields == ("grad_norm", "perturbed_grad_norm", "cosine", "perturbation_norm")
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_they_are_found_wherever_the_method_stands(name):
+    tx, w = CHAINS[name](sam_optax.sam(rho=0.5)), jnp.array([3.0, 4.0])
+    state = tx.update(w, tx.init(w), w, grad_fn=shifted)[1]
+    alone = sam_optax.sam(rho=0.5)
+    expected = sam_optax.diagnostics(alone.update(w, alone.init(w), w, grad_fn=shifted)[1])
+    chex.assert_trees_all_close(sam_optax.diagnostics(state), expected, rtol=1e-6)
+
+
+@helpers.every_method
+def test_they_are_nan_before_the_first_step_and_where_a_step_was_skipped(name):
+    tx, params = helpers.optimizer(name), helpers.small_params()
+    state = tx.init(params)
+    np.testing.assert_array_equal(sam_optax.diagnostics(state), np.full(4, np.nan))
+    for perturb, finite in ((True, True), (False, False), (True, True)):
+        _, state = tx.update(params, state, params, grad_fn=lambda params: params, perturb=perturb)
+        np.testing.assert_array_equal(np.isfinite(sam_optax.diagnostics(state)), np.full(4, finite))
+
+
+def test_the_cosine_is_minus_one_for_opposite_gradients_and_zero_for_none():
+    tx, w = sam_optax.sam(), jnp.array([3.0, 4.0])
+    cosines = [
+        float(sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=grad_fn)[1]).cosine)
+        for grad_fn in (lambda w: -w, lambda w: 0 * w)
+    ]
+    np.testing.assert_allclose(cosines, [-1.0, 0.0], atol=1e-6)
+
+
+def test_they_can_be_read_inside_a_compiled_step():
+    tx, w = optax.chain(sam_optax.sam(rho=0.5), optax.sgd(0.1)), jnp.array([3.0, 4.0])
+    read = jax.jit(lambda w, state: sam_optax.diagnostics(tx.update(w, state, w, grad_fn=shifted)[1]))
+    assert read(w, tx.init(w)).grad_norm == 5.0
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_another_number_of_methods_than_one_is_refused(count):
+    state = optax.chain(optax.trace(0.9), *[sam_optax.sam()] * count).init(jnp.ones(2))
+    with pytest.raises(ValueError, match=f"opt_state holds {count} sharpness-aware states, expected exactly one: give"):
+        sam_optax.diagnostics(state)

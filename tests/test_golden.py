@@ -1,0 +1,34 @@
+"""The authors' own trajectories, to 1e-12 in 64 bits."""
+
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from tests import helpers
+
+BIASES = sam_optax.by_path(lambda path: path in ("b1", "b2"))
+
+OPTIMIZERS = {
+    "sam_sgd_rho0.05": lambda: optax.chain(sam_optax.sam(rho=0.05), optax.sgd(0.1)),
+    "sam_sgdm_wd_rho0.1": lambda: optax.chain(
+        sam_optax.sam(rho=0.1), optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9)
+    ),
+    "gsam_sgd_rho0.05_alpha0.02": lambda: optax.chain(sam_optax.gsam(rho=0.05, alpha=0.02), optax.sgd(0.1)),
+    "asam_official_rho0.5_eta0.01": lambda: optax.chain(
+        sam_optax.asam(rho=0.5, eta=0.01, exempt=BIASES), optax.sgd(0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_trajectory_is_that_of_the_authors(name, x64):
+    golden = helpers.golden()
+    history = helpers.descend(OPTIMIZERS[name](), golden.params, golden.batches, helpers.golden_loss)
+    ours = np.stack([helpers.golden_vector(params) for params in history])
+    np.testing.assert_allclose(ours, golden.trajectories[name], rtol=0, atol=1e-12)
+
+
+def test_every_trajectory_of_these_methods_is_compared(x64):
+    families = ("sam_", "gsam_", "asam_official_")
+    assert {key for key in helpers.golden().trajectories if key.startswith(families)} == set(OPTIMIZERS)

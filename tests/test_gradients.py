@@ -1,0 +1,109 @@
+"""The perturbed-gradient function: one first pass, and a second one on the same batch and keys."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sam_optax
+from tests import helpers
+
+
+def noisy_loss(params: Any, x: jax.Array, key: jax.Array, *, keep: float = 0.5) -> tuple[jax.Array, Any]:
+    """A loss with dropout, whose auxiliary output tells which mask was drawn."""
+    mask = jax.random.bernoulli(key, keep, x.shape)
+    return jnp.sum((jnp.where(mask, x, 0.0) * params) ** 2), {"mask": mask, "params": params}
+
+
+PARAMS, X = np.arange(1.0, 9.0, dtype=np.float32), np.arange(2.0, 10.0, dtype=np.float32)
+
+
+def test_value_and_gradient_are_those_of_jax():
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    value, grads, _ = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    chex.assert_trees_all_equal((value, grads), jax.value_and_grad(helpers.small_loss)(params, *batch))
+
+
+def test_the_second_pass_is_the_gradient_elsewhere_on_the_same_batch():
+    params, (batch, other) = helpers.small_params(), helpers.small_batches(2)
+    elsewhere = jax.tree.map(lambda x: x + 0.5, params)
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss)
+    _, grads, grad_fn = value_and_grad(params, *batch)
+    value_and_grad(params, *other)
+    chex.assert_trees_all_equal(grad_fn(elsewhere), jax.grad(helpers.small_loss)(elsewhere, *batch))
+    chex.assert_trees_all_equal(grad_fn(params), grads)
+
+
+def test_auxiliary_output_is_that_of_the_first_pass_alone():
+    value_and_grad = sam_optax.value_and_grad(noisy_loss, has_aux=True)
+    (value, aux), grads, grad_fn = value_and_grad(PARAMS, X, jax.random.key(0))
+    np.testing.assert_array_equal(aux["params"], PARAMS)
+    np.testing.assert_allclose(value, np.sum((X * aux["mask"] * PARAMS) ** 2), rtol=1e-6)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grad_fn(PARAMS), grads)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_passes_draw_the_same_dropout(seed):
+    value_and_grad = sam_optax.value_and_grad(noisy_loss, has_aux=True)
+    (_, aux), _, grad_fn = value_and_grad(PARAMS, X, jax.random.key(seed))
+    assert 0 < np.sum(aux["mask"]) < len(X)
+    np.testing.assert_allclose(grad_fn(3 * PARAMS), 6 * PARAMS * (X * aux["mask"]) ** 2, rtol=1e-6)
+
+
+def test_keyword_arguments_reach_both_passes():
+    value_and_grad = sam_optax.value_and_grad(noisy_loss, has_aux=True)
+    (_, aux), grads, grad_fn = value_and_grad(PARAMS, X, key=jax.random.key(0), keep=1.0)
+    assert np.all(aux["mask"])
+    np.testing.assert_allclose(grads, 2 * PARAMS * X**2, rtol=1e-6)
+    np.testing.assert_allclose(grad_fn(2 * PARAMS), 4 * PARAMS * X**2, rtol=1e-6)
+
+
+def test_the_second_pass_is_a_pytree_of_the_batch():
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, _, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    chex.assert_trees_all_equal(jax.tree.leaves(grad_fn), list(batch))
+    doubled = jax.tree.map(lambda x: 2 * x, grad_fn)
+    expected = jax.grad(helpers.small_loss)(params, *(2 * x for x in batch))
+    chex.assert_trees_all_equal(doubled(params), expected)
+
+
+def test_the_second_pass_crosses_a_jit_without_compiling_anew():
+    traces, value_and_grad = [], sam_optax.value_and_grad(helpers.small_loss)
+
+    @jax.jit
+    def call(grad_fn: Any, params: Any) -> Any:
+        traces.append(params)
+        return grad_fn(params)
+
+    params = helpers.small_params()
+    for batch in helpers.small_batches(3):
+        _, grads, grad_fn = value_and_grad(params, *batch)
+        chex.assert_trees_all_close(call(grad_fn, params), grads, rtol=1e-5, atol=1e-7)
+    assert len(traces) == 1
+
+
+def test_the_second_pass_may_leave_the_jit_of_the_first():
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, grads, grad_fn = jax.jit(sam_optax.value_and_grad(helpers.small_loss))(params, *batch)
+    chex.assert_trees_all_close(grad_fn(params), grads, rtol=1e-5, atol=1e-7)
+
+
+def test_the_first_pass_evaluates_the_loss_once_and_the_second_once_a_call():
+    calls = []
+
+    def counted(params: Any) -> jax.Array:
+        calls.append(params)
+        return jnp.sum(params**2)
+
+    _, _, grad_fn = sam_optax.value_and_grad(counted)(jnp.ones(2))
+    assert len(calls) == 1
+    grad_fn(jnp.ones(2))
+    assert len(calls) == 2
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(ValueError, match=r"loss_fn is 0.5: give a function from parameters and a batch"):
+        sam_optax.value_and_grad(0.5)

@@ -1,0 +1,133 @@
+"""The laws of the methods, as they are true."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from sam_optax import trees
+from tests import helpers
+
+DIVIDING = sorted(name for name in helpers.METHODS if name.startswith("gsam"))
+EXACT = sorted(set(helpers.METHODS) - set(DIVIDING))
+
+
+def gradients(seed: int = 0) -> tuple[Any, Any]:
+    """Two trees that stand for `g` and `g_s`."""
+    rng = np.random.default_rng(seed)
+    return tuple({"a": jnp.asarray(rng.normal(size=(3, 2))), "b": jnp.asarray(rng.normal(size=4))} for _ in range(2))
+
+
+def combine(combiner: sam_optax.Combiner, clean: Any, perturbed: Any) -> Any:
+    return combiner.update(clean, perturbed, combiner.init(clean))[0]
+
+
+@pytest.mark.parametrize("base", helpers.BASES)
+@pytest.mark.parametrize("name", EXACT)
+def test_radius_zero_is_the_base_bit_for_bit(name, base):
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
+    theirs = helpers.descend(helpers.BASES[base](), params, batches)
+    chex.assert_trees_all_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("base", helpers.BASES)
+@pytest.mark.parametrize("name", DIVIDING)
+def test_radius_zero_is_the_base_to_rounding(name, base, x64):
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
+    theirs = helpers.descend(helpers.BASES[base](), params, batches)
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", helpers.METHODS)
+def test_a_radius_changes_the_path(name):
+    params, batches = helpers.small_params(), helpers.small_batches(3)
+    ours = helpers.descend(helpers.optimizer(name, rho=0.5), params, batches)[-1]
+    base = helpers.descend(helpers.BASES["momentum"](), params, batches)[-1]
+    assert float(trees.norm(jax.tree.map(jnp.subtract, ours, base))) > 1e-4
+
+
+def test_gsam_without_weight_is_sam():
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    gsam = optax.chain(sam_optax.gsam(rho=0.5, alpha=0.0), helpers.BASES["momentum"]())
+    sam = optax.chain(sam_optax.sam(rho=0.5), helpers.BASES["momentum"]())
+    chex.assert_trees_all_equal(helpers.descend(gsam, params, batches), helpers.descend(sam, params, batches))
+
+
+def test_clean_gsam_without_weight_is_the_base():
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    gsam = optax.chain(sam_optax.gsam(rho=0.5, alpha=0.0, minimize="clean"), helpers.BASES["momentum"]())
+    chex.assert_trees_all_equal(
+        helpers.descend(gsam, params, batches), helpers.descend(helpers.BASES["momentum"](), params, batches)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_gsam_adds_is_orthogonal_to_the_perturbed_gradient(seed, x64):
+    clean, perturbed = gradients(seed)
+    added = jax.tree.map(jnp.subtract, combine(sam_optax.gap_guided(0.5), clean, perturbed), perturbed)
+    assert float(trees.norm(added)) > 0.1
+    np.testing.assert_allclose(trees.inner(added, perturbed), 0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_clean_gsam_adds_is_orthogonal_to_the_clean_gradient(seed, x64):
+    clean, perturbed = gradients(seed)
+    added = jax.tree.map(jnp.subtract, combine(sam_optax.gap_guided_clean(0.5), clean, perturbed), clean)
+    assert float(trees.norm(added)) > 0.1
+    np.testing.assert_allclose(trees.inner(added, clean), 0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", [sam_optax.gap_guided, sam_optax.gap_guided_clean])
+def test_what_gsam_adds_is_proportional_to_alpha(make, x64):
+    clean, perturbed = gradients()
+    at = {alpha: combine(make(alpha), clean, perturbed) for alpha in (0.0, 0.25, 0.5)}
+    once, twice = (jax.tree.map(jnp.subtract, at[alpha], at[0.0]) for alpha in (0.25, 0.5))
+    chex.assert_trees_all_close(jax.tree.map(lambda x: 2 * x, once), twice, atol=1e-14)
+
+
+@pytest.mark.parametrize("make", [sam_optax.gap_guided, sam_optax.gap_guided_clean])
+def test_parallel_gradients_leave_gsam_nothing_to_add(make, x64):
+    clean, _ = gradients()
+    perturbed = jax.tree.map(lambda x: -3 * x, clean)
+    chex.assert_trees_all_close(
+        combine(make(0.5), clean, perturbed), combine(make(0.0), clean, perturbed), rtol=0, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1, 2.0])
+def test_the_gradient_of_sam_on_a_quadratic_is_that_at_the_shifted_point(rho, x64):
+    matrix, w = jnp.diag(jnp.array([1.0, 10.0, 0.1])) + 0.5, jnp.array([1.0, -2.0, 3.0])
+    gradient = helpers.quadratic_gradient(matrix)
+    tx = sam_optax.sam(rho)
+    updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+    g = np.asarray(matrix) @ np.asarray(w)
+    np.testing.assert_allclose(updates, matrix @ (w + rho * g / np.linalg.norm(g)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in helpers.METHODS if "scheduled" in n])
+def test_a_schedule_is_read_once_an_update_whether_perturbed_or_not(name):
+    tx, params, (batch,) = helpers.optimizer(name, rho=0.1), helpers.small_params(), helpers.small_batches(1)
+    step, state = helpers.make_step(tx), tx.init(params)
+    seen = []
+    for perturb in (True, False, False, True):
+        params, state = step(params, state, *batch, perturb=perturb)
+        seen.append(float(sam_optax.diagnostics(state).perturbation_norm))
+    np.testing.assert_allclose(seen, [0.1, np.nan, np.nan, 0.13], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [sam_optax.gap_guided, sam_optax.gap_guided_clean])
+def test_the_weight_of_the_gap_follows_its_schedule_over_all_updates(make):
+    clean, perturbed = gradients()
+    scheduled = make(optax.piecewise_constant_schedule(0.5, {2: 0.5}))
+    first, state = scheduled.update(clean, perturbed, scheduled.init(clean))
+    _, state = scheduled.skipped(clean, state)
+    third, state = scheduled.update(clean, perturbed, state)
+    chex.assert_trees_all_close(first, combine(make(0.5), clean, perturbed))
+    chex.assert_trees_all_close(third, combine(make(0.25), clean, perturbed))

@@ -1,0 +1,158 @@
+"""Masks choose leaves by path in every framework; what they hide is neither seen nor moved."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import sam_optax
+from sam_optax import trees
+from tests import helpers
+from tests.frameworks import BIASES, FRAMEWORKS, PATHS, NnxNet
+
+every_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+MASKS = {
+    "function": lambda: helpers.KERNELS,
+    "tree": lambda: {"dense": {"kernel": True, "bias": False}},
+    "numpy_bools": lambda: {"dense": {"kernel": np.bool_(True), "bias": np.bool_(False)}},
+}
+
+
+def chosen_paths(mask: Any, params: Any) -> set[str]:
+    pairs = zip(trees.leaf_paths(params), jax.tree.leaves(mask), strict=True)
+    return {path for path, chosen in pairs if chosen}
+
+
+def offsets(tx: optax.GradientTransformationExtraArgs, params: Any, grads: Any) -> Any:
+    """The offset of the second pass, exact in 64 bits."""
+    seen = []
+
+    def grad_fn(moved: Any) -> Any:
+        seen.append(jax.tree.map(jnp.subtract, moved, params))
+        return moved
+
+    tx.update(grads, tx.init(params), params, grad_fn=grad_fn, perturb=True)
+    return seen[0]
+
+
+@every_framework
+def test_paths_are_the_names_that_the_framework_gives(framework):
+    assert trees.leaf_paths(FRAMEWORKS[framework]()) == PATHS[framework]
+
+
+@every_framework
+def test_biases_are_the_leaves_called_bias_or_b(framework):
+    params = FRAMEWORKS[framework]()
+    mask = sam_optax.biases(params)
+    assert chosen_paths(mask, params) == BIASES[framework]
+    assert jax.tree.structure(mask) == jax.tree.structure(params)
+
+
+@every_framework
+def test_asam_scales_every_leaf_but_the_biases(framework, x64):
+    """At weights of 2 and gradients of 1, `ε` of a scaled leaf is `(2 + η)²` times that of an exempt one."""
+    params = jax.tree.map(lambda x: jnp.full(x.shape, 2.0), FRAMEWORKS[framework]())
+    offset = offsets(sam_optax.asam(eta=0.1), params, jax.tree.map(jnp.ones_like, params))
+    sizes = {path: float(jnp.ravel(x)[0]) for path, x in zip(PATHS[framework], jax.tree.leaves(offset), strict=True)}
+    exempt = {path for path, size in sizes.items() if np.isclose(size, min(sizes.values()))}
+    assert exempt == BIASES[framework]
+    np.testing.assert_allclose(max(sizes.values()) / min(sizes.values()), 2.1**2, rtol=1e-10)
+
+
+@every_framework
+def test_by_path_asks_each_leaf_by_its_path(framework):
+    params, asked = FRAMEWORKS[framework](), []
+    mask = sam_optax.by_path(lambda path: asked.append(path) or path.startswith("norm"))(params)
+    assert asked == PATHS[framework]
+    assert chosen_paths(mask, params) == {path for path in PATHS[framework] if path.startswith("norm")}
+    assert {type(x) for x in jax.tree.leaves(mask)} == {bool}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_hidden_leaves_stay_and_the_chosen_ones_share_the_radius(kind, x64):
+    params = helpers.small_params()
+    offset = offsets(sam_optax.sam(0.5, mask=MASKS[kind]()), params, params)["dense"]
+    np.testing.assert_array_equal(offset["bias"], np.zeros(2))
+    kernel = np.asarray(params["dense"]["kernel"])
+    np.testing.assert_allclose(offset["kernel"], 0.5 * kernel / np.linalg.norm(kernel), rtol=1e-10)
+
+
+def test_a_hidden_gradient_does_not_reach_the_perturbation(x64):
+    params = helpers.small_params()
+    grads = {"dense": {"kernel": params["dense"]["kernel"], "bias": jnp.full(2, jnp.nan)}}
+    offset = offsets(sam_optax.sam(0.5, mask=helpers.KERNELS), params, grads)
+    np.testing.assert_allclose(trees.norm(offset), 0.5, rtol=1e-10)
+
+
+def test_an_offset_that_a_perturbation_gives_to_hidden_leaves_is_dropped():
+    everywhere = optax.stateless(lambda updates, params: jax.tree.map(jnp.ones_like, updates))
+    tx = sam_optax.sharpness_aware(everywhere, sam_optax.perturbed_gradient(), mask=helpers.KERNELS)
+    params = helpers.small_params()
+    offset = offsets(tx, params, params)["dense"]
+    np.testing.assert_array_equal(offset["bias"], np.zeros(2))
+    np.testing.assert_allclose(offset["kernel"], np.ones((3, 2)), rtol=1e-6)
+
+
+def test_the_combiner_sees_all_leaves(x64):
+    """Masked GSAM adds what is orthogonal over all leaves, and moves the hidden ones too."""
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    seen = []
+
+    def second_pass(moved: Any) -> Any:
+        seen.append(grad_fn(moved))
+        return seen[-1]
+
+    tx = sam_optax.gsam(0.5, 0.5, mask=helpers.KERNELS)
+    updates, state = tx.update(grads, tx.init(params), params, grad_fn=second_pass)
+    added = jax.tree.map(jnp.subtract, updates, seen[0])
+    np.testing.assert_allclose(trees.inner(added, seen[0]), 0.0, atol=1e-12)
+    assert float(trees.norm(added["dense"]["bias"])) > 1e-4
+    np.testing.assert_allclose(sam_optax.diagnostics(state).grad_norm, trees.norm(grads), rtol=1e-12)
+
+
+def test_the_mask_of_all_leaves_is_no_mask():
+    params, batches = helpers.small_params(), helpers.small_batches(3)
+    everything = sam_optax.by_path(lambda path: True)
+    masked, plain = (
+        helpers.descend(optax.chain(sam_optax.gsam(0.5, 0.2, mask=mask), optax.sgd(0.1)), params, batches)
+        for mask in (everything, None)
+    )
+    chex.assert_trees_all_equal(masked, plain)
+
+
+def test_the_mask_of_no_leaf_is_the_base():
+    params, batches = helpers.small_params(), helpers.small_batches(3)
+    nothing = sam_optax.by_path(lambda path: False)
+    masked = helpers.descend(optax.chain(sam_optax.sam(0.5, mask=nothing), optax.sgd(0.1)), params, batches)
+    chex.assert_trees_all_equal(masked, helpers.descend(optax.sgd(0.1), params, batches))
+
+
+def test_the_same_leaves_may_be_exempted_by_a_tree_or_a_function(x64):
+    params = helpers.small_params()
+    tree = {"dense": {"kernel": False, "bias": True}}
+    by_tree, by_default = (offsets(tx, params, params) for tx in (sam_optax.asam(exempt=tree), sam_optax.asam()))
+    chex.assert_trees_all_equal(by_tree, by_default)
+
+
+@pytest.mark.parametrize("kind", ["tree", "function"])
+def test_a_mask_from_an_nnx_state_fits_the_nnx_optimizer(kind):
+    model, norms = NnxNet(), sam_optax.by_path(lambda path: path.startswith("norm"))
+    mask = norms(nnx.state(model, nnx.Param)) if kind == "tree" else norms
+    tx = optax.chain(sam_optax.sam(0.5, mask=mask), optax.sgd(0.1))
+    optimizer, seen = nnx.Optimizer(model, tx, wrt=nnx.Param), []
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+    def grad_fn(moved: Any) -> Any:
+        seen.append(jax.tree.map(jnp.subtract, jax.tree.leaves(moved), jax.tree.leaves(params)))
+        return jax.tree.map(jnp.ones_like, moved)
+
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)), grad_fn=grad_fn)
+    moved = {path for path, x in zip(PATHS["nnx"], seen[0], strict=True) if np.any(x)}
+    assert moved == {"norm/bias", "norm/scale"}

@@ -1,0 +1,54 @@
+"""The package: what it loads, what it hands on, and how that is documented."""
+
+import importlib.metadata
+import importlib.resources
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import sam_optax
+
+NAMES = sam_optax.__all__
+RECORDS = [name for name in NAMES if hasattr(getattr(sam_optax, name), "_fields")]
+"""NamedTuples: what they hold is described, and the functions that make them have the examples."""
+
+
+def test_the_core_loads_neither_flax_nor_tensorflow():
+    program = "import sys, sam_optax; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
+    assert "sam_optax" in loaded
+    assert {"flax", "tensorflow", "tensorflow_datasets", "experiments"}.isdisjoint(loaded)
+
+
+def test_exported_names_are_sorted_and_exist_once():
+    assert sorted(set(NAMES)) == NAMES
+    assert all(hasattr(sam_optax, name) for name in NAMES)
+
+
+def test_every_public_name_is_exported():
+    public = {name for name, x in vars(sam_optax).items() if not name.startswith("_") and not inspect.ismodule(x)}
+    assert public == set(NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(RECORDS)))
+def test_every_function_is_documented_with_an_example(name):
+    documentation = inspect.getdoc(getattr(sam_optax, name))
+    assert "Example:" in documentation
+    assert ">>>" in documentation
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_describes_its_fields(name):
+    documentation = inspect.getdoc(getattr(sam_optax, name))
+    for field in getattr(sam_optax, name)._fields:
+        assert f"\n  {field}: " in documentation
+
+
+def test_the_types_are_shipped():
+    assert importlib.resources.files("sam_optax").joinpath("py.typed").is_file()
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert importlib.metadata.version("sam_optax") == sam_optax.__version__

@@ -1,0 +1,185 @@
+"""What every method promises: one table of methods, one set of shared promises."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+import sam_optax
+from tests import helpers
+
+
+def one_call(name: str, steps: int = 1, **call: Any) -> tuple[Any, Any]:
+    """The updates and the state of the last of some plain calls."""
+    tx, params = helpers.optimizer(name), helpers.small_params()
+    state = tx.init(params)
+    for batch in helpers.small_batches(steps):
+        _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+        updates, state = tx.update(grads, state, params, **({"grad_fn": grad_fn} | call))
+    return updates, state
+
+
+def probe(seen: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
+    """A transform that notes the extra arguments it is given."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        seen.update(extra_args)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def refuse(params: Any) -> Any:
+    raise AssertionError("a skipped step made a second pass")
+
+
+@helpers.every_method
+def test_extra_arguments_reach_the_transforms_behind(name):
+    seen: dict[str, Any] = {}
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    tx = helpers.optimizer(name, base=probe(seen))
+    value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    tx.update(grads, tx.init(params), params, grad_fn=grad_fn, value=value, temperature=0.5)
+    assert (seen["value"], seen["temperature"]) == (value, 0.5)
+
+
+def test_extra_arguments_reach_the_perturbation():
+    seen: dict[str, Any] = {}
+    ascent = optax.chain(probe(seen), sam_optax.normalized_ascent())
+    tx, w = sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), jnp.ones(2)
+    tx.update(w, tx.init(w), w, grad_fn=lambda w: w, temperature=0.5)
+    assert seen == {"temperature": 0.5}
+
+
+@helpers.every_method
+def test_a_step_is_traced_once_a_shape_and_a_decision(name):
+    traces = []
+
+    def counted_loss(params: Any, *batch: Any) -> jax.Array:
+        traces.append(batch[0].shape)
+        return helpers.small_loss(params, *batch)
+
+    tx, params = helpers.optimizer(name), helpers.small_params()
+    step, state = helpers.make_step(tx, counted_loss), tx.init(params)
+    batches = helpers.small_batches(4)
+    for perturb, passes in ((None, 2), (True, 4), (False, 5)):
+        for batch in batches:
+            params, state = step(params, state, *batch, perturb=perturb)
+        assert len(traces) == passes
+    step(params, state, *(x[:2] for x in batches[0]))
+    assert len(traces) == 7
+
+
+@helpers.every_method
+@pytest.mark.parametrize("base", helpers.BASES)
+def test_a_zero_gradient_gives_the_update_of_the_base_on_a_zero_gradient(name, base):
+    params = helpers.small_params()
+    zero = jax.tree.map(jnp.zeros_like, params)
+    tx, plain = helpers.optimizer(name, helpers.BASES[base]()), helpers.BASES[base]()
+    updates, state = tx.update(zero, tx.init(params), params, grad_fn=lambda params: zero)
+    expected, _ = plain.update(zero, plain.init(params), params)
+    chex.assert_trees_all_equal(updates, expected)
+    np.testing.assert_array_equal(sam_optax.diagnostics(state), np.zeros(4))
+
+
+@helpers.every_method
+def test_a_skipped_step_is_a_step_of_the_base_without_a_second_pass(name):
+    updates, _ = one_call(name, perturb=False, grad_fn=refuse)
+    plain, params, (batch,) = helpers.BASES["momentum"](), helpers.small_params(), helpers.small_batches(1)
+    expected, _ = plain.update(jax.grad(helpers.small_loss)(params, *batch), plain.init(params), params)
+    chex.assert_trees_all_equal(updates, expected)
+
+
+@helpers.every_method
+def test_the_state_has_one_structure_perturbed_or_not(name):
+    tx = helpers.optimizer(name)
+    fresh = helpers.shapes(tx.init(helpers.small_params()))
+    for call in ({"perturb": True}, {"perturb": False, "grad_fn": None}, {}):
+        assert helpers.shapes(one_call(name, **call)[1]) == fresh
+
+
+@helpers.every_method
+@pytest.mark.parametrize("perturb", [True, False, np.bool_(True), None])
+def test_every_update_advances_the_count(name, perturb):
+    state = one_call(name, steps=3, perturb=perturb)[1]
+    assert int(state[0].count) == 3
+
+
+@helpers.every_method
+def test_the_traced_decision_is_the_plain_one(name, x64):
+    policy, batches, params = sam_optax.every(3), helpers.small_batches(7), helpers.small_params()
+    tx = helpers.optimizer(name, when=policy)
+    step, traced, plain = helpers.make_step(tx), (params, tx.init(params)), (params, tx.init(params))
+    for i, batch in enumerate(batches):
+        traced, plain = step(*traced, *batch), step(*plain, *batch, perturb=policy.at(i))
+        chex.assert_trees_all_close(traced, plain, rtol=0, atol=1e-12)
+
+
+@helpers.every_method
+def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
+    tx = helpers.optimizer(name)
+    state = one_call(name)[1]
+    found = optax.tree.map_params(tx, lambda x: True, state, transform_non_params=lambda x: False)
+    assert found == jax.tree.map(lambda x: x.ndim > 0, state)
+
+
+@helpers.every_method
+def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
+    tx, (*before, batch) = helpers.optimizer(name), helpers.small_batches(3)
+    step, run = helpers.make_step(tx), (helpers.small_params(), tx.init(helpers.small_params()))
+    fresh = run
+    for earlier in before:
+        run = step(*run, *earlier)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "run", run)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "run", fresh)
+    chex.assert_trees_all_equal(restored, run)
+    chex.assert_trees_all_equal(step(*restored, *batch), step(*run, *batch))
+
+
+@helpers.every_method
+def test_an_injected_radius_is_the_radius(name):
+    factory: Callable[..., Any] = helpers.METHODS[name]
+    static = {"mask", "exempt"} & set(inspect.signature(factory).parameters)
+    injected, plain = optax.inject_hyperparams(factory, static_args=static)(rho=0.1), factory(rho=0.3)
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    state = injected.init(params)
+    state.hyperparams["rho"] = jnp.asarray(0.3)
+    ours, _ = jax.jit(injected.update)(grads, state, params, grad_fn=grad_fn)
+    theirs, _ = jax.jit(plain.update)(grads, plain.init(params), params, grad_fn=grad_fn)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
+
+
+@helpers.every_method
+def test_64_bits_stay_64_bits(name, x64):
+    updates, state = one_call(name)
+    assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float64")}
+    assert {x.dtype for x in sam_optax.diagnostics(state)} == {jnp.dtype("float64")}
+
+
+@helpers.every_method
+def test_a_compiled_update_takes_the_second_pass_as_an_argument(name):
+    tx, params, traces = helpers.optimizer(name), helpers.small_params(), []
+
+    @functools.partial(jax.jit, static_argnames="perturb")
+    def update(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        traces.append(kwargs)
+        return tx.update(*args, **kwargs)
+
+    value_and_grad, state = sam_optax.value_and_grad(helpers.small_loss), tx.init(params)
+    for batch in helpers.small_batches(3):
+        value, grads, grad_fn = value_and_grad(params, *batch)
+        expected, _ = tx.update(grads, state, params, grad_fn=grad_fn, value=value)
+        updates, state = update(grads, state, params, grad_fn=grad_fn, value=value)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-4, atol=1e-6)
+    assert len(traces) == 1

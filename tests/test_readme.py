@@ -1,0 +1,55 @@
+"""The README's code, run as it stands."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import sam_optax
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+MODEL, STEP, PLAIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def run(*blocks: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, namespace)  # noqa: S102 - the README's own code
+    return namespace
+
+
+def test_the_ten_lines_are_ten() -> None:
+    body = [line for line in STEP.splitlines() if line and not line.startswith(("import", "@"))]
+    assert len(body) <= 10
+
+
+def test_the_ten_lines_train_and_batchnorm_moves_as_in_one_clean_pass() -> None:
+    before = run(MODEL)
+    nnx.jit(lambda model, images: model(images))(before["model"], before["images"])
+    after = run(MODEL, STEP)
+    statistics = (nnx.to_pure_dict(nnx.state(each["model"], nnx.BatchStat)) for each in (before, after))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *statistics)
+    losses = [
+        after["loss"],
+        *(after["step"](*(after[n] for n in ("model", "optimizer", "images", "labels"))) for _ in range(9)),
+    ]
+    assert jnp.isfinite(jnp.stack(losses)).all()
+    assert losses[-1] < losses[0]
+    assert sam_optax.diagnostics(after["optimizer"].opt_state).perturbation_norm.round(3) == 0.05
+
+
+def test_the_plain_step_learns_and_prints_a_cosine(capsys: Any) -> None:
+    names = run(PLAIN)
+    assert -1 <= float(capsys.readouterr().out) <= 1
+    _, _, loss = names["step"](names["params"], names["opt_state"], jnp.eye(3), jnp.ones(3))
+    assert loss < names["loss"]
+
+
+def test_the_commands_that_the_readme_names_are_there() -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
