@@ -41,7 +41,7 @@ class Config:
     learning_rate: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
-    batch_plan: str = "6x16,6x32,6x64,6x128,6x256"
+    batch_plan: str = "5x16,5x32,5x64,5x128,5x256"
     lr_schedule: str = "constant"
     seed: int = 0
 

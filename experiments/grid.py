@@ -59,8 +59,8 @@ class Grid:
     learning_rate: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
-    constant_plan: str = "30x128"
-    increasing_plan: str = "6x16,6x32,6x64,6x128,6x256"
+    constant_plan: str = "25x128"
+    increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

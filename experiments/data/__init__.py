@@ -2,7 +2,9 @@
 
 import os
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # read at import; it only adds a warning where data is moved
+# Read when TensorFlow is imported: it moves data here, and what it says of the processor's instructions is noise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from experiments.data.dataset import Dataset, Split
 from experiments.data.registry import NAMES, load

@@ -14,6 +14,8 @@ import tensorflow as tf
 from experiments.data.dataset import Split
 from sam_optax import BatchPlan
 
+_READ_AHEAD = 4  # batches
+
 Batch = dict[str, np.ndarray]
 
 
@@ -41,8 +43,8 @@ def training_batches(split: Split, plan: BatchPlan, seed: int, start: int = 0) -
         return {"image": tf.gather(images, index), "label": tf.gather(labels, index), "position": position}
 
     indices = _indices(len(split), plan, seed).skip(start).take(total - start)
-    batches = indices.map(examples, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
-    return batches.as_numpy_iterator()
+    batches = indices.map(examples).prefetch(_READ_AHEAD)
+    return batches.with_options(_options()).as_numpy_iterator()
 
 
 def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
@@ -60,6 +62,14 @@ def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
         inside = np.minimum(index, len(split) - 1)
         weight = (index < len(split)).astype(np.float32)
         yield {"image": split.images[inside], "label": split.labels[inside], "weight": weight}
+
+
+def _options() -> tf.data.Options:
+    """One background thread, since the cores are the training's; no autotuning, whose thread ends seconds late."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return options
 
 
 def _indices(num_examples: int, plan: BatchPlan, seed: int) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce, train
+from experiments.data import digits
 
 
 def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -65,6 +66,7 @@ def test_an_output_that_is_a_file_is_refused(
 def test_data_that_are_not_there_end_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    digits._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(SystemExit) as stop:
         call(train, monkeypatch, "--output", str(tmp_path / "run"))

@@ -41,6 +41,7 @@ def test_the_moments_are_those_of_the_training_images_alone() -> None:
 
 
 def test_data_that_are_not_there_are_asked_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match=r"digits.*install"):
         data.load("digits", seed=0)
