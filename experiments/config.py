@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments import data, models
 from experiments.training.learning_rate import SCHEDULES
 from experiments.training.optimizer import BASES, METHODS
 from sam_optax import BatchPlan
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,12 @@ class Config:
             object.__setattr__(self, "rho", METHODS[self.method].rho)
         for name in ("rho", "alpha", "learning_rate", "momentum", "weight_decay"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
+            if not 0 <= value <= _LARGEST:
                 raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
         if self.optimizer == "adamw" and self.momentum:
             raise ValueError(f"momentum is {self.momentum}: adamw has its own, leave it out.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: give an integer of at least 0.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
         _ = self.plan
 
     @property

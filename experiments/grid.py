@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from experiments import run
 from experiments.config import Config
+from experiments.training import metrics
 from experiments.training.loop import Record
 
 METHODS = ("sgd", "sam", "gsam")
@@ -92,16 +93,17 @@ def is_done(cell: Cell) -> bool:
     """Whether the cell was run to its end.
 
     Raises:
-      ValueError: If its folder holds something else.
+      ValueError: If its folder holds something else, or a run that was damaged.
     """
     if not cell.folder.exists():
         return False
     try:
-        same = Config.load(cell.folder / "config.json") == cell.config and (cell.folder / "result.json").exists()
-    except (OSError, ValueError, TypeError):
-        same = False
-    if not same:
-        raise ValueError(f"{cell.folder} holds another run: choose another output, or remove it.")
+        same = Config.load(cell.folder / "config.json") == cell.config
+        complete = result_of(cell)["updates"] == sum(1 for _ in metrics.read(cell.folder / "metrics.jsonl", "step"))
+    except (OSError, ValueError, TypeError, KeyError):
+        same = complete = False
+    if not (same and complete):
+        raise ValueError(f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it.")
     return True
 
 

@@ -18,6 +18,7 @@ def main() -> None:
     """Parse, build, call."""
     study = parse(Grid, "python -m experiments.reproduce")
     console = Console(soft_wrap=True, highlight=False)
+    sensibly(run.make_folder, study.output)
     left = sensibly(_to_do, study)
     console.print(f"{len(study.cells)} runs of {study.model} on {study.dataset}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:

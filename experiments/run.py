@@ -1,6 +1,7 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
 from experiments.training.loop import Record, fit
-from experiments.training.metrics import JsonLines
+from experiments.training.metrics import JsonLines, plain
 from experiments.training.optimizer import METHODS
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -24,8 +25,24 @@ def load(config: Config) -> data.Dataset:
       ValueError: If it is not there, or if the batch plan does not fit it.
     """
     dataset = data.load(config.dataset, config.seed)
-    config.plan.total_steps(len(dataset.train))
+    updates = config.plan.total_steps(len(dataset.train))
+    if updates >= 2**31:
+        raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are counted.")
     return dataset
+
+
+def make_folder(output: Path) -> Path:
+    """The folder `output`, made where it is not there.
+
+    Raises:
+      ValueError: If it cannot be made, read or written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            return output
+    except OSError as error:
+        raise ValueError(f"output folder {output} cannot be used: {error.strerror}. Choose another.") from error
 
 
 def claim(output: Path) -> Path:
@@ -34,11 +51,7 @@ def claim(output: Path) -> Path:
     Raises:
       ValueError: If it cannot be made, or holds something already.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        occupied = next(output.iterdir(), None)
-    except OSError as error:
-        raise ValueError(f"output folder {output} cannot be used: {error.strerror}. Choose another.") from error
+    occupied = next(make_folder(output).iterdir(), None)
     if occupied is not None:
         raise ValueError(f"output folder {output} holds {occupied.name} already: choose another, or remove it.")
     return output
@@ -66,6 +79,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, track: Track = 
         )
     checkpoint.save(output / "checkpoint", state)
     result = _result(config, last) | {"seconds": round(time.perf_counter() - started, 2)}
+    result = {name: plain(value) for name, value in result.items()}
     (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     return result
 

@@ -63,10 +63,10 @@ class BatchPlan:
             raise ValueError(f"stages is {self.stages!r}: give a sequence of (epochs, batch_size).") from error
         if not stages:
             raise ValueError("stages is empty: a plan needs at least one stage (epochs, batch_size).")
-        object.__setattr__(self, "stages", stages)
-        for stage in self.stages:
+        for stage in stages:
             _check_positive_integer("epochs", stage.epochs)
             _check_positive_integer("batch_size", stage.batch_size)
+        object.__setattr__(self, "stages", tuple(Stage(int(n), int(size)) for n, size in stages))
 
     def __str__(self) -> str:
         return ",".join(f"{stage.epochs}x{stage.batch_size}" for stage in self.stages)

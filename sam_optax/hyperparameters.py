@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -34,7 +35,7 @@ def check_nonnegative(name: str, value: ScalarOrSchedule) -> None:
 
     Traced values pass: inside `jax.jit` there is no number to look at.
     """
-    start = value(0) if callable(value) else value
+    start = at(value, np.int32(0))
     what = f"{name}, a schedule, is {start!r} at its first step" if callable(value) else f"{name} is {start!r}"
     if isinstance(start, Tracer):
         return

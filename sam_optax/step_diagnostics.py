@@ -27,8 +27,9 @@ class Diagnostics(NamedTuple):
 
 def unmeasured(params: Params) -> Diagnostics:
     """The diagnostics of a step that made no second pass."""
-    nan = jnp.full((), jnp.nan, trees.accumulator_dtype(params))
-    return Diagnostics(nan, nan, nan, nan)
+    dtype = trees.accumulator_dtype(params)
+    # four arrays and not one four times: a buffer can be donated only once
+    return Diagnostics(*(jnp.full((), jnp.nan, dtype) for _ in Diagnostics._fields))
 
 
 def measure(clean: Updates, perturbed: Updates, offset: Updates, params: Params) -> Diagnostics:

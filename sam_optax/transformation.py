@@ -107,18 +107,18 @@ def sharpness_aware(
         offset, perturbation_state = ascent.update(
             masks.keep(chosen, updates), state.perturbation, params, **extra_args
         )
+        trees.check_alike("What perturbation returned", offset, params, "it maps a gradient to an offset of its shape.")
         offset = masks.keep(chosen, offset)
         decision, policy_state = when.decide(state.count, updates, state.policy)
 
         def perturbed() -> tuple[Updates, State, Diagnostics]:
             gradient = _second_pass(grad_fn, params, offset)
             combined, combiner_state = combiner.update(updates, gradient, state.combiner)
-            seen = measure(updates, gradient, offset, params)
-            return trees.cast_like(combined, params), combiner_state, seen
+            return _returned(combined, params), combiner_state, measure(updates, gradient, offset, params)
 
         def skipped() -> tuple[Updates, State, Diagnostics]:
             combined, combiner_state = combiner.skipped(updates, state.combiner)
-            return trees.cast_like(combined, params), combiner_state, unmeasured(params)
+            return _returned(combined, params), combiner_state, unmeasured(params)
 
         combined, combiner_state, seen = _choose(decision if perturb is None else perturb, perturbed, skipped)
         count = jnp.asarray(optax.safe_increment(state.count))
@@ -149,6 +149,12 @@ def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> Upd
         "What grad_fn returned", gradient, params, "it maps parameters to their gradient, and nothing else."
     )
     return gradient
+
+
+def _returned(combined: Updates, params: Params) -> Updates:
+    """The combiner's gradient in the parameters' dtypes."""
+    trees.check_alike("What combiner returned", combined, params, "it returns a gradient, and its state.")
+    return trees.cast_like(combined, params)
 
 
 def _check_parts(perturbation: Any, combiner: Any, when: Any) -> None:

@@ -1,6 +1,7 @@
 """What a run writes down: one JSON object a line."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ class JsonLines:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
-        self._file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+        self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
 
     def flush(self) -> None:
         """Hand what was written to the operating system, for whoever watches the run."""
@@ -40,7 +41,8 @@ def read(path: Path, kind: str) -> Iterator[dict[str, Any]]:
         yield from (record for record in records if record["kind"] == kind)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: seven digits of a number, and null where a diverged run has none."""
     if isinstance(value, str | bool | int):
         return value
-    return float(f"{float(value):.7g}")
+    return float(f"{float(value):.7g}") if math.isfinite(value) else None

@@ -1,12 +1,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from experiments import reproduce, train
+from experiments import grid, reproduce, train
 from experiments.data import digits
+from experiments.grid import Grid
 
 
 def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -22,6 +24,7 @@ def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
         (["--method", "adam"], "gsam"),
         (["--batch-plan", "40*16"], "epochs x size"),
         (["--batch-plan", "40x1024"], "larger than the data"),
+        (["--batch-plan", "99999999999x16"], "updates"),
         (["--rho", "-1"], "rho"),
         (["--rho", "much"], "rho"),
         (["--lr-schedule", "triangle"], "cosine"),
@@ -122,3 +125,35 @@ def test_a_study_of_other_settings_is_not_mixed_in(
         call(reproduce, monkeypatch, "--model", tiny, "--output", str(tmp_path), *GRID)
     assert stop.value.code == 2
     assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_study_needs_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        call(reproduce, monkeypatch, "--output", str(tmp_path / "file" / "study"), *GRID)
+    assert stop.value.code == 2
+    assert "cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"half')], ids=["gone", "cut"])
+def test_a_damaged_run_is_not_counted_in(
+    tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
+    cell = study.cells[0]
+    assert not grid.is_done(cell)
+    grid.execute(cell, iter)
+    assert grid.is_done(cell)
+    damage(cell.folder / name)
+    with pytest.raises(ValueError, match="or a damaged one"):
+        grid.is_done(cell)
+
+
+def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
+    study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
+    grid.execute(study.cells[0], iter)
+    assert "NaN" not in (study.cells[0].folder / "result.json").read_text()
+    assert grid.result_of(study.cells[0])["test_loss"] is None

@@ -21,6 +21,8 @@ from experiments.config import Config
         ("momentum", -0.9),
         ("weight_decay", -1e-4),
         ("seed", -1),
+        ("seed", 2**32),
+        ("learning_rate", 1e39),
         ("batch_plan", "40*16"),
     ],
 )
