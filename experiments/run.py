@@ -51,9 +51,9 @@ def claim(output: Path) -> Path:
     Raises:
       ValueError: If it cannot be made, or holds something already.
     """
-    occupied = next(make_folder(output).iterdir(), None)
-    if occupied is not None:
-        raise ValueError(f"output folder {output} holds {occupied.name} already: choose another, or remove it.")
+    names = sorted(path.name for path in make_folder(output).iterdir())
+    if names:
+        raise ValueError(f"output folder {output} holds {names[0]} already: choose another folder, or empty it.")
     return output
 
 

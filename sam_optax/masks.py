@@ -58,7 +58,7 @@ def biases(params: Params) -> Any:
 
 def check(name: str, mask: Mask | None) -> None:
     """Raise `ValueError` unless `mask` is nothing, a function or a tree of bools."""
-    if mask is None or callable(mask):
+    if mask is None or _is_function(mask):
         return
     strangers = [x for x in jax.tree.leaves(mask) if not isinstance(x, bool | np.bool_)]
     if strangers:
@@ -77,7 +77,7 @@ def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
     paths, structure = trees.leaf_paths(params), jax.tree.structure(params)
     if mask is None:
         return jax.tree.unflatten(structure, [default] * len(paths))
-    chosen = mask(params) if callable(mask) else mask
+    chosen = mask(params) if _is_function(mask) else mask
     if trees.leaf_paths(chosen) != paths:
         raise ValueError(
             f"{name} has leaves at {trees.leaf_paths(chosen)}, and params at {paths}: give one bool a leaf. "
@@ -90,3 +90,8 @@ def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
 def keep(chosen: Any, tree: Updates) -> Updates:
     """`tree` with zeros in the leaves that are not chosen."""
     return jax.tree.map(lambda c, x: x if c else jnp.zeros_like(x), chosen, tree)
+
+
+def _is_function(mask: Mask) -> bool:
+    """Whether `mask` makes a tree; a tree of bools in the shape of an Equinox module can be called, and is none."""
+    return callable(mask) and not any(isinstance(x, bool | np.bool_) for x in jax.tree.leaves(mask))

@@ -67,5 +67,5 @@ def every(k: int) -> Policy:
     return Policy(
         init=lambda params: optax.EmptyState(),
         decide=lambda count, clean, state: (count % k == 0, state),
-        at=lambda step: step % k == 0,
+        at=lambda step: bool(step % k == 0),
     )

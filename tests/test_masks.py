@@ -3,6 +3,7 @@
 from typing import Any
 
 import chex
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +157,12 @@ def test_a_mask_from_an_nnx_state_fits_the_nnx_optimizer(kind):
     optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)), grad_fn=grad_fn)
     moved = {path for path, x in zip(PATHS["nnx"], seen[0], strict=True) if np.any(x)}
     assert moved == {"norm/bias", "norm/scale"}
+
+
+def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_called():
+    params = eqx.filter(eqx.nn.Linear(2, 3, key=jax.random.key(0)), eqx.is_inexact_array)
+    weights = jax.tree.map(lambda x: x.ndim == 2, params)
+    assert callable(weights)
+    for tx in (sam_optax.sam(mask=weights), sam_optax.asam(exempt=weights)):
+        _, state = tx.update(params, tx.init(params), params, grad_fn=lambda params: params)
+        assert sam_optax.diagnostics(state).perturbation_norm > 0

@@ -32,9 +32,9 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
     """All images and labels, in the order of the ring."""
     try:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - only this data set needs scikit-learn
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ValueError(
-            "data set 'digits' is not there: it comes with scikit-learn, so install the extra, sam_optax[experiments]."
+            f"data set 'digits' is not there ({error}): it is in scikit-learn, install sam_optax[experiments]."
         ) from error
     images, labels = load_digits(return_X_y=True)
     ring = np.random.default_rng(0).permutation(len(labels))

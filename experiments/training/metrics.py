@@ -29,10 +29,6 @@ class JsonLines:
         """Append one record."""
         self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
 
-    def flush(self) -> None:
-        """Hand what was written to the operating system, for whoever watches the run."""
-        self._file.flush()
-
 
 def read(path: Path, kind: str) -> Iterator[dict[str, Any]]:
     """The records of one kind, in order."""
