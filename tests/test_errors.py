@@ -251,15 +251,3 @@ def test_a_path_predicate_is_a_function():
 
 def test_a_schedule_may_ask_for_an_array():
     sam_optax.sam(lambda step: 0.1 / (1.0 + step.astype(float)))
-
-
-def test_parts_that_return_something_else_are_named():
-    gradient, params = jax.grad(lambda w: jnp.sum(w["a"] ** 2)), {"a": jnp.ones(2)}
-    other = optax.stateless(lambda updates, params: {"b": updates["a"]})
-    combiner = sam_optax.perturbed_gradient()._replace(update=lambda clean, perturbed, state: (perturbed["a"], state))
-    for tx, name in (
-        (sam_optax.sharpness_aware(other, sam_optax.perturbed_gradient()), "perturbation"),
-        (sam_optax.sharpness_aware(sam_optax.normalized_ascent(), combiner), "combiner"),
-    ):
-        with refused(f"^What {name} returned has not the structure of params"):
-            tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
