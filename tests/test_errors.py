@@ -247,7 +247,3 @@ def test_the_three_parts_are_of_their_kinds(arguments, message):
 def test_a_path_predicate_is_a_function():
     with refused("^predicate is 'bias': give a function from a leaf's path"):
         sam_optax.by_path("bias")
-
-
-def test_a_schedule_may_ask_for_an_array():
-    sam_optax.sam(lambda step: 0.1 / (1.0 + step.astype(float)))

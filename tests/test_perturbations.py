@@ -103,3 +103,9 @@ def test_the_perturbed_loss_is_higher_to_first_order(name, x64):
     offset = offset_of(PERTURBATIONS[name](1e-4), small_gradient(params), params)
     moved = jax.tree.map(jnp.add, params, offset)
     assert helpers.small_loss(moved, *batch) > helpers.small_loss(params, *batch)
+
+
+def test_a_schedule_may_ask_for_an_array():
+    ascent = sam_optax.normalized_ascent(lambda step: 0.1 / (1.0 + step.astype(float)))
+    offset, _ = ascent.update(jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)))
+    np.testing.assert_allclose(offset, [0.06, 0.08], rtol=1e-6)
