@@ -7,7 +7,10 @@ from flax import nnx
 
 from experiments.models import resnet
 
-_BUILDERS: dict[str, Callable[..., nnx.Module]] = {"small_resnet": resnet.small_resnet}
+_BUILDERS: dict[str, Callable[..., nnx.Module]] = {
+    "small_resnet": resnet.small_resnet,
+    "resnet18": resnet.resnet18,
+}
 
 NAMES = tuple(_BUILDERS)
 

@@ -63,3 +63,8 @@ class ResNet(nnx.Module):
 def small_resnet(num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> ResNet:
     """ResNet-8: three blocks of 16, 32 and 64 channels; about 78,000 parameters."""
     return ResNet((1, 1, 1), (16, 32, 64), num_classes, image_shape[-1], rngs=rngs)
+
+
+def resnet18(num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> ResNet:
+    """ResNet-18, stem for small images: eight blocks of 64 to 512 channels; 11,220,132 parameters at 100 classes."""
+    return ResNet((2, 2, 2, 2), (64, 128, 256, 512), num_classes, image_shape[-1], rngs=rngs)

@@ -25,6 +25,10 @@ def test_small_resnet_is_resnet_8(shape: tuple[int, int, int], classes: int) -> 
     assert count(model) == closed_form_count(shape[-1], classes)
 
 
+def test_resnet18_is_the_papers() -> None:
+    assert count(models.create("resnet18", 100, (32, 32, 3), nnx.Rngs(0))) == 11_220_132
+
+
 def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
     model = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
     forward = nnx.jit(lambda model, images: model(images))
