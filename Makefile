@@ -22,3 +22,15 @@ clean: ## Remove what the other targets made, runs/ apart.
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[experiments,dev]'
 	touch $@
+
+.PHONY: data-fashion-mnist
+FASHION_MNIST := /usr/share/datasets/fashion-mnist
+
+data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's package; DATA_DIR=... for a folder other than TFDS's.
+	@set -e; folder=$(FASHION_MNIST); \
+	if [ ! -d "$$folder" ]; then \
+		package=$$(mktemp -d); trap 'rm -rf "$$package"' EXIT; \
+		(cd "$$package" && apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb .); \
+		folder=$$package$(FASHION_MNIST); \
+	fi; \
+	$(BIN)/python -m experiments.prepare_fashion_mnist --archives "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

@@ -7,7 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from experiments.data.dataset import Dataset, Split
+from experiments.data.location import Location
 from experiments.data.registry import NAMES, load
 from experiments.data.stream import evaluation_batches, training_batches
 
-__all__ = ["NAMES", "Dataset", "Split", "evaluation_batches", "load", "training_batches"]
+__all__ = ["NAMES", "Dataset", "Location", "Split", "evaluation_batches", "load", "training_batches"]

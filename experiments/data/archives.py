@@ -1,0 +1,78 @@
+"""The archives that a data set is made from: where they are looked for, and whether the missing ones can be had."""
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+import tensorflow_datasets as tfds
+
+from experiments.data.location import Location
+
+_PATIENCE = 10.0  # seconds
+
+
+class Archive(NamedTuple):
+    """A file that somebody published.
+
+    Attributes:
+      name: of the file.
+      url: its address.
+      checksum: its SHA-256, as TFDS knows it.
+    """
+
+    name: str
+    url: str
+    checksum: str
+
+
+def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
+    """What the data set is made from."""
+    return [Archive(info.filename, url, info.checksum) for url, info in builder.url_infos.items()]
+
+
+def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
+    """The folder for archives of this data set alone: MNIST and Fashion-MNIST give theirs the same names."""
+    return _shared_folder(builder, location) / builder.name
+
+
+def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
+    """The folder with archives that were fetched by hand: the data set's own, or the one that all data sets share."""
+    own, shared = own_folder(builder, location), _shared_folder(builder, location)
+    names = [archive.name for archive in archives_of(builder)]
+    return next((folder for folder in (own, shared) if any((folder / name).exists() for name in names)), own)
+
+
+def _shared_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
+    return location.manual_dir or Path(builder.data_dir_root) / "downloads" / "manual"
+
+
+def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:
+    """The archives that are neither in `folder` nor among those that TFDS fetched before."""
+    downloads = builder.data_dir_root / "downloads"
+
+    def is_there(archive: Archive) -> bool:
+        fetched = tfds.download.resource.get_dl_fname(archive.url, archive.checksum)
+        places = (downloads / builder.name / fetched, downloads / fetched)
+        return (folder / archive.name).exists() or any(map(tfds.download.resource.is_locally_cached, places))
+
+    return [archive for archive in archives_of(builder) if not is_there(archive)]
+
+
+def knock(archives: list[Archive]) -> None:
+    """Ask for each archive without reading it, since TFDS gives up on a silent server after minutes only.
+
+    Raises:
+      OSError: If one cannot be had, with the reason in a few words.
+    """
+    for archive in archives:
+        host = urlsplit(archive.url).hostname
+        try:
+            with requests.get(archive.url, stream=True, timeout=_PATIENCE) as response:
+                response.raise_for_status()
+        except requests.HTTPError as error:
+            raise OSError(f"{host} answers {error.response.status_code} {error.response.reason}") from error
+        except requests.Timeout as error:
+            raise OSError(f"{host} does not answer in {_PATIENCE:g} seconds") from error
+        except requests.RequestException as error:
+            raise OSError(f"there is no connection to {host}") from error

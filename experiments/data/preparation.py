@@ -1,0 +1,129 @@
+"""From archives to prepared data on disk: TFDS's work, kept quiet, short and all or nothing."""
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from rich.console import Console
+
+from experiments.data import archives
+from experiments.data.location import Location
+
+_FAILURES = (
+    OSError,
+    tf.errors.OpError,
+    tfds.download.DownloadError,
+    tfds.download.download_manager.NonMatchingChecksumError,
+    tfds.download.extractor.ExtractError,
+)
+
+
+def prepare(name: str, location: Location, advice: str = "") -> tfds.core.DatasetBuilder:
+    """The builder of a data set, once its data are prepared; nothing is asked of the network where they are already.
+
+    Args:
+      name: of the data set in TFDS.
+      location: the folders to look in.
+      advice: another way to get the data, for the person who lacks them.
+
+    Raises:
+      ValueError: If the data cannot be prepared, with the files that are wanted.
+    """
+    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
+    builder = _builder(name, location)
+    if builder.data_path.exists():
+        return builder
+    folder = archives.folder_of(builder, location)
+    missing = archives.missing(builder, folder)
+    try:
+        archives.knock(missing)
+        _make(builder, folder)
+    except _FAILURES as error:
+        if builder.data_path.exists():  # another process was quicker
+            return _builder(name, location)
+        wanted, into = (missing, folder) if missing else (archives.archives_of(builder), manual_folder(name, location))
+        files = ", ".join(f"{each.name} ({each.url})" for each in wanted)
+        raise ValueError(
+            f"data set {name!r} is not in {builder.data_dir_root}, and cannot be prepared there: {_reason(error)}. "
+            f"Put {files} into {into}, or choose another data_dir or manual_dir. {advice}".rstrip()
+        ) from error
+    return builder
+
+
+def manual_folder(name: str, location: Location) -> Path:
+    """The folder for the archives of one data set that are fetched by hand."""
+    return archives.own_folder(_builder(name, location), location)
+
+
+def _builder(name: str, location: Location) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=location.data_dir)
+    except Exception as error:  # of any kind: it read what it found in the folder
+        where = location.data_dir or "the default data_dir"
+        raise ValueError(
+            f"data set {name!r} in {where} cannot be opened ({_reason(error)}): remove its folder, or choose another "
+            "data_dir."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why, in a line."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
+
+
+def _make(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
+    root = Path(builder.data_dir_root)
+    tfds.disable_progress_bar()
+    with (
+        _leaving_nothing_unfinished(root, builder.name),
+        Console(stderr=True).status(f"preparing {builder.name} in {root}"),
+        contextlib.redirect_stdout(io.StringIO()),  # where TFDS says what it does
+    ):
+        root.mkdir(parents=True, exist_ok=True)
+        # Extracted files are known by the archive's name alone, which MNIST and Fashion-MNIST share: not to be kept.
+        with tempfile.TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted:
+            _fetch(builder, folder, extracted)
+            config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
+            builder.download_and_prepare(download_config=config)
+
+
+def _fetch(builder: tfds.core.DatasetBuilder, folder: Path, extracted: str) -> None:
+    """See to it that every archive is here and whole.
+
+    One after another: where TFDS fetches them side by side and one fails, the others go on in the background.
+    """
+    manager = tfds.download.DownloadManager(
+        download_dir=builder.data_dir_root / "downloads",
+        extract_dir=extracted,
+        manual_dir=folder,
+        url_infos=builder.url_infos,
+        dataset_name=builder.name,
+        force_checksums_validation=True,
+    )
+    for archive in archives.archives_of(builder):
+        manager.download(archive.url)
+
+
+@contextlib.contextmanager
+def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
+    """Where the work fails, half-fetched archives go again, and folders that were made for it."""
+    fetched = root / "downloads" / name
+    needed = (fetched, fetched.parent, root / name, root, *root.parents)
+    made = [folder for folder in needed if not folder.exists()]
+    before = set(fetched.glob("*.tmp.*"))
+    try:
+        yield
+    except BaseException:
+        for partial in set(fetched.glob("*.tmp.*")) - before:
+            shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise

@@ -1,0 +1,83 @@
+"""Prepare Fashion-MNIST from Debian's package: `make data-fashion-mnist` calls it.
+
+Debian's archives are the published ones but for their gzip headers, from which its tools took the file's name and where
+they put a time of their own. With both restored TFDS finds its own checksums, and takes them as it would the originals.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import data
+from experiments.command_line import parse, sensibly
+from experiments.data.preparation import manual_folder
+
+_NAME = "fashion_mnist"
+_MODIFIED = {  # in the published headers, seconds since 1970
+    "train-images-idx3-ubyte": 1504176606,
+    "train-labels-idx1-ubyte": 1504176606,
+    "t10k-images-idx3-ubyte": 1504176627,
+    "t10k-labels-idx1-ubyte": 1504176627,
+}
+_HAS_NAME = 8  # a flag of RFC 1952
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Prepare Fashion-MNIST from Debian's package dataset-fashion-mnist.
+
+    Attributes:
+      location: Where to put it.
+      archives: The package's folder with the four archives.
+    """
+
+    location: Annotated[data.Location, tyro.conf.arg(name="")]
+    archives: Path = Path("/usr/share/datasets/fashion-mnist")
+
+
+def main() -> None:
+    """Parse, build, call."""
+    arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
+    folder = sensibly(manual_folder, _NAME, arguments.location)
+    sensibly(copy_archives, arguments.archives, folder)
+    dataset = sensibly(data.load, _NAME, 0, arguments.location)
+    Console(soft_wrap=True, highlight=False).print(
+        f"{_NAME}: {len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
+    )
+
+
+def copy_archives(source: Path, target: Path) -> None:
+    """Copy the four archives from the package's folder, with the published headers.
+
+    Raises:
+      ValueError: If one is not there, is no gzip file, or cannot be written.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, modified in _MODIFIED.items():
+            archive = (source / f"{name}.gz").read_bytes()
+            (target / f"{name}.gz").write_bytes(with_header(archive, name, modified))
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename}: {error.strerror}. Name the folder of the package dataset-fashion-mnist by --archives, "
+            "and by --manual-dir one that can be written."
+        ) from error
+
+
+def with_header(archive: bytes, name: str, modified: int) -> bytes:
+    """A gzip file with `name` and the time `modified`, in seconds since 1970, in its header; what is in it stays.
+
+    Raises:
+      ValueError: If it is no gzip file, or if its header has a name or other optional fields.
+    """
+    start, flags, rest = archive[:3], archive[3:4], archive[8:]
+    if start != b"\x1f\x8b\x08" or flags != b"\0":
+        raise ValueError(f"{name}.gz is no gzip file as Debian's package has it: fetch the package anew.")
+    return start + bytes([_HAS_NAME]) + modified.to_bytes(4, "little") + rest[:2] + name.encode() + b"\0" + rest[2:]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Archives of the true format with made-up images in them, for TFDS's own parsers; no test reads a network."""
+
+import gzip
+import io
+import socket
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from scipy.io import savemat
+from tensorflow_datasets.image_classification import mnist
+
+from experiments import data
+
+TRAIN, TEST = 60, 10
+
+Parts = dict[str, data.Split]
+
+
+def parts(shape: tuple[int, int, int], num_classes: int, seed: int = 0) -> Parts:
+    """A training and a test part; no two images are alike, every label is there that there is room for."""
+    bits = np.random.default_rng(seed)
+
+    def split(size: int) -> data.Split:
+        labels = np.arange(size) % num_classes if num_classes <= size else bits.choice(num_classes, size)
+        return data.Split(bits.integers(0, 256, (size, *shape)).astype(np.uint8), labels.astype(np.int32))
+
+    return {"train": split(TRAIN), "test": split(TEST)}
+
+
+def write_cifar10(folder: Path) -> Parts:
+    made = parts((32, 32, 3), 10)
+    records = {name: _cifar_records(split, [split.labels]) for name, split in made.items()}
+    size = len(records["train"]) // 5
+    files = {f"data_batch_{i + 1}.bin": records["train"][i * size : (i + 1) * size] for i in range(5)}
+    names = "\n".join(f"class {i}" for i in range(10)).encode() + b"\n\n"
+    files |= {"test_batch.bin": records["test"], "batches.meta.txt": names}
+    _tar(folder / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", files)
+    return made
+
+
+def write_cifar100(folder: Path) -> Parts:
+    made = parts((32, 32, 3), 100)
+    coarse = {name: np.full(len(split), 7) for name, split in made.items()}  # the label that is not asked for
+    files = {f"{name}.bin": _cifar_records(split, [coarse[name], split.labels]) for name, split in made.items()}
+    for kind, count in {"coarse": 20, "fine": 100}.items():
+        files[f"{kind}_label_names.txt"] = "\n".join(f"{kind} {i}" for i in range(count)).encode()
+    _tar(folder / "cifar-100-binary.tar.gz", "cifar-100-binary", files)
+    return made
+
+
+def write_mnist(folder: Path, seed: int = 0) -> Parts:
+    made = parts((28, 28, 1), 10, seed)
+    for name, content in idx_files(made).items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    return made
+
+
+def idx_files(made: Parts) -> dict[str, bytes]:
+    """MNIST's four files, by name."""
+    files = {}
+    for name, split in {"train": made["train"], "t10k": made["test"]}.items():
+        images, labels = split.images, split.labels
+        files[f"{name}-images-idx3-ubyte"] = struct.pack(">IIII", 2051, len(images), 28, 28) + images.tobytes()
+        files[f"{name}-labels-idx1-ubyte"] = struct.pack(">II", 2049, len(labels)) + labels.astype(np.uint8).tobytes()
+    return files
+
+
+def write_svhn(folder: Path) -> Parts:
+    made = parts((32, 32, 3), 10)
+    for name, split in {**made, "extra": made["test"]}.items():
+        digits = np.where(split.labels == 0, 10, split.labels)[:, None]  # a zero is stored as class 10
+        savemat(folder / f"{name}_32x32.mat", {"X": np.moveaxis(split.images, 0, -1), "y": digits.astype(np.uint8)})
+    return made
+
+
+WRITERS: dict[str, Callable[[Path], Parts]] = {
+    "cifar10": write_cifar10,
+    "cifar100": write_cifar100,
+    "fashion_mnist": write_mnist,
+    "mnist": write_mnist,
+    "svhn_cropped": write_svhn,
+}
+
+
+def register(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None:
+    """Make TFDS take the archives in `folder` for the published ones, and MNIST's parser expect no more images."""
+    known = tfds.builder_cls(name).url_infos
+    for url, info in list(known.items()):
+        monkeypatch.setitem(known, url, tfds.download.checksums.compute_url_info(folder / info.filename))
+    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", TRAIN)
+    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", TEST)
+
+
+def make(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> Parts:
+    """Made-up archives in a new folder, registered."""
+    folder.mkdir(parents=True)
+    made = WRITERS[name](folder)
+    register(monkeypatch, name, folder)
+    return made
+
+
+def assert_same_examples(split: data.Split, made: data.Split) -> None:
+    """The same images with the same labels; TFDS has an order of its own."""
+    read, expected = (np.argsort([image.tobytes() for image in part.images]) for part in (split, made))
+    np.testing.assert_array_equal(split.images[read], made.images[expected])
+    np.testing.assert_array_equal(split.labels[read], made.labels[expected])
+
+
+def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody but this machine has an address."""
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host != "127.0.0.1":
+            raise socket.gaierror(socket.EAI_NONAME, "no network in tests")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def _cifar_records(split: data.Split, labels: list[np.ndarray]) -> bytes:
+    """Label by label, then the red, the green and the blue pixels of an image."""
+    planes = split.images.transpose(0, 3, 1, 2).reshape(len(split), -1)
+    return np.concatenate([*(label[:, None] for label in labels), planes], axis=1).astype(np.uint8).tobytes()
+
+
+def _tar(path: Path, folder: str, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))

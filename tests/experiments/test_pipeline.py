@@ -1,0 +1,57 @@
+"""What a network sees of an example depends on the seed and the example's position, whatever batch it stands in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import data, program
+from experiments.config import Config
+from sam_optax import BatchPlan
+
+Seen = dict[int, tuple[int, bytes]]
+
+
+def images(size: int) -> data.Split:
+    bits = np.random.default_rng(size)
+    return data.Split(bits.integers(0, 256, (size, 32, 32, 3)).astype(np.uint8), np.arange(size, dtype=np.int32))
+
+
+CIFAR_LIKE = data.Dataset(images(300), images(10), 300, np.full(3, 127.5), np.full(3, 73.9), crop_padding=4, flip=True)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
+    """`seen(plan, seed)`: label and network's input at each position of a run, where the run's step is only that."""
+    monkeypatch.setattr(program, "train_step", lambda model, tx, prepare: jax.jit(prepare))
+    monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
+
+    def run(plan: str, seed: int = 0, dataset: data.Dataset = CIFAR_LIKE) -> Seen:
+        prepare: Any = program.build(Config(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
+        inputs = {}
+        for batch in data.training_batches(dataset.train, BatchPlan.parse(plan), seed):
+            for position, label, image in zip(batch["position"], batch["label"], prepare(batch), strict=True):
+                inputs[int(position)] = int(label), np.asarray(image).tobytes()
+        return inputs
+
+    return run
+
+
+@pytest.mark.parametrize("plan", ["3x128", "1x32,1x64,1x128"], ids=["constant", "growing"])
+def test_order_and_augmentation_at_64_are_those_of_another_plan_image_by_image(
+    seen: Callable[..., Seen], plan: str
+) -> None:
+    at_64, other = seen("3x64"), seen(plan)
+    assert len(at_64) == 3 * 256  # the last, incomplete batch is dropped
+    assert {position: other[position] for position in at_64} == at_64
+
+
+def test_another_seed_and_another_epoch_show_other_images(seen: Callable[..., Seen]) -> None:
+    first, second = seen("2x64", seed=0), seen("2x64", seed=1)
+    assert sum(first[position] == second[position] for position in first) < 5
+    epochs = [{label: image for position, (label, image) in first.items() if position // 300 == e} for e in (0, 1)]
+    shared = epochs[0].keys() & epochs[1].keys()
+    assert len(shared) > 200
+    assert sum(epochs[0][label] == epochs[1][label] for label in shared) < 20  # of 162 crops and flips one is drawn

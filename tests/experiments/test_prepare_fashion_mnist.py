@@ -1,0 +1,93 @@
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import data, prepare_fashion_mnist
+from experiments.data import catalogue
+from tests.experiments import made_up
+
+DEBIAN = 1591347949  # when Debian's tools made the package
+
+
+def compressed(content: bytes, name: str, modified: int) -> bytes:
+    file = io.BytesIO()
+    with gzip.GzipFile(name, "wb", fileobj=file, mtime=modified) as archive:
+        archive.write(content)
+    return file.getvalue()
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder as Debian's package has it; TFDS knows the checksums of the archives with their first headers."""
+    made_up.forbid_network(monkeypatch)
+    catalogue.load.cache_clear()
+    for folder in ("published", "package"):
+        (tmp_path / folder).mkdir()
+    for name, content in made_up.idx_files(made_up.parts((28, 28, 1), 10)).items():
+        modified = prepare_fashion_mnist._MODIFIED[name]
+        (tmp_path / "published" / f"{name}.gz").write_bytes(compressed(content, name, modified))
+        (tmp_path / "package" / f"{name}.gz").write_bytes(compressed(content, "", DEBIAN))
+    made_up.register(monkeypatch, "fashion_mnist", tmp_path / "published")
+    return tmp_path / "package"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+    prepare_fashion_mnist.main()
+
+
+def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What is said of a call that fails."""
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"pixels" * 1000])
+def test_a_header_is_what_gzip_would_have_written(content: bytes) -> None:
+    stripped, published = compressed(content, "", DEBIAN), compressed(content, "some-name", 1504176606)
+    assert prepare_fashion_mnist.with_header(stripped, "some-name", 1504176606) == published
+
+
+@pytest.mark.parametrize("archive", [b"", b"PK\3\4 and so on", compressed(b"", "named", 0)])
+def test_what_has_another_header_is_refused(archive: bytes) -> None:
+    with pytest.raises(ValueError, match=r"some-name\.gz is no gzip file"):
+        prepare_fashion_mnist.with_header(archive, "some-name", 0)
+
+
+def test_debians_archives_are_prepared_like_the_published_ones(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data")
+    assert "60 training and 10 test images" in capsys.readouterr().out
+    for archive in (tmp_path / "data" / "downloads" / "manual" / "fashion_mnist").iterdir():
+        assert archive.read_bytes() == (tmp_path / "published" / archive.name).read_bytes()
+    dataset = data.load("fashion_mnist", 0, data.Location(tmp_path / "data"))
+    made = made_up.parts((28, 28, 1), 10)["train"]
+    made_up.assert_same_examples(dataset.train, made)
+
+
+def test_the_folder_for_archives_may_be_another(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
+    assert len(list((tmp_path / "by hand" / "fashion_mnist").iterdir())) == 4
+    assert [path.name for path in (tmp_path / "data").rglob("*.gz")] == []
+
+
+def test_a_package_that_is_not_there_or_damaged_ends_in_a_sentence(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    where = ("--data-dir", tmp_path / "data")
+    assert "--archives" in failure(monkeypatch, capsys, "--archives", tmp_path / "nowhere", *where)
+    archive = package / "t10k-labels-idx1-ubyte.gz"
+    archive.write_bytes(archive.read_bytes()[:-1])
+    message = failure(monkeypatch, capsys, "--archives", package, *where)
+    assert message.startswith("error: data set 'fashion_mnist'")
+    assert "wrong checksum" in message
+    (tmp_path / "file").touch()
+    assert "--manual-dir" in failure(
+        monkeypatch, capsys, "--archives", package, *where, "--manual-dir", tmp_path / "file"
+    )
