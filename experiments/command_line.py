@@ -15,6 +15,15 @@ def parse(arguments: type[Result], program: str) -> Result:
     return sensibly(lambda: tyro.cli(arguments, prog=program))
 
 
+def start(main: Callable[[], None]) -> None:
+    """Call a program's `main`; Ctrl-C ends it with a word, and with the exit code that shells give it."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped.")
+        sys.exit(130)
+
+
 def sensibly(function: Callable[..., Result], *args: Any) -> Result:
     """`function(*args)`; where it raises a `ValueError`, its sentence alone, and exit code 2.
 

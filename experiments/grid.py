@@ -1,15 +1,15 @@
 """The paper's grid: three methods, three strategies, some seeds."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import run
-from experiments.config import Config
-from experiments.training import metrics
-from experiments.training.loop import Record
+from experiments import data, run
+from experiments.config import Config, Setup, check_plan
+from experiments.training.writers import Record, TensorBoard, read
 
 METHODS = ("sgd", "sam", "gsam")
 STRATEGIES = ("constant", "increasing", "cosine")
@@ -32,38 +32,25 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Setup):
     """Run the paper's grid, SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate.
 
     Attributes:
       output: The folder of the study. Runs that are in it already are not run again.
-      dataset: As of experiments.train.
-      model: As of experiments.train.
       seeds: One run a cell and seed.
-      rho: The radius of sam and gsam.
-      alpha: The weight of gsam's surrogate gap.
-      optimizer: The base optimizer: sgd or adamw.
-      learning_rate: Its initial learning rate.
-      momentum: Of sgd.
-      weight_decay: As of experiments.train.
       constant_plan: The batch plan of the strategies constant and cosine.
       increasing_plan: The batch plan of the strategy increasing.
     """
 
     output: Path
-    dataset: str = "digits"
-    model: str = "small_resnet"
     seeds: tuple[int, ...] = (0, 1, 2)
-    rho: float = 0.05
-    alpha: float = 0.02
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
     constant_plan: str = "25x128"
     increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("constant_plan", "increasing_plan"):
+            check_plan(name, getattr(self, name))
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: give at least one, each once.")
         _ = self.cells
@@ -79,13 +66,12 @@ class Grid:
         ]
 
     def _config(self, method: str, strategy: str, seed: int) -> Config:
-        shared = ("dataset", "model", "rho", "alpha", "optimizer", "learning_rate", "momentum", "weight_decay")
         return Config(
             method=method,
             batch_plan=self.increasing_plan if strategy == "increasing" else self.constant_plan,
             lr_schedule="cosine" if strategy == "cosine" else "constant",
             seed=seed,
-            **{name: getattr(self, name) for name in shared},
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)},
         )
 
 
@@ -99,7 +85,8 @@ def is_done(cell: Cell) -> bool:
         return False
     try:
         same = Config.load(cell.folder / "config.json") == cell.config
-        complete = result_of(cell)["updates"] == sum(1 for _ in metrics.read(cell.folder / "metrics.jsonl", "step"))
+        updates = json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))["updates"]
+        complete = updates == sum(1 for _ in read(cell.folder / "metrics.jsonl", "step"))
     except (OSError, ValueError, TypeError, KeyError):
         same = complete = False
     if not (same and complete):
@@ -107,15 +94,22 @@ def is_done(cell: Cell) -> bool:
     return True
 
 
-def execute(cell: Cell, track: run.Track) -> Record:
-    """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete."""
-    unfinished = cell.folder.with_name(f"{cell.folder.name}.unfinished")
+def execute(cell: Cell, dataset: data.Dataset, track: run.Track = iter, tensorboard: bool = False) -> Record:
+    """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
+
+    Args:
+      cell: what to run.
+      dataset: its data.
+      track: goes through the batches while something watches.
+      tensorboard: whether TensorBoard's event files are written, too.
+
+    Returns:
+      Its result.
+    """
+    unfinished = cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    result = run.execute(cell.config, run.load(cell.config), run.claim(unfinished), track)
+    folder = run.claim(unfinished)
+    writers = [TensorBoard(folder / "tensorboard")] if tensorboard else []
+    result = run.execute(cell.config, dataset, folder, track, writers)
     unfinished.rename(cell.folder)
     return result
-
-
-def result_of(cell: Cell) -> Record:
-    """The result of a cell that was run."""
-    return json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))

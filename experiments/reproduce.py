@@ -1,64 +1,65 @@
 """Reproduce the paper's grid: `python -m experiments.reproduce --output runs/digits`."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import grid, run
-from experiments.command_line import parse, sensibly
+from experiments import data, grid, run
+from experiments.command_line import parse, sensibly, start
 from experiments.grid import Cell, Grid
-from experiments.picture import draw
-from experiments.table import as_markdown, error_table
+from experiments.reporting import find_runs, publish
 
-_CAPTION = "Test error after the last epoch, mean ± standard deviation over seeds"
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run the paper's grid: SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate; report it.
+
+    Attributes:
+      study: What to run.
+      location: Where the data are.
+      tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
+    """
+
+    study: Annotated[Grid, tyro.conf.arg(name="")]
+    location: Annotated[data.Location, tyro.conf.arg(name="")]
+    tensorboard: bool = False
 
 
 def main() -> None:
     """Parse, build, call."""
-    study = parse(Grid, "python -m experiments.reproduce")
+    arguments = parse(Arguments, "python -m experiments.reproduce")
+    study = arguments.study
     console = Console(soft_wrap=True, highlight=False)
     sensibly(run.make_folder, study.output)
-    left = sensibly(_to_do, study)
+    left = sensibly(_to_do, arguments)
     console.print(f"{len(study.cells)} runs of {study.model} on {study.dataset}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
         overall = progress.add_task("runs", total=len(left))
         for cell in left:
-            _execute(cell, progress)
+            _execute(cell, arguments, progress)
             progress.advance(overall)
-    _report(study, console)
+    publish(find_runs([cell.folder for cell in study.cells]), study.output / "report", console)
 
 
-def _to_do(study: Grid) -> list[Cell]:
-    for cell in study.cells:
-        run.load(cell.config)
-    return [cell for cell in study.cells if not grid.is_done(cell)]
+def _to_do(arguments: Arguments) -> list[Cell]:
+    cells = arguments.study.cells
+    for cell in cells:
+        run.load(cell.config, arguments.location)
+    return [cell for cell in cells if not grid.is_done(cell)]
 
 
-def _execute(cell: Cell, progress: Progress) -> None:
+def _execute(cell: Cell, arguments: Arguments, progress: Progress) -> None:
     name = f"{cell.method} {cell.strategy}, seed {cell.config.seed}"
-    total = cell.config.plan.total_steps(len(run.load(cell.config).train))
-    task = progress.add_task(name, total=total)
-    result = grid.execute(cell, partial(progress.track, task_id=task))
+    dataset = run.load(cell.config, arguments.location)
+    task = progress.add_task(name, total=cell.config.plan.total_steps(len(dataset.train)))
+    result = grid.execute(cell, dataset, partial(progress.track, task_id=task), arguments.tensorboard)
     progress.remove_task(task)
     progress.console.print(f"{name}: {100 * result['test_error']:.2f}% in {result['seconds']:.1f} s")
 
 
-def _report(study: Grid, console: Console) -> None:
-    """The table, in the terminal and as Markdown, and the picture."""
-    cells = study.cells
-    title = f"{study.model} on {study.dataset}, mean over the seeds {', '.join(map(str, study.seeds))}"
-    picture, page = study.output / "picture.png", study.output / "table.md"
-    draw(cells, title, picture)
-    page.write_text(
-        f"# {title}\n\n{_CAPTION}.\n\n{as_markdown(cells)}\n\n"
-        f"![Test error and batch size against epochs and against updates]({picture.name})\n",
-        encoding="utf-8",
-    )
-    console.print(error_table(cells))
-    console.print(f"{title}\n{_CAPTION}")
-    console.print(f"table: {page}\npicture: {picture}")
-
-
 if __name__ == "__main__":
-    main()
+    start(main)

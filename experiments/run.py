@@ -4,6 +4,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,22 @@ from experiments import data
 from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
-from experiments.training.loop import Record, fit
-from experiments.training.metrics import JsonLines, plain
+from experiments.training.loop import fit
 from experiments.training.optimizer import METHODS
+from experiments.training.writers import JsonLines, Record, Writer, plain
+
+UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def load(config: Config) -> data.Dataset:
-    """The data of a run.
+def load(config: Config, location: data.Location = data.Location()) -> data.Dataset:
+    """The data of a run, looked for at `location`.
 
     Raises:
       ValueError: If it is not there, or if the batch plan does not fit it.
     """
-    dataset = data.load(config.dataset, config.seed)
+    dataset = data.load(config.dataset, config.seed, location)
     updates = config.plan.total_steps(len(dataset.train))
     if updates >= 2**31:
         raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are counted.")
@@ -42,7 +46,8 @@ def make_folder(output: Path) -> Path:
         with tempfile.TemporaryFile(dir=output):
             return output
     except OSError as error:
-        raise ValueError(f"output folder {output} cannot be used: {error.strerror}. Choose another.") from error
+        reason = "it is a file" if output.is_file() else error.strerror
+        raise ValueError(f"output folder {output} cannot be used: {reason}. Choose another.") from error
 
 
 def claim(output: Path) -> Path:
@@ -57,7 +62,9 @@ def claim(output: Path) -> Path:
     return output
 
 
-def execute(config: Config, dataset: data.Dataset, output: Path, track: Track = iter) -> Record:
+def execute(
+    config: Config, dataset: data.Dataset, output: Path, track: Track = iter, writers: Iterable[Writer] = ()
+) -> Record:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
     Args:
@@ -65,23 +72,30 @@ def execute(config: Config, dataset: data.Dataset, output: Path, track: Track = 
       dataset: its data.
       output: an empty folder.
       track: goes through the batches while something watches.
+      writers: take the records that `metrics.jsonl` takes; closed at the end.
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds.
     """
     started = time.perf_counter()
-    config.save(output / "config.json")
-    state, program = build(config, dataset)
-    batches = iter(track(data.training_batches(dataset.train, config.plan, config.seed)))
-    with JsonLines(output / "metrics.jsonl") as metrics:
-        state, last = fit(
-            state, program, batches, plan=config.plan, num_examples=len(dataset.train), write=metrics.write
-        )
+    with ExitStack() as opened:
+        writers = [opened.enter_context(closing(writer)) for writer in writers]
+        config.save(output / "config.json")
+        writers += [opened.enter_context(closing(JsonLines(output / "metrics.jsonl")))]
+        state, program = build(config, dataset)
+        batches = iter(track(data.training_batches(dataset.train, config.plan, config.seed)))
+        write = partial(_write, writers)
+        state, last = fit(state, program, batches, plan=config.plan, num_examples=len(dataset.train), write=write)
     checkpoint.save(output / "checkpoint", state)
     result = _result(config, last) | {"seconds": round(time.perf_counter() - started, 2)}
     result = {name: plain(value) for name, value in result.items()}
     (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     return result
+
+
+def _write(writers: list[Writer], record: Record) -> None:
+    for writer in writers:
+        writer.write(record)
 
 
 def _result(config: Config, last: Record) -> Record:

@@ -9,9 +9,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import run
-from experiments.command_line import parse, sensibly
+from experiments import data, run
+from experiments.command_line import parse, sensibly, start
 from experiments.config import Config
+from experiments.training.writers import TensorBoard
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,28 @@ class Arguments:
     """Train one network with a sharpness-aware method, under a batch plan and a learning-rate schedule.
 
     Attributes:
-      output: The folder for config, metrics, result and trained state: new, or empty.
       config: What to run.
+      output: The folder for config, metrics, result and trained state: new, or empty.
+      location: Where the data are.
+      tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of the output.
     """
 
-    output: Path
     config: Annotated[Config, tyro.conf.arg(name="")]
+    output: Path
+    location: Annotated[data.Location, tyro.conf.arg(name="")]
+    tensorboard: bool = False
 
 
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.train")
     config = arguments.config
-    dataset = sensibly(run.load, config)
+    dataset = sensibly(run.load, config, arguments.location)
     output = sensibly(run.claim, arguments.output)
+    writers = [TensorBoard(output / "tensorboard")] if arguments.tensorboard else []
     updates = config.plan.total_steps(len(dataset.train))
     watched = partial(track, total=updates, description=f"{config.method} on {config.dataset}", transient=True)
-    result = run.execute(config, dataset, output, watched)
+    result = run.execute(config, dataset, output, watched, writers)
     Console(soft_wrap=True).print(
         f"{config.method} on {config.dataset}: test error {100 * result['test_error']:.2f}% after {updates} updates "
         f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}",
@@ -44,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -1,18 +1,21 @@
 """The README's code, run as it stands."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import sam_optax
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-MODEL, STEP, PLAIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+MODEL, STEP, PLAIN, LOGGED = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def run(*blocks: str) -> dict[str, Any]:
@@ -49,7 +52,18 @@ def test_the_plain_step_learns_and_prints_a_cosine(capsys: Any) -> None:
     assert loss < names["loss"]
 
 
+def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wandb = mock.Mock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.chdir(tmp_path)
+    run(LOGGED.replace("25x128", "1x256"))
+    assert wandb.init.call_args.kwargs["config"]["method"] == "sam"
+    log = wandb.init.return_value
+    assert [call.args[0]["kind"] for call in log.log.call_args_list] == ["step", "step", "epoch"]
+    log.finish.assert_called_once_with()
+
+
 def test_the_commands_that_the_readme_names_are_there() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

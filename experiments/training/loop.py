@@ -7,9 +7,8 @@ import jax
 import numpy as np
 
 from experiments.training.step import Metrics, TrainState
+from experiments.training.writers import Record
 from sam_optax import BatchPlan
-
-Record = dict[str, Any]
 
 
 class Program(NamedTuple):

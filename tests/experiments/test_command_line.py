@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import grid, reproduce, train
+from experiments import grid, reproduce, run, train
+from experiments.command_line import start
 from experiments.data import digits
 from experiments.grid import Grid
 
@@ -103,10 +104,10 @@ def test_the_grid_is_run_once_and_reported(
     call(reproduce, monkeypatch, *study)
     first = capsys.readouterr().out
     assert "18 runs of tiny on digits, 18 of them to do" in first
-    page = (tmp_path / "table.md").read_text()
+    page = (tmp_path / "report" / "report.md").read_text()
     assert len(re.findall(r"\d ± \d", page)) == 9
     assert "| updates" in page
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report" / "report.html").exists()
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     (tmp_path / "gsam-cosine-1" / "result.json").rename(tmp_path / "kept.json")
     (tmp_path / "gsam-cosine-1").rename(tmp_path / "gsam-cosine-1.unfinished")
@@ -114,7 +115,48 @@ def test_the_grid_is_run_once_and_reported(
     assert "18 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert [path.parent.name for path in again if again[path] != changed[path]] == ["gsam-cosine-1"]
-    assert (tmp_path / "table.md").read_text() == page
+    again = (tmp_path / "report" / "report.md").read_text()
+    assert again.partition("## Runs")[0] == page.partition("## Runs")[0]  # below it stand seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--constant-plan", "0x16"], "constant_plan is '0x16'"),
+        (["--increasing-plan", "16"], "increasing_plan is '16'"),
+        (["--seeds", "1", "1"], "seeds is (1, 1)"),
+        (["--momentum", "1"], "momentum is 1.0"),
+        (["--model", "resnet"], "small_resnet"),
+    ],
+)
+def test_a_study_that_cannot_be_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(reproduce, monkeypatch, "--output", str(tmp_path / "study"), *arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert word in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_tensorboard_is_written_where_it_is_asked_for(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    call(train, monkeypatch, "--model", tiny, "--batch-plan", "1x256", "--output", str(tmp_path), "--tensorboard")
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_an_interrupted_program_says_so_in_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        start(interrupted)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "stopped.\n"
 
 
 def test_a_study_of_other_settings_is_not_mixed_in(
@@ -145,7 +187,7 @@ def test_a_damaged_run_is_not_counted_in(
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
     cell = study.cells[0]
     assert not grid.is_done(cell)
-    grid.execute(cell, iter)
+    grid.execute(cell, run.load(cell.config))
     assert grid.is_done(cell)
     damage(cell.folder / name)
     with pytest.raises(ValueError, match="or a damaged one"):
@@ -154,6 +196,6 @@ def test_a_damaged_run_is_not_counted_in(
 
 def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
-    grid.execute(study.cells[0], iter)
+    result = grid.execute(study.cells[0], run.load(study.cells[0].config))
+    assert result["test_loss"] is None
     assert "NaN" not in (study.cells[0].folder / "result.json").read_text()
-    assert grid.result_of(study.cells[0])["test_loss"] is None

@@ -24,6 +24,8 @@ from experiments.config import Config
         ("seed", 2**32),
         ("learning_rate", 1e39),
         ("batch_plan", "40*16"),
+        ("batch_plan", "0x16"),
+        ("momentum", 1.0),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:

@@ -13,13 +13,14 @@ from flax import nnx
 from experiments import augmentation, data, models, run
 from experiments.config import Config
 from experiments.program import build
-from experiments.training import checkpoint, metrics
+from experiments.training import checkpoint
+from experiments.training.writers import read
 from sam_optax import BatchPlan
 from tests.experiments.conftest import train
 
 
 def records(output: Path, kind: str) -> list[dict[str, Any]]:
-    return list(metrics.read(output / "metrics.jsonl", kind))
+    return list(read(output / "metrics.jsonl", kind))
 
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "cosine", "linear"])

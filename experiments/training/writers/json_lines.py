@@ -1,11 +1,12 @@
-"""What a run writes down: one JSON object a line."""
+"""Records as JSON, an object a line: what the report reads."""
 
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from experiments.training.writers.writer import Record
 
 
 class JsonLines:
@@ -17,20 +18,16 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self._file = path.open("x", encoding="utf-8")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Append one record."""
         self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
 
+    def close(self) -> None:
+        """Write out what is left."""
+        self._file.close()
 
-def read(path: Path, kind: str) -> Iterator[dict[str, Any]]:
+
+def read(path: Path, kind: str) -> Iterator[Record]:
     """The records of one kind, in order."""
     with path.open(encoding="utf-8") as lines:
         records = map(json.loads, lines)

@@ -1,0 +1,36 @@
+"""Report runs: `python -m experiments.report runs/digits` makes tables, pictures and an HTML page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from experiments.command_line import parse, sensibly, start
+from experiments.reporting import find_runs, publish
+from experiments.run import make_folder
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Report finished runs: a table of test errors, paired differences, pictures, and one HTML page of it all.
+
+    Attributes:
+      runs: Folders that hold runs, at any depth.
+      output: Where the report goes; left out, the folder report in the first of the runs' folders.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    output: Path | None = None
+
+
+def main() -> None:
+    """Parse, build, call."""
+    arguments = parse(Arguments, "python -m experiments.report")
+    runs = sensibly(find_runs, arguments.runs)
+    output = sensibly(make_folder, arguments.output or arguments.runs[0] / "report")
+    publish(runs, output, Console(soft_wrap=True, highlight=False))
+
+
+if __name__ == "__main__":
+    start(main)

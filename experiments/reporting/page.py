@@ -1,0 +1,21 @@
+"""A report as one HTML page: no script, no address, its pictures inside, so that it can be sent."""
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.reporting.section import Picture, Section
+
+_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+
+
+def page(sections: list[Section]) -> str:
+    """The page."""
+    return _TEMPLATES.get_template("page.html").render(sections=sections, embedded=_embedded)
+
+
+def _embedded(picture: Picture) -> str:
+    """The address of a picture that stands in the page itself."""
+    drawing = base64.b64encode(picture.stem.with_suffix(".svg").read_bytes()).decode("ascii")
+    return f"data:image/svg+xml;base64,{drawing}"

@@ -1,0 +1,121 @@
+"""What a report says of one study, before it is put on a page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.reporting import pictures
+from experiments.reporting.curves import Curves, Quantity, mean_curves
+from experiments.reporting.groups import Study
+from experiments.reporting.paired import Difference, differences
+from experiments.reporting.tables import Rows, difference_rows, error_rows, run_rows, setting_rows
+
+
+class Picture(NamedTuple):
+    """A picture on disk.
+
+    Attributes:
+      title: what it shows.
+      caption: what is to be seen.
+      stem: its path, without the ending: there are `.svg` and `.png`.
+    """
+
+    title: str
+    caption: str
+    stem: Path
+
+
+class Section(NamedTuple):
+    """What a report says of one study.
+
+    Attributes:
+      title: the model and the data set.
+      errors: the table of test errors.
+      caption: what its figures are.
+      differences: the table of paired differences; its heading alone where no two groups share two seeds.
+      direct: how many of them, from the top, differ in strategy alone or in method alone.
+      verdict: what may be concluded from it.
+      pictures: a quantity each.
+      settings: every setting.
+      runs: every run.
+    """
+
+    title: str
+    errors: Rows
+    caption: str
+    differences: Rows
+    direct: int
+    verdict: str
+    pictures: list[Picture]
+    settings: Rows
+    runs: Rows
+
+
+def write_section(study: Study, folder: Path) -> Section:
+    """Put together what there is to say of a study, its pictures drawn into `folder`."""
+    pairs = differences(study.groups)
+    return Section(
+        title=study.title,
+        errors=error_rows(study),
+        caption=_caption(study),
+        differences=difference_rows(pairs),
+        direct=sum(pair.is_direct for pair in pairs),
+        verdict=_verdict(pairs),
+        pictures=[*_draw_differences(study, pairs, folder), *_draw_quantities(study, folder)],
+        settings=setting_rows(study),
+        runs=run_rows(study),
+    )
+
+
+def _caption(study: Study) -> str:
+    seeds = ", ".join(map(str, study.seeds))
+    if len(study.seeds) == 1:
+        return f"Test error after the last epoch, of the one seed {seeds}."
+    return f"Test error after the last epoch, mean ± standard deviation over the seeds {seeds}."
+
+
+def _verdict(pairs: list[Difference]) -> str:
+    if not pairs:
+        return "Nothing can be said of differences: no two groups of runs share two seeds."
+    holding = sum(pair.holds for pair in pairs)
+    return (
+        f"{holding} of {len(pairs)} differences hold. Runs of one seed share initialisation, split and data order, so "
+        "they are compared seed by seed; a difference holds where the 95% t interval of its mean excludes 0. Each is "
+        f"taken by itself: of {len(pairs)} true zeros about {0.05 * len(pairs):.1f} would pass by chance."
+    )
+
+
+def _draw_differences(study: Study, pairs: list[Difference], folder: Path) -> list[Picture]:
+    direct = [pair for pair in pairs if pair.is_direct]
+    if not direct:
+        return []
+    stem = folder / "differences"
+    pictures.draw_differences(study, direct, stem)
+    caption = "Of the pairs that differ in strategy alone or in method alone. Filled: the interval excludes 0."
+    return [Picture("Paired differences in test error", caption, stem)]
+
+
+def _draw_quantities(study: Study, folder: Path) -> list[Picture]:
+    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in study.groups}
+    drawn = []
+    for quantity in pictures.drawable(curves):
+        having = {name: each for name, each in curves.items() if quantity.name in each}
+        stem = folder / quantity.name
+        pictures.draw_quantity(quantity, study, having, stem)
+        drawn.append(Picture(quantity.title, _seen(quantity, having), stem))
+    return drawn
+
+
+def _seen(quantity: Quantity, curves: Mapping[str, Curves]) -> str:
+    """The ends of the range over groups: after the last epoch for what is measured, of all epochs for what is set."""
+    values = {name: each[quantity.name] for name, each in curves.items()}
+    if quantity.is_set:
+        low, high = (f"{limit(np.concatenate(list(values.values()))):.4g}" for limit in (np.nanmin, np.nanmax))
+        return f"{low} throughout." if low == high else f"From {low} to {high}."
+    last = {name: each[-1] for name, each in values.items() if np.isfinite(each[-1])}
+    if len(last) < 2:
+        return "".join(f"After the last epoch: {value:.3g}." for value in last.values())
+    least, most = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    return f"After the last epoch: least {last[least]:.3g} ({least}), most {last[most]:.3g} ({most})."

@@ -1,0 +1,104 @@
+"""Where a run's records go."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import run
+from experiments.config import Config
+from experiments.training.writers import JsonLines, TensorBoard, plain, read
+
+STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
+EPOCH = {"kind": "epoch", "epoch": 1, "step": 1, "test_error": 0.25}
+
+
+class Kept:
+    """A writer of one's own."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.closed = False
+
+    def write(self, record: dict[str, Any]) -> None:
+        assert not self.closed
+        self.records.append(record)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard's event files hold, read by TensorFlow's own reader of such files."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    points: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.glob("events.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                points.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return points
+
+
+def test_json_lines_are_read_by_kind_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    writer = JsonLines(tmp_path / "metrics.jsonl")
+    writer.write(STEP)
+    writer.write(EPOCH)
+    writer.close()
+    assert list(read(tmp_path / "metrics.jsonl", "step")) == [STEP | {"cosine": None}]
+    assert list(read(tmp_path / "metrics.jsonl", "epoch")) == [EPOCH]
+
+
+def test_json_lines_overwrite_nothing(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError):
+        JsonLines(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("value", [1 / 3, np.float32(1e-7), np.float64(123456789.0), 3, "cosine", True])
+def test_seven_digits_are_kept(value: Any) -> None:
+    assert json.loads(json.dumps(plain(value))) == (pytest.approx(value, rel=5e-7) if value != "cosine" else value)
+
+
+def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
+    writer = TensorBoard(tmp_path)
+    writer.write(STEP)
+    writer.write(STEP | {"step": 1, "loss": np.float32(0.5)})
+    writer.write(EPOCH)
+    writer.close()
+    points = curves(tmp_path)
+    assert points["step/loss"] == [(0, 1.5), (1, 0.5)]
+    assert points["epoch/test_error"] == [(1, 0.25)]
+    assert set(points) == {"step/epoch", "step/loss", "step/cosine", "epoch/epoch", "epoch/test_error"}
+
+
+def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
+    config = Config(model=tiny, method="sam", batch_plan="1x128,1x256")
+    output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
+    run.execute(config, run.load(config), run.claim(output), writers=[kept, board])
+    assert kept.closed
+    for kind in ("step", "epoch"):
+        written = list(read(output / "metrics.jsonl", kind))
+        mine = [record for record in kept.records if record["kind"] == kind]
+        assert [{name: plain(value) for name, value in record.items()} for record in mine] == written
+    losses = [(record["step"], pytest.approx(float(record["loss"]))) for record in mine_of(kept, "step")]
+    assert curves(tmp_path / "board")["step/loss"] == losses
+
+
+def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> None:
+    def interrupted(batches: Any) -> Any:
+        yield from list(batches)[:2]
+        raise KeyboardInterrupt
+
+    config, kept = Config(model=tiny, batch_plan="2x256"), Kept()
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(config, run.load(config), run.claim(tmp_path), interrupted, [kept])
+    assert kept.closed
+    assert not (tmp_path / "result.json").exists()
+
+
+def mine_of(kept: Kept, kind: str) -> list[dict[str, Any]]:
+    return [record for record in kept.records if record["kind"] == kind]
