@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.command_line import parse, sensibly
+from experiments.command_line import parse, sensibly, start
 from experiments.data.preparation import manual_folder
 
 _NAME = "fashion_mnist"
@@ -80,4 +80,4 @@ def with_header(archive: bytes, name: str, modified: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)
