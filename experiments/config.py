@@ -85,6 +85,12 @@ class Config(Setup):
         """The batch plan."""
         return BatchPlan.parse(self.batch_plan)
 
+    @property
+    def effective(self) -> "Config":
+        """The config with what its method does not read set to 0: where these are equal, so are the runs."""
+        unread = {name: 0.0 for name in ("rho", "alpha") if name not in METHODS[self.method].uses}
+        return dataclasses.replace(self, **unread)
+
     def save(self, path: Path) -> None:
         """Write the config into a new file."""
         with path.open("x", encoding="utf-8") as file:

@@ -1,7 +1,6 @@
 """The paper's grid: three methods, three strategies, some seeds."""
 
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def is_done(cell: Cell) -> bool:
         return False
     try:
         same = Config.load(cell.folder / "config.json") == cell.config
-        updates = json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))["updates"]
+        updates = run.result_of(cell.folder)["updates"]
         complete = updates == sum(1 for _ in read(cell.folder / "metrics.jsonl", "step"))
     except (OSError, ValueError, TypeError, KeyError):
         same = complete = False

@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.report")
     runs = sensibly(find_runs, arguments.runs)
     output = sensibly(make_folder, arguments.output or arguments.runs[0] / "report")
-    publish(runs, output, Console(soft_wrap=True, highlight=False))
+    sensibly(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False))
 
 
 if __name__ == "__main__":

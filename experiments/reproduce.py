@@ -33,8 +33,8 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.reproduce")
     study = arguments.study
-    console = Console(soft_wrap=True, highlight=False)
-    sensibly(run.make_folder, study.output)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    report = sensibly(run.make_folder, study.output / "report")
     left = sensibly(_to_do, arguments)
     console.print(f"{len(study.cells)} runs of {study.model} on {study.dataset}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
@@ -42,7 +42,7 @@ def main() -> None:
         for cell in left:
             _execute(cell, arguments, progress)
             progress.advance(overall)
-    publish(find_runs([cell.folder for cell in study.cells]), study.output / "report", console)
+    sensibly(lambda: publish(find_runs([cell.folder for cell in study.cells]), report, console))
 
 
 def _to_do(arguments: Arguments) -> list[Cell]:
@@ -58,7 +58,7 @@ def _execute(cell: Cell, arguments: Arguments, progress: Progress) -> None:
     task = progress.add_task(name, total=cell.config.plan.total_steps(len(dataset.train)))
     result = grid.execute(cell, dataset, partial(progress.track, task_id=task), arguments.tensorboard)
     progress.remove_task(task)
-    progress.console.print(f"{name}: {100 * result['test_error']:.2f}% in {result['seconds']:.1f} s")
+    progress.console.print(f"{name}: {run.ending(result)}, in {result['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from experiments.training.writers import JsonLines, Record, Writer, plain
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
+_LAST = ("train_loss", "train_error", "test_loss", "test_error")
+_FIGURES = {*_LAST, "updates", "gradient_evaluations", "seconds"}
+
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -41,6 +44,8 @@ def make_folder(output: Path) -> Path:
     Raises:
       ValueError: If it cannot be made, read or written.
     """
+    if set("*?[") & set(str(output.resolve())):
+        raise ValueError(f"output folder {output} has one of * ? [ in its path, where checkpoints get lost: rename it.")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
@@ -93,12 +98,37 @@ def execute(
     return result
 
 
+def result_of(folder: Path) -> Record:
+    """The result of the run in `folder`.
+
+    Raises:
+      ValueError: If there is none, or one that was damaged or made by another version.
+    """
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        result = None
+    if not isinstance(result, dict) or _FIGURES - result.keys():
+        raise ValueError(f"{folder} holds a run that was damaged, or made by another version.")
+    return result
+
+
+def diverged(result: Record) -> bool:
+    """Whether the loss was not finite in the last epoch."""
+    return result["train_loss"] is None or result["test_loss"] is None
+
+
+def ending(result: Record) -> str:
+    """How a run came out, in a few words."""
+    return f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
+
+
 def _write(writers: list[Writer], record: Record) -> None:
     for writer in writers:
         writer.write(record)
 
 
 def _result(config: Config, last: Record) -> Record:
-    figures = {name: float(last[name]) for name in ("train_loss", "train_error", "test_loss", "test_error")}
+    figures = {name: float(last[name]) for name in _LAST}
     passes = METHODS[config.method].passes
     return figures | {"updates": last["step"], "gradient_evaluations": last["step"] * passes}

@@ -42,10 +42,9 @@ def main() -> None:
     updates = config.plan.total_steps(len(dataset.train))
     watched = partial(track, total=updates, description=f"{config.method} on {config.dataset}", transient=True)
     result = run.execute(config, dataset, output, watched, writers)
-    Console(soft_wrap=True).print(
-        f"{config.method} on {config.dataset}: test error {100 * result['test_error']:.2f}% after {updates} updates "
-        f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}",
-        highlight=False,
+    Console(soft_wrap=True, markup=False, highlight=False).print(
+        f"{config.method} on {config.dataset}: {run.ending(result)} after {updates} updates "
+        f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}"
     )
 
 

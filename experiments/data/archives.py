@@ -37,10 +37,11 @@ def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
 
 
 def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
-    """The folder with archives that were fetched by hand: the data set's own, or the one that all data sets share."""
+    """The folder with archives that were fetched by hand: the data set's own, or a shared one that has all of them."""
     own, shared = own_folder(builder, location), _shared_folder(builder, location)
     names = [archive.name for archive in archives_of(builder)]
-    return next((folder for folder in (own, shared) if any((folder / name).exists() for name in names)), own)
+    in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, shared))
+    return shared if all(in_shared) and not any(in_own) else own
 
 
 def _shared_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:

@@ -1,4 +1,4 @@
-"""What runs measured, epoch by epoch."""
+"""What runs measured, epoch by epoch, and what was set, step by step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ import numpy as np
 
 from experiments.training.writers import Record, read
 
+_SAMPLES = 256  # steps at which a picture reads what is set
+
 
 class Quantity(NamedTuple):
     """Something that a picture shows.
@@ -16,6 +18,7 @@ class Quantity(NamedTuple):
       name: of the field in `metrics.jsonl`.
       title: what it is called.
       axis: the label of its axis, with the unit.
+      remark: what is to be known to read it.
       kind: `epoch` or `step`: the records that hold it.
       is_set: whether it is set before a step, and not measured in it.
       factor: from the record's unit to the picture's.
@@ -24,51 +27,79 @@ class Quantity(NamedTuple):
     name: str
     title: str
     axis: str
+    remark: str = ""
     kind: str = "step"
     is_set: bool = False
     factor: float = 1.0
 
 
+_NOISE = "Of the mini-batch, whose noise falls as the batch grows: it need not tell how near a stationary point is."
+
 QUANTITIES = (
-    Quantity("train_loss", "Training loss", "cross-entropy, mean of the epoch", "epoch"),
-    Quantity("test_error", "Test error", "test error, %", "epoch", factor=100.0),
-    Quantity("grad_norm", "Norm of the gradient", "‖g‖, mean of the epoch"),
-    Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "‖g_s‖, mean of the epoch"),
-    Quantity("cosine", "Cosine of the angle between both gradients", "cos(g, g_s), mean of the epoch"),
+    Quantity("train_loss", "Training loss", "cross-entropy, mean of the epoch", kind="epoch"),
+    Quantity("test_error", "Test error", "test error, %", kind="epoch", factor=100.0),
+    Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
+    Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
+    Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
     Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
     Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
-    Quantity("rho", "Radius of the perturbation", "ρ", is_set=True),
+    Quantity("rho", "Radius of the perturbation", "radius ρ", is_set=True),
 )
 
-Curves = dict[str, np.ndarray]
+
+class Curve(NamedTuple):
+    """A quantity along a run.
+
+    Attributes:
+      epoch: where it was read, in epochs, `(points,)`.
+      step: where it was read, in updates, `(points,)`.
+      values: what was read, `(points,)`; NaN where a run has diverged.
+    """
+
+    epoch: np.ndarray
+    step: np.ndarray
+    values: np.ndarray
+
+
+Curves = dict[str, Curve]
 
 
 def read_curves(metrics: Path) -> Curves:
-    """Each quantity that the run has, and the `step` and `epoch` at the end of each epoch, `(epochs,)`.
-
-    What is set is read at the start of the epoch. Where the run has diverged there are NaNs.
-    """
+    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
-    ends = [record["step"] for record in epochs]
-    starts = [0, *ends[:-1]]
-    curves = {"epoch": _column(epochs, "epoch"), "step": _column(epochs, "step")}
+    curves = {}
     for quantity in QUANTITIES:
         records = epochs if quantity.kind == "epoch" else steps
-        if not all(quantity.name in record for record in records):
-            continue
-        values = quantity.factor * _column(records, quantity.name)
-        if quantity.is_set:
-            values = values[starts]
-        elif quantity.kind == "step":
-            values = np.asarray([values[start:end].mean() for start, end in zip(starts, ends, strict=True)])
-        curves[quantity.name] = values
+        if all(quantity.name in record for record in records):
+            values = quantity.factor * _column(records, quantity.name)
+            curves[quantity.name] = _set(epochs, steps, values) if quantity.is_set else _measured(epochs, values)
     return curves
 
 
 def mean_curves(runs: Sequence[Curves]) -> Curves:
-    """The mean of each quantity that all runs have; NaN where one of them is."""
+    """The mean curve of each quantity that all runs have; NaN where one of them is."""
     names = set.intersection(*(set(curves) for curves in runs))
-    return {name: np.mean([curves[name] for curves in runs], axis=0) for name in sorted(names)}
+    return {
+        name: Curve(*(np.mean(part, axis=0) for part in zip(*(r[name] for r in runs), strict=True))) for name in names
+    }
+
+
+def _measured(epochs: list[Record], values: np.ndarray) -> Curve:
+    """At the end of each epoch: its own value, or the mean over its steps."""
+    ends = [record["step"] for record in epochs]
+    if len(values) != len(ends):
+        values = np.asarray([part.mean() for part in np.split(values, ends[:-1])])
+    return Curve(_column(epochs, "epoch"), _column(epochs, "step"), values)
+
+
+def _set(epochs: list[Record], steps: list[Record], values: np.ndarray) -> Curve:
+    """At the first step of each epoch and at others between; the last value holds to the end."""
+    starts = [0, *(record["step"] for record in epochs[:-1])]
+    at = np.union1d(starts, np.linspace(0, len(steps) - 1, _SAMPLES).astype(int))
+    where = _column(steps, "epoch")[at], _column(steps, "step")[at]
+    ends = (float(epochs[-1]["epoch"]), float(epochs[-1]["step"]))
+    epoch, step = (np.append(places, end) for places, end in zip(where, ends, strict=True))
+    return Curve(epoch, step, np.append(values[at], values[-1]))
 
 
 def _column(records: list[Record], name: str) -> np.ndarray:

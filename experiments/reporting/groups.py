@@ -34,6 +34,16 @@ class Group(NamedTuple):
         return f"{self.row}, {self.column}"
 
     @property
+    def config(self) -> Config:
+        """What its runs have in common, the seed set to 0."""
+        return dataclasses.replace(self.runs[0].config.effective, seed=0)
+
+    @property
+    def diverged(self) -> int:
+        """How many of its runs diverged."""
+        return sum(run.diverged for run in self.runs)
+
+    @property
     def by_seed(self) -> dict[int, Run]:
         """The runs by their seed."""
         return {run.config.seed: run for run in self.runs}
@@ -80,18 +90,22 @@ def studies(runs: Iterable[Run]) -> list[Study]:
 
 
 def _groups(runs: list[Run]) -> list[Group]:
-    configs = [run.config for run in runs]
+    configs = [run.config.effective for run in runs]
     together: dict[Config, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.config.seed):
-        together.setdefault(dataclasses.replace(run.config, seed=0), []).append(run)
+        together.setdefault(dataclasses.replace(run.config.effective, seed=0), []).append(run)
     groups = [Group(_row(config, configs), _column(config, configs), inside) for config, inside in together.items()]
     return sorted(groups, key=lambda group: (_method_order(group), _strategy_order(group)))
 
 
 def _row(config: Config, configs: list[Config]) -> str:
-    """The method, with those of its hyperparameters that tell it from others of the same name."""
-    alike = [each for each in configs if each.method == config.method]
-    names = [name for name in METHODS[config.method].uses if len({getattr(each, name) for each in alike}) > 1]
+    """The method, with those of its hyperparameters that differ among methods of the same scale."""
+    method = METHODS[config.method]
+    alike = [each for each in configs if METHODS[each.method].rho == method.rho]
+    values = {
+        name: {getattr(each, name) for each in alike if name in METHODS[each.method].uses} for name in method.uses
+    }
+    names = [name for name in method.uses if len(values[name]) > 1]
     return ", ".join([config.method.upper(), *(f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names)])
 
 

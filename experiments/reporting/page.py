@@ -6,13 +6,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.reporting.section import Picture, Section
+from experiments.reporting.tables import figure_columns
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 
 
 def page(sections: list[Section]) -> str:
     """The page."""
-    return _TEMPLATES.get_template("page.html").render(sections=sections, embedded=_embedded)
+    return _TEMPLATES.get_template("page.html").render(
+        sections=sections, embedded=_embedded, figure_columns=figure_columns
+    )
 
 
 def _embedded(picture: Picture) -> str:

@@ -3,6 +3,7 @@
 Runs of one seed share initialisation, split and data order, so their difference varies less than they do.
 """
 
+import dataclasses
 import statistics
 from itertools import combinations
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from scipy import stats
 from experiments.reporting.groups import Group
 
 CONFIDENCE = 0.95
+_STRATEGY = ("batch_plan", "lr_schedule")
+_METHOD = ("method", "rho", "alpha")
+_ROUNDING = 1e-9  # percentage points
 
 
 class Difference(NamedTuple):
@@ -24,6 +28,7 @@ class Difference(NamedTuple):
       mean: of the differences.
       low: the lower end of its 95% t interval.
       high: the upper end.
+      diverged: how many of the runs have diverged.
     """
 
     first: Group
@@ -32,16 +37,24 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
+    diverged: int
 
     @property
-    def holds(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+    def verdict(self) -> str:
+        """`holds` where the interval excludes 0, else a dash; or why nothing can be said.
+
+        Differences that are all alike have no spread to infer from: errors are counts, so that happens by chance.
+        """
+        if self.diverged:
+            return f"diverged: {self.diverged}"
+        if self.high - self.low < _ROUNDING:
+            return "no spread"
+        return "holds" if self.low > 0 or self.high < 0 else "–"
 
     @property
     def is_direct(self) -> bool:
-        """Whether the two differ in their strategy alone, or in their method alone."""
-        return self.first.row == self.second.row or self.first.column == self.second.column
+        """Whether the two differ in their strategy alone, or in their method, with its hyperparameters, alone."""
+        return _kind(self.first, self.second) < 2
 
 
 def differences(groups: list[Group]) -> list[Difference]:
@@ -57,7 +70,8 @@ def difference(first: Group, second: Group) -> Difference:
     paired = [one - other for one, other in zip(*errors, strict=True)]
     mean, spread = statistics.mean(paired), statistics.stdev(paired)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * spread / len(paired) ** 0.5
-    return Difference(first, second, len(paired), mean, mean - half, mean + half)
+    diverged = sum(group.by_seed[seed].diverged for group in (first, second) for seed in seeds)
+    return Difference(first, second, len(paired), mean, mean - half, mean + half, diverged)
 
 
 def _shared_seeds(first: Group, second: Group) -> list[int]:
@@ -65,6 +79,11 @@ def _shared_seeds(first: Group, second: Group) -> list[int]:
 
 
 def _kind(first: Group, second: Group) -> int:
-    if first.row == second.row:
+    if _differ_only_in(_STRATEGY, first, second):
         return 0
-    return 1 if first.column == second.column else 2
+    return 1 if _differ_only_in(_METHOD, first, second) else 2
+
+
+def _differ_only_in(names: tuple[str, ...], first: Group, second: Group) -> bool:
+    same = {name: getattr(first.config, name) for name in names}
+    return dataclasses.replace(second.config, **same) == first.config

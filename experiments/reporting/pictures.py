@@ -10,12 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from experiments.reporting.curves import QUANTITIES, Curves, Quantity
+from experiments.reporting.curves import QUANTITIES, Curve, Curves, Quantity
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
 
 _DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 _WIDTHS = (1.4, 2.0, 1.8, 1.4, 1.8)  # dots look thinner than they are
+_MARKERS = ("", "o", "s", "^", "v", "x")  # for a second round of dashes
+_LEGEND_WIDTH = 120  # characters
+_FAR_APART = 8  # times
 _AXES = {"epoch": "epochs", "step": "updates"}
 _LINEAR = ("cosine", "rho")
 _STYLE = {
@@ -32,7 +35,7 @@ class _Line(NamedTuple):
     """One curve of a picture, which may stand for several groups."""
 
     label: str
-    curves: Curves
+    curve: Curve
     style: dict[str, Any]
 
 
@@ -45,19 +48,21 @@ def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]
       curves: the mean curves of each group that has the quantity, by its name.
       stem: the path without its ending.
     """
+    lines = _lines(quantity, study, curves)
+    columns = max(1, min(3, _LEGEND_WIDTH // max(len(line.label) + 8 for line in lines)))
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        figure = Figure(figsize=(10, 4 + 0.2 * -(-len(lines) // columns)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for line in _lines(quantity, study, curves):
+        for line in lines:
             for panel, axis in zip(panels, _AXES, strict=True):
                 _plot(panel, axis, quantity, line)
-        seeds = f"mean over {len(study.seeds)} seeds" if len(study.seeds) > 1 else f"seed {study.seeds[0]}"
-        figure.suptitle(f"{quantity.title}: {study.title}, {seeds}")
+        figure.suptitle(_title(quantity, study))
         panels[0].set_ylabel(quantity.axis)
         for panel, label in zip(panels, _AXES.values(), strict=True):
             panel.set_xlabel(label)
-        _scale(panels[0], quantity, np.concatenate([each[quantity.name] for each in curves.values()]))
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        _scale(panels[0], quantity, np.concatenate([line.curve.values for line in lines]))
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False)
         _save(figure, stem)
 
 
@@ -67,12 +72,12 @@ def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
         figure = Figure(figsize=(10, 1.4 + 0.24 * len(pairs)), layout="constrained")
         panel = figure.subplots()
         for row, pair in enumerate(pairs):
-            face = "black" if pair.holds else "white"
+            face = "black" if pair.verdict == "holds" else "white"
             panel.plot([pair.low, pair.high], [row, row], color="black", linewidth=1)
             panel.plot(pair.mean, row, "o", color="black", markerfacecolor=face, markersize=5)
         panel.axvline(0, color="0.5", linewidth=1)
         panel.set(
-            xlabel="difference in test error, percentage points, with 95% t interval (filled: excludes 0)",
+            xlabel="difference in test error, percentage points, with 95% t interval (filled: holds)",
             yticks=range(len(pairs)),
             yticklabels=[f"{pair.first.name} less {pair.second.name}" for pair in pairs],
             ylim=(len(pairs) - 0.5, -0.5),
@@ -84,38 +89,48 @@ def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
 
 def drawable(curves: Mapping[str, Curves]) -> list[Quantity]:
     """The quantities that some group has, with a finite value."""
-    return [
-        quantity
-        for quantity in QUANTITIES
-        if any(np.isfinite(each.get(quantity.name, np.nan)).any() for each in curves.values())
-    ]
+
+    def is_there(quantity: Quantity) -> bool:
+        return any(np.isfinite(each[quantity.name].values).any() for each in curves.values() if quantity.name in each)
+
+    return list(filter(is_there, QUANTITIES))
+
+
+def _title(quantity: Quantity, study: Study) -> str:
+    sizes = {len(group.runs) for group in study.groups}
+    is_mean = not quantity.is_set and len(sizes) == 1 and max(sizes) > 1
+    return f"{quantity.title}: {study.title}" + (f", mean over {max(sizes)} seeds" if is_mean else "")
 
 
 def _lines(quantity: Quantity, study: Study, curves: Mapping[str, Curves]) -> list[_Line]:
     """A line for each group; where several groups coincide, one line with a label for all of them."""
     together: list[list[Group]] = []
     for group in study.groups:
-        if group.name not in curves:
-            continue
-        for alike in together:
-            if _coincide(quantity, curves[alike[0].name], curves[group.name]):
-                alike.append(group)
-                break
-        else:
-            together.append([group])
+        if group.name in curves:
+            curve = curves[group.name][quantity.name]
+            alike = [each for each in together if _coincide(curves[each[0].name][quantity.name], curve)]
+            if alike:
+                alike[0].append(group)
+            else:
+                together.append([group])
     drawn = [group for alike in together for group in alike]
-    lines = [_Line(_label(alike, drawn), curves[alike[0].name], _style(alike[0], study)) for alike in together]
-    if quantity.is_set:  # these meet for whole stretches: each is thinner than those below it
-        widths = 1.4 + 2.5 * np.arange(len(lines))[::-1]
-        lines = [
-            line._replace(style=line.style | {"linestyle": "-", "linewidth": width})
-            for line, width in zip(lines, widths, strict=True)
-        ]
-    return lines
+    lines = [
+        _Line(_label(each, drawn), curves[each[0].name][quantity.name], _style(each[0], study)) for each in together
+    ]
+    return _stacked(lines) if quantity.is_set else lines
 
 
-def _coincide(quantity: Quantity, one: Curves, other: Curves) -> bool:
-    return all(np.array_equal(one[name], other[name], equal_nan=True) for name in (quantity.name, *_AXES))
+def _stacked(lines: list[_Line]) -> list[_Line]:
+    """What is set meets for whole stretches: each line is thinner than those below it."""
+    widths = np.linspace(min(6.0, 2.5 * len(lines) - 1.1), 1.4, len(lines))
+    return [
+        line._replace(style=line.style | {"linestyle": "-", "linewidth": width})
+        for line, width in zip(lines, widths, strict=True)
+    ]
+
+
+def _coincide(one: Curve, other: Curve) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
 
 
 def _label(alike: list[Group], drawn: list[Group]) -> str:
@@ -126,31 +141,33 @@ def _label(alike: list[Group], drawn: list[Group]) -> str:
     inside = [group for group in drawn if group.column in columns]
     if len(alike) == len(inside) > len(columns):
         return " and ".join(columns)
-    return "; ".join(group.name for group in alike)
+    return "; ".join(f"{group.name} (diverged)" if group.diverged else group.name for group in alike)
 
 
 def _style(group: Group, study: Study) -> dict[str, Any]:
     """Each strategy has its own lightness and each method its own dash, so that the picture reads in grey."""
-    column, row = study.columns.index(group.column), study.rows.index(group.row) % len(_DASHES)
+    again, dash = divmod(study.rows.index(group.row), len(_DASHES))
     shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(study.columns), 2)))
-    return {"color": shades[column], "linestyle": _DASHES[row], "linewidth": _WIDTHS[row]}
+    return {
+        "color": shades[study.columns.index(group.column)],
+        "linestyle": _DASHES[dash],
+        "linewidth": _WIDTHS[dash],
+        "marker": _MARKERS[again % len(_MARKERS)],
+        "markevery": 0.1,
+    }
 
 
 def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
-    where, values = line.curves[axis], line.curves[quantity.name]
-    if not quantity.is_set:
-        panel.plot(where, values, label=line.label, **line.style)
-        return
-    starts = np.concatenate([[0], where])  # what is set holds from the start of an epoch
+    where, values = getattr(line.curve, axis), line.curve.values
     drawstyle = "steps-post" if quantity.name == "batch_size" else "default"
-    values = np.concatenate([values, values[-1:]])
-    panel.plot(starts, values, label=line.label, drawstyle=drawstyle, **line.style)
+    alone = {"marker": "o"} if np.isfinite(values).sum() == 1 else {}  # a line of one point would not be seen
+    panel.plot(where, values, label=line.label, drawstyle=drawstyle, **(line.style | alone))
 
 
 def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:
-    """Logarithmic, with plain numbers at its ticks, where all values allow it."""
+    """Logarithmic, with plain numbers at its ticks, where the values allow it and are far enough apart."""
     finite = values[np.isfinite(values)]
-    if quantity.name in _LINEAR or finite.min() <= 0:
+    if quantity.name in _LINEAR or finite.min() <= 0 or finite.max() < _FAR_APART * finite.min():
         return
     panel.set_yscale("log")
     panel.set_ylabel(f"{quantity.axis} (log scale)")

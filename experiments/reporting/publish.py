@@ -9,7 +9,7 @@ from experiments.reporting.groups import Study, studies
 from experiments.reporting.markdown import markdown
 from experiments.reporting.page import page
 from experiments.reporting.runs import Run
-from experiments.reporting.section import Section, write_section
+from experiments.reporting.section import DIRECT, Section, write_section
 from experiments.reporting.tables import as_terminal
 
 
@@ -20,11 +20,19 @@ def publish(runs: list[Run], output: Path, console: Console) -> None:
       runs: what to report; runs of different models or data sets make sections of their own.
       output: a folder; it is made where it is not there, and what has the same name is written anew.
       console: the terminal.
+
+    Raises:
+      ValueError: If something cannot be written.
     """
-    sections = [write_section(study, _picture_folder(output, study)) for study in studies(runs)]
     document, web_page = output / "report.md", output / "report.html"
-    document.write_text(markdown(sections, output), encoding="utf-8")
-    web_page.write_text(page(sections), encoding="utf-8")
+    try:
+        sections = [write_section(study, _picture_folder(output, study)) for study in studies(runs)]
+        document.write_text(markdown(sections, output), encoding="utf-8")
+        web_page.write_text(page(sections), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"report {error.filename} cannot be written: {error.strerror}. Choose another output."
+        ) from error
     for section in sections:
         _print(section, console)
     console.print(f"report: {web_page}\nas Markdown: {document}")
@@ -42,5 +50,5 @@ def _print(section: Section, console: Console) -> None:
     console.print(section.caption)
     if section.direct:
         console.print(as_terminal(section.differences[: 1 + section.direct]))
-        console.print("Pairs that differ in strategy alone or in method alone; the report has all of them.")
+        console.print(f"{DIRECT} The report has the others.")
     console.print(section.verdict)

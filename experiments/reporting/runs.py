@@ -1,13 +1,12 @@
 """The finished runs in some folders."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
-from experiments.run import UNFINISHED
+from experiments.run import UNFINISHED, diverged, result_of
 from experiments.training.writers import Record
 
 
@@ -29,14 +28,14 @@ class Run(NamedTuple):
     @property
     def diverged(self) -> bool:
         """Whether its loss was not finite at the end."""
-        return self.result["train_loss"] is None or self.result["test_loss"] is None
+        return diverged(self.result)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """All finished runs in the folders and below them, in the order of their names.
+    """All finished runs in the folders and below them, each once, in the order of their names.
 
     Raises:
-      ValueError: If a folder is not there or holds no run, if a run is damaged, or if one is there twice.
+      ValueError: If a folder is not there or holds no run, if a run is damaged, or if two of one config differ.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
@@ -49,27 +48,26 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         found |= {run.resolve(): _read(run) for run in finished}
     if not found:
         raise ValueError("runs is empty: give one folder or more that hold runs.")
-    _refuse_twins(found.values())
-    return list(found.values())
+    return _counted_once(found.values())
 
 
 def _read(folder: Path) -> Run:
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        run = Run(folder, Config.load(folder / "config.json"), result, read_curves(folder / "metrics.jsonl"))
-        complete = run.curves["step"][-1] == result["updates"] and not {"test_error", "seconds"} - result.keys()
-        _ = run.diverged
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        config = Config.load(folder / "config.json")
+        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"))
+        complete = run.curves["test_error"].step[-1] == run.result["updates"]
+    except (OSError, ValueError, TypeError, LookupError):
         complete = False
     if not complete:
-        raise ValueError(f"{folder} holds a run that was damaged, or not made by this version: take it out.")
+        raise ValueError(f"{folder} holds a run that was damaged, or made by another version: take it out.")
     return run
 
 
-def _refuse_twins(runs: Iterable[Run]) -> None:
-    """A run is a pure function of its config: the same one twice would count as two seeds."""
-    first: dict[Config, Path] = {}
+def _counted_once(runs: Iterable[Run]) -> list[Run]:
+    """A run is a pure function of its config, and two sweeps may both have it: twice it would count as two seeds."""
+    first: dict[Config, Run] = {}
     for run in runs:
-        if run.config in first:
-            raise ValueError(f"{first[run.config]} and {run.folder} are one run twice: give one of them.")
-        first[run.config] = run.folder
+        same = first.setdefault(run.config.effective, run)
+        if same.result["test_error"] != run.result["test_error"]:
+            raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
+    return list(first.values())

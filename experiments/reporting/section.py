@@ -12,6 +12,8 @@ from experiments.reporting.groups import Study
 from experiments.reporting.paired import Difference, differences
 from experiments.reporting.tables import Rows, difference_rows, error_rows, run_rows, setting_rows
 
+DIRECT = "Of the pairs that differ in strategy alone, or in method alone."
+
 
 class Picture(NamedTuple):
     """A picture on disk.
@@ -79,11 +81,11 @@ def _caption(study: Study) -> str:
 def _verdict(pairs: list[Difference]) -> str:
     if not pairs:
         return "Nothing can be said of differences: no two groups of runs share two seeds."
-    holding = sum(pair.holds for pair in pairs)
+    holding = sum(pair.verdict == "holds" for pair in pairs)
     return (
-        f"{holding} of {len(pairs)} differences hold. Runs of one seed share initialisation, split and data order, so "
-        "they are compared seed by seed; a difference holds where the 95% t interval of its mean excludes 0. Each is "
-        f"taken by itself: of {len(pairs)} true zeros about {0.05 * len(pairs):.1f} would pass by chance."
+        f"Differences that hold: {holding} of {len(pairs)}. Runs of one seed share initialisation, split and data "
+        "order, so they are compared seed by seed; a difference holds where the 95% t interval of its mean excludes 0. "
+        f"Each is taken by itself: of {len(pairs)} true zeros about {0.05 * len(pairs):.2g} would pass by chance."
     )
 
 
@@ -93,7 +95,7 @@ def _draw_differences(study: Study, pairs: list[Difference], folder: Path) -> li
         return []
     stem = folder / "differences"
     pictures.draw_differences(study, direct, stem)
-    caption = "Of the pairs that differ in strategy alone or in method alone. Filled: the interval excludes 0."
+    caption = f"{DIRECT} Filled: the difference holds."
     return [Picture("Paired differences in test error", caption, stem)]
 
 
@@ -109,13 +111,20 @@ def _draw_quantities(study: Study, folder: Path) -> list[Picture]:
 
 
 def _seen(quantity: Quantity, curves: Mapping[str, Curves]) -> str:
-    """The ends of the range over groups: after the last epoch for what is measured, of all epochs for what is set."""
-    values = {name: each[quantity.name] for name, each in curves.items()}
+    """The ends of the range over groups: after the last epoch for what is measured, of all steps for what is set."""
+    values = {name: each[quantity.name].values for name, each in curves.items()}
     if quantity.is_set:
-        low, high = (f"{limit(np.concatenate(list(values.values()))):.4g}" for limit in (np.nanmin, np.nanmax))
+        low, high = (f"{limit(np.concatenate(list(values.values()))):.3g}" for limit in (np.nanmin, np.nanmax))
         return f"{low} throughout." if low == high else f"From {low} to {high}."
     last = {name: each[-1] for name, each in values.items() if np.isfinite(each[-1])}
-    if len(last) < 2:
-        return "".join(f"After the last epoch: {value:.3g}." for value in last.values())
+    lost = [f"Diverged: {', '.join(lost)}."] if (lost := sorted(values.keys() - last.keys())) else []
+    return " ".join(filter(None, [_range(last), quantity.remark, *lost]))
+
+
+def _range(last: Mapping[str, float]) -> str:
+    if not last:
+        return ""
     least, most = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    if least == most:
+        return f"After the last epoch: {last[least]:.3g}."
     return f"After the last epoch: least {last[least]:.3g} ({least}), most {last[most]:.3g} ({most})."

@@ -1,15 +1,16 @@
 """The tables of a study as rows of text, and how rows are shown in the terminal and in Markdown."""
 
 import dataclasses
+import os
 import statistics
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from experiments.config import Config
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
+from experiments.reporting.runs import Run
 
 Rows = list[tuple[str, ...]]
 """A table: its heading, and the rows below it, of equal length."""
@@ -41,50 +42,37 @@ def setting_rows(study: Study) -> Rows:
 
 def run_rows(study: Study) -> Rows:
     """A row a run: what it took, and where it ended."""
-    return [
-        ("run", "seed", "test error, %", "training loss", "updates", "gradient evaluations", "seconds", "folder"),
-        *(
-            (
-                group.name,
-                str(run.config.seed),
-                f"{100 * run.result['test_error']:.2f}",
-                "diverged" if run.diverged else f"{run.result['train_loss']:.4g}",
-                str(run.result["updates"]),
-                str(run.result["gradient_evaluations"]),
-                f"{run.result['seconds']:.0f}",
-                run.folder.name,
-            )
-            for group in study.groups
-            for run in group.runs
-        ),
-    ]
+    heading = ("run", "seed", "test error, %", "training loss", "updates", "gradient evaluations", "seconds", "folder")
+    root = os.path.commonpath([run.folder.resolve().parent for run in study.runs])
+    return [heading, *(_run(group, run, root) for group in study.groups for run in group.runs)]
+
+
+def figure_columns(rows: Rows) -> list[bool]:
+    """Which columns hold figures, or dashes in the place of figures, alone: these stand to the right."""
+    return [all(cell[:1] in tuple("0123456789+−–") for cell in cells) for _, *cells in zip(*rows, strict=True)]
 
 
 def as_terminal(rows: Rows) -> Table:
-    """The rows as a table of rich: text to the left, figures to the right."""
-    return _filled(Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)), rows)
+    """The rows as a table of rich."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
+        table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
 
 
 def as_markdown(rows: Rows) -> str:
     """The rows as a table in Markdown."""
-    console = Console(width=1000)
-    with console.capture() as capture:
-        console.print(_filled(Table(box=box.MARKDOWN), rows))
-    return "\n".join(line.rstrip() for line in capture.get().strip().splitlines())
+    rule = tuple("---:" if is_figure else "---" for is_figure in figure_columns(rows))
+    lines = [rows[0], rule, *rows[1:]]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def mean_and_deviation(values: list[float]) -> str:
     """Mean ± sample standard deviation; the mean alone of a single value."""
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
-def _filled(table: Table, rows: Rows) -> Table:
-    for heading, value in zip(*rows[:2], strict=True):
-        table.add_column(heading, justify="right" if value[-1:].isdigit() else "left")
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
 
 
 def _heading(column: str) -> str:
@@ -98,8 +86,7 @@ def _error(group: Group | None, study: Study) -> str:
         return "–"
     text = mean_and_deviation([100 * run.result["test_error"] for run in group.runs])
     seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
-    diverged = sum(run.diverged for run in group.runs)
-    remarks = seeds + ([f"diverged: {diverged}"] if diverged else [])
+    remarks = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
     return f"{text} ({', '.join(remarks)})" if remarks else text
 
 
@@ -110,8 +97,20 @@ def _updates(study: Study, column: str) -> str:
 
 def _difference(pair: Difference) -> tuple[str, ...]:
     interval = f"{_signed(pair.low)} to {_signed(pair.high)}"
-    verdict = "holds" if pair.holds else "–"
-    return pair.first.name, pair.second.name, _signed(pair.mean), interval, str(pair.seeds), verdict
+    return pair.first.name, pair.second.name, _signed(pair.mean), interval, str(pair.seeds), pair.verdict
+
+
+def _run(group: Group, run: Run, root: str) -> tuple[str, ...]:
+    return (
+        group.name,
+        str(run.config.seed),
+        f"{100 * run.result['test_error']:.2f}",
+        "– (diverged)" if run.diverged else f"{run.result['train_loss']:.4g}",
+        str(run.result["updates"]),
+        str(run.result["gradient_evaluations"]),
+        f"{run.result['seconds']:.0f}",
+        os.path.relpath(run.folder.resolve(), root),
+    )
 
 
 def _signed(value: float) -> str:

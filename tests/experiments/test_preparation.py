@@ -82,12 +82,22 @@ def test_missing_data_are_asked_for_by_name_address_and_folder(
 
 
 def test_only_archives_that_are_not_there_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
-    (tmp_path / "by hand" / "train-labels-idx1-ubyte.gz").unlink()
+    made_up.make(monkeypatch, "mnist", tmp_path / "by hand" / "mnist")
+    (tmp_path / "by hand" / "mnist" / "train-labels-idx1-ubyte.gz").unlink()
     message = refused("mnist", data.Location(tmp_path / "data", tmp_path / "by hand"))
     assert message.count(".gz (") == 1
     assert "Put train-labels-idx1-ubyte.gz (" in message
-    assert f"into {tmp_path / 'by hand'}," in message
+    assert f"into {tmp_path / 'by hand' / 'mnist'}," in message
+
+
+def test_a_shared_folder_that_has_some_archives_may_hold_another_data_sets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
+    (tmp_path / "by hand" / "train-labels-idx1-ubyte.gz").unlink()
+    message = refused("mnist", data.Location(tmp_path / "data", tmp_path / "by hand"))
+    assert message.count(".gz (") == 4
+    assert f"into {tmp_path / 'by hand' / 'mnist'}," in message
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])

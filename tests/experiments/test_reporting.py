@@ -13,7 +13,7 @@ from scipy import stats
 
 from experiments import report
 from experiments.config import Config
-from experiments.reporting import Run, find_runs
+from experiments.reporting import Run, find_runs, pictures
 from experiments.reporting.curves import Curves, mean_curves
 from experiments.reporting.groups import Group, Study, studies
 from experiments.reporting.paired import difference, differences
@@ -102,14 +102,28 @@ def test_a_paired_difference_is_what_a_paired_t_test_says(folder: Path) -> None:
 def test_a_difference_holds_only_where_its_interval_excludes_zero(folder: Path) -> None:
     pairs = differences(only_study(folder).groups)
     assert len(pairs) == 6
-    assert {(pair.first.name, pair.second.name): pair.holds for pair in pairs if pair.is_direct} == {
-        ("SGD, increasing", "SGD, constant"): True,
-        ("GSAM, increasing", "GSAM, constant"): True,
-        ("GSAM, constant", "SGD, constant"): False,
-        ("GSAM, increasing", "SGD, increasing"): True,
+    assert {(pair.first.name, pair.second.name): pair.verdict for pair in pairs if pair.is_direct} == {
+        ("SGD, increasing", "SGD, constant"): "holds",
+        ("GSAM, increasing", "GSAM, constant"): "holds",
+        ("GSAM, constant", "SGD, constant"): "–",
+        ("GSAM, increasing", "SGD, increasing"): "holds",
     }
     for pair, row in zip(pairs, difference_rows(pairs)[1:], strict=True):
         assert (row[-1] == "holds") == (pair.low > 0 or pair.high < 0)
+
+
+@pytest.mark.parametrize(
+    ("errors", "loss", "verdict"),
+    [((0.12, 0.25), 0.5, "–"), ((0.2, 0.3), 0.5, "no spread"), ((0.20, 0.301), None, "diverged: 2")],
+)
+def test_nothing_holds_of_differences_that_are_all_alike_or_of_runs_that_diverged(
+    tmp_path: Path, errors: tuple[float, ...], loss: float | None, verdict: str
+) -> None:
+    for seed, error in enumerate(errors):
+        write_run(tmp_path / f"sgd{seed}", 0.1 + 0.1 * seed, method="sgd", batch_plan="4x128", seed=seed)
+        write_run(tmp_path / f"sam{seed}", error, loss, method="sam", batch_plan="4x128", seed=seed)
+    (pair,) = differences(only_study(tmp_path).groups)
+    assert pair.verdict == verdict
 
 
 def test_pairs_are_made_by_seed_and_not_by_order(tmp_path: Path) -> None:
@@ -131,6 +145,9 @@ def test_one_seed_makes_no_difference(tmp_path: Path) -> None:
     ("one", "other", "names"),
     [
         ({"rho": 0.05}, {"rho": 0.1}, {"SAM, ρ 0.05, constant", "SAM, ρ 0.1, constant"}),
+        ({"rho": 0.05}, {"rho": 0.1, "method": "gsam"}, {"SAM, ρ 0.05, constant", "GSAM, ρ 0.1, constant"}),
+        ({"rho": 0.05}, {"rho": 0.5, "method": "asam"}, {"SAM, constant", "ASAM, constant"}),
+        ({"method": "sgd", "rho": 0.05}, {"method": "sgd", "rho": 0.1, "seed": 1}, {"SGD, constant"}),
         ({}, {"method": "sgd"}, {"SAM, constant", "SGD, constant"}),
         ({}, {"batch_plan": "4x64"}, {"SAM, constant, 4x128", "SAM, constant, 4x64"}),
         ({}, {"batch_plan": "2x256,2x64"}, {"SAM, constant", "SAM, decreasing"}),
@@ -144,7 +161,7 @@ def test_one_seed_makes_no_difference(tmp_path: Path) -> None:
 def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
     for name, settings in (("one", one), ("other", other)):
         write_run(tmp_path / name, 0.1, **({"method": "sam", "batch_plan": "4x128"} | settings))
-    assert {group.name for group in only_study(tmp_path).groups} == names
+    assert sorted(group.name for group in only_study(tmp_path).groups) == sorted(names)
 
 
 def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
@@ -165,27 +182,41 @@ def test_settings_show_every_value(folder: Path) -> None:
     assert settings["learning rate"] == "0.1"
 
 
-def test_curves_are_means_of_epochs_and_seeds_and_what_is_set_is_read_at_the_start(folder: Path) -> None:
+def test_curves_are_means_of_epochs_and_seeds(folder: Path) -> None:
     groups = {group.name: group for group in only_study(folder).groups}
     curves = curves_of(groups["GSAM, increasing"])
-    np.testing.assert_array_equal(curves["step"], [8, 16, 18, 20])
-    np.testing.assert_allclose(curves["grad_norm"], [4.5, 12.5, 17.5, 19.5])
-    np.testing.assert_array_equal(curves["batch_size"], [64, 64, 256, 256])
-    np.testing.assert_allclose(curves["test_error"], 4 * [100 * np.mean(ERRORS["gsam", "increasing"])])
+    np.testing.assert_array_equal(curves["grad_norm"].step, [8, 16, 18, 20])
+    np.testing.assert_array_equal(curves["grad_norm"].epoch, [1, 2, 3, 4])
+    np.testing.assert_allclose(curves["grad_norm"].values, [4.5, 12.5, 17.5, 19.5])
+    np.testing.assert_allclose(curves["test_error"].values, 4 * [100 * np.mean(ERRORS["gsam", "increasing"])])
     assert "cosine" not in curves_of(groups["SGD, increasing"])
 
 
-def test_a_rate_that_falls_within_an_epoch_is_read_at_its_start(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="3x128", lr_schedule="linear")
+def test_what_is_set_is_read_where_it_is_set_and_holds_to_the_end(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="1x128,2x256", lr_schedule="linear")
     (group,) = only_study(tmp_path).groups
-    np.testing.assert_allclose(curves_of(group)["learning_rate"], [0.1, 0.09, 0.08])
+    curves = curves_of(group)
+    np.testing.assert_array_equal(curves["batch_size"].values, [128, 128, 128, 128, 256, 256, 256, 256, 256])
+    np.testing.assert_array_equal(curves["batch_size"].step, [0, 1, 2, 3, 4, 5, 6, 7, 8])
+    np.testing.assert_allclose(curves["learning_rate"].epoch, [0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3])
+    falling = [0.1, 0.0975, 0.095, 0.0925, 0.09, 0.085, 0.08, 0.075, 0.075]
+    np.testing.assert_allclose(curves["learning_rate"].values, falling)
+
+
+def test_of_many_steps_some_are_drawn_and_of_each_epoch_the_first(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="3x1,1x2")
+    (group,) = only_study(tmp_path).groups
+    curve = curves_of(group)["batch_size"]
+    assert len(curve.step) < 300
+    assert {0, 512, 1024, 1536, 1792} <= set(curve.step)
+    np.testing.assert_array_equal(curve.values, np.where(curve.step < 1536, 1, 2))
 
 
 def test_a_diverged_run_ends_its_groups_curve(tmp_path: Path) -> None:
     write_run(tmp_path / "fine", 0.1, method="sgd", batch_plan="4x128")
     write_run(tmp_path / "not", 0.9, loss=None, method="sgd", batch_plan="4x128", seed=1)
     (group,) = only_study(tmp_path).groups
-    assert np.isnan(curves_of(group)["train_loss"]).all()
+    assert np.isnan(curves_of(group)["train_loss"].values).all()
 
 
 class Page(HTMLParser):
@@ -250,6 +281,39 @@ def test_the_same_runs_give_the_same_report(
     assert pages[0] == pages[1]
 
 
+def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = folder.rename(folder.with_name("a [bold]name | b"))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    call(monkeypatch, str(strange), "--output", str(folder.with_name("report of it")))
+    document = (folder.with_name("report of it") / "report.md").read_text(encoding="utf-8")
+    assert "\x1b" not in document
+    columns = {line.count(" | ") for line in document.splitlines() if line.startswith("| SGD")}
+    assert columns == {2, 5, 7}  # of the three tables that name a method first
+    assert "| sgd-constant-0 |" in document
+
+
+def test_many_groups_are_drawn_with_lines_that_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        write_run(tmp_path / str(number), 0.1, method="sam", rho=0.01 * (number + 1), batch_plan="1x128")
+    study = only_study(tmp_path)
+    styles = {tuple(map(str, pictures._style(group, study).values())) for group in study.groups}
+    assert len(styles) == 8
+
+
+def test_a_report_that_cannot_be_written_ends_in_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "report" / "report.md").mkdir(parents=True)
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, str(folder))
+    assert stop.value.code == 2
+    assert "report.md cannot be written" in capsys.readouterr().err
+
+
 def test_a_diverged_run_and_single_seeds_are_reported_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,8 +324,8 @@ def test_a_diverged_run_and_single_seeds_are_reported_too(
     assert "no two groups of runs share two seeds" in printed
 
 
-def damage(folder: Path, name: str) -> Path:
-    (folder / "sgd-constant-0" / name).write_text('{"half')
+def damage(folder: Path, name: str, content: str = '{"half') -> Path:
+    (folder / "sgd-constant-0" / name).write_text(content)
     return folder
 
 
@@ -274,7 +338,8 @@ def damage(folder: Path, name: str) -> Path:
         (lambda folder: damage(folder, "config.json"), "damaged"),
         (lambda folder: damage(folder, "result.json"), "damaged"),
         (lambda folder: damage(folder, "metrics.jsonl"), "damaged"),
-        (lambda folder: write_run(folder / "twin", 0.05, method="sgd", batch_plan="4x128").parent, "one run twice"),
+        (lambda folder: damage(folder, "result.json", '{"updates": 16}'), "damaged"),
+        (lambda folder: write_run(folder / "twin", 0.07, method="sgd", batch_plan="4x128").parent, "two results"),
     ],
 )
 def test_what_cannot_be_reported_ends_in_a_sentence(
@@ -292,6 +357,11 @@ def test_no_folder_at_all_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
         call(monkeypatch)
     assert stop.value.code == 2
     assert "runs is empty" in capsys.readouterr().err
+
+
+def test_a_run_that_two_sweeps_have_counts_once(folder: Path) -> None:
+    write_run(folder / "again", ERRORS["sgd", "constant"][0], method="sgd", rho=0.3, batch_plan=PLANS["constant"])
+    assert len(find_runs([folder])) == 12
 
 
 def test_a_run_found_by_two_ways_is_one(folder: Path) -> None:

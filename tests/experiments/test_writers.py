@@ -72,7 +72,7 @@ def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
     points = curves(tmp_path)
     assert points["step/loss"] == [(0, 1.5), (1, 0.5)]
     assert points["epoch/test_error"] == [(1, 0.25)]
-    assert set(points) == {"step/epoch", "step/loss", "step/cosine", "epoch/epoch", "epoch/test_error"}
+    assert set(points) == {"step/epoch", "step/loss", "epoch/epoch", "epoch/test_error"}
 
 
 def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:

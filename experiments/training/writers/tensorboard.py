@@ -1,5 +1,6 @@
 """Records as TensorBoard's event files."""
 
+import math
 from pathlib import Path
 
 from experiments.training.writers.writer import Record
@@ -14,9 +15,9 @@ class TensorBoard:
         self._events = SummaryWriter(str(folder))
 
     def write(self, record: Record) -> None:
-        """Add a point to each curve."""
+        """Add a point to each curve, but where a diverged run has none."""
         for name, value in record.items():
-            if name not in ("kind", "step"):
+            if name not in ("kind", "step") and math.isfinite(value):
                 self._events.add_scalar(f"{record['kind']}/{name}", float(value), record["step"])
 
     def close(self) -> None:
