@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo clean
+.PHONY: test demo benchmark data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -23,7 +23,6 @@ clean: ## Remove what the other targets made, runs/ apart.
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[experiments,dev]'
 	touch $@
 
-.PHONY: data-fashion-mnist
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 
 data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's package; DATA_DIR=... for a folder other than TFDS's.
@@ -34,3 +33,6 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 		folder=$$package$(FASHION_MNIST); \
 	fi; \
 	$(BIN)/python -m experiments.prepare_fashion_mnist --archives "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about ten minutes on two cores.
+	$(BIN)/python -m experiments.benchmark --output runs/benchmark

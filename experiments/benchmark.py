@@ -1,0 +1,69 @@
+"""Measure speed and memory against what they cannot do without: `python -m experiments.benchmark`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments import run
+from experiments.benchmarking.cases import CASES
+from experiments.benchmarking.figure import Figure
+from experiments.benchmarking.machine import machine
+from experiments.benchmarking.measure import measure
+from experiments.benchmarking.table import table
+from experiments.command_line import parse, sensibly, start
+
+_FEWEST_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time the steps of SAM and GSAM, optax.contrib.sam's beside them, and the loop around a step.
+
+    Every figure is a ratio to something measured in the same round: the median over the rounds, and the quartiles.
+
+    Attributes:
+      output: The folder for benchmark.json, which takes the place of an older one.
+      rounds: How often each is timed, at least 10.
+      models: What to measure: resnet18 (batch 32, images of CIFAR's size), small_resnet (batches 16 and 128, digits).
+    """
+
+    output: Path = Path("runs/benchmark")
+    rounds: int = 10
+    models: tuple[str, ...] = tuple(CASES)
+
+    def __post_init__(self) -> None:
+        if self.rounds < _FEWEST_ROUNDS:
+            raise ValueError(f"rounds is {self.rounds}: give at least {_FEWEST_ROUNDS}, or the spread says nothing.")
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(f"models is {self.models}: give at least one, each once.")
+        for name in self.models:
+            if name not in CASES:
+                raise ValueError(f"models holds {name!r}: choose of {', '.join(CASES)}.")
+
+
+def main() -> None:
+    """Parse, build, call."""
+    benchmark = parse(Benchmark, "python -m experiments.benchmark")
+    path = sensibly(run.make_folder, benchmark.output) / "benchmark.json"
+    console = Console(soft_wrap=True, highlight=False)
+    figures: list[Figure] = []
+    for case in (case for model in benchmark.models for case in CASES[model]):
+        measured = measure(case, benchmark.rounds, console.print)
+        console.print(table(f"{case.model}, batch {case.batch_size}", measured), crop=False)
+        figures += measured
+        save(path, benchmark, figures)
+    console.print(f"all figures, round by round: {path}")
+
+
+def save(path: Path, benchmark: Benchmark, figures: list[Figure]) -> None:
+    """Write the figures, with where and with what they were measured, into the file `path`."""
+    settings = dataclasses.asdict(benchmark) | {"output": str(benchmark.output)}
+    content = {**machine(), "settings": settings, "figures": [figure.as_json() for figure in figures]}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,87 @@
+"""The training loop as the program runs it, and its compiled step alone."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.progress import track
+
+from experiments import data
+from experiments.benchmarking.race import Subject
+from experiments.config import Config
+from experiments.program import build
+from experiments.training.loop import fit
+from experiments.training.writers import JsonLines
+from sam_optax import BatchPlan
+
+LOOP, BARE_STEP = "training loop", "bare step"
+
+_ENDLESS = 2**20  # epochs: more than any benchmark reads
+
+
+@contextmanager
+def subjects(config: Config, dataset: data.Dataset, num_examples: int, folder: Path) -> Iterator[dict[str, Subject]]:
+    """The loop and the bare step, each through all updates of the config's plan.
+
+    The loop is what `experiments.train` runs: the stream of batches, the hyperparameters set at every step, the
+    metrics read and written, the progress shown, on a terminal that nobody sees; its evaluation is left out. The
+    bare step is the same compiled function, on a batch and hyperparameters that stay on the device.
+
+    Args:
+      config: what to train, at one batch size.
+      dataset: its data.
+      num_examples: examples an epoch; fewer than there are make the epoch shorter.
+      folder: where to write the metrics.
+
+    Yields:
+      The two subjects by name.
+    """
+    [stage] = config.plan.stages
+    stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
+    with closing(JsonLines(folder / "metrics.jsonl")) as metrics, open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = Console(file=nowhere, force_terminal=True)
+        yield {
+            BARE_STEP: _bare_step(config, dataset, num_examples, next(stream)),
+            LOOP: _loop(config, dataset, num_examples, (stream, metrics, console)),
+        }
+
+
+def _loop(
+    config: Config, dataset: data.Dataset, num_examples: int, around: tuple[Iterator[Any], JsonLines, Console]
+) -> Subject:
+    stream, metrics, console = around
+    state, program = build(config, dataset)
+    program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
+    plan = config.plan
+    updates = plan.total_steps(num_examples)
+
+    def run() -> None:
+        nonlocal state
+        batches = itertools.islice(stream, updates)
+        watched = iter(track(batches, "benchmark", total=updates, transient=True, console=console))
+        state, _ = fit(state, program, watched, plan=plan, num_examples=num_examples, write=metrics.write)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def _bare_step(config: Config, dataset: data.Dataset, num_examples: int, batch: Any) -> Subject:
+    state, program = build(config, dataset)
+    batch = jax.tree.map(jnp.asarray, batch)
+    hyperparameters = {name: jnp.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
+    updates = config.plan.total_steps(num_examples)
+
+    def run() -> None:
+        nonlocal state
+        metrics = None
+        for _ in range(updates):
+            state, metrics = program.step(state, batch, hyperparameters)
+        jax.block_until_ready((state, metrics))
+
+    return run

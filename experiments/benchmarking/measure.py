@@ -1,0 +1,102 @@
+"""All figures of a case."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import sam_optax
+from experiments import data
+from experiments.benchmarking import loop_cost, problem, steps
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.figure import Figure
+from experiments.benchmarking.memory import peak_memory
+from experiments.benchmarking.race import Subject, race
+from experiments.config import Config
+
+GRADIENTS, SAM, GSAM, UNMEASURED = "two gradients", "SAM", "GSAM", "SAM, unmeasured"
+OPAQUE, DEFAULT = "contrib.sam, opaque", "contrib.sam, default"
+
+_AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE, None))
+
+_TURN = 2.0  # seconds: what a turn of the loop should last
+_FEWEST_UPDATES = 3  # in a turn of the loop, where a step is slow
+
+Say = Callable[[str], None]
+
+
+def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
+    """Time and peak memory of the steps, then time of the loop.
+
+    Args:
+      case: what to measure.
+      rounds: of each race.
+      say: is told what is being done.
+
+    Returns:
+      The figures, in the order of the table.
+    """
+    name = f"{case.model}, batch {case.batch_size}"
+    dataset = case.dataset()
+    say(f"{name}: compiling the steps")
+    entrants = _steps(case, dataset)
+    say(f"{name}: timing the steps, {rounds} rounds")
+    seconds = race(entrants, rounds)
+    figures = [*_step_figures(case, seconds), *_memory_figures(case, entrants)]
+    del entrants
+    say(f"{name}: timing the loop, {rounds} rounds")
+    return [*figures, _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)]
+
+
+def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:
+    posed = problem.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
+    return {
+        GRADIENTS: steps.two_gradients(posed),
+        SAM: steps.ours(posed, sam_optax.sam(steps.RADIUS)),
+        GSAM: steps.ours(posed, sam_optax.gsam(steps.RADIUS)),
+        UNMEASURED: steps.ours(posed, steps.unmeasured(sam_optax.sam(steps.RADIUS))),
+        OPAQUE: steps.contrib_opaque(posed),
+        DEFAULT: steps.contrib_default(posed),
+    }
+
+
+def _step_figures(case: Case, seconds: dict[str, list[float]]) -> list[Figure]:
+    sam_target, gsam_target = case.step_targets
+    against_gradients = [(SAM, GRADIENTS, sam_target), (GSAM, GRADIENTS, gsam_target)]
+    return [_time(case, *compared, seconds) for compared in (*against_gradients, *_AGAINST_CONTRIB)]
+
+
+def _memory_figures(case: Case, entrants: dict[str, Subject]) -> list[Figure]:
+    """No figures where the compiler does not tell."""
+    running = {name: entrant for name, entrant in entrants.items() if isinstance(entrant, steps.Running)}
+    peaks = {name: peak_memory(step.compiled) for name, step in running.items()}
+    if None in peaks.values():
+        return []
+    return [
+        Figure(case.model, case.batch_size, "peak memory", ours, theirs, target, "B", (peaks[ours],), (peaks[theirs],))
+        for ours, theirs, target in _AGAINST_CONTRIB
+    ]
+
+
+def _loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:
+    """The loop against the bare step, in epochs that are cut short where a whole one would take too long."""
+    updates = max(_FEWEST_UPDATES, math.ceil(_TURN / step_seconds))
+    of_an_epoch = min(updates, len(dataset.train) // case.batch_size)
+    plan = f"{math.ceil(updates / of_an_epoch)}x{case.batch_size}"
+    # the data are the case's: the name of a data set that stands in the config is not looked up
+    config = Config(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
+    num_examples = of_an_epoch * case.batch_size
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        loop_cost.subjects(config, dataset, num_examples, Path(folder)) as entrants,
+    ):
+        seconds = race(entrants, rounds)
+    steps_each = config.plan.total_steps(num_examples)
+    seconds = {name: [each / steps_each for each in turns] for name, turns in seconds.items()}
+    return _time(case, loop_cost.LOOP, loop_cost.BARE_STEP, case.loop_target, seconds)
+
+
+def _time(case: Case, subject: str, reference: str, target: float | None, seconds: dict[str, list[float]]) -> Figure:
+    amounts = tuple(seconds[subject]), tuple(seconds[reference])
+    return Figure(case.model, case.batch_size, "time", subject, reference, target, "s", *amounts)

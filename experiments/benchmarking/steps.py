@@ -1,0 +1,126 @@
+"""The compiled steps: ours and `optax.contrib.sam`'s, each as its documentation has it written, and the gradient alone.
+
+All of them have SGD behind them, and move BatchNorm's statistics on.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+import sam_optax
+from experiments.benchmarking.problem import Problem
+
+RADIUS = 0.05
+
+Step = Callable[..., tuple[Any, jax.Array]]
+"""`step(state, images, labels)` → `(state, loss)`, where state is `(params, model_state, opt_state)`."""
+
+
+class Running:
+    """A compiled step with the state that it moves on: calling it makes one whole step.
+
+    Attributes:
+      compiled: the step; it takes over the buffers of the state.
+    """
+
+    def __init__(self, step: Step, problem: Problem, opt_state: Any, calls: int = 1) -> None:
+        """From the step, what it starts with, and how many calls of it make a whole one."""
+        started = (problem.params, problem.model_state, opt_state)
+        self._state = jax.tree.map(lambda x: x.copy(), started)
+        self._batch, self._calls = problem.batch, calls
+        self.compiled = jax.jit(step, donate_argnums=0).lower(self._state, *self._batch).compile()
+
+    @property
+    def params(self) -> Any:
+        """The parameters after the steps so far."""
+        return self._state[0]
+
+    def __call__(self) -> None:
+        """Make one whole step."""
+        for _ in range(self._calls):
+            self._state, _ = jax.block_until_ready(self.compiled(self._state, *self._batch))
+
+
+def two_gradients(problem: Problem) -> Callable[[], None]:
+    """The loss, its gradient and BatchNorm's new statistics, twice: what no step with two passes can do without."""
+    arguments = (problem.params, problem.model_state, *problem.batch)
+    compiled = jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True)).lower(*arguments).compile()
+
+    def run() -> None:
+        for _ in range(2):
+            jax.block_until_ready(compiled(*arguments))
+
+    return run
+
+
+def ours(problem: Problem, method: optax.GradientTransformationExtraArgs) -> Running:
+    """The step of a method of `sam_optax`."""
+    tx = optax.chain(method, _base())
+    value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, model_state, opt_state = state
+        (loss, model_state), grads, grad_fn = value_and_grad(params, model_state, images, labels)
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss)
+        return (optax.apply_updates(params, updates), model_state, opt_state), loss
+
+    return Running(step, problem, tx.init(problem.params))
+
+
+def unmeasured(method: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """The method without its diagnostics: what no step returns, the compiler leaves out."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        updates, moved_on = method.update(updates, state, params, **extra_args)
+        return updates, moved_on._replace(diagnostics=state.diagnostics)
+
+    return optax.GradientTransformationExtraArgs(method.init, update)
+
+
+def contrib_opaque(problem: Problem) -> Running:
+    """The step of `optax.contrib.sam` in opaque mode, which makes the second pass inside `update`."""
+    tx = optax.contrib.sam(_base(), _ascent(), opaque_mode=True)
+    first_pass = jax.value_and_grad(problem.loss_fn, has_aux=True)
+    second_pass = jax.grad(problem.loss_fn, has_aux=True)
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, model_state, opt_state = state
+
+        def grad_fn(moved: Any, number: int) -> Any:
+            del number
+            return second_pass(moved, model_state, images, labels)[0]
+
+        (loss, moved_on), grads = first_pass(params, model_state, images, labels)
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
+        return (optax.apply_updates(params, updates), moved_on, opt_state), loss
+
+    return Running(step, problem, tx.init(problem.params))
+
+
+def contrib_default(problem: Problem) -> Running:
+    """The step of `optax.contrib.sam` in its default, transparent mode: two calls of one compiled update.
+
+    The first ascends, the second descends. Between them the parameters are the perturbed ones, and BatchNorm's
+    statistics move on twice.
+    """
+    tx = optax.contrib.sam(_base(), _ascent())
+    value_and_grad = jax.value_and_grad(problem.loss_fn, has_aux=True)
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, model_state, opt_state = state
+        (loss, model_state), grads = value_and_grad(params, model_state, images, labels)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), model_state, opt_state), loss
+
+    return Running(step, problem, tx.init(problem.params), calls=2)
+
+
+def _base() -> optax.GradientTransformation:
+    return optax.sgd(0.1)
+
+
+def _ascent() -> optax.GradientTransformation:
+    return optax.chain(optax.contrib.normalize(), optax.sgd(RADIUS))

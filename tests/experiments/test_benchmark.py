@@ -1,0 +1,178 @@
+"""The benchmark, on a network that compiles at once; what takes how long is not tested."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sam_optax
+from experiments import benchmark
+from experiments.benchmarking import cases, loop_cost, measure, problem, race, steps
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.figure import Figure
+from experiments.benchmarking.memory import peak_memory
+from experiments.config import Config
+from experiments.training.writers import read
+
+
+class Clock:
+    """A clock that only the subjects move."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, []
+
+    def subject(self, name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.now += seconds
+            self.calls.append(name)
+
+        return run
+
+
+def figure(amounts: tuple[float, ...], reference: tuple[float, ...], target: float | None) -> Figure:
+    return Figure("net", 32, "time", "SAM", "two gradients", target, "s", amounts, reference)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    benchmark.main()
+
+
+def test_every_round_times_every_subject_and_each_comes_first_in_its_turn() -> None:
+    orders = [race.order(["a", "b", "c"], number) for number in range(6)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert [order[0] for order in orders[:3]] == ["a", "b", "c"]
+    assert orders[3:] == [order[::-1] for order in orders[:3]]
+
+
+def test_a_race_gives_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
+    seconds = race.race({"fast": clock.subject("fast", 0.125), "slow": clock.subject("slow", 8.0)}, rounds=3)
+    assert seconds == {"fast": [0.125] * 3, "slow": [8.0] * 3}
+    assert clock.calls[:2] == ["fast", "slow"]  # to warm up
+    assert clock.calls[-6:] == ["fast", "slow", "slow", "fast", "slow", "fast"]
+
+
+def test_short_work_is_done_often_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
+    subject = clock.subject("short", 2**-10)
+    assert race.race({"short": subject}, rounds=2) == {"short": [2**-10] * 2}
+    assert len(clock.calls) == 1 + 1 + 2 * 256
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    measured = figure((2.0, 4.4, 9.6), (2.0, 4.0, 8.0), target=None)  # a machine that slows down
+    np.testing.assert_allclose(measured.ratios, (1.0, 1.1, 1.2))
+    assert measured.quartiles == pytest.approx((1.05, 1.1, 1.15))
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(1.1, "met"), (1.06, "in spread"), (1.04, "missed"), (None, "–")])
+def test_the_verdict_reads_median_and_spread(target: float | None, verdict: str) -> None:
+    assert figure((1.0, 1.1, 1.2), (1.0, 1.0, 1.0), target).verdict == verdict
+
+
+def test_all_steps_make_the_same_update(tiny: str) -> None:
+    posed = problem.create(tiny, 10, (4, 4, 1), batch_size=8)
+    method = sam_optax.sam(steps.RADIUS)
+    ours = steps.ours(posed, method)
+    others = [
+        steps.ours(posed, steps.unmeasured(method)),
+        steps.contrib_opaque(posed),
+        steps.contrib_default(posed),
+    ]
+    for step in (ours, *others):
+        step()
+        step()
+    for step in others:
+        chex.assert_trees_all_close(step.params, ours.params, rtol=1e-4, atol=1e-6)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(ours.params, posed.params, rtol=1e-4, atol=1e-6)
+
+
+def test_peak_memory_counts_a_donated_argument_once() -> None:
+    x = jnp.zeros(1000, jnp.float32)
+    donated, kept = (jax.jit(lambda x: x + 1, donate_argnums=which).lower(x).compile() for which in (0, ()))
+    assert peak_memory(donated) == 4000
+    assert peak_memory(kept) == 8000
+
+
+def test_peak_memory_counts_what_is_held_in_between() -> None:
+    x = jnp.zeros(1000, jnp.float32)
+    compiled = jax.jit(lambda x: jnp.sum(jnp.sort(x) * jnp.cumsum(x))).lower(x).compile()
+    assert peak_memory(compiled) >= 4000 + 4000
+
+
+def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp_path: Path) -> None:
+    config = Config(model=tiny, batch_plan="2x64", lr_schedule="cosine")
+    with loop_cost.subjects(config, cases.digits(), num_examples=256, folder=tmp_path) as subjects:
+        for subject in subjects.values():
+            subject()
+            subject()
+    records = list(read(tmp_path / "metrics.jsonl", "step"))
+    assert [record["step"] for record in records] == 2 * list(range(2 * 256 // 64))
+    assert len({record["loss"] for record in records}) == len(records)  # no batch came twice, and no state
+    assert records[0]["learning_rate"] > records[7]["learning_rate"]
+
+
+def test_the_program_prints_a_table_and_writes_what_it_measured(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(cases.CASES, tiny, (Case(tiny, cases.digits, 128, loop_target=1.3, step_targets=(1.03, None)),))
+    monkeypatch.setattr(race, "_TURN", 1e-4)
+    monkeypatch.setattr(measure, "_TURN", 1e-4)
+    call(monkeypatch, "--models", tiny, "--rounds", "11", "--output", str(tmp_path))
+    printed = capsys.readouterr().out
+    assert "tiny, batch 128" in printed
+    assert "training loop" in printed
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert written["settings"] == {"models": [tiny], "rounds": 11, "output": str(tmp_path)}
+    assert written["versions"]["jax"] == jax.__version__
+    assert written["cores"] >= 1
+    for measured in written["figures"]:
+        _check_figure(measured)
+    compared = {(each["quantity"], each["subject"], each["reference"]): each for each in written["figures"]}
+    assert len(compared) == len(written["figures"]) == 9
+    assert ("time", "GSAM", "two gradients") in compared
+    assert ("time", "training loop", "bare step") in compared
+    sam, against_contrib = compared["time", "SAM", "two gradients"], compared["time", "SAM", "contrib.sam, opaque"]
+    unmeasured = compared["time", "SAM, unmeasured", "contrib.sam, opaque"]
+    assert sam["amounts"] == against_contrib["amounts"]
+    assert against_contrib["reference_amounts"] == unmeasured["reference_amounts"]
+    assert against_contrib["reference_amounts"] not in (sam["reference_amounts"], unmeasured["amounts"])
+    memory = compared["peak memory", "SAM", "contrib.sam, default"]
+    assert memory["amounts"] < memory["reference_amounts"]  # whose state holds a copy of the parameters
+
+
+def _check_figure(measured: dict[str, Any]) -> None:
+    ratios = np.divide(measured["amounts"], measured["reference_amounts"])
+    assert len(ratios) == measured["rounds"] == (11 if measured["quantity"] == "time" else 1)
+    assert measured["median"] == pytest.approx(np.median(ratios))
+    assert measured["quartiles"] == pytest.approx(list(np.quantile(ratios, (0.25, 0.75))))
+    assert all(amount > 0 for amount in measured["amounts"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--rounds", "9"), "rounds is 9"),
+        (("--models", "resnet19"), "resnet18"),
+        (("--models", "resnet18", "resnet18"), "each once"),
+        (("--output", "/dev/null/benchmark"), "cannot be used"),
+    ],
+)
+def test_what_a_person_may_get_wrong_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], word: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    assert word in capsys.readouterr().err
