@@ -1,0 +1,148 @@
+"""The report as a person gets it: terminal, document, page."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import report
+from experiments.reporting.tables import as_markdown, error_rows
+from tests.experiments.written_runs import only_study, write_run, write_study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_study(tmp_path)
+
+
+class Page(HTMLParser):
+    """What a page shows, and what it would ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.asked: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(values)
+        self.asked += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")]
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("th", "td"):
+            self.cells.append(data)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", *arguments])
+    report.main()
+
+
+def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, str(folder))
+    printed = capsys.readouterr().out
+    assert "5.40 ± 0.62" in printed
+    assert "holds" in printed
+    page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
+    assert page.asked == []
+    assert "5.40 ± 0.62" in page.cells
+    assert len(page.images) == 9
+    for image in page.images:
+        assert str(image["src"]).startswith("data:image/svg+xml;base64,")
+        assert image["alt"]
+    document = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert as_markdown(error_rows(only_study(folder))) in document
+    pictures = re.findall(r"!\[.*\]\((.*)\)", document)
+    assert len(pictures) == 9
+    for picture in pictures:
+        assert (folder / "report" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_runs_give_the_same_report(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = []
+    for _ in range(2):
+        output = tmp_path_factory.mktemp("report")
+        call(monkeypatch, str(folder), "--output", str(output))
+        pages.append((output / "report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = folder.rename(folder.with_name("a [bold]name | b"))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    call(monkeypatch, str(strange), "--output", str(folder.with_name("report of it")))
+    document = (folder.with_name("report of it") / "report.md").read_text(encoding="utf-8")
+    assert "\x1b" not in document
+    columns = {line.count(" | ") for line in document.splitlines() if line.startswith("| SGD")}
+    assert columns == {2, 5, 7}  # of the three tables that name a method first
+    assert "| sgd-constant-0 |" in document
+
+
+def test_a_report_that_cannot_be_written_ends_in_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "report" / "report.md").mkdir(parents=True)
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, str(folder))
+    assert stop.value.code == 2
+    assert "report.md cannot be written" in capsys.readouterr().err
+
+
+def test_a_diverged_run_and_single_seeds_are_reported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "sgd", 0.9, loss=None, method="sgd", batch_plan="4x128")
+    call(monkeypatch, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert "diverged: 1" in printed
+    assert "no two groups of runs share two seeds" in printed
+
+
+def damage(folder: Path, name: str, content: str = '{"half') -> Path:
+    (folder / "sgd-constant-0" / name).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (lambda folder: folder / "nowhere", "is no folder"),
+        (lambda folder: folder / "report.md", "is no folder"),
+        (lambda folder: write_run(folder / "x.unfinished", 0.1), "no finished run"),
+        (lambda folder: damage(folder, "config.json"), "damaged"),
+        (lambda folder: damage(folder, "result.json"), "damaged"),
+        (lambda folder: damage(folder, "metrics.jsonl"), "damaged"),
+        (lambda folder: damage(folder, "result.json", '{"updates": 16}'), "damaged"),
+        (lambda folder: write_run(folder / "twin", 0.07, method="sgd", batch_plan="4x128").parent, "two results"),
+    ],
+)
+def test_what_cannot_be_reported_ends_in_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: Any, word: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, str(given(folder)))
+    assert stop.value.code == 2
+    assert word in capsys.readouterr().err
+    assert not (folder / "report").exists()
+
+
+def test_no_folder_at_all_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch)
+    assert stop.value.code == 2
+    assert "runs is empty" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Finished runs with figures that are known, written as a run writes them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config import Config
+from experiments.reporting import find_runs
+from experiments.reporting.groups import Study, studies
+from experiments.training.optimizer import METHODS
+from experiments.training.writers import JsonLines
+
+PLANS = {"constant": "4x128", "increasing": "2x64,2x256"}
+
+
+def write_run(folder: Path, error: float, loss: float | None = 0.5, **settings: Any) -> Path:
+    """A finished run with one error throughout and a gradient norm of the number of the update."""
+    config = Config(**settings)
+    folder.mkdir(parents=True)
+    config.save(folder / "config.json")
+    writer, step = JsonLines(folder / "metrics.jsonl"), 0
+    for epoch in range(config.plan.epochs):
+        batch_size = config.plan.batch_size_at(epoch)
+        for position in range(512 // batch_size):
+            measured: dict[str, Any] = {"grad_norm": step + 1}
+            if METHODS[config.method].passes == 2:
+                measured |= {"perturbed_grad_norm": 2.0, "cosine": 0.9, "perturbation_norm": 0.05, "rho": config.rho}
+            now = {"step": step, "epoch": epoch + position * batch_size / 512, "batch_size": batch_size}
+            rate = config.learning_rate * (1 - now["epoch"] / 10 if config.lr_schedule == "linear" else 1)
+            writer.write({"kind": "step", **now, "learning_rate": rate, **measured})
+            step += 1
+        figures = {"train_loss": np.nan if loss is None else loss / (epoch + 1), "train_error": 0.1}
+        tested = {"test_loss": 1.0, "test_error": error}
+        writer.write({"kind": "epoch", "epoch": epoch + 1, "step": step, "batch_size": batch_size, **figures, **tested})
+    writer.close()
+    result = {"train_loss": loss, "train_error": 0.1, "test_loss": loss, "test_error": error}
+    result |= {"updates": step, "gradient_evaluations": METHODS[config.method].passes * step, "seconds": 1.5}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+ERRORS = {
+    ("sgd", "constant"): (0.050, 0.060, 0.055),
+    ("sgd", "increasing"): (0.040, 0.051, 0.044),
+    ("gsam", "constant"): (0.049, 0.061, 0.052),
+    ("gsam", "increasing"): (0.020, 0.031, 0.026),
+}
+
+
+def write_study(folder: Path) -> Path:
+    """A study of two methods, two strategies and three seeds."""
+    for (method, strategy), errors in ERRORS.items():
+        for seed, error in enumerate(errors):
+            plan = PLANS[strategy]
+            write_run(folder / f"{method}-{strategy}-{seed}", error, method=method, batch_plan=plan, seed=seed)
+    return folder
+
+
+def only_study(*folders: Path) -> Study:
+    (study,) = studies(find_runs(folders))
+    return study
