@@ -1,14 +1,41 @@
 """Sharpness-aware minimisation for JAX: an estimator of the gradient, in front of any Optax optimizer."""
 
+from sam_optax.averaging import average_over
 from sam_optax.batch_plan import BatchPlan, Stage
-from sam_optax.combiners import Combiner, gap_guided, gap_guided_clean, perturbed_gradient
+from sam_optax.combiners import (
+    Combiner,
+    gap_guided,
+    gap_guided_clean,
+    perturbed_gradient,
+    reuse,
+    stabilized,
+    surplus,
+    weighted,
+)
+from sam_optax.finiteness import SkipNonfiniteState, skip_nonfinite
+from sam_optax.functional import functional_value_and_grad
 from sam_optax.gradients import value_and_grad
+from sam_optax.m_sharpness import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
-from sam_optax.methods.asam import asam
+from sam_optax.methods.asam import asam, ported_asam
+from sam_optax.methods.friendly_sam import friendly_sam
 from sam_optax.methods.gsam import gsam
+from sam_optax.methods.look_sam import look_sam
+from sam_optax.methods.msam import MSAMState, msam, msam_eval_params
 from sam_optax.methods.sam import sam
-from sam_optax.perturbations import adaptive_ascent, normalized_ascent
-from sam_optax.policies import Policy, always, every
+from sam_optax.methods.stable_sam import stable_sam
+from sam_optax.methods.unified_sam import unified_sam
+from sam_optax.methods.vasso import vasso
+from sam_optax.methods.wsam import wsam, wsam_decoupled
+from sam_optax.perturbations import (
+    adaptive_ascent,
+    friendly_ascent,
+    normalized_ascent,
+    ported_adaptive_ascent,
+    smoothed_ascent,
+    unified_ascent,
+)
+from sam_optax.policies import Policy, ae_sam, after, always, bernoulli, every, last
 from sam_optax.schedules import proportional_schedule
 from sam_optax.step_diagnostics import Diagnostics, diagnostics
 from sam_optax.transformation import SharpnessAwareState, sharpness_aware
@@ -19,23 +46,51 @@ __all__ = [
     "BatchPlan",
     "Combiner",
     "Diagnostics",
+    "MSAMState",
     "Policy",
     "SharpnessAwareState",
+    "SkipNonfiniteState",
     "Stage",
     "adaptive_ascent",
+    "ae_sam",
+    "after",
     "always",
     "asam",
+    "average_over",
+    "bernoulli",
     "biases",
     "by_path",
     "diagnostics",
     "every",
+    "friendly_ascent",
+    "friendly_sam",
+    "functional_value_and_grad",
     "gap_guided",
     "gap_guided_clean",
     "gsam",
+    "last",
+    "look_sam",
+    "msam",
+    "msam_eval_params",
     "normalized_ascent",
     "perturbed_gradient",
+    "ported_adaptive_ascent",
+    "ported_asam",
     "proportional_schedule",
+    "reuse",
     "sam",
     "sharpness_aware",
+    "sharpness_aware_grad",
+    "skip_nonfinite",
+    "smoothed_ascent",
+    "stabilized",
+    "stable_sam",
+    "surplus",
+    "unified_ascent",
+    "unified_sam",
     "value_and_grad",
+    "vasso",
+    "weighted",
+    "wsam",
+    "wsam_decoupled",
 ]

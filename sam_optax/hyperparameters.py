@@ -1,6 +1,8 @@
 """Numbers that may follow a schedule: how they are checked, and how they are read."""
 
 import math
+from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import chex
@@ -30,31 +32,71 @@ def advance(state: CountState) -> CountState:
     return CountState(count=jnp.asarray(optax.safe_increment(state.count)))
 
 
+def check_number(name: str, value: ScalarOrSchedule) -> None:
+    """Raise `ValueError` unless `value` is a finite number, or a schedule that starts with one."""
+    _check(name, value, lambda number: True, "a finite number")
+
+
 def check_nonnegative(name: str, value: ScalarOrSchedule) -> None:
     """Raise `ValueError` unless `value` is a finite number of at least zero, or a schedule that starts with one.
 
     Traced values pass: inside `jax.jit` there is no number to look at.
     """
+    _check(name, value, lambda number: number >= 0.0, "a finite number of at least 0")
+
+
+def check_fraction(name: str, value: ScalarOrSchedule) -> None:
+    """Raise `ValueError` unless `value` is a number from 0 to 1, or a schedule that starts with one."""
+    _check(name, value, lambda number: 0.0 <= number <= 1.0, "a number from 0 to 1")
+
+
+def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
+    """Raise `ValueError` unless `value` is a finite number of at least zero; a schedule is none."""
+    _refuse_schedule(name, value)
+    check_nonnegative(name, value)
+
+
+def check_fraction_number(name: str, value: chex.Numeric) -> None:
+    """Raise `ValueError` unless `value` is a number from 0 to 1; a schedule is none."""
+    _refuse_schedule(name, value)
+    check_fraction(name, value)
+
+
+def check_count(name: str, value: Any, meaning: str) -> None:
+    """Raise `ValueError` unless `value` is a positive integer; `meaning` says what it counts."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"{name} is {value!r}: give a positive integer, {meaning}. (Inside optax.inject_hyperparams name "
+            f"{name} in its static_args.)"
+        )
+
+
+def at(value: ScalarOrSchedule, count: Any) -> Any:
+    """The number that `value` stands for after `count` updates."""
+    return value(count) if callable(value) else value
+
+
+def sharpness_weight(gamma: chex.Numeric) -> Any:
+    """WSAM's weight of the sharpness, `a = γ / (1 − γ)`; `ValueError` unless `0 ≤ γ < 1`."""
+    _refuse_schedule("gamma", gamma)
+    _check("gamma", gamma, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
+    return gamma / (1 - gamma)
+
+
+def _check(name: str, value: ScalarOrSchedule, good: Callable[[float], bool], wanted: str) -> None:
     start = at(value, np.int32(0))
     what = f"{name}, a schedule, is {start!r} at its first step" if callable(value) else f"{name} is {start!r}"
     if isinstance(start, Tracer):
         return
     if not _is_number(start):
         raise ValueError(f"{what}: give a number, or an Optax schedule from the number of updates to one.")
-    if not math.isfinite(float(start)) or float(start) < 0.0:
-        raise ValueError(f"{what}: give a finite number of at least 0.")
+    if not math.isfinite(float(start)) or not good(float(start)):
+        raise ValueError(f"{what}: give {wanted}.")
 
 
-def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
-    """Raise `ValueError` unless `value` is a finite number of at least zero; a schedule is none."""
+def _refuse_schedule(name: str, value: Any) -> None:
     if callable(value):
         raise ValueError(f"{name} is {value!r}: give a number, it follows no schedule.")
-    check_nonnegative(name, value)
-
-
-def at(value: ScalarOrSchedule, count: Any) -> Any:
-    """The number that `value` stands for after `count` updates."""
-    return value(count) if callable(value) else value
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import masks, trees
+from sam_optax import masks, parts, trees
 from sam_optax.combiners import Combiner
 from sam_optax.policies import Policy, always
 from sam_optax.step_diagnostics import Diagnostics, measure, unmeasured
@@ -158,14 +158,9 @@ def _returned(combined: Updates, params: Params) -> Updates:
 
 
 def _check_parts(perturbation: Any, combiner: Any, when: Any) -> None:
-    parts = {
-        "perturbation": (perturbation, ("init", "update"), "an optax.GradientTransformation"),
-        "combiner": (combiner, ("init", "update", "skipped"), "a sam_optax.Combiner"),
-        "when": (when, ("init", "decide", "at"), "a sam_optax.Policy"),
-    }
-    for name, (part, functions, kind) in parts.items():
-        if not all(callable(getattr(part, function, None)) for function in functions):
-            raise ValueError(f"{name} is {part!r}: give {kind}, with {', '.join(functions)}.")
+    parts.check_transformation("perturbation", perturbation)
+    parts.check("combiner", combiner, ("init", "update", "skipped"), "a sam_optax.Combiner")
+    parts.check("when", when, ("init", "decide", "at"), "a sam_optax.Policy")
 
 
 def _check_call(updates: Updates, params: Params, perturb: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the tests share: the table of methods, the golden network and a problem that is quick to compile."""
+"""What the tests share: optimizers of the methods, the golden network and a problem that is quick to compile."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -12,52 +12,36 @@ import optax
 import pytest
 
 import sam_optax
-from sam_optax.policies import Policy, always
-
-
-def scheduled_sam(rho: float, when: Policy = always()) -> optax.GradientTransformationExtraArgs:
-    return sam_optax.sam(optax.linear_schedule(rho, 2 * rho, 10), when=when)
-
-
-def scheduled_gsam(rho: float, when: Policy = always()) -> optax.GradientTransformationExtraArgs:
-    alpha = optax.linear_schedule(0.1, 0.0, 10)
-    return sam_optax.gsam(optax.linear_schedule(rho, 2 * rho, 10), alpha, when=when)
-
-
-def smoothed_sam(rho: float, when: Policy = always()) -> optax.GradientTransformationExtraArgs:
-    """Put together by hand, from a perturbation with a state of the parameters' shape."""
-    ascent = optax.chain(optax.trace(0.9), sam_optax.normalized_ascent(rho))
-    return sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient(), when)
-
+from tests.methods import KERNELS, METHODS
 
 BASES: dict[str, Callable[[], optax.GradientTransformation]] = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.05),
 }
 
-KERNELS = sam_optax.by_path(lambda path: path.endswith("kernel"))
-
-METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    "sam": sam_optax.sam,
-    "asam": sam_optax.asam,
-    "gsam": sam_optax.gsam,
-    "gsam_clean": functools.partial(sam_optax.gsam, minimize="clean"),
-    "sam_masked": functools.partial(sam_optax.sam, mask=KERNELS),
-    "sam_scheduled": scheduled_sam,
-    "gsam_scheduled": scheduled_gsam,
-    "sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2)),
-    "sam_smoothed": smoothed_sam,
+WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    "msam": sam_optax.msam,
+    "msam_masked": functools.partial(sam_optax.msam, mask=KERNELS),
+    "msam_scheduled": lambda base, rho: sam_optax.msam(base, optax.linear_schedule(rho, 2 * rho, 10)),
+    "wsam_decoupled": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1),
+    "wsam_decoupled_masked": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1, mask=KERNELS),
+    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(
+        base, optax.linear_schedule(0.1, 0.01, 10), optax.linear_schedule(rho, 2 * rho, 10)
+    ),
 }
-"""Every method, as a function of the keywords `rho` and `when`: what the shared promises are asked of."""
+"""The methods that wrap their base optimizer, as functions of it and of `rho`."""
 
-every_method = pytest.mark.parametrize("name", METHODS)
+every_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 
 
 def optimizer(
     name: str, base: optax.GradientTransformation | None = None, rho: float = 0.05, **options: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The method of the table in front of `base`, by default momentum."""
-    return optax.chain(METHODS[name](rho=rho, **options), BASES["momentum"]() if base is None else base)
+    """The method of the tables in front of `base` or around it, by default momentum."""
+    base = BASES["momentum"]() if base is None else base
+    if name in WRAPPERS:
+        return WRAPPERS[name](base, rho=rho, **options)
+    return optax.chain(METHODS[name](rho=rho, **options), base)
 
 
 def small_params(dtype: Any = float) -> dict[str, dict[str, jax.Array]]:

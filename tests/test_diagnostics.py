@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import sam_optax
-from tests import helpers
+from tests import helpers, methods
 
 CHAINS = {
     "alone": lambda sam: sam,
@@ -43,7 +43,7 @@ def test_they_are_found_wherever_the_method_stands(name):
     chex.assert_trees_all_close(sam_optax.diagnostics(state), expected, rtol=1e-6)
 
 
-@helpers.every_method
+@methods.every_method
 def test_they_are_nan_before_the_first_step_and_where_a_step_was_skipped(name):
     tx, params = helpers.optimizer(name), helpers.small_params()
     state = tx.init(params)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import sam_optax
-from tests import helpers
+from tests import helpers, methods
 
 FACTORIES = {
     "sam.rho": lambda x: sam_optax.sam(rho=x),
@@ -23,8 +23,37 @@ FACTORIES = {
     "normalized_ascent.rho": sam_optax.normalized_ascent,
     "adaptive_ascent.rho": sam_optax.adaptive_ascent,
     "adaptive_ascent.eta": lambda x: sam_optax.adaptive_ascent(0.5, x),
+    "ported_asam.rho": lambda x: sam_optax.ported_asam(rho=x),
+    "friendly_sam.rho": lambda x: sam_optax.friendly_sam(rho=x),
+    "friendly_sam.sigma": lambda x: sam_optax.friendly_sam(sigma=x),
+    "vasso.rho": lambda x: sam_optax.vasso(rho=x),
+    "look_sam.rho": lambda x: sam_optax.look_sam(rho=x),
+    "look_sam.alpha": lambda x: sam_optax.look_sam(alpha=x),
+    "wsam.rho": lambda x: sam_optax.wsam(rho=x),
+    "wsam_decoupled.rho": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, rho=x),
+    "wsam_decoupled.learning_rate": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), learning_rate=x),
+    "unified_sam.rho": lambda x: sam_optax.unified_sam(rho=x),
+    "stable_sam.rho": lambda x: sam_optax.stable_sam(rho=x),
+    "msam.rho": lambda x: sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=x),
     "gap_guided.alpha": sam_optax.gap_guided,
     "gap_guided_clean.alpha": sam_optax.gap_guided_clean,
+}
+
+PLAIN = (".eta", ".sigma")  # these follow no schedule
+
+FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "friendly_sam.lam": (lambda x: sam_optax.friendly_sam(lam=x), "a number from 0 to 1"),
+    "vasso.theta": (lambda x: sam_optax.vasso(theta=x), "a number from 0 to 1"),
+    "unified_sam.lam": (lambda x: sam_optax.unified_sam(lam=x), "a number from 0 to 1"),
+    "bernoulli.probability": (lambda x: sam_optax.bernoulli(x, jax.random.key(0)), "a number from 0 to 1"),
+    "ae_sam.rate": (lambda x: sam_optax.ae_sam(0.0, x), "a number from 0 to 1"),
+    "last.fraction": (lambda x: sam_optax.last(x, 10), "a number from 0 to 1"),
+    "wsam.gamma": (lambda x: sam_optax.wsam(gamma=x), "a number of at least 0 and below 1"),
+    "weighted.gamma": (sam_optax.weighted, "a number of at least 0 and below 1"),
+    "wsam_decoupled.gamma": (
+        lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, gamma=x),
+        "a number of at least 0 and below 1",
+    ),
 }
 
 NUMBERS = [-0.1, float("nan"), float("inf"), float("-inf"), np.float32(-1.0), np.array(np.nan)]
@@ -62,7 +91,7 @@ def test_what_is_no_number_is_refused(case, value):
         FACTORIES[case](value)
 
 
-@pytest.mark.parametrize("case", [case for case in FACTORIES if not case.endswith("eta")])
+@pytest.mark.parametrize("case", [case for case in FACTORIES if not case.endswith(PLAIN)])
 def test_a_schedule_must_start_with_a_good_number(case):
     name = case.partition(".")[2]
     with refused(rf"^{name}, a schedule, is .*-0\.5.* at its first step: give a finite number of at least 0\.$"):
@@ -71,9 +100,9 @@ def test_a_schedule_must_start_with_a_good_number(case):
         FACTORIES[case](lambda step: "a")
 
 
-@pytest.mark.parametrize("case", [case for case in FACTORIES if case.endswith("eta")])
+@pytest.mark.parametrize("case", [case for case in FACTORIES if case.endswith(PLAIN)])
 def test_what_follows_no_schedule_refuses_one(case):
-    with refused("^eta is <function .*: give a number, it follows no schedule"):
+    with refused(f"^{case.partition('.')[2]} is <function .*: give a number, it follows no schedule"):
         FACTORIES[case](lambda step: 0.1)
 
 
@@ -88,6 +117,68 @@ def test_traced_numbers_pass_unchecked(case):
     made = []
     jax.eval_shape(lambda x: made.append(FACTORIES[case](x)), jnp.asarray(-1.0))
     assert callable(made[0].init)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 2, float("nan"), np.float32(-1.0)], ids=repr)
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_lies_between_its_bounds(case, value):
+    make, wanted = FRACTIONS[case]
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give {wanted}\.$"):
+        make(value)
+
+
+@pytest.mark.parametrize("value", STRANGERS, ids=repr)
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_is_a_number(case, value):
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
+        FRACTIONS[case][0](value)
+
+
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_of_one_is_taken_where_it_makes_sense(case):
+    make, wanted = FRACTIONS[case]
+    assert make(0) is not None
+    if "below" in wanted:
+        with refused("gamma is 1.0"):
+            make(1.0)
+    else:
+        assert make(1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sam_optax.after(-1), r"^step is -1: give an integer of at least 0"),
+        (lambda: sam_optax.after(1.5), r"^step is 1.5: give an integer of at least 0"),
+        (lambda: sam_optax.last(0.5, 0), r"^total_steps is 0: give a positive integer"),
+        (lambda: sam_optax.look_sam(k=0), r"^k is 0: give a positive integer"),
+        (lambda: sam_optax.bernoulli(0.5, 3), r"^key is 3: give one JAX random key"),
+        (
+            lambda: sam_optax.bernoulli(0.5, jax.random.split(jax.random.key(0))),
+            r"(?s)^key is .*: give one JAX random key",
+        ),
+        (lambda: sam_optax.ae_sam("1"), r"^threshold is '1': give a number"),
+        (lambda: sam_optax.ae_sam(float("inf")), r"^threshold is inf: give a finite number\."),
+        (lambda: sam_optax.msam(0.1), r"^base is 0.1: give an optax.GradientTransformation"),
+        (lambda: sam_optax.msam(optax.sgd(0.1, 0.9), direction="mu"), r"^direction is 'mu': give a function"),
+        (lambda: sam_optax.wsam_decoupled(None, 0.1), r"^base is None: give an optax.GradientTransformation"),
+        (lambda: sam_optax.skip_nonfinite(None), r"^tx is None: give an optax.GradientTransformation"),
+        (lambda: sam_optax.average_over(None), r"^axis_name is None: give the name"),
+        (lambda: sam_optax.average_over("i", 1), r"^method is 1: give an optax.GradientTransformation"),
+        (lambda: sam_optax.sharpness_aware_grad(abs, None), r"^method is None: give an optax.GradientTransformation"),
+        (lambda: sam_optax.sharpness_aware_grad(abs, sam_optax.sam(), m=0), r"^m is 0: give a positive integer"),
+        (lambda: sam_optax.sharpness_aware_grad(None, sam_optax.sam()), r"^loss_fn is None: give a function"),
+        (lambda: sam_optax.value_and_grad(abs, micro_batches=0), r"^micro_batches is 0: give a positive integer"),
+        (lambda: sam_optax.value_and_grad(abs, loss_scale=0.0), r"^loss_scale is 0.0: give a positive number"),
+        (lambda: sam_optax.value_and_grad(abs, loss_scale=-2.0), r"^loss_scale is -2.0: give a finite number"),
+        (lambda: sam_optax.value_and_grad(abs, second_pass_args=1), r"^second_pass_args is 1: give a function"),
+        (lambda: sam_optax.functional_value_and_grad(None, abs), r"^model_fn is None: give a function"),
+        (lambda: sam_optax.functional_value_and_grad(abs, None), r"^logits_loss is None: give a function"),
+    ],
+)
+def test_a_bad_argument_is_refused_when_the_object_is_made(make, message):
+    with refused(message):
+        make()
 
 
 @pytest.mark.parametrize("minimize", ["Clean", "", None])
@@ -127,9 +218,9 @@ def test_a_mask_that_was_injected_as_if_it_were_a_schedule_is_refused_with_the_r
         update(tx)
 
 
-@helpers.every_method
+@methods.every_method
 def test_a_second_pass_needs_its_function(name):
-    tx, params = helpers.METHODS[name](rho=0.1), helpers.small_params()
+    tx, params = methods.METHODS[name](rho=0.1), helpers.small_params()
     with refused(r"^grad_fn is missing: call update\(.*grad_fn=grad_fn\).*value_and_grad returns, or perturb=False"):
         tx.update(params, tx.init(params), params)
 
@@ -140,9 +231,9 @@ def test_a_second_pass_is_a_function(grad_fn):
         update(sam_optax.sam(), grad_fn=grad_fn)
 
 
-@helpers.every_method
+@methods.every_method
 def test_an_update_needs_the_parameters(name):
-    tx, params = helpers.METHODS[name](rho=0.1), helpers.small_params()
+    tx, params = methods.METHODS[name](rho=0.1), helpers.small_params()
     with refused(r"^params is missing: call update\(grads, state, params, grad_fn=grad_fn\)\.$"):
         tx.update(params, tx.init(params), grad_fn=lambda params: params)
 
@@ -225,7 +316,7 @@ def test_a_traced_decision_is_refused_for_a_static_one():
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, "2", None])
 def test_a_policy_counts_in_positive_integers(k):
-    with refused(rf"^k is {k!r}: give a positive integer, the steps from one second pass to the next\.$"):
+    with refused(rf"^k is {k!r}: give a positive integer, the steps from one second pass to the next\. .*static_args"):
         sam_optax.every(k)
 
 

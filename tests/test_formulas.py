@@ -1,87 +1,100 @@
 """Each method against its formula, written out in NumPy with the network's gradient derived by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import sam_optax
 from tests import helpers
+from tests import transcriptions as formulas
+from tests.transcriptions import ALPHA, ETA, GAMMA, LAM, RHO, SIGMA, THETA, K
 
-Tree = dict[str, np.ndarray]
-BIASES = ("b1", "b2")
-RHO, ALPHA, ETA = 0.3, 0.4, 0.01
+BIASES = sam_optax.by_path(lambda path: path in formulas.BIASES)
 
-
-def gradient(w: Tree, x: np.ndarray, y: np.ndarray) -> Tree:
-    """Back-propagation through the golden network."""
-    hidden = np.tanh(x @ w["w1"] + w["b1"])
-    logits = hidden @ w["w2"] + w["b2"]
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    delta = (odds / odds.sum(axis=1, keepdims=True) - np.eye(4)[y]) / len(y)
-    behind = (delta @ w["w2"].T) * (1 - hidden**2)
-    return {"w1": x.T @ behind, "b1": behind.sum(axis=0), "w2": hidden.T @ delta, "b2": delta.sum(axis=0)}
-
-
-def dot(a: Tree, b: Tree) -> float:
-    return sum(np.vdot(a[k], b[k]) for k in a)
-
-
-def moved(w: Tree, g: Tree, scale: Tree | None = None) -> Tree:
-    """`w + ρ T² g / ‖T g‖`, with `T = 1` where there is no scale."""
-    t = {k: np.ones_like(w[k]) for k in w} if scale is None else scale
-    stretched = {k: t[k] * g[k] for k in w}
-    length = RHO / np.sqrt(dot(stretched, stretched))
-    return {k: w[k] + length * t[k] * stretched[k] for k in w}
-
-
-def sam(w: Tree, *batch: np.ndarray) -> Tree:
-    return gradient(moved(w, gradient(w, *batch)), *batch)
-
-
-def asam(w: Tree, *batch: np.ndarray) -> Tree:
-    scale = {k: np.ones_like(w[k]) if k in BIASES else np.abs(w[k]) + ETA for k in w}
-    return gradient(moved(w, gradient(w, *batch), scale), *batch)
-
-
-def gsam(w: Tree, *batch: np.ndarray) -> Tree:
-    g, g_s = gradient(w, *batch), sam(w, *batch)
-    along = dot(g, g_s) / dot(g_s, g_s)
-    return {k: g_s[k] - ALPHA * (g[k] - along * g_s[k]) for k in w}
-
-
-def gsam_clean(w: Tree, *batch: np.ndarray) -> Tree:
-    g, g_s = gradient(w, *batch), sam(w, *batch)
-    along = dot(g, g_s) / dot(g, g)
-    return {k: g[k] + ALPHA * (g_s[k] - along * g[k]) for k in w}
-
-
-def with_momentum(method: Callable[..., Tree], w: Tree, batches: list[tuple[np.ndarray, ...]]) -> list[Tree]:
-    velocity, history = {k: np.zeros_like(w[k]) for k in w}, []
-    for batch in batches:
-        g = method(w, *batch)
-        velocity = {k: 0.9 * velocity[k] + g[k] for k in w}
-        w = {k: w[k] - 0.1 * velocity[k] for k in w}
-        history.append(w)
-    return history
-
-
-CASES = {
-    "sam": (lambda: sam_optax.sam(RHO), sam),
-    "asam": (lambda: sam_optax.asam(RHO, ETA, exempt=sam_optax.by_path(lambda path: path in BIASES)), asam),
-    "gsam": (lambda: sam_optax.gsam(RHO, ALPHA), gsam),
-    "gsam_clean": (lambda: sam_optax.gsam(RHO, ALPHA, minimize="clean"), gsam_clean),
+METHODS: dict[str, Callable[[], optax.GradientTransformationExtraArgs]] = {
+    "sam": lambda: sam_optax.sam(RHO),
+    "asam": lambda: sam_optax.asam(RHO, ETA, exempt=BIASES),
+    "ported_asam": lambda: sam_optax.ported_asam(RHO),
+    "gsam": lambda: sam_optax.gsam(RHO, ALPHA),
+    "gsam_clean": lambda: sam_optax.gsam(RHO, ALPHA, minimize="clean"),
+    "friendly_sam": lambda: sam_optax.friendly_sam(RHO, SIGMA, LAM),
+    "vasso": lambda: sam_optax.vasso(RHO, THETA),
+    "unified_sam": lambda: sam_optax.unified_sam(RHO, LAM),
+    "unnormalised_sam": lambda: sam_optax.unified_sam(RHO, lam=0.0),
+    "stable_sam": lambda: sam_optax.stable_sam(RHO),
+    "wsam": lambda: sam_optax.wsam(RHO, GAMMA),
+    "look_sam": lambda: sam_optax.look_sam(RHO, ALPHA, K),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_eight_steps_with_momentum_follow_the_formula(name, x64):
-    make, formula = CASES[name]
+def numpy_golden() -> tuple[Any, Any]:
     golden = helpers.golden()
-    tx = optax.chain(make(), optax.sgd(0.1, momentum=0.9))
-    ours = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
     params = {k: np.asarray(x) for k, x in golden.params.items()}
-    theirs = with_momentum(formula, params, [tuple(map(np.asarray, batch)) for batch in golden.batches])
+    return params, [(np.asarray(x), np.asarray(y)) for x, y in golden.batches]
+
+
+def assert_same(ours: list[Any], theirs: list[Any]) -> None:
     for w, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(helpers.golden_vector(w), helpers.golden_vector(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eight_steps_with_momentum_follow_the_formula(name, x64):
+    golden = helpers.golden()
+    tx = optax.chain(METHODS[name](), optax.sgd(0.1, momentum=0.9))
+    ours = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
+    assert_same(ours, formulas.with_momentum(getattr(formulas, name)(), *numpy_golden()))
+
+
+def test_decoupled_wsam_follows_the_formula(x64):
+    golden = helpers.golden()
+    tx = sam_optax.wsam_decoupled(optax.sgd(0.1, momentum=0.9), 0.1, RHO, GAMMA)
+    ours = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
+    assert_same(ours, formulas.wsam_decoupled_with_momentum(*numpy_golden()))
+
+
+def test_msam_around_adamw_follows_the_formula(x64):
+    golden = helpers.golden()
+    tx = sam_optax.msam(optax.adamw(0.01, weight_decay=0.05), RHO)
+    ours = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
+    assert_same(ours, formulas.msam_with_adamw(*numpy_golden()))
+
+
+def test_functional_sam_follows_the_formula(x64):
+    golden = helpers.golden()
+    tx = optax.chain(sam_optax.sam(RHO), optax.sgd(0.1, momentum=0.9))
+    value_and_grad = sam_optax.functional_value_and_grad(
+        lambda w, x, y: jnp.tanh(x @ w["w1"] + w["b1"]) @ w["w2"] + w["b2"],
+        lambda logits, x, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y)),
+    )
+    params, state, ours = golden.params, tx.init(golden.params), []
+    for batch in golden.batches:
+        value, grads, grad_fn = value_and_grad(params, *batch)
+        np.testing.assert_allclose(value, helpers.golden_loss(params, *batch), rtol=1e-14)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        ours.append(params)
+    assert_same(ours, formulas.with_momentum(formulas.functional_sam(), *numpy_golden()))
+
+
+def test_ae_sam_perturbs_where_its_formula_says(x64):
+    """The moving averages in plain Python floats, along a trajectory of SAM."""
+    golden, thresholds = helpers.golden(), optax.linear_schedule(1.0, -1.0, 8)
+    policy = sam_optax.ae_sam(thresholds, rate=0.6)
+    tx = optax.chain(sam_optax.sam(RHO, when=policy), optax.sgd(0.5, momentum=0.9))
+    step, params, state = helpers.make_step(tx, helpers.golden_loss), golden.params, tx.init(golden.params)
+    mean, variance, seen, expected = None, 0.0, [], []
+    for i, (x, y) in enumerate(golden.batches):
+        g = formulas.gradient({k: np.asarray(v) for k, v in params.items()}, np.asarray(x), np.asarray(y))
+        square = formulas.dot(g, g)
+        mean = square if mean is None else 0.6 * mean + 0.4 * square
+        variance = 0.6 * variance + 0.4 * (square - mean) ** 2
+        expected.append(square >= mean + float(thresholds(i)) * np.sqrt(variance))
+        params, state = step(params, state, x, y)
+        seen.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
+    assert seen == expected
+    assert 0 < sum(seen) < len(seen)

@@ -11,10 +11,11 @@ import pytest
 
 import sam_optax
 from sam_optax import trees
-from tests import helpers
+from tests import helpers, methods
 
-DIVIDING = sorted(name for name in helpers.METHODS if name.startswith("gsam"))
-EXACT = sorted(set(helpers.METHODS) - set(DIVIDING))
+exact_methods = methods.where(lambda name: methods.part(name, "combiner") == "perturbed")
+dividing_methods = methods.where(lambda name: methods.part(name, "combiner") != "perturbed")
+scheduled_methods = methods.where(lambda name: methods.part(name, "variant") == "scheduled")
 
 
 def gradients(seed: int = 0) -> tuple[Any, Any]:
@@ -28,7 +29,7 @@ def combine(combiner: sam_optax.Combiner, clean: Any, perturbed: Any) -> Any:
 
 
 @pytest.mark.parametrize("base", helpers.BASES)
-@pytest.mark.parametrize("name", EXACT)
+@exact_methods
 def test_radius_zero_is_the_base_bit_for_bit(name, base):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
@@ -37,7 +38,7 @@ def test_radius_zero_is_the_base_bit_for_bit(name, base):
 
 
 @pytest.mark.parametrize("base", helpers.BASES)
-@pytest.mark.parametrize("name", DIVIDING)
+@dividing_methods
 def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
@@ -45,7 +46,7 @@ def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", helpers.METHODS)
+@methods.every_method
 def test_a_radius_changes_the_path(name):
     params, batches = helpers.small_params(), helpers.small_batches(3)
     ours = helpers.descend(helpers.optimizer(name, rho=0.5), params, batches)[-1]
@@ -111,15 +112,21 @@ def test_the_gradient_of_sam_on_a_quadratic_is_that_at_the_shifted_point(rho, x6
     np.testing.assert_allclose(updates, matrix @ (w + rho * g / np.linalg.norm(g)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in helpers.METHODS if "scheduled" in n])
+@scheduled_methods
 def test_a_schedule_is_read_once_an_update_whether_perturbed_or_not(name):
-    tx, params, (batch,) = helpers.optimizer(name, rho=0.1), helpers.small_params(), helpers.small_batches(1)
-    step, state = helpers.make_step(tx), tx.init(params)
-    seen = []
-    for perturb in (True, False, False, True):
-        params, state = step(params, state, *batch, perturb=perturb)
-        seen.append(float(sam_optax.diagnostics(state).perturbation_norm))
-    np.testing.assert_allclose(seen, [0.1, np.nan, np.nan, 0.13], rtol=1e-5)
+    """At every step the offset is that of the plain method with the radius of the step, from the same state."""
+    scheduled, plain = methods.METHODS[name], methods.METHODS[name]._replace(variant="plain")
+    params, batches = helpers.small_params(), helpers.small_batches(4)
+    state, value_and_grad = scheduled(rho=0.1).init(params), sam_optax.value_and_grad(helpers.small_loss)
+    for step, batch in enumerate(batches):
+        _, grads, grad_fn = value_and_grad(params, *batch)
+        call = {"grad_fn": grad_fn, "perturb": True}
+        expected = plain(rho=0.1 + 0.01 * step).update(grads, state, params, **call)[1]
+        seen = scheduled(rho=0.1).update(grads, state, params, **call)[1]
+        length = sam_optax.diagnostics(seen).perturbation_norm
+        np.testing.assert_allclose(length, sam_optax.diagnostics(expected).perturbation_norm, rtol=1e-5)
+        assert length > 0.01
+        state = scheduled(rho=0.1).update(grads, state, params, perturb=step == 0, grad_fn=grad_fn)[1]
 
 
 @pytest.mark.parametrize("make", [sam_optax.gap_guided, sam_optax.gap_guided_clean])

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import sam_optax
-from tests import helpers
+from tests import helpers, methods
 
 low_precision = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 
@@ -18,7 +18,7 @@ def filled(value: float, dtype: Any) -> Any:
     return jax.tree.map(lambda x: jnp.full_like(x, value), helpers.small_params(dtype))
 
 
-@helpers.every_method
+@methods.every_method
 @low_precision
 def test_parameters_and_states_keep_their_types(name, dtype):
     tx, params = helpers.optimizer(name), helpers.small_params(dtype)
@@ -30,18 +30,19 @@ def test_parameters_and_states_keep_their_types(name, dtype):
     assert helpers.shapes(params) == helpers.shapes(helpers.small_params(dtype))
 
 
-@helpers.every_method
+@methods.every_method
 @low_precision
 def test_large_gradients_overflow_nothing(name, dtype):
     """Eight entries of 1e4: the squares and `T² g` of ASAM lie beyond float16, the results within it."""
-    tx, params, large = helpers.METHODS[name](rho=1.0), filled(10.0, dtype), filled(1e4, dtype)
+    tx, params, large = methods.METHODS[name](rho=1.0), filled(10.0, dtype), filled(1e4, dtype)
     updates, state = tx.update(large, tx.init(params), params, grad_fn=lambda moved: large, perturb=True)
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(np.asarray(leaf, np.float32), 1e4, rtol=1e-2)
     seen = sam_optax.diagnostics(state)
     np.testing.assert_allclose([seen.grad_norm, seen.perturbed_grad_norm], 1e4 * np.sqrt(8), rtol=1e-2)
     assert seen.grad_norm.dtype == jnp.float32
-    assert 0.9 < seen.perturbation_norm < 11.0
+    if methods.part(name, "perturbation") != "unified":  # whose offset grows with the gradient
+        assert 0.9 < seen.perturbation_norm < 11.0
 
 
 @low_precision
@@ -67,20 +68,20 @@ def test_an_injected_radius_keeps_the_types(dtype):
     assert helpers.shapes(state) == helpers.shapes(tx.init(params))
 
 
-@helpers.every_method
+@methods.every_method
 def test_leaves_of_different_types_keep_each_its_own(name):
     params = helpers.small_params()
     params["dense"]["bias"] = params["dense"]["bias"].astype(jnp.bfloat16)
-    tx = helpers.METHODS[name](rho=0.1)
+    tx = methods.METHODS[name](rho=0.1)
     updates, state = tx.update(params, tx.init(params), params, grad_fn=lambda moved: moved)
     assert helpers.shapes(updates) == helpers.shapes(params)
     assert helpers.shapes(state) == helpers.shapes(tx.init(params))
 
 
-@helpers.every_method
+@methods.every_method
 @pytest.mark.parametrize("perturb", [True, False, None])
 def test_wide_gradients_of_narrow_parameters_come_out_narrow(name, perturb):
-    tx, params, wide = helpers.METHODS[name](rho=0.1), helpers.small_params(jnp.bfloat16), helpers.small_params()
+    tx, params, wide = methods.METHODS[name](rho=0.1), helpers.small_params(jnp.bfloat16), helpers.small_params()
     call = {"grad_fn": lambda moved: wide, "perturb": perturb}
     updates, _ = tx.update(wide, tx.init(params), params, **call)
     assert helpers.shapes(updates) == helpers.shapes(params)

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import sam_optax
-from tests import helpers
+from tests import helpers, methods
 
 
 def one_call(name: str, steps: int = 1, **call: Any) -> tuple[Any, Any]:
@@ -41,7 +41,7 @@ def refuse(params: Any) -> Any:
     raise AssertionError("a skipped step made a second pass")
 
 
-@helpers.every_method
+@methods.every_method
 def test_extra_arguments_reach_the_transforms_behind(name):
     seen: dict[str, Any] = {}
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
@@ -59,7 +59,7 @@ def test_extra_arguments_reach_the_perturbation():
     assert seen == {"temperature": 0.5}
 
 
-@helpers.every_method
+@methods.every_method
 def test_a_step_is_traced_once_a_shape_and_a_decision(name):
     traces = []
 
@@ -78,7 +78,7 @@ def test_a_step_is_traced_once_a_shape_and_a_decision(name):
     assert len(traces) == 7
 
 
-@helpers.every_method
+@methods.every_method
 @pytest.mark.parametrize("base", helpers.BASES)
 def test_a_zero_gradient_gives_the_update_of_the_base_on_a_zero_gradient(name, base):
     params = helpers.small_params()
@@ -90,7 +90,7 @@ def test_a_zero_gradient_gives_the_update_of_the_base_on_a_zero_gradient(name, b
     np.testing.assert_array_equal(sam_optax.diagnostics(state), np.zeros(4))
 
 
-@helpers.every_method
+@methods.every_method
 def test_a_skipped_step_is_a_step_of_the_base_without_a_second_pass(name):
     updates, _ = one_call(name, perturb=False, grad_fn=refuse)
     plain, params, (batch,) = helpers.BASES["momentum"](), helpers.small_params(), helpers.small_batches(1)
@@ -98,7 +98,7 @@ def test_a_skipped_step_is_a_step_of_the_base_without_a_second_pass(name):
     chex.assert_trees_all_equal(updates, expected)
 
 
-@helpers.every_method
+@methods.every_method
 def test_the_state_has_one_structure_perturbed_or_not(name):
     tx = helpers.optimizer(name)
     fresh = helpers.shapes(tx.init(helpers.small_params()))
@@ -106,14 +106,14 @@ def test_the_state_has_one_structure_perturbed_or_not(name):
         assert helpers.shapes(one_call(name, **call)[1]) == fresh
 
 
-@helpers.every_method
+@methods.every_method
 @pytest.mark.parametrize("perturb", [True, False, np.bool_(True), None])
 def test_every_update_advances_the_count(name, perturb):
     state = one_call(name, steps=3, perturb=perturb)[1]
     assert int(state[0].count) == 3
 
 
-@helpers.every_method
+@methods.every_method
 def test_the_traced_decision_is_the_plain_one(name, x64):
     policy, batches, params = sam_optax.every(3), helpers.small_batches(7), helpers.small_params()
     tx = helpers.optimizer(name, when=policy)
@@ -123,7 +123,7 @@ def test_the_traced_decision_is_the_plain_one(name, x64):
         chex.assert_trees_all_close(traced, plain, rtol=0, atol=1e-12)
 
 
-@helpers.every_method
+@methods.every_method
 def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
     tx = helpers.optimizer(name)
     state = one_call(name)[1]
@@ -131,7 +131,7 @@ def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
     assert found == jax.tree.map(lambda x: x.ndim > 0, state)
 
 
-@helpers.every_method
+@methods.every_method
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
     tx, (*before, batch) = helpers.optimizer(name), helpers.small_batches(3)
     step, run = helpers.make_step(tx), (helpers.small_params(), tx.init(helpers.small_params()))
@@ -146,10 +146,10 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
     chex.assert_trees_all_equal(step(*restored, *batch), step(*run, *batch))
 
 
-@helpers.every_method
+@methods.every_method
 def test_an_injected_radius_is_the_radius(name):
-    factory: Callable[..., Any] = helpers.METHODS[name]
-    static = {"mask", "exempt"} & set(inspect.signature(factory).parameters)
+    factory: Callable[..., Any] = methods.METHODS[name]
+    static = {"mask", "exempt", "when"} & set(inspect.signature(factory).parameters)
     injected, plain = optax.inject_hyperparams(factory, static_args=static)(rho=0.1), factory(rho=0.3)
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
@@ -160,14 +160,14 @@ def test_an_injected_radius_is_the_radius(name):
     chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
 
 
-@helpers.every_method
+@methods.every_method
 def test_64_bits_stay_64_bits(name, x64):
     updates, state = one_call(name)
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float64")}
     assert {x.dtype for x in sam_optax.diagnostics(state)} == {jnp.dtype("float64")}
 
 
-@helpers.every_method
+@methods.every_method
 def test_a_compiled_update_takes_the_second_pass_as_an_argument(name):
     tx, params, traces = helpers.optimizer(name), helpers.small_params(), []
 
@@ -185,7 +185,7 @@ def test_a_compiled_update_takes_the_second_pass_as_an_argument(name):
     assert len(traces) == 1
 
 
-@helpers.every_method
+@methods.every_method
 @pytest.mark.parametrize("perturb", [True, False])
 def test_no_two_leaves_of_a_state_share_a_buffer_so_that_it_can_be_donated(name, perturb):
     use_up = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)

@@ -1,51 +1,14 @@
-"""What to return: pure functions of the clean gradient `g` and the perturbed gradient `g_s`."""
+"""One of both gradients and the surrogate gap between their losses: the combiners of GSAM."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sam_optax import hyperparameters, trees
+from sam_optax.combiners.combiner import Combiner
 from sam_optax.hyperparameters import CountState
-from sam_optax.typing import Params, ScalarOrSchedule, State, Updates
-
-
-class Combiner(NamedTuple):
-    """Three pure functions; a state keeps its structure through all of them.
-
-    Attributes:
-      init: `init(params) → state`.
-      update: `update(clean, perturbed, state) → (gradient, state)`, where a second pass was made.
-      skipped: `skipped(clean, state) → (gradient, state)`, where none was made.
-    """
-
-    init: Callable[[Params], State]
-    update: Callable[[Updates, Updates, State], tuple[Updates, State]]
-    skipped: Callable[[Updates, State], tuple[Updates, State]]
-
-
-def perturbed_gradient() -> Combiner:
-    """SAM's choice: descend on `g_s`; on a skipped step, on `g`.
-
-    From "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
-    https://arxiv.org/abs/2010.01412).
-
-    Returns:
-      A combiner without state.
-
-    Example:
-      >>> import sam_optax
-      >>> combiner = sam_optax.perturbed_gradient()
-      >>> combiner.update({"w": 1.0}, {"w": 2.0}, combiner.init({"w": 0.0}))[0]
-      {'w': 2.0}
-    """
-    return Combiner(
-        init=lambda params: optax.EmptyState(),
-        update=lambda clean, perturbed, state: (perturbed, state),
-        skipped=lambda clean, state: (clean, state),
-    )
+from sam_optax.typing import ScalarOrSchedule, Updates
 
 
 def gap_guided(alpha: ScalarOrSchedule = 0.02) -> Combiner:

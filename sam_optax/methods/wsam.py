@@ -1,0 +1,119 @@
+"""WSAM: sharpness as a weighted regularisation term, coupled to the loss or decoupled from it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from sam_optax import hyperparameters, parts, trees
+from sam_optax.combiners import surplus, weighted
+from sam_optax.perturbations import normalized_ascent
+from sam_optax.policies import Policy, always
+from sam_optax.transformation import sharpness_aware
+from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
+
+
+def wsam(
+    rho: ScalarOrSchedule = 0.05, gamma: float = 0.9, *, when: Policy = always(), mask: Mask | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """WSAM: descend on `(1 − a) g + a g_s`, with `a = γ / (1 − γ)`.
+
+    The coupled form: the sharpness passes through the optimizer behind, like the loss. From "Sharpness-Aware
+    Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al., 2023,
+    https://arxiv.org/abs/2305.15817).
+
+    Args:
+      rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
+      gamma: the weight `0 ≤ γ < 1` of the sharpness. At 0 it is the base optimizer, at ½ SAM; 0.9 weighs it 9 times.
+      when: the steps that make a second pass.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
+
+    Returns:
+      A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
+
+    Raises:
+      ValueError: If `rho` is negative or not finite, if `gamma` is not in `[0, 1)`, or if `mask` is no tree of bools.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sam_optax
+      >>> tx = optax.chain(sam_optax.wsam(rho=1.0, gamma=0.8), optax.sgd(0.1))
+      >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+      >>> print(*(f"{x:.2f}" for x in updates))
+      -0.54 -0.72
+    """
+    return sharpness_aware(normalized_ascent(rho), weighted(gamma), when, mask)
+
+
+class DecoupledState(NamedTuple):
+    """The state of `wsam_decoupled`.
+
+    Attributes:
+      sharpness: of the estimator of the sharpness's gradient, with the diagnostics.
+      base: of the base optimizer.
+    """
+
+    sharpness: State
+    base: State
+
+
+def wsam_decoupled(
+    base: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    rho: ScalarOrSchedule = 0.05,
+    gamma: float = 0.9,
+    *,
+    when: Policy = always(),
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Decoupled WSAM: the base's update from `g`, then `w ← w − lr · a (g_s − g)`, with `a = γ / (1 − γ)`.
+
+    It wraps its base optimizer: the sharpness stays out of momentum and of adaptive scales, as the weight decay of
+    AdamW does. From "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al.,
+    2023, https://arxiv.org/abs/2305.15817), whose own optimizer this is.
+
+    Args:
+      base: the optimizer that descends on the loss.
+      learning_rate: `lr ≥ 0`, that of the base; a number or a schedule over updates.
+      rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
+      gamma: the weight `0 ≤ γ < 1` of the sharpness. At 0 it is the base optimizer.
+      when: the steps that make a second pass; the others are steps of the base.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
+
+    Returns:
+      A whole optimizer, whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`. Inside
+      `optax.inject_hyperparams` name `base` and `mask` in `static_args`.
+
+    Raises:
+      ValueError: If `base` is no optimizer, if `learning_rate` or `rho` is negative or not finite, if `gamma` is not in
+        `[0, 1)`, or if `mask` is no tree of bools.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sam_optax
+      >>> tx = sam_optax.wsam_decoupled(optax.adam(0.1), learning_rate=0.1, rho=1.0, gamma=0.8)
+      >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> updates, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+      >>> print(*(f"{x:.2f}" for x in updates))
+      -0.34 -0.42
+    """
+    parts.check_transformation("base", base)
+    hyperparameters.check_nonnegative("learning_rate", learning_rate)
+    share = hyperparameters.sharpness_weight(gamma)
+    sharpness = sharpness_aware(normalized_ascent(rho), surplus(), when, mask)
+    inner = optax.with_extra_args_support(base)
+
+    def init(params: Params) -> DecoupledState:
+        return DecoupledState(sharpness.init(params), inner.init(params))
+
+    def update(
+        updates: Updates, state: State, params: Params | None = None, *, perturb: bool | None = None, **extra_args: Any
+    ) -> tuple[Updates, DecoupledState]:
+        rate = hyperparameters.at(learning_rate, state.sharpness.count)
+        rise, sharpness_state = sharpness.update(updates, state.sharpness, params, perturb=perturb, **extra_args)
+        step, base_state = inner.update(updates, state.base, params, **extra_args)
+        moved = jax.tree.map(lambda u, r: u - rate * share * r, trees.widen(step), trees.widen(rise))
+        return trees.cast_like(moved, step), DecoupledState(sharpness_state, base_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,139 @@
+"""A batch in equal parts, and what is computed of each, averaged."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sam_optax import devices, trees
+
+Parted = Callable[[Any], tuple[Any, Any]]
+"""From a shard to `(what is averaged, what the last shard says for all)`."""
+
+
+def split(args: Sequence[Any], argnums: Sequence[int], parts: int) -> list[Any]:
+    """The arguments at `argnums`, each leaf `(batch, …)` reshaped to `(parts, batch / parts, …)`.
+
+    Args:
+      args: the positional arguments after the parameters.
+      argnums: which of them are batches.
+      parts: the number of shards.
+
+    Returns:
+      The arguments at `argnums`, in their order.
+
+    Raises:
+      ValueError: If `parts` does not divide the batch.
+    """
+    size = batch_size(args, argnums)
+    if size % parts:
+        raise ValueError(f"A batch of {size} examples cannot be cut into {parts} equal parts.")
+    return [jax.tree.map(lambda x: jnp.reshape(x, (parts, size // parts, *x.shape[1:])), args[i]) for i in argnums]
+
+
+def batches_among(args: Sequence[Any], batch_argnums: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The arguments that are batches: those named, or where none is all whose leaves have an axis, keys apart."""
+    if batch_argnums is None:
+        return tuple(
+            i for i, arg in enumerate(args) if jax.tree.leaves(arg) and all(map(_has_axis, jax.tree.leaves(arg)))
+        )
+    return (batch_argnums,) if isinstance(batch_argnums, int) else tuple(batch_argnums)
+
+
+def batch_size(args: Sequence[Any], argnums: Sequence[int]) -> int:
+    """The length of the leading axis that all leaves of the arguments at `argnums` share.
+
+    Raises:
+      ValueError: If there is no such argument, leaf or axis, or if the leaves disagree.
+    """
+    for i in argnums:
+        if not -len(args) <= i < len(args):
+            raise ValueError(f"batch_argnums has {i}, and there are {len(args)} arguments after the parameters.")
+    leaves = [(f"argument {i}: {path}", x) for i in argnums for path, x in _leaves(args[i])]
+    lengths = {path: jnp.shape(x)[0] if jnp.ndim(x) else 0 for path, x in leaves}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(
+            f"The batch has leaves with leading axes {lengths}, 0 for none: give batches whose leaves share one, and "
+            "name the arguments that are batches, counted after the parameters, by batch_argnums."
+        )
+    return next(iter(lengths.values()))
+
+
+def put_back(args: Sequence[Any], argnums: Sequence[int], shard: Sequence[Any]) -> list[Any]:
+    """The arguments with those at `argnums` replaced by their part."""
+    replaced = list(args)
+    for i, part in zip(argnums, shard, strict=True):
+        replaced[i] = part
+    return replaced
+
+
+def average(fn: Parted, shards: Any) -> tuple[Any, Any]:
+    """What `fn` says of the shards: its floating leaves averaged and its integer leaves summed, and the last remark.
+
+    On accelerators a scan, whose memory is that of one shard. On the CPU, where the gradient of a convolution is slow
+    inside a loop, the shards one after the other.
+
+    Args:
+      fn: of a shard; traced once.
+      shards: a tree whose leaves have the shards along their leading axis.
+
+    Returns:
+      Both results of `fn`, the first one reduced, the second one of the last shard.
+    """
+    fn = jax.jit(fn)  # traced once for all of them
+    parts = jax.tree.leaves(shards)[0].shape[0]
+    shapes, last_shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], shards))
+    _check_numbers(shapes)
+    on_cpu = jax.default_backend() == "cpu"
+    total, last = _unrolled(fn, shards, parts, shapes) if on_cpu else _scanned(fn, shards, shapes, last_shapes)
+    return jax.tree.map(lambda x, of: (x / parts if _is_floating(of) else x).astype(of.dtype), total, shapes), last
+
+
+def _unrolled(fn: Parted, shards: Any, parts: int, shapes: Any) -> tuple[Any, Any]:
+    total = last = None
+    for i in range(parts):
+        found, last = fn(jax.tree.map(lambda x, i=i: x[i], shards))
+        found = _accumulators(found, shapes)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    return total, last
+
+
+def _scanned(fn: Parted, shards: Any, shapes: Any, last_shapes: Any) -> tuple[Any, Any]:
+    start = jax.tree.map(lambda of: devices.zeros(of, _accumulator(of)), shapes)
+    before = jax.tree.map(lambda of: devices.zeros(of, of.dtype), last_shapes)
+
+    def body(carry: tuple[Any, Any], shard: Any) -> tuple[tuple[Any, Any], None]:
+        found, last = fn(shard)
+        return (jax.tree.map(jnp.add, carry[0], _accumulators(found, shapes)), last), None
+
+    return jax.lax.scan(body, (start, before), shards)[0]
+
+
+def _accumulators(found: Any, shapes: Any) -> Any:
+    return jax.tree.map(lambda x, of: x.astype(_accumulator(of)), found, shapes)
+
+
+def _accumulator(of: Any) -> Any:
+    return jnp.promote_types(of.dtype, jnp.float32) if _is_floating(of) else of.dtype
+
+
+def _is_floating(of: Any) -> bool:
+    return jnp.issubdtype(of.dtype, jnp.floating)
+
+
+def _check_numbers(shapes: Any) -> None:
+    for path, of in _leaves(shapes):
+        if not (_is_floating(of) or jnp.issubdtype(of.dtype, jnp.integer)):
+            raise ValueError(
+                f"The auxiliary output has dtype {of.dtype} at '{path}': give floating numbers, which are averaged "
+                "over the parts of the batch, or integers, which are summed."
+            )
+
+
+def _has_axis(x: Any) -> bool:
+    return jnp.ndim(x) > 0 and not jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    return list(zip(trees.leaf_paths(tree), jax.tree.leaves(tree), strict=True))

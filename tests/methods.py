@@ -1,0 +1,111 @@
+"""The table of methods: every combiner by every perturbation, plain, masked, and by a schedule of the radius."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+import pytest
+
+import sam_optax
+from sam_optax.policies import Policy, always
+
+COMBINERS: dict[str, Callable[[], sam_optax.Combiner]] = {
+    "perturbed": sam_optax.perturbed_gradient,
+    "gap": sam_optax.gap_guided,
+    "gap_clean": sam_optax.gap_guided_clean,
+    "weighted": sam_optax.weighted,
+    "stabilized": sam_optax.stabilized,
+    "reuse": sam_optax.reuse,
+}
+
+PERTURBATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "normalized": sam_optax.normalized_ascent,
+    "adaptive": functools.partial(sam_optax.adaptive_ascent, exempt=sam_optax.biases),
+    "ported": sam_optax.ported_adaptive_ascent,
+    "friendly": sam_optax.friendly_ascent,
+    "smoothed": sam_optax.smoothed_ascent,
+    "unified": sam_optax.unified_ascent,
+}
+
+KERNELS = sam_optax.by_path(lambda path: path.endswith("kernel"))
+
+
+class Product(NamedTuple):
+    """A method by its parts; calling it makes it."""
+
+    combiner: str
+    perturbation: str
+    variant: str
+
+    def __call__(self, rho: Any, when: Policy = always()) -> optax.GradientTransformationExtraArgs:
+        radius = optax.linear_schedule(rho, 2 * rho, 10) if self.variant == "scheduled" else rho
+        mask = KERNELS if self.variant == "masked" else None
+        return sam_optax.sharpness_aware(
+            PERTURBATIONS[self.perturbation](radius), COMBINERS[self.combiner](), when, mask
+        )
+
+
+VARIANTS = ("plain", "masked", "scheduled")
+
+
+def _covering() -> list[Product]:
+    """Products in which every pair of a combiner, a perturbation and a variant occurs."""
+    grid = itertools.product(enumerate(COMBINERS), enumerate(PERTURBATIONS))
+    return [Product(c, p, VARIANTS[(i + j) % 3]) for (i, c), (j, p) in grid]
+
+
+def _key(product: Product) -> str:
+    return "-".join(product)
+
+
+SAME = {
+    "sam": Product("perturbed", "normalized", "plain"),
+    "asam": Product("perturbed", "adaptive", "plain"),
+    "ported_asam": Product("perturbed", "ported", "plain"),
+    "friendly_sam": Product("perturbed", "friendly", "plain"),
+    "vasso": Product("perturbed", "smoothed", "plain"),
+    "unified_sam": Product("perturbed", "unified", "plain"),
+    "gsam": Product("gap", "normalized", "plain"),
+    "gsam_clean": Product("gap_clean", "normalized", "plain"),
+    "wsam": Product("weighted", "normalized", "plain"),
+    "stable_sam": Product("stabilized", "normalized", "plain"),
+}
+"""What the methods with a name of their own are products of."""
+
+NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    name: getattr(sam_optax, name) for name in SAME if name != "gsam_clean"
+} | {"gsam_clean": functools.partial(sam_optax.gsam, minimize="clean")}
+
+_SEEN_BY_NAME = set(SAME.values())
+_PAIRWISE = [product for product in _covering() if product not in _SEEN_BY_NAME]
+_ALL = [Product(*parts) for parts in itertools.product(COMBINERS, PERTURBATIONS, VARIANTS)]
+_REST = [product for product in _ALL if product not in _SEEN_BY_NAME | set(_PAIRWISE)]
+
+SHORT = (
+    NAMED
+    | {"sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2))}
+    | {_key(product): product for product in _PAIRWISE}
+)
+LONG = {_key(product): product for product in _REST}
+
+METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT | LONG
+"""Every method, as a function of the keywords `rho` and `when`: what the shared promises are asked of."""
+
+
+def where(condition: Callable[[str], bool]) -> Any:
+    """Asks a promise of the methods that fulfil the condition: of those in `LONG` by `make test-long` alone."""
+    rows = [
+        name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in METHODS if condition(name)
+    ]
+    return pytest.mark.parametrize("name", rows)
+
+
+every_method = where(lambda name: True)
+
+
+def part(name: str, kind: str) -> str:
+    """The `combiner`, `perturbation` or `variant` of a method of the table."""
+    product = METHODS[name] if name in METHODS and isinstance(METHODS[name], Product) else SAME.get(name, SAME["sam"])
+    return getattr(product, kind)
