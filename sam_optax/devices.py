@@ -16,6 +16,15 @@ def vary(tree: Any, axis_name: Any) -> Any:
     return jax.tree.map(lambda x: _vary(x, axis_name), tree)
 
 
+def vary_like(tree: Any, like: Any) -> Any:
+    """`tree` with its floating leaves varying over the axes that some leaf of `like` varies over.
+
+    Both branches of a `cond` have to agree in that, and one may return what it was given.
+    """
+    axes = tuple(sorted({axis for x in jax.tree.leaves(like) for axis in _axes(jax.typeof(x))}, key=str))
+    return jax.tree.map(lambda x: _vary(x, axes) if _is_floating(x) else x, tree)
+
+
 def mean(tree: Any, axis_name: Any) -> Any:
     """`tree` with its floating leaves averaged over the devices; the others stay what they are."""
     return _reduce(tree, axis_name, lambda x: x)
@@ -28,7 +37,7 @@ def mean_or_sum(tree: Any, axis_name: Any) -> Any:
 
 def _reduce(tree: Any, axis_name: Any, otherwise: Callable[[Any], Any]) -> Any:
     def reduce(x: Any) -> Any:
-        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        if not _is_floating(x):
             return otherwise(x)
         wide = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
         return jax.lax.pmean(_vary(wide, axis_name), axis_name).astype(jnp.result_type(x))
@@ -37,15 +46,24 @@ def _reduce(tree: Any, axis_name: Any, otherwise: Callable[[Any], Any]) -> Any:
 
 
 def _vary(x: Any, axis_name: Any) -> Any:
-    try:
-        return jax.lax.pcast(x, axis_name, to="varying")
-    except ValueError:  # it varies already, or nothing is tracked, as under vmap
-        return x
+    """`x`, varying over the axes; only `jax.shard_map` keeps track, and takes an axis that is new alone."""
+    axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    tracked, already = jax.sharding.get_abstract_mesh().manual_axes, _axes(jax.typeof(x))
+    missing = tuple(axis for axis in axes if axis in tracked and axis not in already)
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def zeros(of: jax.ShapeDtypeStruct, dtype: Any) -> jax.Array:
     """Zeros of the shape of `of`, which vary over the axes that it varies over: what a scan may start from."""
-    kind = getattr(of, "manual_axis_type", None)
-    axes = tuple(kind.varying) if kind is not None else ()
     start = jnp.zeros(of.shape, dtype)
+    axes = _axes(of)
     return jax.lax.pcast(start, axes, to="varying") if axes else start
+
+
+def _axes(kind: Any) -> tuple[Any, ...]:
+    """The device axes that values of this type vary over, as `jax.shard_map` keeps track of them."""
+    return tuple(getattr(getattr(kind, "manual_axis_type", None), "varying", ()))
+
+
+def _is_floating(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

@@ -27,8 +27,9 @@ class SkipNonfiniteState(NamedTuple):
 def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """The optimizer `tx`, but for steps that are not finite: those move nothing, `u = 0`, and leave its state alone.
 
-    It looks at the final updates, and so sees the second pass, too. (`optax.apply_if_finite` looks at the gradients
-    going in, and lets a second pass that overflows through.) Diagnostics and counts are those of the last step made.
+    It looks at the gradients going in and at the final updates, and so sees the second pass, too.
+    (`optax.apply_if_finite` looks at the gradients alone, and lets a second pass that overflows through.) Diagnostics
+    and counts are those of the last step made.
 
     Args:
       tx: the whole optimizer, method and all.
@@ -58,10 +59,14 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
         moved, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(moved)], bool))
+        finite = _all_finite(updates) & _all_finite(moved)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
         moved = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), moved)
         skipped = jnp.where(finite, state.skipped, jnp.asarray(optax.safe_increment(state.skipped)))
         return moved, SkipNonfiniteState(kept, skipped, finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _all_finite(tree: Updates) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)], bool))

@@ -123,11 +123,11 @@ def _is_floating(of: Any) -> bool:
 
 
 def _check_numbers(shapes: Any) -> None:
-    for path, of in _leaves(shapes):
+    for of in jax.tree.leaves(shapes):
         if not (_is_floating(of) or jnp.issubdtype(of.dtype, jnp.integer)):
             raise ValueError(
-                f"The auxiliary output has dtype {of.dtype} at '{path}': give floating numbers, which are averaged "
-                "over the parts of the batch, or integers, which are summed."
+                f"The auxiliary output has a leaf of dtype {of.dtype}: give floating numbers, which are averaged over "
+                "the parts of the batch, or integers, which are summed."
             )
 
 

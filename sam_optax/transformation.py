@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import masks, parts, trees
+from sam_optax import devices, masks, parts, trees
 from sam_optax.combiners import Combiner
 from sam_optax.policies import Policy, always
 from sam_optax.step_diagnostics import Diagnostics, measure, unmeasured
@@ -120,18 +120,20 @@ def sharpness_aware(
             combined, combiner_state = combiner.skipped(updates, state.combiner)
             return _returned(combined, params), combiner_state, unmeasured(params)
 
-        combined, combiner_state, seen = _choose(decision if perturb is None else perturb, perturbed, skipped)
+        branches = perturbed, skipped
+        combined, combiner_state, seen = _choose(decision if perturb is None else perturb, *branches, like=updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], Any]) -> Any:
+def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], Any], like: Updates) -> Any:
     """One branch where the decision is known while tracing, since it then costs nothing; else both, by `cond`."""
     if isinstance(decision, bool | np.bool_):
         return perturbed() if decision else skipped()
-    return jax.lax.cond(decision, perturbed, skipped)
+    branches = [lambda branch=branch: devices.vary_like(branch(), like) for branch in (perturbed, skipped)]
+    return jax.lax.cond(decision, *branches)
 
 
 def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> Updates:

@@ -1,4 +1,4 @@
-"""Where and how the tests run: on the CPU, with one compilation cache, the same examples every time."""
+"""Where and how the tests run: on the CPU as eight devices, with one compilation cache, on the same examples."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import hypothesis
 import jax
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 8)  # simulated, for what runs on several
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

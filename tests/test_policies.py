@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 
 import sam_optax
 
-POLICIES = {"always": sam_optax.always, "every_1": lambda: sam_optax.every(1), "every_3": lambda: sam_optax.every(3)}
+POLICIES = {
+    "always": sam_optax.always,
+    "every_1": lambda: sam_optax.every(1),
+    "every_3": lambda: sam_optax.every(3),
+    "after_0": lambda: sam_optax.after(0),
+    "after_4": lambda: sam_optax.after(4),
+    "last_half": lambda: sam_optax.last(0.5, sam_optax.BatchPlan.parse("7x4"), 4),
+    "bernoulli": lambda: sam_optax.bernoulli(0.5, jax.random.key(0)),
+    "bernoulli_scheduled": lambda: sam_optax.bernoulli(optax.linear_schedule(0.0, 1.0, 7), jax.random.PRNGKey(1)),
+}
 
 
 def perturbed_steps(policy: sam_optax.Policy, steps: int) -> list[int]:
@@ -34,6 +45,61 @@ def test_always_perturbs_at_every_step():
 
 def test_every_k_perturbs_at_the_first_step_and_each_kth():
     assert perturbed_steps(sam_optax.every(3), 8) == [0, 3, 6]
+
+
+def test_after_perturbs_from_its_step_on():
+    assert perturbed_steps(sam_optax.after(3), 6) == [3, 4, 5]
+
+
+PLAN = sam_optax.BatchPlan.parse("2x16,2x32")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.0, []), (1.0, range(12)), (0.5, range(8, 12)), (0.75, range(4, 12)), (0.1, [])]
+)
+def test_last_perturbs_in_a_fraction_of_the_data_at_the_end(fraction, expected):
+    policy = sam_optax.last(fraction, PLAN, 64)
+    assert [step for step in range(12) if policy.at(step)] == list(expected)
+
+
+@hypothesis.given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1))
+def test_last_begins_with_its_epoch_and_does_not_stop(epochs, batch_size, fraction):
+    plan = sam_optax.BatchPlan.from_stages([(epochs, batch_size), (epochs, 3 * batch_size)])
+    policy = sam_optax.last(fraction, plan, 30)
+    for step in range(plan.total_steps(30)):
+        assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_bernoulli_perturbs_as_often_as_it_should(probability):
+    policy = sam_optax.bernoulli(probability, jax.random.key(3))
+    share = np.mean([policy.at(step) for step in range(1000)])
+    assert abs(share - probability) <= 4 * np.sqrt(probability * (1 - probability) / 1000)
+
+
+def test_bernoulli_draws_each_step_anew_and_each_key_otherwise():
+    one, other = ([sam_optax.bernoulli(0.5, jax.random.key(seed)).at(step) for step in range(64)] for seed in (0, 1))
+    assert one != other
+    assert 0.35 < np.mean(np.diff(one)) < 0.65
+    assert one == [sam_optax.bernoulli(0.5, jax.random.key(0)).at(step) for step in range(64)]
+
+
+def test_a_policy_that_the_gradient_decides_leaves_the_decision_to_the_compiled_step():
+    policy = sam_optax.ae_sam(0.0)
+    assert policy.at(5) is None
+    tx, w = sam_optax.sam(when=policy), jnp.ones(2)
+    _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: w, perturb=policy.at(0))
+    assert np.isfinite(sam_optax.diagnostics(state).cosine)
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(-10.0, [0, 1, 2, 3, 4, 5]), (10.0, [0])])
+def test_the_threshold_of_ae_sam_decides_how_often(threshold, expected):
+    tx, w = sam_optax.sam(when=sam_optax.ae_sam(threshold)), jnp.ones(2)
+    state, seen = tx.init(w), []
+    for step, size in enumerate((1.0, 1.3, 0.8, 1.1, 0.9, 1.2)):
+        _, state = tx.update(size * w, state, w, grad_fn=lambda w: w)
+        seen += [step] if np.isfinite(sam_optax.diagnostics(state).cosine) else []
+    assert seen == expected
 
 
 @pytest.mark.parametrize("name", POLICIES)

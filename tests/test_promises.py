@@ -91,6 +91,16 @@ def test_a_zero_gradient_gives_the_update_of_the_base_on_a_zero_gradient(name, b
 
 
 @methods.every_method
+def test_a_zero_gradient_after_others_gives_a_finite_update(name):
+    updates, state = one_call(name, steps=2)
+    params = helpers.small_params()
+    zero, tx = jax.tree.map(jnp.zeros_like, params), helpers.optimizer(name)
+    for perturb in (True, False, None):
+        updates, state = tx.update(zero, state, params, grad_fn=lambda params: zero, perturb=perturb)
+        chex.assert_tree_all_finite(updates)
+
+
+@methods.every_method
 def test_a_skipped_step_is_a_step_of_the_base_without_a_second_pass(name):
     updates, _ = one_call(name, perturb=False, grad_fn=refuse)
     plain, params, (batch,) = helpers.BASES["momentum"](), helpers.small_params(), helpers.small_batches(1)

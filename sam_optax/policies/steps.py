@@ -1,5 +1,6 @@
 """Policies that look at the number of the step alone."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import optax
 
 from sam_optax import hyperparameters
+from sam_optax.batch_plan import BatchPlan
 from sam_optax.policies.policy import Policy
 
 
@@ -71,33 +73,35 @@ def after(step: int) -> Policy:
     return _of_the_step(lambda now: now >= step)
 
 
-def last(fraction: float, total_steps: int) -> Policy:
-    """The policy that perturbs in the last part of training: the late phase, where the learning rate has decayed.
+def last(fraction: float, plan: BatchPlan, num_examples: int) -> Policy:
+    """The policy that perturbs in the last part of a batch plan: the late phase, where the learning rate has decayed.
 
-    SAM in the last part alone finds minima about as flat and as good as SAM all along, for less. From
-    "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training" (Zhou et al., 2024,
+    The part is one of the data seen, as the decay of a rate that `plan.schedule` reads is, however the batch grows. SAM
+    in the last part alone finds minima about as flat and as good as SAM all along, for less. From "Sharpness-Aware
+    Minimization Efficiently Selects Flatter Minima Late in Training" (Zhou et al., 2024,
     https://arxiv.org/abs/2410.10373).
 
     Args:
-      fraction: the share of the steps that make a second pass, from 0 to 1; the number of those that do is rounded.
-      total_steps: the steps of the whole training, at least 1: `BatchPlan.total_steps` for instance.
+      fraction: the share of the plan's epochs that make second passes, from 0 to 1.
+      plan: the batch size of every epoch.
+      num_examples: the number of training examples.
 
     Returns:
       A policy without state.
 
     Raises:
-      ValueError: If `fraction` is not from 0 to 1, or `total_steps` no positive integer.
+      ValueError: If `fraction` is not from 0 to 1, or if the plan does not fit the examples.
 
     Example:
       >>> import sam_optax
-      >>> plan = sam_optax.BatchPlan.constant(batch_size=16, epochs=4)
-      >>> policy = sam_optax.last(0.25, plan.total_steps(num_examples=32))
-      >>> [step for step in range(8) if policy.at(step)]
-      [6, 7]
+      >>> plan = sam_optax.BatchPlan.from_stages([(2, 16), (2, 32)])
+      >>> policy = sam_optax.last(0.5, plan, num_examples=64)
+      >>> [step for step in range(plan.total_steps(64)) if policy.at(step)]
+      [8, 9, 10, 11]
     """
     hyperparameters.check_fraction_number("fraction", fraction)
-    hyperparameters.check_count("total_steps", total_steps, "the steps of the whole training")
-    return after(total_steps - round(fraction * total_steps))
+    steps, start = range(plan.total_steps(num_examples)), (1 - fraction) * plan.epochs
+    return after(bisect_left(steps, start, key=lambda step: plan.epoch_at(step, num_examples)))
 
 
 def _of_the_step(rule: Callable[[Any], Any]) -> Policy:

@@ -1,0 +1,113 @@
+"""A convolutional network with BatchNorm: its statistics are those of the clean passes alone, whatever the method."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+import sam_optax
+import sam_optax.flax
+from tests import helpers, methods
+
+STEPS = 3
+OPTIMIZERS = [*methods.NAMED, "look_sam", *helpers.WRAPPERS]
+
+
+def optimizer(name: str) -> optax.GradientTransformationExtraArgs:
+    if name == "look_sam":
+        return optax.chain(sam_optax.look_sam(0.5, k=2), helpers.BASES["momentum"]())
+    return helpers.optimizer(name, rho=0.5)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(1, 3, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.head = nnx.Linear(3, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(jnp.mean(nnx.relu(self.norm(self.conv(x))), (1, 2)))[:, 0]
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = linen.relu(linen.BatchNorm(use_running_average=False)(linen.Conv(3, (3, 3))(x)))
+        return linen.Dense(1)(jnp.mean(x, (1, 2)))[:, 0]
+
+
+class State(sam_optax.flax.TrainState):
+    batch_stats: Any
+
+
+def batches() -> list[tuple[jax.Array, jax.Array]]:
+    rng = np.random.default_rng(0)
+    return [(jnp.asarray(rng.normal(1, 2, (4, 5, 5, 1))), jnp.asarray(rng.normal(size=4))) for _ in range(STEPS)]
+
+
+def nnx_run(name: str) -> tuple[list[Any], list[Any]]:
+    """The statistics after each step, and what a clean pass alone would have made of those before it."""
+    loss_fn = lambda model, x, y: jnp.mean((model(x) - y) ** 2)  # noqa: E731
+    model = NnxNet()
+    tx = nnx.Optimizer(model, optimizer(name), wrt=nnx.Param)
+    value_and_grad = sam_optax.flax.value_and_grad(loss_fn)
+
+    @nnx.jit
+    def step(model: NnxNet, tx: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
+        _, grads, grad_fn = value_and_grad(model, x, y)
+        tx.update(model, grads, grad_fn=grad_fn)
+
+    def statistics(model: NnxNet) -> Any:
+        return nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    seen, expected = [], []
+    for x, y in batches():
+        clean = nnx.clone(model)
+        clean(x)
+        expected.append(statistics(clean))
+        step(model, tx, x, y)
+        seen.append(statistics(model))
+    return seen, expected
+
+
+def linen_run(name: str) -> tuple[list[Any], list[Any]]:
+    net = LinenNet()
+
+    def forward(params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+        out, moved = net.apply({"params": params, "batch_stats": batch_stats}, x, mutable=["batch_stats"])
+        return out, moved["batch_stats"]
+
+    def loss_fn(params: Any, batch_stats: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
+        out, moved = forward(params, batch_stats, x)
+        return jnp.mean((out - y) ** 2), moved
+
+    value_and_grad = sam_optax.value_and_grad(loss_fn, has_aux=True)
+
+    @jax.jit
+    def step(state: State, x: jax.Array, y: jax.Array) -> State:
+        (_, batch_stats), grads, grad_fn = value_and_grad(state.params, state.batch_stats, x, y)
+        return state.apply_gradients(grads=grads, grad_fn=grad_fn, batch_stats=batch_stats)
+
+    state = State.create(apply_fn=None, tx=optimizer(name), **net.init(jax.random.key(0), batches()[0][0]))
+    seen, expected = [], []
+    for x, y in batches():
+        expected.append(forward(state.params, state.batch_stats, x)[1])
+        state = step(state, x, y)
+        seen.append(state.batch_stats)
+    return seen, expected
+
+
+@pytest.mark.parametrize("run", [nnx_run, linen_run], ids=["nnx", "linen"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_statistics_are_those_of_the_clean_passes_alone(name, run: Callable[..., Any]):
+    seen, expected = run(name)
+    chex.assert_trees_all_close(seen, expected, rtol=1e-5, atol=1e-6)
+    moved = jax.tree.map(lambda x, y: np.max(np.abs(x - y)), seen[-1], seen[0])
+    assert all(x > 1e-3 for x in jax.tree.leaves(moved))

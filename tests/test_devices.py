@@ -1,0 +1,177 @@
+"""Several devices: one perturbation for all of them, and one for each, against their definitions written out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+import sam_optax
+from tests import helpers, methods
+
+DEVICES = 4
+EVERYWHERE, PARTED = PartitionSpec(), PartitionSpec("data")
+
+
+def shard_mapped(step: Callable[..., Any], check: bool = True) -> Callable[..., Any]:
+    """`step(params, state, x, y)` on four devices, each with its part of the batch; the result is the same on each."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (EVERYWHERE, EVERYWHERE, PARTED, PARTED)
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=EVERYWHERE, check_vma=check))
+
+
+def vmapped(step: Callable[..., Any]) -> Callable[..., Any]:
+    mapped = jax.jit(jax.vmap(step, in_axes=(None, None, 0, 0), axis_name="data"))
+
+    def run(params: Any, state: Any, *batch: jax.Array) -> Any:
+        found = mapped(params, state, *(x.reshape(DEVICES, -1, *x.shape[1:]) for x in batch))
+        one, *others = (jax.tree.map(lambda x, i=i: x[i], found) for i in range(DEVICES))
+        for other in others:
+            chex.assert_trees_all_equal(other, one)
+        return one
+
+    return run
+
+
+SPREAD = {
+    "shard_map": shard_mapped,
+    "shard_map_unchecked": lambda step: shard_mapped(step, check=False),
+    "vmap": vmapped,
+}
+spread = pytest.mark.parametrize("how", SPREAD)
+
+
+def batch_of(size: int, seed: int) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
+
+
+def whole_step(tx: optax.GradientTransformation, vary: bool = False, **options: Any) -> Callable[..., Any]:
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss, **options)
+
+    def step(params: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
+        at = jax.lax.pcast(params, "data", to="varying") if vary else params
+        value, grads, grad_fn = value_and_grad(at, x, y)
+        updates, state = tx.update(grads, state, at, grad_fn=grad_fn, value=value)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def run(step: Callable[..., Any], tx: optax.GradientTransformation) -> Any:
+    """Three steps on batches of 16."""
+    now = helpers.small_params(), tx.init(helpers.small_params())
+    for seed in range(3):
+        now = step(*now, *batch_of(16, seed))
+    return now
+
+
+@spread
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("name", methods.NAMED)
+def test_the_global_perturbation_is_that_of_the_whole_batch(name, how, micro_batches, x64):
+    tx = helpers.optimizer(name, rho=0.5)
+    step = whole_step(tx, axis_name="data", micro_batches=micro_batches)
+    chex.assert_trees_all_close(run(SPREAD[how](step), tx), run(whole_step(tx), tx), rtol=0, atol=1e-13)
+
+
+@spread
+def test_the_global_loss_and_aux_are_those_of_the_whole_batch(how, x64):
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> Any:
+        return helpers.small_loss(params, x, y), {"mean": jnp.mean(x, 0), "size": x.shape[0]}
+
+    value_and_grad = sam_optax.value_and_grad(loss_fn, has_aux=True, axis_name="data")
+    step = lambda params, state, x, y: value_and_grad(params, x, y)[0]  # noqa: E731
+    params, (x, y) = helpers.small_params(), batch_of(16, 0)
+    loss, aux = SPREAD[how](step)(params, jnp.zeros(()), x, y)
+    np.testing.assert_allclose(loss, helpers.small_loss(params, x, y), rtol=1e-14)
+    np.testing.assert_allclose(aux["mean"], np.mean(x, 0), rtol=1e-12)
+    assert aux["size"] == 16
+
+
+def written_out(name: str) -> Any:
+    """One perturbation a device: each makes its own by the plain method; gradients and states are averaged."""
+    method, base = methods.METHODS[name](rho=0.5), helpers.BASES["momentum"]()
+    params = helpers.small_params()
+    state, base_state = method.init(params), base.init(params)
+    for seed in range(3):
+        found = []
+        for part in zip(*(jnp.split(x, DEVICES) for x in batch_of(16, seed)), strict=True):
+            _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *part)
+            found.append(method.update(grads, state, params, grad_fn=grad_fn))
+        grads, state = (jax.tree.map(lambda *x: sum(x) / DEVICES, *parts) for parts in zip(*found, strict=True))
+        updates, base_state = base.update(grads, base_state, params)
+        params = optax.apply_updates(params, updates)
+    return params, (state, base_state)
+
+
+@spread
+@pytest.mark.parametrize("name", methods.NAMED)
+def test_one_perturbation_a_device_is_what_its_definition_says(name, how, x64):
+    averaged = sam_optax.average_over("data", methods.METHODS[name](rho=0.5))
+    tx = optax.chain(averaged, helpers.BASES["momentum"]())
+    step = whole_step(tx, vary=how.startswith("shard_map"))
+    chex.assert_trees_all_close(run(SPREAD[how](step), tx), written_out(name), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("how", ["shard_map_unchecked", "vmap"])
+@pytest.mark.parametrize("name", ["sam", "gsam", "gsam_clean", "asam"])
+def test_it_stands_behind_a_method_in_a_chain(name, how, x64):
+    """The states of methods without memory differ in their diagnostics alone."""
+    tx = optax.chain(methods.METHODS[name](rho=0.5), sam_optax.average_over("data"), helpers.BASES["momentum"]())
+    step = whole_step(tx, vary=how.startswith("shard_map"))
+    params_only = lambda *run: (step(*run)[0], step(*run)[1][2:])  # noqa: E731
+
+    def advance(params: Any, state: Any, *batch: jax.Array) -> Any:
+        params, base_state = SPREAD[how](params_only)(params, state, *batch)
+        return params, (*state[:2], *base_state)
+
+    chex.assert_trees_all_close(run(advance, tx)[0], written_out(name)[0], rtol=0, atol=1e-13)
+
+
+def test_one_perturbation_a_device_is_another_method_than_one_for_all():
+    tx = helpers.optimizer("gsam", rho=0.5)
+    of_all = run(whole_step(tx), tx)[0]
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(of_all, written_out("gsam")[0], rtol=0, atol=1e-4)
+
+
+POLICIES = {"every": sam_optax.every(2), "ae_sam": sam_optax.ae_sam(0.0)}
+
+
+@pytest.mark.parametrize("when", POLICIES)
+@pytest.mark.parametrize("each", [False, True], ids=["global", "per_device"])
+@pytest.mark.parametrize("combiner", methods.COMBINERS)
+def test_a_traced_policy_decides_under_shard_map(combiner, when, each):
+    ascent = sam_optax.normalized_ascent(0.5)
+    method = sam_optax.sharpness_aware(ascent, methods.COMBINERS[combiner](), POLICIES[when])
+    tx = optax.chain(sam_optax.average_over("data", method) if each else method, helpers.BASES["momentum"]())
+    step = whole_step(tx, vary=each) if each else whole_step(tx, axis_name="data")
+    params, _ = run(shard_mapped(step), tx)
+    chex.assert_tree_all_finite(params)
+
+
+def test_sharded_parameters_keep_their_sharding():
+    """The compiler spreads parameters, states and batch, as one is used to: nothing has to be said to SAM."""
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, PartitionSpec("model"))
+    tx = optax.chain(sam_optax.vasso(0.5), optax.sgd(0.1, momentum=0.9))
+    value_and_grad = sam_optax.value_and_grad(lambda w, x: jnp.mean((x @ w) ** 2))
+
+    @jax.jit
+    def step(w: jax.Array, state: Any, x: jax.Array) -> Any:
+        _, grads, grad_fn = value_and_grad(w, x)
+        updates, state = tx.update(grads, state, w, grad_fn=grad_fn)
+        return optax.apply_updates(w, updates), state
+
+    w, x = jnp.arange(16.0), jnp.asarray(np.random.default_rng(0).normal(size=(4, 16)), jnp.float32)
+    spread_out = jax.device_put(w, sharding)
+    alone, together = step(w, tx.init(w), x), step(spread_out, tx.init(spread_out), x)
+    chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
+    for leaf in (together[0], together[1][0].perturbation.average, together[1][1][0].trace):
+        assert leaf.sharding.is_equivalent_to(sharding, 1)

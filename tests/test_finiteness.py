@@ -1,0 +1,95 @@
+"""A pass that is not finite leaves no half-made step in parameters or state."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from tests import helpers, methods
+
+OPTIMIZERS = [*methods.NAMED, "reuse-friendly-scheduled", *helpers.WRAPPERS]
+BAD = [jnp.nan, jnp.inf, -jnp.inf]
+
+
+def passes(params: Any, batch: Any) -> tuple[Any, Any, Any]:
+    return sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+
+
+def spoiled(tree: Any, value: Any) -> Any:
+    """`tree` with one entry that is not finite."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, [leaves[0].at[0].set(value), *leaves[1:]])
+
+
+@pytest.mark.parametrize("where", ["first", "second"])
+@pytest.mark.parametrize("value", BAD, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_with_a_bad_pass_is_as_if_it_had_not_been(name, value, where):
+    if where == "second" and name.startswith("msam"):
+        pytest.skip("makes no second pass")
+    tx = sam_optax.skip_nonfinite(helpers.optimizer(name, rho=0.5))
+    params, (first, second, third) = helpers.small_params(), helpers.small_batches(3)
+    params, state = helpers.make_step(tx)(params, tx.init(params), *first)
+    _, grads, grad_fn = passes(params, second)
+    if where == "first":
+        grads = spoiled(grads, value)
+    else:
+        grad_fn = lambda at: spoiled(grads, value)  # noqa: E731
+    updates, after = tx.update(grads, state, params, grad_fn=grad_fn)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(after.inner, state.inner)
+    assert (int(after.skipped), bool(after.last_finite)) == (1, False)
+    step = helpers.make_step(tx)
+    again, expected = step(params, after, *third), step(params, state, *third)
+    chex.assert_trees_all_equal(again[0], expected[0])
+    assert bool(again[1].last_finite)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_finite_steps_are_those_of_the_optimizer(name, x64):
+    params, batches = helpers.small_params(), helpers.small_batches(4)
+    tx = helpers.optimizer(name, rho=0.5)
+    ours = helpers.descend(sam_optax.skip_nonfinite(tx), params, batches)
+    chex.assert_trees_all_close(ours, helpers.descend(tx, params, batches), rtol=0, atol=1e-13)
+
+
+def test_optax_lets_a_second_pass_through_that_is_not_finite():
+    """Why there is a guard of our own."""
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, grads, _ = passes(params, batch)
+    call = {"grad_fn": lambda at: spoiled(grads, jnp.nan)}
+    guarded = optax.apply_if_finite(helpers.optimizer("sam"), 3)
+    ours = sam_optax.skip_nonfinite(helpers.optimizer("sam"))
+    theirs = guarded.update(grads, guarded.init(params), params, **call)[0]
+    assert any(np.any(np.isnan(x)) for x in jax.tree.leaves(theirs))
+    chex.assert_tree_all_finite(ours.update(grads, ours.init(params), params, **call)[0])
+
+
+def test_a_loss_that_overflows_at_the_perturbed_point_alone():
+    tx = sam_optax.skip_nonfinite(optax.chain(sam_optax.sam(1.0), optax.sgd(0.1)))
+    value_and_grad = sam_optax.value_and_grad(lambda w: jnp.sum(jnp.where(w > 2.5, jnp.exp(1000 * w), w**2)))
+    w = jnp.array([2.0])
+    _, grads, grad_fn = value_and_grad(w)
+    updates, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn)
+    assert (float(updates[0]), int(state.skipped)) == (0.0, 1)
+
+
+def test_the_static_decision_and_the_diagnostics_pass_through():
+    tx = sam_optax.skip_nonfinite(helpers.optimizer("sam", when=sam_optax.every(2)))
+    step, params = helpers.make_step(tx), helpers.small_params()
+    state = tx.init(params)
+    for i, batch in enumerate(helpers.small_batches(3)):
+        params, state = step(params, state, *batch, perturb=sam_optax.every(2).at(i))
+        assert np.isfinite(sam_optax.diagnostics(state).cosine) == (i != 1)
+
+
+def test_an_empty_tree_is_finite():
+    tx = sam_optax.skip_nonfinite(optax.chain(sam_optax.sam(), optax.sgd(0.1)))
+    updates, state = tx.update({}, tx.init({}), {}, grad_fn=lambda at: at)
+    assert updates == {}
+    assert bool(state.last_finite)

@@ -1,0 +1,176 @@
+"""m-SAM: a perturbation for every m examples, in two gradient evaluations."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import sam_optax
+from sam_optax import trees
+from tests import helpers, methods
+
+
+@pytest.fixture(params=["unrolled", "scanned"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
+    return request.param
+
+
+def batch_of(size: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
+
+
+def loss_fn(params: Any, batch: Any) -> jax.Array:
+    return helpers.small_loss(params, *batch)
+
+
+def mean(trees_: list[Any]) -> Any:
+    return jax.tree.map(lambda *x: sum(x) / len(x), *trees_)
+
+
+def written_out(method: Any, params: Any, state: Any, batch: Any, m: int) -> Any:
+    """The definition, shard by shard, each by the plain method."""
+    found = []
+    for start in range(0, len(batch[0]), m):
+        shard = jax.tree.map(lambda x, start=start: x[start : start + m], batch)
+        value, grads, grad_fn = sam_optax.value_and_grad(loss_fn)(params, shard)
+        found.append((value, *method.update(grads, state, params, grad_fn=grad_fn)))
+    value, grads, states = (mean([parts[i] for parts in found]) for i in range(3))
+    return value, grads, states
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("name", methods.NAMED)
+def test_it_is_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
+    method, params = methods.METHODS[name](rho=0.5), helpers.small_params()
+    fn, state = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, m)), method.init(params)
+    for seed in range(2):
+        value, aux, grads, after = fn(params, state, batch_of(8, seed))
+        expected = written_out(method, params, state, batch_of(8, seed), m)
+        chex.assert_trees_all_close((value, grads, after), expected, rtol=0, atol=1e-13)
+        assert aux is None
+        assert int(after.count) == seed + 1
+        assert helpers.shapes(after) == helpers.shapes(state)
+        params, state = jax.tree.map(lambda w, g: w - 0.1 * g, params, grads), after
+
+
+@pytest.mark.parametrize("m", [None, 8])
+def test_a_batch_of_one_shard_is_the_plain_method(m):
+    method, params, batch = sam_optax.gsam(0.5, 0.1), helpers.small_params(), batch_of(8)
+    value, grads, grad_fn = sam_optax.value_and_grad(loss_fn)(params, batch)
+    expected = method.update(grads, method.init(params), params, grad_fn=grad_fn)
+    found = sam_optax.sharpness_aware_grad(loss_fn, method, m)(params, method.init(params), batch)
+    chex.assert_trees_all_equal(found, (value, None, *expected))
+
+
+def test_a_smaller_shard_is_another_method():
+    method, params, batch = sam_optax.sam(0.5), helpers.small_params(), batch_of(8)
+    small, large = (
+        sam_optax.sharpness_aware_grad(loss_fn, method, m)(params, method.init(params), batch)[2] for m in (2, 8)
+    )
+    assert float(trees.norm(jax.tree.map(jnp.subtract, small, large))) > 1e-3
+
+
+def test_it_evaluates_two_gradients_in_all(loop):
+    """Counted where they run: each example passes twice through the loss, and through no third."""
+    seen: list[int] = []
+
+    def counted(params: Any, batch: Any) -> jax.Array:
+        jax.debug.callback(lambda x: seen.append(len(x)), batch[0])
+        return loss_fn(params, batch)
+
+    method, params = sam_optax.sam(), helpers.small_params()
+    jax.block_until_ready(
+        jax.jit(sam_optax.sharpness_aware_grad(counted, method, m=2))(params, method.init(params), batch_of(8))
+    )
+    jax.effects_barrier()
+    assert seen == [2] * 8
+
+
+def test_floating_aux_is_averaged_and_integers_are_summed(loop):
+    def with_aux(params: Any, batch: Any) -> tuple[jax.Array, Any]:
+        return loss_fn(params, batch), {"mean": jnp.mean(batch[0], 0), "size": batch[0].shape[0]}
+
+    method, params, batch = sam_optax.sam(), helpers.small_params(), batch_of(8)
+    fn = sam_optax.sharpness_aware_grad(with_aux, method, 2, has_aux=True)
+    aux = fn(params, method.init(params), batch)[1]
+    np.testing.assert_allclose(aux["mean"], np.mean(batch[0], 0), rtol=1e-5)
+    assert aux["size"] == 8
+
+
+def test_several_arguments_may_be_batches_and_others_go_to_every_shard(loop):
+    def loss(w: jax.Array, table: jax.Array, x: jax.Array, y: jax.Array, *, power: int) -> jax.Array:
+        return jnp.mean((x * w * jnp.sum(table) - y) ** power)
+
+    method, w, table = sam_optax.sam(0.1), jnp.array(2.0), jnp.ones(3)
+    x, y = jnp.arange(4.0), jnp.ones(4)
+    fn = sam_optax.sharpness_aware_grad(loss, method, 2, batch_argnums=(1, 2))
+    value, _, _, _ = fn(w, method.init(w), table, x, y, power=2)
+    np.testing.assert_allclose(value, np.mean((6 * x - 1) ** 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("perturb", [True, False])
+def test_a_static_decision_reaches_the_method(perturb, loop):
+    method, params = sam_optax.sam(when=sam_optax.every(5)), helpers.small_params()
+    fn = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2), static_argnames="perturb")
+    _, _, grads, state = fn(params, method.init(params), batch_of(8), perturb=perturb)
+    assert np.isfinite(sam_optax.diagnostics(state).cosine) == perturb
+    if not perturb:
+        chex.assert_trees_all_close(grads, jax.grad(loss_fn)(params, batch_of(8)), rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_that_m_does_not_divide_is_refused():
+    method, params = sam_optax.sam(), helpers.small_params()
+    with pytest.raises(ValueError, match=r"^m is 3, and the batch has 8 examples: give an m that divides it"):
+        sam_optax.sharpness_aware_grad(loss_fn, method, 3)(params, method.init(params), batch_of(8))
+
+
+def test_a_scan_takes_the_memory_of_one_shard(monkeypatch):
+    """Of a wide hidden layer, whose activations outweigh all else: 16 shards take a good sixteenth of the batch's."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    w = {"in": jnp.ones((4, 4096)), "out": jnp.ones((4096, 1))}
+    loss = lambda w, x: jnp.mean(jnp.tanh(jnp.tanh(x @ w["in"]) @ w["out"]) ** 2)  # noqa: E731
+    method, x = sam_optax.sam(), jnp.ones((1024, 4))
+
+    def peak(m: int | None) -> int:
+        fn = jax.jit(sam_optax.sharpness_aware_grad(loss, method, m))
+        return fn.lower(w, method.init(w), x).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(64) < peak(None) / 8
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", ["sam", "gsam", "vasso", "friendly_sam"])
+def test_at_a_fixed_m_the_number_of_devices_changes_nothing(name, devices, x64):
+    """Each device makes its own shards, of which the mean is taken; or the compiler spreads the batch."""
+    method, params, batch = methods.METHODS[name](rho=0.5), helpers.small_params(), batch_of(16)
+    state = method.init(params)
+    alone = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, batch)
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    fn = sam_optax.sharpness_aware_grad(loss_fn, method, 2, axis_name="data")
+    everywhere, parted = PartitionSpec(), PartitionSpec("data")
+    spread = jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, everywhere, parted), out_specs=everywhere))(
+        params, state, batch
+    )
+    chex.assert_trees_all_close(spread, alone, rtol=0, atol=1e-14)
+    placed = jax.device_put(batch, NamedSharding(mesh, parted))
+    compiled = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, placed)
+    chex.assert_trees_all_close(compiled, alone, rtol=0, atol=1e-14)
+
+
+def test_its_gradient_goes_to_an_ordinary_optimizer():
+    method, base, params = sam_optax.look_sam(k=2), optax.adam(0.1), helpers.small_params()
+    fn = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 4), static_argnames="perturb")
+    state, base_state, losses = method.init(params), base.init(params), []
+    for i in range(6):
+        loss, _, grads, state = fn(params, state, batch_of(8), perturb=sam_optax.every(2).at(i))
+        updates, base_state = base.update(grads, base_state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+    assert losses == sorted(losses, reverse=True)

@@ -1,0 +1,182 @@
+"""Accumulation: both passes see the whole batch, however many parts it is gone through in."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from tests import helpers, methods
+
+
+@pytest.fixture(params=["unrolled", "scanned"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The loop of the CPU, and that of accelerators, which a CPU can run, too."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
+    return request.param
+
+
+def batch_of(size: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
+
+
+def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
+    """Parameters and state after three steps."""
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss, **options)
+
+    @jax.jit
+    def step(params: Any, state: Any, *batch: Any) -> tuple[Any, Any]:
+        loss, grads, grad_fn = value_and_grad(params, *batch)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn, value=loss)
+        return optax.apply_updates(params, updates), state
+
+    run = helpers.small_params(), tx.init(helpers.small_params())
+    for seed in range(3):
+        run = step(*run, *batch_of(8, seed))
+    return run
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("name", methods.NAMED)
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(name, parts, loop, x64):
+    tx = helpers.optimizer(name, rho=0.5)
+    chex.assert_trees_all_close(steps(tx, micro_batches=parts), steps(tx), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", helpers.WRAPPERS)
+def test_the_wrappers_go_through_parts_alike(name, loop, x64):
+    tx = helpers.optimizer(name, rho=0.5)
+    chex.assert_trees_all_close(steps(tx, micro_batches=4), steps(tx), rtol=0, atol=1e-12)
+
+
+def test_what_multi_steps_does_is_something_else(x64):
+    """`optax.MultiSteps` around SAM takes the second pass of the last part alone."""
+    sam, parts = helpers.optimizer("sam", optax.sgd(0.1), rho=0.5), 4
+    multi = optax.MultiSteps(sam, parts)
+    value_and_grad, params = sam_optax.value_and_grad(helpers.small_loss), helpers.small_params()
+    x, y = batch_of(8)
+    state, trained = multi.init(params), params
+    for part in zip(jnp.split(x, parts), jnp.split(y, parts), strict=True):
+        _, grads, grad_fn = value_and_grad(trained, *part)
+        updates, state = multi.update(grads, state, trained, grad_fn=grad_fn)
+        trained = optax.apply_updates(trained, updates)
+
+    def once(**options: Any) -> Any:
+        _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss, **options)(params, x, y)
+        return optax.apply_updates(params, sam.update(grads, sam.init(params), params, grad_fn=grad_fn)[0])
+
+    chex.assert_trees_all_close(once(micro_batches=parts), once(), rtol=0, atol=1e-14)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(trained, once(), rtol=0, atol=1e-4)
+
+
+def test_floating_aux_is_averaged_and_integers_are_summed(loop):
+    def loss_fn(w: jax.Array, x: jax.Array) -> Any:
+        seen = {
+            "mean": jnp.mean(x, 0),
+            "positive": jnp.sum(x > 0),
+            "size": x.shape[0],
+            "half": jnp.mean(x).astype("bfloat16"),
+        }
+        return jnp.mean(x @ w), seen
+
+    x = jnp.arange(-6.0, 6.0).reshape(6, 2)
+    (loss, aux), grads, _ = sam_optax.value_and_grad(loss_fn, has_aux=True, micro_batches=3)(jnp.ones(2), x)
+    np.testing.assert_allclose(loss, np.mean(np.sum(x, 1)), rtol=1e-6)
+    np.testing.assert_allclose(aux["mean"], np.mean(x, 0), rtol=1e-6)
+    np.testing.assert_allclose(grads, np.mean(x, 0), rtol=1e-6)
+    assert (int(aux["positive"]), int(aux["size"]), aux["half"].dtype) == (5, 6, jnp.bfloat16)
+
+
+def test_the_loss_is_traced_once_a_pass_however_many_parts(loop):
+    traces = []
+
+    def loss_fn(w: jax.Array, x: jax.Array) -> jax.Array:
+        traces.append(x.shape)
+        return jnp.mean(x @ w)
+
+    _, _, grad_fn = sam_optax.value_and_grad(loss_fn, micro_batches=4)(jnp.ones(2), jnp.ones((8, 2)))
+    grad_fn(jnp.ones(2))
+    assert traces == [(2, 2), (2, 2)]
+
+
+def test_keys_and_scalars_go_to_every_part(loop):
+    def loss_fn(w: jax.Array, batch: dict[str, jax.Array], key: jax.Array, scale: jax.Array) -> Any:
+        noise = jax.random.normal(key, ())
+        return scale * jnp.mean(batch["x"] * w) + 0 * noise, noise
+
+    key = jax.random.key(0)
+    value_and_grad = sam_optax.value_and_grad(loss_fn, has_aux=True, micro_batches=2)
+    (loss, noise), _, _ = value_and_grad(jnp.array(2.0), {"x": jnp.arange(4.0)}, key, 3.0)
+    np.testing.assert_allclose([loss, noise], [9.0, jax.random.normal(key, ())], rtol=1e-6)
+
+
+@pytest.mark.parametrize("argnums", [1, (1,), -1])
+def test_batches_are_named_where_they_cannot_be_guessed(argnums, loop):
+    table, x = jnp.ones(2), jnp.arange(4.0)
+    loss_fn = lambda w, table, x: jnp.mean(w * x) * table.shape[0]  # noqa: E731
+    value_and_grad = sam_optax.value_and_grad(loss_fn, micro_batches=2, batch_argnums=argnums)
+    loss, _, grad_fn = value_and_grad(jnp.array(1.0), table, x)
+    np.testing.assert_allclose([loss, grad_fn(jnp.array(1.0))], [3.0, 3.0])
+    with pytest.raises(ValueError, match=r"leading axes .*'argument 0.*: 2, 'argument 1.*: 4.* batch_argnums"):
+        sam_optax.value_and_grad(loss_fn, micro_batches=2)(jnp.array(1.0), table, x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"micro_batches": 3}, "A batch of 8 examples cannot be cut into 3 equal parts"),
+        ({"micro_batches": 2, "batch_argnums": 5}, "batch_argnums has 5, and there are 2 arguments"),
+        ({"micro_batches": 2, "batch_argnums": ()}, r"leading axes \{\}"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sam_optax.value_and_grad(helpers.small_loss, **options)(helpers.small_params(), *batch_of(8))
+
+
+def test_aux_that_is_no_number_is_refused():
+    value_and_grad = sam_optax.value_and_grad(
+        lambda w, x: (jnp.mean(w * x), {"any": jnp.any(x > 0)}), has_aux=True, micro_batches=2
+    )
+    with pytest.raises(ValueError, match="auxiliary output has a leaf of dtype bool: give floating numbers"):
+        value_and_grad(jnp.array(1.0), jnp.ones(4))
+
+
+@pytest.mark.parametrize("scale", [1024.0, 3.0])
+def test_a_loss_scale_is_divided_out_of_each_pass(scale):
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    plain = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    scaled = sam_optax.value_and_grad(helpers.small_loss, loss_scale=scale)(params, *batch)
+    chex.assert_trees_all_close(scaled[:2], plain[:2], rtol=1e-5)
+    chex.assert_trees_all_close(scaled[2](params), plain[2](params), rtol=1e-5)
+
+
+def test_a_loss_scale_saves_gradients_that_float16_would_lose():
+    """The gradient by the output is 1e-8, which float16 has not; that by the weights is 1e-4."""
+    w, x, small = jnp.full(4, 1e-4, jnp.float16), jnp.full(4, 1e4, jnp.float16), jnp.float16(1e-4)
+    loss_fn = lambda w, x: (jnp.sum(w * x) * small).astype(jnp.float32) * 1e-4  # noqa: E731
+    lost, kept = (sam_optax.value_and_grad(loss_fn, loss_scale=s)(w, x) for s in (1.0, 1024.0))
+    for grads in (lost[1], lost[2](w)):
+        np.testing.assert_array_equal(grads, 0)
+    for grads in (kept[1], kept[2](w)):
+        np.testing.assert_allclose(np.asarray(grads, np.float32), 1e-4, rtol=0.01)
+        assert grads.dtype == jnp.float16
+
+
+def test_another_key_in_the_second_pass_where_it_is_asked_for():
+    def loss_fn(w: jax.Array, x: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.sum(jax.random.bernoulli(key, 0.5, x.shape) * x * w)
+
+    x, key, w = jnp.ones(32), jax.random.key(0), jnp.array(1.0)
+    other = lambda x, key: (x, jax.random.fold_in(key, 1))  # noqa: E731
+    _, grads, same = sam_optax.value_and_grad(loss_fn)(w, x, key)
+    _, clean, fresh = sam_optax.value_and_grad(loss_fn, second_pass_args=other)(w, x, key)
+    np.testing.assert_array_equal([grads, same(w)], [clean, clean])
+    np.testing.assert_array_equal(fresh(w), np.sum(jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, x.shape)))
+    assert fresh(w) != clean
