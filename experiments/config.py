@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments import data, models
+from experiments.training import policies
 from experiments.training.learning_rate import SCHEDULES
-from experiments.training.optimizer import BASES, METHODS
-from sam_optax import BatchPlan
+from experiments.training.methods import METHODS
+from experiments.training.optimizer import BASES
+from sam_optax import BatchPlan, Policy
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -24,8 +26,8 @@ class Setup:
       dataset: digits (8x8 scans of handwritten digits, embedded), or cifar10, cifar100, fashion_mnist, mnist or
         svhn_cropped of TensorFlow Datasets.
       model: small_resnet (ResNet-8, 78,000 parameters) or resnet18 (11 million).
-      rho: The radius of sam, gsam and asam; left out, the method's own: 0.05, and 0.5 for asam.
-      alpha: The weight of gsam's surrogate gap.
+      rho: The method's radius; left out, that of its paper: 0.05 for most, 0.5 for asam.
+      alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
       optimizer: The base optimizer: sgd or adamw.
       learning_rate: Its initial learning rate.
       momentum: Of sgd.
@@ -35,7 +37,7 @@ class Setup:
     dataset: str = "digits"
     model: str = "small_resnet"
     rho: float | None = None
-    alpha: float = 0.02
+    alpha: float | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.0
@@ -59,13 +61,18 @@ class Config(Setup):
     """Train one network.
 
     Attributes:
-      method: sgd (the base optimizer alone), sam, gsam or asam.
+      method: sgd (the base optimizer alone), sam, gsam, gsam_clean, asam, ported_asam, friendly_sam, vasso, look_sam,
+        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, functional_sam or msam.
+      when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
+        bernoulli:0.5 (with a probability) or ae_sam (where the gradient is long); left out, every:5 for look_sam,
+        always for the others.
       batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant.
       lr_schedule: constant, cosine or linear over the epochs; both fall to 1% of the rate.
       seed: Determines the split, the initial parameters, the order of the data and its augmentation.
     """
 
     method: str = "gsam"
+    when: str | None = None
     batch_plan: str = "5x16,5x32,5x64,5x128,5x256"
     lr_schedule: str = "constant"
     seed: int = 0
@@ -73,17 +80,34 @@ class Config(Setup):
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
         check_choice("lr_schedule", self.lr_schedule, SCHEDULES)
-        if self.rho is None:
-            object.__setattr__(self, "rho", METHODS[self.method].rho)
+        for name in ("rho", "alpha", "when"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(METHODS[self.method], name))
         super().__post_init__()
         check_plan("batch_plan", self.batch_plan)
+        self._check_method()
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
+
+    def _check_method(self) -> None:
+        method = METHODS[self.method]
+        try:
+            self.policy(max(stage.batch_size for stage in self.plan.stages))
+        except ValueError as error:
+            raise ValueError(f"when is {self.when!r}: {error}") from error
+        if method.passes == 1 and self.when != "always":
+            raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
+        if self.method == "msam" and self.optimizer == "sgd" and not self.momentum:
+            raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
 
     @property
     def plan(self) -> BatchPlan:
         """The batch plan."""
         return BatchPlan.parse(self.batch_plan)
+
+    def policy(self, num_examples: int) -> Policy:
+        """When a second pass is made."""
+        return policies.parse(str(self.when), self.plan, num_examples, self.seed)
 
     @property
     def effective(self) -> "Config":
@@ -114,3 +138,9 @@ def check_plan(name: str, text: str) -> None:
         BatchPlan.parse(text)
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}: {error}") from error
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Refuse seeds of a study that are none, or not each another."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds is {seeds}: give at least one, each once.")

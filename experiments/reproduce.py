@@ -1,16 +1,15 @@
 """Reproduce the paper's grid: `python -m experiments.reproduce --output runs/digits`."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
-from experiments import data, grid, run
+from experiments import data, run
+from experiments.cell import run_all
 from experiments.command_line import parse, sensibly, start
-from experiments.grid import Cell, Grid
+from experiments.grid import Grid
 from experiments.reporting import find_runs, publish
 
 
@@ -35,30 +34,8 @@ def main() -> None:
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
     report = sensibly(run.make_folder, study.output / "report")
-    left = sensibly(_to_do, arguments)
-    console.print(f"{len(study.cells)} runs of {study.model} on {study.dataset}, {len(left)} of them to do")
-    with Progress(console=console, transient=True) as progress:
-        overall = progress.add_task("runs", total=len(left))
-        for cell in left:
-            _execute(cell, arguments, progress)
-            progress.advance(overall)
+    run_all(f"{study.model} on {study.dataset}", study.cells, arguments.location, console, arguments.tensorboard)
     sensibly(lambda: publish(find_runs([cell.folder for cell in study.cells]), report, console))
-
-
-def _to_do(arguments: Arguments) -> list[Cell]:
-    cells = arguments.study.cells
-    for cell in cells:
-        run.load(cell.config, arguments.location)
-    return [cell for cell in cells if not grid.is_done(cell)]
-
-
-def _execute(cell: Cell, arguments: Arguments, progress: Progress) -> None:
-    name = f"{cell.method} {cell.strategy}, seed {cell.config.seed}"
-    dataset = run.load(cell.config, arguments.location)
-    task = progress.add_task(name, total=cell.config.plan.total_steps(len(dataset.train)))
-    result = grid.execute(cell, dataset, partial(progress.track, task_id=task), arguments.tensorboard)
-    progress.remove_task(task)
-    progress.console.print(f"{name}: {run.ending(result)}, in {result['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
 from experiments.training.loop import fit
-from experiments.training.optimizer import METHODS
 from experiments.training.writers import JsonLines, Record, Writer, plain
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
@@ -92,7 +91,7 @@ def execute(
         write = partial(_write, writers)
         state, last = fit(state, program, batches, plan=config.plan, num_examples=len(dataset.train), write=write)
     checkpoint.save(output / "checkpoint", state)
-    result = _result(config, last) | {"seconds": round(time.perf_counter() - started, 2)}
+    result = _result(last) | {"seconds": round(time.perf_counter() - started, 2)}
     result = {name: plain(value) for name, value in result.items()}
     (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     return result
@@ -128,7 +127,6 @@ def _write(writers: list[Writer], record: Record) -> None:
         writer.write(record)
 
 
-def _result(config: Config, last: Record) -> Record:
+def _result(last: Record) -> Record:
     figures = {name: float(last[name]) for name in _LAST}
-    passes = METHODS[config.method].passes
-    return figures | {"updates": last["step"], "gradient_evaluations": last["step"] * passes}
+    return figures | {"updates": last["step"], "gradient_evaluations": last["gradient_evaluations"]}

@@ -18,6 +18,7 @@ class Case:
       batch_size: examples a step.
       loop_target: what the training loop may cost, in bare steps.
       step_targets: what the steps of SAM and GSAM may cost, in units of two gradients; None is no target.
+      thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
     """
 
     model: str
@@ -25,6 +26,7 @@ class Case:
     batch_size: int
     loop_target: float
     step_targets: tuple[float | None, float | None] = (None, None)
+    thrifty_targets: tuple[float | None, float | None, float | None] = (None, None, None)
 
 
 def noise() -> data.Dataset:
@@ -43,7 +45,16 @@ def digits() -> data.Dataset:
 
 
 CASES: dict[str, tuple[Case, ...]] = {
-    "resnet18": (Case("resnet18", noise, batch_size=32, loop_target=1.05, step_targets=(1.03, 1.04)),),
+    "resnet18": (
+        Case(
+            "resnet18",
+            noise,
+            batch_size=32,
+            loop_target=1.05,
+            step_targets=(1.03, 1.04),
+            thrifty_targets=(1.03, 1.25, 1.15),
+        ),
+    ),
     "small_resnet": tuple(Case("small_resnet", digits, size, loop_target=1.3) for size in (16, 128)),
 }
 """The cases of each model."""

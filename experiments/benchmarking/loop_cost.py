@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.progress import track
 
 from experiments import data
+from experiments.benchmarking.method_steps import steps
 from experiments.benchmarking.race import Subject
 from experiments.config import Config
 from experiments.program import build
@@ -47,7 +47,7 @@ def subjects(config: Config, dataset: data.Dataset, num_examples: int, folder: P
     with closing(JsonLines(folder / "metrics.jsonl")) as metrics, open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(file=nowhere, force_terminal=True)
         yield {
-            BARE_STEP: _bare_step(config, dataset, num_examples, next(stream)),
+            BARE_STEP: steps(config, dataset, config.plan.total_steps(num_examples)),
             LOOP: _loop(config, dataset, num_examples, (stream, metrics, console)),
         }
 
@@ -67,21 +67,5 @@ def _loop(
         watched = iter(track(batches, "benchmark", total=updates, transient=True, console=console))
         state, _ = fit(state, program, watched, plan=plan, num_examples=num_examples, write=metrics.write)
         jax.block_until_ready(state)
-
-    return run
-
-
-def _bare_step(config: Config, dataset: data.Dataset, num_examples: int, batch: Any) -> Subject:
-    state, program = build(config, dataset)
-    batch = jax.tree.map(jnp.asarray, batch)
-    hyperparameters = {name: jnp.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
-    updates = config.plan.total_steps(num_examples)
-
-    def run() -> None:
-        nonlocal state
-        metrics = None
-        for _ in range(updates):
-            state, metrics = program.step(state, batch, hyperparameters)
-        jax.block_until_ready((state, metrics))
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sam_optax
 from experiments import data
-from experiments.benchmarking import loop_cost, problem, steps
+from experiments.benchmarking import loop_cost, method_steps, problem, steps
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.memory import peak_memory
@@ -19,6 +19,9 @@ GRADIENTS, SAM, GSAM, UNMEASURED = "two gradients", "SAM", "GSAM", "SAM, unmeasu
 OPAQUE, DEFAULT = "contrib.sam, opaque", "contrib.sam, default"
 
 _AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE, None))
+
+SGD = "SGD, momentum"
+_THRIFTY = {"MSAM": ("msam", None), "LookSAM, k 5": ("look_sam", "every:5"), "SAM, every 10th": ("sam", "every:10")}
 
 _TURN = 2.0  # seconds: what a turn of the loop should last
 _FEWEST_UPDATES = 3  # in a turn of the loop, where a step is slow
@@ -45,6 +48,8 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
     seconds = race(entrants, rounds)
     figures = [*_step_figures(case, seconds), *_memory_figures(case, entrants)]
     del entrants
+    say(f"{name}: timing {method_steps.STEPS} steps of the methods that save passes, {rounds} rounds")
+    figures += _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
     return [*figures, _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)]
 
@@ -76,6 +81,17 @@ def _memory_figures(case: Case, entrants: dict[str, Subject]) -> list[Figure]:
     return [
         Figure(case.model, case.batch_size, "peak memory", ours, theirs, target, "B", (peaks[ours],), (peaks[theirs],))
         for ours, theirs, target in _AGAINST_CONTRIB
+    ]
+
+
+def _thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figure]:
+    """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
+    shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "momentum": 0.9}
+    configs = [Config(method=method, when=when, **shared) for method, when in _THRIFTY.values()]
+    raced = method_steps.race_methods([Config(method="sgd", **shared), *configs], dataset, rounds)
+    seconds = dict(zip((SGD, *_THRIFTY), raced.values(), strict=True))
+    return [
+        _time(case, name, SGD, target, seconds) for name, target in zip(_THRIFTY, case.thrifty_targets, strict=True)
     ]
 
 

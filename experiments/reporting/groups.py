@@ -8,7 +8,7 @@ from typing import NamedTuple
 from experiments.config import Config
 from experiments.reporting.runs import Run
 from experiments.training.learning_rate import SCHEDULES
-from experiments.training.optimizer import METHODS
+from experiments.training.methods import METHODS
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
 _OTHERS = ("optimizer", "learning_rate", "momentum", "weight_decay")
@@ -106,7 +106,9 @@ def _row(config: Config, configs: list[Config]) -> str:
         name: {getattr(each, name) for each in alike if name in METHODS[each.method].uses} for name in method.uses
     }
     names = [name for name in method.uses if len(values[name]) > 1]
-    return ", ".join([config.method.upper(), *(f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names)])
+    settings = [f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names]
+    own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
+    return ", ".join([method.title, *settings, *own_time])
 
 
 def _column(config: Config, configs: list[Config]) -> str:
@@ -132,9 +134,9 @@ def _growth(config: Config) -> str:
     return "decreasing" if max(steps) <= 0 else "varying"
 
 
-def _method_order(group: Group) -> tuple[int, float, float]:
+def _method_order(group: Group) -> tuple[int, float, float, str]:
     config = group.runs[0].config
-    return list(METHODS).index(config.method), config.rho or 0.0, config.alpha
+    return list(METHODS).index(config.method), config.rho or 0.0, config.alpha or 0.0, str(config.when)
 
 
 def _strategy_order(group: Group) -> tuple[int, int, str]:

@@ -15,14 +15,16 @@ class Program(NamedTuple):
     """The functions that a run consists of.
 
     Attributes:
-      step: `step(state, batch, hyperparameters)` → `(state, metrics)`.
+      step: `step(state, batch, hyperparameters, perturb=…)` → `(state, metrics)`.
       evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
       schedules: each hyperparameter as a function of the position in epochs.
+      perturb: from the number of a step to whether it makes a second pass; None where its gradient decides.
     """
 
     step: Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
     schedules: dict[str, Callable[[Any], Any]]
+    perturb: Callable[[int], bool | None]
 
 
 def fit(
@@ -49,20 +51,22 @@ def fit(
     Returns:
       The state after the last step, and the record of the last epoch.
     """
-    first, record = 0, {}
+    first, evaluations, record = 0, 0, {}
     for epoch in range(plan.epochs):
         batch_size = plan.batch_size_at(epoch)
         steps = range(first, first + num_examples // batch_size)
         positions = [plan.epoch_at(step, num_examples) for step in steps]
         hyperparameters = _read(program.schedules, positions)
-        measured = []
-        for now in hyperparameters:
-            state, metrics = program.step(state, next(batches), now)
+        decisions, measured = [program.perturb(step) for step in steps], []
+        for now, perturb in zip(hyperparameters, decisions, strict=True):
+            state, metrics = program.step(state, next(batches), now, perturb=perturb)
             measured.append(metrics)
         measured = jax.device_get(measured)
+        evaluations += sum(map(_evaluations, decisions, measured))
         for step, position, now, metrics in zip(steps, positions, hyperparameters, measured, strict=True):
             write({"kind": "step", "step": step, "epoch": position, "batch_size": batch_size, **now, **metrics})
-        record = _epoch_record(epoch + 1, steps.stop, batch_size, measured, program.evaluate(state))
+        so_far = {"epoch": epoch + 1, "step": steps.stop, "batch_size": batch_size, "gradient_evaluations": evaluations}
+        record = {"kind": "epoch", **so_far, **_epoch_means(measured, program.evaluate(state))}
         write(record)
         first = steps.stop
     return state, record
@@ -75,7 +79,11 @@ def _read(schedules: dict[str, Callable[[Any], Any]], positions: list[float]) ->
     return [{name: value[i] for name, value in values.items()} for i in range(len(positions))]
 
 
-def _epoch_record(epoch: int, step: int, batch_size: int, measured: list[Metrics], test: dict[str, float]) -> Record:
+def _evaluations(perturb: bool | None, metrics: Metrics) -> int:
+    """The gradient evaluations of a step; where its gradient decided, what it measured tells."""
+    return 1 + (bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb)
+
+
+def _epoch_means(measured: list[Metrics], test: dict[str, float]) -> Record:
     train = {f"train_{name}": np.mean([metrics[name] for metrics in measured]) for name in ("loss", "error")}
-    tested = {f"test_{name}": value for name, value in test.items()}
-    return {"kind": "epoch", "epoch": epoch, "step": step, "batch_size": batch_size, **train, **tested}
+    return train | {f"test_{name}": value for name, value in test.items()}

@@ -1,36 +1,13 @@
-"""The optimizers of the study: a sharpness-aware method in front of a base optimizer."""
+"""The optimizers of the study: a method with its base optimizer."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
 
 import sam_optax
-
-
-class Method(NamedTuple):
-    """A way to estimate the gradient.
-
-    Attributes:
-      create: from `(rho, alpha)` to the transformation.
-      uses: which of the two it reads.
-      rho: the radius of its paper on convolutional networks.
-      passes: gradient evaluations a step.
-    """
-
-    create: Callable[[Any, Any], optax.GradientTransformation]
-    uses: tuple[str, ...]
-    rho: float
-    passes: int
-
-
-METHODS = {
-    "sgd": Method(lambda rho, alpha: optax.identity(), uses=(), rho=0.0, passes=1),
-    "sam": Method(lambda rho, alpha: sam_optax.sam(rho), uses=("rho",), rho=0.05, passes=2),
-    "gsam": Method(sam_optax.gsam, uses=("rho", "alpha"), rho=0.05, passes=2),
-    "asam": Method(lambda rho, alpha: sam_optax.asam(rho), uses=("rho",), rho=0.5, passes=2),
-}
+from experiments.training.methods import METHODS, Hyperparameters
+from sam_optax import Policy
 
 BASES = ("sgd", "adamw")
 
@@ -42,14 +19,27 @@ def base_optimizer(name: str, learning_rate: Any, momentum: float, weight_decay:
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum or None))
 
 
-def create(method: str, base: str, momentum: float, weight_decay: float) -> optax.GradientTransformationExtraArgs:
-    """The method in front of the base optimizer; `inject` sets its learning rate, `rho` and `alpha` at every step."""
+def create(
+    method: str, base: str, momentum: float, weight_decay: float, when: Policy = sam_optax.always()
+) -> optax.GradientTransformationExtraArgs:
+    """The method with its base optimizer; `inject` sets learning rate, `rho` and `alpha` at every step.
 
-    def chain(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
-        estimate = METHODS[method].create(rho, alpha)
-        return optax.chain(estimate, base_optimizer(base, learning_rate, momentum, weight_decay))
+    Args:
+      method: of `METHODS`.
+      base: of `BASES`.
+      momentum: of SGD.
+      weight_decay: of the base.
+      when: the policy where the gradient decides; others give the step its static `perturb`.
 
-    return optax.inject_hyperparams(chain)(learning_rate=0.0, rho=0.0, alpha=0.0)
+    Returns:
+      The optimizer.
+    """
+
+    def whole(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
+        inner = base_optimizer(base, learning_rate, momentum, weight_decay)
+        return METHODS[method].create(inner, Hyperparameters(rho, alpha, learning_rate, when))
+
+    return optax.inject_hyperparams(whole)(learning_rate=0.0, rho=0.0, alpha=0.0)
 
 
 def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:

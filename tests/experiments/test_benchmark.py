@@ -140,9 +140,10 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     for measured in written["figures"]:
         _check_figure(measured)
     compared = {(each["quantity"], each["subject"], each["reference"]): each for each in written["figures"]}
-    assert len(compared) == len(written["figures"]) == 9
+    assert len(compared) == len(written["figures"]) == 12
     assert ("time", "GSAM", "two gradients") in compared
     assert ("time", "training loop", "bare step") in compared
+    assert ("time", "LookSAM, k 5", "SGD, momentum") in compared
     sam, against_contrib = compared["time", "SAM", "two gradients"], compared["time", "SAM", "contrib.sam, opaque"]
     unmeasured = compared["time", "SAM, unmeasured", "contrib.sam, opaque"]
     assert sam["amounts"] == against_contrib["amounts"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import grid, reproduce, run, train
+from experiments import reproduce, run, train
+from experiments.cell import execute, is_done
 from experiments.command_line import start
 from experiments.data import digits
 from experiments.grid import Grid
@@ -91,7 +92,8 @@ def test_the_program_runs_as_a_module_and_fails_without_a_traceback(tmp_path: Pa
     command = [sys.executable, "-m", "experiments.train", "--method", "none", "--output", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)  # noqa: S603
     assert done.returncode == 2
-    assert done.stderr == "error: method is 'none': choose one of sgd, sam, gsam, asam.\n"
+    assert done.stderr.startswith("error: method is 'none': choose one of sgd, sam, gsam, ")
+    assert done.stderr.count("\n") == 1
 
 
 GRID = ["--constant-plan", "2x128", "--increasing-plan", "1x64,1x128", "--seeds", "0", "1"]
@@ -186,16 +188,16 @@ def test_a_damaged_run_is_not_counted_in(
 ) -> None:
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
     cell = study.cells[0]
-    assert not grid.is_done(cell)
-    grid.execute(cell, run.load(cell.config))
-    assert grid.is_done(cell)
+    assert not is_done(cell)
+    execute(cell, run.load(cell.config))
+    assert is_done(cell)
     damage(cell.folder / name)
     with pytest.raises(ValueError, match="or a damaged one"):
-        grid.is_done(cell)
+        is_done(cell)
 
 
 def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
-    result = grid.execute(study.cells[0], run.load(study.cells[0].config))
+    result = execute(study.cells[0], run.load(study.cells[0].config))
     assert result["test_loss"] is None
     assert "NaN" not in (study.cells[0].folder / "result.json").read_text()

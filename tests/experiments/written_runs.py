@@ -9,7 +9,7 @@ import numpy as np
 from experiments.config import Config
 from experiments.reporting import find_runs
 from experiments.reporting.groups import Study, studies
-from experiments.training.optimizer import METHODS
+from experiments.training.methods import METHODS
 from experiments.training.writers import JsonLines
 
 PLANS = {"constant": "4x128", "increasing": "2x64,2x256"}

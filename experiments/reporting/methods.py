@@ -1,0 +1,48 @@
+"""The table of a comparison of methods."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.reporting.runs import Run
+from experiments.reporting.tables import Rows, mean_and_deviation
+from experiments.training.methods import METHODS
+
+
+def method_rows(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> Rows:
+    """A row a method: its radius, test error over the seeds, and what a step takes.
+
+    Args:
+      runs: of each method, one a seed.
+      seconds: the time of a step of each method, one number a round; those at one place were timed together.
+
+    Returns:
+      The rows, in the order of `METHODS`.
+    """
+    by_method = {name: [run for run in runs if run.config.method == name] for name in METHODS}
+    heading = ("method", "ρ", "test error, %", "gradients a step", "time a step, in SGD's")
+    return [heading, *(_row(name, of_it, seconds) for name, of_it in by_method.items() if of_it)]
+
+
+def caption(seeds: Sequence[int]) -> str:
+    """What the figures of the table are."""
+    over = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "of one seed"
+    return (
+        f"Test error after the last epoch, {over}. Time: the median ratio to SGD's in ten interleaved rounds of ten "
+        "steps, second passes as often as in training."
+    )
+
+
+def _row(name: str, runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    errors = mean_and_deviation([100 * run.result["test_error"] for run in runs])
+    diverged = sum(run.diverged for run in runs)
+    evaluations = statistics.mean(run.result["gradient_evaluations"] / run.result["updates"] for run in runs)
+    ratio = np.median(np.divide(seconds[name], seconds["sgd"]))
+    return (
+        METHODS[name].title,
+        f"{runs[0].config.rho:g}" if METHODS[name].uses else "–",
+        f"{errors} (diverged: {diverged})" if diverged else errors,
+        f"{evaluations:.2f}",
+        f"{ratio:.2f}",
+    )

@@ -1,0 +1,51 @@
+"""Compare all methods on one data set: `python -m experiments.reproduce_methods --output runs/methods`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import data, run
+from experiments.benchmarking import method_steps
+from experiments.cell import run_all
+from experiments.command_line import parse, sensibly, start
+from experiments.comparison import Comparison
+from experiments.reporting import find_runs
+from experiments.reporting.methods import caption, method_rows
+from experiments.reporting.tables import as_markdown, as_terminal
+
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train with every method, each at the radius of its paper; tell error, gradient evaluations and time in a table.
+
+    Attributes:
+      study: What to run.
+      location: Where the data are.
+    """
+
+    study: Annotated[Comparison, tyro.conf.arg(name="")]
+    location: Annotated[data.Location, tyro.conf.arg(name="")]
+
+
+def main() -> None:
+    """Parse, build, call."""
+    arguments = parse(Arguments, "python -m experiments.reproduce_methods")
+    study = arguments.study
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    document = sensibly(run.make_folder, study.output) / "methods.md"
+    run_all(f"{study.model} on {study.dataset}", study.cells, arguments.location, console)
+    console.print(f"timing ten steps of each, {_ROUNDS} rounds")
+    configs = [study.config(method, study.seeds[0]) for method in study.methods]
+    seconds = method_steps.race_methods(configs, run.load(configs[0], arguments.location), _ROUNDS)
+    rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
+    document.write_text(f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n", encoding="utf-8")
+    console.print(as_terminal(rows))
+    console.print(f"{caption(study.seeds)}\nas Markdown: {document}")
+
+
+if __name__ == "__main__":
+    start(main)

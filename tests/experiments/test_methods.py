@@ -1,0 +1,165 @@
+"""Every method of the command line trains, by every policy that fits it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import sam_optax
+from experiments import reproduce_methods, run
+from experiments.benchmarking import method_steps
+from experiments.comparison import Comparison
+from experiments.config import Config
+from experiments.program import build
+from experiments.training import checkpoint
+from experiments.training.methods import METHODS
+from experiments.training.writers import read
+from sam_optax import trees
+from tests.experiments.conftest import train
+
+SETTINGS: dict[str, Any] = {"batch_plan": "2x64,1x128", "momentum": 0.9, "learning_rate": 0.05}
+
+
+def steps_of(output: Path) -> list[dict[str, Any]]:
+    return list(read(output / "metrics.jsonl", "step"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: str) -> None:
+    result = train(tmp_path, model=tiny, method=method, **SETTINGS)
+    epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
+    assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
+    assert result["test_error"] < 0.6  # of chance it is 0.9
+    assert all(record["grad_norm"] > 0 for record in steps_of(tmp_path))
+    assert result["updates"] == 8 + 8 + 4
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.uses])
+def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) -> None:
+    zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
+    base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
+    assert zero["test_loss"] == pytest.approx(base["test_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("when", "perturbed"),
+    [
+        ("always", range(20)),
+        ("every:7", (0, 7, 14)),
+        ("after:15", range(15, 20)),
+        ("last:0.5", range(12, 20)),
+        ("bernoulli:0.3", None),
+        ("ae_sam", None),
+    ],
+)
+@pytest.mark.parametrize("method", ["sam", "look_sam", "wsam_decoupled"])
+def test_second_passes_are_made_when_they_should(
+    tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
+) -> None:
+    result = train(tmp_path, model=tiny, method=method, when=when, **SETTINGS)
+    seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
+    assert 0 < len(seen) <= 20
+    if perturbed is None:
+        assert len(seen) < 20
+    else:
+        assert seen == list(perturbed)
+    assert result["gradient_evaluations"] == 20 + len(seen)
+    assert all(record["grad_norm"] is not None for record in steps_of(tmp_path))
+
+
+def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_path: Path) -> None:
+    config = Config(method="look_sam")
+    assert (config.when, config.rho, config.alpha) == ("every:5", 0.1, 0.7)
+    result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
+    assert result["gradient_evaluations"] == 20 + 4
+
+
+def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
+    """The two programs of a step are compiled apart, and one has half the matrix products."""
+    config = Config(model=tiny, method="sam", when="every:2", batch_plan="1x64")
+    dataset = run.load(config)
+    state, program = build(config, dataset)
+    batch = method_steps._batch(config, dataset)
+    hyperparameters = {name: np.float32(0.1) for name in ("learning_rate", "rho")}
+
+    def products(perturb: bool) -> int:
+        traced = program.step.func.trace(state, batch, hyperparameters, perturb=perturb, **program.step.keywords)
+        return str(traced.jaxpr).count("dot_general")
+
+    assert products(True) == 2 * products(False) > 0
+
+
+def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path) -> None:
+    config = Config(model=tiny, method="msam", rho=5.0, **SETTINGS)
+    result = train(tmp_path, model=tiny, method="msam", rho=5.0, **SETTINGS)
+    dataset = run.load(config)
+    fresh, program = build(config, dataset)
+    state = checkpoint.restore(tmp_path / "checkpoint", fresh)
+    assert program.evaluate(state)["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    unshifted = sam_optax.msam_eval_params(state.opt_state, state.params)
+    offset = jax.tree.map(lambda a, b: a - b, state.params, unshifted)
+    np.testing.assert_allclose(trees.norm(offset), 5.0, rtol=1e-3)
+    sgd, _ = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)
+    still = state._replace(params=unshifted, opt_state=sgd.opt_state)
+    plain = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)[1]
+    assert plain.evaluate(still)["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"when": "sometimes"}, "when is 'sometimes': give one of always, every:5"),
+        ({"when": "every"}, "when is 'every': give one of always, every:5"),
+        ({"when": "always:3"}, "when is 'always:3': give one of always"),
+        ({"when": "every:0"}, "when is 'every:0': k is 0: give a positive integer"),
+        ({"when": "every:x"}, "when is 'every:x': invalid literal"),
+        ({"when": "last:1.5"}, "when is 'last:1.5': fraction is 1.5"),
+        ({"when": "bernoulli:2"}, "when is 'bernoulli:2': probability is 2.0"),
+        ({"when": "every:2", "method": "sgd"}, "sgd makes no second pass"),
+        ({"when": "every:2", "method": "msam", "momentum": 0.9}, "msam makes no second pass"),
+        ({"method": "msam"}, "momentum is 0.0, and msam perturbs along the momentum"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+
+
+def test_adamw_has_the_momentum_that_msam_wants() -> None:
+    assert Config(method="msam", optimizer="adamw").method == "msam"
+
+
+def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chosen = ["sgd", "sam", "look_sam", "msam"]
+    arguments = ["--model", tiny, "--output", str(tmp_path), "--batch-plan", "1x64", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", ["program", *arguments, "--methods", *chosen])
+    reproduce_methods.main()
+    printed = capsys.readouterr().out
+    assert "8 runs of tiny on digits, 8 of them to do" in printed
+    table = (tmp_path / "methods.md").read_text()
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
+    assert [row[0].strip() for row in rows] == ["SGD", "SAM", "LookSAM", "MSAM"]
+    assert [row[1].strip() for row in rows] == ["–", "0.05", "0.1", "0.3"]
+    assert [float(row[3]) for row in rows] == [1.0, 2.0, 1.25, 1.0]
+    assert float(rows[0][4]) == 1.0
+    assert "seeds 0, 1" in table
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": ("sam",)}, "give each once, and sgd first"),
+        ({"methods": ("sgd", "sam", "sam")}, "give each once, and sgd first"),
+        ({"methods": ("sgd", "adam")}, "methods is 'adam': choose one of sgd, sam"),
+        ({"seeds": ()}, "seeds is"),
+        ({"batch_plan": "x"}, "batch_plan is 'x'"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Comparison(output=tmp_path, **settings)
