@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo benchmark data-fashion-mnist clean
+.PHONY: test test-long demo reproduce-methods benchmark data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -10,6 +10,12 @@ test: .venv/installed ## Everything that CI runs.
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
+
+test-long: .venv/installed ## What takes longer: every combination of method, perturbation and variant.
+	$(BIN)/python -m pytest -n 2 -m long
+
+reproduce-methods: .venv/installed ## Every method on the embedded digits, three seeds: error, gradients and time.
+	$(BIN)/python -m experiments.reproduce_methods --output runs/methods
 
 demo: .venv/installed ## The paper's nine cells on the embedded digits, three seeds.
 	$(BIN)/python -m experiments.reproduce --output runs/digits

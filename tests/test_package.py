@@ -15,11 +15,11 @@ RECORDS = [name for name in NAMES if hasattr(getattr(sam_optax, name), "_fields"
 """NamedTuples: what they hold is described, and the functions that make them have the examples."""
 
 
-def test_the_core_loads_neither_flax_nor_tensorflow():
+def test_the_core_loads_neither_equinox_nor_flax_nor_tensorflow():
     program = "import sys, sam_optax; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
     assert "sam_optax" in loaded
-    assert {"flax", "tensorflow", "tensorflow_datasets", "experiments"}.isdisjoint(loaded)
+    assert {"equinox", "flax", "tensorflow", "tensorflow_datasets", "experiments"}.isdisjoint(loaded)
 
 
 def test_exported_names_are_sorted_and_exist_once():

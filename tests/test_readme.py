@@ -1,4 +1,4 @@
-"""The README's code, run as it stands."""
+"""The code of README and docs, run as it stands."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from flax import nnx
 import sam_optax
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-MODEL, STEP, PLAIN, LOGGED = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+MODEL, STEP, PLAIN, WHEN, LOGGED = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def run(*blocks: str) -> dict[str, Any]:
@@ -52,6 +52,13 @@ def test_the_plain_step_learns_and_prints_a_cosine(capsys: Any) -> None:
     assert loss < names["loss"]
 
 
+def test_the_step_with_a_policy_makes_a_second_pass_when_it_should(capsys: Any) -> None:
+    names = run(PLAIN, WHEN)
+    assert jnp.isfinite(names["loss"])
+    assert jnp.isnan(sam_optax.diagnostics(names["opt_state"]).cosine)  # step 19
+    assert names["opt_state"][0].count == 20
+
+
 def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wandb = mock.Mock()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
@@ -67,3 +74,31 @@ def test_the_commands_that_the_readme_names_are_there() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(1, len(blocks("frameworks.md"))))
+def test_the_step_of_each_framework_runs_and_learns(number: int) -> None:
+    first, block = blocks("frameworks.md")[0], blocks("frameworks.md")[number]
+    needed = "import sam_optax.flax\n" if "sam_optax.flax" in block else ""
+    names = run(first + needed, block)
+    assert jnp.isfinite(names["loss"])
+    assert names["loss"].shape == ()
+
+
+def test_there_is_a_step_for_every_framework() -> None:
+    headings = re.findall(r"^## (.*)$", (DOCS / "frameworks.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert headings == ["Plain JAX", "Flax NNX", "Flax Linen", "Equinox", "Haiku"]
+    assert len(blocks("frameworks.md")) == 1 + len(headings)
+
+
+def test_what_those_who_come_from_elsewhere_read_runs() -> None:
+    names = run(*blocks("coming_from.md"))
+    assert jnp.isfinite(names["loss"])
+    assert sam_optax.diagnostics(names["state"]).perturbation_norm.round(3) == 0.05

@@ -31,7 +31,7 @@ def steps_of(output: Path) -> list[dict[str, Any]]:
 def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: str) -> None:
     result = train(tmp_path, model=tiny, method=method, **SETTINGS)
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
-    assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
+    assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
     assert result["test_error"] < 0.6  # of chance it is 0.9
     assert all(record["grad_norm"] > 0 for record in steps_of(tmp_path))
     assert result["updates"] == 8 + 8 + 4
