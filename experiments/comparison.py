@@ -8,6 +8,8 @@ from experiments.cell import Cell
 from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
 from experiments.training.methods import METHODS
 
+_MOMENTUM = 0.9  # of sgd, which all methods share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Setup):
@@ -27,10 +29,14 @@ class Comparison(Setup):
     batch_plan: str = "25x64"
     lr_schedule: str = "cosine"
     learning_rate: float = 0.05
-    momentum: float = 0.9
 
     def __post_init__(self) -> None:
+        if self.momentum is None and self.optimizer == "sgd":
+            object.__setattr__(self, "momentum", _MOMENTUM)
         super().__post_init__()
+        for name in ("rho", "alpha"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is {getattr(self, name)}: leave it out, each method has its own here.")
         check_plan("batch_plan", self.batch_plan)
         check_seeds(self.seeds)
         for name in self.methods:

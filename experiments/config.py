@@ -26,11 +26,12 @@ class Setup:
       dataset: digits (8x8 scans of handwritten digits, embedded), or cifar10, cifar100, fashion_mnist, mnist or
         svhn_cropped of TensorFlow Datasets.
       model: small_resnet (ResNet-8, 78,000 parameters) or resnet18 (11 million).
-      rho: The method's radius; left out, that of its paper: 0.05 for most, 0.5 for asam.
+      rho: The method's radius; left out, that of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam, 0.3 for
+        msam, 0.5 for asam, 2.0 for ported_asam.
       alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
       optimizer: The base optimizer: sgd or adamw.
       learning_rate: Its initial learning rate.
-      momentum: Of sgd.
+      momentum: Of sgd; left out, 0, and 0.9 for msam, which perturbs along it.
       weight_decay: Added to sgd's gradient; apart from the gradient with adamw.
     """
 
@@ -40,7 +41,7 @@ class Setup:
     alpha: float | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.1
-    momentum: float = 0.0
+    momentum: float | None = None
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Setup:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _LARGEST:
                 raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
-        if self.momentum >= 1:
+        if self.momentum is not None and self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}: give a number below 1, or no gradient is ever forgotten.")
         if self.optimizer == "adamw" and self.momentum:
             raise ValueError(f"momentum is {self.momentum}: adamw has its own, leave it out.")
@@ -83,6 +84,8 @@ class Config(Setup):
         for name in ("rho", "alpha", "when"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(METHODS[self.method], name))
+        if self.momentum is None:
+            object.__setattr__(self, "momentum", 0.0 if self.optimizer == "adamw" else METHODS[self.method].momentum)
         super().__post_init__()
         check_plan("batch_plan", self.batch_plan)
         self._check_method()

@@ -1,6 +1,6 @@
 """The perturbed-gradient function for Flax NNX, and a `TrainState` for Flax Linen (the extra `flax`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,11 +8,18 @@ import optax
 from flax import nnx
 from flax.training import train_state
 
+from sam_optax import devices, hyperparameters, shards
 from sam_optax.typing import GradFn, Params, Updates
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Any], wrt: nnx.filterlib.Filter = nnx.Param, has_aux: bool = False
+    loss_fn: Callable[..., Any],
+    wrt: nnx.filterlib.Filter = nnx.Param,
+    has_aux: bool = False,
+    *,
+    micro_batches: int = 1,
+    batch_argnums: int | Sequence[int] | None = None,
+    axis_name: Any = None,
 ) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
     """`nnx.value_and_grad` that also returns the second pass, for `nnx.Optimizer.update(..., grad_fn=grad_fn)`.
 
@@ -24,14 +31,20 @@ def value_and_grad(
       loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
       wrt: the variables to differentiate by, the same as the optimizer's `wrt`.
       has_aux: whether `loss_fn` returns `(loss, aux)`.
+      micro_batches: in how many equal parts, one after the other, both passes go through the batch. The model's other
+        state moves on with each part, as it does when the parts are batches of their own; floating aux is averaged,
+        integer aux summed.
+      batch_argnums: which arguments are cut, counted after the model. None: all whose leaves have an axis, keys apart.
+      axis_name: the device axis, or axes, over which loss, aux, both gradients and the model's other floating state are
+        averaged: one perturbation for all devices.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
       `(loss, aux)` and the gradients have the structure of `nnx.state(model, wrt)`. Use it under `nnx.jit`.
 
     Raises:
-      ValueError: If `loss_fn` cannot be called, or, when called, if the model has no variable of `wrt`, or
-        `grad_fn` is given other variables.
+      ValueError: If `loss_fn` cannot be called or `micro_batches` is no positive integer, or, when called, if the model
+        has no variable of `wrt`, the batch cannot be cut, or `grad_fn` is given other variables.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
@@ -48,6 +61,27 @@ def value_and_grad(
     """
     if not callable(loss_fn):
         raise ValueError(f"loss_fn is {loss_fn!r}: give a function from a model and a batch to a scalar loss.")
+    hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
+    of_part = _passes(loss_fn, wrt, has_aux, axis_name)
+
+    def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
+        if micro_batches == 1:
+            return of_part(model, *args, **kwargs)
+        argnums = shards.batches_among(args, batch_argnums)
+        stacked, found = shards.split(args, argnums, micro_batches), []
+        for i in range(micro_batches):
+            part = jax.tree.map(lambda x, i=i: x[i], stacked)
+            found.append(of_part(model, *shards.put_back(args, argnums, part), **kwargs))
+        values, grads, grad_fns = zip(*found, strict=True)
+        return shards.mean(values), shards.mean(grads), lambda at: shards.mean([grad_fn(at) for grad_fn in grad_fns])
+
+    return passes
+
+
+def _passes(
+    loss_fn: Callable[..., Any], wrt: nnx.filterlib.Filter, has_aux: bool, axis_name: Any
+) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
+    """Both passes over one batch, averaged over the devices of the axis."""
     is_wrt = nnx.filterlib.to_predicate(wrt)
 
     def of_model(path: tuple[Any, ...], value: Any) -> bool:
@@ -68,15 +102,25 @@ def value_and_grad(
         rest = jax.tree.map(lambda x: x, rest)  # else it holds the model's own variables, and moves on with them
         if not jax.tree.leaves(params):
             raise ValueError(f"wrt is {wrt!r}, and the model has no such variable: name a kind that it has.")
-        (loss, (aux, moved)), grads = first_pass(params, rest, graphdef)
+        (loss, (aux, moved)), grads = first_pass(_vary(params, axis_name), rest, graphdef)
+        value, grads = _mean_or_sum((((loss, aux) if has_aux else loss), grads), axis_name)
 
         def grad_fn(at: Params) -> Updates:
-            return _like(at, gradient(_like(params, at), rest, graphdef)[0])
+            found = gradient(_vary(_like(params, at), axis_name), rest, graphdef)[0]
+            return _like(at, _mean_or_sum(found, axis_name))
 
-        nnx.update(call, moved)
-        return ((loss, aux) if has_aux else loss), grads[0], grad_fn
+        nnx.update(call, moved if axis_name is None else devices.mean(moved, axis_name))
+        return value, grads[0], grad_fn
 
     return passes
+
+
+def _vary(tree: Any, axis_name: Any) -> Any:
+    return tree if axis_name is None else devices.vary(tree, axis_name)
+
+
+def _mean_or_sum(tree: Any, axis_name: Any) -> Any:
+    return tree if axis_name is None else devices.mean_or_sum(tree, axis_name)
 
 
 class TrainState(train_state.TrainState):

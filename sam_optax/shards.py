@@ -1,5 +1,6 @@
 """A batch in equal parts, and what is computed of each, averaged."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,16 +87,21 @@ def average(fn: Parted, shards: Any) -> tuple[Any, Any]:
     shapes, last_shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], shards))
     _check_numbers(shapes)
     on_cpu = jax.default_backend() == "cpu"
-    total, last = _unrolled(fn, shards, parts, shapes) if on_cpu else _scanned(fn, shards, shapes, last_shapes)
-    return jax.tree.map(lambda x, of: (x / parts if _is_floating(of) else x).astype(of.dtype), total, shapes), last
+    total, last = _unrolled(fn, shards, parts) if on_cpu else _scanned(fn, shards, shapes, last_shapes)
+    return _mean(total, parts, shapes), last
 
 
-def _unrolled(fn: Parted, shards: Any, parts: int, shapes: Any) -> tuple[Any, Any]:
+def mean(found: Sequence[Any]) -> Any:
+    """The trees, one a part, as one: floating leaves averaged, in float32 or wider, and integer leaves summed."""
+    _check_numbers(found[0])
+    return _mean(functools.reduce(_add, map(_widen, found)), len(found), found[0])
+
+
+def _unrolled(fn: Parted, shards: Any, parts: int) -> tuple[Any, Any]:
     total = last = None
     for i in range(parts):
         found, last = fn(jax.tree.map(lambda x, i=i: x[i], shards))
-        found = _accumulators(found, shapes)
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        total = _widen(found) if total is None else _add(total, _widen(found))
     return total, last
 
 
@@ -105,29 +111,39 @@ def _scanned(fn: Parted, shards: Any, shapes: Any, last_shapes: Any) -> tuple[An
 
     def body(carry: tuple[Any, Any], shard: Any) -> tuple[tuple[Any, Any], None]:
         found, last = fn(shard)
-        return (jax.tree.map(jnp.add, carry[0], _accumulators(found, shapes)), last), None
+        return (_add(carry[0], _widen(found)), last), None
 
     return jax.lax.scan(body, (start, before), shards)[0]
 
 
-def _accumulators(found: Any, shapes: Any) -> Any:
-    return jax.tree.map(lambda x, of: x.astype(_accumulator(of)), found, shapes)
+def _add(total: Any, found: Any) -> Any:
+    return jax.tree.map(jnp.add, total, found)
 
 
-def _accumulator(of: Any) -> Any:
-    return jnp.promote_types(of.dtype, jnp.float32) if _is_floating(of) else of.dtype
+def _widen(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, _accumulator(x)), tree)
+
+
+def _mean(total: Any, parts: int, like: Any) -> Any:
+    """The mean in the types of `like`, of floating leaves; integer leaves stay sums."""
+    return jax.tree.map(lambda x, of: (x / parts).astype(jnp.result_type(of)) if _is_floating(of) else x, total, like)
+
+
+def _accumulator(x: Any) -> Any:
+    dtype = jnp.result_type(x)
+    return jnp.promote_types(dtype, jnp.float32) if _is_floating(x) else dtype
 
 
 def _is_floating(of: Any) -> bool:
-    return jnp.issubdtype(of.dtype, jnp.floating)
+    return bool(jnp.issubdtype(jnp.result_type(of), jnp.floating))
 
 
-def _check_numbers(shapes: Any) -> None:
-    for of in jax.tree.leaves(shapes):
-        if not (_is_floating(of) or jnp.issubdtype(of.dtype, jnp.integer)):
+def _check_numbers(tree: Any) -> None:
+    for dtype in map(jnp.result_type, jax.tree.leaves(tree)):
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
             raise ValueError(
-                f"The auxiliary output has a leaf of dtype {of.dtype}: give floating numbers, which are averaged over "
-                "the parts of the batch, or integers, which are summed."
+                f"The auxiliary output has a leaf of dtype {dtype}: give floating numbers, which are averaged over the "
+                "parts of the batch, or integers, which are summed."
             )
 
 

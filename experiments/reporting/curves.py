@@ -72,7 +72,11 @@ def read_curves(metrics: Path) -> Curves:
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
             values = quantity.factor * _column(records, quantity.name)
-            curves[quantity.name] = _set(epochs, steps, values) if quantity.is_set else _measured(epochs, values)
+            if quantity.is_set:
+                curves[quantity.name] = _set(epochs, steps, values)
+            else:
+                counted = np.isfinite(values) | ~_skipped(records)
+                curves[quantity.name] = _measured(epochs, values, counted)
     return curves
 
 
@@ -84,11 +88,12 @@ def mean_curves(runs: Sequence[Curves]) -> Curves:
     }
 
 
-def _measured(epochs: list[Record], values: np.ndarray) -> Curve:
-    """At the end of each epoch: its own value, or the mean over its steps."""
+def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> Curve:
+    """At the end of each epoch: its own value, or the mean over those of its steps that count; NaN where none does."""
     ends = [record["step"] for record in epochs]
     if len(values) != len(ends):
-        values = np.asarray([part.mean() for part in np.split(values, ends[:-1])])
+        parts = zip(np.split(values, ends[:-1]), np.split(counted, ends[:-1]), strict=True)
+        values = np.asarray([part[counts].mean() if any(counts) else np.nan for part, counts in parts])
     return Curve(_column(epochs, "epoch"), _column(epochs, "step"), values)
 
 
@@ -100,6 +105,12 @@ def _set(epochs: list[Record], steps: list[Record], values: np.ndarray) -> Curve
     ends = (float(epochs[-1]["epoch"]), float(epochs[-1]["step"]))
     epoch, step = (np.append(places, end) for places, end in zip(where, ends, strict=True))
     return Curve(epoch, step, np.append(values[at], values[-1]))
+
+
+def _skipped(records: list[Record]) -> np.ndarray:
+    """Which steps made no second pass: the clean gradient is known there, and the angle between both is not."""
+    known = np.isfinite(_column(records, "grad_norm")) if "grad_norm" in records[0] else np.zeros(len(records), bool)
+    return known & (np.isnan(_column(records, "cosine")) if "cosine" in records[0] else False)
 
 
 def _column(records: list[Record], name: str) -> np.ndarray:

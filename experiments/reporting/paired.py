@@ -14,7 +14,7 @@ from experiments.reporting.groups import Group
 
 CONFIDENCE = 0.95
 _STRATEGY = ("batch_plan", "lr_schedule")
-_METHOD = ("method", "rho", "alpha")
+_METHOD = ("method", "rho", "alpha", "when")
 _ROUNDING = 1e-9  # percentage points
 
 
@@ -85,5 +85,5 @@ def _kind(first: Group, second: Group) -> int:
 
 
 def _differ_only_in(names: tuple[str, ...], first: Group, second: Group) -> bool:
-    same = {name: getattr(first.config, name) for name in names}
-    return dataclasses.replace(second.config, **same) == first.config
+    others = [field.name for field in dataclasses.fields(first.config) if field.name not in names]
+    return all(getattr(first.config, name) == getattr(second.config, name) for name in others)

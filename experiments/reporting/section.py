@@ -101,23 +101,24 @@ def _draw_differences(study: Study, pairs: list[Difference], folder: Path) -> li
 
 def _draw_quantities(study: Study, folder: Path) -> list[Picture]:
     curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in study.groups}
+    diverged = {group.name for group in study.groups if group.diverged}
     drawn = []
     for quantity in pictures.drawable(curves):
         having = {name: each for name, each in curves.items() if quantity.name in each}
         stem = folder / quantity.name
         pictures.draw_quantity(quantity, study, having, stem)
-        drawn.append(Picture(quantity.title, _seen(quantity, having), stem))
+        drawn.append(Picture(quantity.title, _seen(quantity, having, diverged), stem))
     return drawn
 
 
-def _seen(quantity: Quantity, curves: Mapping[str, Curves]) -> str:
+def _seen(quantity: Quantity, curves: Mapping[str, Curves], diverged: set[str]) -> str:
     """The ends of the range over groups: after the last epoch for what is measured, of all steps for what is set."""
     values = {name: each[quantity.name].values for name, each in curves.items()}
     if quantity.is_set:
         low, high = (f"{limit(np.concatenate(list(values.values()))):.3g}" for limit in (np.nanmin, np.nanmax))
         return f"{low} throughout." if low == high else f"From {low} to {high}."
     last = {name: each[-1] for name, each in values.items() if np.isfinite(each[-1])}
-    lost = [f"Diverged: {', '.join(lost)}."] if (lost := sorted(values.keys() - last.keys())) else []
+    lost = [f"Diverged: {', '.join(lost)}."] if (lost := sorted((values.keys() - last.keys()) & diverged)) else []
     return " ".join(filter(None, [_range(last), quantity.remark, *lost]))
 
 

@@ -30,6 +30,7 @@ class Method(NamedTuple):
       uses: which of `rho` and `alpha` it reads.
       rho: the radius of its paper on convolutional networks.
       alpha: its weight there.
+      momentum: of SGD, where nothing is said.
       when: the steps that make its second pass, as `policies.parse` reads it.
       passes: gradient evaluations of such a step.
       functional: whether its second pass is that of Functional SAM.
@@ -41,6 +42,7 @@ class Method(NamedTuple):
     uses: tuple[str, ...] = ("rho",)
     rho: float = 0.05
     alpha: float = 0.02
+    momentum: float = 0.0
     when: str = "always"
     passes: int = 2
     functional: bool = False
@@ -90,6 +92,7 @@ METHODS: dict[str, Method] = {
         "MSAM",
         lambda base, now: sam_optax.msam(base, now.rho),
         rho=0.3,
+        momentum=0.9,
         passes=1,
         evaluated=sam_optax.msam_eval_params,
     ),

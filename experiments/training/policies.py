@@ -1,6 +1,7 @@
 """Policies: when to make a second pass, as the command line says it."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import optax
@@ -8,7 +9,9 @@ import optax
 import sam_optax
 from sam_optax import BatchPlan, Policy
 
-FORMS = "always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam"
+Kind = TypeVar("Kind", int, float)
+
+_REMEDY = "give one of always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam, with numbers of your own."
 
 GRADIENT_DECIDES = "ae_sam"
 
@@ -33,15 +36,22 @@ def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
     name, _, number = text.partition(":")
     makers: dict[str, Callable[[], Policy]] = {
         "always": sam_optax.always,
-        "every": lambda: sam_optax.every(int(number)),
-        "after": lambda: sam_optax.after(int(number)),
-        "last": lambda: sam_optax.last(float(number), plan, num_examples),
-        "bernoulli": lambda: sam_optax.bernoulli(float(number), jax.random.key(seed)),
+        "every": lambda: sam_optax.every(_number(int, number)),
+        "after": lambda: sam_optax.after(_number(int, number)),
+        "last": lambda: sam_optax.last(_number(float, number), plan, num_examples),
+        "bernoulli": lambda: sam_optax.bernoulli(_number(float, number), jax.random.key(seed)),
         GRADIENT_DECIDES: lambda: falling_bar(plan.total_steps(num_examples)),
     }
     if name not in makers or bool(number) != (name not in ("always", GRADIENT_DECIDES)):
-        raise ValueError(f"give one of {FORMS}, with numbers of your own.")
+        raise ValueError(_REMEDY)
     return makers[name]()
+
+
+def _number(kind: type[Kind], text: str) -> Kind:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(_REMEDY) from error
 
 
 def falling_bar(total_steps: int) -> Policy:

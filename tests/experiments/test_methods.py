@@ -10,10 +10,15 @@ import pytest
 
 import sam_optax
 from experiments import reproduce_methods, run
+from experiments import train as program_of_training
 from experiments.benchmarking import method_steps
 from experiments.comparison import Comparison
 from experiments.config import Config
 from experiments.program import build
+from experiments.reporting import find_runs
+from experiments.reporting.curves import read_curves
+from experiments.reporting.groups import studies
+from experiments.reporting.paired import differences
 from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read
@@ -115,12 +120,12 @@ def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path
         ({"when": "every"}, "when is 'every': give one of always, every:5"),
         ({"when": "always:3"}, "when is 'always:3': give one of always"),
         ({"when": "every:0"}, "when is 'every:0': k is 0: give a positive integer"),
-        ({"when": "every:x"}, "when is 'every:x': invalid literal"),
+        ({"when": "every:x"}, "when is 'every:x': give one of always, every:5"),
         ({"when": "last:1.5"}, "when is 'last:1.5': fraction is 1.5"),
         ({"when": "bernoulli:2"}, "when is 'bernoulli:2': probability is 2.0"),
         ({"when": "every:2", "method": "sgd"}, "sgd makes no second pass"),
         ({"when": "every:2", "method": "msam", "momentum": 0.9}, "msam makes no second pass"),
-        ({"method": "msam"}, "momentum is 0.0, and msam perturbs along the momentum"),
+        ({"method": "msam", "momentum": 0.0}, "momentum is 0.0, and msam perturbs along the momentum"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -129,7 +134,19 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) ->
 
 
 def test_adamw_has_the_momentum_that_msam_wants() -> None:
-    assert Config(method="msam", optimizer="adamw").method == "msam"
+    assert Config(method="msam", optimizer="adamw").momentum == 0.0
+    assert Config(method="msam").momentum == 0.9
+    assert Config(method="sam").momentum == 0.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_from_the_command_line_with_nothing_else_said(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
+    arguments = ["--method", method, "--model", tiny, "--batch-plan", "1x128", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    program_of_training.main()
+    assert run.result_of(tmp_path)["updates"] == 4
 
 
 def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(
@@ -150,9 +167,26 @@ def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(
     assert "seeds 0, 1" in table
 
 
+def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(tiny: str, tmp_path: Path) -> None:
+    for method, settings in {"sgd": {}, "look_sam": {}, "msam": {}, "sam": {"when": "every:2"}}.items():
+        for seed in (0, 1):
+            train(tmp_path / f"{method}-{seed}", model=tiny, method=method, batch_plan="2x64", seed=seed, **settings)
+    (study,) = studies(find_runs([tmp_path]))
+    direct = {(each.first.row, each.second.row) for each in differences(study.groups) if each.is_direct}
+    assert ("LookSAM", "SGD") in direct
+    assert ("LookSAM", "SAM, every 2") in direct
+    assert not any("MSAM" in pair for pair in direct)  # it has a momentum
+    cosine = read_curves(tmp_path / "look_sam-0" / "metrics.jsonl")["cosine"]
+    measured = [record["cosine"] for record in steps_of(tmp_path / "look_sam-0")]
+    assert measured[1:5] == [None] * 4
+    expected = [np.mean([x for x in measured[part] if x is not None]) for part in (slice(8), slice(8, 16))]
+    np.testing.assert_allclose(cosine.values, expected)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"rho": 0.1}, "rho is 0.1: leave it out"),
         ({"methods": ("sam",)}, "give each once, and sgd first"),
         ({"methods": ("sgd", "sam", "sam")}, "give each once, and sgd first"),
         ({"methods": ("sgd", "adam")}, "methods is 'adam': choose one of sgd, sam"),
