@@ -20,7 +20,8 @@ def average_over(
 
     Under `jax.shard_map` the clean gradient has to be each device's own. By parameters that are the same everywhere JAX
     sums it over the devices; `jax.lax.pcast(params, axis_name, to="varying")` prevents that, and is what
-    `sharpness_aware_grad(..., axis_name=...)` does, the shorter way to the same.
+    `sharpness_aware_grad(..., axis_name=...)` does, the shorter way to the same. An optimizer behind that reads the
+    parameters, for weight decay, is best kept apart then, and given those that are the same everywhere.
 
     Args:
       axis_name: the device axis, or axes.

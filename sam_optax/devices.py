@@ -1,10 +1,12 @@
-"""Means over the devices of a named axis, under `jax.shard_map`, `jax.pmap` and `jax.vmap` alike."""
+"""Means over the devices of a named axis, under `jax.shard_map`, `jax.pmap` and `jax.vmap` alike; None is no axis."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from sam_optax import trees
 
 
 def vary(tree: Any, axis_name: Any) -> Any:
@@ -13,7 +15,7 @@ def vary(tree: Any, axis_name: Any) -> Any:
     Under `jax.shard_map` the gradient by parameters that are the same everywhere is summed over the devices, unasked.
     The gradient by these is each device's own.
     """
-    return jax.tree.map(lambda x: _vary(x, axis_name), tree)
+    return tree if axis_name is None else jax.tree.map(lambda x: _vary(x, axis_name), tree)
 
 
 def vary_like(tree: Any, like: Any) -> Any:
@@ -22,7 +24,7 @@ def vary_like(tree: Any, like: Any) -> Any:
     Both branches of a `cond` have to agree in that, and one may return what it was given.
     """
     axes = tuple(sorted({axis for x in jax.tree.leaves(like) for axis in _axes(jax.typeof(x))}, key=str))
-    return jax.tree.map(lambda x: _vary(x, axes) if _is_floating(x) else x, tree)
+    return jax.tree.map(lambda x: _vary(x, axes) if trees.is_floating(x) else x, tree)
 
 
 def mean(tree: Any, axis_name: Any) -> Any:
@@ -37,12 +39,12 @@ def mean_or_sum(tree: Any, axis_name: Any) -> Any:
 
 def _reduce(tree: Any, axis_name: Any, otherwise: Callable[[Any], Any]) -> Any:
     def reduce(x: Any) -> Any:
-        if not _is_floating(x):
+        if not trees.is_floating(x):
             return otherwise(x)
         wide = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
         return jax.lax.pmean(_vary(wide, axis_name), axis_name).astype(jnp.result_type(x))
 
-    return jax.tree.map(reduce, tree)
+    return tree if axis_name is None else jax.tree.map(reduce, tree)
 
 
 def _vary(x: Any, axis_name: Any) -> Any:
@@ -63,7 +65,3 @@ def zeros(of: jax.ShapeDtypeStruct, dtype: Any) -> jax.Array:
 def _axes(kind: Any) -> tuple[Any, ...]:
     """The device axes that values of this type vary over, as `jax.shard_map` keeps track of them."""
     return tuple(getattr(getattr(kind, "manual_axis_type", None), "varying", ()))
-
-
-def _is_floating(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

@@ -1,12 +1,14 @@
 """A guard against passes that are not finite."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import parts
+from sam_optax import devices, parts, trees
+from sam_optax.step_diagnostics import Diagnostics
 from sam_optax.typing import Params, State, Updates
 
 
@@ -24,15 +26,18 @@ class SkipNonfiniteState(NamedTuple):
     last_finite: jax.Array
 
 
-def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -> optax.GradientTransformationExtraArgs:
     """The optimizer `tx`, but for steps that are not finite: those move nothing, `u = 0`, and leave its state alone.
 
-    It looks at the gradients going in and at the final updates, and so sees the second pass, too.
-    (`optax.apply_if_finite` looks at the gradients alone, and lets a second pass that overflows through.) Diagnostics
-    and counts are those of the last step made.
+    It looks at the gradients going in, at what both passes measured, at the new state and at the final updates. So it
+    sees a second pass that overflows even where clipping or a sign behind it makes it finite again.
+    (`optax.apply_if_finite` looks at the gradients going in alone.) Diagnostics and counts are those of the last step
+    that was made.
 
     Args:
       tx: the whole optimizer, method and all.
+      axis_name: the device axis, or axes, where `tx` gets each device's own gradients, as with `average_over`: a step
+        that is not finite on one device is left out on all.
 
     Returns:
       An optimizer whose `update` takes what that of `tx` takes.
@@ -59,7 +64,10 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
         moved, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        finite = _all_finite(updates) & _all_finite(moved)
+        finite = (
+            _finite(updates) & _finite(moved) & _passes_finite(inner_state) & _newly_finite(inner_state, state.inner)
+        )
+        finite = finite if axis_name is None else _on_all(finite, axis_name)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
         moved = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), moved)
         skipped = jnp.where(finite, state.skipped, jnp.asarray(optax.safe_increment(state.skipped)))
@@ -68,5 +76,33 @@ def skip_nonfinite(tx: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _all_finite(tree: Updates) -> jax.Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)], bool))
+def _finite(tree: Any) -> jax.Array:
+    return _all(jnp.isfinite(x) for x in jax.tree.leaves(tree))
+
+
+def _passes_finite(state: State) -> jax.Array:
+    """Whether the norm of the second gradient is finite wherever one was measured; a skipped step measures nothing."""
+    seen = [node for node in jax.tree.leaves(state, is_leaf=_is_diagnostics) if _is_diagnostics(node)]
+    return _all(jnp.isnan(each.grad_norm) | jnp.isfinite(each.perturbed_grad_norm) for each in seen)
+
+
+def _newly_finite(state: State, before: State) -> jax.Array:
+    """Whether no number in the state has ceased to be finite, what was measured apart; some start as infinity."""
+    pairs = zip(*(jax.tree.leaves(_unmeasured(tree)) for tree in (state, before)), strict=True)
+    return _all(jnp.isfinite(new) | ~jnp.isfinite(old) for new, old in pairs if trees.is_floating(new))
+
+
+def _unmeasured(state: State) -> State:
+    return jax.tree.map(lambda node: () if _is_diagnostics(node) else node, state, is_leaf=_is_diagnostics)
+
+
+def _is_diagnostics(node: Any) -> bool:
+    return isinstance(node, Diagnostics)
+
+
+def _all(conditions: Iterable[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(x) for x in conditions], bool))
+
+
+def _on_all(finite: jax.Array, axis_name: Any) -> jax.Array:
+    return jax.lax.pmin(devices.vary(finite.astype(jnp.int32), axis_name), axis_name) == 1

@@ -102,25 +102,17 @@ def _passes(
         rest = jax.tree.map(lambda x: x, rest)  # else it holds the model's own variables, and moves on with them
         if not jax.tree.leaves(params):
             raise ValueError(f"wrt is {wrt!r}, and the model has no such variable: name a kind that it has.")
-        (loss, (aux, moved)), grads = first_pass(_vary(params, axis_name), rest, graphdef)
-        value, grads = _mean_or_sum((((loss, aux) if has_aux else loss), grads), axis_name)
+        (loss, (aux, moved)), grads = first_pass(devices.vary(params, axis_name), rest, graphdef)
+        value, grads = devices.mean_or_sum((((loss, aux) if has_aux else loss), grads), axis_name)
 
         def grad_fn(at: Params) -> Updates:
-            found = gradient(_vary(_like(params, at), axis_name), rest, graphdef)[0]
-            return _like(at, _mean_or_sum(found, axis_name))
+            found = gradient(devices.vary(_like(params, at), axis_name), rest, graphdef)[0]
+            return _like(at, devices.mean_or_sum(found, axis_name))
 
-        nnx.update(call, moved if axis_name is None else devices.mean(moved, axis_name))
+        nnx.update(call, devices.mean(moved, axis_name))
         return value, grads[0], grad_fn
 
     return passes
-
-
-def _vary(tree: Any, axis_name: Any) -> Any:
-    return tree if axis_name is None else devices.vary(tree, axis_name)
-
-
-def _mean_or_sum(tree: Any, axis_name: Any) -> Any:
-    return tree if axis_name is None else devices.mean_or_sum(tree, axis_name)
 
 
 class TrainState(train_state.TrainState):

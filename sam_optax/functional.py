@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 
+from sam_optax import devices
 from sam_optax.typing import GradFn, Params, Updates
 
 
 def functional_value_and_grad(
-    model_fn: Callable[..., Any], logits_loss: Callable[..., Any], has_aux: bool = False
+    model_fn: Callable[..., Any], logits_loss: Callable[..., Any], has_aux: bool = False, *, axis_name: Any = None
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`value_and_grad` whose second pass perturbs the model and not the loss: `grad_fn(w + ε) = J(w + ε)ᵀ ∂ℓ/∂z|_w`.
 
@@ -22,6 +23,8 @@ def functional_value_and_grad(
       model_fn: `model_fn(params, *args, **kwargs)` → logits, any tree of arrays, or `(logits, aux)`.
       logits_loss: `logits_loss(logits, *args, **kwargs)` → scalar loss, with the same further arguments.
       has_aux: whether `model_fn` returns `(logits, aux)`, with BatchNorm's new statistics for instance.
+      axis_name: the device axis, or axes, over which loss, aux and both gradients are averaged, as
+        `sam_optax.value_and_grad` does it.
 
     Returns:
       A function `(params, *args, **kwargs)` → `(value, grads, grad_fn)`, where value is the loss or `(loss, aux)`.
@@ -45,15 +48,17 @@ def functional_value_and_grad(
 
     def pull_back(args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> tuple[Any, Callable[..., Any], Any]:
         model = lambda w: model_fn(w, *args, **kwargs)  # noqa: E731
-        return jax.vjp(model, params, has_aux=True) if has_aux else (*jax.vjp(model, params), None)
+        at = devices.vary(params, axis_name)
+        return jax.vjp(model, at, has_aux=True) if has_aux else (*jax.vjp(model, at), None)
 
     def second_pass(slope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> Updates:
-        return pull_back(args, kwargs, params)[1](slope)[0]
+        return devices.mean_or_sum(pull_back(args, kwargs, params)[1](slope)[0], axis_name)
 
     def passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         logits, back, aux = pull_back(args, kwargs, params)
         loss, slope = jax.value_and_grad(logits_loss)(logits, *args, **kwargs)
         grad_fn = jax.tree_util.Partial(second_pass, slope, args, kwargs)
-        return ((loss, aux) if has_aux else loss), back(slope)[0], grad_fn
+        value = (loss, aux) if has_aux else loss
+        return *devices.mean_or_sum((value, back(slope)[0]), axis_name), grad_fn
 
     return passes

@@ -33,15 +33,15 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns `(loss, aux)`.
       micro_batches: in how many equal parts, one after the other, a pass goes through the batch, to save memory. Then
         floating leaves of aux are averaged over the parts, and integer leaves summed. A random key is the same in
-        each part.
-      batch_argnums: which arguments are cut, counted after the parameters. None: all whose leaves have an axis, random
-        keys apart.
+        each part. Call it under `jax.jit`: outside, every call compiles its part anew.
+      batch_argnums: which arguments are cut, counted after the parameters; keyword arguments are not. None: all whose
+        leaves have an axis, typed random keys apart. Name them where a state stands among them, or an old-style key.
       axis_name: the device axis, or axes, under `jax.shard_map`, `jax.pmap` or `jax.vmap`, over which loss, aux and
         both gradients are averaged: one perturbation for all devices.
       second_pass_args: from the arguments after the parameters to those of the second pass, as a tuple; for another
-        dropout key for instance. None: the same.
+        dropout key for instance. None: the same. Keyword arguments are the same in any case.
       loss_scale: a number that the loss is multiplied by before each pass and each gradient divided by after it, for
-        float16. A power of two costs no rounding.
+        passes in float16. The gradients have the parameters' dtype. A power of two costs no rounding.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
@@ -82,7 +82,7 @@ def value_and_grad(
 
     def passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         (loss, aux), grads = whole(params, args, kwargs)
-        again = args if second_pass_args is None else tuple(second_pass_args(*args, **kwargs))
+        again = args if second_pass_args is None else _checked(second_pass_args(*args, **kwargs))
         return ((loss, aux) if has_aux else loss), grads, jax.tree_util.Partial(second_pass, again, kwargs)
 
     return passes
@@ -126,13 +126,20 @@ def _over_parts(gradients: Gradients, parts: int, batch_argnums: int | Sequence[
 
 def _over_devices(gradients: Gradients, axis_name: Any) -> Gradients:
     """The mean over the devices of the axis."""
-    if axis_name is None:
-        return gradients
 
     def averaged(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
         return devices.mean_or_sum(gradients(devices.vary(params, axis_name), args, kwargs), axis_name)
 
     return averaged
+
+
+def _checked(again: Any) -> tuple[Any, ...]:
+    if not isinstance(again, tuple | list):
+        raise ValueError(
+            f"second_pass_args returned {type(again).__name__}: return a tuple of the arguments after the parameters, "
+            "as (batch, key)."
+        )
+    return tuple(again)
 
 
 def _check_function(name: str, given: Any, meaning: str) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from sam_optax import devices, gradients, hyperparameters, parts, shards
+from sam_optax import devices, gradients, hyperparameters, parts, shards, trees
 from sam_optax.typing import Params, State
 
 
@@ -35,7 +34,8 @@ def sharpness_aware_grad(
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
       method: a sharpness-aware method without optimizer behind it, as `sam_optax.gsam()`.
       m: the number of examples of a shard, which divides the batch; with `axis_name` each device's part of it.
-      batch_argnums: which arguments are batches, counted after the state.
+      batch_argnums: which arguments are batches, counted after the state; the others go whole to every shard. For
+        `loss_fn(params, x, y)` it is `(0, 1)`.
       has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
       axis_name: the device axis, or axes, under `jax.shard_map` to average over: each device makes its own shards.
 
@@ -71,9 +71,11 @@ def sharpness_aware_grad(
         return loss, aux, grads, state
 
     def of_batch(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
+        if m is None:
+            return of_shard(params, state, args, call, perturb)
         argnums = shards.batches_among(args, batch_argnums)
         size = shards.batch_size(args, argnums)
-        if m is None or size == m:
+        if size == m:
             return of_shard(params, state, args, call, perturb)
         if size % m:
             raise ValueError(f"m is {m}, and the batch has {size} examples: give an m that divides it.")
@@ -87,8 +89,6 @@ def sharpness_aware_grad(
         return *found, _join(state, averaged, kept)
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
-        if axis_name is None:
-            return of_batch(params, state, args, kwargs, perturb)
         loss, aux, grads, state = of_batch(devices.vary(params, axis_name), state, args, kwargs, perturb)
         loss, aux, grads = devices.mean_or_sum((loss, aux, grads), axis_name)
         return loss, aux, grads, devices.mean(state, axis_name)
@@ -99,14 +99,10 @@ def sharpness_aware_grad(
 def _part_by_dtype(state: State) -> tuple[list[Any], list[Any]]:
     """The floating leaves, and the others."""
     leaves = jax.tree.leaves(state)
-    return [x for x in leaves if _is_floating(x)], [x for x in leaves if not _is_floating(x)]
+    return [x for x in leaves if trees.is_floating(x)], [x for x in leaves if not trees.is_floating(x)]
 
 
 def _join(like: State, floating: list[Any], others: list[Any]) -> State:
     rest = {True: iter(floating), False: iter(others)}
     leaves, structure = jax.tree.flatten(like)
-    return jax.tree.unflatten(structure, [next(rest[_is_floating(x)]) for x in leaves])
-
-
-def _is_floating(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
+    return jax.tree.unflatten(structure, [next(rest[trees.is_floating(x)]) for x in leaves])

@@ -30,7 +30,7 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
       SAM-ON perturbs the normalisation layers alone (https://arxiv.org/abs/2306.04226):
 
       >>> import sam_optax
-      >>> norms = sam_optax.by_path(lambda path: "norm" in path)
+      >>> norms = sam_optax.by_path(lambda path: "norm" in path.lower())  # norm, BatchNorm_0
       >>> norms({"norm": {"scale": 1.0}, "dense": {"kernel": 2.0}})
       {'dense': {'kernel': False}, 'norm': {'scale': True}}
       >>> tx = sam_optax.sam(rho=0.5, mask=norms)

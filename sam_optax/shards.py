@@ -29,7 +29,7 @@ def split(args: Sequence[Any], argnums: Sequence[int], parts: int) -> list[Any]:
     """
     size = batch_size(args, argnums)
     if size % parts:
-        raise ValueError(f"A batch of {size} examples cannot be cut into {parts} equal parts.")
+        raise ValueError(f"micro_batches is {parts}, and the batch has {size} examples: give a number that divides it.")
     return [jax.tree.map(lambda x: jnp.reshape(x, (parts, size // parts, *x.shape[1:])), args[i]) for i in argnums]
 
 
@@ -39,7 +39,7 @@ def batches_among(args: Sequence[Any], batch_argnums: int | Sequence[int] | None
         return tuple(
             i for i, arg in enumerate(args) if jax.tree.leaves(arg) and all(map(_has_axis, jax.tree.leaves(arg)))
         )
-    return (batch_argnums,) if isinstance(batch_argnums, int) else tuple(batch_argnums)
+    return tuple(batch_argnums) if isinstance(batch_argnums, Sequence) else (int(batch_argnums),)
 
 
 def batch_size(args: Sequence[Any], argnums: Sequence[int]) -> int:
@@ -126,16 +126,14 @@ def _widen(tree: Any) -> Any:
 
 def _mean(total: Any, parts: int, like: Any) -> Any:
     """The mean in the types of `like`, of floating leaves; integer leaves stay sums."""
-    return jax.tree.map(lambda x, of: (x / parts).astype(jnp.result_type(of)) if _is_floating(of) else x, total, like)
+    return jax.tree.map(
+        lambda x, of: (x / parts).astype(jnp.result_type(of)) if trees.is_floating(of) else x, total, like
+    )
 
 
 def _accumulator(x: Any) -> Any:
     dtype = jnp.result_type(x)
-    return jnp.promote_types(dtype, jnp.float32) if _is_floating(x) else dtype
-
-
-def _is_floating(of: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(of), jnp.floating))
+    return jnp.promote_types(dtype, jnp.float32) if trees.is_floating(x) else dtype
 
 
 def _check_numbers(tree: Any) -> None:
@@ -148,7 +146,7 @@ def _check_numbers(tree: Any) -> None:
 
 
 def _has_axis(x: Any) -> bool:
-    return jnp.ndim(x) > 0 and not jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+    return getattr(x, "ndim", 0) > 0 and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -46,6 +46,16 @@ def cast_like(tree: Updates, like: Params) -> Updates:
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
 
 
+def is_floating(x: Any) -> bool:
+    """Whether `x`, an array or its shape and dtype, holds real floating numbers."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
+
+
+def zeros_like(tree: Params) -> Updates:
+    """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, as what an update returns is not."""
+    return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
+
+
 def leaf_paths(tree: Any) -> list[str]:
     """The path of each leaf, its names joined by `/`, as `dense/kernel`.
 

@@ -78,14 +78,17 @@ NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     name: getattr(sam_optax, name) for name in SAME if name != "gsam_clean"
 } | {"gsam_clean": functools.partial(sam_optax.gsam, minimize="clean")}
 
-_SEEN_BY_NAME = set(SAME.values())
+_SEEN_BY_NAME = {*SAME.values(), Product("reuse", "normalized", "plain")}
 _PAIRWISE = [product for product in _covering() if product not in _SEEN_BY_NAME]
 _ALL = [Product(*parts) for parts in itertools.product(COMBINERS, PERTURBATIONS, VARIANTS)]
 _REST = [product for product in _ALL if product not in _SEEN_BY_NAME | set(_PAIRWISE)]
 
 SHORT = (
     NAMED
-    | {"sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2))}
+    | {
+        "sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2)),
+        "look_sam": Product("reuse", "normalized", "plain"),
+    }
     | {_key(product): product for product in _PAIRWISE}
 )
 LONG = {_key(product): product for product in _REST}

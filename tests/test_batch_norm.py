@@ -1,5 +1,6 @@
 """A convolutional network with BatchNorm: its statistics are those of the clean passes alone, whatever the method."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def nnx_run(name: str) -> tuple[list[Any], list[Any]]:
     return seen, expected
 
 
-def linen_run(name: str) -> tuple[list[Any], list[Any]]:
+def linen_run(name: str, functional: bool = False) -> tuple[list[Any], list[Any]]:
     net = LinenNet()
 
     def forward(params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
@@ -89,6 +90,10 @@ def linen_run(name: str) -> tuple[list[Any], list[Any]]:
         return jnp.mean((out - y) ** 2), moved
 
     value_and_grad = sam_optax.value_and_grad(loss_fn, has_aux=True)
+    if functional:
+        model_fn = lambda params, batch_stats, x, y: forward(params, batch_stats, x)  # noqa: E731
+        logits_loss = lambda out, batch_stats, x, y: jnp.mean((out - y) ** 2)  # noqa: E731
+        value_and_grad = sam_optax.functional_value_and_grad(model_fn, logits_loss, has_aux=True)
 
     @jax.jit
     def step(state: State, x: jax.Array, y: jax.Array) -> State:
@@ -104,8 +109,12 @@ def linen_run(name: str) -> tuple[list[Any], list[Any]]:
     return seen, expected
 
 
-@pytest.mark.parametrize("run", [nnx_run, linen_run], ids=["nnx", "linen"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+RUNS = {"nnx": nnx_run, "linen": linen_run}
+CASES = [(name, run) for name in OPTIMIZERS for run in RUNS.values()]
+CASES += [("sam", functools.partial(linen_run, functional=True))]
+
+
+@pytest.mark.parametrize(("name", "run"), CASES)
 def test_statistics_are_those_of_the_clean_passes_alone(name, run: Callable[..., Any]):
     seen, expected = run(name)
     chex.assert_trees_all_close(seen, expected, rtol=1e-5, atol=1e-6)

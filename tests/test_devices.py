@@ -152,8 +152,65 @@ def test_a_traced_policy_decides_under_shard_map(combiner, when, each):
     method = sam_optax.sharpness_aware(ascent, methods.COMBINERS[combiner](), POLICIES[when])
     tx = optax.chain(sam_optax.average_over("data", method) if each else method, helpers.BASES["momentum"]())
     step = whole_step(tx, vary=each) if each else whole_step(tx, axis_name="data")
-    params, _ = run(shard_mapped(step), tx)
+    params, state = run(shard_mapped(step), tx)
     chex.assert_tree_all_finite(params)
+    if not each:
+        alone = run(whole_step(tx), tx)
+        chex.assert_trees_all_close(params, alone[0], rtol=1e-4, atol=1e-6)
+    base = run(whole_step(helpers.BASES["momentum"]()), helpers.BASES["momentum"]())[0]
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(params, base, rtol=1e-3, atol=1e-5)
+    assert int(state[0].count) == 3
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_step_that_is_not_finite_on_one_device_is_left_out_on_all(bad):
+    method = sam_optax.average_over("data", sam_optax.gsam(0.5))
+    tx = sam_optax.skip_nonfinite(optax.chain(method, helpers.BASES["momentum"]()), axis_name="data")
+    params, (x, y) = helpers.small_params(), batch_of(16, 0)
+    x = x.at[0, 0].set(jnp.nan) if bad else x
+    after, state = shard_mapped(whole_step(tx, vary=True))(params, tx.init(params), x, y)
+    assert bool(state.last_finite) != bad
+    assert int(state.skipped) == bad
+    moved = any(np.any(a != b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(params), strict=True))
+    assert moved != bad
+
+
+def test_functional_sam_makes_one_perturbation_for_all_devices(x64):
+    model_fn = lambda params, x, y: jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])  # noqa: E731
+    logits_loss = lambda logits, x, y: jnp.mean((logits - y) ** 2)  # noqa: E731
+
+    def step_with(**options: Any) -> Callable[..., Any]:
+        value_and_grad = sam_optax.functional_value_and_grad(model_fn, logits_loss, **options)
+
+        def step(params: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
+            value, grads, grad_fn = value_and_grad(params, x, y)
+            updates, state = tx.update(grads, state, params, grad_fn=grad_fn, value=value)
+            return optax.apply_updates(params, updates), state
+
+        return step
+
+    tx = helpers.optimizer("sam", rho=0.5)
+    ours = run(shard_mapped(step_with(axis_name="data")), tx)
+    chex.assert_trees_all_close(ours, run(step_with(), tx), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("loop", ["unrolled", "scanned"])
+def test_shards_are_gone_through_by_either_loop_under_shard_map(loop, monkeypatch, x64):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if loop == "unrolled" else "gpu")
+    tx = helpers.optimizer("vasso", rho=0.5)
+    step = whole_step(tx, axis_name="data", micro_batches=2)
+    chex.assert_trees_all_close(run(shard_mapped(step), tx), run(whole_step(tx), tx), rtol=0, atol=1e-13)
+    method, params, (x, y) = sam_optax.gsam(0.5), helpers.small_params(), batch_of(16, 0)
+
+    def of_shards(params: Any, state: Any, x: jax.Array, y: jax.Array, axis_name: Any = "data") -> Any:
+        loss = helpers.small_loss
+        fn = sam_optax.sharpness_aware_grad(loss, method, 2, batch_argnums=(0, 1), axis_name=axis_name)
+        return fn(params, state, x, y)
+
+    spread_out = shard_mapped(of_shards)(params, method.init(params), x, y)
+    alone = of_shards(params, method.init(params), x, y, axis_name=None)
+    chex.assert_trees_all_close(spread_out, alone, rtol=0, atol=1e-14)
 
 
 def test_sharded_parameters_keep_their_sharding():

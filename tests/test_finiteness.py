@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import sam_optax
@@ -75,6 +76,36 @@ def test_a_loss_that_overflows_at_the_perturbed_point_alone():
     _, grads, grad_fn = value_and_grad(w)
     updates, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn)
     assert (float(updates[0]), int(state.skipped)) == (0.0, 1)
+
+
+BEHIND = {
+    "clip": lambda: optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)),
+    "lion": lambda: optax.lion(0.1),
+    "sign": lambda: optax.chain(optax.scale_by_sign(), optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("value", [jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("name", ["sam", "gsam", "asam", "perturbed-friendly-masked"])
+def test_what_saturates_behind_the_method_hides_no_bad_pass(name, behind, value):
+    tx = sam_optax.skip_nonfinite(helpers.optimizer(name, BEHIND[behind]()))
+    params, (first, second) = helpers.small_params(), helpers.small_batches(2)
+    params, state = helpers.make_step(tx)(params, tx.init(params), *first)
+    assert bool(state.last_finite)
+    _, grads, _ = passes(params, second)
+    updates, after = tx.update(grads, state, params, grad_fn=lambda at: spoiled(grads, value))
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(after.inner, state.inner)
+
+
+def test_a_state_that_starts_as_infinity_stops_no_step():
+    tx = sam_optax.skip_nonfinite(
+        optax.chain(sam_optax.sam(), optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=2))
+    )
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    _, state = helpers.make_step(tx)(params, tx.init(params), *batch)
+    assert bool(state.last_finite)
 
 
 def test_the_static_decision_and_the_diagnostics_pass_through():

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import sam_optax
 from tests import helpers
@@ -53,6 +54,25 @@ def test_a_model_that_is_linear_in_its_parameters_has_the_clean_gradient_everywh
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, grad_fn = sam_optax.functional_value_and_grad(linear_model, logits_loss)(params, *batch)
     chex.assert_trees_all_close(grad_fn(jax.tree.map(lambda x: 3 * x, params)), grads, rtol=1e-12)
+
+
+def test_at_radius_zero_it_is_the_base_and_a_zero_slope_gives_a_finite_step(x64):
+    params, tx, base = helpers.small_params(), helpers.optimizer("sam", rho=0.0), helpers.BASES["momentum"]()
+    value_and_grad, state, plain = sam_optax.functional_value_and_grad(model_fn, logits_loss), tx.init(params), params
+    base_state = base.init(params)
+    for batch in helpers.small_batches(4):
+        _, grads, grad_fn = value_and_grad(params, *batch)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        updates, base_state = base.update(jax.grad(helpers.small_loss)(plain, *batch), base_state, plain)
+        plain = optax.apply_updates(plain, updates)
+    chex.assert_trees_all_close(params, plain, rtol=0, atol=1e-13)
+    x, _ = helpers.small_batches(1)[0]
+    fitted = model_fn(params, x, x)  # the loss is at its minimum there
+    _, grads, grad_fn = value_and_grad(params, x, fitted)
+    sam = sam_optax.sam(0.5)
+    updates, _ = sam.update(grads, sam.init(params), params, grad_fn=grad_fn)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
 
 
 def test_auxiliary_output_is_that_of_the_first_pass():

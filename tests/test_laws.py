@@ -159,6 +159,14 @@ def test_at_the_end_of_its_range_it_is_sam(name, x64):
     )
 
 
+def test_look_sam_is_its_product_at_every_kth_step(x64):
+    """Its row of the table of promises is the product, which takes a `when` as the others do."""
+    params, batches = helpers.small_params(), helpers.small_batches(7)
+    look, product = sam_optax.look_sam(0.5, k=3), methods.METHODS["look_sam"](rho=0.5, when=sam_optax.every(3))
+    runs = (helpers.descend(optax.chain(tx, helpers.BASES["momentum"]()), params, batches) for tx in (look, product))
+    chex.assert_trees_all_equal(*runs)
+
+
 SAME_AS_BASE = {
     "wsam": lambda: sam_optax.wsam(0.5, gamma=0.0),
     "after": lambda: sam_optax.sam(0.5, when=sam_optax.after(99)),

@@ -168,6 +168,17 @@ def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_cal
         assert sam_optax.diagnostics(state).perturbation_norm > 0
 
 
+@pytest.mark.parametrize("name", ["BatchNorm_0", "LayerNorm_3", "norm", "group_norm"])
+def test_sam_on_perturbs_the_normalisation_layers_alone(name):
+    """The recipe of the docs, under the names that frameworks give on their own."""
+    params = {name: {"scale": jnp.ones(2), "bias": jnp.zeros(2)}, "Dense_0": {"kernel": jnp.ones((2, 2))}}
+    seen = []
+    tx = sam_optax.sam(rho=0.5, mask=sam_optax.by_path(lambda path: "norm" in path.lower()))
+    tx.update(params, tx.init(params), params, grad_fn=lambda at: seen.append(at) or at)
+    np.testing.assert_array_equal(seen[0]["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
+    np.testing.assert_allclose(np.linalg.norm(seen[0][name]["scale"] - 1), 0.5, rtol=1e-6)
+
+
 def test_frozen_parameters_stay_and_are_not_perturbed_with_multi_transform_behind():
     """The documented way: SAM in front, with a mask, and `optax.multi_transform` behind it."""
     frozen = sam_optax.by_path(lambda path: path.endswith("bias"))

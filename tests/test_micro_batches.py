@@ -130,7 +130,7 @@ def test_batches_are_named_where_they_cannot_be_guessed(argnums, loop):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"micro_batches": 3}, "A batch of 8 examples cannot be cut into 3 equal parts"),
+        ({"micro_batches": 3}, "micro_batches is 3, and the batch has 8 examples: give a number that divides it"),
         ({"micro_batches": 2, "batch_argnums": 5}, "batch_argnums has 5, and there are 2 arguments"),
         ({"micro_batches": 2, "batch_argnums": ()}, r"leading axes \{\}"),
     ],
@@ -167,6 +167,12 @@ def test_a_loss_scale_saves_gradients_that_float16_would_lose():
     for grads in (kept[1], kept[2](w)):
         np.testing.assert_allclose(np.asarray(grads, np.float32), 1e-4, rtol=0.01)
         assert grads.dtype == jnp.float16
+
+
+def test_arguments_of_the_second_pass_that_are_no_tuple_are_refused():
+    value_and_grad = sam_optax.value_and_grad(lambda w, x: jnp.mean(w * x), second_pass_args=lambda x: x)
+    with pytest.raises(ValueError, match=r"^second_pass_args returned \w+: return a tuple of the arguments"):
+        value_and_grad(jnp.array(1.0), jnp.ones(1))
 
 
 def test_another_key_in_the_second_pass_where_it_is_asked_for():

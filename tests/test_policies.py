@@ -67,7 +67,12 @@ def test_last_begins_with_its_epoch_and_does_not_stop(epochs, batch_size, fracti
     plan = sam_optax.BatchPlan.from_stages([(epochs, batch_size), (epochs, 3 * batch_size)])
     policy = sam_optax.last(fraction, plan, 30)
     for step in range(plan.total_steps(30)):
-        assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs)
+        assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs - 1e-9)
+
+
+def test_the_start_of_the_last_part_is_not_lost_to_rounding():
+    policy = sam_optax.last(0.7, sam_optax.BatchPlan.constant(4, 10), 8)
+    assert [step for step in range(20) if policy.at(step)] == list(range(6, 20))
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])

@@ -70,6 +70,22 @@ def test_every_tree_is_trained_and_comes_back_as_it_was(name, params):
     assert jax.tree.structure(params) == jax.tree.structure(gradient(params))
 
 
+EXACT = [name for name in methods.NAMED if methods.part(name, "combiner") == "perturbed"]
+
+
+@pytest.mark.parametrize("name", EXACT)
+@hypothesis.given(params=TREES)
+@hypothesis.settings(max_examples=12)
+def test_radius_zero_a_zero_gradient_and_a_skipped_step_are_the_base(name, params):
+    base = helpers.BASES["momentum"]()
+    zero = jax.tree.map(jnp.zeros_like, params)
+    for rho, g, call in ((0.0, gradient(params), {}), (0.5, zero, {}), (0.5, gradient(params), {"perturb": False})):
+        tx = helpers.optimizer(name, rho=rho)
+        second = gradient if rho == 0.0 else lambda at: zero
+        updates, _ = tx.update(g, tx.init(params), params, grad_fn=second, **call)
+        chex.assert_trees_all_equal(updates, base.update(g, base.init(params), params)[0])
+
+
 @hypothesis.given(params=TREES)
 def test_the_offset_has_length_rho_wherever_there_is_a_gradient(params):
     tx = sam_optax.sam(rho=0.5)

@@ -84,7 +84,7 @@ def blocks(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(1, len(blocks("frameworks.md"))))
-def test_the_step_of_each_framework_runs_and_learns(number: int) -> None:
+def test_the_step_of_each_framework_runs(number: int) -> None:
     first, block = blocks("frameworks.md")[0], blocks("frameworks.md")[number]
     needed = "import sam_optax.flax\n" if "sam_optax.flax" in block else ""
     names = run(first + needed, block)

@@ -51,7 +51,7 @@ def reuse(alpha: ScalarOrSchedule = 0.7) -> Combiner:
     hyperparameters.check_nonnegative("alpha", alpha)
 
     def init(params: Updates) -> ReuseState:
-        return ReuseState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+        return ReuseState(jnp.zeros((), jnp.int32), trees.zeros_like(params))
 
     def update(clean: Updates, perturbed: Updates, state: ReuseState) -> tuple[Updates, ReuseState]:
         direction = _orthogonal_direction(trees.widen(clean), trees.widen(perturbed))

@@ -1,1 +1,1 @@
-"""The methods: each a product of a perturbation, a combiner and a policy, with its paper's defaults."""
+"""The methods by name: products of a perturbation, a combiner and a policy, and those that wrap their optimizer."""

@@ -51,7 +51,7 @@ def momentum(base_state: State) -> Updates:
 def msam(
     base: optax.GradientTransformation,
     rho: ScalarOrSchedule = 0.3,
-    direction: Callable[[State], Updates] = momentum,
+    direction: Callable[[State], Updates] | None = None,
     *,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -66,7 +66,7 @@ def msam(
       base: the optimizer, with momentum: `optax.sgd(lr, momentum=0.9)`, `optax.adamw(lr)`.
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates. At 0 it
         is the base optimizer.
-      direction: from the base's state to `v`. Left alone it finds the momentum of SGD or of Adam.
+      direction: from the base's state to `v`. None: the momentum of SGD or of Adam, wherever it stands.
       mask: the leaves to shift: a tree of bools, or a function from the parameters to one.
 
     Returns:
@@ -89,19 +89,20 @@ def msam(
     parts.check_transformation("base", base)
     hyperparameters.check_nonnegative("rho", rho)
     masks.check("mask", mask)
-    if not callable(direction):
+    if direction is not None and not callable(direction):
         raise ValueError(f"direction is {direction!r}: give a function from the state of base to its momentum.")
+    find = momentum if direction is None else direction
     inner = optax.with_extra_args_support(base)
 
     def init(params: Params) -> MSAMState:
         trees.check_real(params)
         state = inner.init(params)
-        direction(state)
-        return MSAMState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), state)
+        find(state)
+        return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
 
     def shift(state: State, params: Params, count: jax.Array) -> Updates:
         """`−ρ v / (‖v‖ + 1e-12)` in the wide dtype, zero where the mask is."""
-        v = direction(state)
+        v = find(state)
         trees.check_alike("What direction returned", v, params, "it finds the momentum in the state of base.")
         v = masks.keep(masks.resolve("mask", mask, params, default=True), trees.widen(v))
         scale = -hyperparameters.at(rho, count) / (trees.norm(v) + 1e-12)

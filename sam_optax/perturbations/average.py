@@ -25,7 +25,7 @@ class AverageState(NamedTuple):
 
 def init(params: Params) -> AverageState:
     """The state before the first update."""
-    return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+    return AverageState(jnp.zeros((), jnp.int32), trees.zeros_like(params))
 
 
 def advance(state: AverageState, gradient: Updates, share: chex.Numeric) -> AverageState:

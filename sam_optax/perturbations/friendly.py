@@ -1,7 +1,6 @@
 """Along what is this batch's own in its gradient: the perturbation of F-SAM."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from sam_optax import hyperparameters, trees
@@ -41,8 +40,8 @@ def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float 
 
     def update(updates: Updates, state: State, params: Params | None = None) -> tuple[Updates, State]:
         del params
-        taken = jnp.where(state.count == 0, 0, sigma)
-        own = jax.tree.map(lambda g, m: g - taken * m, trees.widen(updates), trees.widen(state.average))
+        # before the first update m = 0, so that the first d is g
+        own = jax.tree.map(lambda g, m: g - sigma * m, trees.widen(updates), trees.widen(state.average))
         scale = hyperparameters.at(rho, state.count) / (trees.norm(own) + 1e-12)
         offset = jax.tree.map(lambda d: scale * d, own)
         return trees.cast_like(offset, updates), average.advance(state, updates, 1 - lam)

@@ -1,6 +1,5 @@
 """A policy that draws lots."""
 
-import functools
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ def bernoulli(probability: ScalarOrSchedule, key: jax.Array) -> Policy:
     hyperparameters.check_fraction("probability", probability)
     _check_key(key)
 
-    @functools.partial(jax.jit, inline=False)
+    @jax.jit
     def draw(step: jax.Array) -> jax.Array:
         chance = hyperparameters.at(probability, step)
         return jax.random.uniform(jax.random.fold_in(key, step)) < chance
@@ -50,9 +49,9 @@ def bernoulli(probability: ScalarOrSchedule, key: jax.Array) -> Policy:
 
 def _check_key(key: Any) -> None:
     try:
-        jax.random.key_data(key)
-        one = jnp.shape(key) == (() if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else (2,))
-    except (TypeError, AttributeError):
+        typed = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+        one = jnp.shape(typed) == ()
+    except (TypeError, ValueError, AttributeError):
         one = False
     if not one:
         raise ValueError(f"key is {key!r}: give one JAX random key, as jax.random.key(0) makes it.")

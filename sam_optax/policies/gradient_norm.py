@@ -65,6 +65,6 @@ def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
         mean = old + (1 - rate) * (square - old)  # exactly ‖g‖² at the first step, which then perturbs
         variance = rate * state.variance + (1 - rate) * (square - mean) ** 2
         bar = mean + hyperparameters.at(threshold, count) * jnp.sqrt(variance)
-        return square >= bar, AEState(mean, variance)
+        return square >= bar, AEState(mean.astype(square.dtype), variance.astype(square.dtype))
 
     return Policy(init, decide, at=lambda step: None)

@@ -11,6 +11,8 @@ from sam_optax import hyperparameters
 from sam_optax.batch_plan import BatchPlan
 from sam_optax.policies.policy import Policy
 
+_ROUNDING = 1e-9  # epochs: 1 − 0.7 is more than 0.3
+
 
 def always() -> Policy:
     """The policy that perturbs at every step, as the papers do.
@@ -73,7 +75,7 @@ def after(step: int) -> Policy:
     return _of_the_step(lambda now: now >= step)
 
 
-def last(fraction: float, plan: BatchPlan, num_examples: int) -> Policy:
+def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = True) -> Policy:
     """The policy that perturbs in the last part of a batch plan: the late phase, where the learning rate has decayed.
 
     The part is one of the data seen, as the decay of a rate that `plan.schedule` reads is, however the batch grows. SAM
@@ -85,6 +87,7 @@ def last(fraction: float, plan: BatchPlan, num_examples: int) -> Policy:
       fraction: the share of the plan's epochs that make second passes, from 0 to 1.
       plan: the batch size of every epoch.
       num_examples: the number of training examples.
+      drop_last: whether the last incomplete batch of an epoch is dropped.
 
     Returns:
       A policy without state.
@@ -100,8 +103,9 @@ def last(fraction: float, plan: BatchPlan, num_examples: int) -> Policy:
       [8, 9, 10, 11]
     """
     hyperparameters.check_fraction_number("fraction", fraction)
-    steps, start = range(plan.total_steps(num_examples)), (1 - fraction) * plan.epochs
-    return after(bisect_left(steps, start, key=lambda step: plan.epoch_at(step, num_examples)))
+    steps = range(plan.total_steps(num_examples, drop_last))
+    start = (1 - fraction) * plan.epochs - _ROUNDING
+    return after(bisect_left(steps, start, key=lambda step: plan.epoch_at(step, num_examples, drop_last)))
 
 
 def _of_the_step(rule: Callable[[Any], Any]) -> Policy:
