@@ -1,0 +1,131 @@
+"""A number that cannot be is refused when the object is made, by a `ValueError` that names it and the remedy."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+
+FACTORIES = {
+    "sam.rho": lambda x: sam_optax.sam(rho=x),
+    "asam.rho": lambda x: sam_optax.asam(rho=x),
+    "asam.eta": lambda x: sam_optax.asam(eta=x),
+    "gsam.rho": lambda x: sam_optax.gsam(rho=x),
+    "gsam.alpha": lambda x: sam_optax.gsam(alpha=x),
+    "clean.alpha": lambda x: sam_optax.gsam(alpha=x, minimize="clean"),
+    "normalized_ascent.rho": sam_optax.normalized_ascent,
+    "adaptive_ascent.rho": sam_optax.adaptive_ascent,
+    "adaptive_ascent.eta": lambda x: sam_optax.adaptive_ascent(0.5, x),
+    "ported_asam.rho": lambda x: sam_optax.ported_asam(rho=x),
+    "friendly_sam.rho": lambda x: sam_optax.friendly_sam(rho=x),
+    "friendly_sam.sigma": lambda x: sam_optax.friendly_sam(sigma=x),
+    "vasso.rho": lambda x: sam_optax.vasso(rho=x),
+    "look_sam.rho": lambda x: sam_optax.look_sam(rho=x),
+    "look_sam.alpha": lambda x: sam_optax.look_sam(alpha=x),
+    "wsam.rho": lambda x: sam_optax.wsam(rho=x),
+    "wsam_decoupled.rho": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, rho=x),
+    "wsam_decoupled.learning_rate": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), learning_rate=x),
+    "unified_sam.rho": lambda x: sam_optax.unified_sam(rho=x),
+    "stable_sam.rho": lambda x: sam_optax.stable_sam(rho=x),
+    "msam.rho": lambda x: sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=x),
+    "gap_guided.alpha": sam_optax.gap_guided,
+    "gap_guided_clean.alpha": sam_optax.gap_guided_clean,
+}
+
+PLAIN = (".eta", ".sigma")  # these follow no schedule
+
+FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "friendly_sam.lam": (lambda x: sam_optax.friendly_sam(lam=x), "a number from 0 to 1"),
+    "vasso.theta": (lambda x: sam_optax.vasso(theta=x), "a number from 0 to 1"),
+    "unified_sam.lam": (lambda x: sam_optax.unified_sam(lam=x), "a number from 0 to 1"),
+    "bernoulli.probability": (lambda x: sam_optax.bernoulli(x, jax.random.key(0)), "a number from 0 to 1"),
+    "ae_sam.rate": (lambda x: sam_optax.ae_sam(0.0, x), "a number from 0 to 1"),
+    "last.fraction": (lambda x: sam_optax.last(x, sam_optax.BatchPlan.parse("2x4"), 8), "a number from 0 to 1"),
+    "wsam.gamma": (lambda x: sam_optax.wsam(gamma=x), "a number of at least 0 and below 1"),
+    "weighted.gamma": (sam_optax.weighted, "a number of at least 0 and below 1"),
+    "wsam_decoupled.gamma": (
+        lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, gamma=x),
+        "a number of at least 0 and below 1",
+    ),
+}
+
+NUMBERS = [-0.1, float("nan"), float("inf"), float("-inf"), np.float32(-1.0), np.array(np.nan)]
+STRANGERS = ["0.1", None, True, [0.1], np.ones(2), 1j, np.array(True)]
+
+
+def refused(message: str) -> Any:
+    return pytest.raises(ValueError, match=message)
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+@pytest.mark.parametrize("case", FACTORIES)
+def test_a_number_must_be_finite_and_not_negative(case, value):
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a finite number of at least 0\.$"):
+        FACTORIES[case](value)
+
+
+@pytest.mark.parametrize("value", STRANGERS, ids=repr)
+@pytest.mark.parametrize("case", FACTORIES)
+def test_what_is_no_number_is_refused(case, value):
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
+        FACTORIES[case](value)
+
+
+@pytest.mark.parametrize("case", [case for case in FACTORIES if not case.endswith(PLAIN)])
+def test_a_schedule_must_start_with_a_good_number(case):
+    name = case.partition(".")[2]
+    with refused(rf"^{name}, a schedule, is .*-0\.5.* at its first step: give a finite number of at least 0\.$"):
+        FACTORIES[case](optax.linear_schedule(-0.5, 1.0, 10))
+    with refused(rf"^{name}, a schedule, is 'a' at its first step: give a number"):
+        FACTORIES[case](lambda step: "a")
+
+
+@pytest.mark.parametrize("case", [case for case in FACTORIES if case.endswith(PLAIN)])
+def test_what_follows_no_schedule_refuses_one(case):
+    with refused(f"^{case.partition('.')[2]} is <function .*: give a number, it follows no schedule"):
+        FACTORIES[case](lambda step: 0.1)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, np.float32(0.1), np.int64(1), np.array(0.1)], ids=repr)
+@pytest.mark.parametrize("case", FACTORIES)
+def test_every_kind_of_good_number_is_taken(case, value):
+    assert callable(getattr(FACTORIES[case](value), "init", None))
+
+
+@pytest.mark.parametrize("case", FACTORIES)
+def test_traced_numbers_pass_unchecked(case):
+    made = []
+    jax.eval_shape(lambda x: made.append(FACTORIES[case](x)), jnp.asarray(-1.0))
+    assert callable(made[0].init)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 2, float("nan"), np.float32(-1.0)], ids=repr)
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_lies_between_its_bounds(case, value):
+    make, wanted = FRACTIONS[case]
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give {wanted}\.$"):
+        make(value)
+
+
+@pytest.mark.parametrize("value", STRANGERS, ids=repr)
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_is_a_number(case, value):
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
+        FRACTIONS[case][0](value)
+
+
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_a_share_of_one_is_taken_where_it_makes_sense(case):
+    make, wanted = FRACTIONS[case]
+    assert make(0) is not None
+    if "below" in wanted:
+        with refused("gamma is 1.0"):
+            make(1.0)
+    else:
+        assert make(1.0) is not None
