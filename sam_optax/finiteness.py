@@ -70,7 +70,7 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
         finite = finite if axis_name is None else _on_all(finite, axis_name)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
         moved = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), moved)
-        skipped = jnp.where(finite, state.skipped, jnp.asarray(optax.safe_increment(state.skipped)))
+        skipped = jnp.where(finite, state.skipped, trees.next_count(state.skipped))
         return moved, SkipNonfiniteState(kept, skipped, finite)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -9,9 +9,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
+from sam_optax import trees
 from sam_optax.typing import Params, ScalarOrSchedule
 
 
@@ -28,8 +28,8 @@ def init(params: Params) -> CountState:
 
 
 def advance(state: CountState) -> CountState:
-    """The state one update later; the count stops at the largest int32 and does not wrap."""
-    return CountState(count=jnp.asarray(optax.safe_increment(state.count)))
+    """The state one update later."""
+    return CountState(count=trees.next_count(state.count))
 
 
 def check_number(name: str, value: ScalarOrSchedule) -> None:

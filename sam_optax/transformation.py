@@ -122,7 +122,7 @@ def sharpness_aware(
 
         branches = perturbed, skipped
         combined, combiner_state, seen = _choose(decision if perturb is None else perturb, *branches, like=updates)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = trees.next_count(state.count)
         return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
 
     return optax.GradientTransformationExtraArgs(init, update)

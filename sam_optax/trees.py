@@ -56,6 +56,11 @@ def zeros_like(tree: Params) -> Updates:
     return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
 
 
+def next_count(count: jax.Array) -> jax.Array:
+    """The count one later; it stops at the largest int32 and does not wrap."""
+    return jnp.asarray(optax.safe_increment(count))
+
+
 def leaf_paths(tree: Any) -> list[str]:
     """The path of each leaf, its names joined by `/`, as `dense/kernel`.
 

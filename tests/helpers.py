@@ -9,29 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 import sam_optax
-from tests.methods import KERNELS, METHODS
+from tests.methods import METHODS, WRAPPERS
 
 BASES: dict[str, Callable[[], optax.GradientTransformation]] = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.05),
 }
-
-WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    "msam": sam_optax.msam,
-    "msam_masked": functools.partial(sam_optax.msam, mask=KERNELS),
-    "msam_scheduled": lambda base, rho: sam_optax.msam(base, optax.linear_schedule(rho, 2 * rho, 10)),
-    "wsam_decoupled": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1),
-    "wsam_decoupled_masked": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1, mask=KERNELS),
-    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(
-        base, optax.linear_schedule(0.1, 0.01, 10), optax.linear_schedule(rho, 2 * rho, 10)
-    ),
-}
-"""The methods that wrap their base optimizer, as functions of it and of `rho`."""
-
-every_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 
 
 def optimizer(
@@ -123,3 +108,13 @@ def quadratic_gradient(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
 def shapes(tree: Any) -> Any:
     """Structure, shapes and dtypes, for comparing states."""
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
+def one_call(name: str, steps: int = 1, **call: Any) -> tuple[Any, Any]:
+    """The updates and the state of the last of some plain calls."""
+    tx, params = optimizer(name), small_params()
+    state = tx.init(params)
+    for batch in small_batches(steps):
+        _, grads, grad_fn = sam_optax.value_and_grad(small_loss)(params, *batch)
+        updates, state = tx.update(grads, state, params, **({"grad_fn": grad_fn} | call))
+    return updates, state

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import optax
@@ -97,15 +97,30 @@ METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT
 """Every method, as a function of the keywords `rho` and `when`: what the shared promises are asked of."""
 
 
-def where(condition: Callable[[str], bool]) -> Any:
-    """Asks a promise of the methods that fulfil the condition: of those in `LONG` by `make test-long` alone."""
+WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    "msam": sam_optax.msam,
+    "msam_masked": functools.partial(sam_optax.msam, mask=KERNELS),
+    "msam_scheduled": lambda base, rho: sam_optax.msam(base, optax.linear_schedule(rho, 2 * rho, 10)),
+    "wsam_decoupled": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1),
+    "wsam_decoupled_masked": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1, mask=KERNELS),
+    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(
+        base, optax.linear_schedule(0.1, 0.01, 10), optax.linear_schedule(rho, 2 * rho, 10)
+    ),
+}
+"""The methods that wrap their base optimizer, as functions of it and of `rho`."""
+
+
+def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any:
+    """Asks a promise of methods that fulfil the condition, those of `LONG` by `test-long` alone, and of wrappers."""
     rows = [
         name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in METHODS if condition(name)
     ]
-    return pytest.mark.parametrize("name", rows)
+    return pytest.mark.parametrize("name", [*rows, *wrappers])
 
 
 every_method = where(lambda name: True)
+every_wrapper = where(lambda name: False, WRAPPERS)
+every_optimizer = where(lambda name: True, WRAPPERS)
 
 
 def part(name: str, kind: str) -> str:

@@ -17,7 +17,7 @@ import sam_optax.flax
 from tests import helpers, methods
 
 STEPS = 3
-OPTIMIZERS = [*methods.NAMED, "look_sam", *helpers.WRAPPERS]
+OPTIMIZERS = [*methods.NAMED, "look_sam", *methods.WRAPPERS]
 
 
 def optimizer(name: str) -> optax.GradientTransformationExtraArgs:

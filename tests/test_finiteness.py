@@ -13,7 +13,7 @@ import pytest
 import sam_optax
 from tests import helpers, methods
 
-OPTIMIZERS = [*methods.NAMED, "reuse-friendly-scheduled", *helpers.WRAPPERS]
+OPTIMIZERS = [*methods.NAMED, "reuse-friendly-scheduled", *methods.WRAPPERS]
 PASSES = [(name, "first") for name in OPTIMIZERS] + [(name, "second") for name in OPTIMIZERS if "msam" not in name]
 BAD = [jnp.nan, jnp.inf, -jnp.inf]
 

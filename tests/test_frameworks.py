@@ -15,7 +15,7 @@ import sam_optax
 import sam_optax.equinox
 from tests import helpers, methods
 
-OPTIMIZERS = [*methods.NAMED, *helpers.WRAPPERS]
+OPTIMIZERS = [*methods.NAMED, *methods.WRAPPERS]
 
 
 class Net(eqx.Module):

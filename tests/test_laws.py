@@ -14,7 +14,7 @@ from sam_optax import trees
 from tests import helpers, methods
 
 exact_methods = methods.where(lambda name: methods.part(name, "combiner") == "perturbed")
-dividing_methods = methods.where(lambda name: methods.part(name, "combiner") != "perturbed")
+dividing_optimizers = methods.where(lambda name: methods.part(name, "combiner") != "perturbed", methods.WRAPPERS)
 scheduled_methods = methods.where(lambda name: methods.part(name, "variant") == "scheduled")
 
 
@@ -38,7 +38,7 @@ def test_radius_zero_is_the_base_bit_for_bit(name, base):
 
 
 @pytest.mark.parametrize("base", helpers.BASES)
-@dividing_methods
+@dividing_optimizers
 def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
@@ -46,7 +46,7 @@ def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-@methods.every_method
+@methods.every_optimizer
 def test_a_radius_changes_the_path(name):
     params, batches = helpers.small_params(), helpers.small_batches(3)
     ours = helpers.descend(helpers.optimizer(name, rho=0.5), params, batches)[-1]

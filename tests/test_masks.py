@@ -13,13 +13,13 @@ from flax import nnx
 
 import sam_optax
 from sam_optax import trees
-from tests import helpers
+from tests import helpers, methods
 from tests.frameworks import BIASES, FRAMEWORKS, PATHS, NnxNet
 
 every_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 MASKS = {
-    "function": lambda: helpers.KERNELS,
+    "function": lambda: methods.KERNELS,
     "tree": lambda: {"dense": {"kernel": True, "bias": False}},
     "numpy_bools": lambda: {"dense": {"kernel": np.bool_(True), "bias": np.bool_(False)}},
 }
@@ -87,13 +87,13 @@ def test_hidden_leaves_stay_and_the_chosen_ones_share_the_radius(kind, x64):
 def test_a_hidden_gradient_does_not_reach_the_perturbation(x64):
     params = helpers.small_params()
     grads = {"dense": {"kernel": params["dense"]["kernel"], "bias": jnp.full(2, jnp.nan)}}
-    offset = offsets(sam_optax.sam(0.5, mask=helpers.KERNELS), params, grads)
+    offset = offsets(sam_optax.sam(0.5, mask=methods.KERNELS), params, grads)
     np.testing.assert_allclose(trees.norm(offset), 0.5, rtol=1e-10)
 
 
 def test_an_offset_that_a_perturbation_gives_to_hidden_leaves_is_dropped():
     everywhere = optax.stateless(lambda updates, params: jax.tree.map(jnp.ones_like, updates))
-    tx = sam_optax.sharpness_aware(everywhere, sam_optax.perturbed_gradient(), mask=helpers.KERNELS)
+    tx = sam_optax.sharpness_aware(everywhere, sam_optax.perturbed_gradient(), mask=methods.KERNELS)
     params = helpers.small_params()
     offset = offsets(tx, params, params)["dense"]
     np.testing.assert_array_equal(offset["bias"], np.zeros(2))
@@ -110,7 +110,7 @@ def test_the_combiner_sees_all_leaves(x64):
         seen.append(grad_fn(moved))
         return seen[-1]
 
-    tx = sam_optax.gsam(0.5, 0.5, mask=helpers.KERNELS)
+    tx = sam_optax.gsam(0.5, 0.5, mask=methods.KERNELS)
     updates, state = tx.update(grads, tx.init(params), params, grad_fn=second_pass)
     added = jax.tree.map(jnp.subtract, updates, seen[0])
     np.testing.assert_allclose(trees.inner(added, seen[0]), 0.0, atol=1e-12)

@@ -48,7 +48,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(name, parts, loop, x64):
     chex.assert_trees_all_close(steps(tx, micro_batches=parts), steps(tx), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", helpers.WRAPPERS)
+@pytest.mark.parametrize("name", methods.WRAPPERS)
 def test_the_wrappers_go_through_parts_alike(name, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)
     chex.assert_trees_all_close(steps(tx, micro_batches=4), steps(tx), rtol=0, atol=1e-12)

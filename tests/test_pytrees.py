@@ -47,7 +47,7 @@ NAMES = [
     "reuse-friendly-scheduled",
     "gap-adaptive-scheduled",
     "perturbed-normalized-masked",
-    *helpers.WRAPPERS,
+    *methods.WRAPPERS,
 ]
 
 

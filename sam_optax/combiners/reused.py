@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from sam_optax import hyperparameters, trees
 from sam_optax.combiners.combiner import Combiner
-from sam_optax.hyperparameters import CountState
 from sam_optax.typing import ScalarOrSchedule, Updates
 
 
@@ -66,7 +65,7 @@ def reuse(alpha: ScalarOrSchedule = 0.7) -> Combiner:
 
 
 def _advance(state: ReuseState, direction: Updates) -> ReuseState:
-    return ReuseState(hyperparameters.advance(CountState(state.count)).count, direction)
+    return ReuseState(trees.next_count(state.count), direction)
 
 
 def _orthogonal_direction(clean: Updates, perturbed: Updates) -> Updates:

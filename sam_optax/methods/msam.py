@@ -118,7 +118,7 @@ def msam(
         offset = trees.cast_like(shift(base_state, params, state.count), params)
         wide = (trees.widen(tree) for tree in (step, offset, state.offset))
         moved = jax.tree.map(lambda u, new, old: u + (new - old), *wide)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = trees.next_count(state.count)
         return trees.cast_like(moved, step), MSAMState(count, offset, base_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from sam_optax import trees
 from sam_optax.typing import Params, Updates
@@ -37,4 +36,4 @@ def advance(state: AverageState, gradient: Updates, share: chex.Numeric) -> Aver
         trees.widen(state.average),
         trees.widen(gradient),
     )
-    return AverageState(jnp.asarray(optax.safe_increment(state.count)), trees.cast_like(moved, state.average))
+    return AverageState(trees.next_count(state.count), trees.cast_like(moved, state.average))
