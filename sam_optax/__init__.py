@@ -1,5 +1,6 @@
 """Sharpness-aware minimisation for JAX: an estimator of the gradient, in front of any Optax optimizer."""
 
+from sam_optax import sharpness
 from sam_optax.averaging import average_over
 from sam_optax.batch_plan import BatchPlan, Stage
 from sam_optax.combiners import (
@@ -79,6 +80,7 @@ __all__ = [
     "proportional_schedule",
     "reuse",
     "sam",
+    "sharpness",
     "sharpness_aware",
     "sharpness_aware_grad",
     "skip_nonfinite",

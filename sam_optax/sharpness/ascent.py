@@ -1,0 +1,189 @@
+"""APGD: projected gradient ascent with momentum and a step that halves itself, one gradient an iteration."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sam_optax import trees
+from sam_optax.sharpness import step_size
+from sam_optax.sharpness.balls import Ball
+from sam_optax.typing import Params, Updates
+
+_TOWARDS = 0.75  # the projected step; the rest is the point before the last one
+
+
+class Ascent(NamedTuple):
+    """What one iteration leaves to the next. Points are parameters, in the accumulator's dtype.
+
+    Points and not offsets are held, since the loss needs its parameters anyway: that saves a copy of them.
+
+    Attributes:
+      point: where the loss is evaluated next.
+      previous: the point before it.
+      best: the point of the highest loss so far.
+      best_gradient: the gradient there.
+      highest: that loss.
+      step: the step size.
+      improvements: iterations since the last check point that found a higher loss.
+      highest_then: `highest` at the last check point.
+      step_then: `step` at the last check point.
+    """
+
+    point: Params
+    previous: Params
+    best: Params
+    best_gradient: Updates
+    highest: jax.Array
+    step: jax.Array
+    improvements: jax.Array
+    highest_then: jax.Array
+    step_then: jax.Array
+
+
+class Search(NamedTuple):
+    """Where the highest loss is sought.
+
+    Attributes:
+      loss_fn: `loss_fn(params, batch)` → scalar.
+      params: the centre of the ball.
+      batch: what the loss is taken of.
+      ball: the neighbourhood.
+      rho: its radius.
+      steps: the iterations of an ascent.
+      key: of the direction out of a point without gradient.
+    """
+
+    loss_fn: Callable[..., Any]
+    params: Params
+    batch: Any
+    ball: Ball
+    rho: Any
+    steps: int
+    key: jax.Array
+
+    def evaluate(self, point: Params) -> tuple[jax.Array, Updates]:
+        """The loss at `point`, which it is given in the dtypes of the parameters, and its gradient."""
+        return _value_and_grad(self.loss_fn, trees.cast_like(point, self.params), self.batch)
+
+
+class Found(NamedTuple):
+    """What an ascent came to: the highest loss, the point of it, and the loss at the start and after each iteration."""
+
+    highest: jax.Array
+    best: Params
+    history: jax.Array
+
+
+def begin(point: Params, loss: jax.Array, gradient: Updates, rho: Any) -> Ascent:
+    """An ascent before its first step, from a point with its loss and its gradient.
+
+    Every tree has buffers of its own, which the iterations take over; that of the gradient is not copied.
+    """
+    first, again, best = (jax.tree.map(jnp.copy, trees.widen(point)) for _ in range(3))
+    dtype = trees.accumulator_dtype(point, loss)
+    loss, step = (jnp.array(x, dtype) for x in (loss, 2 * rho))
+    none = jnp.zeros((), jnp.int32)
+    return Ascent(first, again, best, trees.widen(gradient), loss, step, none, loss.copy(), step.copy())
+
+
+def ascend(search: Search, ascent: Ascent) -> Found:
+    """The highest loss that APGD finds in the ball around `params`, in `steps` evaluations of loss and gradient.
+
+    Each iteration steps along the ascent direction, first by 2ρ, and projects onto the ball to get `z`; then
+    `δ_{k+1} = ¾ z + ¼ δ_{k−1}`. At check points the step may be halved; the ascent then goes on from the best point,
+    with the gradient that was found there, and without momentum. Out of a point without gradient, as a minimum is, the
+    direction is random. From "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks" (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690), as "A modern look at the relationship between
+    sharpness and generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011) uses it on parameters.
+
+    Args:
+      search: where to look.
+      ascent: what `begin` made; its buffers are taken over.
+
+    Returns:
+      The highest loss seen, the start's included.
+    """
+    history, around = [ascent.highest.copy()], (search.params, search.rho, search.key)
+    ascent = _depart(search.ball, around, ascent)
+    for window in step_size.windows(search.steps)[:-1]:
+        loss, gradient = search.evaluate(ascent.point)
+        history.append(loss)
+        ascent = _iterate(search.ball, around, ascent, (loss, gradient), window)
+        del gradient  # a copy of the parameters, for which the next one needs room
+    loss, _ = search.evaluate(ascent.point)
+    highest, best = better(ascent.highest, ascent.best, loss, ascent.point)
+    return Found(highest, best, jnp.stack([*history, loss]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_grad(loss_fn: Callable[..., Any], params: Params, batch: Any) -> tuple[jax.Array, Updates]:
+    """Compiled once for a function and its shapes, whoever calls."""
+    return jax.value_and_grad(loss_fn)(params, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _depart(ball: Ball, around: tuple[Params, Any, jax.Array], ascent: Ascent) -> Ascent:
+    """Go from the start to the first point."""
+    here = (ascent.point, ascent.previous)
+    return ascent._replace(point=_move(ball, around, here, ascent.best_gradient, ascent.step))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _iterate(
+    ball: Ball, around: tuple[Params, Any, jax.Array], ascent: Ascent, found: tuple[jax.Array, Updates], window: Any
+) -> Ascent:
+    """Take in what was found at the point, look back if the window ends here, and go on to the next point."""
+    loss, gradient = found[0], trees.widen(found[1])
+    is_higher = loss > ascent.highest
+    best, best_gradient = _where(is_higher, (ascent.point, gradient), (ascent.best, ascent.best_gradient))
+    highest = jnp.where(is_higher, loss, ascent.highest)
+    improvements = ascent.improvements + is_higher
+
+    unchanged = (ascent.step == ascent.step_then) & (highest == ascent.highest_then)
+    goes_back = step_size.is_too_long(improvements, jnp.asarray(window), unchanged)
+    point, previous, gradient = _where(
+        goes_back, (best, best, best_gradient), (ascent.point, ascent.previous, gradient)
+    )
+    step = jnp.where(goes_back, ascent.step / 2, ascent.step)
+
+    is_check = jnp.asarray(window) > 0
+    return Ascent(
+        point=_move(ball, around, (point, previous), gradient, step),
+        previous=point,
+        best=best,
+        best_gradient=best_gradient,
+        highest=highest,
+        step=step,
+        improvements=jnp.where(is_check, 0, improvements),
+        highest_then=jnp.where(is_check, highest, ascent.highest_then),
+        step_then=jnp.where(is_check, ascent.step, ascent.step_then),
+    )
+
+
+def _move(
+    ball: Ball, around: tuple[Params, Any, jax.Array], points: tuple[Params, Params], gradient: Updates, step: jax.Array
+) -> Params:
+    """The next point, `w + ¾ P(δ_k + step · direction) + ¼ δ_{k−1}`."""
+    (params, rho, key), (point, previous) = around, points
+    centre = trees.widen(params)
+    scale = ball.scale(params)
+    direction = ball.direction(gradient, scale, key)
+    offset = jax.tree.map(lambda x, w, d: x - w + step * d, point, centre, direction)
+    nearest = ball.project(offset, scale, rho)
+    return jax.tree.map(
+        lambda w, z, before: w + (_TOWARDS * z + (1 - _TOWARDS) * (before - w)), centre, nearest, previous
+    )
+
+
+@jax.jit
+def better(highest: jax.Array, best: Params, loss: jax.Array, point: Params) -> tuple[jax.Array, Params]:
+    """The higher one of two losses, with its point; the first one where the second is no number."""
+    is_higher = loss > highest
+    return jnp.where(is_higher, loss, highest), _where(is_higher, point, best)
+
+
+def _where(condition: jax.Array, there: Any, otherwise: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), there, otherwise)

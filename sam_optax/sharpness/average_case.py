@@ -1,0 +1,106 @@
+"""Average-case sharpness: how much the loss rises on average under random perturbations."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sam_optax import hyperparameters, trees
+from sam_optax.sharpness import balls
+from sam_optax.sharpness import batches as batches_of
+from sam_optax.sharpness.balls import Ball
+from sam_optax.typing import Mask, Params
+
+
+class AverageCase(NamedTuple):
+    """How much the loss rises on average.
+
+    Attributes:
+      sharpness: `E L(w + δ) − L(w)`, the mean over the samples, and over the batches weighted by size.
+      standard_error: of it, from the samples; NaN of a single one.
+      loss: the unperturbed loss.
+      per_batch: the sharpness of each batch, `(batches,)`.
+    """
+
+    sharpness: jax.Array
+    standard_error: jax.Array
+    loss: jax.Array
+    per_batch: jax.Array
+
+
+def average_case(
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    rho: Any,
+    norm: str = "l2",
+    adaptive: bool = False,
+    samples: int = 100,
+    mask: Mask | None = None,
+    key: jax.Array | None = None,
+) -> AverageCase:
+    """The average-case sharpness `E_δ L(w + δ) − L(w)`.
+
+    With ℓ2 the perturbation is Gaussian, `δ_i = ρ z_i`, with ℓ∞ uniform in the box, `|δ_i| ≤ ρ`; both in units of each
+    weight, times `|w_i|`, if adaptive. Each perturbation is tried on all batches. For a small `ρ` and ℓ2 this is
+    `½ ρ² tr H`. Scaling a layer and undoing it in the next one changes it, and does not change the adaptive form.
+
+    From "A modern look at the relationship between sharpness and generalization" (Andriushchenko et al., 2023,
+    https://arxiv.org/abs/2302.07011).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
+      params: where the sharpness is measured; any pytree of real floating arrays.
+      batches: pytrees of arrays, whose leading axis counts the examples.
+      rho: the scale `ρ ≥ 0` of a coordinate, relative to the weight if adaptive.
+      norm: `l2` (Gaussian) or `linf` (uniform).
+      adaptive: whether each weight is its own unit.
+      samples: how many perturbations; each costs the loss of all batches.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
+      key: of the perturbations; None is `jax.random.key(0)`.
+
+    Returns:
+      An `AverageCase`, with `.sharpness` and `.standard_error`.
+
+    Raises:
+      ValueError: If `rho` is negative or not finite, if there is no such norm, if `samples` is no positive integer, if
+        `mask` does not fit or chooses nothing, or if `batches` holds no batch.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> loss_fn = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2)  # the trace of its Hessian is 1
+      >>> found = sharpness.average_case(loss_fn, jnp.zeros(2), [jnp.eye(2)], rho=1.0, samples=1000)
+      >>> print(f"{found.sharpness:.2f}, with a standard error of {found.standard_error:.2f}")
+      0.48, with a standard error of 0.02
+    """
+    hyperparameters.check_nonnegative_number("rho", rho)
+    hyperparameters.check_count("samples", samples, "the random perturbations")
+    ball = balls.create(norm, adaptive, mask, params)
+    collected = batches_of.collect(batches)
+    clean = jnp.stack([_loss(loss_fn, params, batch) for batch in collected])
+    keys = jax.random.split(jax.random.key(0) if key is None else key, samples)
+    losses = []
+    for sample in keys:
+        moved = _perturbed(ball, params, rho, sample)
+        losses.append(jnp.stack([_loss(loss_fn, moved, batch) for batch in collected]))
+    rises = jnp.stack(losses) - clean
+    by_sample = batches_of.mean(list(rises.T), collected)
+    error = jnp.std(by_sample, ddof=1) / jnp.sqrt(samples) if samples > 1 else jnp.asarray(jnp.nan)
+    return AverageCase(jnp.mean(by_sample), error, batches_of.mean(list(clean), collected), jnp.mean(rises, axis=0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(loss_fn: Callable[..., Any], params: Params, batch: Any) -> jax.Array:
+    loss = loss_fn(params, batch)
+    return jnp.asarray(loss, trees.accumulator_dtype(loss))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _perturbed(ball: Ball, params: Params, rho: Any, key: jax.Array) -> Params:
+    """The parameters with noise of the ball's norm: normal, or uniform in the box."""
+    noise = ball.noise(key, ball.scale(params), params)
+    return trees.cast_like(jax.tree.map(lambda w, z: w + rho * z, trees.widen(params), noise), params)

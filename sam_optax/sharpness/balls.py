@@ -1,0 +1,107 @@
+"""The neighbourhoods that sharpness looks into: boxes and balls, in absolute units or in those of each weight."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_optax import masks, trees
+from sam_optax.typing import Mask, Params, Updates
+
+_uniform = functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+
+
+class Ball(NamedTuple):
+    """`{δ : ‖δ / s‖ ≤ ρ}`, in the norm ℓ∞ or ℓ2, with the scale `s` = 1, or |w| where it is adaptive.
+
+    It is hashable, so that a compiled function may depend on it. Offsets are trees in the accumulator's dtype.
+
+    Attributes:
+      norm: `linf` or `l2`.
+      adaptive: whether each weight is its own unit.
+      chosen: whether a leaf is perturbed, leaf by leaf; `s` is 0 in the others.
+    """
+
+    norm: str
+    adaptive: bool
+    chosen: tuple[bool, ...]
+
+    def scale(self, params: Params) -> Updates:
+        """The scale `s` of each weight; where it is the same for a whole leaf, one number."""
+        leaves, structure = jax.tree.flatten(trees.widen(params))
+        scales = [_scale(x, is_in, self.adaptive) for x, is_in in zip(leaves, self.chosen, strict=True)]
+        return jax.tree.unflatten(structure, scales)
+
+    def direction(self, gradient: Updates, scale: Updates, key: jax.Array) -> Updates:
+        """The ascent direction: `s sign(g)`, or `s · s g / (‖s g‖ + 1e-12)`; where there is no gradient, a random one.
+
+        It is that of the plain ball in the coordinates `δ / s`. A step along `s g` and the nearest point of the
+        ellipsoid, as published for the adaptive ℓ2 ball, come to rest short of the maximum.
+        """
+        steepest = jax.tree.map(jnp.multiply, trees.widen(gradient), scale)
+        is_zero = jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(steepest)]).all()
+        steepest = jax.lax.cond(is_zero, lambda: self.noise(key, scale, steepest), lambda: steepest)
+        if self.norm == "linf":
+            return jax.tree.map(lambda g, s: s * jnp.sign(g), steepest, scale)
+        length = trees.norm(steepest) + 1e-12
+        return jax.tree.map(lambda g, s: s * g / length, steepest, scale)
+
+    def project(self, offset: Updates, scale: Updates, rho: Any) -> Updates:
+        """The point of the ball that is nearest to `offset` in the coordinates `δ / s`."""
+        if self.norm == "linf":
+            return jax.tree.map(lambda d, s: jnp.clip(d, -rho * s, rho * s), offset, scale)
+        length = trees.norm(jax.tree.map(_divide, offset, scale))
+        shrunk = jnp.where(length > rho, rho / jnp.where(length > rho, length, 1), 1)
+        return jax.tree.map(lambda d: d * shrunk, offset)
+
+    def noise(self, key: jax.Array, scale: Updates, like: Params) -> Updates:
+        """Random offsets `s z`, with `z` normal for ℓ2, and uniform from −1 to 1 for ℓ∞."""
+        sample: Any = jax.random.normal if self.norm == "l2" else _uniform
+        drawn = optax.tree.random_like(key, trees.widen(like), sample)
+        return jax.tree.map(jnp.multiply, drawn, scale)
+
+    def draw(self, key: jax.Array, scale: Updates, params: Params, rho: Any) -> Updates:
+        """A random point of the ball: uniform in the box, or on the ball's boundary in a random direction."""
+        noise = self.noise(key, scale, params)
+        if self.norm == "linf":
+            return jax.tree.map(lambda z: rho * z, noise)
+        length = trees.norm(jax.tree.map(_divide, noise, scale))
+        return jax.tree.map(lambda z: rho * z / jnp.where(length > 0, length, 1), noise)
+
+    def dual_norm(self, gradient: Updates, scale: Updates) -> jax.Array:
+        """The most that a linear function rises over the ball of radius 1: `‖s g‖₁`, or `‖s g‖₂`."""
+        scaled = jax.tree.map(lambda g, s: s * g, trees.widen(gradient), scale)
+        if self.norm == "l2":
+            return trees.norm(scaled)
+        return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(scaled)), start=jnp.zeros(()))
+
+
+def create(norm: str, adaptive: bool, mask: Mask | None, params: Params) -> Ball:
+    """The ball in the space of `params`.
+
+    Raises:
+      ValueError: If there is no such norm, or if `mask` does not fit.
+    """
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm is {norm!r}: choose 'linf' or 'l2'.")
+    if not isinstance(adaptive, bool):
+        raise ValueError(f"adaptive is {adaptive!r}: give True for a ball in units of each weight, or False.")
+    trees.check_real(params)
+    masks.check("mask", mask)
+    chosen = tuple(jax.tree.leaves(masks.resolve("mask", mask, params, default=True)))
+    if not any(chosen):
+        raise ValueError("mask chooses no leaf: nothing would be perturbed. Choose at least one.")
+    return Ball(norm, adaptive, tuple(map(bool, chosen)))
+
+
+def _scale(x: jax.Array, is_in: bool, adaptive: bool) -> jax.Array:
+    if adaptive and is_in:
+        return jnp.abs(x)
+    return jnp.asarray(float(is_in), x.dtype)
+
+
+def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a / b`, and 0 where `b` is."""
+    return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, 1, b))

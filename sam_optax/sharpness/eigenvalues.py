@@ -1,0 +1,179 @@
+"""The largest eigenvalues of a curvature matrix, and their eigenvectors."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sam_optax import hyperparameters
+from sam_optax.sharpness import lanczos, matrices
+from sam_optax.sharpness.matrices import FlatOperator, Matrix, hessian
+from sam_optax.typing import Params, Updates
+
+Map = Callable[[jax.Array], jax.Array]
+"""From a vector to a vector."""
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues, and an eigenvector to each.
+
+    Attributes:
+      values: `(number,)`, the largest first, in the accumulator's dtype.
+      vectors: as many trees like the parameters, each of L2 norm 1 over all its leaves, and orthogonal to each other.
+    """
+
+    values: jax.Array
+    vectors: tuple[Updates, ...]
+
+
+def top_eigenvalue(
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    matrix: Matrix = hessian,
+    steps: int = 20,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """The largest eigenvalue `λ_max` of the Hessian over all examples: how sharp the sharpest direction is.
+
+    Largest means most positive. See `eigenpairs`, which this is the first value of, for how it is found.
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      params: the point where the curvature is measured.
+      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
+      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
+      steps: the number of products with the matrix, at about the cost of two gradients each.
+      key: draws the start vector; None is `jax.random.key(0)`.
+
+    Returns:
+      A scalar in the accumulator's dtype.
+
+    Raises:
+      ValueError: As `eigenpairs`.
+      ImportError: If matfree is not installed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax.sharpness.eigenvalues import top_eigenvalue
+      >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+      >>> print(f"{top_eigenvalue(loss_fn, jnp.zeros(2), [jnp.ones(3)]):.3f}")
+      4.000
+    """
+    return eigenpairs(loss_fn, params, batches, matrix=matrix, steps=steps, key=key).values[0]
+
+
+def eigenpairs(
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    number: int = 1,
+    *,
+    matrix: Matrix = hessian,
+    steps: int = 20,
+    key: jax.Array | None = None,
+) -> Eigenpairs:
+    """The largest eigenvalues of the Hessian over all examples, with eigenvectors: `H v_i = λ_i v_i`.
+
+    Lanczos' algorithm from a random start, with full reorthogonalisation. It comes to the outermost eigenvalues first,
+    and from inside: a value that has not converged is too small. All `steps` vectors are held in memory.
+
+    Where the start vector's Krylov space ends early, as for a matrix of low rank, its values are exact, and the
+    search goes on from a new start orthogonal to it, so that an eigenvalue may come several times. From "An iteration
+    method for the solution of the eigenvalue problem of linear differential and integral operators" (Lanczos, 1950,
+    https://doi.org/10.6028/jres.045.026).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      params: the point where the curvature is measured.
+      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
+      number: how many eigenvalues, at most `steps` and the number of parameters.
+      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
+      steps: the number of products with the matrix, at about the cost of two gradients each. More than there are
+        parameters are not needed, and not made. (The search that goes on makes some more.)
+      key: draws the start vectors; None is `jax.random.key(0)`.
+
+    Returns:
+      The eigenvalues and the eigenvectors.
+
+    Raises:
+      ValueError: If `number` or `steps` is no positive integer, or `number` too large, or as `matrices.flat_operator`.
+      ImportError: If matfree is not installed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax.sharpness.eigenvalues import eigenpairs
+      >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+      >>> found = eigenpairs(loss_fn, jnp.zeros(2), [jnp.ones(3)], number=2)
+      >>> print(*(f"{value:.3f}" for value in found.values))
+      4.000 1.000
+    """
+    hyperparameters.check_count("number", number, "the eigenvalues to find")
+    hyperparameters.check_count("steps", steps, "the products with the matrix")
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    steps = min(steps, operator.size)
+    if number > steps:
+        raise ValueError(
+            f"number is {number}, of at most {steps} eigenvalues, as there are steps and parameters: give fewer, or "
+            "more steps."
+        )
+    values, vectors = _search(operator, number, steps, jax.random.key(0) if key is None else key)
+    order = np.argsort(values)[::-1][:number]
+    return Eigenpairs(jnp.asarray(values[order]), tuple(operator.unravel(vectors[i]) for i in order))
+
+
+def _search(operator: FlatOperator, number: int, steps: int, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
+    """Ritz values and, as rows, vectors, from at most `number` starts, each orthogonal to all that was found before.
+
+    An invariant space has one vector of each eigenvalue, so that `number` of them have the largest that often.
+    """
+    values, vectors = np.zeros(0, operator.dtype), jnp.zeros((0, operator.size), operator.dtype)
+    for start_key in jax.random.split(key, number):
+        embed, restrict = _complement(vectors)
+        matvec = _composed(restrict, operator.matvec, embed)
+        start = jax.random.normal(start_key, (operator.size - len(values),), operator.dtype)
+        new, small, basis = lanczos.ritz(matvec, start, steps - len(values))
+        values = np.concatenate([values, new])
+        vectors = jnp.concatenate([vectors, *(embed(row)[None] for row in _combine(small.T, basis))])
+        if len(values) == steps:
+            break
+    return values, vectors
+
+
+def _composed(last: Map, middle: Map, first: Map) -> Map:
+    return lambda vector: last(middle(first(vector)))
+
+
+def _complement(rows: jax.Array) -> tuple[Map, Map]:
+    """To and from coordinates of the space orthogonal to k orthonormal rows: isometries, `(d - k,)` ↔ `(d,)`.
+
+    They are products of Householder's reflections. A projection instead would leave rounding in the span of the rows,
+    which Lanczos' algorithm makes grow.
+    """
+    number, size = rows.shape
+    if not number:
+        return (lambda x: x), (lambda v: v)
+    raw, scales = jnp.linalg.qr(rows.T, mode="raw")
+    normals = jnp.triu(raw, 1) + jnp.eye(number, size, dtype=rows.dtype)
+
+    def reflect(vector: jax.Array, order: range) -> jax.Array:
+        for i in order:
+            vector = vector - scales[i] * jnp.sum(normals[i] * vector) * normals[i]
+        return vector
+
+    def embed(coordinates: jax.Array) -> jax.Array:
+        return reflect(jnp.pad(coordinates, (number, 0)), range(number)[::-1])
+
+    def restrict(vector: jax.Array) -> jax.Array:
+        return reflect(vector, range(number))[number:]
+
+    return embed, restrict
+
+
+@jax.default_matmul_precision("highest")
+def _combine(coefficients: np.ndarray, basis: jax.Array) -> jax.Array:
+    """The Ritz vectors, as rows."""
+    return jnp.asarray(coefficients) @ basis

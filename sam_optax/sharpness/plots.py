@@ -1,0 +1,243 @@
+"""The pictures of sharpness: landscapes, curves over the radius, spectral densities. It needs the extra `plots`.
+
+It is imported by its own name, `import sam_optax.sharpness.plots`. Pictures are read in grey as well as in colour.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from sam_optax.sharpness.curve import Curve
+from sam_optax.sharpness.landscape import Landscape
+from sam_optax.sharpness.spectral_density import SpectralDensity
+
+_FAR_APART = 8  # times: from there on an axis is logarithmic
+_LEVELS = 19
+_DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
+_MARKERS = ("o", "s", "^", "v", "D", "x")
+_LEGEND_WIDTH = 84  # characters, of a figure of seven inches
+_LOWEST = 1e-7  # density drawn, of the highest
+_LOSS = "loss, mean over the examples"
+_STYLE: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "hatch.linewidth": 0.5,
+}
+
+
+def plot_landscape(landscape: Landscape, title: str | None = None) -> Figure:
+    """Draw one landscape; see `plot_landscapes`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> from sam_optax.sharpness import plots
+      >>> loss_fn, w = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2), jnp.zeros(2)
+      >>> found = sharpness.landscape(loss_fn, w, [jnp.eye(2)], [jnp.ones(2)], coordinates=[-1, 0, 1])
+      >>> figure = plots.plot_landscape(found, "A parabola")
+      >>> figure.savefig("parabola.png")  # doctest: +SKIP
+    """
+    return plot_landscapes({title or "": landscape})
+
+
+def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
+    """Draw landscapes to compare: filled contours side by side, or the losses along one direction in one panel.
+
+    Contours have the same levels in all panels, in equal ratios where the losses are far apart. The parameters are
+    marked. What is not finite is left out, and hatched among contours.
+
+    Args:
+      landscapes: by their names; all along one direction, or all along two with two points or more.
+
+    Raises:
+      ValueError: If there is none, or if some have one direction and others two.
+    """
+    dimensions = {np.ndim(each.loss) for each in landscapes.values()}
+    if dimensions not in ({1}, {2}):
+        raise ValueError(f"landscapes have {sorted(dimensions)} directions: give one or more, of one kind, 1 or 2.")
+    with mpl.rc_context(_STYLE):
+        return _draw_lines(landscapes) if dimensions == {1} else _draw_contours(landscapes)
+
+
+def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.0002,)) -> Figure:
+    """Draw the worst-case sharpness against its radius ρ, and below it what it grows like.
+
+    Both axes are logarithmic, so that a power of ρ is a straight line; its exponent is in the panel below. At 1 the
+    gradient makes the sharpness, and at 2 the curvature. The first-order part is dashed. A third panel has the
+    training error at the perturbed parameters, where it is known. Sharpness that is not positive is left out.
+
+    Args:
+      curves: what `curve` returns; several by their names.
+      marks: radii to point out with the length of a corner of the ℓ∞ ball, `ρ√d`; those beyond the curves are left out.
+
+    Raises:
+      ValueError: If there is no curve.
+    """
+    named = {"": curves} if isinstance(curves, Curve) else dict(curves)
+    if not named:
+        raise ValueError("curves is empty: give a curve, or some by their names.")
+    ratios = (2.4, 1) if all(each.error is None for each in named.values()) else (2.4, 1, 1)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 2.2 + 1.6 * sum(ratios)), layout="constrained")
+        panels = figure.subplots(len(ratios), sharex=True, height_ratios=ratios)
+        styles = zip(_shades(len(named)), itertools.cycle(_MARKERS), strict=False)
+        for (name, each), (color, marker) in zip(named.items(), styles, strict=True):
+            _plot_curve(panels, name, each, {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.4})
+        _label_curves(panels, named)
+        _mark_radii(panels, named, marks)
+        handles, labels = panels[0].get_legend_handles_labels()
+        columns = max(1, min(4, _LEGEND_WIDTH // (8 + max(map(len, labels)))))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        return figure
+
+
+def plot_density(spectral_density: SpectralDensity, width: float, title: str | None = None) -> Figure:
+    """Draw the density of the eigenvalues, on a logarithmic axis: outliers are rare.
+
+    Args:
+      spectral_density: what `spectral_density` returns.
+      width: the standard deviation of the Gaussian that stands for an eigenvalue, in units of one.
+      title: what stands above.
+
+    Raises:
+      ValueError: If `width` is not positive and finite.
+    """
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width is {width!r}: give a positive number, in units of an eigenvalue.")
+    nodes = np.ravel(np.asarray(spectral_density.nodes, float))
+    at = width / 4 * np.unique(np.round(4 * nodes[:, None] / width) + np.arange(-28, 29))  # around the nodes alone
+    density = np.asarray(spectral_density.density(at, width), float)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        panel = figure.subplots()
+        panel.axvline(0, color="0.5", linewidth=0.8)
+        panel.fill_between(at, density, color="0.85")
+        panel.plot(at, density, color="black", linewidth=1)
+        panel.set(xlabel="eigenvalue", ylabel="density (log scale)", title=title or "", yscale="log")
+        panel.set_ylim(_LOWEST * density.max(), 3 * density.max())
+        return figure
+
+
+def _draw_lines(landscapes: Mapping[str, Landscape]) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    panel.axvline(0, color="0.5", linewidth=0.8)
+    styles = zip(_shades(len(landscapes)), itertools.cycle(_DASHES), strict=False)
+    for (name, each), (color, dash) in zip(landscapes.items(), styles, strict=True):
+        panel.plot(
+            each.coordinates, np.asarray(each.loss, float), color=color, linestyle=dash, linewidth=1.6, label=name
+        )
+    is_log = _is_wide(*_range(landscapes))
+    panel.set(
+        xlabel="coordinate along the direction, parameters at 0", ylabel=_LOSS, yscale="log" if is_log else "linear"
+    )
+    if len(landscapes) == 1:
+        panel.set_title(next(iter(landscapes)))
+    else:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_contours(landscapes: Mapping[str, Landscape]) -> Figure:
+    low, high = _range(landscapes)
+    is_log = _is_wide(low, high)
+    levels = (np.geomspace if is_log else np.linspace)(low, high, _LEVELS)
+    levels[[0, -1]] = low, high  # a rounded end would leave the lowest point unfilled
+    norm = (LogNorm if is_log else Normalize)(low, high)
+    figure = Figure(figsize=(1.4 + 3.2 * len(landscapes), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(landscapes), squeeze=False)[0]
+    filled = []
+    for panel, (name, each) in zip(panels, landscapes.items(), strict=True):
+        x, loss = each.coordinates, np.ma.masked_invalid(np.asarray(each.loss, float))
+        filled.append(panel.contourf(x, x, loss.T, levels=levels, norm=norm, cmap="cividis"))
+        filled[-1].set(edgecolor="white", linewidth=0.3)  # neighbouring levels are close in grey
+        panel.patch.set(facecolor="white", edgecolor="0.5", hatch="///")
+        panel.plot(0, 0, "o", color="white", markeredgecolor="black", markersize=5)
+        hatched = "\n(hatched: not finite)" if np.ma.is_masked(loss) else ""
+        panel.set(xlabel=f"coordinate along direction 1{hatched}", title=name, aspect="equal")
+        panel.set(xlim=(x[0], x[-1]), ylim=(x[0], x[-1]))
+        panel.grid(visible=False)
+    panels[0].set_ylabel("coordinate along direction 2")
+    bar = figure.colorbar(filled[0], ax=panels, ticks=levels[::3], format="%.2g", label=_LOSS)
+    bar.minorticks_off()
+    return figure
+
+
+def _plot_curve(panels: Any, name: str, curve: Curve, style: dict[str, Any]) -> None:
+    """One curve in all panels."""
+    panels[0].plot(curve.rho, _positive(curve.sharpness), label=name or "worst-case sharpness", **style)
+    panels[0].plot(curve.rho, _positive(curve.first_order), **(style | {"marker": "", "linestyle": "--"}))
+    panels[1].plot(curve.rho, curve.slope, **style)
+    if curve.error is not None:
+        panels[2].plot(curve.rho, 100 * curve.error, **style)
+
+
+def _label_curves(panels: Any, curves: Mapping[str, Curve]) -> None:
+    norms = sorted({each.norm for each in curves.values()})
+    balls = " and ".join({"linf": "ℓ∞", "l2": "ℓ2"}[norm] for norm in norms)
+    panels[0].plot([], [], "--", color="0.4", label="its first-order part")  # for the legend
+    panels[0].set(xscale="log", yscale="log", ylabel="worst-case sharpness")
+    panels[1].set(ylabel="slope\nd log S / d log ρ")
+    for slope, what in ((1, "gradient"), (2, "curvature")):
+        panels[1].axhline(slope, color="0.5", linewidth=0.8)
+        panels[1].annotate(what, (1.01, slope), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    if len(panels) == 3:
+        panels[2].set(ylabel="perturbed error, %")
+    panels[-1].set(xlabel=f"radius ρ of the {balls} ball")
+    if root := _root(curves):
+        top = panels[0].secondary_xaxis("top", functions=(lambda rho: rho * root, lambda length: length / root))
+        top.set_xlabel("ρ√d, the length of the ball's corner")
+
+
+def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]) -> None:
+    radii, root = np.concatenate([np.asarray(each.rho, float) for each in curves.values()]), _root(curves)
+    for rho in marks:
+        if radii.min() <= rho <= radii.max():
+            for panel in panels:
+                panel.axvline(rho, color="0.4", linewidth=0.8, linestyle=":")
+            text = f"ρ = {rho:.3g}" + (f", ρ√d = {rho * root:.3g}" if root else "")
+            is_left = rho**2 <= radii.min() * radii.max()  # where the curves, which rise, leave the top free
+            height, side = (0.98, "top") if is_left else (0.02, "bottom")
+            place: Any = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}}
+            place |= {"xycoords": ("data", "axes fraction"), "xytext": (-3, 0), "textcoords": "offset points"}
+            panels[0].annotate(text, (rho, height), rotation=90, ha="right", va=side, fontsize=8, **place)
+
+
+def _root(curves: Mapping[str, Curve]) -> float | None:
+    """`√d` where all curves are over ℓ∞ balls of one number of parameters."""
+    balls = {(each.norm, each.num_parameters) for each in curves.values()}
+    norm, number = next(iter(balls))
+    return math.sqrt(number) if len(balls) == 1 and norm == "linf" else None
+
+
+def _range(landscapes: Mapping[str, Landscape]) -> tuple[float, float]:
+    """The lowest and the highest finite loss of all, a little apart where they are one."""
+    losses = np.concatenate([np.ravel(np.asarray(each.loss, float)) for each in landscapes.values()])
+    losses = losses[np.isfinite(losses)]
+    low, high = (float(losses.min()), float(losses.max())) if losses.size else (0.0, 1.0)
+    margin = 1e-3 * (abs(low) or 1) if low == high else 0.0
+    return low - margin, high + margin
+
+
+def _is_wide(low: float, high: float) -> bool:
+    return low > 0 and high > _FAR_APART * low
+
+
+def _positive(values: Any) -> np.ndarray:
+    """The values, with NaN, which is not drawn, for what has no logarithm."""
+    values = np.asarray(values, float)
+    return np.where(values > 0, values, np.nan)
+
+
+def _shades(number: int) -> np.ndarray:
+    """Colours that differ in lightness, too."""
+    return mpl.colormaps["cividis"](np.linspace(0, 0.85, max(number, 2)))[:number]

@@ -1,0 +1,104 @@
+"""The spectral density of a curvature matrix: how its eigenvalues are distributed."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sam_optax import hyperparameters
+from sam_optax.sharpness import lanczos, matrices
+from sam_optax.sharpness.matrices import Matrix, hessian
+from sam_optax.typing import Params
+
+
+class SpectralDensity(NamedTuple):
+    """For each probe a discrete distribution that has the first moments of the eigenvalues.
+
+    The mean of `Σ_i ω_i f(θ_i)` over the probes estimates the mean of `f` over all eigenvalues.
+
+    Attributes:
+      nodes: the positions `θ`, `(samples, steps)`, in ascending order; `steps` is at most the number of parameters.
+      weights: the weights `ω ≥ 0`, `(samples, steps)`, with sum 1 for each probe. A probe that needed fewer nodes
+        repeats its last one with weight 0.
+    """
+
+    nodes: jax.Array
+    weights: jax.Array
+
+    def density(self, at: chex.ArrayNumpy | jax.Array, width: float) -> jax.Array:
+        """The density `Σ_i ω_i N(at; θ_i, width²)`, the mean over the probes, whose integral over `at` is 1.
+
+        Args:
+          at: eigenvalue positions, of any shape.
+          width: the standard deviation of the Gaussians, in units of eigenvalues.
+
+        Returns:
+          The density at each position, of the shape of `at`.
+
+        Raises:
+          ValueError: If `width` is no positive number.
+        """
+        hyperparameters.check_nonnegative_number("width", width)
+        if not width > 0:
+            raise ValueError(f"width is {width!r}: give a positive number, in units of eigenvalues.")
+        peaks = jax.scipy.stats.norm.pdf(jnp.asarray(at)[..., None, None], self.nodes, width)
+        return jnp.mean(jnp.sum(self.weights * peaks, axis=-1), axis=-1)
+
+
+def spectral_density(
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    matrix: Matrix = hessian,
+    steps: int = 50,
+    samples: int = 10,
+    key: jax.Array | None = None,
+) -> SpectralDensity:
+    """The distribution of the eigenvalues of the Hessian over all examples, by stochastic Lanczos quadrature.
+
+    Lanczos' algorithm starts from random signs `v / ‖v‖`. Its tridiagonal matrix has eigenvalues `θ_i`, and first
+    components `u_i` of eigenvectors: `Σ_i u_i² f(θ_i)` is Gauss' quadrature of `vᵀ f(H) v / ‖v‖²`, exact where `f` is a
+    polynomial of degree below `2 steps`, and this has the expectation `tr f(H) / d`. From "An Investigation into
+    Neural Net Optimization via Hessian Eigenvalue Density" (Ghorbani et al., 2019, https://arxiv.org/abs/1901.10159).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      params: the point where the curvature is measured.
+      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
+      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
+      steps: the nodes of a probe, and its products with the matrix, at about the cost of two gradients each. It is
+        capped at the number of parameters. As many vectors are held in memory.
+      samples: the number of probes.
+      key: draws the probes; None is `jax.random.key(0)`.
+
+    Returns:
+      Nodes and weights, and from them the density.
+
+    Raises:
+      ValueError: If `steps` or `samples` is no positive integer, or as `matrices.flat_operator`.
+      ImportError: If matfree is not installed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax.sharpness.spectral_density import spectral_density
+      >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+      >>> found = spectral_density(loss_fn, jnp.zeros(2), [jnp.ones(3)], samples=1)
+      >>> print([[f"{x:.2f}" for x in row] for row in (found.nodes[0], found.weights[0])])
+      [['1.00', '4.00'], ['0.50', '0.50']]
+    """
+    hyperparameters.check_count("steps", steps, "the nodes of a probe")
+    hyperparameters.check_count("samples", samples, "the probes")
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    steps = min(steps, operator.size)
+    rules = []
+    for probe_key in jax.random.split(jax.random.key(0) if key is None else key, samples):
+        start = jax.random.rademacher(probe_key, (operator.size,), operator.dtype)
+        nodes, vectors, _ = lanczos.ritz(operator.matvec, start, steps)
+        missing = (0, steps - len(nodes))
+        rules.append((np.pad(nodes, missing, mode="edge"), np.pad(vectors[0] ** 2, missing)))
+    nodes, weights = (jnp.asarray(np.stack(found)) for found in zip(*rules, strict=True))
+    return SpectralDensity(nodes, weights)

@@ -1,0 +1,75 @@
+"""The surrogate gap: how much the loss rises along its own gradient."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sam_optax import hyperparameters, trees
+from sam_optax.perturbations import normalized_ascent
+from sam_optax.sharpness import batches as batches_of
+from sam_optax.typing import Params
+
+
+class SurrogateGap(NamedTuple):
+    """How much the loss rises along its gradient.
+
+    Attributes:
+      gap: `L(w + ρ g/‖g‖) − L(w)`, the mean over the batches, weighted by size.
+      loss: the unperturbed loss, likewise.
+      per_batch: the gap of each batch, `(batches,)`.
+    """
+
+    gap: jax.Array
+    loss: jax.Array
+    per_batch: jax.Array
+
+
+def surrogate_gap(
+    loss_fn: Callable[..., Any], params: Params, batches: Iterable[Any], *, rho: Any = 0.05
+) -> SurrogateGap:
+    """The surrogate gap `h(w) = L_B(w + ρ g/‖g‖) − L_B(w)` of each batch, and its mean over the batches.
+
+    It is what SAM adds to the loss, and what GSAM makes smaller: the first step of the worst case over the ℓ2 ball, at
+    the cost of a gradient and a loss. At a minimum and a small radius it is `½ ρ² λ` with the curvature `λ` along the
+    gradient. Scaling a layer and undoing it in the next one changes it. From "Surrogate Gap Minimization Improves
+    Sharpness-Aware Training" (Zhuang et al., 2022, https://arxiv.org/abs/2203.08065).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
+      params: where the gap is measured; any pytree of real floating arrays.
+      batches: pytrees of arrays, whose leading axis counts the examples.
+      rho: the radius `ρ ≥ 0`.
+
+    Returns:
+      A `SurrogateGap`.
+
+    Raises:
+      ValueError: If `rho` is negative or not finite, or if `batches` holds no batch.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> loss_fn = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2)
+      >>> found = sharpness.surrogate_gap(loss_fn, jnp.array([1.0, 0.0]), [jnp.eye(2)], rho=0.1)
+      >>> print(f"{found.gap:.4f}")  # ½ · ½ (1.1² − 1)
+      0.0525
+    """
+    hyperparameters.check_nonnegative_number("rho", rho)
+    trees.check_real(params)
+    collected = batches_of.collect(batches)
+    found = [_of_batch(loss_fn, params, batch, rho) for batch in collected]
+    losses, gaps = ([each[i] for each in found] for i in range(2))
+    return SurrogateGap(batches_of.mean(gaps, collected), batches_of.mean(losses, collected), jnp.stack(gaps))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _of_batch(loss_fn: Callable[..., Any], params: Params, batch: Any, rho: Any) -> tuple[jax.Array, jax.Array]:
+    loss, gradient = jax.value_and_grad(loss_fn)(params, batch)
+    ascent = normalized_ascent(rho)
+    offset, _ = ascent.update(gradient, ascent.init(params), params)
+    moved = trees.cast_like(jax.tree.map(jnp.add, trees.widen(params), trees.widen(offset)), params)
+    dtype = trees.accumulator_dtype(loss)
+    return jnp.asarray(loss, dtype), jnp.asarray(loss_fn(moved, batch), dtype) - jnp.asarray(loss, dtype)

@@ -1,0 +1,84 @@
+"""The trace of a curvature matrix: the sum of its eigenvalues, from random probes."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sam_optax import hyperparameters
+from sam_optax.sharpness import matrices
+from sam_optax.sharpness.matrices import FlatOperator, Matrix, hessian
+from sam_optax.typing import Params
+
+
+class Trace(NamedTuple):
+    """An estimate of a trace; `float(trace)` is its value.
+
+    Attributes:
+      value: the mean over the probes, a scalar in the accumulator's dtype.
+      standard_error: of that mean: 0 where it is exact, NaN for a single probe.
+    """
+
+    value: jax.Array
+    standard_error: jax.Array
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+def trace(
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    matrix: Matrix = hessian,
+    samples: int = 100,
+    key: jax.Array | None = None,
+) -> Trace:
+    """The trace `tr H = Σ_i λ_i` of the Hessian over all examples: the curvature of all directions together.
+
+    The mean of `vᵀ H v` over probes `v` of random signs, whose expectation it is. One probe is held at a time.
+    Where there are no more parameters than `samples` the probes are the unit vectors, and the sum over them is exact.
+    From "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines" (Hutchinson,
+    1990, https://doi.org/10.1080/03610919008812866).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      params: the point where the curvature is measured.
+      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
+      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
+      samples: the number of probes, each one product with the matrix, at about the cost of two gradients.
+      key: draws the probes; None is `jax.random.key(0)`.
+
+    Returns:
+      The estimate with its standard error.
+
+    Raises:
+      ValueError: If `samples` is no positive integer, or as `matrices.flat_operator`.
+      ImportError: If matfree is not installed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax.sharpness.trace import trace
+      >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+      >>> print(float(trace(loss_fn, jnp.zeros(2), [jnp.ones(3)])))
+      5.0
+    """
+    hyperparameters.check_count("samples", samples, "the probes")
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    if operator.size <= samples:
+        units = (jnp.zeros(operator.size, operator.dtype).at[i].set(1) for i in range(operator.size))
+        value = jnp.sum(_quadratic_forms(operator, units))
+        return Trace(value, jnp.zeros_like(value))
+    keys = jax.random.split(jax.random.key(0) if key is None else key, samples)
+    signs = (jax.random.rademacher(k, (operator.size,), operator.dtype) for k in keys)
+    forms = _quadratic_forms(operator, signs)
+    return Trace(jnp.mean(forms), jnp.std(forms, ddof=1) / jnp.sqrt(samples))
+
+
+@jax.default_matmul_precision("highest")
+def _quadratic_forms(operator: FlatOperator, probes: Iterable[jax.Array]) -> jax.Array:
+    """`vᵀ A v` of each probe."""
+    form = matrices.import_matfree("stochtrace").monte_carlo_trace()
+    return jnp.stack([form(operator.matvec, probe) for probe in probes])

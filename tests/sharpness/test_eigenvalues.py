@@ -1,0 +1,151 @@
+"""The largest eigenvalues: against dense ones, where the Krylov space ends early, and in low precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import primitives
+from jax.flatten_util import ravel_pytree
+
+from sam_optax import trees
+from sam_optax.sharpness import lanczos, matrices
+from sam_optax.sharpness.eigenvalues import eigenpairs, top_eigenvalue
+from tests.sharpness import curvature
+
+gauss_newton = matrices.gauss_newton(curvature.outputs)
+
+
+def of_matrix(matrix, number=1, **options):
+    """The pairs of a quadratic's Hessian."""
+    return eigenpairs(curvature.quadratic(matrix), jnp.zeros(len(matrix)), [jnp.ones(1)], number, **options)
+
+
+def check_pairs(matrix, found, atol):
+    vectors = np.stack([ravel_pytree(v)[0] for v in found.vectors])
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(len(vectors)), rtol=0, atol=atol)
+    np.testing.assert_allclose(vectors @ matrix, np.asarray(found.values)[:, None] * vectors, rtol=0, atol=atol)
+
+
+def test_they_are_those_of_the_dense_hessian(x64):
+    found = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), 26, steps=50)
+    hessian = curvature.dense_hessian()
+    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(hessian)[::-1], rtol=0, atol=1e-12)
+    check_pairs(hessian, found, atol=1e-11)
+
+
+def test_they_are_those_of_the_dense_gauss_newton_matrix(x64):
+    found = eigenpairs(
+        curvature.loss_of_outputs, curvature.params(), curvature.batches(), 3, matrix=gauss_newton, steps=26
+    )
+    dense = curvature.dense_gauss_newton()
+    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(dense)[::-1][:3], rtol=0, atol=1e-12)
+    check_pairs(dense, found, atol=1e-11)
+
+
+def test_vectors_are_trees_like_the_parameters():
+    found = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), 2, steps=5)
+    for vector in found.vectors:
+        trees.check_alike("vector", vector, curvature.params(), "")
+        np.testing.assert_allclose(trees.norm(vector), 1.0, rtol=1e-5)
+
+
+def test_the_top_eigenvalue_is_the_first(x64):
+    call = (curvature.loss, curvature.params(), curvature.batches())
+    np.testing.assert_allclose(top_eigenvalue(*call), np.linalg.eigvalsh(curvature.dense_hessian())[-1], rtol=1e-6)
+    assert top_eigenvalue(*call) == eigenpairs(*call, 2).values[0]
+
+
+def test_the_largest_is_the_most_positive(x64):
+    np.testing.assert_allclose(of_matrix(np.diag([-9.0, -4.0, 1.0]), 2).values, [1.0, -4.0], rtol=1e-12)
+    np.testing.assert_allclose(of_matrix(-np.eye(3) - np.ones((3, 3))).values, [-1.0], rtol=1e-12)
+
+
+def test_more_steps_come_nearer_from_inside(x64):
+    matrix = curvature.symmetric(100)
+    found = [float(of_matrix(matrix, steps=steps).values[0]) for steps in (1, 4, 16, 64)]
+    assert found == sorted(found)
+    assert found[0] < found[1] - 1
+    np.testing.assert_allclose(found[-1], np.linalg.eigvalsh(matrix)[-1], rtol=1e-12)
+
+
+def test_a_key_draws_the_start_alone(x64):
+    matrix = curvature.symmetric(30)
+    at = lambda steps, seed: float(of_matrix(matrix, steps=steps, key=jax.random.key(seed)).values[0])  # noqa: E731
+    assert at(3, 1) == at(3, 1)
+    assert abs(at(3, 1) - at(3, 2)) > 1e-3
+    np.testing.assert_allclose(at(30, 1), at(30, 2), rtol=1e-12)
+    assert float(of_matrix(matrix, steps=3).values[0]) == at(3, 0)
+
+
+REPEATED = {
+    "a multiple of one": [2.0] * 6,
+    "zero": [0.0] * 6,
+    "rank one": [3.0, 0, 0, 0, 0, 0],
+    "twice": [5.0, 5, 1, 1, 1, 1],
+    "thrice": [5.0, 5, 5, -1, -2, -3],
+    "below zero": [-2.0, -2, -3, -3, -3, -3],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", REPEATED)
+def test_where_the_krylov_space_ends_early_all_is_right(name, seed, dtype, x64):
+    """Also in a rotated basis, where the end is one of rounding and not exact."""
+    values = np.array(REPEATED[name])
+    basis = np.linalg.qr(curvature.symmetric(6, seed))[0] if seed else np.eye(6)
+    matrix = (basis * values @ basis.T).astype(dtype)
+    params, atol = jnp.zeros(6, dtype), 50 * float(np.finfo(dtype).eps)
+    for number in (2, 6):
+        found = eigenpairs(curvature.quadratic(matrix), params, [np.ones(1, dtype)], number)
+        np.testing.assert_allclose(found.values, values[:number], rtol=0, atol=atol)
+        check_pairs(matrix, found, atol)
+
+
+def test_the_gauss_newton_matrix_of_one_output_has_one_direction(x64):
+    matrix = matrices.gauss_newton(lambda w, x: x @ w)
+    found = eigenpairs(lambda z, x: jnp.mean(z**2) / 2, jnp.zeros(50), [jnp.ones((1, 50))], 2, matrix=matrix)
+    np.testing.assert_allclose(found.values, [50.0, 0.0], rtol=0, atol=1e-12)
+
+
+def test_one_parameter_is_enough():
+    found = eigenpairs(lambda w, x: jnp.mean(x) * w**2, jnp.array(3.0), [jnp.ones(2)])
+    np.testing.assert_allclose(found.values, [2.0], rtol=1e-6)
+    assert found.vectors[0].shape == ()
+
+
+def test_a_loss_that_is_not_a_number_has_no_eigenvalue():
+    assert jnp.isnan(top_eigenvalue(lambda w, x: jnp.sum(w**2) * jnp.nan, jnp.ones(4), [jnp.ones(1)]))
+
+
+def test_the_curvature_of_narrow_parameters_is_taken_in_float32():
+    narrow = curvature.params(jnp.bfloat16)
+    found = eigenpairs(curvature.loss, narrow, curvature.batches(), steps=26)
+    wide = eigenpairs(curvature.loss, trees.widen(narrow), curvature.batches(), steps=26)
+    assert found.values.dtype == jnp.float32
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(found.vectors))
+    np.testing.assert_allclose(found.values, wide.values, rtol=1e-6)
+    np.testing.assert_allclose(trees.norm(found.vectors[0]), 1.0, atol=0.01)
+    exact = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), steps=26).values
+    np.testing.assert_allclose(found.values, exact, rtol=0.02)
+
+
+def test_no_product_stands_in_a_compiled_loop(monkeypatch):
+    """There the gradients of convolutions are slow on the CPU."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a loop is compiled")
+
+    for primitive in (primitives.scan_p, primitives.while_p):
+        monkeypatch.setattr(primitive, "bind", refuse)
+    values, *_ = lanczos.ritz(lambda v: jnp.array([1.0, 2.0, 3.0]) * v, jnp.ones(3), 3)
+    np.testing.assert_allclose(values, [1.0, 2.0, 3.0], rtol=1e-5)
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    for options in ({"number": 0}, {"steps": 0}, {"steps": 2.5}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
+            of_matrix(np.eye(3), **options)
+    for options in ({"number": 4}, {"number": 3, "steps": 2}):
+        with pytest.raises(ValueError, match="give fewer"):
+            of_matrix(np.eye(3), **options)

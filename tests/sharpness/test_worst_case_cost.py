@@ -1,0 +1,119 @@
+"""What the worst case costs, which dtypes it takes, and what it refuses."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sam_optax import sharpness
+from sam_optax.sharpness import ascent, balls
+
+W, BATCHES = jnp.array([0.5, -1.0, 2.0]), [jnp.eye(3), 2 * jnp.eye(3)]
+
+
+def _loss_fn(w, batch):
+    return 0.5 * jnp.mean((batch @ w) ** 2)
+
+
+@pytest.mark.parametrize(("restarts", "evaluations"), [(1, 2 * 8), (3, 2 * (8 + 2 * 8))])
+def test_an_iteration_evaluates_loss_and_gradient_once(restarts, evaluations):
+    calls = []
+
+    def counted(w, batch):
+        jax.debug.callback(lambda: calls.append(None))
+        return _loss_fn(w, batch)
+
+    jax.block_until_ready(sharpness.worst_case(counted, W, BATCHES, rho=0.1, steps=7, restarts=restarts))
+    jax.effects_barrier()
+    assert len(calls) == evaluations
+
+
+def test_a_function_is_traced_once_whatever_the_radius():
+    traces = []
+
+    def counted(w, batch):
+        traces.append(None)
+        return _loss_fn(w, batch)
+
+    for rho, norm in ((0.1, "linf"), (0.2, "linf"), (0.2, "l2")):
+        sharpness.worst_case(counted, W, BATCHES, rho=rho, norm=norm, steps=3)
+    assert len(traces) == 1
+
+
+def test_it_can_be_compiled_as_a_whole():
+    def measure(w, rho):
+        return sharpness.worst_case(_loss_fn, w, BATCHES, rho=rho, steps=5).sharpness
+
+    assert jax.jit(measure)(W, 0.1) == pytest.approx(float(measure(W, 0.1)), rel=1e-6)
+
+
+def test_the_parameters_stay_as_they_are():
+    before = W.copy()
+    sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.1, steps=3)
+    assert (before == W).all()
+
+
+def test_where_the_loss_is_no_number_the_rest_of_the_ball_is_searched():
+    def cliff(w, batch):
+        return jnp.where(jnp.abs(w[0]) > 0.55, jnp.nan, _loss_fn(w, batch))
+
+    found = sharpness.worst_case(cliff, W, BATCHES, rho=0.2)
+    assert 0 < found.sharpness < sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2).sharpness
+
+
+def test_bfloat16_parameters_are_given_back_to_the_loss_as_such():
+    def picky(w, batch):
+        assert w.dtype == jnp.bfloat16
+        return _loss_fn(w.astype(jnp.float32), batch)
+
+    found = sharpness.worst_case(picky, W.astype(jnp.bfloat16), BATCHES, rho=0.5, keep_perturbations=True)
+    assert found.sharpness.dtype == found.perturbations[0].dtype == jnp.float32
+    in_float32 = sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.5).sharpness
+    assert found.sharpness == pytest.approx(float(in_float32), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"rho": -1.0}, "rho is -1.0"),
+        ({"rho": float("nan")}, "rho is nan"),
+        ({"norm": "l1"}, "norm is 'l1'"),
+        ({"adaptive": "yes"}, "adaptive is 'yes'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"restarts": 1.5}, "restarts is 1.5"),
+        ({"mask": "all"}, "mask"),
+        ({"mask": False}, "mask chooses no leaf"),
+        ({"batches": []}, "batches is empty"),
+        ({"batches": jnp.eye(3)}, "batches is one batch"),
+        ({"batches": [jnp.float32(1)]}, "leading axes"),
+        ({"batches": [(jnp.eye(3), jnp.zeros(2))]}, "leading axes"),
+        ({"params": jnp.array([1, 2, 3])}, "int32"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong, named):
+    arguments = {"params": W, "batches": BATCHES, "rho": 0.1} | wrong
+    with pytest.raises(ValueError, match=named):
+        sharpness.worst_case(_loss_fn, **arguments)
+
+
+def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch):
+    w, held = jnp.ones(1237), []
+
+    def counted(*arguments):
+        gc.collect()
+        held.append(sum(x.shape == w.shape for x in jax.live_arrays()))
+        return evaluate(*arguments)
+
+    evaluate = ascent._value_and_grad
+    monkeypatch.setattr(ascent, "_value_and_grad", counted)
+    sharpness.worst_case(lambda w, batch: jnp.sum(w**2 * batch.mean()), w, [jnp.ones(2)] * 2, rho=0.1, steps=9)
+    assert max(held) == 1 + 4  # the parameters, and the ascent's point, the one before, the best and its gradient
+
+
+def test_what_an_iteration_leaves_takes_over_the_buffers_of_what_it_found():
+    start = ascent.begin(W, jnp.float32(1), jnp.ones(3), 0.1)
+    ball = balls.create("linf", False, None, W)
+    ascent._depart(ball, (W, 0.1, jax.random.key(0)), start)
+    assert start.best.is_deleted()
+    assert not W.is_deleted()
