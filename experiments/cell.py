@@ -9,9 +9,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import data, run
+from experiments import data, run, sharpness_file
 from experiments.command_line import sensibly
 from experiments.config import Config
+from experiments.measuring import Sharpness, has_measured, measure_run, watching
 from experiments.training.writers import Record, TensorBoard, read
 
 
@@ -30,7 +31,13 @@ class Cell(NamedTuple):
 
 
 def run_all(
-    title: str, cells: list[Cell], location: data.Location, console: Console, tensorboard: bool = False
+    title: str,
+    cells: list[Cell],
+    location: data.Location,
+    console: Console,
+    *,
+    sharpness: Sharpness | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Run the cells that were not run yet, with a bar of progress.
 
@@ -41,6 +48,7 @@ def run_all(
       cells: all runs of the study.
       location: where the data are.
       console: the terminal.
+      sharpness: how the sharpness of each is measured; None: not at all.
       tensorboard: whether TensorBoard's event files are written, too.
     """
     left = sensibly(_to_do, cells, location)
@@ -50,10 +58,14 @@ def run_all(
         for cell in left:
             dataset = run.load(cell.config, location)
             task = progress.add_task(cell.name, total=cell.config.plan.total_steps(len(dataset.train)))
-            result = execute(cell, dataset, partial(progress.track, task_id=task), tensorboard)
+            result = execute(cell, dataset, partial(progress.track, task_id=task), sharpness, tensorboard)
             progress.remove_task(task)
             console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
             progress.advance(overall)
+        if sharpness is not None:
+            unmeasured = [cell for cell in cells if not has_measured(cell.folder, cell.config, sharpness)]
+            for cell in progress.track(unmeasured, description="sharpness"):
+                measure_run(cell.folder, cell.config, run.load(cell.config, location), sharpness)
 
 
 def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
@@ -81,13 +93,20 @@ def is_done(cell: Cell) -> bool:
     return True
 
 
-def execute(cell: Cell, dataset: data.Dataset, track: run.Track = iter, tensorboard: bool = False) -> Record:
+def execute(
+    cell: Cell,
+    dataset: data.Dataset,
+    track: run.Track = iter,
+    sharpness: Sharpness | None = None,
+    tensorboard: bool = False,
+) -> Record:
     """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
 
     Args:
       cell: what to run.
       dataset: its data.
       track: goes through the batches while something watches.
+      sharpness: how it is measured on the way, where that is asked for.
       tensorboard: whether TensorBoard's event files are written, too.
 
     Returns:
@@ -97,6 +116,7 @@ def execute(cell: Cell, dataset: data.Dataset, track: run.Track = iter, tensorbo
     shutil.rmtree(unfinished, ignore_errors=True)
     folder = run.claim(unfinished)
     writers = [TensorBoard(folder / "tensorboard")] if tensorboard else []
-    result = run.execute(cell.config, dataset, folder, track, writers)
+    watch = watching(cell.config, dataset, sharpness, partial(sharpness_file.add, folder)) if sharpness else None
+    result = run.execute(cell.config, dataset, folder, track, writers, watch=watch)
     unfinished.rename(cell.folder)
     return result

@@ -10,6 +10,7 @@ from experiments import data, run
 from experiments.cell import run_all
 from experiments.command_line import parse, sensibly, start
 from experiments.grid import Grid
+from experiments.measuring import Sharpness
 from experiments.reporting import find_runs, publish
 
 
@@ -20,11 +21,13 @@ class Arguments:
     Attributes:
       study: What to run.
       location: Where the data are.
+      sharpness: How the sharpness of each run is measured.
       tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
     """
 
     study: Annotated[Grid, tyro.conf.arg(name="")]
     location: Annotated[data.Location, tyro.conf.arg(name="")]
+    sharpness: Sharpness = Sharpness()
     tensorboard: bool = False
 
 
@@ -34,7 +37,9 @@ def main() -> None:
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
     report = sensibly(run.make_folder, study.output / "report")
-    run_all(f"{study.model} on {study.dataset}", study.cells, arguments.location, console, arguments.tensorboard)
+    title = f"{study.model} on {study.dataset}"
+    options = {"sharpness": arguments.sharpness, "tensorboard": arguments.tensorboard}
+    run_all(title, study.cells, arguments.location, console, **options)
     sensibly(lambda: publish(find_runs([cell.folder for cell in study.cells]), report, console))
 
 

@@ -11,6 +11,7 @@ from experiments.benchmarking import method_steps
 from experiments.cell import run_all
 from experiments.command_line import parse, sensibly, start
 from experiments.comparison import Comparison
+from experiments.measuring import Sharpness
 from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.reporting.tables import as_markdown, as_terminal
@@ -25,10 +26,12 @@ class Arguments:
     Attributes:
       study: What to run.
       location: Where the data are.
+      sharpness: How the sharpness of each run is measured.
     """
 
     study: Annotated[Comparison, tyro.conf.arg(name="")]
     location: Annotated[data.Location, tyro.conf.arg(name="")]
+    sharpness: Sharpness = Sharpness()
 
 
 def main() -> None:
@@ -37,7 +40,8 @@ def main() -> None:
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
     document = sensibly(run.make_folder, study.output) / "methods.md"
-    run_all(f"{study.model} on {study.dataset}", study.cells, arguments.location, console)
+    title = f"{study.model} on {study.dataset}"
+    run_all(title, study.cells, arguments.location, console, sharpness=arguments.sharpness)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
     configs = [study.config(method, study.seeds[0]) for method in study.methods]
     seconds = method_steps.race_methods(configs, run.load(configs[0], arguments.location), _ROUNDS)

@@ -14,6 +14,7 @@ from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
 from experiments.training.loop import fit
+from experiments.training.step import TrainState
 from experiments.training.writers import JsonLines, Record, Writer, plain
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
@@ -22,6 +23,8 @@ _LAST = ("train_loss", "train_error", "test_loss", "test_error")
 _FIGURES = {*_LAST, "updates", "gradient_evaluations", "seconds"}
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
+Watch = Callable[[Record, TrainState], None]
+"""Looks at the record of an epoch and at the state after it, which it must not keep."""
 
 
 def load(config: Config, location: data.Location = data.Location()) -> data.Dataset:
@@ -67,7 +70,13 @@ def claim(output: Path) -> Path:
 
 
 def execute(
-    config: Config, dataset: data.Dataset, output: Path, track: Track = iter, writers: Iterable[Writer] = ()
+    config: Config,
+    dataset: data.Dataset,
+    output: Path,
+    track: Track = iter,
+    writers: Iterable[Writer] = (),
+    *,
+    watch: Watch | None = None,
 ) -> Record:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
@@ -77,6 +86,7 @@ def execute(
       output: an empty folder.
       track: goes through the batches while something watches.
       writers: take the records that `metrics.jsonl` takes; closed at the end.
+      watch: looks at the state after every epoch.
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds.
@@ -86,15 +96,26 @@ def execute(
         writers = [opened.enter_context(closing(writer)) for writer in writers]
         config.save(output / "config.json")
         writers += [opened.enter_context(closing(JsonLines(output / "metrics.jsonl")))]
-        state, program = build(config, dataset)
-        batches = iter(track(data.training_batches(dataset.train, config.plan, config.seed)))
-        write = partial(_write, writers)
-        state, last = fit(state, program, batches, plan=config.plan, num_examples=len(dataset.train), write=write)
+        state, last = train(config, dataset, track, partial(_write, writers), watch)
     checkpoint.save(output / "checkpoint", state)
     result = _result(last) | {"seconds": round(time.perf_counter() - started, 2)}
     result = {name: plain(value) for name, value in result.items()}
     (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     return result
+
+
+def train(
+    config: Config,
+    dataset: data.Dataset,
+    track: Track = iter,
+    write: Callable[[Record], None] = lambda record: None,
+    watch: Watch | None = None,
+) -> tuple[TrainState, Record]:
+    """Train, and give back the state after the last step and the record of the last epoch."""
+    state, program = build(config, dataset)
+    batches = iter(track(data.training_batches(dataset.train, config.plan, config.seed)))
+    num_examples = len(dataset.train)
+    return fit(state, program, batches, plan=config.plan, num_examples=num_examples, write=write, watch=watch)
 
 
 def result_of(folder: Path) -> Record:

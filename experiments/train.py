@@ -9,9 +9,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import data, run
+from experiments import data, run, sharpness_file
 from experiments.command_line import parse, sensibly, start
 from experiments.config import Config
+from experiments.measuring import Sharpness, watching
 from experiments.training.writers import TensorBoard
 
 
@@ -23,12 +24,14 @@ class Arguments:
       config: What to run.
       output: The folder for config, metrics, result and trained state: new, or empty.
       location: Where the data are.
+      sharpness: How sharpness is measured, where --sharpness.during asks for it.
       tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of the output.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     output: Path
     location: Annotated[data.Location, tyro.conf.arg(name="")]
+    sharpness: Sharpness = Sharpness()
     tensorboard: bool = False
 
 
@@ -41,7 +44,8 @@ def main() -> None:
     writers = [TensorBoard(output / "tensorboard")] if arguments.tensorboard else []
     updates = config.plan.total_steps(len(dataset.train))
     watched = partial(track, total=updates, description=f"{config.method} on {config.dataset}", transient=True)
-    result = run.execute(config, dataset, output, watched, writers)
+    watch = watching(config, dataset, arguments.sharpness, partial(sharpness_file.add, output))
+    result = run.execute(config, dataset, output, watched, writers, watch=watch)
     Console(soft_wrap=True, markup=False, highlight=False).print(
         f"{config.method} on {config.dataset}: {run.ending(result)} after {updates} updates "
         f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}"

@@ -19,7 +19,7 @@ class Quantity(NamedTuple):
       title: what it is called.
       axis: the label of its axis, with the unit.
       remark: what is to be known to read it.
-      kind: `epoch` or `step`: the records that hold it.
+      kind: `epoch` or `step`, the records that hold it, or `measured`: the records of the worst case.
       is_set: whether it is set before a step, and not measured in it.
       factor: from the record's unit to the picture's.
     """
@@ -40,6 +40,7 @@ QUANTITIES = (
     Quantity("test_error", "Test error", "test error, %", kind="epoch", factor=100.0),
     Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
     Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
+    Quantity("sharpness", "Worst-case sharpness", "sharpness", "At the smallest radius that was measured.", "measured"),
     Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
     Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
     Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
@@ -64,11 +65,18 @@ class Curve(NamedTuple):
 Curves = dict[str, Curve]
 
 
-def read_curves(metrics: Path) -> Curves:
-    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
+def read_curves(metrics: Path, measured: Sequence[Record] = ()) -> Curves:
+    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set.
+
+    Args:
+      metrics: the file of the run's records.
+      measured: the records of its sharpness.
+    """
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
-    curves = {}
+    curves = _worst_cases(measured)
     for quantity in QUANTITIES:
+        if quantity.kind == "measured":
+            continue
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
             values = quantity.factor * _column(records, quantity.name)
@@ -82,10 +90,25 @@ def read_curves(metrics: Path) -> Curves:
 
 def mean_curves(runs: Sequence[Curves]) -> Curves:
     """The mean curve of each quantity that all runs have; NaN where one of them is."""
-    names = set.intersection(*(set(curves) for curves in runs))
+    names = {
+        name
+        for name in set.intersection(*(set(curves) for curves in runs))
+        if len({len(curves[name].values) for curves in runs}) == 1
+    }
     return {
         name: Curve(*(np.mean(part, axis=0) for part in zip(*(r[name] for r in runs), strict=True))) for name in names
     }
+
+
+def _worst_cases(measured: Sequence[Record]) -> Curves:
+    """The worst case at the smallest radius, epoch by epoch, where it was measured more than once."""
+    found = [record for record in measured if record["kind"] == "worst_case"]
+    smallest = min((record["rho"] for record in found), default=0.0)
+    by_epoch = {record["epoch"]: record for record in found if record["rho"] == smallest}
+    records = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    if len(records) < 2:
+        return {}
+    return {"sharpness": Curve(*(_column(records, name) for name in ("epoch", "step", "sharpness")))}
 
 
 def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> Curve:

@@ -15,6 +15,8 @@ def _section(section: Section, folder: Path) -> str:
     parts = [f"# {section.title}", section.caption, as_markdown(section.errors), section.verdict]
     if len(section.differences) > 1:
         parts.append(as_markdown(section.differences))
+    if section.sharpness:
+        parts += ["## Sharpness", *map(as_markdown, section.sharpness), section.flatness]
     for picture in section.pictures:
         path = picture.stem.with_suffix(".png").relative_to(folder).as_posix()
         parts += [f"## {picture.title}", picture.caption, f"![{picture.title}: {section.title}]({path})"]

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.reporting import sharpness
 from experiments.reporting.runs import Run
+from experiments.reporting.sharpness import Setting
 from experiments.reporting.tables import Rows, mean_and_deviation
 from experiments.training.methods import METHODS
 
@@ -18,23 +20,27 @@ def method_rows(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> 
       seconds: the time of a step of each method, one number a round; those at one place were timed together.
 
     Returns:
-      The rows, in the order of `METHODS`.
+      The rows, with the sharpness that all runs have, in the order of `METHODS`.
     """
     by_method = {name: [run for run in runs if run.config.method == name] for name in METHODS}
-    heading = ("method", "ρ", "test error, %", "gradients a step", "time a step, in SGD's")
-    return [heading, *(_row(name, of_it, seconds) for name, of_it in by_method.items() if of_it)]
+    settings = sharpness.common_settings(runs)
+    measured = [f"sharpness, {setting.title}" for setting in settings]
+    heading = ("method", "ρ", "test error, %", *measured, "gradients a step", "time a step, in SGD's")
+    return [heading, *(_row(name, of_it, settings, seconds) for name, of_it in by_method.items() if of_it)]
 
 
 def caption(seeds: Sequence[int]) -> str:
     """What the figures of the table are."""
     over = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "of one seed"
     return (
-        f"Test error after the last epoch, {over}. Time: the median ratio to SGD's in ten interleaved rounds of ten "
-        "steps, second passes as often as in training."
+        f"Test error and worst-case sharpness after the last epoch, {over}. Time: the median ratio to SGD's in ten "
+        "interleaved rounds of ten steps, second passes as often as in training."
     )
 
 
-def _row(name: str, runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+def _row(
+    name: str, runs: Sequence[Run], settings: Sequence[Setting], seconds: Mapping[str, Sequence[float]]
+) -> tuple[str, ...]:
     errors = mean_and_deviation([100 * run.result["test_error"] for run in runs])
     diverged = sum(run.diverged for run in runs)
     evaluations = statistics.mean(run.result["gradient_evaluations"] / run.result["updates"] for run in runs)
@@ -43,6 +49,7 @@ def _row(name: str, runs: Sequence[Run], seconds: Mapping[str, Sequence[float]])
         METHODS[name].title,
         f"{runs[0].config.rho:g}" if METHODS[name].uses else "–",
         f"{errors} (diverged: {diverged})" if diverged else errors,
+        *(sharpness.figure(runs, setting) for setting in settings),
         f"{evaluations:.2f}",
         f"{ratio:.2f}",
     )

@@ -54,7 +54,12 @@ class Difference(NamedTuple):
     @property
     def is_direct(self) -> bool:
         """Whether the two differ in their strategy alone, or in their method, with its hyperparameters, alone."""
-        return _kind(self.first, self.second) < 2
+        return is_direct_pair(self.first, self.second)
+
+
+def is_direct_pair(first: Group, second: Group) -> bool:
+    """Whether two groups differ in their strategy alone, or in their method, with its hyperparameters, alone."""
+    return _kind(first, second) < 2
 
 
 def differences(groups: list[Group]) -> list[Difference]:

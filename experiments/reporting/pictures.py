@@ -63,7 +63,7 @@ def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]
         _scale(panels[0], quantity, np.concatenate([line.curve.values for line in lines]))
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False)
-        _save(figure, stem)
+        save(figure, stem)
 
 
 def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
@@ -84,7 +84,7 @@ def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
         )
         panel.tick_params(axis="y", labelsize=8)
         figure.suptitle(f"Paired differences in test error: {study.title}")
-        _save(figure, stem)
+        save(figure, stem)
 
 
 def drawable(curves: Mapping[str, Curves]) -> list[Quantity]:
@@ -180,6 +180,7 @@ def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _save(figure: Figure, stem: Path) -> None:
+def save(figure: Figure, stem: Path) -> None:
+    """Write the figure as `stem`.svg and `stem`.png."""
     figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(stem.with_suffix(".png"), dpi=120)

@@ -52,3 +52,7 @@ def _print(section: Section, console: Console) -> None:
         console.print(as_terminal(section.differences[: 1 + section.direct]))
         console.print(f"{DIRECT} The report has the others.")
     console.print(section.verdict)
+    for rows in section.sharpness:
+        console.print(as_terminal(rows))
+    if section.flatness:
+        console.print(section.flatness)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments import sharpness_file
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
 from experiments.run import UNFINISHED, diverged, result_of
@@ -18,12 +19,14 @@ class Run(NamedTuple):
       config: what was run.
       result: what came out.
       curves: what was measured, epoch by epoch.
+      sharpness: the records of its sharpness; none where it was not measured.
     """
 
     folder: Path
     config: Config
     result: Record
     curves: Curves
+    sharpness: list[Record]
 
     @property
     def diverged(self) -> bool:
@@ -54,7 +57,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def _read(folder: Path) -> Run:
     try:
         config = Config.load(folder / "config.json")
-        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"))
+        measured = sharpness_file.read(folder)
+        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl", measured), measured)
         complete = run.curves["test_error"].step[-1] == run.result["updates"]
     except (OSError, ValueError, TypeError, LookupError):
         complete = False

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.reporting import pictures
+from experiments.reporting import pictures, sharpness, sharpness_pictures
 from experiments.reporting.curves import Curves, Quantity, mean_curves
 from experiments.reporting.groups import Study
 from experiments.reporting.paired import Difference, differences
@@ -39,6 +39,8 @@ class Section(NamedTuple):
       differences: the table of paired differences; its heading alone where no two groups share two seeds.
       direct: how many of them, from the top, differ in strategy alone or in method alone.
       verdict: what may be concluded from it.
+      sharpness: the tables of sharpness; none where it was not measured.
+      flatness: what they say, in words.
       pictures: a quantity each.
       settings: every setting.
       runs: every run.
@@ -50,6 +52,8 @@ class Section(NamedTuple):
     differences: Rows
     direct: int
     verdict: str
+    sharpness: list[Rows]
+    flatness: str
     pictures: list[Picture]
     settings: Rows
     runs: Rows
@@ -58,6 +62,7 @@ class Section(NamedTuple):
 def write_section(study: Study, folder: Path) -> Section:
     """Put together what there is to say of a study, its pictures drawn into `folder`."""
     pairs = differences(study.groups)
+    drawn = [*_draw_differences(study, pairs, folder), *_draw_quantities(study, folder)]
     return Section(
         title=study.title,
         errors=error_rows(study),
@@ -65,7 +70,9 @@ def write_section(study: Study, folder: Path) -> Section:
         differences=difference_rows(pairs),
         direct=sum(pair.is_direct for pair in pairs),
         verdict=_verdict(pairs),
-        pictures=[*_draw_differences(study, pairs, folder), *_draw_quantities(study, folder)],
+        sharpness=_sharpness_tables(study),
+        flatness=_flatness(study),
+        pictures=[*drawn, *_draw_sharpness(study, folder)],
         settings=setting_rows(study),
         runs=run_rows(study),
     )
@@ -87,6 +94,27 @@ def _verdict(pairs: list[Difference]) -> str:
         "order, so they are compared seed by seed; a difference holds where the 95% t interval of its mean excludes 0. "
         f"Each is taken by itself: of {len(pairs)} true zeros about {0.05 * len(pairs):.2g} would pass by chance."
     )
+
+
+def _sharpness_tables(study: Study) -> list[Rows]:
+    settings = sharpness.settings_of(study)
+    return [sharpness.paper_rows(study, settings[0]), sharpness.radius_rows(study, settings)] if settings else []
+
+
+def _flatness(study: Study) -> str:
+    settings = sharpness.settings_of(study)
+    if not settings:
+        return ""
+    return " ".join(filter(None, [sharpness.caption(study, settings[0]), sharpness.orderings(study, settings)]))
+
+
+def _draw_sharpness(study: Study, folder: Path) -> list[Picture]:
+    drawn = []
+    for title, (caption, figure) in sharpness_pictures.figures(study).items():
+        stem = folder / title.lower().replace(" ", "-")
+        pictures.save(figure, stem)
+        drawn.append(Picture(title, caption, stem))
+    return drawn
 
 
 def _draw_differences(study: Study, pairs: list[Difference], folder: Path) -> list[Picture]:

@@ -21,7 +21,7 @@ def error_rows(study: Study) -> Rows:
     cells = {(group.row, group.column): group for group in study.groups}
     columns = study.columns
     return [
-        ("test error, %", *map(_heading, columns)),
+        ("test error, %", *map(strategy_heading, columns)),
         *((row, *(_error(cells.get((row, column)), study) for column in columns)) for row in study.rows),
         ("updates", *(_updates(study, column) for column in columns)),
     ]
@@ -69,13 +69,13 @@ def as_markdown(rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def mean_and_deviation(values: list[float]) -> str:
+def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
     """Mean ± sample standard deviation; the mean alone of a single value."""
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    mean = f"{statistics.mean(values):{digits}}"
+    return f"{mean} ± {statistics.stdev(values):{digits}}" if len(values) > 1 else mean
 
 
-def _heading(column: str) -> str:
+def strategy_heading(column: str) -> str:
     """The strategy, with the paper's sign for it."""
     return column.replace("increasing", "increasing (+B)").replace("cosine", "cosine (+C)")
 

@@ -35,6 +35,7 @@ def fit(
     plan: BatchPlan,
     num_examples: int,
     write: Callable[[Record], None],
+    watch: Callable[[Record, TrainState], None] | None = None,
 ) -> tuple[TrainState, Record]:
     """Train through the whole plan.
 
@@ -47,6 +48,7 @@ def fit(
       plan: the batch size of each epoch.
       num_examples: training examples.
       write: takes a record of kind `step` an update and one of kind `epoch` an epoch.
+      watch: looks at the record of an epoch and at the state after it.
 
     Returns:
       The state after the last step, and the record of the last epoch.
@@ -68,6 +70,8 @@ def fit(
         so_far = {"epoch": epoch + 1, "step": steps.stop, "batch_size": batch_size, "gradient_evaluations": evaluations}
         record = {"kind": "epoch", **so_far, **_epoch_means(measured, program.evaluate(state))}
         write(record)
+        if watch is not None:
+            watch(record, state)
         first = steps.stop
     return state, record
 

@@ -1,0 +1,47 @@
+"""What was measured of single runs, a line a record."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from experiments.reporting.runs import Run
+from experiments.reporting.sharpness import last_records
+from experiments.reporting.tables import Rows
+from experiments.training.writers import Record
+
+
+def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
+    """A row a run, measure and radius: what was measured of the trained network.
+
+    Args:
+      runs: what was measured.
+      kinds: the measures, of `VALUES`.
+    """
+    heading = ("run", "measure", "radius", "ball", "value")
+    return [heading, *(_row(run, record) for run in runs for kind in kinds for record in last_records(run, kind))]
+
+
+def _row(run: Run, record: Record) -> tuple[str, ...]:
+    kind = record["kind"]
+    radius = f"{record['rho']:.3g}" if isinstance(record.get("rho"), float) else "–"
+    ball = record.get("norm", "–") + (", adaptive" if record.get("adaptive") else "")
+    return run.folder.name, kind.replace("_", " "), radius, ball, VALUES[kind](record)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _range(values: Iterable[float | None]) -> str:
+    finite = [value for value in values if value is not None]
+    return f"{min(finite):.3g} to {max(finite):.3g}" if finite else "not finite"
+
+
+VALUES: dict[str, Callable[[Record], str]] = {
+    "worst_case": lambda of: f"{_number(of['sharpness'])} (first order {_number(of['first_order'])})",
+    "curve": lambda of: f"{_range(of['sharpness'])}, at radii {_range(of['rho'])}",
+    "average_case": lambda of: f"{_number(of['sharpness'])} ± {_number(of['standard_error'])}",
+    "surrogate_gap": lambda of: _number(of["gap"]),
+    "top_eigenvalue": lambda of: _number(of["eigenvalue"]),
+    "trace": lambda of: f"{_number(of['value'])} ± {_number(of['standard_error'])}",
+    "landscape": lambda of: f"loss {_range(value for row in of['loss'] for value in row)}",
+}
+"""How the value of each measure is written."""

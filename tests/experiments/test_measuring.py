@@ -1,0 +1,193 @@
+"""The sharpness of runs: what is measured, on what, and where it is kept."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data, reproduce, run, sharpness, sharpness_file
+from experiments import train as train_program
+from experiments.config import Config
+from experiments.measuring import Sharpness, has_measured, measure_run, replay
+from experiments.measuring.network import trained
+from experiments.program import build
+from experiments.training import checkpoint
+from sam_optax import sharpness as measures
+from tests.experiments.conftest import train
+
+QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
+
+
+def call(program: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [program.__name__, *arguments])
+    program.main()
+
+
+def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
+    config = Config(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
+    dataset = run.load(config)
+    run.execute(config, dataset, run.claim(folder))
+    return config, dataset
+
+
+def measured(folder: Path, kind: str = "worst_case") -> list[dict[str, Any]]:
+    return [record for record in sharpness_file.read(folder) if record["kind"] == kind]
+
+
+def test_by_itself_it_is_measured_as_the_paper_does() -> None:
+    settings = Sharpness()
+    assert (settings.norm, settings.adaptive, settings.rho, settings.steps) == ("linf", False, 0.0002, 20)
+    assert (settings.examples, settings.batch_size, settings.restarts) == (1024, 128, 1)
+    assert settings.radii(11_220_132) == pytest.approx((0.0002, 0.0002), rel=1e-3)  # ResNet-18
+    assert Sharpness(radius_rms=None).radii(100) == (0.0002,)
+    assert Sharpness(norm="l2", rho=0.1).radii(100) == (0.1, 0.67)
+
+
+def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, tmp_path: Path) -> None:
+    config, dataset = finished(tmp_path, tiny)
+    measure_run(tmp_path, config, dataset, Sharpness(**QUICK))
+    first, second = measured(tmp_path)
+    state = checkpoint.restore(tmp_path / "checkpoint", build(config, dataset)[0])
+
+    images = (dataset.train.images[:48].astype(np.float32) - dataset.mean) / dataset.std
+    stats, labels = state.model_state["norm"], dataset.train.labels[:48]
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        x, y = batch
+        normal = (x.reshape(len(x), -1) - stats["mean"]) / jnp.sqrt(stats["var"] + 1e-5)
+        features = normal * params["norm"]["scale"] + params["norm"]["bias"]
+        logits = features @ params["head"]["kernel"] + params["head"]["bias"]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
+
+    batches = [(images[:32], labels[:32]), (images[32:], labels[32:])]
+    size = sum(x.size for x in jax.tree.leaves(state.params))
+    for record, rho in ((first, 0.0002), (second, 0.67 / math.sqrt(size))):
+        expected = measures.worst_case(loss_fn, state.params, batches, rho=rho, steps=2)
+        assert record["rho"] == pytest.approx(rho, rel=1e-6)
+        assert record["sharpness"] == pytest.approx(float(expected.sharpness), rel=1e-3)
+        assert record["first_order"] == pytest.approx(float(expected.first_order), rel=1e-4)
+        assert record["loss"] == pytest.approx(float(expected.loss), rel=1e-5)
+        assert (record["epoch"], record["step"], record["examples"], record["parameters"]) == (2, 16, 48, size)
+
+
+def test_every_measure_leaves_a_record(tiny: str, tmp_path: Path) -> None:
+    config, dataset = finished(tmp_path, tiny, method="msam")
+    names = ("curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
+    settings = Sharpness(**QUICK, measures=names)
+    assert not has_measured(tmp_path, config, settings)
+    measure_run(tmp_path, config, dataset, settings)
+    assert has_measured(tmp_path, config, settings)
+    assert [len(measured(tmp_path, name)) for name in names] == [1, 2, 1, 1, 1, 1]
+    [curve], [landscape] = measured(tmp_path, "curve"), measured(tmp_path, "landscape")
+    assert len(curve["rho"]) == len(curve["sharpness"]) == len(curve["error"]) == 9
+    assert np.shape(landscape["loss"]) == (21, 21)
+    assert landscape["loss"][10][10] == pytest.approx(curve["loss"], rel=1e-5)
+
+
+def test_measured_again_in_the_same_way_it_replaces_and_in_another_it_adds(tiny: str, tmp_path: Path) -> None:
+    config, dataset = finished(tmp_path, tiny)
+    for settings in (QUICK, QUICK, {**QUICK, "adaptive": True}, {**QUICK, "normalize_logits": True}):
+        measure_run(tmp_path, config, dataset, Sharpness(**settings))
+    assert [record["adaptive"] for record in measured(tmp_path)] == [False, False, True, True, False, False]
+    plain, normal = (measured(tmp_path)[i] for i in (0, 4))
+    assert normal["loss"] != plain["loss"]
+    assert has_measured(tmp_path, config, Sharpness(**QUICK, adaptive=True))
+    assert not has_measured(tmp_path, config, Sharpness(**QUICK, adaptive=True, rho=0.1))
+    assert not has_measured(tmp_path, config, Sharpness(**QUICK, norm="l2"))
+
+
+def test_batchnorm_is_given_the_statistics_of_the_training_examples(tiny: str, tmp_path: Path) -> None:
+    config, dataset = finished(tmp_path, tiny)
+    state = checkpoint.restore(tmp_path / "checkpoint", build(config, dataset)[0])
+    network = trained(config, dataset, state, Sharpness(batch_size=64, reestimate_batchnorm=True))
+    pixels = ((dataset.train.images.astype(np.float32) - dataset.mean) / dataset.std).reshape(8, 64, -1)
+    statistics = network.variables["model_state"]["norm"]
+    np.testing.assert_allclose(statistics["mean"], pixels.mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], pixels.var(1).mean(0), rtol=1e-4, atol=1e-5)
+    as_trained = trained(config, dataset, state, Sharpness())
+    assert (as_trained.variables["model_state"]["norm"]["mean"] == state.model_state["norm"]["mean"]).all()
+
+
+def test_on_the_way_it_is_measured_every_so_many_epochs(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ("--sharpness.steps", "2", "--sharpness.examples", "48", "--sharpness.during", "2")
+    arguments = ("--model", tiny, "--method", "gsam", "--batch-plan", "5x64", *quick)
+    call(train_program, monkeypatch, *arguments, "--output", str(tmp_path / "run"))
+    while_training = sharpness_file.read(tmp_path / "run")
+    assert [record["epoch"] for record in while_training] == [2, 2, 4, 4, 5, 5]
+
+    config = Config.load(tmp_path / "run" / "config.json")
+    (tmp_path / "run" / "sharpness.jsonl").unlink()
+    settings = Sharpness(steps=2, examples=48, during=2)
+    assert replay(tmp_path / "run", config, run.load(config), settings)
+    assert sharpness_file.read(tmp_path / "run") == while_training
+
+
+def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny: str, tmp_path: Path) -> None:
+    config, dataset = finished(tmp_path / "run", tiny)
+    finished(tmp_path / "other", tiny, rho=0.5)
+    (tmp_path / "run" / "checkpoint").rename(tmp_path / "its_own")
+    (tmp_path / "other" / "checkpoint").rename(tmp_path / "run" / "checkpoint")
+    assert not replay(tmp_path / "run", config, dataset, Sharpness(**QUICK, during=1))
+    assert sharpness_file.read(tmp_path / "run") == []
+
+
+def test_the_program_measures_every_run_that_it_finds(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        train(tmp_path / f"sam-{seed}", model=tiny, method="sam", batch_plan="1x64", seed=seed)
+    kinds = ("worst_case", "curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
+    call(sharpness, monkeypatch, str(tmp_path), "--steps", "2", "--radius-rms", "0.5", "--measures", *kinds)
+    printed = capsys.readouterr().out
+    assert all(printed.count(kind.replace("_", " ")) >= 2 for kind in kinds)
+    for seed in (0, 1):
+        assert f"sam-{seed}" in printed
+        assert measured(tmp_path / f"sam-{seed}")[1]["rho"] == pytest.approx(0.5 / math.sqrt(778), rel=1e-5)
+
+
+def test_a_study_measures_what_it_has_not_measured_yet(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", tiny, "--seeds", "0", "--constant-plan", "1x64", "--increasing-plan", "1x64"]
+    arguments += ["--sharpness.steps", "2", "--output", str(tmp_path)]
+    call(reproduce, monkeypatch, *arguments)
+    assert "test error, % / sharpness" in capsys.readouterr().out
+    file = tmp_path / "sgd-constant-0" / "sharpness.jsonl"
+    file.unlink()
+    untouched = (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns
+    call(reproduce, monkeypatch, *arguments)
+    assert file.is_file()
+    assert (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns == untouched
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: 0} for name in ("rho", "steps", "restarts", "examples", "batch_size", "during")),
+        *({"measures": names} for names in ((), ("flatness",), ("curve", "curve"))),
+        *({"rho": math.nan}, {"radius_rms": -1.0}, {"norm": "l1"}),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Sharpness(**wrong)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sharpness.jsonl").write_text('{"kind": ')
+    with pytest.raises(ValueError, match=r"sharpness\.jsonl is damaged"):
+        sharpness_file.read(tmp_path)
+
+
+def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
+    sharpness_file.add(tmp_path, [{"kind": "landscape", "epoch": 1, "loss": [[math.inf, 1.0], [math.nan, 2.0]]}])
+    line = (tmp_path / "sharpness.jsonl").read_text()
+    assert json.loads(line)["loss"] == [[None, 1.0], [None, 2.0]]

@@ -1,0 +1,169 @@
+"""What a report says of sharpness, from records that are known."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import sharpness_file
+from experiments.reporting import find_runs, publish, sharpness, sharpness_pictures
+from experiments.reporting.curves import read_curves
+from experiments.reporting.groups import Study
+from experiments.reporting.methods import method_rows
+from tests.experiments.written_runs import only_study, write_run, write_study
+
+WAY = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512, "measured_batch_size": 128}
+WAY |= {"normalize_logits": False, "reestimate_batchnorm": False, "parameters": 77754}
+SMALL, LARGE = 0.0002, 0.0024
+VALUES = {  # at the small radius and at the large one, of seed 0; others are a tenth more a seed
+    "sgd-constant": (0.4, 9.0),
+    "sgd-increasing": (0.1, 8.0),
+    "gsam-constant": (0.3, 12.0),
+    "gsam-increasing": (0.05, 2.0),
+}
+
+
+def worst_case(rho: float, value: float | None, epoch: int = 4, **way: Any) -> dict[str, Any]:
+    figures = {"sharpness": value, "first_order": None if value is None else 0.5 * value, "loss": 0.25}
+    return {"kind": "worst_case", "epoch": epoch, "step": 4 * epoch, "rho": rho, **WAY, **figures, **way}
+
+
+def measured_study(folder: Path) -> Study:
+    write_study(folder)
+    for name, values in VALUES.items():
+        for seed in range(3):
+            pairs = zip((SMALL, LARGE), values, strict=True)
+            records = [worst_case(rho, value * (1 + 0.1 * seed)) for rho, value in pairs]
+            sharpness_file.add(folder / f"{name}-{seed}", records)
+    return only_study(folder)
+
+
+def published(folder: Path) -> tuple[str, str]:
+    """The text of the terminal, and of the file in Markdown."""
+    out = StringIO()
+    publish(find_runs([folder]), folder / "report", Console(file=out, width=200, soft_wrap=True))
+    return out.getvalue(), (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_papers_table_has_error_and_sharpness_in_a_cell(tmp_path: Path) -> None:
+    study = measured_study(tmp_path)
+    rows = sharpness.paper_rows(study, sharpness.settings_of(study)[0])
+    assert rows[0] == ("test error, % / sharpness (ρ 0.0002)", "constant", "increasing (+B)")
+    assert rows[1] == ("SGD", "5.50 / 0.44", "4.50 / 0.11")
+    assert rows[2] == ("GSAM", "5.40 / 0.33", "2.57 / 0.055")
+
+
+def test_both_radii_stand_beside_the_loss_and_the_first_order(tmp_path: Path) -> None:
+    study = measured_study(tmp_path)
+    rows = sharpness.radius_rows(study, sharpness.settings_of(study))
+    assert rows[0][2::2] == ("sharpness, ρ 0.0002", "sharpness, ρ 0.0024")
+    assert rows[1] == ("SGD, constant", "0.25 ± 0", "0.44 ± 0.04", "50", "9.9 ± 0.9", "50")
+
+
+def test_where_the_radii_order_groups_differently_it_is_said(tmp_path: Path) -> None:
+    study = measured_study(tmp_path)
+    words = sharpness.orderings(study, sharpness.settings_of(study))
+    assert "orders 1 of 6 pairs of groups differently" in words
+    assert "SGD, constant is sharper than GSAM, constant at ρ 0.0002, and flatter at ρ 0.0024" in words
+
+
+def test_where_they_agree_it_is_said_too(tmp_path: Path) -> None:
+    study = measured_study(tmp_path)
+    for seed in range(3):
+        sharpness_file.add(tmp_path / f"gsam-constant-{seed}", [worst_case(LARGE, 9.5)])
+    study = only_study(tmp_path)
+    assert "orders all 6 pairs of groups alike" in sharpness.orderings(study, sharpness.settings_of(study))
+
+
+def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    (tmp_path / "sgd-constant-1" / "sharpness.jsonl").unlink()
+    sharpness_file.add(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
+    study = only_study(tmp_path)
+    rows = sharpness.paper_rows(study, sharpness.settings_of(study)[0])
+    assert rows[1][1:] == ("5.50 / –", "4.50 / 0.11")
+    assert rows[2][1] == "5.40 / –"
+
+
+def test_other_ways_to_measure_are_other_columns(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    for seed in range(3):
+        ways = [{"adaptive": True}, {"norm": "l2", "normalize_logits": True}, {"reestimate_batchnorm": True}]
+        sharpness_file.add(tmp_path / f"sgd-constant-{seed}", [worst_case(SMALL, 1.0, **way) for way in ways])
+    titles = [setting.title for setting in sharpness.settings_of(only_study(tmp_path))]
+    assert titles[:2] == ["ρ 0.0002", "ρ 0.0024"]
+    assert set(titles[2:]) == {
+        "ρ 0.0002, adaptive",
+        "ρ 0.0002, ℓ2, normalised logits",
+        "ρ 0.0002, BatchNorm re-estimated",
+    }
+
+
+def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) -> None:
+    measured_study(tmp_path / "with")
+    write_study(tmp_path / "without")
+    for text in published(tmp_path / "with"):
+        assert "5.40 / 0.33" in text
+        assert "77,754 parameters the corner of the ℓ∞ ball of radius 0.0002 is 0.056 away" in text
+    page = (tmp_path / "with" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "5.40 / 0.33" in page
+    for text in published(tmp_path / "without"):
+        assert "harpness" not in text
+
+
+def test_what_was_measured_on_the_way_makes_a_curve(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
+    records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
+    sharpness_file.add(folder, records)
+    curve = read_curves(folder / "metrics.jsonl", sharpness_file.read(folder))["sharpness"]
+    assert list(curve.epoch) == [2, 4]
+    assert list(curve.step) == [8, 16]
+    assert curve.values == pytest.approx([2 * SMALL, 4 * SMALL])
+    assert "## Worst-case sharpness" in published(tmp_path)[1]
+    assert "sharpness" not in read_curves(folder / "metrics.jsonl", records[-1:])
+
+
+def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    rho = np.geomspace(1e-4, 1e-2, 5)
+    for name in ("sgd-constant", "gsam-constant"):
+        for seed in range(3):
+            values = {"rho": rho.tolist(), "sharpness": ((seed + 1) * rho**2).tolist(), "slope": [2.0] * 5}
+            values |= {"first_order": rho.tolist(), "error": [0.1 * seed] * 5}
+            record = {"kind": "curve", "epoch": 4, "step": 16, "loss": 0.1, **WAY, **values}
+            sharpness_file.add(tmp_path / f"{name}-{seed}", [record])
+    study = only_study(tmp_path)
+    curves = sharpness_pictures.mean_curves(study)
+    assert list(curves) == ["SGD, constant", "GSAM, constant"]
+    assert curves["SGD, constant"].sharpness == pytest.approx(2 * rho**2)
+    assert curves["SGD, constant"].slope == pytest.approx(2.0)
+    assert curves["SGD, constant"].error == pytest.approx(0.1)
+    assert "## Sharpness over radii" in published(tmp_path)[1]
+
+
+def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    for name in VALUES:
+        losses = [[None if (i, j) == (0, 0) else 1.0 + i + j for j in range(3)] for i in range(3)]
+        record = {"kind": "landscape", "epoch": 4, "step": 16, "coordinates": [-1.0, 0.0, 1.0], "loss": losses, **WAY}
+        sharpness_file.add(tmp_path / f"{name}-1", [record])
+    landscapes = sharpness_pictures.two_landscapes(only_study(tmp_path))
+    assert list(landscapes) == ["GSAM, increasing, seed 1", "SGD, constant, seed 1"]
+    assert np.isnan(landscapes["SGD, constant, seed 1"].loss[0, 0])
+    text = published(tmp_path)[1]
+    assert "## Loss landscapes" in text
+    assert (tmp_path / "report" / "pictures" / "small_resnet-on-digits" / "loss-landscapes.png").is_file()
+
+
+def test_the_table_of_methods_has_it_where_all_runs_do(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    runs = [run for run in find_runs([tmp_path]) if "constant" in run.folder.name]
+    rows = method_rows(runs, {"sgd": [1.0], "gsam": [2.0]})
+    assert rows[0][3:5] == ("sharpness, ρ 0.0002", "sharpness, ρ 0.0024")
+    assert rows[1][3:5] == ("0.44 ± 0.04", "9.9 ± 0.9")
+    (tmp_path / "gsam-constant-0" / "sharpness.jsonl").unlink()
+    runs = [run for run in find_runs([tmp_path]) if "constant" in run.folder.name]
+    assert len(method_rows(runs, {"sgd": [1.0], "gsam": [2.0]})[0]) == 5
