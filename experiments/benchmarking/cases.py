@@ -18,6 +18,8 @@ class Case:
       batch_size: examples a step.
       loop_target: what the training loop may cost, in bare steps.
       step_targets: what the steps of SAM and GSAM may cost, in units of two gradients; None is no target.
+      worst_case_targets: what the worst case may cost in time, in evaluations of loss and gradient, and in memory, in
+        training steps with four copies of the parameters; None where it is not measured.
       thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
     """
 
@@ -27,6 +29,7 @@ class Case:
     loop_target: float
     step_targets: tuple[float | None, float | None] = (None, None)
     thrifty_targets: tuple[float | None, float | None, float | None] = (None, None, None)
+    worst_case_targets: tuple[float, float] | None = None
 
 
 def noise() -> data.Dataset:
@@ -53,6 +56,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             loop_target=1.05,
             step_targets=(1.03, 1.04),
             thrifty_targets=(1.03, 1.25, 1.15),
+            worst_case_targets=(1.1, 1.0),
         ),
     ),
     "small_resnet": tuple(Case("small_resnet", digits, size, loop_target=1.3) for size in (16, 128)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sam_optax
 from experiments import data
-from experiments.benchmarking import loop_cost, method_steps, problem, steps
+from experiments.benchmarking import loop_cost, method_steps, problem, steps, worst_case
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.memory import peak_memory
@@ -51,7 +51,11 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
     say(f"{name}: timing {method_steps.STEPS} steps of the methods that save passes, {rounds} rounds")
     figures += _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
-    return [*figures, _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)]
+    figures.append(_loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds))
+    if case.worst_case_targets is None:
+        return figures
+    say(f"{case.model}, batch {worst_case.BATCH_SIZE}: the worst case, {worst_case.ROUNDS} rounds")
+    return figures + worst_case.figures(case, dataset)
 
 
 def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:

@@ -15,7 +15,7 @@ class Problem(NamedTuple):
     """A loss, where its minimisation starts, and a batch.
 
     Attributes:
-      loss_fn: `loss_fn(params, model_state, images, labels)` → `(loss, model_state)`, in training mode.
+      loss_fn: `loss_fn(params, model_state, images, labels)` → `(loss, model_state)`, in training or inference mode.
       params: the parameters at the start.
       model_state: BatchNorm's statistics at the start.
       batch: `(images, labels)`, float32 `(batch, height, width, channels)` and int32 `(batch,)`.
@@ -27,10 +27,12 @@ class Problem(NamedTuple):
     batch: tuple[jax.Array, jax.Array]
 
 
-def create(model: str, num_classes: int, image_shape: tuple[int, int, int], batch_size: int) -> Problem:
+def create(
+    model: str, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, *, is_training: bool = True
+) -> Problem:
     """The cross-entropy of the network `model` on normally distributed images with arbitrary labels."""
     network = models.create(model, num_classes, image_shape, nnx.Rngs(0))
-    network.train()
+    network.train() if is_training else network.eval()
     graphdef, params, model_state = nnx.split(network, nnx.Param, ...)
 
     def loss_fn(params: nnx.State, model_state: nnx.State, images: jax.Array, labels: jax.Array) -> Any:

@@ -56,6 +56,11 @@ def two_gradients(problem: Problem) -> Callable[[], None]:
     return run
 
 
+def descent(problem: Problem) -> Running:
+    """The step of SGD alone."""
+    return ours(problem, optax.with_extra_args_support(optax.identity()))
+
+
 def ours(problem: Problem, method: optax.GradientTransformationExtraArgs) -> Running:
     """The step of a method of `sam_optax`."""
     tx = optax.chain(method, _base())
