@@ -102,3 +102,15 @@ def test_what_those_who_come_from_elsewhere_read_runs() -> None:
     names = run(*blocks("coming_from.md"))
     assert jnp.isfinite(names["loss"])
     assert sam_optax.diagnostics(names["state"]).perturbation_norm.round(3) == 0.05
+
+
+def test_the_measures_of_sharpness_run_as_they_are_shown() -> None:
+    names = run(*blocks("sharpness.md"))
+    assert 0 < names["found"].first_order < names["found"].sharpness
+    assert 0.5 < names["curve"].slope[0] < names["curve"].slope[-1] < 2.5
+    assert names["largest"] > 0
+    assert names["path"].loss[6] == pytest.approx(
+        float(names["loss_fn"](names["other"], (names["images"], names["labels"])))
+    )
+    centre = float(names["found"].loss)
+    assert [float(names[name].loss[2, 2]) for name in ("plane", "along")] == pytest.approx([centre] * 2)
