@@ -12,7 +12,8 @@ from rich.progress import Progress
 from experiments import data, run, sharpness_file
 from experiments.command_line import sensibly
 from experiments.config import Config
-from experiments.measuring import Sharpness, has_measured, measure_run, watching
+from experiments.measuring import Sharpness, has_measured, watching
+from experiments.measuring.console import measure
 from experiments.training.writers import Record, TensorBoard, read
 
 
@@ -63,9 +64,18 @@ def run_all(
             console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
             progress.advance(overall)
         if sharpness is not None:
-            unmeasured = [cell for cell in cells if not has_measured(cell.folder, cell.config, sharpness)]
-            for cell in progress.track(unmeasured, description="sharpness"):
-                measure_run(cell.folder, cell.config, run.load(cell.config, location), sharpness)
+            measure_all(cells, location, sharpness, progress)
+
+
+def measure_all(cells: list[Cell], location: data.Location, sharpness: Sharpness, progress: Progress) -> None:
+    """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on."""
+    for cell in progress.track(cells, description="sharpness"):
+        dataset = run.load(cell.config, location)
+        try:
+            if not has_measured(cell.folder, cell.config, dataset, sharpness):
+                measure(cell.folder, cell.config, dataset, sharpness, progress.console)
+        except ValueError as error:
+            progress.console.print(f"not measured: {error}")
 
 
 def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:

@@ -89,16 +89,17 @@ def execute(
       watch: looks at the state after every epoch.
 
     Returns:
-      The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds.
+      The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
+      of the watch.
     """
-    started = time.perf_counter()
+    started, aside = time.perf_counter(), _Aside(watch)
     with ExitStack() as opened:
         writers = [opened.enter_context(closing(writer)) for writer in writers]
         config.save(output / "config.json")
         writers += [opened.enter_context(closing(JsonLines(output / "metrics.jsonl")))]
-        state, last = train(config, dataset, track, partial(_write, writers), watch)
+        state, last = train(config, dataset, track, partial(_write, writers), aside)
     checkpoint.save(output / "checkpoint", state)
-    result = _result(last) | {"seconds": round(time.perf_counter() - started, 2)}
+    result = _result(last) | {"seconds": round(time.perf_counter() - started - aside.seconds, 2)}
     result = {name: plain(value) for name, value in result.items()}
     (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     return result
@@ -141,6 +142,19 @@ def diverged(result: Record) -> bool:
 def ending(result: Record) -> str:
     """How a run came out, in a few words."""
     return f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
+
+
+class _Aside:
+    """A watch whose time is not the training's."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self.seconds, self._watch = 0.0, watch
+
+    def __call__(self, record: Record, state: TrainState) -> None:
+        if self._watch is not None:
+            started = time.perf_counter()
+            self._watch(record, state)
+            self.seconds += time.perf_counter() - started
 
 
 def _write(writers: list[Writer], record: Record) -> None:

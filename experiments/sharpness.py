@@ -11,8 +11,9 @@ from tyro.conf import Positional
 
 from experiments import data, run
 from experiments.command_line import parse, sensibly, start
-from experiments.measuring import Sharpness, measure_run, replay
-from experiments.reporting import Run, find_runs
+from experiments.measuring import Sharpness
+from experiments.measuring.console import measure
+from experiments.reporting import find_runs
 from experiments.reporting.measured import measured_rows
 from experiments.reporting.tables import as_terminal
 
@@ -41,20 +42,16 @@ def main() -> None:
         sensibly(run.load, each.config, arguments.location)
     with Progress(console=console, transient=True) as progress:
         for each in progress.track(runs, description="runs"):
-            _measure(each, arguments, console)
+            sensibly(
+                measure,
+                each.folder,
+                each.config,
+                run.load(each.config, arguments.location),
+                arguments.settings,
+                console,
+            )
     console.print(as_terminal(measured_rows(find_runs(arguments.runs), arguments.settings.measures)))
-    console.print("written beside each run, as sharpness.jsonl; python -m experiments.report shows more")
-
-
-def _measure(each: Run, arguments: Arguments, console: Console) -> None:
-    dataset = run.load(each.config, arguments.location)
-    if arguments.settings.during is None:
-        measure_run(each.folder, each.config, dataset, arguments.settings)
-    elif not replay(each.folder, each.config, dataset, arguments.settings):
-        console.print(
-            f"{each.folder} was trained on another kind of machine: here its training gives other digits, and what was "
-            "measured on the way is not of that run. Nothing was written for it."
-        )
+    console.print("in sharpness.jsonl beside each run; python -m experiments.report shows more")
 
 
 if __name__ == "__main__":

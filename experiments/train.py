@@ -38,6 +38,7 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.train")
+    sensibly(_check, arguments.sharpness)
     config = arguments.config
     dataset = sensibly(run.load, config, arguments.location)
     output = sensibly(run.claim, arguments.output)
@@ -50,6 +51,14 @@ def main() -> None:
         f"{config.method} on {config.dataset}: {run.ending(result)} after {updates} updates "
         f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}"
     )
+
+
+def _check(sharpness: Sharpness) -> None:
+    if sharpness.during is None and sharpness != Sharpness():
+        raise ValueError(
+            "sharpness.during is None, and other settings of sharpness are given: say every how many epochs it is "
+            "measured, or measure the finished run, by python -m experiments.sharpness."
+        )
 
 
 if __name__ == "__main__":

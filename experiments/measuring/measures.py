@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.measuring.network import Network
+from experiments.measuring.network import Network, hessian_of_params
 from experiments.measuring.settings import MEASURES, Sharpness
 from experiments.training.writers import Record
 from sam_optax import sharpness
 
 AT_RADII = ("worst_case", "average_case")  # what is measured at each radius that is asked for
+_GAP_RADIUS = 0.05  # SAM's
 _SAMPLES = 100  # random perturbations, or probes of a trace
 
 Measure = Callable[[Network, Sharpness], Iterator[Record]]
@@ -40,7 +41,7 @@ def _ascent(settings: Sharpness) -> dict[str, Any]:
 
 
 def _worst_case(network: Network, settings: Sharpness) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters):
+    for rho in settings.radii(network.num_parameters, settings.norm):
         found = sharpness.worst_case(
             network.loss_fn, network.variables, network.batches, rho=rho, mask=network.mask, **_ascent(settings)
         )
@@ -56,7 +57,7 @@ def _curve(network: Network, settings: Sharpness) -> Iterator[Record]:
 
 
 def _average_case(network: Network, settings: Sharpness) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters):
+    for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
         options = {"rho": rho, "samples": _SAMPLES, **_ball(settings)}
         found = sharpness.average_case(
             network.loss_fn, network.variables, network.batches, mask=network.mask, **options
@@ -66,19 +67,22 @@ def _average_case(network: Network, settings: Sharpness) -> Iterator[Record]:
 
 def _surrogate_gap(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
-    found = sharpness.surrogate_gap(network.loss_of_params, network.variables["params"], network.batches)
-    yield {"rho": 0.05, **_floats(found._asdict(), "gap", "loss")}
+    found = sharpness.surrogate_gap(
+        network.loss_fn, network.variables, network.batches, rho=_GAP_RADIUS, mask=network.mask
+    )
+    yield {"rho": _GAP_RADIUS, **_floats(found._asdict(), "gap", "loss")}
 
 
 def _top_eigenvalue(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
-    found = sharpness.top_eigenvalue(network.loss_of_params, network.variables["params"], network.batches)
+    found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, matrix=hessian_of_params)
     yield {"eigenvalue": float(found)}
 
 
 def _trace(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
-    found = sharpness.trace(network.loss_of_params, network.variables["params"], network.batches, samples=_SAMPLES)
+    options: dict[str, Any] = {"matrix": hessian_of_params, "samples": _SAMPLES}
+    found = sharpness.trace(network.loss_fn, network.variables, network.batches, **options)
     yield {"samples": _SAMPLES, **_floats(found._asdict(), "value", "standard_error")}
 
 

@@ -46,10 +46,6 @@ class Network(NamedTuple):
         """How many parameters there are."""
         return sum(math.prod(x.shape) for x in jax.tree.leaves(self.variables["params"]))
 
-    def loss_of_params(self, params: Any, batch: Batch) -> jax.Array:
-        """The loss as a function of the parameters alone."""
-        return self.loss_fn(self.variables | {"params": params}, batch)
-
 
 def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: Sharpness) -> Network:
     """The network of a run in the state that its training left."""
@@ -62,6 +58,16 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
         variables["model_state"] = _reestimated(shape, variables, everything)
     batches = tuple(_batches(dataset, settings.examples, settings.batch_size))
     return Network(variables, *_functions(shape, settings.normalize_logits), batches)
+
+
+def hessian_of_params(loss_fn: Callable[..., Any], variables: Any, batch: Batch, vector: Any) -> Any:
+    """The product with the Hessian by the parameters alone; rows and columns of the model's state are zero."""
+
+    def of_params(params: Any, batch: Batch) -> jax.Array:
+        return loss_fn(variables | {"params": params}, batch)
+
+    product = sharpness.hessian(of_params, variables["params"], batch, vector["params"])
+    return jax.tree.map(jnp.zeros_like, variables) | {"params": product}
 
 
 def _batches(dataset: data.Dataset, examples: int, batch_size: int) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from experiments import data, sharpness_file
 from experiments.config import Config
@@ -27,35 +28,23 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
       config: what was run.
       dataset: its data.
       settings: what to measure.
+
+    Raises:
+      ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
     """
-    state, _ = build(config, dataset)
-    state = checkpoint.restore(folder / "checkpoint", state)
+    state = _trained_state(folder, config, dataset)
     last = {"epoch": config.plan.epochs, "step": config.plan.total_steps(len(dataset.train))}
     sharpness_file.add(folder, _measured(config, dataset, settings, last, state))
-
-
-def has_measured(folder: Path, config: Config, settings: Sharpness) -> bool:
-    """Whether all that the settings ask for was measured of the trained network, in the same way."""
-    wanted = {name: getattr(settings, name) for name in ("norm", "adaptive", "steps", "restarts")}
-    wanted |= {name: getattr(settings, name) for name in ("normalize_logits", "reestimate_batchnorm")}
-    wanted |= {"measured_batch_size": settings.batch_size, "epoch": config.plan.epochs}
-    records = [
-        record
-        for record in sharpness_file.read(folder)
-        if all(record.get(name, value) == value for name, value in wanted.items())
-        and record["examples"] <= settings.examples
-    ]
-    return all(_is_among(name, settings, records) for name in settings.measures)
 
 
 def watching(config: Config, dataset: data.Dataset, settings: Sharpness, write: Write) -> Watch | None:
     """What measures a run while it trains, every so many epochs and after the last one, if that is asked for."""
     if settings.during is None:
         return None
-    every = settings.during
+    epochs = _epochs(config, settings)
 
     def watch(record: Record, state: TrainState) -> None:
-        if record["epoch"] % every == 0 or record["epoch"] == config.plan.epochs:
+        if record["epoch"] in epochs:
             write(_measured(config, dataset, settings, record, state))
 
     return watch
@@ -65,16 +54,46 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
     """Train a finished run again, which its config and seed determine, and measure on the way.
 
     Returns:
-      Whether it came to the same parameters, bit by bit, as it does on the same kind of machine; else nothing is
-      written.
+      Whether it came to the same parameters, bit by bit, as it does on the same machine; else nothing is written.
+
+    Raises:
+      ValueError: As `measure_run`.
     """
+    before = _trained_state(folder, config, dataset)
     records: list[Record] = []
     state, _ = train(config, dataset, watch=watching(config, dataset, settings, records.extend))
-    before = checkpoint.restore(folder / "checkpoint", state)
-    is_same = bool(jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), state.params, before.params)))
+    alike = jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), state.params, before.params)
+    is_same = bool(jax.tree.all(alike))
     if is_same:
         sharpness_file.add(folder, records)
     return is_same
+
+
+def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness) -> bool:
+    """Whether all that the settings ask for was measured, in the same way, of the trained network and on the way.
+
+    Raises:
+      ValueError: If the file is damaged.
+    """
+    wanted = {name: getattr(settings, name) for name in ("norm", "adaptive", "steps", "restarts")}
+    wanted |= {name: getattr(settings, name) for name in ("normalize_logits", "reestimate_batchnorm")}
+    wanted |= {"measured_batch_size": settings.batch_size, "examples": min(settings.examples, len(dataset.train))}
+    alike = [
+        record
+        for record in sharpness_file.read(folder)
+        if all(record.get(name, value) == value for name, value in wanted.items())  # not every measure has a ball
+    ]
+    return all(
+        _is_among(name, settings, [record for record in alike if record["epoch"] == epoch])
+        for name in settings.measures
+        for epoch in _epochs(config, settings)
+    )
+
+
+def _epochs(config: Config, settings: Sharpness) -> set[int]:
+    """After which epochs it is measured."""
+    last = config.plan.epochs
+    return {last, *range(settings.during or last, last, settings.during or last)}
 
 
 def _is_among(name: str, settings: Sharpness, records: list[Record]) -> bool:
@@ -82,8 +101,18 @@ def _is_among(name: str, settings: Sharpness, records: list[Record]) -> bool:
     of_kind = [record for record in records if record["kind"] == name]
     if not of_kind or name not in AT_RADII:
         return bool(of_kind)
-    radii = [plain(rho) for rho in settings.radii(of_kind[0]["parameters"])]
-    return set(radii) <= {record["rho"] for record in of_kind}
+    radii = settings.radii(of_kind[0]["parameters"], settings.norm if name == "worst_case" else "linf")
+    return {plain(rho) for rho in radii} <= {record["rho"] for record in of_kind}
+
+
+def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> TrainState:
+    state, _ = build(config, dataset)
+    try:
+        return checkpoint.restore(folder / "checkpoint", state)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder} has no trained state that can be read ({type(error).__name__}): run it again."
+        ) from error
 
 
 def _measured(

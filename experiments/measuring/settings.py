@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from experiments.config import check_choice
 
+_ALIKE = 0.005  # radii that differ by less are one
 MEASURES = ("worst_case", "curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
 
 
@@ -57,9 +58,9 @@ class Sharpness:
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give a positive integer.")
 
-    def radii(self, num_parameters: int) -> tuple[float, ...]:
+    def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
         """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""
         if self.radius_rms is None:
             return (self.rho,)
-        length = self.radius_rms if self.norm == "l2" else self.radius_rms / math.sqrt(num_parameters)
-        return (self.rho, length)
+        second = self.radius_rms / (1.0 if norm == "l2" else math.sqrt(num_parameters))
+        return (self.rho,) if math.isclose(self.rho, second, rel_tol=_ALIKE) else (self.rho, second)

@@ -19,7 +19,7 @@ class Quantity(NamedTuple):
       title: what it is called.
       axis: the label of its axis, with the unit.
       remark: what is to be known to read it.
-      kind: `epoch` or `step`, the records that hold it, or `measured`: the records of the worst case.
+      kind: `epoch` or `step`, the records that hold it, or `measured`: not of the metrics, but of the file beside them.
       is_set: whether it is set before a step, and not measured in it.
       factor: from the record's unit to the picture's.
     """
@@ -40,7 +40,7 @@ QUANTITIES = (
     Quantity("test_error", "Test error", "test error, %", kind="epoch", factor=100.0),
     Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
     Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
-    Quantity("sharpness", "Worst-case sharpness", "sharpness", "At the smallest radius that was measured.", "measured"),
+    Quantity("sharpness", "Worst-case sharpness", "sharpness", kind="measured"),
     Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
     Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
     Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
@@ -65,21 +65,16 @@ class Curve(NamedTuple):
 Curves = dict[str, Curve]
 
 
-def read_curves(metrics: Path, measured: Sequence[Record] = ()) -> Curves:
-    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set.
-
-    Args:
-      metrics: the file of the run's records.
-      measured: the records of its sharpness.
-    """
+def read_curves(metrics: Path) -> Curves:
+    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
-    curves = _worst_cases(measured)
+    curves = {}
     for quantity in QUANTITIES:
         if quantity.kind == "measured":
             continue
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
-            values = quantity.factor * _column(records, quantity.name)
+            values = quantity.factor * column(records, quantity.name)
             if quantity.is_set:
                 curves[quantity.name] = _set(epochs, steps, values)
             else:
@@ -100,31 +95,20 @@ def mean_curves(runs: Sequence[Curves]) -> Curves:
     }
 
 
-def _worst_cases(measured: Sequence[Record]) -> Curves:
-    """The worst case at the smallest radius, epoch by epoch, where it was measured more than once."""
-    found = [record for record in measured if record["kind"] == "worst_case"]
-    smallest = min((record["rho"] for record in found), default=0.0)
-    by_epoch = {record["epoch"]: record for record in found if record["rho"] == smallest}
-    records = [by_epoch[epoch] for epoch in sorted(by_epoch)]
-    if len(records) < 2:
-        return {}
-    return {"sharpness": Curve(*(_column(records, name) for name in ("epoch", "step", "sharpness")))}
-
-
 def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> Curve:
     """At the end of each epoch: its own value, or the mean over those of its steps that count; NaN where none does."""
     ends = [record["step"] for record in epochs]
     if len(values) != len(ends):
         parts = zip(np.split(values, ends[:-1]), np.split(counted, ends[:-1]), strict=True)
         values = np.asarray([part[counts].mean() if any(counts) else np.nan for part, counts in parts])
-    return Curve(_column(epochs, "epoch"), _column(epochs, "step"), values)
+    return Curve(column(epochs, "epoch"), column(epochs, "step"), values)
 
 
 def _set(epochs: list[Record], steps: list[Record], values: np.ndarray) -> Curve:
     """At the first step of each epoch and at others between; the last value holds to the end."""
     starts = [0, *(record["step"] for record in epochs[:-1])]
     at = np.union1d(starts, np.linspace(0, len(steps) - 1, _SAMPLES).astype(int))
-    where = _column(steps, "epoch")[at], _column(steps, "step")[at]
+    where = column(steps, "epoch")[at], column(steps, "step")[at]
     ends = (float(epochs[-1]["epoch"]), float(epochs[-1]["step"]))
     epoch, step = (np.append(places, end) for places, end in zip(where, ends, strict=True))
     return Curve(epoch, step, np.append(values[at], values[-1]))
@@ -132,10 +116,11 @@ def _set(epochs: list[Record], steps: list[Record], values: np.ndarray) -> Curve
 
 def _skipped(records: list[Record]) -> np.ndarray:
     """Which steps made no second pass: the clean gradient is known there, and the angle between both is not."""
-    known = np.isfinite(_column(records, "grad_norm")) if "grad_norm" in records[0] else np.zeros(len(records), bool)
-    return known & (np.isnan(_column(records, "cosine")) if "cosine" in records[0] else False)
+    known = np.isfinite(column(records, "grad_norm")) if "grad_norm" in records[0] else np.zeros(len(records), bool)
+    return known & (np.isnan(column(records, "cosine")) if "cosine" in records[0] else False)
 
 
-def _column(records: list[Record], name: str) -> np.ndarray:
+def column(records: Sequence[Record], name: str) -> np.ndarray:
+    """A field of all records, NaN where it is null."""
     values: list[Any] = [record[name] for record in records]
     return np.asarray([np.nan if value is None else value for value in values], np.float64)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.reporting.runs import Run
-from experiments.reporting.sharpness import last_records
 from experiments.reporting.tables import Rows
+from experiments.reporting.ways import Way
 from experiments.training.writers import Record
 
 
@@ -15,15 +15,33 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
       runs: what was measured.
       kinds: the measures, of `VALUES`.
     """
-    heading = ("run", "measure", "radius", "ball", "value")
-    return [heading, *(_row(run, record) for run in runs for kind in kinds for record in last_records(run, kind))]
+    heading = ("run", "measure", "radius", "way", "value")
+    records = [
+        (run, record)
+        for run in runs
+        for kind in kinds
+        for record in run.sharpness
+        if record["kind"] == kind and record["epoch"] == run.config.plan.epochs
+    ]
+    return [heading, *(_row(run, record) for run, record in records)]
 
 
 def _row(run: Run, record: Record) -> tuple[str, ...]:
     kind = record["kind"]
     radius = f"{record['rho']:.3g}" if isinstance(record.get("rho"), float) else "–"
-    ball = record.get("norm", "–") + (", adaptive" if record.get("adaptive") else "")
-    return run.folder.name, kind.replace("_", " "), radius, ball, VALUES[kind](record)
+    return str(run.folder), kind.replace("_", " "), radius, _way(record), VALUES[kind](record)
+
+
+def _way(record: Record) -> str:
+    """What is not as the paper has it."""
+    if record["kind"] in ("worst_case", "curve"):
+        return ", ".join(Way.of(record).departures)
+    remarks = {"ℓ2": record.get("norm") == "l2", "adaptive": record.get("adaptive", False)}
+    remarks |= {
+        "normalised logits": record["normalize_logits"],
+        "BatchNorm re-estimated": record["reestimate_batchnorm"],
+    }
+    return ", ".join(remark for remark, holds in remarks.items() if holds)
 
 
 def _number(value: float | None) -> str:

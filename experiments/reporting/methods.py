@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.reporting import sharpness
 from experiments.reporting.runs import Run
-from experiments.reporting.sharpness import Setting
 from experiments.reporting.tables import Rows, mean_and_deviation
+from experiments.reporting.ways import Way, common
 from experiments.training.methods import METHODS
 
 
@@ -23,10 +23,10 @@ def method_rows(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> 
       The rows, with the sharpness that all runs have, in the order of `METHODS`.
     """
     by_method = {name: [run for run in runs if run.config.method == name] for name in METHODS}
-    settings = sharpness.common_settings(runs)
-    measured = [f"sharpness, {setting.title}" for setting in settings]
-    heading = ("method", "ρ", "test error, %", *measured, "gradients a step", "time a step, in SGD's")
-    return [heading, *(_row(name, of_it, settings, seconds) for name, of_it in by_method.items() if of_it)]
+    measured = [(way, rho) for way, radii in list(common(runs).items())[:1] for rho in radii]
+    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
+    heading = ("method", "ρ", "test error, %", *titles, "gradients a step", "time a step, in SGD's")
+    return [heading, *(_row(name, of_it, measured, seconds) for name, of_it in by_method.items() if of_it)]
 
 
 def caption(seeds: Sequence[int]) -> str:
@@ -39,7 +39,7 @@ def caption(seeds: Sequence[int]) -> str:
 
 
 def _row(
-    name: str, runs: Sequence[Run], settings: Sequence[Setting], seconds: Mapping[str, Sequence[float]]
+    name: str, runs: Sequence[Run], measured: Sequence[tuple[Way, float]], seconds: Mapping[str, Sequence[float]]
 ) -> tuple[str, ...]:
     errors = mean_and_deviation([100 * run.result["test_error"] for run in runs])
     diverged = sum(run.diverged for run in runs)
@@ -49,7 +49,7 @@ def _row(
         METHODS[name].title,
         f"{runs[0].config.rho:g}" if METHODS[name].uses else "–",
         f"{errors} (diverged: {diverged})" if diverged else errors,
-        *(sharpness.figure(runs, setting) for setting in settings),
+        *(sharpness.figure(runs, way, rho) for way, rho in measured),
         f"{evaluations:.2f}",
         f"{ratio:.2f}",
     )

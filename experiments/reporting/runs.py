@@ -55,10 +55,10 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
+    measured = sharpness_file.read(folder)
     try:
         config = Config.load(folder / "config.json")
-        measured = sharpness_file.read(folder)
-        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl", measured), measured)
+        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
         complete = run.curves["test_error"].step[-1] == run.result["updates"]
     except (OSError, ValueError, TypeError, LookupError):
         complete = False
@@ -68,10 +68,15 @@ def _read(folder: Path) -> Run:
 
 
 def _counted_once(runs: Iterable[Run]) -> list[Run]:
-    """A run is a pure function of its config, and two sweeps may both have it: twice it would count as two seeds."""
+    """A run is a pure function of its config, and two sweeps may both have it: twice it would count as two seeds.
+
+    What was measured of either was measured of it.
+    """
     first: dict[Config, Run] = {}
     for run in runs:
         same = first.setdefault(run.config.effective, run)
         if same.result["test_error"] != run.result["test_error"]:
             raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
+        measured = sharpness_file.united(run.sharpness, same.sharpness)
+        first[run.config.effective] = same._replace(sharpness=measured)
     return list(first.values())

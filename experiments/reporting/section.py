@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.reporting import pictures, sharpness, sharpness_pictures
+from experiments.reporting import pictures, sharpness, sharpness_curves, sharpness_pictures
 from experiments.reporting.curves import Curves, Quantity, mean_curves
 from experiments.reporting.groups import Study
 from experiments.reporting.paired import Difference, differences
+from experiments.reporting.runs import Run
 from experiments.reporting.tables import Rows, difference_rows, error_rows, run_rows, setting_rows
+from experiments.reporting.ways import Way
 
 DIRECT = "Of the pairs that differ in strategy alone, or in method alone."
 
@@ -97,15 +99,15 @@ def _verdict(pairs: list[Difference]) -> str:
 
 
 def _sharpness_tables(study: Study) -> list[Rows]:
-    settings = sharpness.settings_of(study)
-    return [sharpness.paper_rows(study, settings[0]), sharpness.radius_rows(study, settings)] if settings else []
+    ways = sharpness.ways_of(study)
+    papers = [sharpness.paper_rows(study, way, radii) for way, radii in ways.items()][:1]
+    return papers + [sharpness.radius_rows(study, way, radii) for way, radii in ways.items()]
 
 
 def _flatness(study: Study) -> str:
-    settings = sharpness.settings_of(study)
-    if not settings:
-        return ""
-    return " ".join(filter(None, [sharpness.caption(study, settings[0]), sharpness.orderings(study, settings)]))
+    for way, radii in sharpness.ways_of(study).items():  # the first one
+        return " ".join(filter(None, [sharpness.caption(study, way), sharpness.orderings(study, way, radii)]))
+    return ""
 
 
 def _draw_sharpness(study: Study, folder: Path) -> list[Picture]:
@@ -128,15 +130,25 @@ def _draw_differences(study: Study, pairs: list[Difference], folder: Path) -> li
 
 
 def _draw_quantities(study: Study, folder: Path) -> list[Picture]:
-    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in study.groups}
+    followed = sharpness_curves.most_followed(study.runs)
+    curves = {group.name: mean_curves([_with_sharpness(run, followed) for run in group.runs]) for group in study.groups}
     diverged = {group.name for group in study.groups if group.diverged}
     drawn = []
     for quantity in pictures.drawable(curves):
         having = {name: each for name, each in curves.items() if quantity.name in each}
         stem = folder / quantity.name
         pictures.draw_quantity(quantity, study, having, stem)
-        drawn.append(Picture(quantity.title, _seen(quantity, having, diverged), stem))
+        seen = [_seen(quantity, having, diverged)]
+        if quantity.name == "sharpness" and followed is not None:
+            seen += [f"At ρ {followed[1]:.3g}, {followed[0].title}."]
+        drawn.append(Picture(quantity.title, " ".join(seen), stem))
     return drawn
+
+
+def _with_sharpness(run: Run, followed: tuple[Way, float] | None) -> Curves:
+    """The curves of a run, that of its sharpness among them where it was measured on the way."""
+    curve = None if followed is None else sharpness_curves.followed(run, *followed)
+    return run.curves if curve is None else run.curves | {"sharpness": curve}
 
 
 def _seen(quantity: Quantity, curves: Mapping[str, Curves], diverged: set[str]) -> str:

@@ -1,5 +1,6 @@
 """The pictures of sharpness: the curve over radii, and the landscapes of two runs."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -8,67 +9,55 @@ from matplotlib.figure import Figure
 
 from experiments.reporting.groups import Study
 from experiments.reporting.runs import Run
-from experiments.reporting.sharpness import WORST_CASE, last_records, settings_of
+from experiments.reporting.sharpness import ways_of
+from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, in_order, worst_cases
 from experiments.training.writers import Record
 from sam_optax.sharpness import Curve, Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes
 
-_PAPERS_RADIUS = 0.0002
-_BALL = ("norm", "adaptive", "steps", "restarts", "examples", "normalize_logits", "reestimate_batchnorm")
+_OF_LANDSCAPE = ("examples", "normalize_logits", "reestimate_batchnorm")
 
 
 def figures(study: Study) -> dict[str, tuple[str, Figure]]:
     """The pictures that there is something for, with their captions, by their titles."""
     drawn = {}
-    if curves := mean_curves(study):
-        caption = (
-            "The worst case over radii, mean over the seeds. Dotted: the radii that single values are measured at."
-        )
-        marks = sorted({_PAPERS_RADIUS, *(setting.rho for setting in settings_of(study))})
-        drawn["Sharpness over radii"] = (caption, plot_curve(curves, marks))
+    if (way := most_common_curve(study)) is not None:
+        caption = f"The worst case over radii, mean over the seeds ({way.title}). Dotted: radii of single values."
+        marks = sorted({PAPERS_RADIUS, *ways_of(study).get(way, [])})
+        drawn["Sharpness over radii"] = (caption, plot_curve(mean_curves(study, way), marks))
     if landscapes := two_landscapes(study):
         caption = (
-            "The loss along two random directions, filter by filter as long as the weights, the same in each panel."
+            "The loss along two random directions, filter by filter as long as the weights: the flattest run whose "
         )
+        caption += "landscape was measured, and the sharpest one."
         drawn["Loss landscapes"] = (caption, plot_landscapes(landscapes))
     return drawn
 
 
-def mean_curves(study: Study) -> dict[str, Curve]:
-    """The mean curve of each group whose runs were all measured in one way, the way of the first such group."""
-    found: dict[str, Curve] = {}
-    way = None
-    for group in study.groups:
-        records = [record for run in group.runs for record in last_records(run, "curve")[-1:]]
-        ways = {tuple(record[name] for name in _BALL) for record in records}
-        if len(records) == len(group.runs) and len(ways) == 1 and way in (None, *ways):
-            way = ways.pop()
-            found[group.name] = _mean_curve(records)
-    return found
+def most_common_curve(study: Study) -> Way | None:
+    """The way in which the curves of most groups were measured; of several the one nearest the paper's."""
+    counts = Counter(way for group in study.groups for way in set.intersection(*map(set, map(_curves, group.runs))))
+    return next(iter(in_order(counts, counts)), None)
+
+
+def mean_curves(study: Study, way: Way) -> dict[str, Curve]:
+    """The mean curve of each group of which all runs have one."""
+    records = {group.name: [_curves(run).get(way) for run in group.runs] for group in study.groups}
+    return {name: _mean_curve([each for each in of_it if each]) for name, of_it in records.items() if all(of_it)}
 
 
 def two_landscapes(study: Study) -> dict[str, Landscape]:
-    """The landscapes of two runs of one seed, the flattest one and the sharpest one, where that is known."""
+    """The landscapes of two runs of one seed, the flattest one and the sharpest one; any two if that is not known."""
     by_seed = [_landscapes(study, seed) for seed in study.seeds]
     found = max(by_seed, key=len, default=[])  # of the first of the seeds that have the most
-    ordered = sorted(found, key=lambda each: each[0])
+    known = [each for each in found if each[0] is not None]
+    ordered = sorted(known, key=lambda each: each[0] or 0.0) if len(known) > 1 else found
     return {name: landscape for _, name, landscape in (ordered if len(ordered) < 2 else [ordered[0], ordered[-1]])}
 
 
-def _landscapes(study: Study, seed: int) -> list[tuple[float, str, Landscape]]:
-    """Of the runs of a seed: sharpness, 0 where it is not known, name and landscape."""
-    found = []
-    for group in study.groups:
-        run = group.by_seed.get(seed)
-        for record in last_records(run, "landscape")[-1:] if run else []:
-            landscape = Landscape(_array(record["coordinates"]), jnp.asarray(_array(record["loss"])))
-            found.append((_sharpness(run), f"{group.name}, seed {seed}", landscape))
-    return found
-
-
-def _sharpness(run: Run) -> float:
-    known = [record["sharpness"] for record in last_records(run, WORST_CASE) if record["sharpness"] is not None]
-    return known[0] if known else 0.0
+def _curves(run: Run) -> dict[Way, Record]:
+    records = [record for record in run.sharpness if record["kind"] == "curve"]
+    return {Way.of(record): record for record in records if record["epoch"] == run.config.plan.epochs}
 
 
 def _mean_curve(records: Sequence[Record]) -> Curve:
@@ -76,11 +65,43 @@ def _mean_curve(records: Sequence[Record]) -> Curve:
         np.mean([_array(record[name]) for record in records], axis=0)
         for name in ("rho", "sharpness", "first_order", "error")
     )
-    logarithm = np.log(np.where(sharpness > 0, sharpness, np.nan))
-    slope = np.gradient(logarithm, np.log(rho))
-    losses = [record["loss"] for record in records]
-    loss = float(np.mean(_array(losses)))
+    slope = np.gradient(np.log(np.where(sharpness > 0, sharpness, np.nan)), np.log(rho))
+    loss = float(np.mean(_array([record["loss"] for record in records])))
     return Curve(rho, sharpness, first_order, slope, error, loss, records[0]["parameters"], records[0]["norm"])
+
+
+def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landscape]]:
+    """Sharpness, if it is known, name and landscape of the runs of a seed, all measured in one way."""
+    records = [
+        (group, run, record)
+        for group in study.groups
+        for run in [group.by_seed.get(seed)]
+        for record in (run.sharpness if run else [])
+        if run and record["kind"] == "landscape" and record["epoch"] == run.config.plan.epochs
+        if np.isfinite(_centre(record))
+    ]
+    ways = [tuple(record[name] for name in _OF_LANDSCAPE) for _, _, record in records]
+    return [
+        (_sharpness(run, study), f"{group.name}, seed {seed}", _landscape(record))
+        for (group, run, record), way in zip(records, ways, strict=True)
+        if way == ways[0]
+    ]
+
+
+def _sharpness(run: Run, study: Study) -> float | None:
+    """What the study's first table has of the run."""
+    for way, radii in ways_of(study).items():
+        return worst_cases(run).get(way, {}).get(headline(radii), {}).get("sharpness")
+    return None
+
+
+def _landscape(record: Record) -> Landscape:
+    return Landscape(_array(record["coordinates"]), jnp.asarray(_array(record["loss"])))
+
+
+def _centre(record: Record) -> float:
+    loss = _array(record["loss"])
+    return float(loss[len(loss) // 2, len(loss) // 2])
 
 
 def _array(values: object) -> np.ndarray:

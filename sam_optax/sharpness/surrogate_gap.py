@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sam_optax import hyperparameters, trees
+from sam_optax import hyperparameters, masks, trees
 from sam_optax.perturbations import normalized_ascent
 from sam_optax.sharpness import batches as batches_of
-from sam_optax.typing import Params
+from sam_optax.typing import Mask, Params
 
 
 class SurrogateGap(NamedTuple):
@@ -28,7 +28,12 @@ class SurrogateGap(NamedTuple):
 
 
 def surrogate_gap(
-    loss_fn: Callable[..., Any], params: Params, batches: Iterable[Any], *, rho: Any = 0.05
+    loss_fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    rho: Any = 0.05,
+    mask: Mask | None = None,
 ) -> SurrogateGap:
     """The surrogate gap `h(w) = L_B(w + ρ g/‖g‖) − L_B(w)` of each batch, and its mean over the batches.
 
@@ -42,12 +47,13 @@ def surrogate_gap(
       params: where the gap is measured; any pytree of real floating arrays.
       batches: pytrees of arrays, whose leading axis counts the examples.
       rho: the radius `ρ ≥ 0`.
+      mask: the leaves to perturb, over which the norm runs: a tree of bools, or a function from the parameters to one.
 
     Returns:
       A `SurrogateGap`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `batches` holds no batch.
+      ValueError: If `rho` is negative or not finite, if `mask` does not fit, or if `batches` holds no batch.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,15 +65,20 @@ def surrogate_gap(
     """
     hyperparameters.check_nonnegative_number("rho", rho)
     trees.check_real(params)
+    masks.check("mask", mask)
+    chosen = tuple(jax.tree.leaves(masks.resolve("mask", mask, params, default=True)))
     collected = batches_of.collect(batches)
-    found = [_of_batch(loss_fn, params, batch, rho) for batch in collected]
+    found = [_of_batch(loss_fn, chosen, params, batch, rho) for batch in collected]
     losses, gaps = ([each[i] for each in found] for i in range(2))
     return SurrogateGap(batches_of.mean(gaps, collected), batches_of.mean(losses, collected), jnp.stack(gaps))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _of_batch(loss_fn: Callable[..., Any], params: Params, batch: Any, rho: Any) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_batch(
+    loss_fn: Callable[..., Any], chosen: tuple[bool, ...], params: Params, batch: Any, rho: Any
+) -> tuple[jax.Array, jax.Array]:
     loss, gradient = jax.value_and_grad(loss_fn)(params, batch)
+    gradient = masks.keep(jax.tree.unflatten(jax.tree.structure(params), chosen), gradient)
     ascent = normalized_ascent(rho)
     offset, _ = ascent.update(gradient, ascent.init(params), params)
     moved = trees.cast_like(jax.tree.map(jnp.add, trees.widen(params), trees.widen(offset)), params)

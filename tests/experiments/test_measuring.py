@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments import data, reproduce, run, sharpness, sharpness_file
 from experiments import train as train_program
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run, replay
 from experiments.measuring.network import trained
+from experiments.measuring.settings import MEASURES
 from experiments.program import build
+from experiments.reporting import find_runs, publish
 from experiments.training import checkpoint
 from sam_optax import sharpness as measures
-from tests.experiments.conftest import train
+from tests.experiments.conftest import TinyNet, train
 
 QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
 
@@ -44,9 +49,11 @@ def test_by_itself_it_is_measured_as_the_paper_does() -> None:
     settings = Sharpness()
     assert (settings.norm, settings.adaptive, settings.rho, settings.steps) == ("linf", False, 0.0002, 20)
     assert (settings.examples, settings.batch_size, settings.restarts) == (1024, 128, 1)
-    assert settings.radii(11_220_132) == pytest.approx((0.0002, 0.0002), rel=1e-3)  # ResNet-18
+    assert settings.radii(11_220_132) == (0.0002,)  # of ResNet-18 both are one
+    assert settings.radii(77_754) == pytest.approx((0.0002, 0.0024), rel=2e-3)
     assert Sharpness(radius_rms=None).radii(100) == (0.0002,)
-    assert Sharpness(norm="l2", rho=0.1).radii(100) == (0.1, 0.67)
+    assert Sharpness(norm="l2", rho=0.1).radii(100, "l2") == (0.1, 0.67)
+    assert Sharpness(norm="l2", rho=0.1).radii(100) == (0.1, 0.067)
 
 
 def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, tmp_path: Path) -> None:
@@ -78,11 +85,11 @@ def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, t
 
 def test_every_measure_leaves_a_record(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny, method="msam")
-    names = ("curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
+    names = MEASURES[1:]
     settings = Sharpness(**QUICK, measures=names)
-    assert not has_measured(tmp_path, config, settings)
+    assert not has_measured(tmp_path, config, dataset, settings)
     measure_run(tmp_path, config, dataset, settings)
-    assert has_measured(tmp_path, config, settings)
+    assert has_measured(tmp_path, config, dataset, settings)
     assert [len(measured(tmp_path, name)) for name in names] == [1, 2, 1, 1, 1, 1]
     [curve], [landscape] = measured(tmp_path, "curve"), measured(tmp_path, "landscape")
     assert len(curve["rho"]) == len(curve["sharpness"]) == len(curve["error"]) == 9
@@ -97,9 +104,10 @@ def test_measured_again_in_the_same_way_it_replaces_and_in_another_it_adds(tiny:
     assert [record["adaptive"] for record in measured(tmp_path)] == [False, False, True, True, False, False]
     plain, normal = (measured(tmp_path)[i] for i in (0, 4))
     assert normal["loss"] != plain["loss"]
-    assert has_measured(tmp_path, config, Sharpness(**QUICK, adaptive=True))
-    assert not has_measured(tmp_path, config, Sharpness(**QUICK, adaptive=True, rho=0.1))
-    assert not has_measured(tmp_path, config, Sharpness(**QUICK, norm="l2"))
+    assert has_measured(tmp_path, config, dataset, Sharpness(**QUICK, adaptive=True))
+    assert not has_measured(tmp_path, config, dataset, Sharpness(**QUICK, adaptive=True, rho=0.1))
+    for other in ({"norm": "l2"}, {"examples": 64}, {"during": 1}, {"measures": ("trace",)}):
+        assert not has_measured(tmp_path, config, dataset, Sharpness(**{**QUICK, **other}))
 
 
 def test_batchnorm_is_given_the_statistics_of_the_training_examples(tiny: str, tmp_path: Path) -> None:
@@ -139,15 +147,80 @@ def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny
     assert sharpness_file.read(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize("during", [None, 1])
+def test_a_diverged_run_is_measured_as_such(tiny: str, tmp_path: Path, during: int | None) -> None:
+    config, dataset = finished(tmp_path, tiny, learning_rate=1e30, method="sgd")
+    settings = Sharpness(**QUICK, during=during)
+    if during:
+        assert replay(tmp_path, config, dataset, settings)
+    else:
+        measure_run(tmp_path, config, dataset, settings)
+    assert {record["sharpness"] for record in measured(tmp_path) if record["epoch"] == 2} == {None}
+    publish(find_runs([tmp_path]), tmp_path / "report", Console(quiet=True))
+
+
+def test_the_time_of_measuring_is_not_that_of_training(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+
+    def watch(record: Any, state: Any) -> None:
+        now[0] += 100.0
+
+    def write(record: Any) -> None:
+        now[0] += 0.25 if record["kind"] == "epoch" else 0.0
+
+    config = Config(model=tiny, method="sgd", batch_plan="2x64")
+    writer = types.SimpleNamespace(write=write, close=lambda: None)
+    result = run.execute(config, run.load(config), run.claim(tmp_path), writers=[writer], watch=watch)
+    assert result["seconds"] == 0.5
+
+
+def test_networks_of_one_shape_share_what_is_compiled(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, traces, call_it = Sharpness(**QUICK, measures=MEASURES), [], TinyNet.__call__
+
+    def counted(self: TinyNet, images: jax.Array) -> jax.Array:
+        traces.append(None)
+        return call_it(self, images)
+
+    runs = [finished(tmp_path / str(seed), tiny, seed=seed) for seed in (0, 1)]
+    monkeypatch.setattr(TinyNet, "__call__", counted)
+    measure_run(tmp_path / "0", *runs[0], settings)
+    before = len(traces)
+    measure_run(tmp_path / "1", *runs[1], settings)
+    assert len(traces) == before
+
+
+def test_without_a_checkpoint_it_says_so(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(tmp_path / "run", tiny)
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    for arguments in ((), ("--during", "1")):
+        with pytest.raises(SystemExit, match="2"):
+            call(sharpness, monkeypatch, str(tmp_path), *arguments)
+        assert "has no trained state that can be read" in capsys.readouterr().err
+
+
+def test_settings_that_would_do_nothing_are_refused(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(train_program, monkeypatch, "--model", tiny, "--sharpness.steps", "2", "--output", str(tmp_path / "run"))
+    assert "sharpness.during is None" in capsys.readouterr().err
+
+
 def test_the_program_measures_every_run_that_it_finds(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (0, 1):
         train(tmp_path / f"sam-{seed}", model=tiny, method="sam", batch_plan="1x64", seed=seed)
-    kinds = ("worst_case", "curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
-    call(sharpness, monkeypatch, str(tmp_path), "--steps", "2", "--radius-rms", "0.5", "--measures", *kinds)
+    call(sharpness, monkeypatch, str(tmp_path), "--steps", "2", "--radius-rms", "0.5", "--measures", *MEASURES)
     printed = capsys.readouterr().out
-    assert all(printed.count(kind.replace("_", " ")) >= 2 for kind in kinds)
+    assert all(printed.count(kind.replace("_", " ")) >= 2 for kind in MEASURES)
     for seed in (0, 1):
         assert f"sam-{seed}" in printed
         assert measured(tmp_path / f"sam-{seed}")[1]["rho"] == pytest.approx(0.5 / math.sqrt(778), rel=1e-5)
@@ -162,8 +235,11 @@ def test_a_study_measures_what_it_has_not_measured_yet(
     assert "test error, % / sharpness" in capsys.readouterr().out
     file = tmp_path / "sgd-constant-0" / "sharpness.jsonl"
     file.unlink()
+    shutil.rmtree(tmp_path / "gsam-constant-0" / "checkpoint")
+    (tmp_path / "gsam-constant-0" / "sharpness.jsonl").unlink()
     untouched = (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns
     call(reproduce, monkeypatch, *arguments)
+    assert "gsam-constant-0 has no trained state that can be read" in capsys.readouterr().out
     assert file.is_file()
     assert (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns == untouched
 

@@ -1,5 +1,6 @@
 """What a report says of sharpness, from records that are known."""
 
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from experiments import sharpness_file
-from experiments.reporting import find_runs, publish, sharpness, sharpness_pictures
-from experiments.reporting.curves import read_curves
+from experiments.reporting import find_runs, publish, sharpness, sharpness_curves, sharpness_pictures, ways
 from experiments.reporting.groups import Study
 from experiments.reporting.methods import method_rows
 from tests.experiments.written_runs import only_study, write_run, write_study
@@ -41,6 +41,11 @@ def measured_study(folder: Path) -> Study:
     return only_study(folder)
 
 
+def only_way(study: Study) -> tuple[ways.Way, list[float]]:
+    [found] = sharpness.ways_of(study).items()
+    return found
+
+
 def published(folder: Path) -> tuple[str, str]:
     """The text of the terminal, and of the file in Markdown."""
     out = StringIO()
@@ -50,7 +55,7 @@ def published(folder: Path) -> tuple[str, str]:
 
 def test_the_papers_table_has_error_and_sharpness_in_a_cell(tmp_path: Path) -> None:
     study = measured_study(tmp_path)
-    rows = sharpness.paper_rows(study, sharpness.settings_of(study)[0])
+    rows = sharpness.paper_rows(study, *only_way(study))
     assert rows[0] == ("test error, % / sharpness (ρ 0.0002)", "constant", "increasing (+B)")
     assert rows[1] == ("SGD", "5.50 / 0.44", "4.50 / 0.11")
     assert rows[2] == ("GSAM", "5.40 / 0.33", "2.57 / 0.055")
@@ -58,14 +63,15 @@ def test_the_papers_table_has_error_and_sharpness_in_a_cell(tmp_path: Path) -> N
 
 def test_both_radii_stand_beside_the_loss_and_the_first_order(tmp_path: Path) -> None:
     study = measured_study(tmp_path)
-    rows = sharpness.radius_rows(study, sharpness.settings_of(study))
+    rows = sharpness.radius_rows(study, *only_way(study))
+    assert rows[0][0] == "group (512 examples)"
     assert rows[0][2::2] == ("sharpness, ρ 0.0002", "sharpness, ρ 0.0024")
     assert rows[1] == ("SGD, constant", "0.25 ± 0", "0.44 ± 0.04", "50", "9.9 ± 0.9", "50")
 
 
 def test_where_the_radii_order_groups_differently_it_is_said(tmp_path: Path) -> None:
     study = measured_study(tmp_path)
-    words = sharpness.orderings(study, sharpness.settings_of(study))
+    words = sharpness.orderings(study, *only_way(study))
     assert "orders 1 of 6 pairs of groups differently" in words
     assert "SGD, constant is sharper than GSAM, constant at ρ 0.0002, and flatter at ρ 0.0024" in words
 
@@ -75,7 +81,7 @@ def test_where_they_agree_it_is_said_too(tmp_path: Path) -> None:
     for seed in range(3):
         sharpness_file.add(tmp_path / f"gsam-constant-{seed}", [worst_case(LARGE, 9.5)])
     study = only_study(tmp_path)
-    assert "orders all 6 pairs of groups alike" in sharpness.orderings(study, sharpness.settings_of(study))
+    assert "orders all 6 pairs of groups alike" in sharpness.orderings(study, *only_way(study))
 
 
 def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Path) -> None:
@@ -83,23 +89,40 @@ def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Pa
     (tmp_path / "sgd-constant-1" / "sharpness.jsonl").unlink()
     sharpness_file.add(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
     study = only_study(tmp_path)
-    rows = sharpness.paper_rows(study, sharpness.settings_of(study)[0])
+    rows = sharpness.paper_rows(study, *only_way(study))
     assert rows[1][1:] == ("5.50 / –", "4.50 / 0.11")
     assert rows[2][1] == "5.40 / –"
 
 
-def test_other_ways_to_measure_are_other_columns(tmp_path: Path) -> None:
+def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> None:
     measured_study(tmp_path)
-    for seed in range(3):
-        ways = [{"adaptive": True}, {"norm": "l2", "normalize_logits": True}, {"reestimate_batchnorm": True}]
-        sharpness_file.add(tmp_path / f"sgd-constant-{seed}", [worst_case(SMALL, 1.0, **way) for way in ways])
-    titles = [setting.title for setting in sharpness.settings_of(only_study(tmp_path))]
-    assert titles[:2] == ["ρ 0.0002", "ρ 0.0024"]
+    ways = [
+        {"adaptive": True},
+        {"norm": "l2", "normalize_logits": True},
+        {"steps": 2, "examples": 64},
+        {"examples": 64},
+    ]
+    for folder in tmp_path.iterdir():
+        records = [worst_case(rho, 1.0, **way) for way in ways for rho in (1e-5, SMALL, LARGE)]
+        sharpness_file.add(folder, records)
+    study = only_study(tmp_path)
+    titles = [way.title for way in sharpness.ways_of(study)]
+    assert titles[:2] == ["512 examples", "64 examples"]
     assert set(titles[2:]) == {
-        "ρ 0.0002, adaptive",
-        "ρ 0.0002, ℓ2, normalised logits",
-        "ρ 0.0002, BatchNorm re-estimated",
+        "adaptive, 512 examples",
+        "ℓ2, normalised logits, 512 examples",
+        "2 steps, 64 examples",
     }
+    for text in published(tmp_path):
+        assert "5.40 / 0.33" in text
+        assert "At ρ 0.0002 and at ρ 0.0024 the mean sharpness orders 1 of 6" in text
+
+
+def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.05, method="sgd")
+    sharpness_file.add(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
+    [(_, radii)] = ways.common(find_runs([tmp_path])).items()
+    assert radii == [0.0002]
 
 
 def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) -> None:
@@ -114,16 +137,22 @@ def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) 
         assert "harpness" not in text
 
 
-def test_what_was_measured_on_the_way_makes_a_curve(tmp_path: Path) -> None:
+def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
-    sharpness_file.add(folder, records)
-    curve = read_curves(folder / "metrics.jsonl", sharpness_file.read(folder))["sharpness"]
+    later = [worst_case(SMALL, 9.0, 4, adaptive=True), worst_case(1e-5, 9.0, 4)]
+    sharpness_file.add(folder, [*records, *later])
+    [run] = find_runs([tmp_path])
+    way, rho = sharpness_curves.most_followed([run])
+    curve = sharpness_curves.followed(run, way, rho)
+    assert (way.title, rho) == ("512 examples", SMALL)
     assert list(curve.epoch) == [2, 4]
     assert list(curve.step) == [8, 16]
     assert curve.values == pytest.approx([2 * SMALL, 4 * SMALL])
-    assert "## Worst-case sharpness" in published(tmp_path)[1]
-    assert "sharpness" not in read_curves(folder / "metrics.jsonl", records[-1:])
+    text = published(tmp_path)[1]
+    assert "## Worst-case sharpness" in text
+    assert "At ρ 0.0002, 512 examples." in text
+    assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
 
 
 def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
@@ -136,7 +165,7 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
             record = {"kind": "curve", "epoch": 4, "step": 16, "loss": 0.1, **WAY, **values}
             sharpness_file.add(tmp_path / f"{name}-{seed}", [record])
     study = only_study(tmp_path)
-    curves = sharpness_pictures.mean_curves(study)
+    curves = sharpness_pictures.mean_curves(study, sharpness_pictures.most_common_curve(study))
     assert list(curves) == ["SGD, constant", "GSAM, constant"]
     assert curves["SGD, constant"].sharpness == pytest.approx(2 * rho**2)
     assert curves["SGD, constant"].slope == pytest.approx(2.0)
@@ -146,6 +175,11 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
 
 def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path) -> None:
     measured_study(tmp_path)
+    diverged = write_run(tmp_path / "sam-constant-1", 0.9, loss=None, method="sam", batch_plan="4x128", seed=1)
+    nothing = {"coordinates": [-1.0, 0.0, 1.0], "loss": [[None] * 3] * 3}
+    sharpness_file.add(
+        diverged, [worst_case(SMALL, None), {"kind": "landscape", "epoch": 4, "step": 16, **WAY, **nothing}]
+    )
     for name in VALUES:
         losses = [[None if (i, j) == (0, 0) else 1.0 + i + j for j in range(3)] for i in range(3)]
         record = {"kind": "landscape", "epoch": 4, "step": 16, "coordinates": [-1.0, 0.0, 1.0], "loss": losses, **WAY}
@@ -156,6 +190,22 @@ def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path:
     text = published(tmp_path)[1]
     assert "## Loss landscapes" in text
     assert (tmp_path / "report" / "pictures" / "small_resnet-on-digits" / "loss-landscapes.png").is_file()
+
+
+def test_what_is_measured_of_either_of_two_equal_runs_is_measured_of_it(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_run(tmp_path / name, 0.05, method="sgd", batch_plan="4x128")
+    sharpness_file.add(tmp_path / "second", [worst_case(SMALL, 1.0)])
+    [run] = find_runs([tmp_path / "first", tmp_path / "second"])
+    assert [record["sharpness"] for record in run.sharpness] == [1.0]
+
+
+def test_a_file_of_another_version_is_named_and_not_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
+    for record in ({"kind": "worst_case", "epoch": 4}, {"kind": "flatness"}, ["worst_case"]):
+        (folder / "sharpness.jsonl").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=r"sharpness\.jsonl is damaged, or was made by another version"):
+            find_runs([tmp_path])
 
 
 def test_the_table_of_methods_has_it_where_all_runs_do(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def test_the_gap_is_no_more_than_the_worst_case_and_of_a_small_radius_the_same(x
         assert of_it * worst <= gap <= worst * (1 + 1e-6)
 
 
+def test_only_the_leaves_of_the_mask_move(x64):
+    found = sharpness.surrogate_gap(
+        quadratics.loss_fn, quadratics.tree(W), BATCHES[:1], rho=0.3, mask={"a": True, "b": False}
+    )
+    gradient = CURVATURE * W * np.array([1, 1, 1, 0, 0])
+    moved = W + 0.3 * gradient / np.linalg.norm(gradient)
+    assert found.gap == pytest.approx(0.5 * np.sum(CURVATURE * (moved**2 - W**2)), rel=1e-12)
+
+
 def test_without_a_gradient_the_gap_is_zero():
     assert sharpness.surrogate_gap(quadratics.loss_fn, quadratics.tree(0 * W), BATCHES).gap == 0
 

@@ -1,0 +1,37 @@
+"""The sharpness of runs on the way: worst cases after several epochs, measured in one way at one radius."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from experiments.reporting.curves import Curve, column
+from experiments.reporting.runs import Run
+from experiments.reporting.ways import PAPERS_RADIUS, Way, in_order, worst_cases
+from experiments.training.writers import Record
+
+
+def most_followed(runs: Iterable[Run]) -> tuple[Way, float] | None:
+    """The way and the radius that most runs were followed with; of several those nearest the paper's."""
+    counts = Counter(key for run in runs for key, records in _by_setting(run).items() if len(records) > 1)
+    if not counts:
+        return None
+    most = max(counts.values())
+    often = [key for key, count in counts.items() if count == most]
+    first = in_order({way for way, _ in often})[0]
+    return first, min((rho for way, rho in often if way == first), key=lambda rho: (rho != PAPERS_RADIUS, rho))
+
+
+def followed(run: Run, way: Way, rho: float) -> Curve | None:
+    """The worst case over the epochs; None unless there are two of them."""
+    records = _by_setting(run).get((way, rho), [])
+    if len(records) < 2:
+        return None
+    return Curve(*(column(records, name) for name in ("epoch", "step", "sharpness")))
+
+
+def _by_setting(run: Run) -> dict[tuple[Way, float], list[Record]]:
+    found: dict[tuple[Way, float], list[Record]] = {}
+    for epoch in sorted({record["epoch"] for record in run.sharpness}):
+        for way, radii in worst_cases(run, epoch).items():
+            for rho, record in radii.items():
+                found.setdefault((way, rho), []).append(record)
+    return found
