@@ -56,6 +56,12 @@ def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
     check_nonnegative(name, value)
 
 
+def check_positive_number(name: str, value: chex.Numeric) -> None:
+    """Raise `ValueError` unless `value` is a finite number above zero; a schedule is none."""
+    _refuse_schedule(name, value)
+    _check(name, value, lambda number: number > 0.0, "a finite number above 0")
+
+
 def check_fraction_number(name: str, value: chex.Numeric) -> None:
     """Raise `ValueError` unless `value` is a number from 0 to 1; a schedule is none."""
     _refuse_schedule(name, value)

@@ -109,6 +109,7 @@ def test_the_measures_of_sharpness_run_as_they_are_shown() -> None:
     assert 0 < names["found"].first_order < names["found"].sharpness
     assert 0.5 < names["curve"].slope[0] < names["curve"].slope[-1] < 2.5
     assert names["largest"] > 0
+    assert 0 < names["of_model"].sharpness < 1
     assert names["path"].loss[6] == pytest.approx(
         float(names["loss_fn"](names["other"], (names["images"], names["labels"])))
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 
@@ -14,6 +15,7 @@ from experiments.benchmarking.memory import peak_memory
 from experiments.benchmarking.problem import Problem
 from experiments.benchmarking.race import race
 from sam_optax import sharpness
+from sam_optax.sharpness import losses
 
 BATCH_SIZE = 128
 ROUNDS = 3  # a turn is a minute long, and a mean over 21 evaluations by itself
@@ -27,34 +29,45 @@ def figures(case: Case, dataset: data.Dataset) -> list[Figure]:
         raise ValueError(f"case {case.model} has no worst_case_targets: give them.")
     shape = (case.model, dataset.num_classes, dataset.image_shape, BATCH_SIZE)
     still, training = problem.create(*shape, is_training=False), problem.create(*shape)
-    loss_fn, batches = _loss_fn(still), [still.batch]
+    loss_fn = _loss_fn(still)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn)).lower(still.params, still.batch).compile()
 
     def evaluations() -> None:
         for _ in range(_STEPS + 1):
             jax.block_until_ready(value_and_grad(still.params, still.batch))
 
-    def worst_case() -> None:
-        jax.block_until_ready(sharpness.worst_case(loss_fn, still.params, batches, rho=_RADIUS, steps=_STEPS))
+    def worst_case(steps: int = _STEPS) -> None:
+        jax.block_until_ready(sharpness.worst_case(loss_fn, still.params, [still.batch], rho=_RADIUS, steps=steps))
 
     subject, reference = f"worst case, {_STEPS} steps", f"{_STEPS + 1} values and gradients"
     seconds = race({subject: worst_case, reference: evaluations}, ROUNDS)
     amounts = tuple(seconds[subject]), tuple(seconds[reference])
     time_target, memory_target = case.worst_case_targets
     time = Figure(case.model, BATCH_SIZE, "time", subject, reference, time_target, "s", *amounts)
-    return [time, *_memory(case, memory_target, value_and_grad, training)]
-
-
-def _memory(case: Case, target: float, value_and_grad: Any, training: Problem) -> list[Figure]:
-    """Beside an evaluation the ascent holds its centre, its last and its best point, and the gradient there."""
-    step = steps.descent(training)
-    evaluation, whole_step = peak_memory(value_and_grad), peak_memory(step.compiled)
-    if evaluation is None or whole_step is None:
-        return []
-    copies = _COPIES * sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(training.params))
-    amounts = (evaluation + copies,), (whole_step + copies,)
+    evaluation, step = peak_memory(value_and_grad), peak_memory(steps.descent(training).compiled)
+    if evaluation is None or step is None:
+        return [time]
+    peaks = (float(evaluation + _held(worst_case)),), (float(step + _COPIES * _size(training.params)),)
     names = "worst case", f"SGD's step and {_COPIES} copies"
-    return [Figure(case.model, BATCH_SIZE, "peak memory", *names, target, "B", *amounts)]
+    return [time, Figure(case.model, BATCH_SIZE, "peak memory", *names, memory_target, "B", *peaks)]
+
+
+def _held(worst_case: Callable[[int], None]) -> int:
+    """The most bytes that an ascent holds while it evaluates, beside the arguments of the evaluation."""
+    before, held = _size(jax.live_arrays()), [0]
+
+    def evaluate(*arguments: Any) -> Any:
+        held.append(_size(jax.live_arrays()) - before)
+        return value_and_grad(*arguments)
+
+    value_and_grad = losses.value_and_grad
+    with mock.patch.object(losses, "value_and_grad", evaluate):
+        worst_case(3)
+    return max(held)
+
+
+def _size(tree: Any) -> int:
+    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
 def _loss_fn(posed: Problem) -> Callable[..., jax.Array]:

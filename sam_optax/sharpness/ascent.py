@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sam_optax import trees
-from sam_optax.sharpness import step_size
+from sam_optax.sharpness import losses, step_size
 from sam_optax.sharpness.balls import Ball
 from sam_optax.typing import Params, Updates
 
@@ -66,7 +66,7 @@ class Search(NamedTuple):
 
     def evaluate(self, point: Params) -> tuple[jax.Array, Updates]:
         """The loss at `point`, which it is given in the dtypes of the parameters, and its gradient."""
-        return _value_and_grad(self.loss_fn, trees.cast_like(point, self.params), self.batch)
+        return losses.value_and_grad(self.loss_fn, trees.cast_like(point, self.params), self.batch)
 
 
 class Found(NamedTuple):
@@ -83,8 +83,7 @@ def begin(point: Params, loss: jax.Array, gradient: Updates, rho: Any) -> Ascent
     Every tree has buffers of its own, which the iterations take over; that of the gradient is not copied.
     """
     first, again, best = (jax.tree.map(jnp.copy, trees.widen(point)) for _ in range(3))
-    dtype = trees.accumulator_dtype(point, loss)
-    loss, step = (jnp.array(x, dtype) for x in (loss, 2 * rho))
+    loss, step = jnp.array(loss), jnp.array(2 * rho, trees.accumulator_dtype(point))
     none = jnp.zeros((), jnp.int32)
     return Ascent(first, again, best, trees.widen(gradient), loss, step, none, loss.copy(), step.copy())
 
@@ -94,10 +93,12 @@ def ascend(search: Search, ascent: Ascent) -> Found:
 
     Each iteration steps along the ascent direction, first by 2ρ, and projects onto the ball to get `z`; then
     `δ_{k+1} = ¾ z + ¼ δ_{k−1}`. At check points the step may be halved; the ascent then goes on from the best point,
-    with the gradient that was found there, and without momentum. Out of a point without gradient, as a minimum is, the
-    direction is random. From "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-    attacks" (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690), as "A modern look at the relationship between
-    sharpness and generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011) uses it on parameters.
+    with the gradient that was found there, and without momentum; so it does where the loss is no number. Out of a point
+    without gradient, as a minimum is, the direction is random.
+
+    From "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks" (Croce and
+    Hein, 2020, https://arxiv.org/abs/2003.01690), as "A modern look at the relationship between sharpness and
+    generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011) uses it on parameters.
 
     Args:
       search: where to look.
@@ -116,12 +117,6 @@ def ascend(search: Search, ascent: Ascent) -> Found:
     loss, _ = search.evaluate(ascent.point)
     highest, best = better(ascent.highest, ascent.best, loss, ascent.point)
     return Found(highest, best, jnp.stack([*history, loss]))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _value_and_grad(loss_fn: Callable[..., Any], params: Params, batch: Any) -> tuple[jax.Array, Updates]:
-    """Compiled once for a function and its shapes, whoever calls."""
-    return jax.value_and_grad(loss_fn)(params, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -143,7 +138,8 @@ def _iterate(
     improvements = ascent.improvements + is_higher
 
     unchanged = (ascent.step == ascent.step_then) & (highest == ascent.highest_then)
-    goes_back = step_size.is_too_long(improvements, jnp.asarray(window), unchanged)
+    # where the loss is no number no step leads on
+    goes_back = step_size.is_too_long(improvements, jnp.asarray(window), unchanged) | jnp.isnan(loss)
     point, previous, gradient = _where(
         goes_back, (best, best, best_gradient), (ascent.point, ascent.previous, gradient)
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sam_optax import hyperparameters, trees
-from sam_optax.sharpness import balls
+from sam_optax.sharpness import balls, losses
 from sam_optax.sharpness import batches as batches_of
 from sam_optax.sharpness.balls import Ball
 from sam_optax.typing import Mask, Params
@@ -77,26 +77,21 @@ def average_case(
       >>> print(f"{found.sharpness:.2f}, with a standard error of {found.standard_error:.2f}")
       0.48, with a standard error of 0.02
     """
+    losses.check("loss_fn", loss_fn)
     hyperparameters.check_nonnegative_number("rho", rho)
     hyperparameters.check_count("samples", samples, "the random perturbations")
     ball = balls.create(norm, adaptive, mask, params)
     collected = batches_of.collect(batches)
-    clean = jnp.stack([_loss(loss_fn, params, batch) for batch in collected])
+    clean = jnp.stack([losses.value(loss_fn, params, batch) for batch in collected])
     keys = jax.random.split(jax.random.key(0) if key is None else key, samples)
-    losses = []
+    tried = []
     for sample in keys:
         moved = _perturbed(ball, params, rho, sample)
-        losses.append(jnp.stack([_loss(loss_fn, moved, batch) for batch in collected]))
-    rises = jnp.stack(losses) - clean
+        tried.append(jnp.stack([losses.value(loss_fn, moved, batch) for batch in collected]))
+    rises = jnp.stack(tried) - clean
     by_sample = batches_of.mean(list(rises.T), collected)
     error = jnp.std(by_sample, ddof=1) / jnp.sqrt(samples) if samples > 1 else jnp.asarray(jnp.nan)
     return AverageCase(jnp.mean(by_sample), error, batches_of.mean(list(clean), collected), jnp.mean(rises, axis=0))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _loss(loss_fn: Callable[..., Any], params: Params, batch: Any) -> jax.Array:
-    loss = loss_fn(params, batch)
-    return jnp.asarray(loss, trees.accumulator_dtype(loss))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -40,12 +40,12 @@ class Ball(NamedTuple):
         It is that of the plain ball in the coordinates `δ / s`. A step along `s g` and the nearest point of the
         ellipsoid, as published for the adaptive ℓ2 ball, come to rest short of the maximum.
         """
-        steepest = jax.tree.map(jnp.multiply, trees.widen(gradient), scale)
-        is_zero = jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(steepest)]).all()
+        steepest = _scaled(gradient, scale)
+        is_zero = _largest(steepest) == 0
         steepest = jax.lax.cond(is_zero, lambda: self.noise(key, scale, steepest), lambda: steepest)
         if self.norm == "linf":
             return jax.tree.map(lambda g, s: s * jnp.sign(g), steepest, scale)
-        length = trees.norm(steepest) + 1e-12
+        length = _length(steepest) + 1e-12
         return jax.tree.map(lambda g, s: s * g / length, steepest, scale)
 
     def project(self, offset: Updates, scale: Updates, rho: Any) -> Updates:
@@ -72,9 +72,9 @@ class Ball(NamedTuple):
 
     def dual_norm(self, gradient: Updates, scale: Updates) -> jax.Array:
         """The most that a linear function rises over the ball of radius 1: `‖s g‖₁`, or `‖s g‖₂`."""
-        scaled = jax.tree.map(lambda g, s: s * g, trees.widen(gradient), scale)
+        scaled = _scaled(gradient, scale)
         if self.norm == "l2":
-            return trees.norm(scaled)
+            return _length(scaled)
         return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(scaled)), start=jnp.zeros(()))
 
 
@@ -92,7 +92,8 @@ def create(norm: str, adaptive: bool, mask: Mask | None, params: Params) -> Ball
     masks.check("mask", mask)
     chosen = tuple(jax.tree.leaves(masks.resolve("mask", mask, params, default=True)))
     if not any(chosen):
-        raise ValueError("mask chooses no leaf: nothing would be perturbed. Choose at least one.")
+        what = "mask chooses no leaf" if chosen else "params has no leaf"
+        raise ValueError(f"{what}: nothing would be perturbed. Choose at least one.")
     return Ball(norm, adaptive, tuple(map(bool, chosen)))
 
 
@@ -100,6 +101,22 @@ def _scale(x: jax.Array, is_in: bool, adaptive: bool) -> jax.Array:
     if adaptive and is_in:
         return jnp.abs(x)
     return jnp.asarray(float(is_in), x.dtype)
+
+
+def _scaled(gradient: Updates, scale: Updates) -> Updates:
+    """`s g`, and 0 where nothing is perturbed, whatever the gradient is there."""
+    return jax.tree.map(lambda g, s: jnp.where(s == 0, 0, s * g), trees.widen(gradient), scale)
+
+
+def _length(tree: Updates) -> jax.Array:
+    """The L2 norm, in units of the largest number, whose squares do not overflow."""
+    largest = _largest(tree)
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * trees.norm(jax.tree.map(lambda x: x / unit, tree))
+
+
+def _largest(tree: Updates) -> jax.Array:
+    return jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]).max()
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """The batches that a measure goes through, and means over them that weigh each by its size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,15 +16,22 @@ def collect(batches: Iterable[Any]) -> tuple[Any, ...]:
       batches: pytrees of arrays, whose leading axis counts the examples.
 
     Raises:
-      ValueError: If there is none, or one whose leaves do not share a leading axis.
+      ValueError: If there is none, or one whose leaves do not share a leading axis, or if they are not alike otherwise.
     """
-    if isinstance(batches, dict) or hasattr(batches, "shape"):
+    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
         raise ValueError(f"batches is one batch, of type {type(batches).__name__}: give a list of batches, [batch].")
-    collected = tuple(batches)
+    collected = tuple(jax.device_put(batch) for batch in batches)  # once, and not at every evaluation
     if not collected:
         raise ValueError("batches is empty: give at least one batch. (An iterator can be gone through once only.)")
     for batch in collected:
         size(batch)
+    kinds = [jax.tree.map(lambda x: jnp.shape(x)[1:], batch) for batch in collected]
+    if any(kind != kinds[0] for kind in kinds):
+        different = next(kind for kind in kinds if kind != kinds[0])
+        raise ValueError(
+            f"batches has examples of shapes {kinds[0]} and {different}: give batches of one kind. (A single batch "
+            "of images and labels goes into a list, [(images, labels)].)"
+        )
     return collected
 
 

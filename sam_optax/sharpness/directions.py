@@ -31,7 +31,8 @@ def random_directions(params: Params, key: jax.Array, number: int = 2, *, filter
       Trees like the parameters, in the accumulator's dtype (float32 or wider).
 
     Raises:
-      ValueError: If `number` is no positive integer, or if a leaf of two axes or more has no axis `filter_axis`.
+      ValueError: If `number` is no positive integer, if no leaf has two axes, or if one that has has no axis
+        `filter_axis`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -44,6 +45,8 @@ def random_directions(params: Params, key: jax.Array, number: int = 2, *, filter
     trees.check_real(params)
     hyperparameters.check_count("number", number, "how many directions to draw")
     _check_filter_axis(filter_axis, params)
+    if all(jnp.ndim(x) < 2 for x in jax.tree.leaves(params)):
+        raise ValueError("params has no leaf of two axes or more, and so no filters: give directions of your own.")
     weights = trees.widen(params)
 
     def draw(of_direction: jax.Array) -> Updates:

@@ -21,7 +21,8 @@ class Eigenpairs(NamedTuple):
 
     Attributes:
       values: `(number,)`, the largest first, in the accumulator's dtype.
-      vectors: as many trees like the parameters, each of L2 norm 1 over all its leaves, and orthogonal to each other.
+      vectors: as many trees like the parameters, in the accumulator's dtype, each of L2 norm 1 over all its leaves, and
+        orthogonal to each other.
     """
 
     values: jax.Array
@@ -42,7 +43,8 @@ def top_eigenvalue(
     Largest means most positive. See `eigenpairs`, which this is the first value of, for how it is found.
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
+        wider; it is compiled and kept, so what it reads beside its arguments must not change.
       params: the point where the curvature is measured.
       batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
       matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
@@ -79,7 +81,9 @@ def eigenpairs(
     """The largest eigenvalues of the Hessian over all examples, with eigenvectors: `H v_i = λ_i v_i`.
 
     Lanczos' algorithm from a random start, with full reorthogonalisation. It comes to the outermost eigenvalues first,
-    and from inside: a value that has not converged is too small. All `steps` vectors are held in memory.
+    and from inside: a value that has not converged is too small. All `steps` vectors are held in memory,
+    about three times while the search runs. Of an eigenvalue that occurs several times one is found, unless the space
+    below ends early.
 
     Where the start vector's Krylov space ends early, as for a matrix of low rank, its values are exact, and the
     search goes on from a new start orthogonal to it, so that an eigenvalue may come several times. From "An iteration
@@ -87,7 +91,8 @@ def eigenpairs(
     https://doi.org/10.6028/jres.045.026).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
+        wider; it is compiled and kept, so what it reads beside its arguments must not change.
       params: the point where the curvature is measured.
       batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
       number: how many eigenvalues, at most `steps` and the number of parameters.

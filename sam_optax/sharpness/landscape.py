@@ -11,6 +11,7 @@ import numpy as np
 
 from sam_optax import trees
 from sam_optax.sharpness import batches as batches_of
+from sam_optax.sharpness import losses
 from sam_optax.sharpness.directions import random_directions
 from sam_optax.typing import Params, Updates
 
@@ -76,6 +77,7 @@ def landscape(
        [1.   0.   1.  ]
        [1.25 0.25 1.25]]
     """
+    losses.check("loss_fn", loss_fn)
     trees.check_real(params)
     if directions is None:
         directions = random_directions(params, jax.random.key(0) if key is None else key)
@@ -90,7 +92,6 @@ def _of_batch(
     loss_fn: Callable[..., Any], params: Params, directions: tuple[Updates, ...], points: np.ndarray, batch: Any
 ) -> jax.Array:
     """The losses of one batch, filled in point by point; nothing is waited for."""
-    batch = jax.device_put(batch)  # once, and not at every point
     grid = jnp.zeros((len(points),) * len(directions), trees.accumulator_dtype(params))
     for index in itertools.product(range(len(points)), repeat=len(directions)):
         grid = _fill_in(loss_fn, grid, index, (params, directions, points[list(index)]), batch)
@@ -102,10 +103,7 @@ def _fill_in(
     loss_fn: Callable[..., Any], grid: jax.Array, index: tuple[Any, ...], point: tuple[Any, ...], batch: Any
 ) -> jax.Array:
     """`grid` with the loss at one of its points, which is given as what `_moved` takes."""
-    loss = loss_fn(_moved(*point), batch)
-    if jnp.shape(loss) != ():
-        raise ValueError(f"loss_fn returns shape {jnp.shape(loss)}: give the scalar mean over the batch.")
-    return grid.at[index].set(jnp.asarray(loss, grid.dtype))
+    return grid.at[index].set(losses.value(loss_fn, _moved(*point), batch).astype(grid.dtype))
 
 
 def _moved(params: Params, directions: tuple[Updates, ...], steps: jax.Array) -> Params:

@@ -43,7 +43,7 @@ def m_sharpness(
       >>> print({m: f"{each.sharpness:.4f}" for m, each in found.items()})
       {1: '0.2200', 2: '0.1600'}
     """
-    collected = batches_of.collect(batches)
+    collected, ms = batches_of.collect(batches), tuple(ms)
     for m in ms:
         hyperparameters.check_count("ms", m, "the examples of a part")
     if not ms:

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from sam_optax import trees
 from sam_optax.sharpness import batches as batches_of
+from sam_optax.sharpness import losses
 from sam_optax.typing import Params, Updates
 
 Matrix = Callable[[Callable[..., Any], Params, Any, Updates], Updates]
@@ -24,7 +25,7 @@ class FlatOperator(NamedTuple):
     Attributes:
       matvec: from a vector `(size,)` to the product `(size,)`, in the accumulator's dtype. It is compiled by itself,
         batch by batch, and also where `jax.disable_jit` is on around it.
-      unravel: from a vector `(size,)` to a tree of the shapes and dtypes of the parameters.
+      unravel: from a vector `(size,)` to a tree of the shapes of the parameters, in the accumulator's dtype.
       size: the number of parameters.
       dtype: of the vectors: float32, or float64 where a leaf has it.
     """
@@ -124,7 +125,7 @@ def flat_operator(matrix: Matrix, loss_fn: Callable[..., Any], params: Params, b
       [4.]
     """
     _check_function("matrix", matrix, "(loss_fn, params, batch, vector) → product, as sharpness.hessian")
-    _check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
+    losses.check("loss_fn", loss_fn)
     trees.check_real(params)
     collected = batches_of.collect(batches)
     _check_concrete(params, collected)
@@ -142,7 +143,7 @@ def flat_operator(matrix: Matrix, loss_fn: Callable[..., Any], params: Params, b
                 product += size / sum(sizes) * _product(matrix, loss_fn, wide, batch, vector)
             return product
 
-    return FlatOperator(matvec, lambda vector: trees.cast_like(unravel(vector), params), flat.size, flat.dtype)
+    return FlatOperator(matvec, unravel, flat.size, flat.dtype)
 
 
 def import_matfree(module: str) -> Any:

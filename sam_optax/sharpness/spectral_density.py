@@ -41,9 +41,7 @@ class SpectralDensity(NamedTuple):
         Raises:
           ValueError: If `width` is no positive number.
         """
-        hyperparameters.check_nonnegative_number("width", width)
-        if not width > 0:
-            raise ValueError(f"width is {width!r}: give a positive number, in units of eigenvalues.")
+        hyperparameters.check_positive_number("width", width)
         peaks = jax.scipy.stats.norm.pdf(jnp.asarray(at)[..., None, None], self.nodes, width)
         return jnp.mean(jnp.sum(self.weights * peaks, axis=-1), axis=-1)
 
@@ -66,7 +64,8 @@ def spectral_density(
     Neural Net Optimization via Hessian Eigenvalue Density" (Ghorbani et al., 2019, https://arxiv.org/abs/1901.10159).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
+        wider; it is compiled and kept, so what it reads beside its arguments must not change.
       params: the point where the curvature is measured.
       batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
       matrix: which curvature: `hessian`, or one that `gauss_newton` makes.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sam_optax import hyperparameters, masks, trees
 from sam_optax.perturbations import normalized_ascent
 from sam_optax.sharpness import batches as batches_of
+from sam_optax.sharpness import losses
 from sam_optax.typing import Mask, Params
 
 
@@ -37,10 +38,11 @@ def surrogate_gap(
 ) -> SurrogateGap:
     """The surrogate gap `h(w) = L_B(w + ρ g/‖g‖) − L_B(w)` of each batch, and its mean over the batches.
 
-    It is what SAM adds to the loss, and what GSAM makes smaller: the first step of the worst case over the ℓ2 ball, at
-    the cost of a gradient and a loss. At a minimum and a small radius it is `½ ρ² λ` with the curvature `λ` along the
-    gradient. Scaling a layer and undoing it in the next one changes it. From "Surrogate Gap Minimization Improves
-    Sharpness-Aware Training" (Zhuang et al., 2022, https://arxiv.org/abs/2203.08065).
+    It is what SAM adds to the loss, and what GSAM makes smaller: a whole step to the boundary of the ℓ2 ball, at the
+    cost of a gradient and a loss. Near a minimum it is `½ ρ² λ` with the curvature `λ` along the gradient; at the
+    minimum itself, where there is no gradient, it is 0. Scaling a layer and undoing it in the next one changes it. From
+    "Surrogate Gap Minimization Improves Sharpness-Aware Training" (Zhuang et al., 2022,
+    https://arxiv.org/abs/2203.08065).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
@@ -63,24 +65,24 @@ def surrogate_gap(
       >>> print(f"{found.gap:.4f}")  # ½ · ½ (1.1² − 1)
       0.0525
     """
+    losses.check("loss_fn", loss_fn)
     hyperparameters.check_nonnegative_number("rho", rho)
     trees.check_real(params)
     masks.check("mask", mask)
     chosen = tuple(jax.tree.leaves(masks.resolve("mask", mask, params, default=True)))
     collected = batches_of.collect(batches)
     found = [_of_batch(loss_fn, chosen, params, batch, rho) for batch in collected]
-    losses, gaps = ([each[i] for each in found] for i in range(2))
-    return SurrogateGap(batches_of.mean(gaps, collected), batches_of.mean(losses, collected), jnp.stack(gaps))
+    clean, gaps = ([each[i] for each in found] for i in range(2))
+    return SurrogateGap(batches_of.mean(gaps, collected), batches_of.mean(clean, collected), jnp.stack(gaps))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _of_batch(
     loss_fn: Callable[..., Any], chosen: tuple[bool, ...], params: Params, batch: Any, rho: Any
 ) -> tuple[jax.Array, jax.Array]:
-    loss, gradient = jax.value_and_grad(loss_fn)(params, batch)
+    loss, gradient = losses.value_and_grad(loss_fn, params, batch)
     gradient = masks.keep(jax.tree.unflatten(jax.tree.structure(params), chosen), gradient)
     ascent = normalized_ascent(rho)
     offset, _ = ascent.update(gradient, ascent.init(params), params)
     moved = trees.cast_like(jax.tree.map(jnp.add, trees.widen(params), trees.widen(offset)), params)
-    dtype = trees.accumulator_dtype(loss)
-    return jnp.asarray(loss, dtype), jnp.asarray(loss_fn(moved, batch), dtype) - jnp.asarray(loss, dtype)
+    return loss, losses.value(loss_fn, moved, batch) - loss

@@ -44,7 +44,8 @@ def trace(
     1990, https://doi.org/10.1080/03610919008812866).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
+        wider; it is compiled and kept, so what it reads beside its arguments must not change.
       params: the point where the curvature is measured.
       batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
       matrix: which curvature: `hessian`, or one that `gauss_newton` makes.

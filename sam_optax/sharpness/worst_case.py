@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from sam_optax import hyperparameters, trees
-from sam_optax.sharpness import balls
+from sam_optax.sharpness import balls, losses
 from sam_optax.sharpness import batches as batches_of
-from sam_optax.sharpness.ascent import Search, ascend, begin, better
+from sam_optax.sharpness.ascent import Ascent, Search, ascend, begin, better
 from sam_optax.sharpness.balls import Ball
 from sam_optax.typing import Mask, Params
 
@@ -19,12 +19,14 @@ class WorstCase(NamedTuple):
     """How much the loss rises at most.
 
     Attributes:
-      sharpness: `max L(w + δ) − L(w)`, the mean over the batches, weighted by size.
+      sharpness: `max L(w + δ) − L(w)`, the mean over the batches, weighted by size; NaN where loss or gradient is not
+        finite at `w`.
       loss: the unperturbed loss, likewise.
       first_order: the part of it that the gradient explains, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
       per_batch: the sharpness of each batch, `(batches,)`.
       history: the losses of each ascent, `(batches, restarts, steps + 1)`: at its start and after each iteration.
-      perturbations: the `δ` of each batch, a tree like the parameters; None unless they were asked for.
+      perturbations: the `δ` of each batch, a tree like the parameters, in float32 or wider; None unless they were asked
+        for.
     """
 
     sharpness: jax.Array
@@ -63,9 +65,10 @@ def worst_case(
     """The worst-case sharpness `max_{‖δ‖ ≤ ρ} L_B(w + δ) − L_B(w)` of each batch, and its mean over the batches.
 
     The maximum is found by APGD, gradient ascent with momentum whose step halves itself, from `δ = 0`; where there is
-    no gradient at all, the first step is random. What is returned is the highest loss that was seen, a lower bound of
-    the true maximum. It takes `steps + 1` evaluations of loss and gradient a batch and a start, since the loss of an
-    iterate comes with its gradient, and four copies of the parameters beside what an evaluation needs.
+    no gradient at all, the next step is random. What is returned is the highest loss that was seen: up to rounding, a
+    lower bound of the true maximum. It takes `steps + 1` evaluations of loss and gradient a batch and a start, since
+    the loss of an iterate comes with its gradient, and four copies of the parameters (in float32 or wider) beside what
+    an evaluation needs.
 
     Balls: `|δ_i| ≤ ρ` (ℓ∞) and `‖δ‖₂ ≤ ρ` (ℓ2), and in units of each weight, `|δ_i| ≤ ρ|w_i|` and `‖δ/|w|‖₂ ≤ ρ`, where
     they are adaptive. Scaling a layer and undoing it in the next one changes the sharpness of the plain balls, and not
@@ -80,7 +83,9 @@ def worst_case(
     ensemble of diverse parameter-free attacks" (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode.
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode. It is
+        compiled, and kept for the next call: as for `jax.jit`, what it reads beside its arguments must not change.
+        State that does, as BatchNorm's, goes into `params` as a branch of its own, outside of `mask`.
       params: where the sharpness is measured; any pytree of real floating arrays. In bfloat16 a small `ρ` is lost in
         rounding: give float32 parameters, and let `loss_fn` compute in whatever precision.
       batches: pytrees of arrays, whose leading axis counts the examples.
@@ -110,37 +115,45 @@ def worst_case(
       >>> print(f"{result.sharpness:.4f}, of which the gradient explains {result.first_order:.4f}")
       0.5250, of which the gradient explains 0.5000
     """
+    losses.check("loss_fn", loss_fn)
     hyperparameters.check_nonnegative_number("rho", rho)
     hyperparameters.check_count("steps", steps, "the iterations of an ascent")
     hyperparameters.check_count("restarts", restarts, "the ascents a batch")
     ball = balls.create(norm, adaptive, mask, params)
     collected = batches_of.collect(batches)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, (len(collected), 1 + restarts))
+    rho, key = jnp.asarray(rho, trees.accumulator_dtype(params)), jax.random.key(0) if key is None else key
     found = []
-    for batch, (own, *of_batch) in zip(collected, keys, strict=True):
-        draws = list(of_batch) if random_start else [None, *of_batch[1:]]
-        found.append(_of_batch(Search(loss_fn, params, batch, ball, rho, steps, own), draws, keep_perturbations))
+    for number, batch in enumerate(collected):
+        search = Search(loss_fn, params, batch, ball, rho, steps, jax.random.fold_in(key, number))
+        draws: list[Any] = [jax.random.fold_in(search.key, start) for start in range(restarts)]
+        found.append(_of_batch(search, draws if random_start else [None, *draws[1:]], keep_perturbations))
     return _summary(found, collected)
 
 
-def _of_batch(search: Search, draws: list[jax.Array | None], keep: bool) -> _OfBatch:
+def _of_batch(search: Search, draws: list[Any], keep: bool) -> _OfBatch:
     """The ascents of one batch, one a draw; None starts at the parameters themselves."""
     ball, params, rho = search.ball, search.params, search.rho
     centre = trees.widen(params)
     loss, gradient = search.evaluate(centre)
     first_order = rho * ball.dual_norm(gradient, ball.scale(params))
-    ascent = begin(centre, loss, gradient, rho)
+    ascent = begin(centre, loss, gradient, rho) if draws[0] is None else None
     del gradient  # the ascent takes it over
-    highest, best, histories = loss, centre, []
+    highest, best, histories = loss, centre if keep else None, []
     for draw in draws:
-        if draw is not None:
-            start = _random_point(ball, draw, params, rho)
-            ascent = begin(start, *search.evaluate(start), rho)
-        found = ascend(search, ascent)
-        highest, best = better(highest, best, found.highest, found.best)
+        found = ascend(search, _begin_at_random(search, draw) if ascent is None else ascent)
+        highest, best = better(highest, best, found.highest, found.best if keep else None)
         histories.append(found.history)
+        del found
+        ascent = None
+    # without a gradient no ascent has been anywhere
+    highest = jnp.where(jnp.isfinite(first_order), highest, jnp.nan)
     perturbation = jax.tree.map(jnp.subtract, best, centre) if keep else None
     return _OfBatch(loss, first_order, highest, jnp.stack(histories), perturbation)
+
+
+def _begin_at_random(search: Search, draw: Any) -> Ascent:
+    start = _random_point(search.ball, draw, search.params, search.rho)
+    return begin(start, *search.evaluate(start), search.rho)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,7 +14,7 @@ import pytest
 
 import sam_optax
 from experiments import benchmark
-from experiments.benchmarking import cases, loop_cost, measure, problem, race, steps
+from experiments.benchmarking import cases, loop_cost, measure, problem, race, steps, worst_case
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.memory import peak_memory
@@ -177,3 +177,22 @@ def test_what_a_person_may_get_wrong_ends_in_a_sentence(
         call(monkeypatch, *arguments)
     assert stop.value.code == 2
     assert word in capsys.readouterr().err
+
+
+def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tiny, cases.digits, 128, loop_target=1.3, worst_case_targets=(1.1, 1.0))
+    monkeypatch.setattr(worst_case, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
+    time, memory = worst_case.figures(case, cases.digits())
+    assert (time.subject, time.reference) == ("worst case, 20 steps", "21 values and gradients")
+    assert (time.target, memory.target) == (1.1, 1.0)
+    posed = problem.create(tiny, 10, (8, 8, 1), worst_case.BATCH_SIZE)
+    size = worst_case._size(posed.params)
+    evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
+    assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
+    assert memory.reference_amounts[0] - 4 * size == peak_memory(steps.descent(posed).compiled)
+
+
+def _evaluation(model: str) -> Any:
+    posed = problem.create(model, 10, (8, 8, 1), worst_case.BATCH_SIZE, is_training=False)
+    loss_fn = worst_case._loss_fn(posed)
+    return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()

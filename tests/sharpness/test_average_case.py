@@ -50,6 +50,12 @@ def test_only_the_leaves_of_the_mask_move(x64):
     assert abs(found.sharpness - 0.5 * 0.25 * 6.0) < 4 * found.standard_error
 
 
+@pytest.mark.parametrize("loss_fn", [lambda w, batch: batch[:, 0], lambda w, batch: (jnp.sum(w["a"]), 1.0)])
+def test_a_loss_that_is_no_scalar_is_refused(loss_fn):
+    with pytest.raises(ValueError, match="The loss of a batch is"):
+        sharpness.average_case(loss_fn, quadratics.tree(W), [jnp.ones((4, 5))], rho=0.1, samples=2)
+
+
 def test_the_loss_is_traced_once():
     traces = []
 

@@ -1,5 +1,6 @@
 """The curve over radii."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def test_the_error_is_that_at_the_maximiser(x64):
     )
     assert found.error == pytest.approx([1.75 * 1.1, 1.75 * 1.5])  # the corner, and the mean weighted by size
     assert _curve(rhos=[0.1]).error is None
+
+
+def test_a_rise_below_the_rounding_of_the_loss_has_no_slope():
+    def loss_fn(w, batch):
+        return 1.0 + 0.1 * jnp.sum(w**2) * jnp.mean(batch)
+
+    found = sharpness.curve(loss_fn, jnp.array([0.1, 0.1]), [jnp.ones(3)], rhos=[1e-7, 2e-7, 0.1, 0.2, 0.4])
+    assert np.isnan(found.slope[:2]).all()
+    assert np.isfinite(found.slope[3:]).all()
+
+
+def test_it_is_not_called_while_something_is_traced():
+    with pytest.raises(ValueError, match="traced"):
+        jax.jit(lambda w: sharpness.curve(quadratics.loss_fn, w, BATCHES, rhos=[0.1]).loss)(quadratics.tree(W))
 
 
 def test_where_there_is_no_rise_there_is_no_slope():

@@ -123,9 +123,9 @@ def test_the_curvature_of_narrow_parameters_is_taken_in_float32():
     found = eigenpairs(curvature.loss, narrow, curvature.batches(), steps=26)
     wide = eigenpairs(curvature.loss, trees.widen(narrow), curvature.batches(), steps=26)
     assert found.values.dtype == jnp.float32
-    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(found.vectors))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(found.vectors))
     np.testing.assert_allclose(found.values, wide.values, rtol=1e-6)
-    np.testing.assert_allclose(trees.norm(found.vectors[0]), 1.0, atol=0.01)
+    np.testing.assert_allclose(trees.norm(found.vectors[0]), 1.0, rtol=1e-5)
     exact = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), steps=26).values
     np.testing.assert_allclose(found.values, exact, rtol=0.02)
 

@@ -40,6 +40,8 @@ INVARIANT = {
     "worst case, adaptive l2": _worst("l2", True),
     "average case, adaptive Gaussian": _average("l2", True),
     "average case, adaptive uniform": _average("linf", True),
+    "m-sharpness, adaptive": lambda *of: sharpness.m_sharpness(*of, (4,), rho=0.3, adaptive=True)[4].sharpness,
+    "curve, adaptive": lambda *of: sharpness.curve(*of, rhos=[0.3], adaptive=True).sharpness[0],
     "landscape, filter-normalised": lambda *of: sharpness.landscape(*of, coordinates=jnp.array([0.5])).loss[0, 0],
 }
 VARYING = {
@@ -49,6 +51,9 @@ VARYING = {
     "average case, uniform": _average("linf", False),
     "surrogate gap": lambda *of: sharpness.surrogate_gap(*of, rho=0.3).gap,
     "top eigenvalue": sharpness.top_eigenvalue,
+    "m-sharpness": lambda *of: sharpness.m_sharpness(*of, (4,), rho=0.3)[4].sharpness,
+    "curve": lambda *of: sharpness.curve(*of, rhos=[0.3]).sharpness[0],
+    "spectral density": lambda *of: sharpness.spectral_density(*of, samples=1).nodes.max(),
     "trace": lambda *of: sharpness.trace(*of).value,
 }
 

@@ -155,8 +155,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"directions\[1\] has shape \(3,\) at ''"):
         landscape(quadratic, w, [batch], [w, jnp.ones(3)])
     with pytest.raises(ValueError, match="batches is empty"):
-        landscape(quadratic, w, [])
-    with pytest.raises(ValueError, match=r"loss_fn returns shape \(2,\)"):
+        landscape(quadratic, w, [], [w])
+    with pytest.raises(ValueError, match=r"The loss of a batch is of shape \(2,\)"):
         landscape(lambda w, x: x @ w, w, [batch], [w])
+    with pytest.raises(ValueError, match="no leaf of two axes"):
+        landscape(quadratic, w, [batch])
     with pytest.raises(ValueError, match="dtype int32"):
         landscape(quadratic, jnp.ones(2, jnp.int32), [batch])

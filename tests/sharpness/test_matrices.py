@@ -71,7 +71,8 @@ def test_flat_vectors_unravel_to_trees_like_the_parameters():
     operator = matrices.flat_operator(matrices.hessian, loss_fn, params, [jnp.ones(1)])
     assert (operator.size, operator.dtype) == (7, jnp.float32)
     tree = operator.unravel(jnp.arange(7.0))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), tree) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, params)
+    assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype(jnp.float32)}
     np.testing.assert_array_equal(ravel_pytree(tree)[0], np.arange(7))
 
 
@@ -122,7 +123,7 @@ def test_inside_a_transformation_it_is_refused(name):
 
 BAD = {
     "matrix": ({"matrix": 3}, "matrix is 3: give a function"),
-    "loss_fn": ({"loss_fn": None}, "loss_fn is None: give a function"),
+    "loss_fn": ({"loss_fn": None}, "loss_fn is of type NoneType: give a function"),
     "integers": ({"params": jnp.arange(2)}, "dtype int32"),
     "no parameters": ({"params": {}}, "at least one parameter"),
     "one batch": ({"batches": jnp.ones(3)}, "batches is one batch"),

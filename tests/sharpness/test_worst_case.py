@@ -112,11 +112,14 @@ def test_more_restarts_never_find_less(x64):
     def rugged(w, batch):
         return jnp.mean(jnp.sin(5 * w + batch))
 
-    w, batch = jnp.linspace(-1, 1, 6), jnp.zeros((2, 6))
-    found = [sharpness.worst_case(rugged, w, [batch], rho=2.0, restarts=n, key=jax.random.key(3)) for n in (1, 2, 5)]
-    # the keys of fewer restarts are not those of more, but the first ascent is the same, and a random one helps
-    assert found[0].sharpness <= found[1].sharpness
-    assert found[0].sharpness < found[2].sharpness <= 2.0
+    w, batches = jnp.linspace(-1, 1, 6), [jnp.zeros((2, 6)), jnp.ones((1, 6))]
+    for random_start in (False, True):
+        options = {"rho": 2.0, "key": jax.random.key(3), "random_start": random_start}
+        found = [sharpness.worst_case(rugged, w, batches, restarts=n, **options) for n in (1, 2, 5)]
+        assert (found[0].per_batch <= found[1].per_batch).all()
+        assert (found[1].per_batch <= found[2].per_batch).all()
+        assert found[2].sharpness <= 2.0
+        assert (found[2].history[:, :2] == found[1].history).all()
 
 
 def test_the_key_decides_the_random_starts(x64):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from sam_optax import sharpness
-from sam_optax.sharpness import ascent, balls
+from sam_optax.sharpness import ascent, balls, losses
 
 W, BATCHES = jnp.array([0.5, -1.0, 2.0]), [jnp.eye(3), 2 * jnp.eye(3)]
 
@@ -62,6 +62,52 @@ def test_where_the_loss_is_no_number_the_rest_of_the_ball_is_searched():
     assert 0 < found.sharpness < sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2).sharpness
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_a_finite_gradient_there_is_no_sharpness_and_not_none(norm):
+    def kink(w, batch):
+        return _loss_fn(w, batch) + jnp.sqrt(jnp.abs(w[0] - 0.5))  # the derivative at 0.5 is no number
+
+    assert jnp.isnan(sharpness.worst_case(kink, W, BATCHES, rho=0.2, norm=norm, steps=3).sharpness)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_that_is_not_asked_for_may_be_anything(norm):
+    def loss_fn(params, batch):
+        return _loss_fn(params["w"], batch) + jnp.sqrt(params["other"])
+
+    params, mask = {"w": W, "other": jnp.zeros(())}, {"w": True, "other": False}
+    found = sharpness.worst_case(loss_fn, params, BATCHES, rho=0.2, norm=norm, mask=mask)
+    alone = sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2, norm=norm)
+    assert found.sharpness == pytest.approx(float(alone.sharpness), rel=1e-5)
+
+
+def test_a_gradient_whose_square_overflows_is_followed():
+    found = sharpness.worst_case(lambda w, batch: 1e30 * _loss_fn(w, batch), W, BATCHES, rho=0.2, norm="l2")
+    small = sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2, norm="l2")
+    assert found.sharpness == pytest.approx(1e30 * float(small.sharpness), rel=1e-4)
+
+
+def test_a_wide_loss_makes_no_narrow_ascent_wide(x64):
+    w, batches = W.astype(jnp.float32), [jnp.asarray(batch, float) for batch in BATCHES]
+    assert _loss_fn(w, batches[0]).dtype == jnp.float64
+    before = ascent._iterate._cache_size()
+    found = sharpness.worst_case(_loss_fn, w, batches, rho=jnp.float64(0.1), steps=4, keep_perturbations=True)
+    assert found.perturbations[0].dtype == jnp.float32
+    assert ascent._iterate._cache_size() == before + 1
+
+
+def test_state_that_changes_stands_outside_of_the_mask():
+    def loss_fn(variables, batch):
+        return _loss_fn(variables["w"], batch) * variables["state"]
+
+    mask = {"w": True, "state": False}
+    values = [
+        sharpness.worst_case(loss_fn, {"w": W, "state": jnp.float32(x)}, BATCHES, rho=0.1, mask=mask).sharpness
+        for x in (1, 3)
+    ]
+    assert values[1] == pytest.approx(3 * float(values[0]), rel=1e-5)
+
+
 def test_bfloat16_parameters_are_given_back_to_the_loss_as_such():
     def picky(w, batch):
         assert w.dtype == jnp.bfloat16
@@ -88,16 +134,22 @@ def test_bfloat16_parameters_are_given_back_to_the_loss_as_such():
         ({"batches": jnp.eye(3)}, "batches is one batch"),
         ({"batches": [jnp.float32(1)]}, "leading axes"),
         ({"batches": [(jnp.eye(3), jnp.zeros(2))]}, "leading axes"),
+        ({"batches": (jnp.eye(3), jnp.zeros(3))}, "give batches of one kind"),
         ({"params": jnp.array([1, 2, 3])}, "int32"),
+        ({"params": {}}, "params has no leaf"),
+        ({"loss_fn": [_loss_fn]}, "loss_fn is of type list"),
+        ({"loss_fn": lambda w, batch: batch @ w}, "of shape"),
+        ({"loss_fn": lambda w, batch: (jnp.sum(w), 1)}, "a tuple"),
     ],
 )
 def test_what_is_wrong_is_named(wrong, named):
-    arguments = {"params": W, "batches": BATCHES, "rho": 0.1} | wrong
+    arguments = {"loss_fn": _loss_fn, "params": W, "batches": BATCHES, "rho": 0.1} | wrong
     with pytest.raises(ValueError, match=named):
-        sharpness.worst_case(_loss_fn, **arguments)
+        sharpness.worst_case(**arguments)
 
 
-def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"restarts": 3}, {"restarts": 2, "random_start": True}])
+def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch, options):
     w, held = jnp.ones(1237), []
 
     def counted(*arguments):
@@ -105,9 +157,13 @@ def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch
         held.append(sum(x.shape == w.shape for x in jax.live_arrays()))
         return evaluate(*arguments)
 
-    evaluate = ascent._value_and_grad
-    monkeypatch.setattr(ascent, "_value_and_grad", counted)
-    sharpness.worst_case(lambda w, batch: jnp.sum(w**2 * batch.mean()), w, [jnp.ones(2)] * 2, rho=0.1, steps=9)
+    evaluate = losses.value_and_grad
+    monkeypatch.setattr(losses, "value_and_grad", counted)
+
+    def loss_fn(w, batch):
+        return jnp.sum(w**2 * batch.mean())
+
+    sharpness.worst_case(loss_fn, w, [jnp.ones(2)] * 2, rho=0.1, steps=9, **options)
     assert max(held) == 1 + 4  # the parameters, and the ascent's point, the one before, the best and its gradient
 
 
