@@ -15,7 +15,7 @@ from flax import nnx
 import sam_optax
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-MODEL, STEP, PLAIN, WHEN, LOGGED = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+MODEL, STEP, PLAIN, WHEN, SHARP, LOGGED = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def run(*blocks: str) -> dict[str, Any]:
@@ -57,6 +57,12 @@ def test_the_step_with_a_policy_makes_a_second_pass_when_it_should(capsys: Any) 
     assert jnp.isfinite(names["loss"])
     assert jnp.isnan(sam_optax.diagnostics(names["opt_state"]).cosine)  # step 19
     assert names["opt_state"][0].count == 20
+
+
+def test_the_sharpness_is_printed_with_its_first_order(capsys: Any) -> None:
+    found = run(SHARP)["found"]
+    assert 0 < found.first_order < found.sharpness
+    assert capsys.readouterr().out == f"{found.sharpness:.4f}, of which the gradient explains {found.first_order:.4f}\n"
 
 
 def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

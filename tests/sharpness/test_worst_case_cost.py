@@ -62,6 +62,15 @@ def test_where_the_loss_is_no_number_the_rest_of_the_ball_is_searched():
     assert 0 < found.sharpness < sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2).sharpness
 
 
+def test_from_where_the_loss_is_no_number_it_goes_back_at_once():
+    def cliff(w, batch):
+        return jnp.where(w[0] > 0.55, jnp.nan, w[0]) + 0 * jnp.sum(batch)
+
+    history = sharpness.worst_case(cliff, W[:1], BATCHES[:1], rho=0.2).history[0, 0]
+    assert jnp.isnan(history[1:4]).all()  # steps of 0.4, 0.2 and 0.1
+    assert history[4] == pytest.approx(0.5 + 0.75 * 0.05)  # the next check point is later
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_without_a_finite_gradient_there_is_no_sharpness_and_not_none(norm):
     def kink(w, batch):
