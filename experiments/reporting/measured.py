@@ -1,5 +1,6 @@
 """What was measured of single runs, a line a record."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.reporting.runs import Run
@@ -23,13 +24,16 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
         for record in run.sharpness
         if record["kind"] == kind and record["epoch"] == run.config.plan.epochs
     ]
-    return [heading, *(_row(run, record) for run, record in records)]
+    if not records:
+        return [heading]
+    root = os.path.commonpath([run.folder.resolve().parent for run, _ in records])
+    return [heading, *((os.path.relpath(run.folder.resolve(), root), *_row(record)) for run, record in records)]
 
 
-def _row(run: Run, record: Record) -> tuple[str, ...]:
+def _row(record: Record) -> tuple[str, ...]:
     kind = record["kind"]
     radius = f"{record['rho']:.3g}" if isinstance(record.get("rho"), float) else "–"
-    return str(run.folder), kind.replace("_", " "), radius, _way(record), VALUES[kind](record)
+    return kind.replace("_", " "), radius, _way(record), VALUES[kind](record)
 
 
 def _way(record: Record) -> str:
