@@ -107,7 +107,7 @@ def test_the_grid_is_run_once_and_reported(
     first = capsys.readouterr().out
     assert "18 runs of tiny on digits, 18 of them to do" in first
     page = (tmp_path / "report" / "report.md").read_text()
-    assert len(re.findall(r"\d ± \d", page)) == 9
+    assert len(re.findall(r"\d ± \d", page)) == 9 * 4  # error, loss, and sharpness at two radii
     assert "| updates" in page
     assert (tmp_path / "report" / "report.html").exists()
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
