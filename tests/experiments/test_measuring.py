@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import data, reproduce, run, sharpness, sharpness_file
-from experiments import train as train_program
+from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run, replay
 from experiments.measuring.network import trained
@@ -24,25 +21,10 @@ from experiments.program import build
 from experiments.reporting import find_runs, publish
 from experiments.training import checkpoint
 from sam_optax import sharpness as measures
-from tests.experiments.conftest import TinyNet, train
+from tests.experiments.conftest import TinyNet
+from tests.experiments.finished_runs import finished, measured
 
 QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
-
-
-def call(program: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", [program.__name__, *arguments])
-    program.main()
-
-
-def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
-    config = Config(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
-    dataset = run.load(config)
-    run.execute(config, dataset, run.claim(folder))
-    return config, dataset
-
-
-def measured(folder: Path, kind: str = "worst_case") -> list[dict[str, Any]]:
-    return [record for record in sharpness_file.read(folder) if record["kind"] == kind]
 
 
 def test_by_itself_it_is_measured_as_the_paper_does() -> None:
@@ -122,22 +104,6 @@ def test_batchnorm_is_given_the_statistics_of_the_training_examples(tiny: str, t
     assert (as_trained.variables["model_state"]["norm"]["mean"] == state.model_state["norm"]["mean"]).all()
 
 
-def test_on_the_way_it_is_measured_every_so_many_epochs(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = ("--sharpness.steps", "2", "--sharpness.examples", "48", "--sharpness.during", "2")
-    arguments = ("--model", tiny, "--method", "gsam", "--batch-plan", "5x64", *quick)
-    call(train_program, monkeypatch, *arguments, "--output", str(tmp_path / "run"))
-    while_training = sharpness_file.read(tmp_path / "run")
-    assert [record["epoch"] for record in while_training] == [2, 2, 4, 4, 5, 5]
-
-    config = Config.load(tmp_path / "run" / "config.json")
-    (tmp_path / "run" / "sharpness.jsonl").unlink()
-    settings = Sharpness(steps=2, examples=48, during=2)
-    assert replay(tmp_path / "run", config, run.load(config), settings)
-    assert sharpness_file.read(tmp_path / "run") == while_training
-
-
 def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path / "run", tiny)
     finished(tmp_path / "other", tiny, rho=0.5)
@@ -192,56 +158,6 @@ def test_networks_of_one_shape_share_what_is_compiled(
     before = len(traces)
     measure_run(tmp_path / "1", *runs[1], settings)
     assert len(traces) == before
-
-
-def test_without_a_checkpoint_it_says_so(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    finished(tmp_path / "run", tiny)
-    shutil.rmtree(tmp_path / "run" / "checkpoint")
-    for arguments in ((), ("--during", "1")):
-        with pytest.raises(SystemExit, match="2"):
-            call(sharpness, monkeypatch, str(tmp_path), *arguments)
-        assert "has no trained state that can be read" in capsys.readouterr().err
-
-
-def test_settings_that_would_do_nothing_are_refused(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        call(train_program, monkeypatch, "--model", tiny, "--sharpness.steps", "2", "--output", str(tmp_path / "run"))
-    assert "sharpness.during is None" in capsys.readouterr().err
-
-
-def test_the_program_measures_every_run_that_it_finds(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed in (0, 1):
-        train(tmp_path / f"sam-{seed}", model=tiny, method="sam", batch_plan="1x64", seed=seed)
-    call(sharpness, monkeypatch, str(tmp_path), "--steps", "2", "--radius-rms", "0.5", "--measures", *MEASURES)
-    printed = capsys.readouterr().out
-    assert all(printed.count(kind.replace("_", " ")) >= 2 for kind in MEASURES)
-    for seed in (0, 1):
-        assert f"sam-{seed}" in printed
-        assert measured(tmp_path / f"sam-{seed}")[1]["rho"] == pytest.approx(0.5 / math.sqrt(778), rel=1e-5)
-
-
-def test_a_study_measures_what_it_has_not_measured_yet(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--model", tiny, "--seeds", "0", "--constant-plan", "1x64", "--increasing-plan", "1x64"]
-    arguments += ["--sharpness.steps", "2", "--output", str(tmp_path)]
-    call(reproduce, monkeypatch, *arguments)
-    assert "test error, % / sharpness" in capsys.readouterr().out
-    file = tmp_path / "sgd-constant-0" / "sharpness.jsonl"
-    file.unlink()
-    shutil.rmtree(tmp_path / "gsam-constant-0" / "checkpoint")
-    (tmp_path / "gsam-constant-0" / "sharpness.jsonl").unlink()
-    untouched = (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns
-    call(reproduce, monkeypatch, *arguments)
-    assert "gsam-constant-0 has no trained state that can be read" in capsys.readouterr().out
-    assert file.is_file()
-    assert (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns == untouched
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,18 @@
+"""Runs that were trained, and what was measured of them."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments import data, run, sharpness_file
+from experiments.config import Config
+
+
+def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
+    config = Config(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
+    dataset = run.load(config)
+    run.execute(config, dataset, run.claim(folder))
+    return config, dataset
+
+
+def measured(folder: Path, kind: str = "worst_case") -> list[dict[str, Any]]:
+    return [record for record in sharpness_file.read(folder) if record["kind"] == kind]
