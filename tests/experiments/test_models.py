@@ -1,3 +1,6 @@
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,10 +8,17 @@ import pytest
 from flax import nnx
 
 from experiments import models
+from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet
+from experiments.models.wide_resnet import WideResNet
+
+
+def abstract(name: str, shape: tuple[int, int, int] = (32, 32, 3), classes: int = 100, **options: Any) -> nnx.Module:
+    """A network of shapes alone."""
+    return nnx.eval_shape(lambda: models.create(name, classes, shape, nnx.Rngs(0), **options))
 
 
 def count(model: nnx.Module) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def closed_form_count(channels_in: int, num_classes: int) -> int:
@@ -21,12 +31,32 @@ def closed_form_count(channels_in: int, num_classes: int) -> int:
 
 @pytest.mark.parametrize(("shape", "classes"), [((8, 8, 1), 10), ((32, 32, 3), 100)])
 def test_small_resnet_is_resnet_8(shape: tuple[int, int, int], classes: int) -> None:
-    model = models.create("small_resnet", classes, shape, nnx.Rngs(0))
-    assert count(model) == closed_form_count(shape[-1], classes)
+    assert count(abstract("small_resnet", shape, classes)) == closed_form_count(shape[-1], classes)
 
 
-def test_resnet18_is_the_papers() -> None:
-    assert count(models.create("resnet18", 100, (32, 32, 3), nnx.Rngs(0))) == 11_220_132
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("resnet18", {}, 11_220_132),
+        ("resnet18", {"stem": "imagenet"}, 11_220_132 + 40 * 3 * 64),
+        ("resnet50", {"stem": "cifar"}, 23_705_252),
+        ("resnet50", {"stem": "imagenet"}, 23_705_252 + 40 * 3 * 64),
+        ("wide_resnet28_10", {}, 36_536_884),
+        ("vit_tiny", {}, 2_709_796),
+        ("vit_tiny", {"shifted_patches": True, "locality_attention": True, "drop_path": 0.1}, 2_747_248),
+        ("vit_small", {"dtype": jnp.bfloat16}, 14_276_068),
+        ("vit_small", {"shifted_patches": True, "locality_attention": True}, 14_350_348),
+    ],
+)
+def test_the_networks_are_as_large_as_the_papers(name: str, options: dict[str, Any], parameters: int) -> None:
+    assert count(abstract(name, **options)) == parameters
+
+
+def test_every_network_maps_images_to_logits() -> None:
+    for name in models.NAMES:
+        model = abstract(name, (32, 32, 1), 7)
+        logits = nnx.eval_shape(lambda model, images: model(images), model, jnp.zeros((3, 32, 32, 1)))
+        assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32), name
 
 
 def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
@@ -36,13 +66,75 @@ def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
     assert not np.allclose(model.norm.mean[...], 0)
 
 
-def test_kernels_start_as_pytorch_has_them() -> None:
-    model = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
-    kernel = np.asarray(model.blocks[2].conv_2.kernel[...])
-    bound = (9 * 64) ** -0.5
-    assert np.abs(kernel).max() <= bound
-    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
-    assert 0 < jnp.abs(model.head.bias[...]).max() <= 64**-0.5
+@pytest.mark.parametrize(
+    ("name", "kernel", "bias"),
+    [
+        # what the results of the README began with
+        ("small_resnet", [0.22820942, -0.21174757, -0.18188128], [0.0628553, 0.00592902, 0.07015562]),
+        ("resnet18", None, [-0.00453682, 0.02407514, -0.02947359]),
+    ],
+)
+def test_the_initial_parameters_stay(name: str, kernel: list[float] | None, bias: list[float]) -> None:
+    model = models.create(name, 10, (8, 8, 1), nnx.Rngs(0))
+    np.testing.assert_allclose(model.head.bias[:3], bias, rtol=1e-6)
+    if kernel is not None:
+        np.testing.assert_allclose(model.conv.kernel[0, 0, 0, :3], kernel, rtol=1e-6)
+
+
+def test_kernels_of_a_resnet_start_as_pytorch_has_them() -> None:
+    bottlenecks = ResNet(Bottleneck, (1, 1), (16, 32), 10, 3, layers=Layers(), rngs=nnx.Rngs(0), stem="imagenet")
+    small = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
+    block = bottlenecks.blocks[1]
+    layers = (small.blocks[2].conv_2, bottlenecks.conv, block.conv_1, block.conv_2, block.conv_3)
+    for layer in (*layers, block.shortcut.layers[0]):
+        kernel = np.asarray(layer.kernel[...])
+        bound = math.prod(kernel.shape[:-1]) ** -0.5
+        assert np.abs(kernel).max() <= bound
+        np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.03)
+    assert 0 < jnp.abs(small.head.bias[...]).max() <= 64**-0.5
+
+
+def test_kernels_of_a_wide_resnet_start_as_he_has_them_by_what_goes_out() -> None:
+    model = WideResNet(10, 2, 10, 3, rngs=nnx.Rngs(0))
+    for layer in (model.blocks[1].conv_1, model.blocks[2].conv_2, model.blocks[2].shortcut):
+        kernel = np.asarray(layer.kernel[...])
+        height, width, _, channels = kernel.shape
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (height * width * channels)), rtol=0.03)
+        assert np.abs(kernel).max() > 3 * kernel.std()  # no tail is cut off
+    assert np.abs(model.head.kernel[...]).max() <= 128**-0.5
+    assert not np.any(model.head.bias[...])
+
+
+def test_strided_windows_lie_as_pytorch_has_them_but_in_the_network_of_ours() -> None:
+    """A convolution of ones counts the pixels that its windows see: the first in each direction, 2 or 3 of them."""
+    images = jnp.ones((1, 4, 4, 1))
+    for same_padding, corner in ((False, 4), (True, 9)):
+        layer = Layers(same_padding).convolution(1, 1, 3, 2, rngs=nnx.Rngs(0))
+        layer.kernel[...] = jnp.ones((3, 3, 1, 1))
+        assert layer(images)[0, 0, 0, 0] == corner
+    paddings = [abstract(name).blocks[2].conv_1.padding for name in ("small_resnet", "resnet18", "resnet50")]
+    assert paddings[0] == "SAME" not in paddings[1:]
+
+
+def test_a_block_without_branch_is_its_shortcut() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+    block = BasicBlock(8, 8, 1, Layers(), rngs=nnx.Rngs(0))
+    block.norm_2.scale[...] = jnp.zeros(8)
+    np.testing.assert_array_equal(block(x), nnx.relu(x))
+
+
+def test_in_bfloat16_what_is_kept_is_float32() -> None:
+    networks = [
+        models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0), dtype=jnp.bfloat16),
+        ResNet(Bottleneck, (1,), (4,), 10, 1, layers=Layers(dtype=jnp.bfloat16), rngs=nnx.Rngs(0), stem="imagenet"),
+        WideResNet(10, 1, 10, 1, rngs=nnx.Rngs(0), dtype=jnp.bfloat16),
+    ]
+    for model in networks:
+        after, logits = nnx.eval_shape(lambda m: (m, m(jnp.zeros((4, 8, 8, 1)))), model)
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(after))} == {jnp.dtype("float32")}
+        assert logits.dtype == jnp.float32
+        seen = nnx.eval_shape(lambda m: m.blocks[0](m.norm(m.conv(jnp.zeros((4, 8, 8, 1))))), networks[0])
+        assert seen.dtype == jnp.bfloat16
 
 
 def test_a_seed_gives_one_network() -> None:
@@ -54,6 +146,22 @@ def test_a_seed_gives_one_network() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="small_resnet"):
-        models.create("resnet0", 10, (8, 8, 1), nnx.Rngs(0))
+@pytest.mark.parametrize(
+    ("name", "options", "refusal"),
+    [
+        ("resnet0", {}, "model is 'resnet0': choose one of small_resnet, .*vit_small"),
+        ("resnet18", {"drop_path": 0.1}, "drop_path is 0.1: resnet18 has no such option; it has stem, dtype"),
+        ("wide_resnet28_10", {"stem": "cifar"}, "stem is 'cifar': wide_resnet28_10 has .*; it has dtype"),
+        ("vit_tiny", {"stem": "cifar"}, "it has shifted_patches, locality_attention, drop_path, dtype"),
+        ("resnet50", {"stem": "stanford"}, "stem is 'stanford': give one of cifar, imagenet"),
+        ("small_resnet", {"dtype": jnp.int8}, "dtype is .*int8.*: give jnp.float32"),
+    ],
+)
+def test_what_there_is_not_is_refused(name: str, options: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        models.create(name, 10, (8, 8, 1), nnx.Rngs(0), **options)
+
+
+def test_a_wide_resnet_has_a_whole_number_of_blocks() -> None:
+    with pytest.raises(ValueError, match="depth is 27"):
+        WideResNet(27, 1, 10, 3, rngs=nnx.Rngs(0))

@@ -1,0 +1,146 @@
+"""Vision transformers for small images (Dosovitskiy et al., 2021, https://arxiv.org/abs/2010.11929).
+
+With shifted patch tokenisation and locality self-attention as options, after "Vision Transformer for Small-Size
+Datasets" (Lee et al., 2021, https://arxiv.org/abs/2112.13492).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import normal, variance_scaling
+from jax.typing import DTypeLike
+
+from experiments.models import pytorch_defaults
+from experiments.models.attention import SelfAttention
+from experiments.models.patches import PatchTokens
+from experiments.models.stochastic_depth import StochasticDepth
+
+_xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # not JAX's `xavier_normal`, whose tails are cut off
+
+
+class Size(NamedTuple):
+    """How large a vision transformer is.
+
+    Attributes:
+      width: the features of a token.
+      depth: the number of blocks.
+      heads: of each attention; they divide the width.
+      mlp_ratio: how many times wider than a token the hidden layer of a block is.
+      patch: the pixels along a side of a patch.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 2
+    patch: int = 4
+
+
+class Block(nnx.Module):
+    """Attention, and two linear layers with a GELU between, each after a LayerNorm and with a shortcut around it."""
+
+    def __init__(self, size: Size, *, is_local: bool, dtype: DTypeLike | None, rngs: nnx.Rngs) -> None:
+        how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
+        hidden = size.mlp_ratio * size.width
+        self.attention_norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.attention = SelfAttention(size.width, size.heads, is_local=is_local, **how)
+        self.mlp_norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.mlp_in = nnx.Linear(size.width, hidden, **how)
+        self.mlp_out = nnx.Linear(hidden, size.width, **how)
+
+    def __call__(self, x: jax.Array, factors: jax.Array) -> jax.Array:
+        """Tokens `(batch, tokens, width)` to as many; the factors of both branches are `(2, batch)` or `(2, 1)`."""
+        of_attention, of_mlp = factors.astype(x.dtype)[:, :, None, None]
+        x += of_attention * self.attention(self.attention_norm(x))
+        hidden = nnx.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
+        return x + of_mlp * self.mlp_out(hidden)
+
+
+class ViT(nnx.Module):
+    """Patches and a class token, with learned positions, through blocks; a linear layer reads the class token.
+
+    Args:
+      size: how large it is.
+      num_classes: the number of logits.
+      image_shape: `(height, width, channels)`, of whole patches.
+      rngs: the source of the initial parameters, and of stochastic depth.
+      shifted_patches: whether tokens also see the image shifted by half a patch.
+      locality_attention: whether tokens attend to the others alone, at a temperature that is learned.
+      drop_path: the probability with which a branch is left out, for each example, while training: the same in all
+        depths, as in the original code.
+      dtype: what is computed in; None is that of inputs and parameters.
+
+    Raises:
+      ValueError: If patches do not fill the image, or `drop_path` is no such probability.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        *,
+        rngs: nnx.Rngs,
+        shifted_patches: bool = False,
+        locality_attention: bool = False,
+        drop_path: float = 0.0,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        height, width, channels = image_shape
+        if height % size.patch or width % size.patch:
+            whole = f"give a height and a width that are multiples of {size.patch}, the patch"
+            raise ValueError(f"image_shape is {image_shape}: {whole}.")
+        patches = (height // size.patch) * (width // size.patch)
+        how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
+        self.tokens = PatchTokens(size.patch, channels, size.width, is_shifted=shifted_patches, **how)
+        self.class_token = nnx.Param(normal(1.0)(rngs.params(), (1, 1, size.width)))
+        self.positions = nnx.Param(normal(1.0)(rngs.params(), (1, patches + 1, size.width)))
+        blocks = [Block(size, is_local=locality_attention, dtype=dtype, rngs=rngs) for _ in range(size.depth)]
+        self.blocks = nnx.List(blocks)
+        self.norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(size.width, num_classes, **how)
+        # last, so that it changes no initial parameter
+        self.stochastic_depth = StochasticDepth(drop_path, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
+        x, examples = self.tokens(images), len(images)
+        class_token, positions = (v[...].astype(x.dtype) for v in (self.class_token, self.positions))
+        x = jnp.concatenate([jnp.tile(class_token, (examples, 1, 1)), x], 1) + positions
+        factors = self.stochastic_depth(2 * len(self.blocks), examples)
+        for number, block in enumerate(self.blocks):
+            x = block(x, factors[2 * number : 2 * number + 2])
+        logits = self.head(self.norm(x[:, 0]))
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def vit_tiny(
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    rngs: nnx.Rngs,
+    *,
+    shifted_patches: bool = False,
+    locality_attention: bool = False,
+    drop_path: float = 0.0,
+    dtype: DTypeLike | None = None,
+) -> ViT:
+    """ViT-Tiny: nine blocks of 192 features, 12 heads of 16; 2,709,796 parameters at 100 classes and 32x32 pixels."""
+    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
+    return ViT(Size(192, 9, 12), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)
+
+
+def vit_small(
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    rngs: nnx.Rngs,
+    *,
+    shifted_patches: bool = False,
+    locality_attention: bool = False,
+    drop_path: float = 0.0,
+    dtype: DTypeLike | None = None,
+) -> ViT:
+    """ViT-Small: twelve blocks of 384 features, 6 heads of 64; 14,276,068 parameters at 100 classes, 32x32 pixels."""
+    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
+    return ViT(Size(384, 12, 6), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)
