@@ -6,9 +6,22 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from experiments.data.dataset import Dataset, Split
+from experiments.data.dataset import Dataset, Examples, Split
 from experiments.data.location import Location
+from experiments.data.moving import moved
 from experiments.data.registry import NAMES, load
+from experiments.data.sizes import TRAINING_EXAMPLES
 from experiments.data.stream import evaluation_batches, training_batches
 
-__all__ = ["NAMES", "Dataset", "Location", "Split", "evaluation_batches", "load", "training_batches"]
+__all__ = [
+    "NAMES",
+    "TRAINING_EXAMPLES",
+    "Dataset",
+    "Examples",
+    "Location",
+    "Split",
+    "evaluation_batches",
+    "load",
+    "moved",
+    "training_batches",
+]

@@ -19,16 +19,38 @@ class Archive(NamedTuple):
       name: of the file.
       url: its address.
       checksum: its SHA-256, as TFDS knows it.
+      size: in bytes.
     """
 
     name: str
     url: str
     checksum: str
+    size: int
 
 
 def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
     """What the data set is made from."""
-    return [Archive(info.filename, url, info.checksum) for url, info in builder.url_infos.items()]
+    return [
+        Archive(info.filename or urlsplit(url).path.rsplit("/", 1)[-1], url, info.checksum, info.size)
+        for url, info in builder.url_infos.items()
+    ]
+
+
+def are_for_everybody(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether TFDS may fetch them: some are only given to those who register."""
+    return not builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+
+
+def check_sizes(archives: list[Archive], folder: Path) -> None:
+    """Refuse archives in `folder` that were cut short; a checksum of ImageNet's would take ten minutes.
+
+    Raises:
+      OSError: If one has another size than the published one.
+    """
+    for archive in archives:
+        size = (folder / archive.name).stat().st_size
+        if size != archive.size:
+            raise OSError(f"{folder / archive.name} has {size} bytes, and the published one {archive.size}")
 
 
 def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:

@@ -1,13 +1,56 @@
-"""What a data set is: images, labels, and how its images may be moved without changing what they show."""
+"""What a data set is: examples, and how its images may be moved without changing what they show."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
+import tensorflow as tf
+
+Reader = Callable[[Any, Any], tuple[Any, Any]]
+"""`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
+
+`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop
+that cannot wait for the compiled step since the images differ in size.
+"""
+
+
+class Examples(Protocol):
+    """Images with their labels, to be had in any order: in memory (`Split`), or read one by one (`Records`)."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+
+    @property
+    def workers(self) -> int:
+        """The threads that reading is worth."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Examples as they are evaluated: without augmentation.
+
+        Args:
+          index: which, `(rows,)`.
+
+        Returns:
+          Images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`.
+        """
+
+    def training_reader(self) -> Reader:
+        """What reads examples as they are trained on, in the graph of a tf.data pipeline."""
+
+    def taking(self, index: np.ndarray) -> Self:
+        """These examples alone."""
+
+    def with_labels_moved(self, by: np.ndarray, num_classes: int) -> Self:
+        """The same images, label `y` of each replaced by `y + by`, modulo the number of classes."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels.
+    """Images with their labels, in memory.
 
     Attributes:
       images: uint8, `(examples, height, width, channels)`.
@@ -17,8 +60,33 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
+    workers = 1  # since the cores are the training's
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels, as `Examples.rows`."""
+        return self.images[index], self.labels[index]
+
+    def training_reader(self) -> Reader:
+        """What gathers images and labels; no lots are drawn, so the keys are not looked at."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        return lambda index, keys: (tf.gather(images, index), tf.gather(labels, index))
+
+    def taking(self, index: np.ndarray) -> "Split":
+        """A copy of these examples alone."""
+        return Split(self.images[index], self.labels[index])
+
+    def with_labels_moved(self, by: np.ndarray, num_classes: int) -> "Split":
+        """The same images, as `Examples.with_labels_moved`."""
+        return Split(self.images, ((self.labels + by) % num_classes).astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -35,8 +103,8 @@ class Dataset:
       flip: whether a mirrored image shows the same thing.
     """
 
-    train: Split
-    test: Split
+    train: Examples
+    test: Examples
     num_classes: int
     mean: np.ndarray
     std: np.ndarray
@@ -46,8 +114,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)`."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        return self.train.image_shape
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

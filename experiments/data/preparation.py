@@ -3,19 +3,28 @@
 import contextlib
 import io
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 from rich.console import Console
 
+import experiments.data.tiny_imagenet  # noqa: F401 - makes it known to TFDS
 from experiments.data import archives
 from experiments.data.location import Location
 
+BY_INDEX = "array_record"
+"""The format of prepared data of which any example can be read without those before it."""
+
+_FILES = 128  # of a part in that format: all of them stay open, and systems allow 1,024
+
 _FAILURES = (
     OSError,
+    tarfile.TarError,
     tf.errors.OpError,
     tfds.download.DownloadError,
     tfds.download.download_manager.NonMatchingChecksumError,
@@ -23,29 +32,34 @@ _FAILURES = (
 )
 
 
-def prepare(name: str, location: Location, advice: str = "") -> tfds.core.DatasetBuilder:
+def prepare(
+    name: str, location: Location, advice: str = "", file_format: str | None = None
+) -> tfds.core.DatasetBuilder:
     """The builder of a data set, once its data are prepared; nothing is asked of the network where they are already.
 
     Args:
       name: of the data set in TFDS.
       location: the folders to look in.
       advice: another way to get the data, for the person who lacks them.
+      file_format: of the prepared data; left out, TFDS's own.
 
     Raises:
       ValueError: If the data cannot be prepared, with the files that are wanted.
     """
     tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
-    builder = _builder(name, location)
+    builder = _builder(name, location, file_format)
     if builder.data_path.exists():
         return builder
     folder = archives.folder_of(builder, location)
     missing = archives.missing(builder, folder)
     try:
+        if missing and not archives.are_for_everybody(builder):
+            raise OSError("archives that are given to those who register are not fetched")
         archives.knock(missing)
         _make(builder, folder)
     except _FAILURES as error:
         if builder.data_path.exists():  # another process was quicker
-            return _builder(name, location)
+            return _builder(name, location, file_format)
         wanted, into = (missing, folder) if missing else (archives.archives_of(builder), manual_folder(name, location))
         files = ", ".join(f"{each.name} ({each.url})" for each in wanted)
         raise ValueError(
@@ -60,9 +74,9 @@ def manual_folder(name: str, location: Location) -> Path:
     return archives.own_folder(_builder(name, location), location)
 
 
-def _builder(name: str, location: Location) -> tfds.core.DatasetBuilder:
+def _builder(name: str, location: Location, file_format: str | None = None) -> tfds.core.DatasetBuilder:
     try:
-        return tfds.builder(name, data_dir=location.data_dir)
+        return tfds.builder(name, data_dir=location.data_dir, file_format=file_format)
     except Exception as error:  # of any kind: it read what it found in the folder
         where = location.data_dir or "the default data_dir"
         raise ValueError(
@@ -83,14 +97,20 @@ def _make(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
     tfds.disable_progress_bar()
     with (
         _leaving_nothing_unfinished(root, builder.name),
+        _without_warnings(),
         Console(stderr=True).status(f"preparing {builder.name} in {root}"),
         contextlib.redirect_stdout(io.StringIO()),  # where TFDS says what it does
     ):
         root.mkdir(parents=True, exist_ok=True)
         # Extracted files are known by the archive's name alone, which MNIST and Fashion-MNIST share: not to be kept.
         with tempfile.TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted:
-            _fetch(builder, folder, extracted)
+            if archives.are_for_everybody(builder):
+                _fetch(builder, folder, extracted)
+            else:
+                archives.check_sizes(archives.archives_of(builder), folder)
             config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
+            if builder.info.file_format.value == BY_INDEX:
+                config.num_shards = _FILES
             builder.download_and_prepare(download_config=config)
 
 
@@ -109,6 +129,17 @@ def _fetch(builder: tfds.core.DatasetBuilder, folder: Path, extracted: str) -> N
     )
     for archive in archives.archives_of(builder):
         manager.download(archive.url)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """TFDS warns of the part of ImageNet that has no labels, and that nobody wants."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextlib.contextmanager

@@ -1,27 +1,75 @@
-"""The data sets by name."""
+"""The data sets by name, and what may be done to their training examples."""
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from experiments.data import catalogue, digits
-from experiments.data.dataset import Dataset
+from experiments.data.dataset import Dataset, Split, channel_moments
+from experiments.data.label_noise import with_noise
 from experiments.data.location import Location
+from experiments.data.validation import held_out
 
 _EMBEDDED: dict[str, Callable[[int], Dataset]] = {"digits": digits.load}
 
 NAMES = (*_EMBEDDED, *catalogue.ENTRIES)
 
 
-def load(name: str, seed: int, location: Location = Location()) -> Dataset:
+def load(
+    name: str,
+    seed: int,
+    location: Location = Location(),
+    *,
+    train_examples: int | None = None,
+    validation: float = 0.0,
+    label_noise: float = 0.0,
+) -> Dataset:
     """The data set `name`; where it has no test part of its own, the seed chooses one.
 
     Args:
       name: of `NAMES`.
       seed: of the run.
       location: where data sets that are not embedded are, or will be.
+      train_examples: how many of the training examples are there for the run, the first ones; all, where there are
+        fewer.
+      validation: the fraction of those that is held out, by the seed. It takes the place of the test part, which is
+        left out altogether; its labels are right.
+      label_noise: the fraction of the labels left to train on that are wrong: each drawn by the seed from the other
+        classes, all equally likely (symmetric noise). The test part stays right.
+
+    Returns:
+      The data set. Mean and standard deviation are those of the images left to train on; of ImageNet the published
+      ones.
 
     Raises:
-      ValueError: If there is no such data set, or if its data are neither there nor to be had.
+      ValueError: If there is no such data set, if its data are neither there nor to be had, or if a number is none that
+        leaves examples.
     """
+    _check(train_examples, validation=validation, label_noise=label_noise)
+    dataset = _stored(name, seed, location)
+    train, test = dataset.train, dataset.test
+    if train_examples is not None and train_examples < len(train):
+        train = train.taking(np.arange(train_examples))
+    if validation:
+        train, test = held_out(train, validation, seed)
+    if train is not dataset.train and isinstance(train, Split):
+        mean, std = channel_moments(train.images)
+        dataset = replace(dataset, mean=mean, std=std)
+    if label_noise:
+        train = with_noise(train, dataset.num_classes, label_noise, seed)
+    return dataset if train is dataset.train else replace(dataset, train=train, test=test)
+
+
+def _check(train_examples: int | None, **fractions: float) -> None:
+    if train_examples is not None and train_examples < 1:
+        raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or leave it out.")
+    for name, value in fractions.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
+
+
+def _stored(name: str, seed: int, location: Location) -> Dataset:
     if name in _EMBEDDED:
         return _EMBEDDED[name](seed)
     if name in catalogue.ENTRIES:

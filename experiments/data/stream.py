@@ -1,25 +1,40 @@
 """The pipeline that a batch plan drives: a pure function of the seed and the position in examples.
 
-Position `epoch · n + i` is the i-th example in the order of that epoch, and the order depends on the seed and the
-epoch alone. So a change of the batch size changes nothing else, and the number of batches read resumes a run.
+An epoch is one pass over the n examples, or `passes` of them. Position `epoch · passes · n + i` is the i-th example in
+the order of that epoch, and the order of a pass depends on the seed and on the number of the pass alone; what is drawn
+for an example depends on the seed and its position. So a change of the batch size changes nothing else, and the number
+of batches read resumes a run.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.dataset import Split
+from experiments.data.dataset import Examples
 from sam_optax import BatchPlan
 
 _READ_AHEAD = 4  # batches
+_AT_ONCE = 4  # batches that several threads work on: more would be memory for nothing, as a batch occupies ten already
 
 Batch = dict[str, np.ndarray]
+Transform = Callable[[Any, Any], Any]
+"""`transform(image, key)` → an image of the same shape: uint8 `(height, width, channels)`, traced; the key is int64
+`(2,)`, the seed and the position, for `tf.random.stateless_*`."""
 
 
-def training_batches(split: Split, plan: BatchPlan, seed: int, start: int = 0) -> Iterator[Batch]:
+def training_batches(
+    split: Examples,
+    plan: BatchPlan,
+    seed: int,
+    start: int = 0,
+    *,
+    passes: int = 1,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:
     """The batches of a run, in order, read ahead in the background.
 
     Args:
@@ -27,27 +42,38 @@ def training_batches(split: Split, plan: BatchPlan, seed: int, start: int = 0) -
       plan: the batch size of each epoch; the last incomplete batch of an epoch is dropped.
       seed: determines the order of every epoch.
       start: the number of batches that were read already.
+      passes: how often an epoch goes through the examples, each time in another order. A batch may belong to two
+        passes.
+      transform: what is done to every image as it is read, such as AutoAugment.
 
     Returns:
       An iterator over `image` uint8 `(batch, height, width, channels)`, `label` int32 `(batch,)` and `position`
       int64 `(batch,)`.
 
     Raises:
-      ValueError: If a batch of the plan is larger than the data.
+      ValueError: If a batch of the plan is larger than an epoch, or if `passes` is not positive.
     """
+    if passes < 1:
+        raise ValueError(f"passes is {passes}: give an integer of at least 1.")
     tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
-    total = plan.total_steps(len(split))
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    total = plan.total_steps(passes * len(split))
+    workers = split.workers if transform is None else os.cpu_count() or 1
+    read = split.training_reader()
 
     def examples(position: Any, index: Any) -> dict[str, Any]:
-        return {"image": tf.gather(images, index), "label": tf.gather(labels, index), "position": position}
+        keys = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position], axis=1)
+        images, labels = read(index, keys)
+        if transform is not None:
+            images = _each(transform, images, keys, split.image_shape)
+        return {"image": images, "label": labels, "position": position}
 
-    indices = _indices(len(split), plan, seed).skip(start).take(total - start)
-    batches = indices.map(examples).prefetch(_READ_AHEAD)
-    return batches.with_options(_options()).as_numpy_iterator()
+    indices = _indices(len(split), plan, seed, passes).skip(start).take(total - start)
+    parallel = {"num_parallel_calls": _AT_ONCE, "deterministic": True} if workers > 1 else {}
+    batches = indices.map(examples, **parallel).prefetch(_READ_AHEAD)
+    return batches.with_options(_options(workers)).as_numpy_iterator()
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(split: Examples, batch_size: int) -> Iterator[Batch]:
     """Every example once, in order, in batches of one shape.
 
     Args:
@@ -59,34 +85,46 @@ def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     """
     for start in range(0, len(split), batch_size):
         index = np.arange(start, start + batch_size)
-        inside = np.minimum(index, len(split) - 1)
-        weight = (index < len(split)).astype(np.float32)
-        yield {"image": split.images[inside], "label": split.labels[inside], "weight": weight}
+        images, labels = split.rows(np.minimum(index, len(split) - 1))
+        yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
 
 
-def _options() -> tf.data.Options:
-    """One background thread, since the cores are the training's; no autotuning, whose thread ends seconds late."""
+def _each(transform: Transform, images: Any, keys: Any, image_shape: tuple[int, int, int]) -> Any:
+    """The images of a batch, transformed one by one."""
+
+    def transformed(example: tuple[Any, Any]) -> Any:
+        image, key = example
+        return transform(tf.ensure_shape(image, image_shape), key)
+
+    return tf.map_fn(transformed, (images, keys), fn_output_signature=tf.TensorSpec(image_shape, tf.uint8))
+
+
+def _options(workers: int) -> tf.data.Options:
+    """So many background threads; no autotuning, whose thread ends seconds late."""
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
+    options.threading.private_threadpool_size = workers
     return options
 
 
-def _indices(num_examples: int, plan: BatchPlan, seed: int) -> tf.data.Dataset:
+def _indices(num_examples: int, plan: BatchPlan, seed: int, passes: int) -> tf.data.Dataset:
     """Batches of `(position, index)`, through all stages of the plan."""
     ends = np.cumsum([stage.epochs for stage in plan.stages])
     stages = [
-        tf.data.Dataset.range(end - stage.epochs, end).flat_map(_epoch(num_examples, stage.batch_size, seed))
+        tf.data.Dataset.range(end - stage.epochs, end).flat_map(_epoch(num_examples, stage.batch_size, seed, passes))
         for end, stage in zip(ends, plan.stages, strict=True)
     ]
     return reduce(tf.data.Dataset.concatenate, stages)
 
 
-def _epoch(num_examples: int, batch_size: int, seed: int) -> Any:
-    def batches(epoch: tf.Tensor) -> tf.data.Dataset:
+def _epoch(num_examples: int, batch_size: int, seed: int, passes: int) -> Any:
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         ordered = tf.range(num_examples, dtype=tf.int64)
-        shuffled = tf.random.experimental.stateless_shuffle(ordered, seed=tf.stack([tf.cast(seed, tf.int64), epoch]))
-        pairs = tf.data.Dataset.from_tensor_slices((epoch * num_examples + ordered, shuffled))
-        return pairs.batch(batch_size, drop_remainder=True)
+        shuffled = tf.random.experimental.stateless_shuffle(ordered, seed=tf.stack([tf.cast(seed, tf.int64), number]))
+        return tf.data.Dataset.from_tensor_slices((number * num_examples + ordered, shuffled))
+
+    def batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(epoch * passes, (epoch + 1) * passes)
+        return numbers.flat_map(one_pass).batch(batch_size, drop_remainder=True)
 
     return batches

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,64 @@ def test_a_stream_resumes_where_it_stopped(start: int) -> None:
     for one, other in zip(rest, whole[start:], strict=True):
         np.testing.assert_array_equal(one["position"], other["position"])
         np.testing.assert_array_equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_the_order_of_a_pass_is_the_shuffle_of_seed_and_number(seed: int) -> None:
+    """Published tables were made with it."""
+    seen = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=2), seed, passes=3)).reshape(6, 40)
+    shuffle = tf.random.experimental.stateless_shuffle
+    expected = [
+        shuffle(tf.range(40, dtype=tf.int64), seed=tf.constant([seed, number], tf.int64)) for number in range(6)
+    ]
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 120])
+def test_an_epoch_of_three_passes_is_those_of_single_passes_whose_batches_may_straddle(batch_size: int) -> None:
+    plan = BatchPlan.constant(batch_size, epochs=2)
+    batches = list(data.training_batches(SPLIT, plan, seed=0, passes=3))
+    one_by_one = labels(data.training_batches(SPLIT, BatchPlan.constant(1, epochs=6), seed=0))
+    assert [len(batch["label"]) for batch in batches] == [batch_size] * (2 * (120 // batch_size))
+    positions = np.concatenate([batch["position"] for batch in batches])
+    np.testing.assert_array_equal(labels(iter(batches)), one_by_one[positions])
+    kept = 120 // batch_size * batch_size  # the last, incomplete batch of an epoch is dropped
+    np.testing.assert_array_equal(positions, [epoch * 120 + i for epoch in range(2) for i in range(kept)])
+
+
+def test_an_epoch_of_two_passes_resumes_where_it_stopped() -> None:
+    plan = BatchPlan.parse("1x7,1x16")
+    whole = list(data.training_batches(SPLIT, plan, seed=0, passes=2))
+    rest = list(data.training_batches(SPLIT, plan, seed=0, start=12, passes=2))
+    np.testing.assert_array_equal(labels(iter(rest)), labels(iter(whole[12:])))
+
+
+def test_passes_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="passes is 0"):
+        data.training_batches(SPLIT, BatchPlan.constant(8, epochs=1), seed=0, passes=0)
+
+
+def with_its_bits(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """A transform that says what it was given: random bits of the key in place of the image."""
+    assert image.shape == (2, 3, 1)
+    return tf.cast(tf.random.stateless_uniform(image.shape, key, 0, 256, tf.int32), tf.uint8)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_transform_sees_every_image_with_the_key_of_its_seed_and_position(passes: int) -> None:
+    split = data.Split(np.arange(60, dtype=np.uint8).reshape(10, 2, 3, 1), np.arange(10, dtype=np.int32))
+    for plan, start in (("2x3", 0), ("1x4,1x2", 2)):
+        for batch in data.training_batches(
+            split, BatchPlan.parse(plan), 5, start, passes=passes, transform=with_its_bits
+        ):
+            keys = [tf.constant([5, position], tf.int64) for position in batch["position"]]
+            expected = [with_its_bits(tf.zeros((2, 3, 1), tf.uint8), key) for key in keys]
+            np.testing.assert_array_equal(batch["image"], expected)
+    inverted = data.training_batches(
+        split, BatchPlan.constant(5, 1), 0, passes=passes, transform=lambda image, key: 255 - image
+    )
+    for batch in inverted:
+        np.testing.assert_array_equal(batch["image"], 255 - split.images[batch["label"]])
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:

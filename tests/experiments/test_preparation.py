@@ -72,10 +72,11 @@ def test_missing_data_are_asked_for_by_name_address_and_folder(
 ) -> None:
     message = refused(name, data.Location(tmp_path / "data"))
     for url, info in tfds.builder_cls(name).url_infos.items():
-        assert f"{info.filename} ({url})" in message
+        assert f"{info.filename or url.split('/')[-1]} ({url})" in message
     assert f"not in {tmp_path / 'data'}," in message
     assert f"into {tmp_path / 'data' / 'downloads' / 'manual' / name}," in message
-    assert "no connection to" in message
+    assert ("no connection to" in message) == (name != "imagenet2012")
+    assert ("those who register at https://image-net.org" in message) == (name == "imagenet2012")
     assert ("make data-fashion-mnist" in message) == (name == "fashion_mnist")
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
