@@ -2,33 +2,24 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from experiments import augmentation, data, models
+from experiments import data
+from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
-from experiments.training import optimizer
-from experiments.training.learning_rate import SCHEDULES
+from experiments.evaluated import evaluated
+from experiments.recipe import Constants, Recipe, constants_of, normalization, preparation, recipe_of
+from experiments.training import descent, learning_rate, optimizer
 from experiments.training.loop import Program
 from experiments.training.methods import METHODS
 from experiments.training.policies import GRADIENT_DECIDES, falling_bar
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
-from sam_optax import always
 
 _EVALUATION_BATCH = 500
-
-
-class Constants(NamedTuple):
-    """What every step of a run reads: the augmentation's key, and the training images' moments a channel."""
-
-    key: jax.Array
-    mean: jax.Array
-    std: jax.Array
 
 
 def build(config: Config, dataset: data.Dataset) -> tuple[TrainState, Program]:
@@ -36,57 +27,50 @@ def build(config: Config, dataset: data.Dataset) -> tuple[TrainState, Program]:
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
     """
-    shape = (config.model, dataset.num_classes, dataset.image_shape)
-    optimizer_of = (config.method, config.optimizer, config.momentum, config.weight_decay)
+    shape = shape_of(config, dataset)
+    settings = optimizer.Settings(
+        config.method, config.optimizer, config.momentum or 0.0, config.weight_decay, config.ema
+    )
     decided_by_gradient = config.when == GRADIENT_DECIDES
-    bar_steps = config.plan.total_steps(len(dataset.train)) if decided_by_gradient else None
-    tx, step = _training(shape, optimizer_of, bar_steps, dataset.crop_padding, dataset.flip)
-    key = jax.random.key(config.seed)
-    constants = Constants(key, jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
-    model = models.create(*shape, nnx.Rngs(config.seed))
+    bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
+    init, step = _training(shape, settings, bar_steps, config.m, recipe_of(config, dataset))
+    constants = constants_of(config, dataset)
     program = Program(
         step=functools.partial(step, constants=constants),
-        evaluate=functools.partial(_evaluate, _evaluation(shape, config.method), dataset.test, constants),
+        evaluate=functools.partial(_evaluate, config, dataset, constants),
         schedules=_schedules(config),
-        perturb=_perturb(config, len(dataset.train)),
+        perturb=_perturb(config, config.epoch_size(len(dataset.train))),
     )
-    return initial_state(model, tx), program
+    return initial_state(network(shape, config.seed), init), program
 
 
 @functools.cache
 def _training(
-    shape: tuple[Any, ...], optimizer_of: tuple[Any, ...], bar_steps: int | None, crop_padding: int, flip: bool
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
-    when = always() if bar_steps is None else falling_bar(bar_steps)
-    tx = optimizer.create(*optimizer_of, when)
-    functional = METHODS[optimizer_of[0]].functional
-
-    def prepare(batch: Any, constants: Constants) -> jax.Array:
-        images, positions = batch["image"], batch["position"]
-        for_crop, for_flip = jax.random.split(constants.key)
-        if crop_padding:
-            keys = augmentation.example_keys(for_crop, positions)
-            images = augmentation.random_crop(keys, images, crop_padding)
-        if flip:
-            images = augmentation.random_flip(augmentation.example_keys(for_flip, positions), images)
-        return augmentation.normalize(images, constants.mean, constants.std)
-
-    return tx, train_step(models.create(*shape, nnx.Rngs(0)), tx, prepare, functional)
+    shape: Shape, settings: optimizer.Settings, bar_steps: int | None, m: int | None, recipe: Recipe
+) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
+    if bar_steps is not None:
+        settings = settings._replace(when=falling_bar(bar_steps))
+    if m is None:
+        tx = optimizer.create(settings)
+        descend = descent.whole(network(shape), tx, METHODS[settings.method].functional)
+    else:
+        tx = optimizer.create_parted(settings)
+        descend = descent.in_shards(network(shape), tx, m)
+    return tx.init, train_step(descend, preparation(recipe))
 
 
 @functools.cache
-def _evaluation(shape: tuple[Any, ...], method: str) -> Callable[..., Any]:
-    def prepare(batch: Any, constants: Constants) -> jax.Array:
-        return augmentation.normalize(batch["image"], constants.mean, constants.std)
-
-    return evaluation_step(models.create(*shape, nnx.Rngs(0)), prepare, METHODS[method].evaluated)
+def _evaluation(shape: Shape) -> Callable[..., Any]:
+    return evaluation_step(network(shape), normalization)
 
 
-def _evaluate(step: Callable[..., Any], test: data.Split, constants: Constants, state: TrainState) -> dict[str, float]:
+def _evaluate(config: Config, dataset: data.Dataset, constants: Constants, state: TrainState) -> dict[str, float]:
     """Mean loss and error over all test examples."""
-    batches = data.evaluation_batches(test, min(_EVALUATION_BATCH, len(test)))
-    sums = jax.device_get([step(state, batch, constants) for batch in batches])
-    return {name: float(np.sum([each[name] for each in sums])) / len(test) for name in ("loss", "error")}
+    step, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
+    judged = evaluated(config, dataset, state)
+    batches = data.evaluation_batches(dataset.test, min(_EVALUATION_BATCH, examples))
+    sums = jax.device_get([step(*judged, batch, constants) for batch in batches])
+    return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
 
 
 def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
@@ -98,6 +82,6 @@ def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
 
 def _schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
     """Each hyperparameter that the run uses, over epochs."""
-    rate = SCHEDULES[config.lr_schedule](config.learning_rate, config.plan.epochs)
+    rate = learning_rate.parse(config.lr_schedule, config.learning_rate, config.plan.epochs, config.warmup_epochs)
     fixed = {name: optax.constant_schedule(getattr(config, name)) for name in METHODS[config.method].uses}
     return {"learning_rate": rate} | fixed

@@ -12,6 +12,7 @@ from typing import Any
 from experiments import data
 from experiments.config import Config
 from experiments.program import build
+from experiments.recipe import transform_of
 from experiments.training import checkpoint
 from experiments.training.loop import fit
 from experiments.training.step import TrainState
@@ -31,13 +32,24 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     """The data of a run, looked for at `location`.
 
     Raises:
-      ValueError: If it is not there, or if the batch plan does not fit it.
+      ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
     """
-    dataset = data.load(config.dataset, config.seed, location)
-    updates = config.plan.total_steps(len(dataset.train))
+    parts = {name: getattr(config, name) for name in ("train_examples", "validation", "label_noise")}
+    dataset = data.load(config.dataset, config.seed, location, **parts)
+    transform_of(config, dataset)
+    updates = total_updates(config, dataset)
     if updates >= 2**31:
         raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are counted.")
     return dataset
+
+
+def total_updates(config: Config, dataset: data.Dataset) -> int:
+    """How many updates a run makes.
+
+    Raises:
+      ValueError: If a batch of the plan is larger than an epoch.
+    """
+    return config.plan.total_steps(config.epoch_size(len(dataset.train)))
 
 
 def make_folder(output: Path) -> Path:
@@ -114,8 +126,11 @@ def train(
 ) -> tuple[TrainState, Record]:
     """Train, and give back the state after the last step and the record of the last epoch."""
     state, program = build(config, dataset)
-    batches = iter(track(data.training_batches(dataset.train, config.plan, config.seed)))
-    num_examples = len(dataset.train)
+    stream = data.training_batches(
+        dataset.train, config.plan, config.seed, passes=config.passes, transform=transform_of(config, dataset)
+    )
+    batches = iter(track(stream))
+    num_examples = config.epoch_size(len(dataset.train))
     return fit(state, program, batches, plan=config.plan, num_examples=num_examples, write=write, watch=watch)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     dataset = sensibly(run.load, config, arguments.location)
     output = sensibly(run.claim, arguments.output)
     writers = [TensorBoard(output / "tensorboard")] if arguments.tensorboard else []
-    updates = config.plan.total_steps(len(dataset.train))
+    updates = run.total_updates(config, dataset)
     watched = partial(track, total=updates, description=f"{config.method} on {config.dataset}", transient=True)
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_file.add, output))
     result = run.execute(config, dataset, output, watched, writers, watch=watch)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments import augmentation, data, models
+from experiments import data
+from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
+from experiments.evaluated import evaluated, stored_batches, with_own_statistics
 from experiments.measuring.settings import Sharpness
-from experiments.training.methods import METHODS
 from experiments.training.step import TrainState
 from sam_optax import sharpness
 
@@ -49,15 +50,25 @@ class Network(NamedTuple):
 
 def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: Sharpness) -> Network:
     """The network of a run in the state that its training left."""
-    shape = (config.model, dataset.num_classes, dataset.image_shape)
-    params = METHODS[config.method].evaluated(state.opt_state, state.params)
     # copies, since the next training step takes over the buffers of its state
-    variables = jax.tree.map(jnp.copy, {"params": params, "model_state": state.model_state})
+    params, model_state = jax.tree.map(jnp.copy, evaluated(config, dataset, state))
     if settings.reestimate_batchnorm:
-        everything = _batches(dataset, len(dataset.train), settings.batch_size)
-        variables["model_state"] = _reestimated(shape, variables, everything)
-    batches = tuple(_batches(dataset, settings.examples, settings.batch_size))
-    return Network(variables, *_functions(shape, settings.normalize_logits), batches)
+        model_state = with_own_statistics(config, dataset, params, model_state, settings.batch_size)
+    batches = tuple(stored_batches(dataset, settings.examples, settings.batch_size))
+    functions = _functions(_still(shape_of(config, dataset)), settings.normalize_logits)
+    return Network({"params": params, "model_state": _statistics(model_state)}, *functions, batches)
+
+
+def _still(shape: Shape) -> Shape:
+    """The same architecture without stochastic depth: in inference mode it needs no keys."""
+    *what, options = shape
+    return *what, tuple((name, value) for name, value in options if name != "drop_path")
+
+
+def _statistics(model_state: Any) -> Any:
+    """What of a model's state is a floating number, and no key or count."""
+    flat = nnx.to_flat_state(model_state)
+    return nnx.from_flat_state([(path, x) for path, x in flat if jnp.issubdtype(x.dtype, jnp.floating)])
 
 
 def hessian_of_params(loss_fn: Callable[..., Any], variables: Any, batch: Batch, vector: Any) -> Any:
@@ -70,20 +81,10 @@ def hessian_of_params(loss_fn: Callable[..., Any], variables: Any, batch: Batch,
     return jax.tree.map(jnp.zeros_like, variables) | {"params": product}
 
 
-def _batches(dataset: data.Dataset, examples: int, batch_size: int) -> Iterator[Batch]:
-    """The first training examples without augmentation, in the order in which they are stored."""
-    examples = min(examples, len(dataset.train))
-    mean, std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
-    for start in range(0, examples, batch_size):
-        part = slice(start, min(start + batch_size, examples))
-        images = augmentation.normalize(jnp.asarray(dataset.train.images[part]), mean, std)
-        yield {"image": images, "label": jnp.asarray(dataset.train.labels[part])}
-
-
 @functools.cache
-def _functions(shape: tuple[Any, ...], normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _functions(shape: Shape, normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Loss and error of a network of this shape in inference mode, the same functions for every run."""
-    model = models.create(*shape, nnx.Rngs(0))
+    model = network(shape)
     model.eval()
     graphdef = nnx.graphdef(model)
 
@@ -100,32 +101,3 @@ def _functions(shape: tuple[Any, ...], normalize_logits: bool) -> tuple[Callable
         return jnp.mean(jnp.argmax(logits_of(variables, batch), -1) != batch["label"])
 
     return loss_fn, error_fn
-
-
-def _reestimated(shape: tuple[Any, ...], variables: dict[str, Any], batches: Iterator[Batch]) -> Any:
-    """BatchNorm's statistics as means over all batches, weighted by size, at the parameters as they are."""
-    forget = _forgetful(shape)
-    total, examples = jax.tree.map(jnp.zeros_like, variables["model_state"]), 0
-    for batch in batches:
-        size = len(batch["label"])
-        state = forget(variables, batch["image"])
-        total, examples = jax.tree.map(lambda x, y, n=size: x + n * y, total, state), examples + size
-    return jax.tree.map(lambda x: x / examples, total)
-
-
-@functools.cache
-def _forgetful(shape: tuple[Any, ...]) -> Callable[..., Any]:
-    """The model's state after a batch in training mode, of which BatchNorm keeps the batch's own statistics alone."""
-    model = models.create(*shape, nnx.Rngs(0))
-    model.train()
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.BatchNorm):
-            module.momentum = 0.0
-    graphdef = nnx.graphdef(model)
-
-    def state_after(variables: dict[str, Any], images: jax.Array) -> Any:
-        moving = nnx.merge(graphdef, variables["params"], variables["model_state"], copy=True)
-        moving(images)
-        return nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param)))
-
-    return jax.jit(state_after)

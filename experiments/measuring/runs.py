@@ -12,7 +12,7 @@ from experiments.measuring.measures import AT_RADII, measure
 from experiments.measuring.network import trained
 from experiments.measuring.settings import Sharpness
 from experiments.program import build
-from experiments.run import Watch, train
+from experiments.run import Watch, total_updates, train
 from experiments.training import checkpoint
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
@@ -33,7 +33,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
       ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
     """
     state = _trained_state(folder, config, dataset)
-    last = {"epoch": config.plan.epochs, "step": config.plan.total_steps(len(dataset.train))}
+    last = {"epoch": config.plan.epochs, "step": total_updates(config, dataset)}
     sharpness_file.add(folder, _measured(config, dataset, settings, last, state))
 
 

@@ -1,28 +1,110 @@
-"""Learning rates over epochs: what decays, decays with the data seen."""
+"""Learning rates over epochs: what decays, decays with the data seen.
+
+A rate is read at positions `t` in epochs, whole or not, after `w` epochs of warm-up out of `E`. With `s = t − w` and
+`S = E − w` it is, in units of the initial rate:
+
+    constant              1
+    cosine                0.01 + 0.99 (1 + cos(π s/S))/2
+    linear                1 − 0.99 s/S
+    polynomial:p          0.01 + 0.99 (1 − s/S)ᵖ
+    inverse_sqrt          1/√(1 + s)
+    steps:f:e₁,e₂         f to the power of how many of the epochs are past, counted from the start of the run
+    warm_restarts:TxF     the cosine over T epochs, then over F·T, F²·T, ... (F is 1 if left out)
+
+and through the warm-up `0.01 + 0.99 t/w`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-FINAL_FRACTION = 0.01  # of the initial rate: where the paper's cosine ends
+FINAL_FRACTION = 0.01  # of the initial rate: where the paper's cosine ends, and its warm-up begins
+
+_REMEDY = "give constant, cosine, linear, polynomial:2, inverse_sqrt, steps:0.2:60,120 or warm_restarts:10x2."
+
+Rate = Callable[[Any], Any]
 
 
-def _constant(rate: float, epochs: int) -> optax.Schedule:
-    del epochs
-    return optax.constant_schedule(rate)
+def _polynomial(numbers: str, epochs: float) -> Rate:
+    return optax.polynomial_schedule(1.0, FINAL_FRACTION, _positive(numbers), epochs)
 
 
-def _cosine(rate: float, epochs: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(rate, epochs, alpha=FINAL_FRACTION)
+def _warm_restarts(numbers: str, epochs: float) -> Rate:
+    period, _, factor = numbers.partition("x")
+    lengths, growth = [_positive(period)], _positive(factor or "1")
+    if growth < 1:
+        raise ValueError(_REMEDY)
+    while sum(lengths) < epochs:
+        lengths.append(growth * lengths[-1])
+    cosines = [_PLAIN["cosine"](length) for length in lengths]
+    return optax.join_schedules(cosines, [float(end) for end in np.cumsum(lengths[:-1])])
 
 
-def _linear(rate: float, epochs: int) -> optax.Schedule:
-    return optax.linear_schedule(rate, FINAL_FRACTION * rate, epochs)
+def _steps(numbers: str, warmup: float) -> Rate:
+    factor, _, ends = numbers.partition(":")
+    scale, past = _positive(factor), np.asarray([_positive(end) - warmup for end in ends.split(",")])
+    return lambda t: scale ** jnp.sum(jnp.asarray(t)[..., None] >= past, -1)
 
 
-SCHEDULES: dict[str, Callable[[float, int], Callable[[Any], Any]]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "linear": _linear,
+_PLAIN: dict[str, Callable[[float], Rate]] = {
+    "constant": lambda epochs: optax.constant_schedule(1.0),
+    "cosine": lambda epochs: optax.cosine_decay_schedule(1.0, epochs, alpha=FINAL_FRACTION),
+    "linear": lambda epochs: optax.linear_schedule(1.0, FINAL_FRACTION, epochs),
+    "inverse_sqrt": lambda epochs: lambda t: 1.0 / jnp.sqrt(1.0 + t),
 }
+_NUMBERED: dict[str, Callable[[str, float, float], Rate]] = {
+    "polynomial": lambda numbers, epochs, warmup: _polynomial(numbers, epochs),
+    "steps": lambda numbers, epochs, warmup: _steps(numbers, warmup),
+    "warm_restarts": lambda numbers, epochs, warmup: _warm_restarts(numbers, epochs),
+}
+
+NAMES = ("constant", "cosine", "linear", "polynomial", "inverse_sqrt", "steps", "warm_restarts")
+
+
+def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> Rate:
+    """The schedule that `text` names.
+
+    Args:
+      text: `constant`, `cosine`, `linear`, `polynomial:POWER`, `inverse_sqrt`, `steps:FACTOR:EPOCH,EPOCH` or
+        `warm_restarts:EPOCHS`, `warm_restarts:EPOCHSxFACTOR`.
+      rate: the initial rate.
+      epochs: of the run.
+      warmup_epochs: of which the rate rises in the first ones, from 1% on.
+
+    Returns:
+      A function from positions in epochs, of any shape, to the rate there.
+
+    Raises:
+      ValueError: If `text` has another form or a number that cannot be, or if nothing is left behind the warm-up.
+    """
+    if not warmup_epochs < epochs:
+        raise ValueError(f"warmup_epochs is {warmup_epochs} of {epochs} epochs: give fewer.")
+    try:
+        after = _after_warmup(text, epochs - warmup_epochs, warmup_epochs)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"lr_schedule is {text!r}: {_REMEDY}") from error
+    if warmup_epochs:
+        rise = optax.linear_schedule(FINAL_FRACTION, 1.0, warmup_epochs)
+        after = optax.join_schedules([rise, after], [warmup_epochs])
+    return lambda position: rate * after(position)
+
+
+def _after_warmup(text: str, epochs: float, warmup: float) -> Rate:
+    """In units of the initial rate, over what is left of the epochs."""
+    name, colon, numbers = text.partition(":")
+    return _NUMBERED[name](numbers, epochs, warmup) if colon else _PLAIN[name](epochs)
+
+
+def name_of(text: str) -> str:
+    """The schedule's kind, without its numbers."""
+    return text.partition(":")[0]
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < np.inf:
+        raise ValueError(_REMEDY)
+    return value

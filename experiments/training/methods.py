@@ -18,7 +18,8 @@ class Hyperparameters(NamedTuple):
     when: Policy
 
 
-Create = Callable[[optax.GradientTransformation, Hyperparameters], optax.GradientTransformation]
+Estimator = Callable[[Hyperparameters], optax.GradientTransformation]
+Around = Callable[[optax.GradientTransformation, Hyperparameters], optax.GradientTransformation]
 
 
 class Method(NamedTuple):
@@ -26,7 +27,8 @@ class Method(NamedTuple):
 
     Attributes:
       title: as its paper writes it.
-      create: from the base optimizer and the hyperparameters to the whole one.
+      estimator: from the hyperparameters to what stands in front of the base optimizer.
+      around: from the base optimizer and the hyperparameters to what is wrapped around it, where that is the method.
       uses: which of `rho` and `alpha` it reads.
       rho: the radius of its paper on convolutional networks.
       alpha: its weight there.
@@ -38,7 +40,8 @@ class Method(NamedTuple):
     """
 
     title: str
-    create: Create
+    estimator: Estimator = lambda now: optax.identity()
+    around: Around | None = None
     uses: tuple[str, ...] = ("rho",)
     rho: float = 0.05
     alpha: float = 0.02
@@ -48,9 +51,14 @@ class Method(NamedTuple):
     functional: bool = False
     evaluated: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
+    @property
+    def is_estimator(self) -> bool:
+        """Whether it makes a gradient from those of any loss, and leaves the descent to the base optimizer."""
+        return self.around is None and not self.functional
 
-def _in_front(make: Callable[[Hyperparameters], optax.GradientTransformation]) -> Create:
-    return lambda base, now: optax.chain(make(now), base)
+    def create(self, base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
+        """The whole optimizer."""
+        return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
 def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
@@ -58,39 +66,31 @@ def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
 
 
 METHODS: dict[str, Method] = {
-    "sgd": Method("SGD", lambda base, now: base, uses=(), rho=0.0, passes=1),
-    "sam": Method("SAM", _in_front(lambda now: sam_optax.sam(now.rho, when=now.when))),
-    "gsam": Method(
-        "GSAM", _in_front(lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when)), uses=("rho", "alpha")
-    ),
+    "sgd": Method("SGD", uses=(), rho=0.0, passes=1),
+    "sam": Method("SAM", lambda now: sam_optax.sam(now.rho, when=now.when)),
+    "gsam": Method("GSAM", lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when), uses=("rho", "alpha")),
     "gsam_clean": Method(
         "GSAM, clean form",
-        _in_front(lambda now: sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when)),
+        lambda now: sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when),
         uses=("rho", "alpha"),
     ),
-    "asam": Method("ASAM", _in_front(lambda now: sam_optax.asam(now.rho, when=now.when)), rho=0.5),
-    "ported_asam": Method(
-        "ASAM, ported", _in_front(lambda now: sam_optax.ported_asam(now.rho, when=now.when)), rho=2.0
-    ),
-    "friendly_sam": Method("F-SAM", _in_front(lambda now: sam_optax.friendly_sam(now.rho, when=now.when)), rho=0.1),
-    "vasso": Method("VaSSO", _in_front(lambda now: sam_optax.vasso(now.rho, when=now.when))),
-    "look_sam": Method("LookSAM", _in_front(_look_sam), uses=("rho", "alpha"), rho=0.1, alpha=0.7, when="every:5"),
-    "wsam": Method("WSAM", _in_front(lambda now: sam_optax.wsam(now.rho, when=now.when))),
+    "asam": Method("ASAM", lambda now: sam_optax.asam(now.rho, when=now.when), rho=0.5),
+    "ported_asam": Method("ASAM, ported", lambda now: sam_optax.ported_asam(now.rho, when=now.when), rho=2.0),
+    "friendly_sam": Method("F-SAM", lambda now: sam_optax.friendly_sam(now.rho, when=now.when), rho=0.1),
+    "vasso": Method("VaSSO", lambda now: sam_optax.vasso(now.rho, when=now.when)),
+    "look_sam": Method("LookSAM", _look_sam, uses=("rho", "alpha"), rho=0.1, alpha=0.7, when="every:5"),
+    "wsam": Method("WSAM", lambda now: sam_optax.wsam(now.rho, when=now.when)),
     "wsam_decoupled": Method(
         "WSAM, decoupled",
-        lambda base, now: sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, when=now.when),
+        around=lambda base, now: sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, when=now.when),
     ),
-    "unified_sam": Method("Unified SAM", _in_front(lambda now: sam_optax.unified_sam(now.rho, when=now.when))),
-    "unnormalized_sam": Method(
-        "SAM, unnormalised", _in_front(lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when))
-    ),
-    "stable_sam": Method("StableSAM", _in_front(lambda now: sam_optax.stable_sam(now.rho, when=now.when))),
-    "functional_sam": Method(
-        "Functional SAM", _in_front(lambda now: sam_optax.sam(now.rho, when=now.when)), functional=True
-    ),
+    "unified_sam": Method("Unified SAM", lambda now: sam_optax.unified_sam(now.rho, when=now.when)),
+    "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
+    "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
+    "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
     "msam": Method(
         "MSAM",
-        lambda base, now: sam_optax.msam(base, now.rho),
+        around=lambda base, now: sam_optax.msam(base, now.rho),
         rho=0.3,
         momentum=0.9,
         passes=1,

@@ -25,7 +25,9 @@ CIFAR_LIKE = data.Dataset(images(300), images(10), 300, np.full(3, 127.5), np.fu
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     """`seen(plan, seed)`: label and network's input at each position of a run, where the run's step is only that."""
-    monkeypatch.setattr(program, "train_step", lambda model, tx, prepare, functional: jax.jit(prepare))
+    monkeypatch.setattr(
+        program, "train_step", lambda descend, prepare: jax.jit(lambda batch, constants: prepare(batch, constants)[0])
+    )
     monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
 
     def run(plan: str, seed: int = 0, dataset: data.Dataset = CIFAR_LIKE) -> Seen:

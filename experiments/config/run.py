@@ -2,59 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from experiments import data, models
-from experiments.training import policies
-from experiments.training.learning_rate import SCHEDULES
+from experiments.config.checks import check_choice, check_plan
+from experiments.config.setup import Setup
+from experiments.training import learning_rate, policies
 from experiments.training.methods import METHODS
-from experiments.training.optimizer import BASES
 from sam_optax import BatchPlan, Policy
-
-_LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What the runs of a study share.
-
-    Attributes:
-      dataset: digits (8x8 scans of handwritten digits, embedded), or cifar10, cifar100, fashion_mnist, mnist or
-        svhn_cropped of TensorFlow Datasets.
-      model: small_resnet (ResNet-8, 78,000 parameters) or resnet18 (11 million).
-      rho: The method's radius; left out, that of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam, 0.3 for
-        msam, 0.5 for asam, 2.0 for ported_asam.
-      alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
-      optimizer: The base optimizer: sgd or adamw.
-      learning_rate: Its initial learning rate.
-      momentum: Of sgd; left out, 0, and 0.9 for msam, which perturbs along it.
-      weight_decay: Added to sgd's gradient; apart from the gradient with adamw.
-    """
-
-    dataset: str = "digits"
-    model: str = "small_resnet"
-    rho: float | None = None
-    alpha: float | None = None
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float | None = None
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, known in (("dataset", data.NAMES), ("model", models.NAMES), ("optimizer", BASES)):
-            check_choice(name, getattr(self, name), known)
-        for name in ("rho", "alpha", "learning_rate", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= _LARGEST:
-                raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
-        if self.momentum is not None and self.momentum >= 1:
-            raise ValueError(f"momentum is {self.momentum}: give a number below 1, or no gradient is ever forgotten.")
-        if self.optimizer == "adamw" and self.momentum:
-            raise ValueError(f"momentum is {self.momentum}: adamw has its own, leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +23,9 @@ class Config(Setup):
         bernoulli:0.5 (with a probability) or ae_sam (where the gradient is long); left out, every:5 for look_sam,
         always for the others.
       batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant.
-      lr_schedule: constant, cosine or linear over the epochs; both fall to 1% of the rate.
+      lr_schedule: Over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to 1% of the rate;
+        inverse_sqrt, the rate by √(1 + epoch); steps:0.2:60,120 (the factor, and the epochs that multiply by it); or
+        warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, of which each is twice as long as the last.
       seed: Determines the split, the initial parameters, the order of the data and its augmentation.
     """
 
@@ -80,7 +37,6 @@ class Config(Setup):
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
-        check_choice("lr_schedule", self.lr_schedule, SCHEDULES)
         for name in ("rho", "alpha", "when"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(METHODS[self.method], name))
@@ -88,7 +44,9 @@ class Config(Setup):
             object.__setattr__(self, "momentum", 0.0 if self.optimizer == "adamw" else METHODS[self.method].momentum)
         super().__post_init__()
         check_plan("batch_plan", self.batch_plan)
+        learning_rate.parse(self.lr_schedule, self.learning_rate, self.plan.epochs, self.warmup_epochs)
         self._check_method()
+        self._check_shards()
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
 
@@ -102,14 +60,31 @@ class Config(Setup):
             raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
         if self.method == "msam" and self.optimizer == "sgd" and not self.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
+        if self.ema and self.method == "msam":
+            raise ValueError(f"ema is {self.ema}, and msam moves shifted parameters: leave one of them out.")
+
+    def _check_shards(self) -> None:
+        if self.m is None:
+            return
+        if not METHODS[self.method].is_estimator:
+            raise ValueError(f"m is {self.m}, and {self.method} is no estimator of a shard's gradient: leave m out.")
+        parted = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.m]
+        if self.drop_path:
+            raise ValueError(f"m is {self.m}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
+        if undivided := [size for size in parted if size % self.m]:
+            raise ValueError(f"m is {self.m}, which does not divide the batch size {undivided[0]}: give one that does.")
 
     @property
     def plan(self) -> BatchPlan:
         """The batch plan."""
         return BatchPlan.parse(self.batch_plan)
 
+    def epoch_size(self, num_examples: int) -> int:
+        """How many examples an epoch has, of `num_examples` that there are."""
+        return self.passes * num_examples
+
     def policy(self, num_examples: int) -> Policy:
-        """When a second pass is made."""
+        """When a second pass is made, of an epoch of `num_examples`."""
         return policies.parse(str(self.when), self.plan, num_examples, self.seed)
 
     @property
@@ -127,23 +102,3 @@ class Config(Setup):
     def load(cls, path: Path) -> "Config":
         """Read the config that `save` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value of the argument `name` that is not `known`."""
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
-
-
-def check_plan(name: str, text: str) -> None:
-    """Refuse a text of the argument `name` that is no batch plan."""
-    try:
-        BatchPlan.parse(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is {text!r}: {error}") from error
-
-
-def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Refuse seeds of a study that are none, or not each another."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds is {seeds}: give at least one, each once.")

@@ -1,0 +1,47 @@
+"""Refusals of settings, each with a remedy."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sam_optax import BatchPlan
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value of the argument `name` that is not `known`."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
+
+
+def check_number(name: str, value: float) -> None:
+    """Refuse a value of the argument `name` that is negative, or larger than float32 can hold."""
+    if not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse a value of the argument `name` that is negative, or 1 and more."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a value of the argument `name` that is not positive."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}: give an integer of at least 1.")
+
+
+def check_plan(name: str, text: str) -> None:
+    """Refuse a text of the argument `name` that is no batch plan."""
+    try:
+        BatchPlan.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is {text!r}: {error}") from error
+
+
+def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
+    """Refuse seeds of a study that are none, or not each another."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name} is {seeds}: give at least one, each once.")

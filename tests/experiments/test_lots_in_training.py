@@ -1,0 +1,58 @@
+"""A network that draws lots while it trains, from the program's settings to the sharpness of its minimum."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import models, run, sharpness_file
+from experiments.config import Config
+from experiments.measuring import Sharpness, measure_run
+from experiments.models import registry
+from experiments.models.vit import Size, ViT
+from tests.experiments.conftest import train
+
+
+def _little_vit(num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs, *, drop_path: float = 0.0) -> ViT:
+    return ViT(Size(8, 2, 2), num_classes, image_shape, rngs=rngs, drop_path=drop_path)
+
+
+@pytest.fixture
+def little_vit(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(registry._BUILDERS, "little_vit", _little_vit)
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "little_vit"))
+    return "little_vit"
+
+
+def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_measured_without_them(
+    little_vit: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"model": little_vit, "method": "sam", "batch_plan": "1x64", "drop_path": 0.5}
+    first, again = (train(tmp_path / name, **settings) for name in ("first", "again"))
+    assert first["train_loss"] == again["train_loss"]
+    without = train(tmp_path / "without", **(settings | {"drop_path": 0.0}))
+    assert first["train_loss"] != without["train_loss"]
+    config = Config(**settings)
+    measure_run(tmp_path / "first", config, run.load(config), Sharpness(steps=2, examples=64, batch_size=32))
+    records = sharpness_file.read(tmp_path / "first")
+    assert all(np.isfinite(record["sharpness"]) and record["sharpness"] >= 0 for record in records)
+    shape = jax.eval_shape(lambda: nnx.state(_little_vit(10, (8, 8, 1), nnx.Rngs(0)), nnx.Param))
+    assert records[0]["parameters"] == sum(x.size for x in jax.tree.leaves(shape))
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"model": "resnet18", "stem": "wide"}, "stem is 'wide': choose one of cifar, imagenet"),
+        ({"model": "small_resnet", "drop_path": 0.1}, "small_resnet has no such option"),
+        ({"model": "vit_tiny", "stem": "cifar"}, "vit_tiny has no such option"),
+        ({"model": "vit_tiny", "drop_path": 1.0}, "drop_path is 1.0"),
+        ({"model": "vit_tiny", "drop_path": 0.1, "m": 16, "batch_plan": "1x32"}, "the network draws lots"),
+    ],
+)
+def test_what_a_network_has_not_is_refused_before_anything_is_run(settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Config(**settings)

@@ -1,0 +1,86 @@
+"""The recipe of a run, from the stored image to the network: what comes before what."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import augmentation, data, recipe, run
+from experiments.config import Config
+from experiments.data.auto_augment import auto_augment
+
+KEY = np.array([3, 17], np.int64)
+
+
+def dataset(size: int = 12, channels: int = 3) -> data.Dataset:
+    bits = np.random.default_rng(0)
+    part = data.Split(
+        bits.integers(1, 256, (size, 8, 8, channels)).astype(np.uint8), np.arange(size, dtype=np.int32) % 4
+    )
+    mean, std = np.full(channels, 120.0, np.float32), np.full(channels, 70.0, np.float32)
+    return data.Dataset(part, part, 4, mean, std, crop_padding=2, flip=True)
+
+
+def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> None:
+    image = dataset().train.images[0]
+    padded = [np.pad(each, ((2, 2), (2, 2), (0, 0))) for each in (image, image[:, ::-1])]
+    crops = {each[r : r + 8, c : c + 8].tobytes() for each in padded for r in range(5) for c in range(5)}
+    move = tf.function(lambda key: data.moved(tf.constant(image), key, 2, flip=True))
+    seen = [move(tf.constant([3, position], tf.int64)).numpy().tobytes() for position in range(600)]
+    assert set(seen) == crops
+    assert len(crops) == 50
+    still = data.moved(tf.constant(image), tf.constant(KEY), 0, flip=False)
+    np.testing.assert_array_equal(still, image)
+
+
+def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step() -> None:
+    config, colours = Config(auto_augment=True, batch_plan="1x4"), dataset()
+    transform: Any = recipe.transform_of(config, colours)
+    image = tf.constant(colours.train.images[1])
+    expected = auto_augment(data.moved(image, tf.constant(KEY), 2, flip=True), tf.constant(KEY))
+    np.testing.assert_array_equal(transform(image, tf.constant(KEY)), expected)
+    assert list(recipe.stages(recipe.recipe_of(config, colours))) == ["normalize"]
+    assert list(recipe.stages(recipe.recipe_of(Config(random_erasing=0.5), colours))) == [
+        "crop",
+        "flip",
+        "normalize",
+        "erasing",
+    ]
+    assert recipe.transform_of(Config(), colours) is None
+
+
+def test_grey_images_are_not_augmented_in_colour() -> None:
+    with pytest.raises(ValueError, match="auto_augment is True, and digits is not in colour"):
+        run.load(Config(auto_augment=True))
+
+
+def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_they_are_mixed() -> None:
+    colours = dataset()
+    config = Config(random_erasing=1.0, mixing=1.0, label_smoothing=0.2)
+    ours, constants = recipe.recipe_of(config, colours), recipe.constants_of(config, colours)
+    batch = {"image": colours.train.images, "label": colours.train.labels, "position": np.arange(12)}
+    erased = colours.train.images
+    for stage in recipe.stages(ours).values():
+        erased = stage(constants, batch["position"], erased)
+    hidden = np.all(np.isclose(erased, 120 / 255, rtol=1e-6), -1)
+    assert hidden.any((1, 2)).all()
+    images, targets = recipe.preparation(ours)(batch, constants)
+    np.testing.assert_allclose(targets.sum(-1), 1.0, rtol=1e-5)
+    assert float(targets.min()) == pytest.approx(0.2 / 4, rel=1e-5)  # of each class there is that much everywhere
+    assert float(targets.max()) <= 0.8 + 0.2 / 4 + 1e-6
+    assert not np.array_equal(images, erased)
+    smooth = augmentation.smoothed(batch["label"], 4, 0.2)
+    plain = recipe.preparation(ours._replace(mixing=0.0))(batch, constants)
+    np.testing.assert_allclose(plain[1], smooth)
+    np.testing.assert_array_equal(plain[0], erased)
+    assert jax.tree.structure(recipe.preparation(ours._replace(mixing=0.0, label_smoothing=0.0))(batch, constants)[1])
+
+
+def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
+    config = Config(model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5)
+    seen: list[int] = []
+    _, last = run.train(config, dataset(), watch=lambda record, state: seen.append(record["step"]))
+    assert seen == [9, 18]
+    assert np.isfinite(last["train_loss"])
