@@ -1,5 +1,6 @@
 """How the programs talk to the person who called them."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,9 +11,20 @@ from rich.console import Console
 Result = TypeVar("Result")
 
 
-def parse(arguments: type[Result], program: str) -> Result:
-    """The command line of `program`, as a dataclass."""
-    return sensibly(lambda: tyro.cli(arguments, prog=program))
+def parse(arguments: type[Result], program: str, default: Result | None = None) -> Result:
+    """The command line of `program`, as a dataclass; what it leaves out is as in `default`."""
+    given = {} if default is None else {"default": default}
+    return sensibly(lambda: tyro.cli(arguments, prog=program, **given))
+
+
+def option(name: str, words: list[str]) -> str | None:
+    """What the command line gives for one option, before the rest of it is read: that one sets the others' defaults."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(f"--{name}")
+    try:
+        return getattr(parser.parse_known_args(words)[0], name)
+    except argparse.ArgumentError:  # it is the last word: the parser of the whole line says so
+        return None
 
 
 def start(main: Callable[[], None]) -> None:

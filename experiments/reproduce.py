@@ -1,46 +1,72 @@
-"""Reproduce the paper's grid: `python -m experiments.reproduce --output runs/digits`."""
+"""Reproduce the paper's grid, a row of its tables, or a study of your own: `python -m experiments.reproduce`."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from experiments import data, run
-from experiments.cell import run_all
-from experiments.command_line import parse, sensibly, start
-from experiments.grid import Grid
+from experiments import configs, data
+from experiments.command_line import option, parse, sensibly, start
+from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.measuring import Sharpness
-from experiments.reporting import find_runs, publish
+from experiments.studying import Grid, Options, Selection, Tuning
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Run the paper's grid: SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate; report it.
+    """Run the paper's grid, SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate; report it.
 
     Attributes:
       study: What to run.
+      selection: Which of its runs; where some are left out, the report is left to python -m experiments.report.
       location: Where the data are.
       sharpness: How the sharpness of each run is measured.
       tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
+      tune: Choose learning rate and radius for each method and strategy on examples held out of the training set, and
+        run the study's seeds with them; with and without momentum 0.9 and a weight decay of 5e-4.
+      tuning: What is tried then.
+      dry_run: Print what each run would be, and run nothing.
+      config: Take the settings of a row of the paper's tables, or of a study of ours, and those given beside instead
+        of its own.
     """
 
     study: Annotated[Grid, tyro.conf.arg(name="")]
-    location: Annotated[data.Location, tyro.conf.arg(name="")]
-    sharpness: Sharpness = Sharpness()
+    selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
+    location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
+    sharpness: Sharpness = field(default_factory=Sharpness)
     tensorboard: bool = False
+    tune: bool = False
+    tuning: Tuning = field(default_factory=Tuning)
+    dry_run: bool = False
+    config: str | None = None
 
 
 def main() -> None:
     """Parse, build, call."""
-    arguments = parse(Arguments, "python -m experiments.reproduce")
+    name = option("config", sys.argv[1:])
+    row = None if name is None else sensibly(configs.load, name)
+    arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
+    session = Session(
+        arguments.selection,
+        Options(arguments.location, arguments.sharpness, arguments.tensorboard),
+        sensibly(_stored, arguments),
+        arguments.dry_run,
+        Console(soft_wrap=True, markup=False, highlight=False),
+    )
     study = arguments.study
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    report = sensibly(run.make_folder, study.output / "report")
-    title = f"{study.model} on {study.dataset}"
-    options = {"sharpness": arguments.sharpness, "tensorboard": arguments.tensorboard}
-    run_all(title, study.cells, arguments.location, console, **options)
-    sensibly(lambda: publish(find_runs([cell.folder for cell in study.cells]), report, console))
+    done = conduct_tuned(study, arguments.tuning, session) if arguments.tune else conduct(study, session)
+    if not done:
+        sys.exit(1)
+
+
+def _stored(arguments: Arguments) -> int:
+    """How many training examples the data set has; before the data are there, how many it will have."""
+    study = arguments.study
+    if arguments.dry_run:
+        return data.TRAINING_EXAMPLES[study.dataset]
+    return len(data.load(study.dataset, study.seeds[0], arguments.location).train)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Compare all methods on one data set: `python -m experiments.reproduce_methods --output runs/methods`."""
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,13 +9,12 @@ from rich.console import Console
 
 from experiments import data, run
 from experiments.benchmarking import method_steps
-from experiments.cell import run_all
 from experiments.command_line import parse, sensibly, start
-from experiments.comparison import Comparison
 from experiments.measuring import Sharpness
 from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
-from experiments.reporting.tables import as_markdown, as_terminal
+from experiments.studying import Comparison, Options, run_all
+from experiments.tables import as_markdown, as_terminal
 
 _ROUNDS = 10
 
@@ -41,7 +41,8 @@ def main() -> None:
     console = Console(soft_wrap=True, markup=False, highlight=False)
     document = sensibly(run.make_folder, study.output) / "methods.md"
     title = f"{study.model} on {study.dataset}"
-    run_all(title, study.cells, arguments.location, console, sharpness=arguments.sharpness)
+    if run_all(title, study.cells, Options(arguments.location, arguments.sharpness), console):
+        sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
     configs = [study.config(method, study.seeds[0]) for method in study.methods]
     seconds = method_steps.race_methods(configs, run.load(configs[0], arguments.location), _ROUNDS)

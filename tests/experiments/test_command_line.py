@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce, run, train
-from experiments.cell import execute, is_done
 from experiments.command_line import start
 from experiments.data import digits
-from experiments.grid import Grid
+from experiments.studying import Grid
+from experiments.studying.cell import execute, is_done
 
 
 def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -187,7 +187,7 @@ def test_a_damaged_run_is_not_counted_in(
     tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]
 ) -> None:
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
-    cell = study.cells[0]
+    cell = study.cells()[0]
     assert not is_done(cell)
     execute(cell, run.load(cell.config))
     assert is_done(cell)
@@ -198,6 +198,6 @@ def test_a_damaged_run_is_not_counted_in(
 
 def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
     study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
-    result = execute(study.cells[0], run.load(study.cells[0].config))
+    result = execute(study.cells()[0], run.load(study.cells()[0].config))
     assert result["test_loss"] is None
-    assert "NaN" not in (study.cells[0].folder / "result.json").read_text()
+    assert "NaN" not in (study.cells()[0].folder / "result.json").read_text()

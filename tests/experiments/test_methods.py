@@ -12,13 +12,13 @@ import sam_optax
 from experiments import reproduce_methods, run
 from experiments import train as program_of_training
 from experiments.benchmarking import method_steps
-from experiments.comparison import Comparison
 from experiments.config import Config
 from experiments.program import build
 from experiments.reporting import find_runs
 from experiments.reporting.curves import read_curves
 from experiments.reporting.groups import studies
 from experiments.reporting.paired import differences
+from experiments.studying import Comparison
 from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read

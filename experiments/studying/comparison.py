@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.cell import Cell
 from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
+from experiments.studying.cell import Cell
 from experiments.training.methods import METHODS
 
 _MOMENTUM = 0.9  # of sgd, which all methods share

@@ -1,0 +1,95 @@
+"""Conducting a study: from its cells to its report, or to an outlook on them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from experiments import run
+from experiments.command_line import sensibly
+from experiments.reporting import find_runs, publish
+from experiments.studying import Cell, Grid, Options, Selection, Tuning, run_all, tuning
+from experiments.studying.cell import is_done
+from experiments.studying.outlook import cost, show
+from experiments.tables import as_markdown, as_terminal
+
+
+class Session(NamedTuple):
+    """How studies are conducted.
+
+    Attributes:
+      selection: which of their runs are done.
+      options: how each of them is done.
+      stored: how many training examples the data set has.
+      dry_run: whether to tell what would be done, only.
+      console: the terminal.
+    """
+
+    selection: Selection
+    options: Options
+    stored: int
+    dry_run: bool
+    console: Console
+
+
+def conduct(study: Grid, session: Session) -> bool:
+    """Run a study and report it.
+
+    Returns:
+      Whether all of its runs that are selected came to their end.
+    """
+    cells = sensibly(study.cells, session.stored)
+    return _complete(study, cells, session)
+
+
+def conduct_tuned(study: Grid, settings: Tuning, session: Session) -> bool:
+    """Tune the cells of a study, run them with what was chosen, and report that: with and without momentum and decay.
+
+    Trials that another part of the study has still to do stand in the way of a choice: then nothing is chosen.
+
+    Returns:
+      Whether all came to its end.
+    """
+    survived = [_tune(variant, settings, session) for variant in sensibly(tuning.variants, study).values()]
+    return all(survived)
+
+
+def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
+    tried = sensibly(tuning.trials, study, settings)
+    cells = [cell for trial in tried for cell in trial.cells]
+    without_sharpness = session._replace(options=session.options._replace(sharpness=None))
+    survived = _run(study, cells, without_sharpness)
+    if session.dry_run:
+        return survived
+    if left := sum(not is_done(cell) for cell in cells):
+        session.console.print(f"{left} trials are left: run the other parts, and this one again.")
+        return False
+    choices = tuning.choose(tried)
+    rows = tuning.choice_rows(choices)
+    session.console.print(as_terminal(rows))
+    (study.output / "choices.md").write_text(f"{as_markdown(rows)}\n", encoding="utf-8")
+    return _complete(study, tuning.tuned_cells(study, choices), session, chosen=("learning_rate", "rho"))
+
+
+def _complete(study: Grid, cells: list[Cell], session: Session, chosen: tuple[str, ...] = ()) -> bool:
+    report = study.output / "report"
+    if not session.dry_run:
+        sensibly(run.make_folder, report)
+    survived = _run(study, cells, session)
+    finished = [] if session.dry_run else [cell.folder for cell in cells if is_done(cell)]
+    if finished and session.selection.is_whole:
+        sensibly(_publish, finished, report, session.console, chosen)
+    return survived
+
+
+def _publish(folders: list[Path], report: Path, console: Console, chosen: tuple[str, ...]) -> None:
+    publish(find_runs(folders), report, console, chosen=chosen)
+
+
+def _run(study: Grid, cells: list[Cell], session: Session) -> bool:
+    """Do what is selected of the cells, or tell what it is; whether none failed."""
+    selected = sensibly(session.selection.of, cells, lambda cell: cost(cell.config, session.stored))
+    if session.dry_run:
+        show(selected, session.stored, session.console)
+        return True
+    return not run_all(f"{study.model} on {study.dataset}", selected, session.options, session.console)

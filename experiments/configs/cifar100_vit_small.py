@@ -1,0 +1,24 @@
+"""CIFAR-100, ViT-Small: the paper's set-up for vision transformers, of which PAPER.md has no results.
+
+    python -m experiments.reproduce --config cifar100_vit_small
+
+Nine cells of 100 epochs of three passes; a seed takes 0.225 thousand million gradients of an image. With
+--shifted-patches --locality-attention the network is the one with both.
+"""
+
+from pathlib import Path
+
+from experiments.configs.recipes import VIT
+from experiments.configs.row import Row
+from experiments.studying import Grid
+
+ROW = Row(
+    title="CIFAR-100, ViT-Small",
+    study=Grid(
+        Path("runs/cifar100_vit_small"),
+        dataset="cifar100",
+        model="vit_small",
+        **VIT,
+    ),
+    published={},
+)

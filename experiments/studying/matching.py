@@ -1,0 +1,49 @@
+"""Matching: what the cells of a study have in common, that one may be compared with another."""
+
+from typing import NamedTuple
+
+from experiments.training.methods import METHODS
+from sam_optax import BatchPlan
+
+MATCHES = ("epochs", "updates", "gradients")
+
+
+class Matched(NamedTuple):
+    """A plan that was made longer or shorter.
+
+    Attributes:
+      plan: what it is now.
+      by: what was matched by changing it; `epochs` where it is as it was.
+    """
+
+    plan: BatchPlan
+    by: str
+
+
+def matched(match: str, plan: BatchPlan, method: str, reference: BatchPlan, epoch_size: int) -> Matched:
+    """The plan, with as many epochs as the match asks for.
+
+    Args:
+      match: `epochs`: the plan as it is. `updates`: as many updates as the reference makes. `gradients`: as many
+        gradient evaluations as SAM makes along the reference, so that a method of one pass gets twice the updates of
+        one of two.
+      plan: of the cell.
+      method: of `METHODS`.
+      reference: the increasing plan, which makes the most updates.
+      epoch_size: the examples of an epoch.
+
+    Returns:
+      The plan, its stages in proportion, each of whole epochs; so updates agree to about half an epoch a stage.
+    """
+    passes = METHODS[method].passes
+    factor = {"epochs": None, "updates": 1.0, "gradients": 2.0 / passes}[match]
+    if factor is None:
+        return Matched(plan, "epochs")
+    by = "updates" if factor == 1 else "gradients"
+    longer = _scaled(plan, factor * reference.total_steps(epoch_size), epoch_size)
+    return Matched(longer, by) if longer.stages != plan.stages else Matched(plan, "epochs")
+
+
+def _scaled(plan: BatchPlan, updates: float, epoch_size: int) -> BatchPlan:
+    factor = updates / plan.total_steps(epoch_size)
+    return BatchPlan.from_stages((max(1, round(factor * stage.epochs)), stage.batch_size) for stage in plan.stages)

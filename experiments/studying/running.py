@@ -1,0 +1,90 @@
+"""The runs of a study, one after the other: what is done is not done again, and a run that fails stops no other."""
+
+import traceback
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments import data, run
+from experiments.command_line import sensibly
+from experiments.measuring import Sharpness, has_measured
+from experiments.measuring.console import measure
+from experiments.studying.cell import Cell, execute, is_done
+
+
+class Options(NamedTuple):
+    """How the runs of a study are done.
+
+    Attributes:
+      location: where the data are.
+      sharpness: how the sharpness of each is measured; None: not at all.
+      tensorboard: whether TensorBoard's event files are written, too.
+    """
+
+    location: data.Location = data.Location()
+    sharpness: Sharpness | None = None
+    tensorboard: bool = False
+
+
+def run_all(title: str, cells: list[Cell], options: Options, console: Console) -> list[Cell]:
+    """Run the cells that were not run yet, with a bar of progress, and measure them.
+
+    A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run. A
+    run that fails is told with its traceback, and the others go on.
+
+    Args:
+      title: what is run: `small_resnet on digits`.
+      cells: all runs of the study.
+      options: how.
+      console: the terminal.
+
+    Returns:
+      The cells that failed.
+    """
+    left = sensibly(_to_do, cells, options.location)
+    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
+    with Progress(console=console, transient=True) as progress:
+        overall = progress.add_task("runs", total=len(left))
+        failed = [cell for cell in left if not _survives(cell, options, progress, overall)]
+        if options.sharpness is not None:
+            measure_all([cell for cell in cells if cell not in failed], options.location, options.sharpness, progress)
+    if failed:
+        console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
+    return failed
+
+
+def measure_all(cells: list[Cell], location: data.Location, sharpness: Sharpness, progress: Progress) -> None:
+    """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on."""
+    for cell in progress.track(cells, description="sharpness"):
+        dataset = run.load(cell.config, location)
+        try:
+            if not has_measured(cell.folder, cell.config, dataset, sharpness):
+                measure(cell.folder, cell.config, dataset, sharpness, progress.console)
+        except ValueError as error:
+            progress.console.print(f"not measured: {error}")
+
+
+def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
+    for cell in cells:
+        run.load(cell.config, location)
+    return [cell for cell in cells if not is_done(cell)]
+
+
+def _survives(cell: Cell, options: Options, progress: Progress, overall: object) -> bool:
+    """Whether the run came to its end; memory may be too small for it, or the disk."""
+    dataset = run.load(cell.config, options.location)
+    task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
+    try:
+        track = partial(progress.track, task_id=task)
+        result = execute(cell, dataset, track, options.sharpness, options.tensorboard)
+    except Exception:  # whatever it is, the other runs are worth their time
+        progress.console.print(f"{cell.name} failed:\n{traceback.format_exc()}")
+        return False
+    finally:
+        progress.remove_task(task)
+        progress.advance(overall)
+    progress.console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
+    return True

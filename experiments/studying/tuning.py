@@ -1,0 +1,153 @@
+"""Tuning: each cell of a study at the learning rate and the radius that suit it, chosen without the test set."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import NamedTuple
+
+from experiments import run
+from experiments.config import check_fraction, check_seeds
+from experiments.config.checks import check_number
+from experiments.studying.cell import Cell
+from experiments.studying.grid import Grid
+from experiments.tables import Rows
+from experiments.training.methods import METHODS
+
+_USUAL = (0.9, 5e-4)  # momentum and weight decay
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Which settings are tried for each method and strategy, and on what.
+
+    Attributes:
+      learning_rates: Each is tried with each radius; under momentum, times 1 − momentum, which it amounts to there.
+      radii: Of the methods that have one.
+      seeds: One trial a pair and seed; none of them is a seed of the study.
+      validation: The fraction of the training examples that is held out to choose by.
+    """
+
+    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
+    radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    seeds: tuple[int, ...] = (100, 101)
+    validation: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "radii"):
+            if not getattr(self, name):
+                raise ValueError(f"tuning.{name} is (): give at least one.")
+            for value in getattr(self, name):
+                check_number(f"tuning.{name}", value)
+        check_seeds(self.seeds, "tuning.seeds")
+        check_fraction("tuning.validation", self.validation)
+        if not self.validation:
+            raise ValueError("tuning.validation is 0.0: hold some examples out, or the test set would choose.")
+
+
+class Setting(NamedTuple):
+    """What may be chosen for a cell.
+
+    Attributes:
+      method: of the cell.
+      strategy: of the cell.
+      learning_rate: its initial learning rate.
+      rho: its radius; None where the method has none.
+    """
+
+    method: str
+    strategy: str
+    learning_rate: float
+    rho: float | None
+
+
+class Trial(NamedTuple):
+    """A setting that is tried, by a run a seed."""
+
+    setting: Setting
+    cells: list[Cell]
+
+
+class Choice(NamedTuple):
+    """A setting that was chosen, with its mean error on the held-out examples."""
+
+    setting: Setting
+    error: float
+
+
+def trials(study: Grid, tuning: Tuning) -> list[Trial]:
+    """All that is tried, cell by cell of the study.
+
+    Raises:
+      ValueError: If a seed of the tuning is one of the study, or if cells would be matched in several ways.
+    """
+    if len(study.match) > 1:
+        raise ValueError(f"match is {study.match}: give one of them, a cell is tuned for one number of epochs.")
+    if shared := set(tuning.seeds) & set(study.seeds):
+        raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
+    return [
+        _trial(study, tuning, Setting(method, strategy, round(learning_rate * (1 - (study.momentum or 0.0)), 12), rho))
+        for strategy in study.strategies
+        for method in study.methods
+        for learning_rate in tuning.learning_rates
+        for rho in (tuning.radii if "rho" in METHODS[method].uses else (None,))
+    ]
+
+
+def choose(tried: Iterable[Trial]) -> list[Choice]:
+    """For each cell the setting with the lowest mean error on held-out examples; among equals, with the lowest loss."""
+    by_cell = groupby(tried, lambda trial: trial.setting[:2])
+    return [_best(list(trials_of_cell)) for _, trials_of_cell in by_cell]
+
+
+def variants(study: Grid) -> dict[str, Grid]:
+    """The study as it is, and with momentum 0.9 and a weight decay of 5e-4, each in a folder of its own.
+
+    AdamW has its own of both, and stays as it is.
+    """
+    both = {"as_given": study}
+    if study.optimizer == "sgd" and (study.momentum, study.weight_decay) != _USUAL:
+        both["momentum"] = replace(study, momentum=_USUAL[0], weight_decay=_USUAL[1])
+    return {name: replace(each, output=each.output / name) for name, each in both.items()}
+
+
+def choice_rows(choices: Iterable[Choice]) -> Rows:
+    """A row a cell: what was chosen, and its error on the held-out examples."""
+    heading = ("method", "strategy", "learning rate", "ρ", "error on held-out examples, %")
+    return [heading, *(_row(choice) for choice in choices)]
+
+
+def _row(choice: Choice) -> tuple[str, ...]:
+    method, strategy, learning_rate, rho = choice.setting
+    radius = "–" if rho is None else f"{rho:g}"
+    return METHODS[method].title, strategy, f"{learning_rate:g}", radius, f"{100 * choice.error:.2f}"
+
+
+def tuned_cells(study: Grid, choices: Iterable[Choice]) -> list[Cell]:
+    """The study's runs on its own seeds, each with what was chosen for it."""
+    of_choices = [_narrowed(study, choice.setting).cells() for choice in choices]
+    return [cell for at_seed in zip(*of_choices, strict=True) for cell in at_seed]
+
+
+def _trial(study: Grid, tuning: Tuning, setting: Setting) -> Trial:
+    words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
+    part = replace(_narrowed(study, setting), seeds=tuning.seeds, validation=tuning.validation)
+    part = replace(part, output=study.output / "trials" / "-".join(words))
+    told = ", ".join(words).replace("_", " ")
+    return Trial(setting, [cell._replace(name=f"{cell.name}, {told}") for cell in part.cells()])
+
+
+def _best(tried: list[Trial]) -> Choice:
+    best = min(tried, key=lambda trial: (_mean(trial, "test_error"), _mean(trial, "test_loss")))
+    return Choice(best.setting, _mean(best, "test_error"))
+
+
+def _mean(trial: Trial, name: str) -> float:
+    """Of a figure over the seeds, infinite where a run diverged."""
+    figures = [run.result_of(cell.folder)[name] for cell in trial.cells]
+    return statistics.mean(float("inf") if figure is None else figure for figure in figures)
+
+
+def _narrowed(study: Grid, setting: Setting) -> Grid:
+    chosen = {"learning_rate": setting.learning_rate, "rho": setting.rho}
+    return replace(study, methods=(setting.method,), strategies=(setting.strategy,), **chosen)

@@ -1,0 +1,37 @@
+"""Tables as rows of text, in the terminal and in Markdown."""
+
+import statistics
+
+from rich import box
+from rich.table import Table
+
+Rows = list[tuple[str, ...]]
+"""A table: its heading, and the rows below it, of equal length."""
+
+
+def figure_columns(rows: Rows) -> list[bool]:
+    """Which columns hold figures, or dashes in the place of figures, alone: these stand to the right."""
+    return [all(cell[:1] in tuple("0123456789+−–×") for cell in cells) for _, *cells in zip(*rows, strict=True)]
+
+
+def as_terminal(rows: Rows) -> Table:
+    """The rows as a table of rich."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
+        table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def as_markdown(rows: Rows) -> str:
+    """The rows as a table in Markdown."""
+    rule = tuple("---:" if is_figure else "---" for is_figure in figure_columns(rows))
+    lines = [rows[0], rule, *rows[1:]]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
+    """Mean ± sample standard deviation; the mean alone of a single value."""
+    mean = f"{statistics.mean(values):{digits}}"
+    return f"{mean} ± {statistics.stdev(values):{digits}}" if len(values) > 1 else mean

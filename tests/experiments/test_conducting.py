@@ -1,0 +1,160 @@
+"""Studies from the command line: rows of the paper, parts, failures, tuning."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import configs, reproduce
+from experiments.config import Config
+from experiments.studying import Grid, Tuning, cell, tuning
+from tests.experiments.test_command_line import GRID, call
+
+
+def study(tiny: str, output: Path, *more: str) -> list[str]:
+    return ["--model", tiny, "--output", str(output), "--methods", "sgd", "sam", *GRID, "--seeds", "0", *more]
+
+
+def test_a_dry_run_of_a_row_tells_what_each_cell_will_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call(reproduce, monkeypatch, "--config", "cifar100_resnet18", "--dry-run", "--seeds", "0")
+    lines = capsys.readouterr().out.splitlines()
+    rows = {words[0]: words for line in lines if (words := line.split()) and words[0].endswith("-0")}
+    assert len(rows) == 9
+    constant, growing = rows["sam-constant-0"], rows["gsam-increasing-0"]
+    assert constant == ["sam-constant-0", "200x128", "78,000", "9,984,000", "–", "0.1", "0.1", "156,000"]
+    assert growing[2:4] == ["242,120", "9,992,320"]
+    assert growing[4:] == ["125,000,", "187,480,", "218,720,", "234,320", "0.1", "0.1", "484,240"]
+    assert rows["sgd-cosine-0"][-3:] == ["0.1", "0.001", "78,000"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_given_beside_a_row_stands_instead_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--dry-run", "--seeds", "7", "--constant-plan", "2x500", "--only", "sgd-constant-*"]
+    call(reproduce, monkeypatch, "--config", "cifar10_resnet18", *given)
+    out = capsys.readouterr().out
+    assert "sgd-constant-7" in out
+    assert "200" in out  # updates
+    assert "1 runs" in out
+
+
+def test_a_row_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(reproduce, monkeypatch, "--config", "cifar1000")
+    assert stop.value.code == 2
+    assert "config is 'cifar1000': choose one of cifar100_resnet18" in capsys.readouterr().err
+
+
+def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:
+    for name in configs.NAMES:
+        row = configs.load(name)
+        assert row.study.output == Path("runs") / name
+        cells = {(each.config.method, each.config.lr_schedule) for each in row.study.cells()}
+        assert {("gsam", "constant"), ("gsam", "cosine"), ("sgd", "constant")} <= cells
+        assert len(row.published) in {0, 9}
+    published = configs.load("cifar100_wrn28_10").published
+    assert published["sam", "increasing"] == (21.10, 10.99)
+    assert published["gsam", "cosine"] == (24.00, 665.13)
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    execute = cell.run.execute
+
+    def failing(config: Config, *rest: Any, **options: Any) -> Any:
+        if config.method == "sam" and config.lr_schedule == "cosine":
+            raise MemoryError("no room")
+        return execute(config, *rest, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cell.run, "execute", failing)
+        with pytest.raises(SystemExit) as stop:
+            call(reproduce, monkeypatch, *study(tiny, tmp_path))
+    assert stop.value.code == 1
+    out = capsys.readouterr().out
+    assert "MemoryError: no room" in out
+    assert "failed: 1 of 6 runs (sam cosine, seed 0)" in out
+    assert len(list(tmp_path.glob("*/result.json"))) == 5
+    assert (tmp_path / "report" / "report.md").exists()
+    call(reproduce, monkeypatch, *study(tiny, tmp_path))
+    assert "6 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
+
+
+def test_parts_of_a_study_make_the_whole(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for part in ("1/2", "2/2"):
+        assert not (tmp_path / "report" / "report.md").exists()
+        call(reproduce, monkeypatch, *study(tiny, tmp_path, "--part", part))
+    assert len(list(tmp_path.glob("*/result.json"))) == 6
+    call(reproduce, monkeypatch, *study(tiny, tmp_path))
+    assert "6 runs of tiny on digits, 0 of them to do" in capsys.readouterr().out
+    assert (tmp_path / "report" / "report.md").exists()
+
+
+TUNED = ["--tune", "--strategies", "constant", "cosine", "--tuning.learning-rates", "1e-5", "0.1"]
+TUNED += ["--tuning.radii", "0.05", "--tuning.seeds", "5"]
+
+
+def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    call(reproduce, monkeypatch, *study(tiny, tmp_path, *TUNED))
+    for name, momentum, decay, rate in (("as_given", 0.0, 0.0, 0.1), ("momentum", 0.9, 5e-4, 0.01)):
+        folder = tmp_path / name
+        trials = [Config.load(path) for path in folder.glob("trials/*/*/config.json")]
+        assert len(trials) == 2 * 2 * 2
+        assert {(each.validation, each.seed) for each in trials} == {(0.2, 5)}
+        runs = [Config.load(path) for path in folder.glob("*/config.json")]
+        assert len(runs) == 4
+        for each in runs:
+            assert (each.validation, each.seed, each.learning_rate) == (0.0, 0, pytest.approx(rate))
+            assert (each.momentum, each.weight_decay) == (momentum, decay)
+        assert (folder / "choices.md").read_text().count("\n") == 2 + 4
+        assert (folder / "report" / "report.md").exists()
+
+
+def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, tmp_path: Path) -> None:
+    tried = tuning.trials(
+        Grid(tmp_path, model=tiny, methods=("sam",), strategies=("constant",)),
+        Tuning(learning_rates=(0.1, 0.2), radii=(0.05, 0.1), seeds=(8, 9)),
+    )
+    figures = {(0.1, 0.05): (0.3, 0.1), (0.1, 0.1): (0.2, None), (0.2, 0.05): (0.2, 0.9), (0.2, 0.1): (0.2, 0.8)}
+    for trial in tried:
+        error, loss = figures[trial.setting[2:]]
+        for each in trial.cells:
+            each.folder.mkdir(parents=True)
+            result = {"train_loss": 0.0, "train_error": 0.0, "test_loss": loss, "test_error": error}
+            result |= {"updates": 1, "gradient_evaluations": 1, "seconds": 1.0}
+            (each.folder / "result.json").write_text(json.dumps(result))
+    (choice,) = tuning.choose(tried)
+    assert choice == (("sam", "constant", 0.2, 0.1), pytest.approx(0.2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--tuning.seeds", "0"], "tuning.seeds has 0"),
+        (["--tuning.validation", "0"], "tuning.validation is 0.0"),
+        (["--match", "epochs", "updates"], "match is ('epochs', 'updates')"),
+        (["--tuning.radii"], "tuning.radii"),
+    ],
+)
+def test_tuning_that_cannot_be_ends_in_a_sentence(  # noqa: PLR0917 - fixtures
+    tiny: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    word: str,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(reproduce, monkeypatch, *study(tiny, tmp_path, "--tune", *arguments))
+    assert stop.value.code == 2
+    assert word in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""Which runs a study consists of: strategies, matches, parts, and what is known of them beforehand."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.config import Config
+from experiments.studying import Cell, Grid, Selection
+from experiments.studying.matching import MATCHES, matched
+from experiments.studying.outlook import cost, outlook
+from experiments.studying.strategies import CONTROLS, NAMES, mean_batch_size, plan_of, rate_of
+from sam_optax import BatchPlan
+
+GROWING = BatchPlan.parse("5x16,5x32,5x64,5x128,5x256")
+CONSTANT = BatchPlan.parse("25x128")
+
+plans = st.lists(st.tuples(st.integers(1, 8), st.sampled_from([16, 32, 48, 64, 128])), min_size=1, max_size=4).map(
+    BatchPlan.from_stages
+)
+
+
+def test_controls_last_as_long_as_the_plan_that_they_are_for() -> None:
+    plan = {name: str(plan_of(name, CONSTANT, GROWING)) for name in CONTROLS}
+    assert plan == {
+        "constant_first": "25x16",
+        "constant_last": "25x256",
+        "constant_mean": "25x41",
+        "reversed": "5x256,5x128,5x64,5x32,5x16",
+    }
+    for name in NAMES:
+        assert plan_of(name, CONSTANT, GROWING).epochs == 25
+    assert rate_of("warm_restarts", 78) == "warm_restarts:15.6"
+
+
+@given(plans)
+def test_a_constant_batch_of_the_mean_size_makes_as_many_updates(plan: BatchPlan) -> None:
+    examples, size = 1_000_000, mean_batch_size(plan)
+    rounding = 0.5 / size
+    constant = BatchPlan.constant(size, plan.epochs).total_steps(examples)
+    assert constant == pytest.approx(plan.total_steps(examples), rel=rounding + 1e-3)
+
+
+@given(plans, plans, st.sampled_from(["sgd", "sam", "msam"]), st.sampled_from(MATCHES))
+def test_matched_plans_agree_to_half_an_epoch_a_stage(
+    plan: BatchPlan, reference: BatchPlan, method: str, match: str
+) -> None:
+    examples = 512
+    found = matched(match, plan, method, reference, examples)
+    passes = 2 if method == "sam" else 1
+    assert [stage.batch_size for stage in found.plan.stages] == [stage.batch_size for stage in plan.stages]
+    if match == "epochs":
+        assert found == (plan, "epochs")
+        return
+    wanted = reference.total_steps(examples) * (1 if match == "updates" else 2 / passes)
+    half_epochs = sum(examples // stage.batch_size for stage in plan.stages)  # whole ones, where a stage is shortest
+    assert abs(found.plan.total_steps(examples) - wanted) <= half_epochs
+    assert found.by == "epochs" or found.plan != plan
+
+
+def grid(**settings: Any) -> Grid:
+    return Grid(Path("study"), seeds=(0,), methods=("sgd", "sam"), **settings)
+
+
+def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> None:
+    everything = grid(match=MATCHES, strategies=NAMES).cells()
+    configs = [cell.config for cell in everything]
+    assert len(set(configs)) == len(configs)
+    by_name = {cell.folder.name: cell.config for cell in everything}
+    for match in MATCHES:
+        for cell in grid(match=(match,), strategies=NAMES).cells():
+            assert by_name[cell.folder.name] == cell.config
+    assert "sam-increasing-equal_updates-0" not in by_name
+    assert by_name["sgd-increasing-equal_gradients-0"].batch_plan == "10x16,10x32,10x64,10x128,10x256"
+    assert by_name["sam-constant-equal_updates-0"].batch_plan == "78x128"
+    assert by_name["sgd-constant-equal_gradients-0"].batch_plan == "155x128"
+
+
+def test_equal_gradients_are_equal() -> None:
+    cells = grid(match=("gradients",), strategies=("constant", "increasing", "constant_last", "reversed")).cells()
+    counts = {cell.folder.name: outlook(cell.config, 512).gradient_evaluations for cell in cells}
+    assert set(counts.values()) <= set(range(608, 633)), counts
+    assert counts["sgd-increasing-equal_gradients-0"] == counts["sam-increasing-0"] == 620
+
+
+@given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
+def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, only: tuple[str, ...]) -> None:
+    cells = Grid(Path("study"), seeds=(0, 1)).cells()
+    costs: Callable[[Cell], float] = lambda cell: cost(cell.config, 512)  # noqa: E731
+    whole = Selection(only).of(cells, costs)
+    shared = [Selection(only, f"{k}/{parts}").of(cells, costs) for k in range(1, parts + 1)]
+    assert sorted(cell.name for part in shared for cell in part) == sorted(cell.name for cell in whole)
+    loads = [sum(map(costs, part)) for part in shared]
+    assert max(loads) - min(loads) <= max(map(costs, whole))
+    assert len(whole) == {0: 18, 1: 6, 2: 5}[len(only)]
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
+def test_a_part_that_is_none_is_refused(part: str) -> None:
+    with pytest.raises(ValueError, match="part is"):
+        Selection(part=part)
+
+
+def test_a_name_that_no_run_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"only is \('adam-\*',\).*sgd-constant-0"):
+        Selection(("adam-*",)).of(grid().cells(), lambda cell: 1.0)
+
+
+def test_the_outlook_knows_what_a_run_will_be() -> None:
+    plan = "40x16,40x32,40x64,40x128,40x256"
+    shared: dict[str, Any] = {"dataset": "cifar100", "model": "resnet18"}
+    growing = outlook(Config(method="sam", batch_plan=plan, **shared), 50_000)
+    assert growing.updates == 242_120
+    assert growing.gradient_evaluations == 484_240
+    assert growing.boundaries == (125_000, 187_480, 218_720, 234_320)
+    cosine = outlook(Config(method="sgd", batch_plan="200x128", lr_schedule="cosine", **shared), 50_000)
+    assert cosine[:3] == (78_000, 78_000 * 128, ())
+    assert cosine.first_rate == pytest.approx(0.1)
+    assert 0.001 <= cosine.last_rate < 0.00101
+    assert cosine.gradient_evaluations == 78_000
+
+
+def test_the_outlook_counts_second_passes_passes_and_what_is_held_out() -> None:
+    assert outlook(Config(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations == 8 + 3
+    assert outlook(Config(method="sam", batch_plan="2x128", when="bernoulli:0.5"), 512).gradient_evaluations == 8 + 4
+    assert outlook(Config(method="sam", batch_plan="2x128", when="ae_sam"), 512).gradient_evaluations == 16
+    assert outlook(Config(method="sgd", batch_plan="2x128", passes=3), 512).updates == 24
+    assert outlook(Config(method="sgd", batch_plan="2x100", validation=0.25), 512).updates == 2 * 3
+    assert outlook(Config(method="sgd", batch_plan="2x100", train_examples=250), 512).updates == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"strategies": ("growing",)}, "strategies is 'growing'"),
+        ({"match": ("time",)}, "match is 'time'"),
+        ({"strategies": ()}, "strategies is ()"),
+        ({"match": ("epochs", "epochs")}, "match is ('epochs', 'epochs')"),
+        ({"constant_plan": "1x1024", "match": ("updates",)}, "larger than the data"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(word)):
+        grid(**settings)
