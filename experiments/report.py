@@ -18,10 +18,12 @@ class Arguments:
     Attributes:
       runs: Folders that hold runs, at any depth.
       output: Where the report goes; left out, the folder report in the first of the runs' folders.
+      chosen: Settings that were chosen for each method and strategy, as a tuned study has them: learning_rate rho.
     """
 
     runs: Positional[tuple[Path, ...]]
     output: Path | None = None
+    chosen: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.report")
     runs = sensibly(find_runs, arguments.runs)
     output = sensibly(make_folder, arguments.output or arguments.runs[0] / "report")
-    sensibly(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False))
+    sensibly(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False), arguments.chosen)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from experiments.measuring import Sharpness
 from experiments.measuring.console import measure
 from experiments.reporting import find_runs
 from experiments.reporting.measured import measured_rows
-from experiments.reporting.tables import as_terminal
+from experiments.tables import as_terminal
 
 
 @dataclass(frozen=True)

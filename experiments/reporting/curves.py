@@ -19,7 +19,7 @@ class Quantity(NamedTuple):
       title: what it is called.
       axis: the label of its axis, with the unit.
       remark: what is to be known to read it.
-      kind: `epoch` or `step`, the records that hold it, or `measured`: not of the metrics, but of the file beside them.
+      kind: `epoch` or `step`, the records that hold it.
       is_set: whether it is set before a step, and not measured in it.
       factor: from the record's unit to the picture's.
     """
@@ -40,7 +40,6 @@ QUANTITIES = (
     Quantity("test_error", "Test error", "test error, %", kind="epoch", factor=100.0),
     Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
     Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
-    Quantity("sharpness", "Worst-case sharpness", "sharpness", kind="measured"),
     Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
     Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
     Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
@@ -70,8 +69,6 @@ def read_curves(metrics: Path) -> Curves:
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
     curves = {}
     for quantity in QUANTITIES:
-        if quantity.kind == "measured":
-            continue
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
             values = quantity.factor * column(records, quantity.name)

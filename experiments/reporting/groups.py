@@ -1,42 +1,38 @@
-"""Runs that differ in their seed alone, and how they are called in a table of methods by strategies."""
+"""Runs that differ in their seed alone, and studies of such groups."""
 
 import dataclasses
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from experiments.config import Config
+from experiments.reporting import labels
+from experiments.reporting.parts import Part, part_of, part_titles
 from experiments.reporting.runs import Run
-from experiments.training.learning_rate import SCHEDULES
-from experiments.training.methods import METHODS
-
-_SYMBOLS = {"rho": "ρ", "alpha": "α"}
-_OTHERS = ("optimizer", "learning_rate", "momentum", "weight_decay")
-_GROWTHS = ("constant", "increasing", "decreasing", "varying")
 
 
 class Group(NamedTuple):
-    """The runs of one cell of the table.
+    """The runs of one cell of a table.
 
     Attributes:
       row: the method: `GSAM`, or where there are several radii `GSAM, ρ 0.1`.
-      column: the strategy: `constant`, `increasing`, `cosine`.
+      column: the strategy: `constant`, `constant 16`, `increasing`, `cosine`.
+      config: what its runs have in common, the seed set to 0, and what was chosen for it to its default.
       runs: one a seed.
+      remark: what tells it from other groups of this row and column, where there are any: `310 epochs`.
     """
 
     row: str
     column: str
+    config: Config
     runs: list[Run]
+    remark: str = ""
 
     @property
     def name(self) -> str:
-        """Both labels."""
-        return f"{self.row}, {self.column}"
-
-    @property
-    def config(self) -> Config:
-        """What its runs have in common, the seed set to 0."""
-        return dataclasses.replace(self.runs[0].config.effective, seed=0)
+        """Both labels, and the remark."""
+        return ", ".join(filter(None, [self.row, self.column, self.remark]))
 
     @property
     def diverged(self) -> int:
@@ -48,17 +44,36 @@ class Group(NamedTuple):
         """The runs by their seed."""
         return {run.config.seed: run for run in self.runs}
 
+    @property
+    def epochs(self) -> int:
+        """The epochs of each run."""
+        return self.config.plan.epochs
+
+    @property
+    def updates(self) -> int:
+        """The updates of each run."""
+        return self.runs[0].result["updates"]
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """The gradient evaluations of a run, in the mean."""
+        return sum(run.result["gradient_evaluations"] for run in self.runs) / len(self.runs)
+
 
 class Study(NamedTuple):
-    """All runs of one model on one data set.
+    """All runs of one model on one data set, with the same other settings.
 
     Attributes:
-      title: `small_resnet on digits`.
+      title: `small_resnet on digits`, or `small_resnet on digits: label noise 0.2`.
       groups: method by method, and within a method strategy by strategy.
+      part: the settings that all its runs share.
+      chosen: settings that were chosen for each cell.
     """
 
     title: str
     groups: list[Group]
+    part: Part
+    chosen: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -68,7 +83,8 @@ class Study(NamedTuple):
     @property
     def columns(self) -> list[str]:
         """The strategies."""
-        return list(dict.fromkeys(group.column for group in sorted(self.groups, key=_strategy_order)))
+        ordered = sorted(self.groups, key=lambda group: labels.strategy_order(group.config))
+        return list(dict.fromkeys(group.column for group in ordered))
 
     @property
     def runs(self) -> list[Run]:
@@ -81,64 +97,66 @@ class Study(NamedTuple):
         return sorted({run.config.seed for run in self.runs})
 
 
-def studies(runs: Iterable[Run]) -> list[Study]:
-    """The runs, sorted into studies and groups."""
-    sorted_in: dict[tuple[str, str], list[Run]] = {}
+def studies(runs: Iterable[Run], chosen: tuple[str, ...] = ()) -> list[Study]:
+    """The runs, sorted into studies and groups.
+
+    Args:
+      runs: what was run.
+      chosen: settings that were chosen for each method and strategy: they tell no group from another.
+
+    Raises:
+      ValueError: If `chosen` names no setting, or if one cell has several values of it.
+    """
+    known = [field.name for field in dataclasses.fields(Config)]
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(f"chosen is {chosen}: {unknown[0]} is no setting of a run, give learning_rate, for instance.")
+    configs = {run.folder: _shared(run.config, chosen) for run in runs}
+    sorted_in: dict[Part, list[Run]] = {}
     for run in runs:
-        sorted_in.setdefault((run.config.model, run.config.dataset), []).append(run)
-    return [Study(f"{model} on {dataset}", _groups(inside)) for (model, dataset), inside in sorted_in.items()]
+        sorted_in.setdefault(part_of(configs[run.folder], list(configs.values())), []).append(run)
+    titles = part_titles(list(sorted_in))
+    found = [Study(titles[part], _groups(inside, configs, chosen), part, chosen) for part, inside in sorted_in.items()]
+    return sorted(found, key=lambda study: (study.title.partition(":")[0], list(titles).index(study.part)))
 
 
-def _groups(runs: list[Run]) -> list[Group]:
-    configs = [run.config.effective for run in runs]
+def _shared(config: Config, chosen: Sequence[str]) -> Config:
+    """The config at seed 0, with what was chosen at its default, and what is not read at 0."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Config) if field.name in chosen}
+    return dataclasses.replace(config, seed=0, **defaults).effective
+
+
+def _groups(runs: list[Run], configs: dict[Path, Config], chosen: tuple[str, ...]) -> list[Group]:
     together: dict[Config, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.config.seed):
-        together.setdefault(dataclasses.replace(run.config.effective, seed=0), []).append(run)
-    groups = [Group(_row(config, configs), _column(config, configs), inside) for config, inside in together.items()]
-    return sorted(groups, key=lambda group: (_method_order(group), _strategy_order(group)))
+        together.setdefault(configs[run.folder], []).append(run)
+    everything = list(together)
+    groups = [
+        Group(labels.row(config, everything), labels.column(config, everything), config, inside)
+        for config, inside in together.items()
+    ]
+    for group in groups:
+        _check_seeds(group, chosen)
+    ordered = sorted(groups, key=lambda group: (labels.method_order(group.config), *_column_order(group)))
+    return [group._replace(remark=_remark(group, groups)) for group in ordered]
 
 
-def _row(config: Config, configs: list[Config]) -> str:
-    """The method, with those of its hyperparameters that differ among methods of the same scale."""
-    method = METHODS[config.method]
-    alike = [each for each in configs if METHODS[each.method].rho == method.rho]
-    values = {
-        name: {getattr(each, name) for each in alike if name in METHODS[each.method].uses} for name in method.uses
-    }
-    names = [name for name in method.uses if len(values[name]) > 1]
-    settings = [f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names]
-    own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
-    return ", ".join([method.title, *settings, *own_time])
+def _column_order(group: Group) -> tuple[Any, ...]:
+    return *labels.strategy_order(group.config), group.column, group.epochs
 
 
-def _column(config: Config, configs: list[Config]) -> str:
-    """The strategy, with its batch plan where others have the same strategy, and with what else differs."""
-    differing = [name for name in _OTHERS if len({getattr(each, name) for each in configs}) > 1]
-    others = [f"{name.replace('_', ' ')} {getattr(config, name)}" for name in differing]
-    plans = {each.batch_plan for each in configs if strategy(each) == strategy(config)}
-    plan = [config.batch_plan] if len(plans) > 1 else []
-    return ", ".join([strategy(config), *plan, *others])
+def _check_seeds(group: Group, chosen: tuple[str, ...]) -> None:
+    seed, times = Counter(run.config.seed for run in group.runs).most_common(1)[0]
+    if times > 1:
+        raise ValueError(
+            f"chosen is {chosen}, and {group.name} has {times} runs of seed {seed} that differ in nothing else: give "
+            "the runs with one choice a cell."
+        )
 
 
-def strategy(config: Config) -> str:
-    """How batch size and learning rate go: `constant`, `increasing`, `cosine`, or `increasing, cosine`."""
-    return ", ".join(each for each in (_growth(config), config.lr_schedule) if each != "constant") or "constant"
-
-
-def _growth(config: Config) -> str:
-    steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
-    if not any(steps):
-        return "constant"
-    if min(steps) >= 0:
-        return "increasing"
-    return "decreasing" if max(steps) <= 0 else "varying"
-
-
-def _method_order(group: Group) -> tuple[int, float, float, str]:
-    config = group.runs[0].config
-    return list(METHODS).index(config.method), config.rho or 0.0, config.alpha or 0.0, str(config.when)
-
-
-def _strategy_order(group: Group) -> tuple[int, int, str]:
-    config = group.runs[0].config
-    return list(SCHEDULES).index(config.lr_schedule), _GROWTHS.index(_growth(config)), group.column
+def _remark(group: Group, groups: Sequence[Group]) -> str:
+    """The epochs where groups of this row and column differ in them, else the plan."""
+    alike = [each for each in groups if (each.row, each.column) == (group.row, group.column)]
+    if len(alike) == 1:
+        return ""
+    is_told_by_epochs = len({each.epochs for each in alike}) == len(alike)
+    return f"{group.epochs} epochs" if is_told_by_epochs else group.config.batch_plan

@@ -2,23 +2,26 @@
 
 from pathlib import Path
 
-from experiments.reporting.section import Section
-from experiments.reporting.tables import as_markdown
+from experiments.reporting.section import Block, Section
+from experiments.tables import as_markdown
+
+_RUNS = "All runs, a line each, with what tells them apart: [runs.csv](runs.csv)."
 
 
 def markdown(sections: list[Section], folder: Path) -> str:
-    """The text of a file in `folder`."""
-    return "\n".join(_section(section, folder) for section in sections)
+    """The text of a file in `folder`, without what is long."""
+    return "\n".join([*(_section(section, folder) for section in sections), _RUNS, ""])
 
 
 def _section(section: Section, folder: Path) -> str:
-    parts = [f"# {section.title}", section.caption, as_markdown(section.errors), section.verdict]
-    if len(section.differences) > 1:
-        parts.append(as_markdown(section.differences))
-    if section.sharpness:
-        parts += ["## Sharpness", *map(as_markdown, section.sharpness), section.flatness]
-    for picture in section.pictures:
-        path = picture.stem.with_suffix(".png").relative_to(folder).as_posix()
-        parts += [f"## {picture.title}", picture.caption, f"![{picture.title}: {section.title}]({path})"]
-    parts += ["## Settings", as_markdown(section.settings), "## Runs", as_markdown(section.runs)]
-    return "\n\n".join(parts) + "\n"
+    blocks = [_block(block, section, folder) for block in section.blocks if not block.is_folded]
+    return "\n\n".join([f"# {section.title}", *blocks]) + "\n"
+
+
+def _block(block: Block, section: Section, folder: Path) -> str:
+    parts = [f"## {block.heading}"] if block.heading else []
+    parts += [*map(as_markdown, block.tables), *block.words]
+    if block.picture is not None:
+        path = block.picture.path.relative_to(folder).as_posix()
+        parts.append(f"![{block.picture.title}: {section.title}]({path})")
+    return "\n\n".join(parts)

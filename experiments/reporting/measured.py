@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.reporting.runs import Run
-from experiments.reporting.tables import Rows
 from experiments.reporting.ways import Way
+from experiments.tables import Rows
 from experiments.training.writers import Record
 
 

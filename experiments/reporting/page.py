@@ -5,8 +5,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.reporting.section import Picture, Section
-from experiments.reporting.tables import figure_columns
+from experiments.reporting.drawing import Picture
+from experiments.reporting.section import Section
+from experiments.tables import figure_columns
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 
@@ -20,5 +21,4 @@ def page(sections: list[Section]) -> str:
 
 def _embedded(picture: Picture) -> str:
     """The address of a picture that stands in the page itself."""
-    drawing = base64.b64encode(picture.stem.with_suffix(".svg").read_bytes()).decode("ascii")
-    return f"data:image/svg+xml;base64,{drawing}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.drawing).decode('ascii')}"

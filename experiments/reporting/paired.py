@@ -5,21 +5,24 @@ Runs of one seed share initialisation, split and data order, so their difference
 
 import dataclasses
 import statistics
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
 from scipy import stats
 
 from experiments.reporting.groups import Group
+from experiments.reporting.parts import METHOD, STRATEGY
+from experiments.reporting.runs import Run
 
 CONFIDENCE = 0.95
-_STRATEGY = ("batch_plan", "lr_schedule")
-_METHOD = ("method", "rho", "alpha", "when")
 _ROUNDING = 1e-9  # percentage points
+
+Value = Callable[[Run], float]
 
 
 class Difference(NamedTuple):
-    """The mean paired difference in test error, `first − second`, in percentage points.
+    """The mean paired difference of a figure, `first − second`; of test errors in percentage points.
 
     Attributes:
       first: a group.
@@ -62,31 +65,42 @@ def is_direct_pair(first: Group, second: Group) -> bool:
     return _kind(first, second) < 2
 
 
+def error(run: Run) -> float:
+    """The test error, in %."""
+    return 100 * run.result["test_error"]
+
+
 def differences(groups: list[Group]) -> list[Difference]:
     """Each pair of groups that share two seeds or more, the later less the earlier: strategies first, then methods."""
     pairs = sorted(combinations(groups, 2), key=lambda pair: _kind(*pair))
-    return [difference(after, before) for before, after in pairs if len(_shared_seeds(before, after)) > 1]
+    return [difference(after, before) for before, after in pairs if len(shared_seeds(before, after)) > 1]
 
 
-def difference(first: Group, second: Group) -> Difference:
-    """The mean `d` of the differences of `n` shared seeds, and `d ± t(97.5%, n − 1) · s/√n`."""
-    seeds = _shared_seeds(first, second)
-    errors = [[100 * group.by_seed[seed].result["test_error"] for seed in seeds] for group in (first, second)]
-    paired = [one - other for one, other in zip(*errors, strict=True)]
+def difference(first: Group, second: Group, value: Value = error) -> Difference:
+    """The mean `d` of the differences of `n` shared seeds, and `d ± t(97.5%, n − 1) · s/√n`.
+
+    Args:
+      first: a group.
+      second: another one, which shares two seeds or more with it.
+      value: what is compared.
+    """
+    seeds = shared_seeds(first, second)
+    paired = [value(first.by_seed[seed]) - value(second.by_seed[seed]) for seed in seeds]
     mean, spread = statistics.mean(paired), statistics.stdev(paired)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * spread / len(paired) ** 0.5
     diverged = sum(group.by_seed[seed].diverged for group in (first, second) for seed in seeds)
     return Difference(first, second, len(paired), mean, mean - half, mean + half, diverged)
 
 
-def _shared_seeds(first: Group, second: Group) -> list[int]:
+def shared_seeds(first: Group, second: Group) -> list[int]:
+    """The seeds that both have."""
     return sorted(first.by_seed.keys() & second.by_seed.keys())
 
 
 def _kind(first: Group, second: Group) -> int:
-    if _differ_only_in(_STRATEGY, first, second):
+    if _differ_only_in(STRATEGY, first, second):
         return 0
-    return 1 if _differ_only_in(_METHOD, first, second) else 2
+    return 1 if _differ_only_in(METHOD, first, second) else 2
 
 
 def _differ_only_in(names: tuple[str, ...], first: Group, second: Group) -> bool:

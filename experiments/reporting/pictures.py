@@ -1,34 +1,22 @@
 """The pictures of a study: a quantity each, against epochs and against updates."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import NullLocator
 
 from experiments.reporting.curves import QUANTITIES, Curve, Curves, Quantity
+from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
 
-_DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
-_WIDTHS = (1.4, 2.0, 1.8, 1.4, 1.8)  # dots look thinner than they are
-_MARKERS = ("", "o", "s", "^", "v", "x")  # for a second round of dashes
 _LEGEND_WIDTH = 120  # characters
-_FAR_APART = 8  # times
 _AXES = {"epoch": "epochs", "step": "updates"}
 _LINEAR = ("cosine", "rho")
-_STYLE = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 10,
-    "grid.alpha": 0.3,
-    "svg.hashsalt": "sam_optax",  # the same runs give the same file
-}
 
 
 class _Line(NamedTuple):
@@ -39,18 +27,17 @@ class _Line(NamedTuple):
     style: dict[str, Any]
 
 
-def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves], stem: Path) -> None:
-    """Draw the quantity of every group, as `stem`.svg and `stem`.png.
+def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]) -> Figure:
+    """Draw the quantity of every group.
 
     Args:
       quantity: what to draw.
       study: the groups.
       curves: the mean curves of each group that has the quantity, by its name.
-      stem: the path without its ending.
     """
     lines = _lines(quantity, study, curves)
     columns = max(1, min(3, _LEGEND_WIDTH // max(len(line.label) + 8 for line in lines)))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 4 + 0.2 * -(-len(lines) // columns)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for line in lines:
@@ -61,14 +48,13 @@ def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]
         for panel, label in zip(panels, _AXES.values(), strict=True):
             panel.set_xlabel(label)
         _scale(panels[0], quantity, np.concatenate([line.curve.values for line in lines]))
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False)
-        save(figure, stem)
+        legend_below(figure, panels[0], columns)
+    return figure
 
 
-def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
-    """Draw the paired differences with their intervals, as `stem`.svg and `stem`.png."""
-    with mpl.rc_context(_STYLE):
+def draw_differences(study: Study, pairs: Sequence[Difference]) -> Figure:
+    """Draw the paired differences in test error with their intervals."""
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 1.4 + 0.24 * len(pairs)), layout="constrained")
         panel = figure.subplots()
         for row, pair in enumerate(pairs):
@@ -84,7 +70,7 @@ def draw_differences(study: Study, pairs: list[Difference], stem: Path) -> None:
         )
         panel.tick_params(axis="y", labelsize=8)
         figure.suptitle(f"Paired differences in test error: {study.title}")
-        save(figure, stem)
+    return figure
 
 
 def drawable(curves: Mapping[str, Curves]) -> list[Quantity]:
@@ -146,15 +132,8 @@ def _label(alike: list[Group], drawn: list[Group]) -> str:
 
 def _style(group: Group, study: Study) -> dict[str, Any]:
     """Each strategy has its own lightness and each method its own dash, so that the picture reads in grey."""
-    again, dash = divmod(study.rows.index(group.row), len(_DASHES))
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(study.columns), 2)))
-    return {
-        "color": shades[study.columns.index(group.column)],
-        "linestyle": _DASHES[dash],
-        "linewidth": _WIDTHS[dash],
-        "marker": _MARKERS[again % len(_MARKERS)],
-        "markevery": 0.1,
-    }
+    shade = shades(len(study.columns))[study.columns.index(group.column)]
+    return {"color": shade, **line_style(study.rows.index(group.row))}
 
 
 def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
@@ -166,21 +145,10 @@ def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
 
 def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:
     """Logarithmic, with plain numbers at its ticks, where the values allow it and are far enough apart."""
-    finite = values[np.isfinite(values)]
-    if quantity.name in _LINEAR or finite.min() <= 0 or finite.max() < _FAR_APART * finite.min():
+    if quantity.name in _LINEAR or not are_far_apart(values):
         return
-    panel.set_yscale("log")
+    make_logarithmic(panel)
     panel.set_ylabel(f"{quantity.axis} (log scale)")
     if quantity.name == "batch_size":
-        panel.set_yticks(np.unique(finite))
+        panel.set_yticks(np.unique(values[np.isfinite(values)]))
         panel.yaxis.set_minor_locator(NullLocator())
-    else:
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def save(figure: Figure, stem: Path) -> None:
-    """Write the figure as `stem`.svg and `stem`.png."""
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(stem.with_suffix(".png"), dpi=120)

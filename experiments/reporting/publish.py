@@ -9,26 +9,33 @@ from experiments.reporting.groups import Study, studies
 from experiments.reporting.markdown import markdown
 from experiments.reporting.page import page
 from experiments.reporting.runs import Run
-from experiments.reporting.section import DIRECT, Section, write_section
-from experiments.reporting.tables import as_terminal
+from experiments.reporting.runs_file import write_runs
+from experiments.reporting.section import Section, write_section
+from experiments.tables import as_terminal
+
+_FEW_RUNS = 60  # so many stand in the document one by one
 
 
-def publish(runs: list[Run], output: Path, console: Console) -> None:
-    """Write `report.html`, `report.md` and the pictures of all runs into `output`, and print the tables.
+def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, ...] = ()) -> None:
+    """Write `report.html`, `report.md`, `runs.csv` and the pictures of all runs into `output`, and print the tables.
 
     Args:
-      runs: what to report; runs of different models or data sets make sections of their own.
+      runs: what to report; runs of different models or data sets, or of different settings beside method and strategy,
+        make sections of their own.
       output: a folder; it is made where it is not there, and what has the same name is written anew.
       console: the terminal.
+      chosen: settings that were chosen for each method and strategy: they tell no two of them apart.
 
     Raises:
-      ValueError: If something cannot be written.
+      ValueError: If something cannot be written, or if `chosen` names no setting.
     """
     document, web_page = output / "report.md", output / "report.html"
+    found = studies(runs, chosen)
     try:
-        sections = [write_section(study, _picture_folder(output, study)) for study in studies(runs)]
+        sections = [_section(study, output, found) for study in found]
         document.write_text(markdown(sections, output), encoding="utf-8")
         web_page.write_text(page(sections), encoding="utf-8")
+        write_runs([run for study in found for run in study.runs], output / "runs.csv")
     except OSError as error:
         raise ValueError(
             f"report {error.filename} cannot be written: {error.strerror}. Choose another output."
@@ -36,6 +43,18 @@ def publish(runs: list[Run], output: Path, console: Console) -> None:
     for section in sections:
         _print(section, console)
     console.print(f"report: {web_page}\nas Markdown: {document}")
+
+
+def _section(study: Study, output: Path, found: list[Study]) -> Section:
+    list_runs = sum(len(each.runs) for each in found) <= _FEW_RUNS
+    return write_section(study, _picture_folder(output, study), _base(study, found), list_runs=list_runs)
+
+
+def _base(study: Study, found: list[Study]) -> Study | None:
+    """The first study of the same model and data set, unless it is this one."""
+    alike = [each for each in found if dict(each.part)["model"] == dict(study.part)["model"]]
+    first = next(each for each in alike if dict(each.part)["dataset"] == dict(study.part)["dataset"])
+    return None if first is study else first
 
 
 def _picture_folder(output: Path, study: Study) -> Path:
@@ -46,13 +65,11 @@ def _picture_folder(output: Path, study: Study) -> Path:
 
 def _print(section: Section, console: Console) -> None:
     console.print(f"\n{section.title}", style="bold")
-    console.print(as_terminal(section.errors))
-    console.print(section.caption)
-    if section.direct:
-        console.print(as_terminal(section.differences[: 1 + section.direct]))
-        console.print(f"{DIRECT} The report has the others.")
-    console.print(section.verdict)
-    for rows in section.sharpness:
-        console.print(as_terminal(rows))
-    if section.flatness:
-        console.print(section.flatness)
+    for block in section.blocks:
+        if block.is_printed:
+            if block.heading:
+                console.print(f"\n{block.heading}", style="italic")
+            for rows in block.tables:
+                console.print(as_terminal(rows))
+            for words in block.words:
+                console.print(words)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from experiments import sharpness_file
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
@@ -32,6 +34,13 @@ class Run(NamedTuple):
     def diverged(self) -> bool:
         """Whether its loss was not finite at the end."""
         return diverged(self.result)
+
+    @property
+    def examples(self) -> int:
+        """How many examples it went through, in all its epochs."""
+        updates = np.diff(self.curves["test_error"].step, prepend=0)
+        sizes = [self.config.plan.batch_size_at(epoch) for epoch in range(self.config.plan.epochs)]
+        return int(np.dot(updates, sizes))
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:

@@ -8,8 +8,8 @@ from itertools import combinations
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import is_direct_pair
 from experiments.reporting.runs import Run
-from experiments.reporting.tables import Rows, mean_and_deviation, strategy_heading
 from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, most_common, worst_cases
+from experiments.tables import Rows, mean_and_deviation
 
 _MOST_NAMED = 8  # pairs
 
@@ -21,18 +21,14 @@ def ways_of(study: Study) -> dict[Way, list[float]]:
 
 def figure(runs: Sequence[Run], way: Way, rho: float, name: str = "sharpness") -> str:
     """Mean ± standard deviation of what was measured; a dash unless all runs have it, and it is a number."""
-    found = _numbers(runs, way, rho, name)
+    found = numbers(runs, way, rho, name)
     return mean_and_deviation(found, ".3g") if found else "–"
 
 
-def paper_rows(study: Study, way: Way, radii: Sequence[float]) -> Rows:
-    """Methods by strategies, as the paper has them: mean test error in % / mean sharpness."""
-    rho, cells = headline(radii), {(group.row, group.column): group for group in study.groups}
-    title = ", ".join([f"ρ {rho:.3g}", *way.departures])
-    return [
-        (f"test error, % / sharpness ({title})", *map(strategy_heading, study.columns)),
-        *((row, *(_cell(cells.get((row, column)), way, rho) for column in study.columns)) for row in study.rows),
-    ]
+def numbers(runs: Sequence[Run], way: Way, rho: float, name: str = "sharpness") -> list[float]:
+    """What was measured of each run; nothing unless all have it, and it is a number."""
+    found = [worst_cases(run).get(way, {}).get(rho, {}).get(name) for run in runs]
+    return [] if None in found else [float(value) for value in found]
 
 
 def radius_rows(study: Study, way: Way, radii: Sequence[float]) -> Rows:
@@ -64,14 +60,6 @@ def caption(study: Study, way: Way) -> str:
     )
 
 
-def _cell(group: Group | None, way: Way, rho: float) -> str:
-    if group is None:
-        return "–"
-    error = statistics.mean(100 * run.result["test_error"] for run in group.runs)
-    found = _numbers(group.runs, way, rho)
-    return f"{error:.2f} / " + (f"{statistics.mean(found):.3g}" if found else "–")
-
-
 def _radius_row(group: Group, way: Way, radii: Sequence[float]) -> tuple[str, ...]:
     row = [group.name, figure(group.runs, way, radii[0], "loss")]
     for rho in radii:
@@ -79,19 +67,13 @@ def _radius_row(group: Group, way: Way, radii: Sequence[float]) -> tuple[str, ..
     return tuple(row)
 
 
-def _numbers(runs: Sequence[Run], way: Way, rho: float, name: str = "sharpness") -> list[float]:
-    """What was measured of each run; nothing unless all have it, and it is a number."""
-    found = [worst_cases(run).get(way, {}).get(rho, {}).get(name) for run in runs]
-    return [] if None in found else [float(value) for value in found]
-
-
 def _first_order(runs: Sequence[Run], way: Way, rho: float) -> str:
-    wholes, parts = (_numbers(runs, way, rho, name) for name in ("sharpness", "first_order"))
+    wholes, parts = (numbers(runs, way, rho, name) for name in ("sharpness", "first_order"))
     return f"{100 * sum(parts) / sum(wholes):.3g}" if parts and sum(wholes) > 0 else "–"
 
 
 def _compared(study: Study, way: Way, small: float, large: float) -> str:
-    means = {group.name: [_numbers(group.runs, way, rho) for rho in (small, large)] for group in study.groups}
+    means = {group.name: [numbers(group.runs, way, rho) for rho in (small, large)] for group in study.groups}
     known = {name: [statistics.mean(each) for each in found] for name, found in means.items() if all(found)}
     pairs = [pair for pair in combinations(study.groups, 2) if all(group.name in known for group in pair)]
     differing = [(a, b) for a, b in pairs if _sign(known, a, b, 0) * _sign(known, a, b, 1) < 0]

@@ -18,13 +18,18 @@ from sam_optax.sharpness.plots import plot_curve, plot_landscapes
 _OF_LANDSCAPE = ("examples", "normalize_logits", "reestimate_batchnorm")
 
 
-def figures(study: Study) -> dict[str, tuple[str, Figure]]:
-    """The pictures that there is something for, with their captions, by their titles."""
+def figures(study: Study, few: Study) -> dict[str, tuple[str, Figure]]:
+    """The pictures that there is something for, with their captions, by their titles.
+
+    Args:
+      study: what was run.
+      few: those of its groups that have a line, where they were measured.
+    """
     drawn = {}
-    if (way := most_common_curve(study)) is not None:
+    if (way := most_common_curve(few)) is not None:
         caption = f"The worst case over radii, mean over the seeds ({way.title}). Dotted: radii of single values."
         marks = sorted({PAPERS_RADIUS, *ways_of(study).get(way, [])})
-        drawn["Sharpness over radii"] = (caption, plot_curve(mean_curves(study, way), marks))
+        drawn["Sharpness over radii"] = (caption, plot_curve(mean_curves(few, way), marks))
     if landscapes := two_landscapes(study):
         caption = (
             "The loss along two random directions, filter by filter as long as the weights: the flattest run whose "

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from experiments.reporting import Run, find_runs
+from experiments.reporting.errors import error_rows
 from experiments.reporting.groups import studies
-from experiments.reporting.tables import error_rows, setting_rows
+from experiments.reporting.matches import tables
+from experiments.reporting.tables import setting_rows
+from experiments.tables import Rows
 from tests.experiments.written_runs import ERRORS, PLANS, only_study, write_run, write_study
 
 
@@ -16,8 +19,14 @@ def folder(tmp_path: Path) -> Path:
     return write_study(tmp_path)
 
 
+def only_table(folder: Path) -> Rows:
+    study = only_study(folder)
+    (match,) = tables(study)
+    return error_rows(match, study)
+
+
 def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(folder: Path) -> None:
-    assert error_rows(only_study(folder)) == [
+    assert only_table(folder) == [
         ("test error, %", "constant", "increasing (+B)"),
         ("SGD", "5.50 ± 0.50", "4.50 ± 0.56"),
         ("GSAM", "5.40 ± 0.62", "2.57 ± 0.55"),
@@ -33,12 +42,25 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ({"rho": 0.05}, {"rho": 0.5, "method": "asam"}, {"SAM, constant", "ASAM, constant"}),
         ({"method": "sgd", "rho": 0.05}, {"method": "sgd", "rho": 0.1, "seed": 1}, {"SGD, constant"}),
         ({}, {"method": "sgd"}, {"SAM, constant", "SGD, constant"}),
-        ({}, {"batch_plan": "4x64"}, {"SAM, constant, 4x128", "SAM, constant, 4x64"}),
+        ({}, {"batch_plan": "4x64"}, {"SAM, constant 128", "SAM, constant 64"}),
+        ({}, {"batch_plan": "8x128"}, {"SAM, constant, 4 epochs", "SAM, constant, 8 epochs"}),
+        ({}, {"batch_plan": "4x64", "lr_schedule": "cosine"}, {"SAM, constant", "SAM, cosine"}),
         ({}, {"batch_plan": "2x256,2x64"}, {"SAM, constant", "SAM, decreasing"}),
+        ({"batch_plan": "2x64,2x256"}, {"batch_plan": "2x256,2x64"}, {"SAM, increasing", "SAM, reversed"}),
+        (
+            {"batch_plan": "2x64,2x256"},
+            {"batch_plan": "3x64,1x256"},
+            {"SAM, increasing, 2x64,2x256", "SAM, increasing, 3x64,1x256"},
+        ),
+        (
+            {"batch_plan": "2x64,2x256"},
+            {"batch_plan": "2x32,2x256"},
+            {"SAM, increasing, 2x64,2x256", "SAM, increasing, 2x32,2x256"},
+        ),
         ({}, {"batch_plan": "1x64,1x128,2x64"}, {"SAM, constant", "SAM, varying"}),
         ({}, {"batch_plan": "2x64,2x128", "lr_schedule": "cosine"}, {"SAM, constant", "SAM, increasing, cosine"}),
         ({}, {"lr_schedule": "linear"}, {"SAM, constant", "SAM, linear"}),
-        ({}, {"momentum": 0.9}, {"SAM, constant, momentum 0.0", "SAM, constant, momentum 0.9"}),
+        ({}, {"method": "msam"}, {"SAM, constant", "MSAM, momentum 0.9, constant"}),
         ({"alpha": 0.0}, {"alpha": 0.5, "seed": 1}, {"SAM, constant"}),
     ],
 )
@@ -48,6 +70,29 @@ def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any
     assert sorted(group.name for group in only_study(tmp_path).groups) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"momentum": 0.9}, "momentum 0.9"),
+        ({"label_noise": 0.2}, "label noise 0.2"),
+        ({"ema": 0.999, "m": 16}, "m 16, ema 0.999"),
+        ({"auto_augment": True}, "auto augment"),
+        ({"learning_rate": 0.05}, "learning rate 0.05"),
+    ],
+)
+def test_other_settings_part_a_study_and_are_told_in_its_title(folder: Path, settings: Any, told: str) -> None:
+    write_run(folder / "one", 0.1, method="sgd", batch_plan="4x128", **settings)
+    found = studies(find_runs([folder]))
+    assert [study.title for study in found] == ["small_resnet on digits", f"small_resnet on digits: {told}"]
+    assert [len(study.runs) for study in found] == [12, 1]
+
+
+def test_a_momentum_that_all_share_parts_no_method_that_needs_one(tmp_path: Path) -> None:
+    for method in ("sgd", "msam"):
+        write_run(tmp_path / method, 0.1, method=method, batch_plan="4x128", momentum=0.9)
+    assert [group.name for group in only_study(tmp_path).groups] == ["SGD, constant", "MSAM, constant"]
+
+
 def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
     write_run(folder / "big", 0.1, model="resnet18", batch_plan="4x128")
     assert [study.title for study in studies(find_runs([folder]))] == ["resnet18 on digits", "small_resnet on digits"]
@@ -55,7 +100,7 @@ def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
 
 def test_a_cell_says_what_it_lacks(folder: Path) -> None:
     write_run(folder / "asam", 0.9, loss=None, method="asam", batch_plan=PLANS["increasing"])
-    rows = error_rows(only_study(folder))
+    rows = only_table(folder)
     assert rows[3] == ("ASAM", "–", "90.00 (seeds: 1, diverged: 1)")
 
 
@@ -64,6 +109,15 @@ def test_settings_show_every_value(folder: Path) -> None:
     assert settings["method"] == "sgd; gsam"
     assert settings["seed"] == "0; 1; 2"
     assert settings["learning rate"] == "0.1"
+    assert settings["rho"] == "0.05"
+
+
+def test_settings_that_are_as_usual_are_not_shown(folder: Path) -> None:
+    assert len(setting_rows(only_study(folder))) == 9
+    write_run(folder / "odd", 0.1, method="sgd", batch_plan="4x128", seed=7, weight_decay=0.1)
+    (_, odd) = studies(find_runs([folder]))
+    assert ("weight decay", "0.1") in setting_rows(odd)
+    assert "None" not in str(setting_rows(odd))
 
 
 def test_a_run_that_two_sweeps_have_counts_once(folder: Path) -> None:

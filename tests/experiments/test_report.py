@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from experiments import report
-from experiments.reporting.tables import as_markdown, error_rows
+from experiments.reporting.errors import error_rows
+from experiments.reporting.matches import tables
+from experiments.tables import as_markdown
 from tests.experiments.written_runs import only_study, write_run, write_study
+
+PICTURES = 9  # accuracy, error by gradients, differences, loss, error, two norms, cosine, batch size
 
 
 @pytest.fixture
@@ -57,16 +61,20 @@ def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
     page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
     assert page.asked == []
     assert "5.40 ± 0.62" in page.cells
-    assert len(page.images) == 9
+    assert len(page.images) == PICTURES
     for image in page.images:
         assert str(image["src"]).startswith("data:image/svg+xml;base64,")
         assert image["alt"]
     document = (folder / "report" / "report.md").read_text(encoding="utf-8")
-    assert as_markdown(error_rows(only_study(folder))) in document
+    study = only_study(folder)
+    (match,) = tables(study)
+    assert as_markdown(error_rows(match, study)) in document
     pictures = re.findall(r"!\[.*\]\((.*)\)", document)
-    assert len(pictures) == 9
+    assert len(pictures) == PICTURES
     for picture in pictures:
-        assert (folder / "report" / picture).read_bytes().startswith(b"\x89PNG")
+        drawn = (folder / "report" / picture).read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+        assert len(drawn) < 60_000
 
 
 def test_the_same_runs_give_the_same_report(
@@ -89,7 +97,7 @@ def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
     document = (folder.with_name("report of it") / "report.md").read_text(encoding="utf-8")
     assert "\x1b" not in document
     columns = {line.count(" | ") for line in document.splitlines() if line.startswith("| SGD")}
-    assert columns == {2, 5, 7}  # of the three tables that name a method first
+    assert columns == {2, 5, 7}  # of the tables that name a method first
     assert "| sgd-constant-0 |" in document
 
 

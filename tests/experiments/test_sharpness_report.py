@@ -3,32 +3,35 @@
 import json
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from experiments import sharpness_file
-from experiments.reporting import find_runs, publish, sharpness, sharpness_curves, sharpness_pictures, ways
+from experiments.reporting import (
+    find_runs,
+    loss_pictures,
+    publish,
+    sharpness,
+    sharpness_curves,
+    sharpness_pictures,
+    ways,
+)
+from experiments.reporting.errors import error_rows
 from experiments.reporting.groups import Study
+from experiments.reporting.matches import tables
 from experiments.reporting.methods import method_rows
+from experiments.tables import Rows
+from tests.experiments.sharpness_records import LARGE, SMALL, WAY, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
-WAY = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512, "measured_batch_size": 128}
-WAY |= {"normalize_logits": False, "reestimate_batchnorm": False, "parameters": 77754}
-SMALL, LARGE = 0.0002, 0.0024
 VALUES = {  # at the small radius and at the large one, of seed 0; others are a tenth more a seed
     "sgd-constant": (0.4, 9.0),
     "sgd-increasing": (0.1, 8.0),
     "gsam-constant": (0.3, 12.0),
     "gsam-increasing": (0.05, 2.0),
 }
-
-
-def worst_case(rho: float, value: float | None, epoch: int = 4, **way: Any) -> dict[str, Any]:
-    figures = {"sharpness": value, "first_order": None if value is None else 0.5 * value, "loss": 0.25}
-    return {"kind": "worst_case", "epoch": epoch, "step": 4 * epoch, "rho": rho, **WAY, **figures, **way}
 
 
 def measured_study(folder: Path) -> Study:
@@ -53,12 +56,16 @@ def published(folder: Path) -> tuple[str, str]:
     return out.getvalue(), (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
+def only_table(study: Study) -> Rows:
+    (match,) = tables(study)
+    return error_rows(match, study)
+
+
 def test_the_papers_table_has_error_and_sharpness_in_a_cell(tmp_path: Path) -> None:
-    study = measured_study(tmp_path)
-    rows = sharpness.paper_rows(study, *only_way(study))
-    assert rows[0] == ("test error, % / sharpness (ρ 0.0002)", "constant", "increasing (+B)")
-    assert rows[1] == ("SGD", "5.50 / 0.44", "4.50 / 0.11")
-    assert rows[2] == ("GSAM", "5.40 / 0.33", "2.57 / 0.055")
+    rows = only_table(measured_study(tmp_path))
+    assert rows[0] == ("test error, % / sharpness, ρ 0.0002", "constant", "increasing (+B)")
+    assert rows[1] == ("SGD", "5.50 ± 0.50 / 0.44", "4.50 ± 0.56 / 0.11")
+    assert rows[2] == ("GSAM", "5.40 ± 0.62 / 0.33", "2.57 ± 0.55 / 0.055")
 
 
 def test_both_radii_stand_beside_the_loss_and_the_first_order(tmp_path: Path) -> None:
@@ -89,9 +96,9 @@ def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Pa
     (tmp_path / "sgd-constant-1" / "sharpness.jsonl").unlink()
     sharpness_file.add(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
     study = only_study(tmp_path)
-    rows = sharpness.paper_rows(study, *only_way(study))
-    assert rows[1][1:] == ("5.50 / –", "4.50 / 0.11")
-    assert rows[2][1] == "5.40 / –"
+    rows = only_table(study)
+    assert rows[1][1:] == ("5.50 ± 0.50 / –", "4.50 ± 0.56 / 0.11")
+    assert rows[2][1] == "5.40 ± 0.62 / –"
 
 
 def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
         "2 steps, 64 examples",
     }
     for text in published(tmp_path):
-        assert "5.40 / 0.33" in text
+        assert "5.40 ± 0.62 / 0.33" in text
         assert "At ρ 0.0002 and at ρ 0.0024 the mean sharpness orders 1 of 6" in text
 
 
@@ -125,14 +132,36 @@ def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
     assert radii == [0.0002]
 
 
+def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "eigenvalue": 7.0}
+    for seed in range(3):
+        sharpness_file.add(tmp_path / f"sgd-increasing-{seed}", [eigenvalue, worst_case(SMALL, 0.2, adaptive=True)])
+    write_run(tmp_path / "control", 0.05, method="sgd", batch_plan="4x64")
+    sharpness_file.add(tmp_path / "control", [worst_case(SMALL, 0.2)])
+    measures = loss_pictures.measures_of(only_study(tmp_path))
+    assert list(measures) == [
+        "worst case, ρ 0.0002",
+        "worst case, ρ 0.0024",
+        "adaptive, worst case, ρ 0.0002",
+        "top eigenvalue of the Hessian",
+    ]
+    assert {kind: len(points) for kind, points in measures["worst case, ρ 0.0002"].items()} == {
+        "constant": 7,  # of both sizes
+        "increasing (+B)": 6,
+    }
+    assert measures["top eigenvalue of the Hessian"] == {"increasing (+B)": 3 * [(0.25, 7.0)]}
+    assert "## Sharpness against training loss" in published(tmp_path)[1]
+
+
 def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) -> None:
     measured_study(tmp_path / "with")
     write_study(tmp_path / "without")
     for text in published(tmp_path / "with"):
-        assert "5.40 / 0.33" in text
+        assert "5.40 ± 0.62 / 0.33" in text
         assert "77,754 parameters the corner of the ℓ∞ ball of radius 0.0002 is 0.056 away" in text
     page = (tmp_path / "with" / "report" / "report.html").read_text(encoding="utf-8")
-    assert "5.40 / 0.33" in page
+    assert "5.40 ± 0.62 / 0.33" in page
     for text in published(tmp_path / "without"):
         assert "harpness" not in text
 
@@ -150,8 +179,8 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     assert list(curve.step) == [8, 16]
     assert curve.values == pytest.approx([2 * SMALL, 4 * SMALL])
     text = published(tmp_path)[1]
-    assert "## Worst-case sharpness" in text
-    assert "At ρ 0.0002, 512 examples." in text
+    assert "## Sharpness over epochs" in text
+    assert "worst case at ρ 0.0002, 512 examples." in text
     assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
 
 

@@ -1,0 +1,177 @@
+"""The pictures of a study, one message each."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reporting import (
+    budget_pictures,
+    claims,
+    drawing,
+    loss_pictures,
+    paper_pictures,
+    pictures,
+    sharpness_curves,
+    sharpness_pictures,
+)
+from experiments.reporting.curves import Curve, Curves, Quantity, mean_curves
+from experiments.reporting.drawing import Picture
+from experiments.reporting.groups import Group, Study
+from experiments.reporting.matches import papers_cells
+from experiments.reporting.paired import Difference, differences
+
+FEW_LINES = 12  # so many can be told from one another
+
+
+def pictures_of(study: Study, folder: Path) -> list[Picture]:
+    """Draw what there is to see of a study.
+
+    Args:
+      study: what was run.
+      folder: where the pictures go.
+
+    Returns:
+      Error and sharpness first, then the differences, then every other quantity. Where there are many groups, curves
+      are those of the paper's cells.
+    """
+    few = _few(study)
+    return [
+        *main_pictures_of(study, folder),
+        *_sharpness(study, few, folder),
+        *_differences(study, folder),
+        *_quantities(few, folder),
+    ]
+
+
+def main_pictures_of(study: Study, folder: Path) -> list[Picture]:
+    """Draw error and sharpness of a study, as `pictures_of` does."""
+    few = _few(study)
+    return [*_accuracy(few, folder), *_followed(few, folder), *_budget(study, folder), *_loss(study, folder)]
+
+
+def _few(study: Study) -> Study:
+    """Of a large study, those groups that have a line."""
+    cells = papers_cells(study) if len(study.groups) > FEW_LINES else study.groups
+    return study._replace(groups=cells[: 2 * FEW_LINES])
+
+
+def _accuracy(study: Study, folder: Path) -> list[Picture]:
+    found = {group.name: paper_pictures.accuracy(curve) for group, curve in _curves(study.groups, "test_error")}
+    caption = f"{_mean(study)} of the test accuracy, as the paper shows it: a panel a strategy, a line a method."
+    figure = paper_pictures.along_epochs(papers_cells(study), found, "test accuracy, %", can_be_logarithmic=False)
+    return [drawing.save(figure, "Test accuracy over epochs", caption, folder)]
+
+
+def _followed(study: Study, folder: Path) -> list[Picture]:
+    setting = sharpness_curves.most_followed(study.runs)
+    if setting is None:
+        return []
+    found = {}
+    for group in papers_cells(study):
+        inside = [sharpness_curves.followed(run, *setting) for run in group.runs]
+        known = [{"sharpness": curve} for curve in inside if curve is not None]
+        curves = mean_curves(known) if len(known) == len(inside) else {}
+        if "sharpness" in curves and np.isfinite(curves["sharpness"].values).any():
+            found[group.name] = curves["sharpness"]
+    if not found:
+        return []
+    caption = f"{_mean(study)} of the worst case at ρ {setting[1]:.3g}, {setting[0].title}."
+    figure = paper_pictures.along_epochs(papers_cells(study), found, "sharpness")
+    return [drawing.save(figure, "Sharpness over epochs", caption, folder)]
+
+
+def _budget(study: Study, folder: Path) -> list[Picture]:
+    if len({group.gradient_evaluations for group in study.groups}) < 2:
+        return []
+    caption = "All groups, mean ± standard deviation over the seeds: lower is better, and further left is cheaper."
+    if any(group.remark for group in study.groups):
+        caption += " A line joins the lengths that one strategy was run for."
+    figure = budget_pictures.against_gradients(study)
+    return [drawing.save(figure, "Test error against gradient evaluations", caption, folder)]
+
+
+def _loss(study: Study, folder: Path) -> list[Picture]:
+    measures = loss_pictures.measures_of(study)
+    if not measures:
+        return []
+    caption = (
+        "A point a run, after the last epoch. Where all points lie on one line, the measure says little beyond the "
+        "loss; where they part at equal loss, some minima are flatter."
+    )
+    return [drawing.save(loss_pictures.against_loss(measures), "Sharpness against training loss", caption, folder)]
+
+
+def _sharpness(study: Study, few: Study, folder: Path) -> list[Picture]:
+    found = sharpness_pictures.figures(study, few)
+    return [drawing.save(figure, title, caption, folder) for title, (caption, figure) in found.items()]
+
+
+def _differences(study: Study, folder: Path) -> list[Picture]:
+    direct = [pair for pair in differences(study.groups) if pair.is_direct] if len(study.groups) <= FEW_LINES else []
+    told = "Of the pairs that differ in strategy alone, or in method alone."
+    if not direct:
+        direct, told = _claimed(claims.claims(study)), "Of the paper's claims, and of growth against the best constant."
+    if not direct:
+        return []
+    figure = pictures.draw_differences(study, direct)
+    caption = f"{told} Filled: the difference holds."
+    return [drawing.save(figure, "Paired differences in test error", caption, folder, "differences")]
+
+
+def _claimed(found: Iterable[claims.Claim]) -> list[Difference]:
+    """The differences in test error that the claims are made of, each once."""
+    once: dict[tuple[str, str], Difference] = {}
+    for claim in found:
+        pair = next(iter(claim.found.values()), None)
+        if pair is not None:
+            once.setdefault((pair.first.name, pair.second.name), pair)
+    return list(once.values())
+
+
+def _quantities(study: Study, folder: Path) -> list[Picture]:
+    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in study.groups}
+    diverged = {group.name for group in study.groups if group.diverged}
+    drawn = []
+    for quantity in filter(partial(_varies, curves), pictures.drawable(curves)):
+        having = {name: each for name, each in curves.items() if quantity.name in each}
+        figure = pictures.draw_quantity(quantity, study, having)
+        caption = _seen(quantity, having, diverged)
+        drawn.append(drawing.save(figure, quantity.title, caption, folder, quantity.name))
+    return drawn
+
+
+def _varies(curves: Mapping[str, Curves], quantity: Quantity) -> bool:
+    """Whether there is more to see of it than one number."""
+    values = np.concatenate([each[quantity.name].values for each in curves.values() if quantity.name in each])
+    return not quantity.is_set or np.nanmin(values) < np.nanmax(values)
+
+
+def _curves(groups: Iterable[Group], name: str) -> list[tuple[Group, Curve]]:
+    found = [(group, mean_curves([run.curves for run in group.runs])) for group in groups]
+    return [(group, curves[name]) for group, curves in found if name in curves]
+
+
+def _mean(study: Study) -> str:
+    return "The mean over the seeds" if len(study.seeds) > 1 else "The course"
+
+
+def _seen(quantity: Quantity, curves: Mapping[str, Curves], diverged: set[str]) -> str:
+    """The ends of the range over groups: after the last epoch for what is measured, of all steps for what is set."""
+    values = {name: each[quantity.name].values for name, each in curves.items()}
+    if quantity.is_set:
+        low, high = (f"{limit(np.concatenate(list(values.values()))):.3g}" for limit in (np.nanmin, np.nanmax))
+        return f"From {low} to {high}."
+    last = {name: each[-1] for name, each in values.items() if np.isfinite(each[-1])}
+    lost = [f"Diverged: {', '.join(lost)}."] if (lost := sorted((values.keys() - last.keys()) & diverged)) else []
+    return " ".join(filter(None, [_range(last), quantity.remark, *lost]))
+
+
+def _range(last: Mapping[str, float]) -> str:
+    if not last:
+        return ""
+    least, most = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    if least == most:
+        return f"After the last epoch: {last[least]:.3g}."
+    return f"After the last epoch: least {last[least]:.3g} ({least}), most {last[most]:.3g} ({most})."

@@ -1,0 +1,78 @@
+"""The figures that groups are compared by: the test error, and the sharpness at each radius."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from experiments.reporting import paired
+from experiments.reporting.groups import Group, Study
+from experiments.reporting.runs import Run
+from experiments.reporting.sharpness import ways_of
+from experiments.reporting.ways import Way, headline, worst_cases
+
+
+class Figure(NamedTuple):
+    """A figure of a run, of which less is better.
+
+    Attributes:
+      title: what it is, with its unit.
+      of: the figure of a run; None where it is not known, or is no number.
+      is_ratio: whether two of them are compared by their ratio: sharpness goes over orders of magnitude.
+    """
+
+    title: str
+    of: Callable[[Run], float | None]
+    is_ratio: bool = False
+
+    def is_known(self, group: Group) -> bool:
+        """Whether all runs of the group have it, above 0 where ratios are made of it."""
+        values = [self.of(run) for run in group.runs]
+        return all(value is not None and (value > 0 or not self.is_ratio) for value in values)
+
+    def mean(self, group: Group) -> float:
+        """The mean over the group's runs, geometric where ratios are made of it."""
+        mean = sum(self._scaled(run) for run in group.runs) / len(group.runs)
+        return math.exp(mean) if self.is_ratio else mean
+
+    def compare(self, first: Group, second: Group) -> paired.Difference | None:
+        """The paired difference, of logarithms where ratios are made; None where it is not known of two seeds."""
+        if len(paired.shared_seeds(first, second)) < 2 or not (self.is_known(first) and self.is_known(second)):
+            return None
+        return paired.difference(first, second, self._scaled)
+
+    def said(self, found: paired.Difference | None) -> str:
+        """A difference in words: `−0.85 (−1.20 to −0.50)`, or as a ratio `×0.35 (0.28 to 0.44)`; a dash for none."""
+        if found is None:
+            return "–"
+        if self.is_ratio:
+            ratio, low, high = (f"{math.exp(value):.3g}" for value in (found.mean, found.low, found.high))
+            return f"×{ratio} ({low} to {high})"
+        return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
+
+    def _scaled(self, run: Run) -> float:
+        value = float(self.of(run) or 0.0)
+        return math.log(value) if self.is_ratio else value
+
+
+TEST_ERROR = Figure("test error, points", paired.error)
+
+
+def figures_of(study: Study) -> list[Figure]:
+    """The test error, and the sharpness at the paper's radius and at the largest other one, where it was measured."""
+    found = [TEST_ERROR]
+    for way, radii in list(ways_of(study).items())[:1]:
+        first = headline(radii)
+        others = [max(rho for rho in radii if rho != first)] if len(radii) > 1 else []
+        found += [sharpness_at(way, rho) for rho in (first, *others)]
+    return found
+
+
+def sharpness_at(way: Way, rho: float) -> Figure:
+    """The worst case at a radius."""
+    title = ", ".join([f"sharpness, ρ {rho:.3g}", *way.departures, "ratio"])
+    return Figure(title, lambda run: worst_cases(run).get(way, {}).get(rho, {}).get("sharpness"), is_ratio=True)
+
+
+def signed(value: float) -> str:
+    """A number with its sign, to two digits."""
+    return f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,88 @@
+"""How methods and strategies are called in the tables of a study."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from experiments.config import Config
+from experiments.training import learning_rate
+from experiments.training.methods import METHODS
+
+_SYMBOLS = {"rho": "ρ", "alpha": "α"}
+_GROWTHS = ("constant", "increasing", "decreasing", "varying")
+
+
+def row(config: Config, configs: Sequence[Config]) -> str:
+    """The method, with those of its hyperparameters that differ among methods of the same scale.
+
+    Args:
+      config: of a run.
+      configs: those of the study.
+    """
+    method = METHODS[config.method]
+    alike = [each for each in configs if METHODS[each.method].rho == method.rho]
+    values = {
+        name: {getattr(each, name) for each in alike if name in METHODS[each.method].uses} for name in method.uses
+    }
+    names = [name for name in method.uses if len(values[name]) > 1]
+    settings = [f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names]
+    own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
+    is_alone = method.momentum and {each.momentum for each in configs} != {config.momentum}
+    own_momentum = [f"momentum {config.momentum:g}"] if is_alone else []
+    return ", ".join([method.title, *settings, *own_time, *own_momentum])
+
+
+def column(config: Config, configs: Sequence[Config]) -> str:
+    """The strategy, with its batch size or its plan where others of the study have the same strategy with another.
+
+    Args:
+      config: of a run.
+      configs: those of the study.
+    """
+    words = strategy(config)
+    several = len({sizes(each) for each in configs if strategy(each) == words}) > 1
+    if growth(config) == "constant":
+        return f"{words} {config.plan.stages[0].batch_size}" if several else words
+    grown = {sizes(each) for each in configs if growth(each) == "increasing"}
+    if growth(config) == "decreasing" and sizes(config)[::-1] in grown:
+        words = words.replace("decreasing", "reversed")
+    return f"{words}, {config.batch_plan}" if several else words
+
+
+def strategy(config: Config) -> str:
+    """How batch size and learning rate go: `constant`, `increasing`, `cosine`, or `increasing, cosine`."""
+    return ", ".join(each for each in (growth(config), config.lr_schedule) if each != "constant") or "constant"
+
+
+def growth(config: Config) -> str:
+    """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`."""
+    steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
+    if not any(steps):
+        return "constant"
+    if min(steps) >= 0:
+        return "increasing"
+    return "decreasing" if max(steps) <= 0 else "varying"
+
+
+def sizes(config: Config) -> tuple[int, ...]:
+    """The batch sizes of the plan, one after another, whatever their epochs; one alone of a constant plan."""
+    found = tuple(stage.batch_size for stage in config.plan.stages)
+    return found[:1] if len(set(found)) == 1 else found
+
+
+def heading(name: str) -> str:
+    """The strategy, with the paper's sign for it."""
+    return name.replace("increasing", "increasing (+B)").replace("cosine", "cosine (+C)")
+
+
+def method_order(config: Config) -> tuple[int, float, float, str]:
+    """What rows are sorted by."""
+    return list(METHODS).index(config.method), config.rho or 0.0, config.alpha or 0.0, str(config.when)
+
+
+def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...]]:
+    """What columns are sorted by: rates that stay before those that fall, batches that stay before those that grow."""
+    return (
+        learning_rate.NAMES.index(learning_rate.name_of(config.lr_schedule)),
+        _GROWTHS.index(growth(config)),
+        sizes(config),
+    )

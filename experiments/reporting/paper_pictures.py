@@ -1,0 +1,57 @@
+"""The paper's pictures: accuracy and sharpness over epochs, a panel a strategy, a line a method."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.reporting import labels
+from experiments.reporting.curves import Curve
+from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
+from experiments.reporting.groups import Group
+
+_MOST_PANELS = 4
+
+
+def along_epochs(
+    groups: Sequence[Group], curves: Mapping[str, Curve], axis: str, *, can_be_logarithmic: bool = True
+) -> Figure:
+    """Draw a quantity over epochs.
+
+    Args:
+      groups: of the paper's cells.
+      curves: the mean curve of each group that has the quantity, by its name.
+      axis: the label of its axis, with the unit.
+      can_be_logarithmic: whether that is, where the values are far apart.
+    """
+    drawn = [group for group in groups if group.name in curves]
+    columns = list(dict.fromkeys(group.column for group in _ordered(drawn)))[:_MOST_PANELS]
+    rows = list(dict.fromkeys(group.row for group in drawn))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.0 + 2.8 * len(columns), 3.4), layout="constrained")
+        panels = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+        for group in drawn:
+            if group.column in columns:
+                curve, number = curves[group.name], rows.index(group.row)
+                style = {"color": shades(len(rows))[number], **line_style(number)}
+                panels[columns.index(group.column)].plot(curve.epoch, curve.values, label=group.row, **style)
+        for panel, column in zip(panels, columns, strict=True):
+            panel.set_title(labels.heading(column), fontsize=10)
+            panel.set_xlabel("epochs")
+        panels[0].set_ylabel(axis)
+        values = np.concatenate([curves[group.name].values for group in drawn])
+        if can_be_logarithmic and are_far_apart(values):
+            make_logarithmic(panels[0])
+            panels[0].set_ylabel(f"{axis} (log scale)")
+        legend_below(figure, max(panels, key=lambda panel: len(panel.lines)), min(6, len(rows)))
+    return figure
+
+
+def accuracy(error: Curve) -> Curve:
+    """The accuracy, in %, of a curve of the error in %."""
+    return error._replace(values=100 - error.values)
+
+
+def _ordered(groups: Sequence[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: labels.strategy_order(group.config))

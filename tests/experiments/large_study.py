@@ -1,0 +1,47 @@
+"""A study as large as ours are: the paper's cells, controls, three matches, and other settings; figures are made up."""
+
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import sharpness_file
+from experiments.studying import Grid
+from experiments.studying.strategies import CONTROLS, PAPERS
+from experiments.training.methods import METHODS
+from tests.experiments.sharpness_records import LARGE, SMALL, WAY, worst_case
+from tests.experiments.written_runs import write_run
+
+EXAMPLES = 512  # of an epoch, as `write_run` has it
+
+
+def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
+    """Every method, strategy and match, with sharpness at both radii, and in an adaptive way."""
+    grid = Grid(
+        folder,
+        seeds=tuple(range(seeds)),
+        strategies=(*PAPERS, "linear", *CONTROLS),
+        match=("epochs", "updates", "gradients"),
+        constant_plan="10x128",
+        increasing_plan="2x16,2x32,2x64,2x128,2x256",
+    )
+    for cell in dataclasses.replace(grid, **settings).cells(EXAMPLES):
+        config = cell.config
+        draw = np.random.default_rng(zlib.crc32(repr(config).encode()))
+        updates = config.plan.total_steps(EXAMPLES)
+        gain = {"sgd": 0.0, "sam": 0.005, "gsam": 0.006}[config.method]
+        error = 0.02 + 2.0 / updates - gain + 0.002 * draw.standard_normal()
+        write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **dataclasses.asdict(config))
+        sharp = 30.0 / updates / METHODS[config.method].passes * np.exp(0.1 * draw.standard_normal())
+        place = {"epoch": config.plan.epochs, "step": updates, "loss": 8.0 / updates}
+        values = {SMALL: sharp, LARGE: 100 * sharp**0.5}
+        records = [
+            worst_case(rho, value, **place, adaptive=adaptive)
+            for adaptive in (False, True)
+            for rho, value in values.items()
+        ]
+        eigenvalue = {"kind": "top_eigenvalue", **WAY, **place, "eigenvalue": 50.0 + 5 * draw.standard_normal()}
+        sharpness_file.add(cell.folder, [*records, eigenvalue])
+    return folder

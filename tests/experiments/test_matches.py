@@ -1,0 +1,102 @@
+"""Which groups stand in one table: by epochs, by updates, by gradient evaluations."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.reporting.errors import error_rows
+from experiments.reporting.groups import Study
+from experiments.reporting.matches import matches, papers_cells, reference, tables
+from tests.experiments.written_runs import only_study, write_run, write_study
+
+INCREASING = "2x64,2x256"  # 8 + 8 + 2 + 2 updates
+
+
+def study_of(folder: Path, *runs: tuple[str, str, str]) -> Study:
+    for number, (method, plan, schedule) in enumerate(runs):
+        write_run(folder / str(number), 0.1, method=method, batch_plan=plan, lr_schedule=schedule)
+    return only_study(folder)
+
+
+def named(study: Study) -> dict[str, list[str]]:
+    return {match.title: [group.name for group in match.groups] for match in tables(study)}
+
+
+def test_a_group_stands_in_every_table_whose_measure_it_shares(tmp_path: Path) -> None:
+    study = study_of(
+        tmp_path,
+        ("sgd", INCREASING, "constant"),
+        ("sgd", "4x128", "constant"),  # 16 updates
+        ("sgd", "5x128", "constant"),  # 20 updates
+        ("sgd", "4x64,4x256", "constant"),  # 40 updates, as many gradients as two passes along the reference
+        ("sgd", "9x128", "constant"),  # 36 updates
+        ("sam", INCREASING, "constant"),
+        ("sam", "5x128", "constant"),
+    )
+    assert named(study) == {
+        "at equal epochs": ["SGD, constant, 4 epochs", "SGD, increasing, 4 epochs", "SAM, increasing"],
+        "at equal updates": [
+            "SGD, constant, 5 epochs",
+            "SGD, increasing, 4 epochs",
+            "SAM, constant",
+            "SAM, increasing",
+        ],
+        "at equal gradient evaluations": ["SGD, increasing, 8 epochs", "SAM, constant", "SAM, increasing"],
+        "at other lengths": ["SGD, constant, 9 epochs"],
+    }
+
+
+def test_what_a_column_took_stands_below_it_method_by_method_where_they_differ(tmp_path: Path) -> None:
+    study = study_of(
+        tmp_path,
+        ("sgd", INCREASING, "constant"),
+        ("sgd", "4x64,4x256", "constant"),
+        ("sam", INCREASING, "constant"),
+        ("sam", "4x128", "constant"),
+        ("gsam", INCREASING, "constant"),
+    )
+    rows = error_rows(tables(study)[-1], study)
+    assert tables(study)[-1].title == "at equal gradient evaluations"
+    assert rows[0] == ("test error, %", "increasing (+B)")
+    assert rows[4:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
+
+
+def test_the_reference_is_the_shortest_plan_that_grows_at_a_constant_rate(tmp_path: Path) -> None:
+    study = study_of(
+        tmp_path,
+        ("sgd", "1x64,1x256", "cosine"),
+        ("sgd", "4x64,4x256", "constant"),
+        ("sgd", INCREASING, "constant"),
+        ("sgd", "2x256,2x64", "constant"),
+    )
+    assert reference(study).config.batch_plan == INCREASING
+
+
+def test_where_nothing_is_there_to_match_all_stand_in_one_table(tmp_path: Path) -> None:
+    study = study_of(tmp_path, ("sgd", "4x128", "constant"), ("sgd", "9x128", "constant"), ("sgd", "4x128", "cosine"))
+    assert matches(study) == []
+    (match,) = tables(study)
+    assert error_rows(match, study)[0][1:] == ("constant, 4x128", "constant, 9x128", "cosine (+C)")
+    other = study_of(tmp_path / "b", ("sgd", INCREASING, "constant"), ("sgd", "9x128", "constant"))
+    assert list(named(other)) == [""]
+
+
+def test_a_study_of_one_length_has_one_table(tmp_path: Path) -> None:
+    assert list(named(only_study(write_study(tmp_path)))) == [""]
+
+
+@pytest.mark.parametrize(
+    ("others", "constant"),
+    [
+        ([("sgd", "4x128", "cosine")], "4x128"),
+        ([("sgd", "4x64", "cosine")], "4x64"),
+        ([], "4x128"),  # the others are the first and the last batch size of the plan
+    ],
+)
+def test_the_papers_constant_has_the_batch_of_the_decays_or_one_that_is_no_control(
+    tmp_path: Path, others: list[tuple[str, str, str]], constant: str
+) -> None:
+    plans = [INCREASING, "4x64", "4x128", "4x256", "2x256,2x64", "5x128"]
+    study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans), *others)
+    found = {(group.config.batch_plan, group.config.lr_schedule) for group in papers_cells(study)}
+    assert found == {(INCREASING, "constant"), (constant, "constant"), *((plan, rate) for _, plan, rate in others)}

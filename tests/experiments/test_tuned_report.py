@@ -1,0 +1,72 @@
+"""A study whose learning rates and radii were chosen cell by cell."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from experiments.reporting import find_runs, publish
+from experiments.reporting.chosen import chosen_rows
+from experiments.reporting.groups import studies
+from experiments.reporting.paired import differences
+from experiments.reporting.published import published_rows
+from tests.experiments.written_runs import write_run
+
+CHOSEN = ("learning_rate", "rho")
+GIVEN = {("sgd", "4x128"): (0.3, None), ("sgd", "2x64,2x256"): (0.1, None)}
+GIVEN |= {("sam", "4x128"): (0.1, 0.2), ("sam", "2x64,2x256"): (0.03, 0.05)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, ((method, plan), (rate, rho)) in enumerate(GIVEN.items()):
+        for seed in (0, 1, 2):
+            name = f"{method}-{number}-{seed}"
+            error = 0.05 + 0.01 * number + 0.001 * seed * number
+            settings = {"method": method, "batch_plan": plan, "seed": seed, "learning_rate": rate, "rho": rho}
+            write_run(tmp_path / name, error, **settings)
+    return tmp_path
+
+
+def test_what_was_chosen_tells_no_group_from_another(folder: Path) -> None:
+    (study,) = studies(find_runs([folder]), CHOSEN)
+    assert [group.name for group in study.groups] == [
+        "SGD, constant",
+        "SGD, increasing",
+        "SAM, constant",
+        "SAM, increasing",
+    ]
+    assert sum(pair.is_direct for pair in differences(study.groups)) == 4
+    assert len(studies(find_runs([folder]))) == 3  # a learning rate each
+
+
+def test_a_table_tells_what_each_cell_was_given(folder: Path) -> None:
+    (study,) = studies(find_runs([folder]), CHOSEN)
+    assert chosen_rows(study) == [
+        ("group", "learning rate", "ρ"),
+        ("SGD, constant", "0.3", "–"),
+        ("SGD, increasing (+B)", "0.1", "–"),
+        ("SAM, constant", "0.1", "0.2"),
+        ("SAM, increasing (+B)", "0.03", "0.05"),
+    ]
+    publish(find_runs([folder]), folder / "report", Console(file=StringIO()), chosen=CHOSEN)
+    assert "| SAM, constant | 0.1 | 0.2 |" in (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_cell_with_two_choices_is_refused(folder: Path) -> None:
+    write_run(folder / "again", 0.1, method="sam", batch_plan="4x128", seed=1, learning_rate=0.05, rho=0.2)
+    with pytest.raises(ValueError, match="SAM, constant has 2 runs of seed 1 that differ in nothing else"):
+        studies(find_runs([folder]), CHOSEN)
+
+
+def test_what_is_no_setting_cannot_have_been_chosen(folder: Path) -> None:
+    with pytest.raises(ValueError, match="radius is no setting of a run"):
+        studies(find_runs([folder]), ("radius",))
+
+
+def test_a_tuned_cell_is_not_the_papers(tmp_path: Path) -> None:
+    cell = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}
+    write_run(tmp_path / "run", 0.25, **cell, learning_rate=0.3)
+    (study,) = studies(find_runs([tmp_path]), CHOSEN)
+    assert len(published_rows(study)) == 1
