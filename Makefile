@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long demo reproduce-methods benchmark data-fashion-mnist clean
+.PHONY: test test-long demo reproduce-methods convergence benchmark data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -42,3 +42,6 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 
 benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about half an hour on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark
+
+convergence: .venv/installed ## Gradient norms along training, on a quadratic and on the digits: five to ten minutes on two cores.
+	$(BIN)/python -m experiments.convergence --output runs/convergence

@@ -1,0 +1,66 @@
+"""Watch how training converges: `python -m experiments.convergence --output runs/convergence`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import data, run
+from experiments.command_line import parse, sensibly, start
+from experiments.config import check_choice
+from experiments.converging.bound import REACH
+from experiments.converging.conducting import cells_of, study_networks, study_quadratic
+from experiments.converging.document import markdown
+from experiments.converging.network_study import NetworkStudy
+from experiments.converging.quadratic_study import QuadraticStudy
+
+_PARTS = ("quadratic", "networks")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Follow the gradient norm over all data, and SAM's, along training: by methods and strategies, with fitted rates.
+
+    Attributes:
+      study: What to train.
+      location: Where the data are.
+      quadratic: The problem on which theory gives the answer.
+      parts: Of quadratic and networks.
+    """
+
+    study: Annotated[NetworkStudy, tyro.conf.arg(name="")]
+    location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
+    quadratic: QuadraticStudy = field(default_factory=QuadraticStudy)
+    parts: tuple[str, ...] = _PARTS
+
+    def __post_init__(self) -> None:
+        for name in self.parts:
+            check_choice("parts", name, _PARTS)
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"parts is {self.parts}: give at least one, each once.")
+        if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
+            raise ValueError(
+                f"methods is {self.study.methods}: the quadratic knows {', '.join(REACH)}, add one of them."
+            )
+
+
+def main() -> None:
+    """Parse, build, call."""
+    arguments = parse(Arguments, "python -m experiments.convergence")
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    study = arguments.study
+    document = sensibly(run.make_folder, study.output) / "convergence.md"
+    cells = sensibly(cells_of, study, arguments.location) if "networks" in arguments.parts else []
+    parts = []
+    if "quadratic" in arguments.parts:
+        known = [name for name in study.methods if name in REACH]
+        parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
+    if cells:
+        parts.append(study_networks(study, cells, arguments.location, console))
+    document.write_text(markdown(parts), encoding="utf-8")
+    console.print(f"as Markdown, with pictures: {document}")
+
+
+if __name__ == "__main__":
+    start(main)

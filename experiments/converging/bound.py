@@ -1,0 +1,92 @@
+"""The bound on the gradient norm of SGD, SAM and GSAM that docs/convergence.md derives."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+REACH: dict[str, Callable[[float, float], float]] = {
+    "sgd": lambda rho, alpha: 0.0,
+    "sam": lambda rho, alpha: rho,
+    "gsam": lambda rho, alpha: (1 + alpha) * rho,
+    "gsam_clean": lambda rho, alpha: alpha * rho,
+}
+"""From radius and weight to `r`: the gradient that a method descends on is at most `L r` from the clean one."""
+
+
+def mean_bound(
+    rates: np.ndarray, batch_sizes: np.ndarray, *, gap: float, smoothness: float, deviation: float, reach: float
+) -> float:
+    """The most that the mean squared gradient norm can be, `Σ η_t E‖∇f(w_t)‖² / Σ η_t`, and so its minimum over `t`.
+
+    It is `(2 (f(w₀) − f*) + Σ η_t V_t) / Σ η_t` with `V_t = (1 − L η_t) L² r² + L η_t (σ/√b_t + L r)²`. Our own
+    derivation, with its assumptions: docs/convergence.md.
+
+    Args:
+      rates: the learning rate `η_t` of each update, at most `1/L`, `(updates,)`.
+      batch_sizes: examples of each update, `(updates,)`.
+      gap: `f(w₀) − f*`.
+      smoothness: `L`, of the loss of every batch.
+      deviation: `σ`, of the gradient of one example.
+      reach: `r`, of `REACH`, in units of the parameters.
+
+    Returns:
+      The bound, in units of the squared gradient.
+
+    Raises:
+      ValueError: If a rate is above `1/L`.
+    """
+    _check_rates(rates, smoothness)
+    added = np.sum(rates * _disturbance(rates, batch_sizes, smoothness, deviation, reach))
+    return float((2 * gap + added) / np.sum(rates))
+
+
+def last_bound(
+    rates: np.ndarray,
+    batch_sizes: np.ndarray,
+    *,
+    gap: float,
+    smoothness: float,
+    curvature: float,
+    deviation: float,
+    reach: float,
+) -> float:
+    """The most that `E‖∇f(w_T)‖²` can be after the last update, where `‖∇f‖² ≥ 2μ (f − f*)`.
+
+    It is `2L a_T` with `a_0 = f(w₀) − f*` and `a_{t+1} = (1 − μ η_t) a_t + η_t V_t / 2`. Our own derivation:
+    docs/convergence.md.
+
+    Args:
+      rates: as in `mean_bound`.
+      batch_sizes: as in `mean_bound`.
+      gap: as in `mean_bound`.
+      smoothness: as in `mean_bound`.
+      curvature: `μ`, the least curvature of a quadratic.
+      deviation: as in `mean_bound`.
+      reach: as in `mean_bound`.
+
+    Returns:
+      The bound, in units of the squared gradient.
+
+    Raises:
+      ValueError: If a rate is above `1/L`.
+    """
+    _check_rates(rates, smoothness)
+    added = rates * _disturbance(rates, batch_sizes, smoothness, deviation, reach) / 2
+    above = gap
+    for rate, more in zip(rates, added, strict=True):
+        above = (1 - curvature * rate) * above + more
+    return float(2 * smoothness * above)
+
+
+def _disturbance(
+    rates: np.ndarray, batch_sizes: np.ndarray, smoothness: float, deviation: float, reach: float
+) -> np.ndarray:
+    """What bias and noise add to twice the loss, in units of the rate."""
+    bias = smoothness * reach
+    noise = deviation / np.sqrt(batch_sizes)
+    return (1 - smoothness * rates) * bias**2 + smoothness * rates * (noise + bias) ** 2
+
+
+def _check_rates(rates: np.ndarray, smoothness: float) -> None:
+    if np.max(rates) * smoothness > 1 + 1e-6:
+        raise ValueError(f"rates reaches {np.max(rates):g}: the bound holds up to 1/L, {1 / smoothness:g}, give less.")

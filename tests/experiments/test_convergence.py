@@ -1,0 +1,209 @@
+"""The convergence study: the full gradient, its file a run, fitted rates, and the program."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import convergence, run
+from experiments.config import Config
+from experiments.converging.curve import Curve
+from experiments.converging.full_gradient import full_norms
+from experiments.converging.network_cell import curve_of, examples_seen, execute, is_done, path_of
+from experiments.converging.network_study import NetworkStudy
+from experiments.converging.rates import fitted_slope, late_rate
+from experiments.converging.tables import rate_rows
+from experiments.measuring import Sharpness
+from experiments.measuring.network import trained
+from experiments.studying import Cell
+from experiments.training.writers import read
+from sam_optax import BatchPlan
+
+
+def study_in(folder: Path, tiny: str, **settings: Any) -> NetworkStudy:
+    given: dict[str, Any] = {"seeds": (0,), "methods": ("gsam",), "strategies": ("increasing",)} | settings
+    return NetworkStudy(folder, model=tiny, constant_plan="3x128", increasing_plan="2x64,1x128", **given)
+
+
+def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, Cell, Any]:
+    study = study_in(tmp_path, tiny, **settings)
+    [cell] = study.cells()
+    dataset = run.load(cell.config)
+    execute(cell, study, dataset)
+    return study, cell, dataset
+
+
+def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
+    config = Config(model=tiny, method="sgd", batch_plan="1x64")
+    dataset = run.load(config)
+    state, _ = run.train(config, dataset)
+    found = full_norms(trained(config, dataset, state, Sharpness(examples=512, batch_size=200)), 0.5)
+
+    images = (dataset.train.images.astype(np.float32) - dataset.mean) / dataset.std
+    stats, labels = state.model_state["norm"], dataset.train.labels
+
+    def loss_fn(params: Any) -> jax.Array:
+        normal = (images.reshape(512, -1) - stats["mean"]) / jnp.sqrt(stats["var"] + 1e-5)
+        features = normal * params["norm"]["scale"] + params["norm"]["bias"]
+        logits = features @ params["head"]["kernel"] + params["head"]["bias"]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(512), labels])
+
+    loss, gradient = jax.value_and_grad(loss_fn)(state.params)
+    norm = optax.tree.norm(gradient)
+    ahead = jax.tree.map(lambda w, g: w + 0.5 * g / norm, state.params, gradient)
+    assert found.loss == pytest.approx(float(loss), rel=1e-5)
+    assert found.grad_norm == pytest.approx(float(norm), rel=1e-4)
+    assert found.sam_grad_norm == pytest.approx(float(optax.tree.norm(jax.grad(loss_fn)(ahead))), rel=1e-4)
+
+
+def test_a_run_is_measured_on_the_way_at_the_updates_and_examples_of_its_plan(tiny: str, tmp_path: Path) -> None:
+    study, cell, dataset = measured(tiny, tmp_path)
+    curve = curve_of([cell])
+    assert curve.updates.tolist() == [8, 16, 20]
+    assert curve.examples.tolist() == [512, 1024, 1536]
+    assert curve.gradient.shape == curve.sam_gradient.shape == (1, 3)
+    state, _ = run.train(cell.config, dataset)
+    settings = Sharpness(examples=512, batch_size=256, reestimate_batchnorm=True)
+    last = full_norms(trained(cell.config, dataset, state, settings), 0.05)
+    assert (curve.gradient[0, -1], curve.sam_gradient[0, -1]) == pytest.approx(last[1:], rel=1e-5)
+    assert is_done(cell, study)
+
+
+def test_running_statistics_of_batchnorm_are_another_measure(tiny: str, tmp_path: Path) -> None:
+    found = []
+    for reestimate in (True, False):
+        study = study_in(tmp_path / str(reestimate), tiny, reestimate_batchnorm=reestimate)
+        [cell] = study.cells()
+        study.output.mkdir()
+        execute(cell, study, run.load(cell.config))
+        found.append(curve_of([cell]))
+    assert np.all(found[0].gradient != found[1].gradient)
+    with pytest.raises(ValueError, match="holds another run"):
+        is_done(cell, study_in(tmp_path / "False", tiny))
+
+
+def test_every_so_many_epochs_and_after_the_last_one(tiny: str, tmp_path: Path) -> None:
+    _, cell, _ = measured(tiny, tmp_path, every=2)
+    assert [record["epoch"] for record in read(path_of(cell), "norms")] == [2, 3]
+
+
+def test_what_is_of_another_study_or_damaged_is_refused(tiny: str, tmp_path: Path) -> None:
+    _, cell, _ = measured(tiny, tmp_path)
+    for settings in ({"measured_rho": 0.1}, {"learning_rate": 0.2}):
+        other = study_in(tmp_path, tiny, **settings)
+        with pytest.raises(ValueError, match=r"gsam-increasing-0.jsonl holds another run"):
+            is_done(other.cells()[0], other)
+    whole = path_of(cell).read_text(encoding="utf-8")
+    for damaged in ("{", "", "".join(whole.splitlines(keepends=True)[:-1])):
+        path_of(cell).write_text(damaged, encoding="utf-8")
+        with pytest.raises(ValueError, match="or a damaged one"):
+            is_done(cell, study_in(tmp_path, tiny))
+    path_of(cell).write_text(whole, encoding="utf-8")
+    assert is_done(cell, study_in(tmp_path, tiny))
+
+
+def test_a_run_that_was_stopped_leaves_no_file_with_its_name(tiny: str, tmp_path: Path) -> None:
+    study = study_in(tmp_path, tiny)
+    [cell] = study.cells()
+    dataset = run.load(cell.config)
+
+    def stop(batches: Any) -> Any:
+        yield next(iter(batches))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(cell, study, dataset, stop)
+    assert not is_done(cell, study)
+    execute(cell, study, dataset)
+    assert is_done(cell, study)
+    assert [path.name for path in tmp_path.iterdir()] == ["gsam-increasing-0.jsonl"]
+
+
+def test_examples_of_incomplete_batches_are_not_counted() -> None:
+    plan = BatchPlan.parse("2x30,1x64")
+    assert [examples_seen(plan, epochs, 100) for epochs in range(4)] == [0, 90, 180, 244]
+
+
+def test_a_power_law_has_its_exponent_in_its_second_half() -> None:
+    x = np.arange(1, 101)
+    values = np.stack([3 * x**-0.5, 5 * x**-0.7])
+    values[:, :49] = 1.0
+    found = late_rate(x, values)
+    assert found.slope == pytest.approx(-0.6)
+    assert found.standard_error == pytest.approx(0.1)
+    assert str(found) == "−0.60 ± 0.10"
+    assert str(late_rate(x, values[:1])) == "−0.50"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_what_has_no_slope_has_a_dash(bad: float) -> None:
+    values = np.asarray([[1.0, 1.0, bad]])
+    assert np.isnan(fitted_slope(np.asarray([1, 2, 3]), values[0]))
+    assert np.isnan(fitted_slope(np.asarray([2, 2]), np.ones(2)))
+    x = np.asarray([1, 2, 3])
+    [_, row] = rate_rows({("sam", "constant"): Curve(x, 16 * x, values, values)})
+    assert row[:5] == ("SAM", "constant", "3", "–", "–")
+    assert row[5:] == (("0", "0") if bad == 0 else ("–", "–"))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["convergence", *arguments])
+    convergence.main()
+
+
+def test_the_program_draws_tells_and_goes_on_where_it_was(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = ("--constant-plan", "3x128", "--increasing-plan", "2x64,1x128", "--seeds", "0")
+    small = {"dimensions": "3", "chains": "4", "examples": "512", "constant-plan": "3x128"}
+    small |= {"increasing-plan": "2x64,1x128", "least-curvature": "0.5"}
+    quadratic = [word for name, value in small.items() for word in (f"--quadratic.{name}", value)]
+    arguments = ("--output", str(tmp_path), "--model", tiny, "--methods", "sam", *plans, *quadratic)
+    strategies = ("--strategies", "constant", "increasing")
+    call(monkeypatch, *arguments, *strategies)
+    told = capsys.readouterr().out
+    assert "2 runs of tiny on digits, 2 of them to do" in told
+    text = (tmp_path / "convergence.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        "# A stochastic quadratic",
+        "# Networks: tiny on digits",
+    ]
+    pictures = {line.split("(")[-1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
+    assert pictures == {path.name for path in tmp_path.glob("*.png")}
+    assert len(pictures) == 5
+    assert "| SAM | increasing | 20 |" in text
+
+    call(monkeypatch, *arguments, *strategies, "--parts", "networks")
+    assert "2 runs of tiny on digits, 0 of them to do" in capsys.readouterr().out
+    assert "stochastic quadratic" not in (tmp_path / "convergence.md").read_text()
+
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, *arguments, *strategies, "--measured-rho", "0.2")
+    assert "holds another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--parts", "cubic"), "parts is 'cubic'"),
+        (("--every", "0"), "every is 0"),
+        (("--methods", "asam"), "methods is ('asam',): the quadratic knows sgd, sam, gsam, gsam_clean"),
+        (("--measured-rho", "-1"), "measured_rho is -1.0"),
+        (("--quadratic.chains", "0"), "chains is 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    word: str,
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, "--output", str(tmp_path), *arguments)
+    assert word in " ".join(capsys.readouterr().err.split())
