@@ -50,7 +50,15 @@ def column(config: Config, configs: Sequence[Config]) -> str:
 
 def strategy(config: Config) -> str:
     """How batch size and learning rate go: `constant`, `increasing`, `cosine`, or `increasing, cosine`."""
-    return ", ".join(each for each in (growth(config), config.lr_schedule) if each != "constant") or "constant"
+    return ", ".join(each for each in (growth(config), _rate(config)) if each != "constant") or "constant"
+
+
+def _rate(config: Config) -> str:
+    """How the learning rate goes; periods of equal length are counted, for it is their length that a match changes."""
+    name, _, length = config.lr_schedule.partition(":")
+    if name != "warm_restarts" or "x" in length:
+        return config.lr_schedule
+    return f"warm restarts ({config.plan.epochs / float(length):.3g} periods)"
 
 
 def growth(config: Config) -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from experiments.reporting import labels
 from experiments.reporting.groups import Group, Study
+from experiments.studying.matching import TOLERANCE
 
-_TOLERANCE = 0.05
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 
 
@@ -42,7 +42,7 @@ def matches(study: Study) -> list[Match]:
         "at equal gradient evaluations": lambda group: group.gradient_evaluations / (_PASSES * base.updates) - 1,
     }
     return [
-        Match(title, [group for group in study.groups if abs(distance(group)) <= _TOLERANCE])
+        Match(title, [group for group in study.groups if abs(distance(group)) <= TOLERANCE])
         for title, distance in distances.items()
     ]
 

@@ -6,6 +6,7 @@ from experiments.training.methods import METHODS
 from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
+TOLERANCE = 0.05  # what is equal to this part needs no plan of its own
 
 
 class Matched(NamedTuple):
@@ -33,17 +34,18 @@ def matched(match: str, plan: BatchPlan, method: str, reference: BatchPlan, epoc
       epoch_size: the examples of an epoch.
 
     Returns:
-      The plan, its stages in proportion, each of whole epochs; so updates agree to about half an epoch a stage.
+      The plan, its stages in proportion, each of whole epochs; so updates agree to about half an epoch a stage. A plan
+      that agrees to 5% stays as it is.
     """
     passes = METHODS[method].passes
     factor = {"epochs": None, "updates": 1.0, "gradients": 2.0 / passes}[match]
     if factor is None:
         return Matched(plan, "epochs")
-    by = "updates" if factor == 1 else "gradients"
-    longer = _scaled(plan, factor * reference.total_steps(epoch_size), epoch_size)
-    return Matched(longer, by) if longer.stages != plan.stages else Matched(plan, "epochs")
+    longer = factor * reference.total_steps(epoch_size) / plan.total_steps(epoch_size)
+    if abs(longer - 1) <= TOLERANCE:
+        return Matched(plan, "epochs")
+    return Matched(_scaled(plan, longer), "updates" if factor == 1 else "gradients")
 
 
-def _scaled(plan: BatchPlan, updates: float, epoch_size: int) -> BatchPlan:
-    factor = updates / plan.total_steps(epoch_size)
+def _scaled(plan: BatchPlan, factor: float) -> BatchPlan:
     return BatchPlan.from_stages((max(1, round(factor * stage.epochs)), stage.batch_size) for stage in plan.stages)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.config import Config
 from experiments.studying import Cell, Grid, Selection
-from experiments.studying.matching import MATCHES, matched
+from experiments.studying.matching import MATCHES, TOLERANCE, matched
 from experiments.studying.outlook import cost, outlook
 from experiments.studying.strategies import CONTROLS, NAMES, mean_batch_size, plan_of, rate_of
 from sam_optax import BatchPlan
@@ -46,7 +46,7 @@ def test_a_constant_batch_of_the_mean_size_makes_as_many_updates(plan: BatchPlan
 
 
 @given(plans, plans, st.sampled_from(["sgd", "sam", "msam"]), st.sampled_from(MATCHES))
-def test_matched_plans_agree_to_half_an_epoch_a_stage(
+def test_matched_plans_agree_to_half_an_epoch_a_stage_or_are_near_enough(
     plan: BatchPlan, reference: BatchPlan, method: str, match: str
 ) -> None:
     examples = 512
@@ -58,8 +58,9 @@ def test_matched_plans_agree_to_half_an_epoch_a_stage(
         return
     wanted = reference.total_steps(examples) * (1 if match == "updates" else 2 / passes)
     half_epochs = sum(examples // stage.batch_size for stage in plan.stages)  # whole ones, where a stage is shortest
-    assert abs(found.plan.total_steps(examples) - wanted) <= half_epochs
-    assert found.by == "epochs" or found.plan != plan
+    assert abs(found.plan.total_steps(examples) - wanted) <= max(half_epochs, TOLERANCE * wanted)
+    assert (found.by == "epochs") == (abs(wanted / plan.total_steps(examples) - 1) <= TOLERANCE)
+    assert (found.plan == plan) or found.by != "epochs"
 
 
 def grid(**settings: Any) -> Grid:
@@ -76,6 +77,7 @@ def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> 
             assert by_name[cell.folder.name] == cell.config
     assert "sam-increasing-equal_updates-0" not in by_name
     assert by_name["sgd-increasing-equal_gradients-0"].batch_plan == "10x16,10x32,10x64,10x128,10x256"
+    assert "sam-constant_mean-equal_updates-0" not in by_name  # 300 updates and 310 are near enough
     assert by_name["sam-constant-equal_updates-0"].batch_plan == "78x128"
     assert by_name["sgd-constant-equal_gradients-0"].batch_plan == "155x128"
 
