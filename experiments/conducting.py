@@ -8,9 +8,8 @@ from rich.console import Console
 from experiments import run
 from experiments.command_line import sensibly
 from experiments.reporting import find_runs, publish
-from experiments.studying import Cell, Grid, Options, Selection, Tuning, run_all, tuning
+from experiments.studying import Cell, Grid, Options, Selection, Tuning, outlook, run_all, timing, tuning
 from experiments.studying.cell import is_done
-from experiments.studying.outlook import cost, show
 from experiments.tables import as_markdown, as_terminal
 
 
@@ -22,6 +21,7 @@ class Session(NamedTuple):
       options: how each of them is done.
       stored: how many training examples the data set has.
       dry_run: whether to tell what would be done, only.
+      time_steps_of: how many images the steps have that are timed for that; None: none are.
       console: the terminal.
     """
 
@@ -29,6 +29,7 @@ class Session(NamedTuple):
     options: Options
     stored: int
     dry_run: bool
+    time_steps_of: int | None
     console: Console
 
 
@@ -88,8 +89,10 @@ def _publish(folders: list[Path], report: Path, console: Console, chosen: tuple[
 
 def _run(study: Grid, cells: list[Cell], session: Session) -> bool:
     """Do what is selected of the cells, or tell what it is; whether none failed."""
-    selected = sensibly(session.selection.of, cells, lambda cell: cost(cell.config, session.stored))
+    selected = sensibly(session.selection.of, cells, lambda cell: outlook.cost(cell.config, session.stored))
     if session.dry_run:
-        show(selected, session.stored, session.console)
+        outlook.show(selected, session.stored, session.console)
+        if session.time_steps_of is not None:
+            timing.show(selected, session.stored, session.time_steps_of, session.console)
         return True
     return not run_all(f"{study.model} on {study.dataset}", selected, session.options, session.console)

@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments import configs, data
 from experiments.command_line import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
+from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
 from experiments.studying import Grid, Options, Selection, Tuning
 
@@ -28,6 +29,8 @@ class Arguments:
         run the study's seeds with them; with and without momentum 0.9 and a weight decay of 5e-4.
       tuning: What is tried then.
       dry_run: Print what each run would be, and run nothing.
+      time_steps_of: With dry_run, time the steps of batches of so many made-up images, too, and print what the study
+        would take on this machine.
       config: Take the settings of a row of the paper's tables, or of a study of ours, and those given beside instead
         of its own.
     """
@@ -40,7 +43,14 @@ class Arguments:
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
     dry_run: bool = False
+    time_steps_of: int | None = None
     config: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_steps_of is not None:
+            check_count("time_steps_of", self.time_steps_of)
+            if not self.dry_run:
+                raise ValueError(f"time_steps_of is {self.time_steps_of}: it belongs to --dry-run, give both.")
 
 
 def main() -> None:
@@ -53,6 +63,7 @@ def main() -> None:
         Options(arguments.location, arguments.sharpness, arguments.tensorboard),
         sensibly(_stored, arguments),
         arguments.dry_run,
+        arguments.time_steps_of,
         Console(soft_wrap=True, markup=False, highlight=False),
     )
     study = arguments.study
@@ -65,7 +76,7 @@ def _stored(arguments: Arguments) -> int:
     """How many training examples the data set has; before the data are there, how many it will have."""
     study = arguments.study
     if arguments.dry_run:
-        return data.TRAINING_EXAMPLES[study.dataset]
+        return data.SIZES[study.dataset].train
     return len(data.load(study.dataset, study.seeds[0], arguments.location).train)
 
 

@@ -10,18 +10,19 @@ from experiments.data.dataset import Dataset, Examples, Split
 from experiments.data.location import Location
 from experiments.data.moving import moved
 from experiments.data.registry import NAMES, load
-from experiments.data.sizes import TRAINING_EXAMPLES
+from experiments.data.sizes import SIZES, made_up
 from experiments.data.stream import evaluation_batches, training_batches
 
 __all__ = [
     "NAMES",
-    "TRAINING_EXAMPLES",
+    "SIZES",
     "Dataset",
     "Examples",
     "Location",
     "Split",
     "evaluation_batches",
     "load",
+    "made_up",
     "moved",
     "training_batches",
 ]

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import data
 from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
-from experiments.data.sizes import TRAINING_EXAMPLES
 from experiments.studying import strategies
 from experiments.studying.cell import Cell
 from experiments.studying.matching import MATCHES, matched
@@ -57,7 +57,7 @@ class Grid(Setup):
         Args:
           stored: how many training examples the data set has; left out, as many as it is known to have.
         """
-        num_examples = self.num_examples(TRAINING_EXAMPLES[self.dataset] if stored is None else stored)
+        num_examples = self.num_examples(data.SIZES[self.dataset].train if stored is None else stored)
         cells = [
             self._cell(match, method, strategy, seed, self.passes * num_examples)
             for seed in self.seeds
