@@ -2,7 +2,7 @@
 
     python -m experiments.reproduce --config cifar100_vit_tiny
 
-Nine cells of 100 epochs of three passes; a seed takes 0.225 thousand million gradients of an image. With
+Nine cells of 100 epochs of three passes; a seed takes 225 million gradients of an image. With
 --shifted-patches --locality-attention the network is the one with both.
 """
 

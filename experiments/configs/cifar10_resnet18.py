@@ -2,7 +2,7 @@
 
     python -m experiments.reproduce --config cifar10_resnet18
 
-Nine cells of 200 epochs; a seed takes 0.15 thousand million gradients of an image.
+Nine cells of 200 epochs; a seed takes 150 million gradients of an image.
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 
     python -m experiments.reproduce --config tiny_imagenet_resnet18
 
-Nine cells of 200 epochs; a seed takes 0.3 thousand million gradients of an image.
+Nine cells of 200 epochs; a seed takes 300 million gradients of an image.
 """
 
 from pathlib import Path

@@ -76,7 +76,11 @@ def show(cells: list[Cell], stored: int, batch_size: int, console: Console) -> N
         found = timed(configs[0], batch_size)
         images = sum(outlook(config, stored).examples for config in configs)
         hours = images / found.input_rate / 3600
-        figures = (f"{found.seconds:.3g}", f"{found.input_rate:.3g}", f"{hours:,.3g}")
+        figures = (
+            f"{found.seconds:.3g}",
+            f"{found.input_rate:.3g}",
+            f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}",
+        )
         rows.append((METHODS[method].title, str(len(configs)), *figures))
     console.print(as_terminal(rows))
     console.print(f"Median of {_STEPS} updates on made-up images; with evaluation and sharpness it takes longer.")
