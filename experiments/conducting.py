@@ -56,20 +56,23 @@ def conduct_tuned(study: Grid, settings: Tuning, session: Session) -> bool:
 
 
 def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
-    tried = sensibly(tuning.trials, study, settings)
+    tried = sensibly(tuning.trials, study, settings, session.stored)
     cells = [cell for trial in tried for cell in trial.cells]
     without_sharpness = session._replace(options=session.options._replace(sharpness=None))
     survived = _run(study, cells, without_sharpness)
     if session.dry_run:
+        runs = len(study.strategies) * len(study.methods) * len(study.seeds)
+        session.console.print(f"Then {runs} runs on the study's own seeds, with what is chosen.")
         return survived
-    if left := sum(not is_done(cell) for cell in cells):
-        session.console.print(f"{left} trials are left: run the other parts, and this one again.")
-        return False
+    if left := [cell for cell in cells if not sensibly(is_done, cell)]:
+        session.console.print(f"{len(left)} trials are left: nothing is chosen before all parts have done theirs.")
+        return survived
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)
     session.console.print(as_terminal(rows))
     (study.output / "choices.md").write_text(f"{as_markdown(rows)}\n", encoding="utf-8")
-    return _complete(study, tuning.tuned_cells(study, choices), session, chosen=("learning_rate", "rho"))
+    chosen = tuning.tuned_cells(study, choices, session.stored)
+    return _complete(study, chosen, session, chosen=("learning_rate", "rho"))
 
 
 def _complete(study: Grid, cells: list[Cell], session: Session, chosen: tuple[str, ...] = ()) -> bool:
@@ -77,9 +80,10 @@ def _complete(study: Grid, cells: list[Cell], session: Session, chosen: tuple[st
     if not session.dry_run:
         sensibly(run.make_folder, report)
     survived = _run(study, cells, session)
-    finished = [] if session.dry_run else [cell.folder for cell in cells if is_done(cell)]
-    if finished and session.selection.is_whole:
-        sensibly(_publish, finished, report, session.console, chosen)
+    if session.selection.is_whole and not session.dry_run:
+        finished = [cell.folder for cell in cells if sensibly(is_done, cell)]
+        if finished:
+            sensibly(_publish, finished, report, session.console, chosen)
     return survived
 
 
@@ -91,7 +95,7 @@ def _run(study: Grid, cells: list[Cell], session: Session) -> bool:
     """Do what is selected of the cells, or tell what it is; whether none failed."""
     selected = sensibly(session.selection.of, cells, lambda cell: outlook.cost(cell.config, session.stored))
     if session.dry_run:
-        outlook.show(selected, session.stored, session.console)
+        outlook.show(selected, session.stored, study.output, session.console)
         if session.time_steps_of is not None:
             timing.show(selected, session.stored, session.time_steps_of, session.console)
         return True

@@ -47,6 +47,8 @@ class Arguments:
     config: str | None = None
 
     def __post_init__(self) -> None:
+        if self.tune and self.selection.only:
+            raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
         if self.time_steps_of is not None:
             check_count("time_steps_of", self.time_steps_of)
             if not self.dry_run:

@@ -34,7 +34,7 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     Raises:
       ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
     """
-    parts = {name: getattr(config, name) for name in ("train_examples", "validation", "label_noise")}
+    parts = {name: getattr(config, name) for name in ("split", "train_examples", "validation", "label_noise")}
     dataset = data.load(config.dataset, config.seed, location, **parts)
     transform_of(config, dataset)
     updates = total_updates(config, dataset)

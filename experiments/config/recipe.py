@@ -31,3 +31,7 @@ class Recipe:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}: give a probability, from 0 to 1.")
+
+    def epoch_size(self, num_examples: int) -> int:
+        """How many examples an epoch has, of `num_examples` that there are."""
+        return self.passes * num_examples

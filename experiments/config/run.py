@@ -79,10 +79,6 @@ class Config(Setup):
         """The batch plan."""
         return BatchPlan.parse(self.batch_plan)
 
-    def epoch_size(self, num_examples: int) -> int:
-        """How many examples an epoch has, of `num_examples` that there are."""
-        return self.passes * num_examples
-
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""
         return policies.parse(str(self.when), self.plan, num_examples, self.seed)

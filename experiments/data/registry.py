@@ -1,5 +1,6 @@
 """The data sets by name, and what may be done to their training examples."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from experiments.data.validation import held_out
 
 _EMBEDDED: dict[str, Callable[[int], Dataset]] = {"digits": digits.load}
 
+SPLIT_BY_SEED = tuple(_EMBEDDED)
 NAMES = (*_EMBEDDED, *catalogue.ENTRIES)
 
 
@@ -21,6 +23,7 @@ def load(
     seed: int,
     location: Location = Location(),
     *,
+    split: int | None = None,
     train_examples: int | None = None,
     validation: float = 0.0,
     label_noise: float = 0.0,
@@ -31,6 +34,7 @@ def load(
       name: of `NAMES`.
       seed: of the run.
       location: where data sets that are not embedded are, or will be.
+      split: of a data set whose test part a seed chooses, that of this seed; left out, of `seed`.
       train_examples: how many of the training examples are there for the run, the first ones; all, where there are
         fewer.
       validation: the fraction of those that is held out, by the seed. It takes the place of the test part, which is
@@ -47,7 +51,17 @@ def load(
         leaves examples.
     """
     _check(train_examples, validation=validation, label_noise=label_noise)
-    dataset = _stored(name, seed, location)
+    from_seed = seed if split is None else split
+    if not (train_examples or validation or label_noise):
+        return _stored(name, from_seed, location)
+    return _parted((name, from_seed, location), seed, train_examples, validation, label_noise)
+
+
+@functools.lru_cache(maxsize=2)  # images are copied, and a study looks at its data several times a run
+def _parted(
+    stored: tuple[str, int, Location], seed: int, train_examples: int | None, validation: float, label_noise: float
+) -> Dataset:
+    dataset = _stored(*stored)
     train, test = dataset.train, dataset.test
     if train_examples is not None and train_examples < len(train):
         train = train.taking(np.arange(train_examples))

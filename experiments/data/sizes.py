@@ -34,7 +34,7 @@ SIZES = {
 
 
 def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
-    """A data set of noise, of the shapes of a real one: its steps take the time that real ones take.
+    """A data set of noise, of the shapes of a real one, shifted and mirrored: its steps take about as long.
 
     Args:
       name: of `SIZES`.

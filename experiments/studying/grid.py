@@ -9,6 +9,7 @@ from experiments.config import Config, Setup, check_choice, check_plan, check_se
 from experiments.studying import strategies
 from experiments.studying.cell import Cell
 from experiments.studying.matching import MATCHES, matched
+from experiments.studying.outlook import evaluations_an_update
 from experiments.training.methods import METHODS
 from sam_optax import BatchPlan
 
@@ -57,9 +58,9 @@ class Grid(Setup):
         Args:
           stored: how many training examples the data set has; left out, as many as it is known to have.
         """
-        num_examples = self.num_examples(data.SIZES[self.dataset].train if stored is None else stored)
+        stored = data.SIZES[self.dataset].train if stored is None else stored
         cells = [
-            self._cell(match, method, strategy, seed, self.passes * num_examples)
+            self._cell(match, method, strategy, seed, stored)
             for seed in self.seeds
             for match in MATCHES  # in the order in which what they share is named
             if match in self.match
@@ -71,11 +72,21 @@ class Grid(Setup):
             once.setdefault(cell.config, cell)
         return list(once.values())
 
-    def _cell(self, match: str, method: str, strategy: str, seed: int, epoch_size: int) -> Cell:
+    def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> Cell:
         constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
-        plan, by = matched(match, strategies.plan_of(strategy, constant, increasing), method, increasing, epoch_size)
-        rate = strategies.rate_of(strategy, plan.epochs)
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
-        config = Config(method=method, batch_plan=str(plan), lr_schedule=rate, seed=seed, **shared)
+        plan = strategies.plan_of(strategy, constant, increasing)
+        if self.m and strategy == "constant_mean":
+            plan = plan.rounded_to(self.m)  # which has to divide it
+        by = "epochs"
+        if match != "epochs":
+            evaluations = evaluations_an_update(self._config(method, strategy, plan, seed), stored)
+            size = self.epoch_size(self.num_examples(stored))
+            plan, by = matched(match, plan, evaluations, increasing, size)
         words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
+        config = self._config(method, strategy, plan, seed)
         return Cell(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
+
+    def _config(self, method: str, strategy: str, plan: BatchPlan, seed: int) -> Config:
+        rate = strategies.rate_of(strategy, plan.epochs - self.warmup_epochs)
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
+        return Config(method=method, batch_plan=str(plan), lr_schedule=rate, seed=seed, **shared)

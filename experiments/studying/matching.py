@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from experiments.training.methods import METHODS
 from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
+_PASSES = 2  # of SAM
 TOLERANCE = 0.05  # what is equal to this part needs no plan of its own
 
 
@@ -21,24 +21,22 @@ class Matched(NamedTuple):
     by: str
 
 
-def matched(match: str, plan: BatchPlan, method: str, reference: BatchPlan, epoch_size: int) -> Matched:
+def matched(match: str, plan: BatchPlan, evaluations: float, reference: BatchPlan, epoch_size: int) -> Matched:
     """The plan, with as many epochs as the match asks for.
 
     Args:
       match: `epochs`: the plan as it is. `updates`: as many updates as the reference makes. `gradients`: as many
-        gradient evaluations as SAM makes along the reference, so that a method of one pass gets twice the updates of
-        one of two.
+        gradient evaluations as SAM makes along the reference, so that a method of one pass gets twice the updates.
       plan: of the cell.
-      method: of `METHODS`.
+      evaluations: of the gradient, by the cell's method, an update.
       reference: the increasing plan, which makes the most updates.
       epoch_size: the examples of an epoch.
 
     Returns:
-      The plan, its stages in proportion, each of whole epochs; so updates agree to about half an epoch a stage. A plan
-      that agrees to 5% stays as it is.
+      The plan, its stages in proportion, each of whole epochs; so updates agree to half an epoch a stage, or a whole
+      one where a stage would have none. A plan that agrees to 5% stays as it is.
     """
-    passes = METHODS[method].passes
-    factor = {"epochs": None, "updates": 1.0, "gradients": 2.0 / passes}[match]
+    factor = {"epochs": None, "updates": 1.0, "gradients": _PASSES / evaluations}[match]
     if factor is None:
         return Matched(plan, "epochs")
     longer = factor * reference.total_steps(epoch_size) / plan.total_steps(epoch_size)

@@ -1,5 +1,6 @@
 """An outlook on a study: what its runs will be, before any of them is run."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -46,15 +47,27 @@ def outlook(config: Config, stored: int) -> Outlook:
 
 def cost(config: Config, stored: int) -> float:
     """What a run costs, in gradients of one example."""
+    return outlook(config, stored).examples * evaluations_an_update(config, stored)
+
+
+def evaluations_an_update(config: Config, stored: int) -> float:
+    """How many gradient evaluations a run makes for an update, in the mean."""
     seen = outlook(config, stored)
-    return seen.examples * seen.gradient_evaluations / seen.updates
+    return seen.gradient_evaluations / seen.updates
 
 
-def show(cells: list[Cell], stored: int, console: Console) -> None:
-    """Print what every run will be, and what all of them are together."""
+def show(cells: list[Cell], stored: int, root: Path, console: Console) -> None:
+    """Print what every run will be, and what all of them are together.
+
+    Args:
+      cells: the runs.
+      stored: how many training examples the data set has.
+      root: the folder of the study, from which on theirs are told.
+      console: the terminal.
+    """
     seen = [outlook(cell.config, stored) for cell in cells]
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
-    wide.print(as_terminal(_rows(cells, seen)))
+    wide.print(as_terminal(_rows(cells, seen, root)))
     updates, evaluations = (sum(getattr(each, name) for each in seen) for name in ("updates", "gradient_evaluations"))
     of_examples = sum(cost(cell.config, stored) for cell in cells)
     console.print(
@@ -63,16 +76,16 @@ def show(cells: list[Cell], stored: int, console: Console) -> None:
     )
 
 
-def _rows(cells: list[Cell], seen: list[Outlook]) -> Rows:
+def _rows(cells: list[Cell], seen: list[Outlook], root: Path) -> Rows:
     heading = ("run", "plan", "updates", "examples", "boundaries", "first rate", "last rate", "gradient evaluations")
-    return [heading, *(_row(cell, each) for cell, each in zip(cells, seen, strict=True))]
+    return [heading, *(_row(cell, each, root) for cell, each in zip(cells, seen, strict=True))]
 
 
-def _row(cell: Cell, seen: Outlook) -> tuple[str, ...]:
+def _row(cell: Cell, seen: Outlook, root: Path) -> tuple[str, ...]:
     boundaries = ", ".join(f"{step:,}" for step in seen.boundaries) or "–"
     rates = (f"{seen.first_rate:.4g}", f"{seen.last_rate:.4g}")
     counts = (f"{seen.updates:,}", f"{seen.examples:,}", boundaries)
-    return cell.folder.name, cell.config.batch_plan, *counts, *rates, f"{seen.gradient_evaluations:,}"
+    return str(cell.folder.relative_to(root)), cell.config.batch_plan, *counts, *rates, f"{seen.gradient_evaluations:,}"
 
 
 def _second_passes(config: Config, size: int) -> int:

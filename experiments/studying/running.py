@@ -65,6 +65,8 @@ def measure_all(cells: list[Cell], location: data.Location, sharpness: Sharpness
                 measure(cell.folder, cell.config, dataset, sharpness, progress.console)
         except ValueError as error:
             progress.console.print(f"not measured: {error}")
+        except Exception:  # memory may be too small: the others are worth their time
+            progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")
 
 
 def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:

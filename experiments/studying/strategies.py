@@ -33,8 +33,8 @@ def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
     return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
 
 
-def rate_of(name: str, epochs: int) -> str:
-    """The learning rate of a strategy through so many epochs, as `learning_rate.parse` reads it."""
+def rate_of(name: str, epochs: float) -> str:
+    """The learning rate of a strategy through so many epochs, warm-up apart, as `learning_rate.parse` reads it."""
     if name == "warm_restarts":
         return f"warm_restarts:{epochs / _RESTARTS:g}"
     return name if name in _FALLING else "constant"

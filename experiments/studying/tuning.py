@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
-from experiments import run
+from experiments import data, run
 from experiments.config import check_fraction, check_seeds
 from experiments.config.checks import check_number
 from experiments.studying.cell import Cell
@@ -22,19 +22,19 @@ class Tuning:
     """Which settings are tried for each method and strategy, and on what.
 
     Attributes:
-      learning_rates: Each is tried with each radius; under momentum, times 1 − momentum, which it amounts to there.
-      radii: Of the methods that have one.
+      rates: In units of the study's learning rate; each is tried with each radius.
+      radii: In units of the study's radius, or of the method's own, for methods that have one.
       seeds: One trial a pair and seed; none of them is a seed of the study.
       validation: The fraction of the training examples that is held out to choose by.
     """
 
-    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
-    radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    rates: tuple[float, ...] = (0.3, 1.0, 3.0)
+    radii: tuple[float, ...] = (0.4, 1.0, 2.0, 4.0)
     seeds: tuple[int, ...] = (100, 101)
     validation: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("learning_rates", "radii"):
+        for name in ("rates", "radii"):
             if not getattr(self, name):
                 raise ValueError(f"tuning.{name} is (): give at least one.")
             for value in getattr(self, name):
@@ -69,14 +69,26 @@ class Trial(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A setting that was chosen, with its mean error on the held-out examples."""
+    """A setting that was chosen.
+
+    Attributes:
+      setting: what was chosen.
+      error: its mean error on the held-out examples.
+      at_edge: whether a rate or a radius beyond those that were tried might do better.
+    """
 
     setting: Setting
     error: float
+    at_edge: bool
 
 
-def trials(study: Grid, tuning: Tuning) -> list[Trial]:
+def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
     """All that is tried, cell by cell of the study.
+
+    Args:
+      study: what is tuned.
+      tuning: what is tried.
+      stored: how many training examples the data set has.
 
     Raises:
       ValueError: If a seed of the tuning is one of the study, or if cells would be matched in several ways.
@@ -86,12 +98,22 @@ def trials(study: Grid, tuning: Tuning) -> list[Trial]:
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
     return [
-        _trial(study, tuning, Setting(method, strategy, round(learning_rate * (1 - (study.momentum or 0.0)), 12), rho))
+        _trial(study, tuning, setting, stored)
         for strategy in study.strategies
         for method in study.methods
-        for learning_rate in tuning.learning_rates
-        for rho in (tuning.radii if "rho" in METHODS[method].uses else (None,))
+        for setting in _settings(study, tuning, method, strategy)
     ]
+
+
+def _settings(study: Grid, tuning: Tuning, method: str, strategy: str) -> list[Setting]:
+    radius = METHODS[method].rho if study.rho is None else study.rho
+    radii = [_product(radius, factor) for factor in tuning.radii] if "rho" in METHODS[method].uses else [None]
+    rates = [_product(study.learning_rate, factor) for factor in tuning.rates]
+    return [Setting(method, strategy, rate, rho) for rate in rates for rho in radii]
+
+
+def _product(value: float, factor: float) -> float:
+    return float(f"{value * factor:.6g}")  # it stands in the names of folders
 
 
 def choose(tried: Iterable[Trial]) -> list[Choice]:
@@ -103,51 +125,66 @@ def choose(tried: Iterable[Trial]) -> list[Choice]:
 def variants(study: Grid) -> dict[str, Grid]:
     """The study as it is, and with momentum 0.9 and a weight decay of 5e-4, each in a folder of its own.
 
-    AdamW has its own of both, and stays as it is.
+    With momentum `μ` the rate is `1 − μ` times as large, for that is what it amounts to. AdamW has its own of both, and
+    stays as it is.
     """
+    momentum, decay = _USUAL
     both = {"as_given": study}
     if study.optimizer == "sgd" and (study.momentum, study.weight_decay) != _USUAL:
-        both["momentum"] = replace(study, momentum=_USUAL[0], weight_decay=_USUAL[1])
+        rate = _product(study.learning_rate, (1 - momentum) / (1 - (study.momentum or 0.0)))
+        both["momentum"] = replace(study, momentum=momentum, weight_decay=decay, learning_rate=rate)
     return {name: replace(each, output=each.output / name) for name, each in both.items()}
 
 
 def choice_rows(choices: Iterable[Choice]) -> Rows:
     """A row a cell: what was chosen, and its error on the held-out examples."""
-    heading = ("method", "strategy", "learning rate", "ρ", "error on held-out examples, %")
+    heading = ("method", "strategy", "learning rate", "ρ", "error on held-out examples, %", "at the edge")
     return [heading, *(_row(choice) for choice in choices)]
 
 
 def _row(choice: Choice) -> tuple[str, ...]:
     method, strategy, learning_rate, rho = choice.setting
     radius = "–" if rho is None else f"{rho:g}"
-    return METHODS[method].title, strategy, f"{learning_rate:g}", radius, f"{100 * choice.error:.2f}"
+    edge = "yes" if choice.at_edge else "no"
+    return METHODS[method].title, strategy, f"{learning_rate:g}", radius, f"{100 * choice.error:.2f}", edge
 
 
-def tuned_cells(study: Grid, choices: Iterable[Choice]) -> list[Cell]:
+def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[Cell]:
     """The study's runs on its own seeds, each with what was chosen for it."""
-    of_choices = [_narrowed(study, choice.setting).cells() for choice in choices]
+    of_choices = [_narrowed(study, choice.setting).cells(stored) for choice in choices]
     return [cell for at_seed in zip(*of_choices, strict=True) for cell in at_seed]
 
 
-def _trial(study: Grid, tuning: Tuning, setting: Setting) -> Trial:
+def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
-    part = replace(_narrowed(study, setting), seeds=tuning.seeds, validation=tuning.validation)
-    part = replace(part, output=study.output / "trials" / "-".join(words))
+    folder = study.output / "trials" / "-".join(words)
     told = ", ".join(words).replace("_", " ")
-    return Trial(setting, [cell._replace(name=f"{cell.name}, {told}") for cell in part.cells()])
+    cells = [
+        Cell(f"{cell.name}, {told}", replace(cell.config, validation=tuning.validation), folder / cell.folder.name)
+        for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored)  # with the plan of the study
+    ]
+    return Trial(setting, cells)
 
 
 def _best(tried: list[Trial]) -> Choice:
     best = min(tried, key=lambda trial: (_mean(trial, "test_error"), _mean(trial, "test_loss")))
-    return Choice(best.setting, _mean(best, "test_error"))
+    values = {name: {getattr(trial.setting, name) for trial in tried} for name in ("learning_rate", "rho")}
+    at_edge = any(
+        len(tried_of_it) > 1 and getattr(best.setting, name) in {min(tried_of_it), max(tried_of_it)}
+        for name, tried_of_it in values.items()
+    )
+    return Choice(best.setting, _mean(best, "test_error"), at_edge)
 
 
 def _mean(trial: Trial, name: str) -> float:
     """Of a figure over the seeds, infinite where a run diverged."""
-    figures = [run.result_of(cell.folder)[name] for cell in trial.cells]
-    return statistics.mean(float("inf") if figure is None else figure for figure in figures)
+    results = [run.result_of(cell.folder) for cell in trial.cells]
+    return statistics.mean(float("inf") if run.diverged(result) else result[name] for result in results)
 
 
 def _narrowed(study: Grid, setting: Setting) -> Grid:
+    """The cell of a setting; where a seed chooses the test images, trials and runs have the same ones."""
     chosen = {"learning_rate": setting.learning_rate, "rho": setting.rho}
+    if study.dataset in data.SPLIT_BY_SEED and study.split is None:
+        chosen["split"] = study.seeds[0]
     return replace(study, methods=(setting.method,), strategies=(setting.strategy,), **chosen)

@@ -32,13 +32,22 @@ def reestimation(model: nnx.Module) -> Callable[[Any, Any, Iterable[jax.Array]],
         return nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param)))
 
     def reestimate(params: Any, model_state: Any, batches: Iterable[jax.Array]) -> Any:
-        states, sizes = zip(*((state_after(params, model_state, x), len(x)) for x in batches), strict=True)
-        return jax.tree.map(functools.partial(_mean, sizes), model_state, *states)
+        if not any(map(_is_statistic, jax.tree.leaves(model_state))):
+            return model_state
+        total, examples = jax.tree.map(jnp.zeros_like, model_state), 0
+        for images in batches:
+            state = state_after(params, model_state, images)
+            total = jax.tree.map(functools.partial(_added, len(images)), total, state)
+            examples += len(images)
+        return jax.tree.map(lambda x, before: x / examples if _is_statistic(x) else before, total, model_state)
 
     return reestimate
 
 
-def _mean(sizes: tuple[int, ...], before: jax.Array, *values: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(before.dtype, jnp.floating):
-        return before
-    return sum((size * value for size, value in zip(sizes, values, strict=True)), jnp.zeros_like(before)) / sum(sizes)
+def _added(size: int, total: jax.Array, value: jax.Array) -> jax.Array:
+    return total + size * value if _is_statistic(value) else total
+
+
+def _is_statistic(x: jax.Array) -> bool:
+    """And no key or count of a network that draws lots."""
+    return jnp.issubdtype(x.dtype, jnp.floating)

@@ -23,6 +23,7 @@ import optax
 
 FINAL_FRACTION = 0.01  # of the initial rate: where the paper's cosine ends, and its warm-up begins
 
+_MOST_PERIODS = 1000
 _REMEDY = "give constant, cosine, linear, polynomial:2, inverse_sqrt, steps:0.2:60,120 or warm_restarts:10x2."
 
 Rate = Callable[[Any], Any]
@@ -35,7 +36,7 @@ def _polynomial(numbers: str, epochs: float) -> Rate:
 def _warm_restarts(numbers: str, epochs: float) -> Rate:
     period, _, factor = numbers.partition("x")
     lengths, growth = [_positive(period)], _positive(factor or "1")
-    if growth < 1:
+    if growth < 1 or lengths[0] * _MOST_PERIODS < epochs:
         raise ValueError(_REMEDY)
     while sum(lengths) < epochs:
         lengths.append(growth * lengths[-1])

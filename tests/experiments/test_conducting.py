@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments import configs, reproduce
+from experiments import configs, reproduce, run
 from experiments.config import Config
 from experiments.studying import Grid, Tuning, cell, tuning
 from tests.experiments.test_command_line import GRID, call
@@ -116,8 +116,8 @@ def test_parts_of_a_study_make_the_whole(
     assert (tmp_path / "report" / "report.md").exists()
 
 
-TUNED = ["--tune", "--strategies", "constant", "cosine", "--tuning.learning-rates", "1e-5", "0.1"]
-TUNED += ["--tuning.radii", "0.05", "--tuning.seeds", "5"]
+TUNED = ["--tune", "--strategies", "constant", "cosine", "--tuning.rates", "1e-4", "1", "--tuning.radii", "1"]
+TUNED += ["--tuning.seeds", "5"]
 
 
 def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
@@ -128,11 +128,12 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
         folder = tmp_path / name
         trials = [Config.load(path) for path in folder.glob("trials/*/*/config.json")]
         assert len(trials) == 2 * 2 * 2
-        assert {(each.validation, each.seed) for each in trials} == {(0.2, 5)}
+        assert {(each.validation, each.seed, each.split) for each in trials} == {(0.2, 5, 0)}
         runs = [Config.load(path) for path in folder.glob("*/config.json")]
         assert len(runs) == 4
         for each in runs:
             assert (each.validation, each.seed, each.learning_rate) == (0.0, 0, pytest.approx(rate))
+            assert each.split == 0
             assert (each.momentum, each.weight_decay) == (momentum, decay)
         assert (folder / "choices.md").read_text().count("\n") == 2 + 4
         assert (folder / "report" / "report.md").exists()
@@ -141,7 +142,8 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
 def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, tmp_path: Path) -> None:
     tried = tuning.trials(
         Grid(tmp_path, model=tiny, methods=("sam",), strategies=("constant",)),
-        Tuning(learning_rates=(0.1, 0.2), radii=(0.05, 0.1), seeds=(8, 9)),
+        Tuning(rates=(1.0, 2.0), radii=(1.0, 2.0), seeds=(8, 9)),
+        512,
     )
     figures = {(0.1, 0.05): (0.3, 0.1), (0.1, 0.1): (0.2, None), (0.2, 0.05): (0.2, 0.9), (0.2, 0.1): (0.2, 0.8)}
     for trial in tried:
@@ -152,7 +154,27 @@ def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, 
             result |= {"updates": 1, "gradient_evaluations": 1, "seconds": 1.0}
             (each.folder / "result.json").write_text(json.dumps(result))
     (choice,) = tuning.choose(tried)
-    assert choice == (("sam", "constant", 0.2, 0.1), pytest.approx(0.2))
+    assert choice == (("sam", "constant", 0.2, 0.1), pytest.approx(0.2), True)
+
+
+def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> None:
+    study = Grid(Path("study"), methods=("sam",), strategies=("constant_last",), match=("updates",), seeds=(3, 4))
+    trial = tuning.trials(study, Tuning(), 512)[0]
+    (choice,) = [tuning.Choice(trial.setting, 0.0, at_edge=False)]
+    runs = tuning.tuned_cells(study, [choice], 512)
+    assert {each.config.batch_plan for each in (*trial.cells, *runs)} == {"155x256"}
+    tested = {image.tobytes() for each in runs for image in run.load(each.config).test.images}
+    for each in trial.cells:
+        seen = run.load(each.config)
+        assert tested.isdisjoint(image.tobytes() for part in (seen.train, seen.test) for image in part.images)
+
+
+def test_radii_and_rates_are_in_units_of_the_method_and_of_the_study() -> None:
+    study = Grid(Path("study"), methods=("asam",), strategies=("constant",), learning_rate=0.2)
+    tried = tuning.trials(study, Tuning(rates=(0.5,), radii=(1.0, 3.0)), 512)
+    assert [trial.setting[2:] for trial in tried] == [(0.1, 0.5), (0.1, 1.5)]
+    momentum = tuning.variants(study)["momentum"]
+    assert (momentum.momentum, momentum.learning_rate) == (0.9, pytest.approx(0.02))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +184,7 @@ def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, 
         (["--tuning.validation", "0"], "tuning.validation is 0.0"),
         (["--match", "epochs", "updates"], "match is ('epochs', 'updates')"),
         (["--tuning.radii"], "tuning.radii"),
+        (["--only", "sam-*"], "only is ('sam-*',): with tune"),
     ],
 )
 def test_tuning_that_cannot_be_ends_in_a_sentence(  # noqa: PLR0917 - fixtures

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import data, run
+from experiments import run
 from experiments.config import Config
 from experiments.evaluated import evaluated
 from experiments.program import build
@@ -143,4 +143,3 @@ def test_shards_of_a_growing_batch_train(tiny: str, tmp_path: Path) -> None:
     result = train(tmp_path, model=tiny, method="gsam", m=32, batch_plan="1x16,1x32,1x128")
     assert result["gradient_evaluations"] == 2 * result["updates"]
     assert result["test_error"] < 0.5
-    assert len(list(data.training_batches(run.load(Config()).train, Config(batch_plan="1x128").plan, 0))) == 4

@@ -19,6 +19,7 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> str:
     test = data.Split(pixels[:10], train.labels[:10])
     dataset = data.Dataset(train, test, CLASSES, np.zeros(1), np.ones(1), crop_padding=0, flip=False)
     monkeypatch.setitem(registry._EMBEDDED, "numbered", lambda seed: dataset)
+    registry._parted.cache_clear()
     return "numbered"
 
 
