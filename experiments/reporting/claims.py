@@ -2,39 +2,40 @@
 
 The paper (Harada and Iiduka, https://arxiv.org/abs/2409.09984) compares both with a constant batch size and a constant
 rate. An increasing plan also differs from those by its small first batches, so growth itself may be credited only with
-what it gains over the best constant batch size at an equal length.
+what it gains over the best constant batch size at an equal length, its own first one among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from experiments.reporting import labels
 from experiments.reporting.figures import Figure, figures_of
 from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import is_constant_batch, matches, papers_constant, reference, tables
-from experiments.reporting.paired import Difference
+from experiments.reporting.matches import controls, matches, papers_constant, reference, tables
+from experiments.reporting.paired import Difference, shared_seeds
+from experiments.reporting.wording import cell, verdict
 from experiments.tables import Rows
 
-GROWTH, BEST, DECAY = "growth", "growth against the best constant batch", "decay"
+GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
+DECAY, RIVAL = "decay", "a rate that the paper does not have"
 
 
 class Claim(NamedTuple):
-    """That a strategy does better than another one, for one method.
+    """That a strategy does better than others, for one method.
 
     Attributes:
-      kind: `GROWTH`, as the paper compares it; `BEST`, or `DECAY`.
-      match: at what the two are equal.
+      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `DECAY` or `RIVAL`.
+      match: at what they are equal.
       group: what is said to do better.
-      baseline: what it is compared with; of several constant batches the one with the lowest mean test error.
-      candidates: of how many baselines that one was taken.
-      found: by the title of each figure the difference; None where two seeds do not have both.
+      baselines: what it is compared with; of several constant batches with the best one, figure by figure.
+      found: by the title of each figure the difference, whose `second` is the best baseline; None where two seeds do
+        not have it.
     """
 
     kind: str
     match: str
     group: Group
-    baseline: Group
-    candidates: int
+    baselines: tuple[Group, ...]
     found: dict[str, Difference | None]
 
     @property
@@ -42,61 +43,82 @@ class Claim(NamedTuple):
         """Whether some figure was compared."""
         return any(self.found.values())
 
+    @property
+    def candidates(self) -> int:
+        """How many constant batch sizes the best one was taken of."""
+        return len({labels.sizes(each.config) for each in self.baselines})
+
 
 def claims(study: Study) -> list[Claim]:
     """All that the study's groups can be asked, kind by kind, match by match, method by method; known or not."""
     figures = figures_of(study)
-    found = [*_as_the_paper(study, figures), *_growth(study, figures), *_decay(study, figures)]
-    return _once(found)
+    found = [*_growth(study, figures), *_decay(study, figures)]
+    return sorted(_once(found), key=lambda claim: (GROWTH, BEST, REVERSED, DECAY, RIVAL).index(claim.kind))
 
 
 def claim_rows(study: Study, found: Sequence[Claim]) -> Rows:
     """A row a claim that is known: the paired difference in each figure, with its 95% t interval and its verdict."""
     figures = figures_of(study)
     heading = ("compared", "method", "less", *(figure.title for figure in figures))
-    return [heading, *(_row(claim, figures) for claim in found if claim.is_known)]
+    return [heading, *(_row(claim, figures, len(study.seeds)) for claim in found if claim.is_known)]
 
 
-def verdict(found: Difference | None) -> str:
-    """Whether the first does better: `holds`, `does not hold`, `the other way round`, or why nothing can be said."""
-    if found is None:
-        return "not known"
-    if found.verdict == "holds":
-        return "holds" if found.high < 0 else "the other way round"
-    return "does not hold" if found.verdict == "–" else found.verdict
+def lacking(claim: Claim, base: Group) -> list[int]:
+    """The first, last and mean batch sizes of the increasing plan that a claim has no constant batch of."""
+    there = {labels.sizes(each.config)[0] for each in claim.baselines}
+    return sorted(controls(base) - there)
 
 
 def _once(found: Sequence[Claim]) -> list[Claim]:
     """Claims that two matches ask alike, as those of updates and of gradient evaluations do for SAM, made one."""
-    once: dict[tuple[str, str, str], Claim] = {}
+    once: dict[tuple[str, ...], Claim] = {}
     for claim in found:
-        key = claim.kind, claim.group.name, claim.baseline.name
+        key = claim.kind, claim.group.name, *(each.name for each in claim.baselines)
         match = f"{once[key].match} and {claim.match.removeprefix('at ')}" if key in once else claim.match
         once[key] = claim._replace(match=match)
     return list(once.values())
 
 
-def _as_the_paper(study: Study, figures: Sequence[Figure]) -> list[Claim]:
-    """The increasing plan less the constant batch size that decays are compared with, at equal epochs."""
-    base = reference(study)
-    found = []
-    for match in matches(study)[:1]:
-        plan = papers_constant(match.groups, base) if base else None
-        for grown in _of_plan(match.groups, base):
-            baselines = [each for each in _constants(match.groups, grown.row) if each.config.batch_plan == plan]
-            found += [_claim(GROWTH, match.title, grown, baselines, figures)] if baselines else []
-    return found
-
-
 def _growth(study: Study, figures: Sequence[Figure]) -> list[Claim]:
-    """The increasing plan less the best of several constant batch sizes, at each length that they share."""
-    found = []
-    for match in matches(study):
-        for grown in _of_plan(match.groups, reference(study)):
-            baselines = _constants(match.groups, grown.row)
-            sizes = {labels.sizes(each.config) for each in baselines}
-            found += [_claim(BEST, match.title, grown, baselines, figures)] if len(sizes) > 1 else []
-    return found
+    """The increasing plan less what it is compared with, at each length that they share."""
+    base = reference(study)
+    return [
+        claim
+        for match in (matches(study) if base else [])
+        for grown in _of_plan(match.groups, base, labels.sizes(base.config))
+        for claim in (
+            *(_as_the_paper(match.groups, base, grown, figures) if match.title == "at equal epochs" else []),
+            *_against_the_best(match.groups, grown, figures),
+            *_against_reversed(match.groups, base, grown, figures),
+        )
+        for claim in [claim._replace(match=match.title)]
+    ]
+
+
+def _as_the_paper(groups: Sequence[Group], base: Group, grown: Group, figures: Sequence[Figure]) -> list[Claim]:
+    """The constant batch size that decays are compared with."""
+    size = papers_constant(groups, base)
+    baselines = [each for each in _constants(groups, grown.row) if labels.sizes(each.config) == (size,)]
+    return [_claim(GROWTH, grown, baselines, figures)] if baselines else []
+
+
+def _against_the_best(groups: Sequence[Group], grown: Group, figures: Sequence[Figure]) -> list[Claim]:
+    """Several constant batch sizes; without the plan's first one, nothing would tell growth from small batches."""
+    baselines = _constants(groups, grown.row)
+    if len({labels.sizes(each.config) for each in baselines}) < 2:
+        return []
+    claim = _claim(BEST, grown, baselines, figures)
+    first = grown.config.plan.stages[0].batch_size
+    if any(labels.sizes(each.config) == (first,) for each in baselines):
+        return [claim]
+    return [claim._replace(found=dict.fromkeys(claim.found))]
+
+
+def _against_reversed(groups: Sequence[Group], base: Group, grown: Group, figures: Sequence[Figure]) -> list[Claim]:
+    """The same batches in the opposite order."""
+    backwards = _of_plan(groups, base, labels.sizes(base.config)[::-1])
+    baselines = [each for each in backwards if each.row == grown.row]
+    return [_claim(REVERSED, grown, baselines, figures)] if baselines else []
 
 
 def _decay(study: Study, figures: Sequence[Figure]) -> list[Claim]:
@@ -114,36 +136,62 @@ def _decay(study: Study, figures: Sequence[Figure]) -> list[Claim]:
                 and each.config.batch_plan == group.config.batch_plan
                 and each.config.lr_schedule == "constant"
             ]
-            found += [_claim(DECAY, match.title, group, same, figures)] if same else []
+            kind = DECAY if _is_papers_decay(study, group) else RIVAL
+            found += [_claim(kind, group, same, figures)._replace(match=match.title)] if same else []
     return sorted(found, key=lambda claim: claim.group.config.lr_schedule != "cosine")
 
 
-def _claim(kind: str, match: str, group: Group, baselines: Sequence[Group], figures: Sequence[Figure]) -> Claim:
-    baseline = min(baselines, key=figures[0].mean)
-    found = {figure.title: figure.compare(group, baseline) for figure in figures}
-    return Claim(kind, match, group, baseline, len(baselines), found)
+def _is_papers_decay(study: Study, group: Group) -> bool:
+    """Whether its rate falls as one of the paper's does, at the paper's constant batch size."""
+    if not (labels.is_papers_decay(group.config) and labels.is_constant_batch(group.config)):
+        return False
+    base = reference(study)
+    return base is None or labels.sizes(group.config) == (papers_constant(matches(study)[0].groups, base),)
 
 
-def _of_plan(groups: Sequence[Group], base: Group | None) -> list[Group]:
-    """The groups of the reference's plan, or of that plan made longer: one a method, the nearest one."""
+def _claim(kind: str, group: Group, baselines: Sequence[Group], figures: Sequence[Figure]) -> Claim:
+    found = {figure.title: _against(figure, group, baselines) for figure in figures}
+    return Claim(kind, "", group, tuple(baselines), found)
+
+
+def _against(figure: Figure, group: Group, baselines: Sequence[Group]) -> Difference | None:
+    """The difference to the baseline with the least mean, chosen and compared on the seeds that all of them have.
+
+    One that diverged is not the best, unless all did. Nothing is known while another one lacks the figure.
+    """
+    seeds = shared_seeds(group, *baselines)
+    sound = [each for each in baselines if not any(each.by_seed[seed].diverged for seed in seeds)] or baselines
+    if len(seeds) < 2 or not all(map(figure.is_known, sound)):
+        return None
+    return figure.compare(group, min(sound, key=_mean_over(figure, seeds)), seeds)
+
+
+def _mean_over(figure: Figure, seeds: Sequence[int]) -> Callable[[Group], float]:
+    return lambda group: figure.mean(group, seeds)
+
+
+def _of_plan(groups: Sequence[Group], base: Group, sizes: tuple[int, ...]) -> list[Group]:
+    """The groups at a constant rate whose batch sizes follow one another so: one a method."""
     near: dict[str, Group] = {}
     for group in groups:
-        is_grown = base is not None and labels.strategy(group.config) == "increasing"
-        if is_grown and labels.sizes(group.config) == labels.sizes(base.config):
+        if labels.sizes(group.config) == sizes and group.config.lr_schedule == base.config.lr_schedule:
             near.setdefault(group.row, group)
     return list(near.values())
 
 
 def _constants(groups: Sequence[Group], row: str) -> list[Group]:
-    return [g for g in groups if g.row == row and is_constant_batch(g) and g.config.lr_schedule == "constant"]
+    return [
+        group
+        for group in groups
+        if group.row == row and labels.is_constant_batch(group.config) and group.config.lr_schedule == "constant"
+    ]
 
 
-def _row(claim: Claim, figures: Sequence[Figure]) -> tuple[str, ...]:
+def _row(claim: Claim, figures: Sequence[Figure], seeds: int) -> tuple[str, ...]:
     what = ", ".join(filter(None, [labels.heading(claim.group.column), claim.match]))
-    best = f", the best of {claim.candidates}" if claim.kind == BEST else ""
-    cells = [_cell(figure, claim.found[figure.title]) for figure in figures]
-    return what, claim.group.row, f"{labels.heading(claim.baseline.column)}{best}", *cells
-
-
-def _cell(figure: Figure, found: Difference | None) -> str:
-    return "–" if found is None else f"{figure.said(found)}: {verdict(found)}"
+    is_best = claim.kind == BEST
+    less = f"best of {claim.candidates} constant batches" if is_best else labels.heading(claim.baselines[0].column)
+    found = [(figure, claim.found[figure.title]) for figure in figures]
+    against = [labels.heading(each.second.column) if each and is_best else "" for _, each in found]
+    cells = [cell(*each, verdict, seeds, name) for each, name in zip(found, against, strict=True)]
+    return what, claim.group.row, less, *cells

@@ -1,7 +1,7 @@
 """The figures that groups are compared by: the test error, and the sharpness at each radius."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from experiments.reporting import paired
@@ -29,25 +29,38 @@ class Figure(NamedTuple):
         values = [self.of(run) for run in group.runs]
         return all(value is not None and (value > 0 or not self.is_ratio) for value in values)
 
-    def mean(self, group: Group) -> float:
-        """The mean over the group's runs, geometric where ratios are made of it."""
-        mean = sum(self._scaled(run) for run in group.runs) / len(group.runs)
+    def mean(self, group: Group, seeds: Collection[int]) -> float:
+        """The mean over the group's runs of these seeds, geometric where ratios are made of it."""
+        mean = sum(self._scaled(group.by_seed[seed]) for seed in seeds) / len(seeds)
         return math.exp(mean) if self.is_ratio else mean
 
-    def compare(self, first: Group, second: Group) -> paired.Difference | None:
-        """The paired difference, of logarithms where ratios are made; None where it is not known of two seeds."""
-        if len(paired.shared_seeds(first, second)) < 2 or not (self.is_known(first) and self.is_known(second)):
-            return None
-        return paired.difference(first, second, self._scaled)
+    def compare(
+        self, first: Group, second: Group, among: Collection[int] | None = None
+    ) -> paired.Difference | None:
+        """The paired difference, of logarithms where ratios are made; None where it is not known of two seeds.
 
-    def said(self, found: paired.Difference | None) -> str:
-        """A difference in words: `−0.85 (−1.20 to −0.50)`, or as a ratio `×0.35 (0.28 to 0.44)`; a dash for none."""
-        if found is None:
-            return "–"
+        Args:
+          first: a group.
+          second: what it is compared with.
+          among: the seeds that count; None is all.
+        """
+        shared = [seed for seed in paired.shared_seeds(first, second) if among is None or seed in among]
+        if len(shared) < 2 or not (self.is_known(first) and self.is_known(second)):
+            return None
+        return paired.difference(first, second, self._scaled, among)
+
+    def said(self, found: paired.Difference, seeds: int) -> str:
+        """A difference in words: `−0.85 (−1.20 to −0.50)`, or as a ratio `×0.35 (0.28 to 0.44)`.
+
+        Args:
+          found: the difference.
+          seeds: of the study; where fewer are behind the difference, that is told: `(−1.20 to −0.50; 3 seeds)`.
+        """
+        few = "" if found.seeds == seeds else f"; {found.seeds} seeds"
         if self.is_ratio:
             ratio, low, high = (f"{math.exp(value):.3g}" for value in (found.mean, found.low, found.high))
-            return f"×{ratio} ({low} to {high})"
-        return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)})"
+            return f"×{ratio} ({low} to {high}{few})"
+        return f"{signed(found.mean)} ({signed(found.low)} to {signed(found.high)}{few})"
 
     def _scaled(self, run: Run) -> float:
         value = float(self.of(run) or 0.0)

@@ -60,6 +60,9 @@ class Group(NamedTuple):
         return sum(run.result["gradient_evaluations"] for run in self.runs) / len(self.runs)
 
 
+FEW = 12  # so many groups are compared pair by pair, and have lines that can be told from one another
+
+
 class Study(NamedTuple):
     """All runs of one model on one data set, with the same other settings.
 
@@ -90,6 +93,11 @@ class Study(NamedTuple):
     def runs(self) -> list[Run]:
         """All runs."""
         return [run for group in self.groups for run in group.runs]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has too many groups to compare each with each, or to draw a line for each."""
+        return len(self.groups) > FEW
 
     @property
     def seeds(self) -> list[int]:

@@ -8,6 +8,7 @@ from experiments.training import learning_rate
 from experiments.training.methods import METHODS
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
+_PAPERS_DECAYS = ("cosine", "linear")
 _GROWTHS = ("constant", "increasing", "decreasing", "varying")
 
 
@@ -69,6 +70,16 @@ def growth(config: Config) -> str:
     if min(steps) >= 0:
         return "increasing"
     return "decreasing" if max(steps) <= 0 else "varying"
+
+
+def is_constant_batch(config: Config) -> bool:
+    """Whether the batch size never changes."""
+    return growth(config) == "constant"
+
+
+def is_papers_decay(config: Config) -> bool:
+    """Whether the learning rate falls as one of the paper's does, along a cosine or a line."""
+    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS
 
 
 def sizes(config: Config) -> tuple[int, ...]:

@@ -4,11 +4,13 @@ The reference is the increasing plan: constant rate, batch sizes that never fall
 epochs. Matched plans have whole epochs, so what is equal is equal to a few hundredths.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from experiments.reporting import labels
 from experiments.reporting.groups import Group, Study
 from experiments.studying.matching import TOLERANCE
+from experiments.studying.strategies import mean_batch_size
 
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 
@@ -36,15 +38,22 @@ def matches(study: Study) -> list[Match]:
     base = reference(study)
     if base is None:
         return []
-    distances = {
+    distances: dict[str, Callable[[Group], float]] = {
         "at equal epochs": lambda group: float(group.epochs != base.epochs),
-        "at equal updates": lambda group: group.updates / base.updates - 1,
-        "at equal gradient evaluations": lambda group: group.gradient_evaluations / (_PASSES * base.updates) - 1,
+        "at equal updates": lambda group: abs(group.updates / base.updates - 1),
+        "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations / (_PASSES * base.updates) - 1),
     }
-    return [
-        Match(title, [group for group in study.groups if abs(distance(group)) <= TOLERANCE])
-        for title, distance in distances.items()
-    ]
+    return [Match(title, _nearest(study.groups, distance)) for title, distance in distances.items()]
+
+
+def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> list[Group]:
+    """Those that agree: of several in one cell of a table the nearest, or all that are as near."""
+    agreeing = [group for group in groups if distance(group) <= TOLERANCE]
+    least: dict[tuple[str, str], float] = {}
+    for group in agreeing:
+        place = group.row, group.column
+        least[place] = min(distance(group), least.get(place, TOLERANCE))
+    return [group for group in agreeing if distance(group) == least[group.row, group.column]]
 
 
 def tables(study: Study) -> list[Match]:
@@ -63,35 +72,51 @@ def tables(study: Study) -> list[Match]:
 
 
 def papers_cells(study: Study) -> list[Group]:
-    """The cells that the paper has, at the epochs of the reference: constant, increasing, and decaying rates.
+    """The cells that the paper has, at the epochs of the reference: constant, increasing, cosine and linear.
 
-    Constant is the batch size that the decaying rates have; where there are none, one that is not among the increasing
-    plan's, if there is such. A study without an increasing plan has no controls: all of its groups are meant.
+    Where it is not known which of several constant batch sizes is the paper's, those of all of them. A study without an
+    increasing plan has no controls: all of its groups are meant.
     """
     base = reference(study)
     if base is None:
         return study.groups
     near = [group for group in study.groups if group.epochs == base.epochs]
-    constant = papers_constant(near, base)
-    plans = {base.config.batch_plan: ("constant",)}
-    decays = tuple({group.config.lr_schedule for group in near if is_constant_batch(group)})
-    plans |= {constant: decays} if constant else {}
-    return [group for group in near if group.config.lr_schedule in plans.get(group.config.batch_plan, ())]
+    size = papers_constant(near, base)
+
+    def is_meant(group: Group) -> bool:
+        if group.config.batch_plan == base.config.batch_plan:
+            return group.config.lr_schedule == "constant"
+        return _is_papers(group) and size in (None, labels.sizes(group.config)[0])
+
+    return [group for group in near if is_meant(group)]
 
 
-def papers_constant(groups: list[Group], base: Group) -> str | None:
-    """The plan of the paper's constant batch size, among groups of equal length; None where there is none."""
-    constant = [group for group in groups if is_constant_batch(group)]
-    decaying = {group.config.batch_plan for group in constant if group.config.lr_schedule != "constant"}
-    own = labels.sizes(base.config)
+def papers_constant(groups: Sequence[Group], base: Group) -> int | None:
+    """The paper's constant batch size, among groups of equal length; None where that cannot be told.
 
-    def unlikely(group: Group) -> tuple[bool, bool]:
-        return group.config.batch_plan not in decaying, labels.sizes(group.config)[0] in own
+    It is the one that cosine and linear rates have, too. Without those it is one that is none of the increasing plan's
+    controls, which are constant at its first, last and mean batch size.
 
-    best = min(constant, key=unlikely, default=None)
-    return None if best is None else best.config.batch_plan
+    Args:
+      groups: to choose from.
+      base: the group whose plan increases.
+    """
+    constant = [group for group in groups if _is_papers(group)]
+    sizes = {labels.sizes(group.config)[0] for group in constant}
+    decaying = {labels.sizes(group.config)[0] for group in constant if labels.is_papers_decay(group.config)}
+    for likely in (decaying, decaying - controls(base), sizes - controls(base), sizes):
+        if len(likely) == 1:
+            return next(iter(likely))
+    return None
 
 
-def is_constant_batch(group: Group) -> bool:
-    """Whether its batch size never changes."""
-    return labels.growth(group.config) == "constant"
+def controls(base: Group) -> set[int]:
+    """The first, the last and the mean batch size of an increasing plan."""
+    stages = base.config.plan.stages
+    return {stages[0].batch_size, stages[-1].batch_size, mean_batch_size(base.config.plan)}
+
+
+def _is_papers(group: Group) -> bool:
+    """Whether the batch is constant, and the rate is, or falls as one of the paper's does."""
+    config = group.config
+    return labels.is_constant_batch(config) and (config.lr_schedule == "constant" or labels.is_papers_decay(config))

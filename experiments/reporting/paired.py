@@ -5,7 +5,7 @@ Runs of one seed share initialisation, split and data order, so their difference
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from experiments.reporting.parts import METHOD, STRATEGY
 from experiments.reporting.runs import Run
 
 CONFIDENCE = 0.95
+DIRECT = "Of the pairs that differ in strategy alone, or in method alone."
 _ROUNDING = 1e-9  # percentage points
 
 Value = Callable[[Run], float]
@@ -43,8 +44,8 @@ class Difference(NamedTuple):
     diverged: int
 
     @property
-    def verdict(self) -> str:
-        """`holds` where the interval excludes 0, else a dash; or why nothing can be said.
+    def direction(self) -> str:
+        """`lower` or `higher` where the interval leaves 0 out, else a dash; or why nothing can be said.
 
         Differences that are all alike have no spread to infer from: errors are counts, so that happens by chance.
         """
@@ -52,7 +53,14 @@ class Difference(NamedTuple):
             return f"diverged: {self.diverged}"
         if self.high - self.low < _ROUNDING:
             return "no spread"
-        return "holds" if self.low > 0 or self.high < 0 else "–"
+        if self.low <= 0 <= self.high:
+            return "–"
+        return "lower" if self.high < 0 else "higher"
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out, and something may be inferred from it."""
+        return self.direction in ("lower", "higher")
 
     @property
     def is_direct(self) -> bool:
@@ -76,15 +84,18 @@ def differences(groups: list[Group]) -> list[Difference]:
     return [difference(after, before) for before, after in pairs if len(shared_seeds(before, after)) > 1]
 
 
-def difference(first: Group, second: Group, value: Value = error) -> Difference:
+def difference(
+    first: Group, second: Group, value: Value = error, among: Collection[int] | None = None
+) -> Difference:
     """The mean `d` of the differences of `n` shared seeds, and `d ± t(97.5%, n − 1) · s/√n`.
 
     Args:
       first: a group.
       second: another one, which shares two seeds or more with it.
       value: what is compared.
+      among: the seeds that count, two shared ones or more; None is all.
     """
-    seeds = shared_seeds(first, second)
+    seeds = [seed for seed in shared_seeds(first, second) if among is None or seed in among]
     paired = [value(first.by_seed[seed]) - value(second.by_seed[seed]) for seed in seeds]
     mean, spread = statistics.mean(paired), statistics.stdev(paired)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * spread / len(paired) ** 0.5
@@ -92,9 +103,9 @@ def difference(first: Group, second: Group, value: Value = error) -> Difference:
     return Difference(first, second, len(paired), mean, mean - half, mean + half, diverged)
 
 
-def shared_seeds(first: Group, second: Group) -> list[int]:
-    """The seeds that both have."""
-    return sorted(first.by_seed.keys() & second.by_seed.keys())
+def shared_seeds(*groups: Group) -> list[int]:
+    """The seeds that all of them have."""
+    return sorted(set.intersection(*(set(group.by_seed) for group in groups)))
 
 
 def _kind(first: Group, second: Group) -> int:

@@ -41,7 +41,7 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     if not 0 <= batch < total:
         raise ValueError(f"batch is {batch}: the run has {total}, give an integer from 0 to {total - 1}.")
     read = _batch(config, dataset, batch)
-    shown = [View("as stored", read["image"], read["label"])]
+    shown = [View("as read", read["image"], read["label"])]
     if (transform := recipe.transform_of(config, dataset)) is not None:
         read = _batch(config, dataset, batch, transform)
         shown += [View("crop, flip, auto_augment", read["image"], read["label"])]

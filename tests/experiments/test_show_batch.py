@@ -32,7 +32,7 @@ def _views(batch: int = 0, **settings: Any) -> dict[str, showing.View]:
 
 def test_there_is_a_view_for_each_step_of_the_recipe_and_each_does_something() -> None:
     full = _views(auto_augment=True, random_erasing=1.0, mixing=1.0, label_smoothing=0.1)
-    assert list(full) == ["as stored", "crop, flip, auto_augment", "erasing", "mixing"]
+    assert list(full) == ["as read", "crop, flip, auto_augment", "erasing", "mixing"]
     images = [view.images for view in full.values()]
     assert all(each.shape == (8, 12, 12, 3) and each.dtype == np.uint8 for each in images)
     assert all(np.any(one != other) for one, other in pairwise(images))
@@ -41,16 +41,16 @@ def test_there_is_a_view_for_each_step_of_the_recipe_and_each_does_something() -
 
 def test_what_is_stored_is_of_the_data_and_normalisation_is_undone() -> None:
     plain = _views()
-    assert list(plain) == ["as stored", "crop", "flip", "to the network"]
-    for image, label in zip(plain["as stored"].images, plain["as stored"].targets, strict=True):
+    assert list(plain) == ["as read", "crop", "flip", "to the network"]
+    for image, label in zip(plain["as read"].images, plain["as read"].targets, strict=True):
         (index,) = np.flatnonzero(np.all(image == _IMAGES, (1, 2, 3)))
         assert _LABELS[index] == label
     np.testing.assert_array_equal(plain["to the network"].images, plain["flip"].images)
-    np.testing.assert_array_equal(plain["to the network"].targets, plain["as stored"].targets)
+    np.testing.assert_array_equal(plain["to the network"].targets, plain["as read"].targets)
 
 
 def test_every_batch_of_the_run_can_be_seen_and_no_other() -> None:
-    batches = [_views(batch)["as stored"].images for batch in range(10)]
+    batches = [_views(batch)["as read"].images for batch in range(10)]
     first_epoch = np.concatenate(batches[:5])
     assert len({image.tobytes() for image in first_epoch}) == 40
     assert not np.array_equal(np.concatenate(batches[5:]), first_epoch)
