@@ -61,6 +61,8 @@ class QuadraticStudy:
             check_plan(name, getattr(self, name))
             BatchPlan.parse(getattr(self, name)).total_steps(self.examples)
         check_seeds((self.seed,), "seed")
+        if self.noise == 0:
+            raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
         if not 0 < self.least_curvature <= 1:
             raise ValueError(f"least_curvature is {self.least_curvature}: give a number above 0, and at most 1.")
         for name, values in (("learning_rate", (self.learning_rate,)), ("floor_rates", self.floor_rates)):

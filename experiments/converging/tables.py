@@ -47,7 +47,7 @@ def floor_rows(floors: dict[str, list[Floor]]) -> Rows:
         ratios = [math.sqrt(floor.square / floor.sgd) for floor in same]
         # of a root, half the relative error of the square
         errors = [floor.standard_error / (2 * floor.square) * ratio for floor, ratio in zip(same, ratios, strict=True)]
-        shown = [f"{ratio:.3f} ± {error:.3f}" for ratio, error in zip(ratios, errors, strict=True)]
+        shown = [_with_error(ratio, error) for ratio, error in zip(ratios, errors, strict=True)]
         rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *shown))
     return rows
 
@@ -59,6 +59,11 @@ def slope_rows(by_batch_size: dict[str, list[Floor]], by_rate: dict[str, list[Fl
         slopes = [_slope(floors, "batch_size"), _slope(by_rate[method], "rate")]
         rows.append((METHODS[method].title, *(f"{slope:+.3f}".replace("-", "−") for slope in slopes)))
     return rows
+
+
+def _with_error(ratio: float, error: float) -> str:
+    """The ratio alone where there is no error, of a single chain."""
+    return f"{ratio:.3f} ± {error:.3f}" if math.isfinite(error) else f"{ratio:.3f}"
 
 
 def _slope(floors: list[Floor], name: str) -> float:

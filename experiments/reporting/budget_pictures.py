@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from experiments.reporting import labels
 from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
 from experiments.reporting.groups import Group, Study
+from experiments.reporting.panels import grid, name_axes
 
-_MOST_PANELS = 6
 _IN_A_ROW = 3
 
 
@@ -20,23 +20,15 @@ def against_gradients(study: Study) -> Figure:
 
     Points of one method and strategy, which differ in their length, are joined.
     """
-    rows = study.rows[:_MOST_PANELS]
-    across = min(_IN_A_ROW, len(rows))
-    down = -(-len(rows) // across)
+    rows = study.rows
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 + 2.7 * across, 0.9 + 2.9 * down), layout="constrained")
-        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-        for panel, row in zip(panels, rows, strict=False):
+        figure, panels = grid(len(rows), _IN_A_ROW, (2.2, 2.7), (0.9, 2.9), sharey=True)
+        for panel, row in zip(panels, rows, strict=True):
             for number, column in enumerate(study.columns):
                 inside = [group for group in study.groups if (group.row, group.column) == (row, column)]
                 _draw(panel, inside, number, len(study.columns))
             panel.set_title(row, fontsize=10)
-        for panel in panels[len(rows) :]:
-            panel.set_visible(False)
-        for panel in panels[len(rows) - across : len(rows)]:
-            panel.set_xlabel("gradient evaluations")
-        for panel in panels[::across]:
-            panel.set_ylabel("test error, %")
+        name_axes(panels, _IN_A_ROW, "gradient evaluations", "test error, %")
         _scale(panels[0], study.groups)
         legend_below(figure, max(panels, key=lambda panel: len(panel.containers)), 4)
     return figure

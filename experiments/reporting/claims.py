@@ -17,7 +17,7 @@ from experiments.reporting.wording import cell, verdict
 from experiments.tables import Rows
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
-DECAY, RIVAL = "decay", "a rate that the paper does not have"
+DECAY, RIVAL = "decay", "a decay that the paper does not have"
 
 
 class Claim(NamedTuple):
@@ -81,18 +81,16 @@ def _once(found: Sequence[Claim]) -> list[Claim]:
 
 def _growth(study: Study, figures: Sequence[Figure]) -> list[Claim]:
     """The increasing plan less what it is compared with, at each length that they share."""
-    base = reference(study)
-    return [
-        claim
-        for match in (matches(study) if base else [])
-        for grown in _of_plan(match.groups, base, labels.sizes(base.config))
-        for claim in (
-            *(_as_the_paper(match.groups, base, grown, figures) if match.title == "at equal epochs" else []),
-            *_against_the_best(match.groups, grown, figures),
-            *_against_reversed(match.groups, base, grown, figures),
-        )
-        for claim in [claim._replace(match=match.title)]
-    ]
+    base, found = reference(study), []
+    if base is None:
+        return []
+    for match in matches(study):
+        for grown in _of_plan(match.groups, base, labels.sizes(base.config)):
+            asked = _as_the_paper(match.groups, base, grown, figures) if match.title == "at equal epochs" else []
+            asked += _against_the_best(match.groups, grown, figures)
+            asked += _against_reversed(match.groups, base, grown, figures)
+            found += [claim._replace(match=match.title) for claim in asked]
+    return found
 
 
 def _as_the_paper(groups: Sequence[Group], base: Group, grown: Group, figures: Sequence[Figure]) -> list[Claim]:

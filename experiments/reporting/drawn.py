@@ -1,6 +1,6 @@
 """The pictures of a study, one message each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,9 @@ from experiments.reporting import (
 )
 from experiments.reporting.curves import Curve, Curves, Quantity, mean_curves
 from experiments.reporting.drawing import Picture
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import papers_cells
-from experiments.reporting.paired import Difference, differences
-
-FEW_LINES = 12  # so many can be told from one another
+from experiments.reporting.groups import FEW, Group, Study
+from experiments.reporting.matches import papers_cells, reference
+from experiments.reporting.paired import DIRECT, Difference, differences
 
 
 def pictures_of(study: Study, folder: Path) -> list[Picture]:
@@ -41,26 +39,36 @@ def pictures_of(study: Study, folder: Path) -> list[Picture]:
         *main_pictures_of(study, folder),
         *_sharpness(study, few, folder),
         *_differences(study, folder),
-        *_quantities(few, folder),
+        *_quantities(study, few, folder),
     ]
 
 
 def main_pictures_of(study: Study, folder: Path) -> list[Picture]:
     """Draw error and sharpness of a study, as `pictures_of` does."""
-    few = _few(study)
-    return [*_accuracy(few, folder), *_followed(few, folder), *_budget(study, folder), *_loss(study, folder)]
+    return [*_accuracy(study, folder), *_followed(study, folder), *_budget(study, folder), *_loss(study, folder)]
 
 
 def _few(study: Study) -> Study:
     """Of a large study, those groups that have a line."""
-    cells = papers_cells(study) if len(study.groups) > FEW_LINES else study.groups
-    return study._replace(groups=cells[: 2 * FEW_LINES])
+    cells = papers_cells(study) if study.is_large else study.groups
+    return study._replace(groups=cells[: 2 * FEW])
+
+
+def _drawn(drawn: Sized, study: Study) -> str:
+    """Which groups a picture has, where it has not all."""
+    if len(drawn) == len(study.groups):
+        return ""
+    which = (
+        "the increasing plan's and the constant batch size's, at its epochs" if reference(study) else "the first ones"
+    )
+    return f" {len(drawn)} of {len(study.groups)} groups are drawn: {which}."
 
 
 def _accuracy(study: Study, folder: Path) -> list[Picture]:
-    found = {group.name: paper_pictures.accuracy(curve) for group, curve in _curves(study.groups, "test_error")}
-    caption = f"{_mean(study)} of the test accuracy, as the paper shows it: a panel a strategy, a line a method."
-    figure = paper_pictures.along_epochs(papers_cells(study), found, "test accuracy, %", can_be_logarithmic=False)
+    cells = papers_cells(study)
+    found = {group.name: paper_pictures.accuracy(curve) for group, curve in _curves(cells, "test_error")}
+    caption = f"{_mean(study)} of the test accuracy: a panel a strategy, a line a method.{_drawn(found, study)}"
+    figure = paper_pictures.along_epochs(cells, found, "test accuracy, %", can_be_logarithmic=False)
     return [drawing.save(figure, "Test accuracy over epochs", caption, folder)]
 
 
@@ -77,7 +85,7 @@ def _followed(study: Study, folder: Path) -> list[Picture]:
             found[group.name] = curves["sharpness"]
     if not found:
         return []
-    caption = f"{_mean(study)} of the worst case at ρ {setting[1]:.3g}, {setting[0].title}."
+    caption = f"{_mean(study)} of the worst case at ρ {setting[1]:.3g}, {setting[0].title}.{_drawn(found, study)}"
     figure = paper_pictures.along_epochs(papers_cells(study), found, "sharpness")
     return [drawing.save(figure, "Sharpness over epochs", caption, folder)]
 
@@ -109,35 +117,39 @@ def _sharpness(study: Study, few: Study, folder: Path) -> list[Picture]:
 
 
 def _differences(study: Study, folder: Path) -> list[Picture]:
-    direct = [pair for pair in differences(study.groups) if pair.is_direct] if len(study.groups) <= FEW_LINES else []
-    told = "Of the pairs that differ in strategy alone, or in method alone."
+    direct = [pair for pair in differences(study.groups) if pair.is_direct] if not study.is_large else []
+    told = DIRECT
     if not direct:
-        direct, told = _claimed(claims.claims(study)), "Of the paper's claims, and of growth against the best constant."
+        told = "Of the paper's claims at equal epochs, and of growth against the best constant and the plan reversed."
+        direct = _claimed(claims.claims(study))
     if not direct:
         return []
     figure = pictures.draw_differences(study, direct)
-    caption = f"{told} Filled: the difference holds."
+    caption = f"{told} Filled: the interval leaves 0 out."
     return [drawing.save(figure, "Paired differences in test error", caption, folder, "differences")]
 
 
-def _claimed(found: Iterable[claims.Claim]) -> list[Difference]:
-    """The differences in test error that the claims are made of, each once."""
+def _claimed(found: Sequence[claims.Claim]) -> list[Difference]:
+    """The differences in test error that the claims are made of, each once; those of decay at one match."""
     once: dict[tuple[str, str], Difference] = {}
+    first = [claim.match for claim in found if claim.kind == claims.DECAY][:1]
     for claim in found:
+        if claim.kind == claims.RIVAL or (claim.kind == claims.DECAY and [claim.match] != first):
+            continue
         pair = next(iter(claim.found.values()), None)
         if pair is not None:
             once.setdefault((pair.first.name, pair.second.name), pair)
     return list(once.values())
 
 
-def _quantities(study: Study, folder: Path) -> list[Picture]:
-    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in study.groups}
-    diverged = {group.name for group in study.groups if group.diverged}
+def _quantities(study: Study, few: Study, folder: Path) -> list[Picture]:
+    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in few.groups}
+    diverged = {group.name for group in few.groups if group.diverged}
     drawn = []
     for quantity in filter(partial(_varies, curves), pictures.drawable(curves)):
         having = {name: each for name, each in curves.items() if quantity.name in each}
-        figure = pictures.draw_quantity(quantity, study, having)
-        caption = _seen(quantity, having, diverged)
+        figure = pictures.draw_quantity(quantity, few, having)
+        caption = f"{_seen(quantity, having, diverged)}{_drawn(few.groups, study)}"
         drawn.append(drawing.save(figure, quantity.title, caption, folder, quantity.name))
     return drawn
 
@@ -145,7 +157,8 @@ def _quantities(study: Study, folder: Path) -> list[Picture]:
 def _varies(curves: Mapping[str, Curves], quantity: Quantity) -> bool:
     """Whether there is more to see of it than one number."""
     values = np.concatenate([each[quantity.name].values for each in curves.values() if quantity.name in each])
-    return not quantity.is_set or np.nanmin(values) < np.nanmax(values)
+    low, high = np.nanmin(values), np.nanmax(values)
+    return not quantity.is_set or not np.isclose(low, high)
 
 
 def _curves(groups: Iterable[Group], name: str) -> list[tuple[Group, Curve]]:

@@ -45,7 +45,7 @@ def caption(study: Study) -> str:
     figure = "Test error after the last epoch"
     if len(study.seeds) == 1:
         return f"{figure}, of the one seed {seeds}."
-    beside = "; the mean sharpness beside it" if _shown(study) else ""
+    beside = "; the arithmetic mean of the sharpness beside it" if _shown(study) else ""
     equal = " Updates and gradient evaluations are equal to within 5%." if len(tables(study)) > 1 else ""
     return f"{figure}, mean ± standard deviation over the seeds {seeds}{beside}.{equal}"
 

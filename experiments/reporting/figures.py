@@ -34,9 +34,7 @@ class Figure(NamedTuple):
         mean = sum(self._scaled(group.by_seed[seed]) for seed in seeds) / len(seeds)
         return math.exp(mean) if self.is_ratio else mean
 
-    def compare(
-        self, first: Group, second: Group, among: Collection[int] | None = None
-    ) -> paired.Difference | None:
+    def compare(self, first: Group, second: Group, among: Collection[int] | None = None) -> paired.Difference | None:
         """The paired difference, of logarithms where ratios are made; None where it is not known of two seeds.
 
         Args:
@@ -88,4 +86,4 @@ def sharpness_at(way: Way, rho: float) -> Figure:
 
 def signed(value: float) -> str:
     """A number with its sign, to two digits."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")

@@ -5,7 +5,7 @@ equal loss differ in flatness.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from experiments.reporting import labels
 from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
 from experiments.reporting.groups import Study
+from experiments.reporting.panels import grid, name_axes
 from experiments.reporting.runs import Run
 from experiments.reporting.sharpness import ways_of
 from experiments.reporting.ways import Way, worst_cases
 from experiments.training.writers import Record
 
-_MOST_PANELS = 6
 _IN_A_ROW = 3
 
 
@@ -35,38 +35,46 @@ class Point(NamedTuple):
     value: float
 
 
+class _Measure(NamedTuple):
+    """What a panel shows; of curvature the radius is 0."""
+
+    kind: str
+    way: Way | None
+    rho: float
+    network: tuple[Any, ...]
+
+
 def measures_of(study: Study) -> dict[str, dict[str, list[Point]]]:
-    """For each measure the points of the runs that have it, by the kind of their strategy."""
-    found: dict[str, dict[str, list[Point]]] = {}
-    ways = ways_of(study)
+    """For each measure the points of the runs that have it, by the kind of their strategy.
+
+    Worst cases in the first way come first, then curvature, then worst cases in other ways.
+    """
+    found: dict[_Measure, dict[str, list[Point]]] = {}
     for group in study.groups:
+        kind = labels.heading(_kind(group.column))
         for run in group.runs:
-            for title, value in _measured(run, ways).items():
-                loss = _loss(run)
-                if loss is not None and value > 0 and loss > 0:
-                    kind = labels.heading(_kind(group.column))
-                    found.setdefault(title, {}).setdefault(kind, []).append(Point(loss, value))
-    enough = {title: points for title, points in found.items() if sum(map(len, points.values())) > 1}
-    return dict(list(enough.items())[:_MOST_PANELS])
+            for measure, point in _measured(run).items():
+                if point.value > 0 and point.loss > 0:
+                    found.setdefault(measure, {}).setdefault(kind, []).append(point)
+    ways = list(ways_of(study))
+    enough = [measure for measure, points in found.items() if sum(map(len, points.values())) > 1]
+    ordered = sorted(enough, key=lambda measure: _order(measure, ways))
+    titles = [_title(measure) for measure in ordered]
+    return {
+        title if titles.count(title) == 1 else f"{title}, {_examples(measure)} examples": found[measure]
+        for title, measure in zip(titles, ordered, strict=True)
+    }
 
 
 def against_loss(measures: dict[str, dict[str, list[Point]]]) -> Figure:
     """Draw what `measures_of` found."""
     kinds = list(dict.fromkeys(kind for points in measures.values() for kind in points))
-    across = min(_IN_A_ROW, len(measures))
-    down = -(-len(measures) // across)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.0 + 2.8 * across, 0.9 + 2.9 * down), layout="constrained")
-        panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
-        for panel, (title, points) in zip(panels, measures.items(), strict=False):
+        figure, panels = grid(len(measures), _IN_A_ROW, (2.0, 2.8), (0.9, 2.9), sharey=False)
+        for panel, (title, points) in zip(panels, measures.items(), strict=True):
             _draw(panel, points, kinds)
             panel.set_title(title, fontsize=10)
-        for panel in panels[len(measures) :]:
-            panel.set_visible(False)
-        for panel in panels[len(measures) - across : len(measures)]:
-            panel.set_xlabel("training loss, cross-entropy")
-        for panel in panels[::across]:
-            panel.set_ylabel("sharpness")
+        name_axes(panels, _IN_A_ROW, "training loss, cross-entropy", "sharpness")
         legend_below(figure, max(panels, key=lambda panel: len(panel.lines)), 4)
     return figure
 
@@ -82,26 +90,54 @@ def _draw(panel: Axes, points: dict[str, list[Point]], kinds: Sequence[str]) -> 
             make_logarithmic(panel, name)
 
 
-def _measured(run: Run, ways: dict[Way, list[float]]) -> dict[str, float]:
-    """The measures of the trained network: worst cases in each way and at each radius of the study, curvature."""
-    found: dict[str, float | None] = {}
-    for way, radii in ways.items():
-        for rho in radii:
-            title = ", ".join([*way.departures, f"worst case, ρ {rho:.3g}"])
-            found.setdefault(title, worst_cases(run).get(way, {}).get(rho, {}).get("sharpness"))
-    found |= {
-        _CURVATURES[record["kind"]][0]: record[_CURVATURES[record["kind"]][1]]
-        for record in _at_end(run)
-        if record["kind"] in _CURVATURES
+def _measured(run: Run) -> dict[_Measure, Point]:
+    """The measures of the trained network, each with the loss of the same examples, measured in the same way."""
+    found: dict[_Measure, tuple[float | None, float | None]] = {}
+    for way, radii in worst_cases(run).items():
+        for rho, record in radii.items():
+            found[_Measure("worst_case", way, rho, ())] = record["loss"], record["sharpness"]
+    for record in _at_end(run):
+        if record["kind"] in _CURVATURES:
+            measure = _Measure(record["kind"], None, 0.0, _network_of(record))
+            found[measure] = _loss(run, measure.network), record[_CURVATURES[record["kind"]][1]]
+    return {
+        measure: Point(loss, value)
+        for measure, (loss, value) in found.items()
+        if loss is not None and value is not None
     }
-    return {title: value for title, value in found.items() if value is not None}
 
 
 _CURVATURES = {"top_eigenvalue": ("top eigenvalue of the Hessian", "eigenvalue"), "trace": ("trace", "value")}
+_NETWORK = ("examples", "normalize_logits", "reestimate_batchnorm")
 
 
-def _loss(run: Run) -> float | None:
-    return next((record["loss"] for record in _at_end(run) if record["kind"] == "worst_case"), None)
+def _network_of(record: Record) -> tuple[Any, ...]:
+    """Of which examples and which function a record is: those of equal ones have the same loss."""
+    return tuple(record[name] for name in _NETWORK)
+
+
+def _loss(run: Run, network: tuple[Any, ...]) -> float | None:
+    return next(
+        (each["loss"] for each in _at_end(run) if each["kind"] == "worst_case" and _network_of(each) == network), None
+    )
+
+
+def _title(measure: _Measure) -> str:
+    if measure.way is None:
+        remarks = zip(("normalised logits", "BatchNorm re-estimated"), measure.network[1:], strict=True)
+        return ", ".join([_CURVATURES[measure.kind][0], *(remark for remark, is_so in remarks if is_so)])
+    return ", ".join([*measure.way.departures, f"worst case, ρ {measure.rho:.3g}"])
+
+
+def _examples(measure: _Measure) -> int:
+    return measure.network[0] if measure.way is None else measure.way.examples
+
+
+def _order(measure: _Measure, ways: Sequence[Way]) -> tuple[Any, ...]:
+    """Ways that not all runs of a group share come last."""
+    if measure.way is None:
+        return 0.5, measure.kind, measure.network
+    return (float(ways.index(measure.way) if measure.way in ways else len(ways)), "", (measure.rho,))
 
 
 def _at_end(run: Run) -> list[Record]:

@@ -38,10 +38,11 @@ def matches(study: Study) -> list[Match]:
     base = reference(study)
     if base is None:
         return []
+    evaluations = _PASSES * base.updates
     distances: dict[str, Callable[[Group], float]] = {
         "at equal epochs": lambda group: float(group.epochs != base.epochs),
-        "at equal updates": lambda group: abs(group.updates / base.updates - 1),
-        "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations / (_PASSES * base.updates) - 1),
+        "at equal updates": lambda group: abs(group.updates - base.updates) / base.updates,
+        "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations - evaluations) / evaluations,
     }
     return [Match(title, _nearest(study.groups, distance)) for title, distance in distances.items()]
 

@@ -84,9 +84,7 @@ def differences(groups: list[Group]) -> list[Difference]:
     return [difference(after, before) for before, after in pairs if len(shared_seeds(before, after)) > 1]
 
 
-def difference(
-    first: Group, second: Group, value: Value = error, among: Collection[int] | None = None
-) -> Difference:
+def difference(first: Group, second: Group, value: Value = error, among: Collection[int] | None = None) -> Difference:
     """The mean `d` of the differences of `n` shared seeds, and `d ± t(97.5%, n − 1) · s/√n`.
 
     Args:

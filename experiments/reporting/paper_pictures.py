@@ -10,8 +10,9 @@ from experiments.reporting import labels
 from experiments.reporting.curves import Curve
 from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.reporting.groups import Group
+from experiments.reporting.panels import grid, name_axes
 
-_MOST_PANELS = 4
+_IN_A_ROW = 4
 
 
 def along_epochs(
@@ -26,24 +27,21 @@ def along_epochs(
       can_be_logarithmic: whether that is, where the values are far apart.
     """
     drawn = [group for group in groups if group.name in curves]
-    columns = list(dict.fromkeys(group.column for group in _ordered(drawn)))[:_MOST_PANELS]
+    columns = list(dict.fromkeys(group.column for group in _ordered(drawn)))
     rows = list(dict.fromkeys(group.row for group in drawn))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.0 + 2.8 * len(columns), 3.4), layout="constrained")
-        panels = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+        figure, panels = grid(len(columns), _IN_A_ROW, (2.0, 2.8), (0.5, 2.9), sharey=True)
         for group in drawn:
-            if group.column in columns:
-                curve, number = curves[group.name], rows.index(group.row)
-                style = {"color": shades(len(rows))[number], **line_style(number)}
-                panels[columns.index(group.column)].plot(curve.epoch, curve.values, label=group.row, **style)
+            curve, number = curves[group.name], rows.index(group.row)
+            style = {"color": shades(len(rows))[number], **line_style(number)}
+            panels[columns.index(group.column)].plot(curve.epoch, curve.values, label=group.row, **style)
         for panel, column in zip(panels, columns, strict=True):
             panel.set_title(labels.heading(column), fontsize=10)
-            panel.set_xlabel("epochs")
-        panels[0].set_ylabel(axis)
         values = np.concatenate([curves[group.name].values for group in drawn])
-        if can_be_logarithmic and are_far_apart(values):
+        is_logarithmic = can_be_logarithmic and are_far_apart(values)
+        if is_logarithmic:
             make_logarithmic(panels[0])
-            panels[0].set_ylabel(f"{axis} (log scale)")
+        name_axes(panels, _IN_A_ROW, "epochs", f"{axis} (log scale)" if is_logarithmic else axis)
         legend_below(figure, max(panels, key=lambda panel: len(panel.lines)), min(6, len(rows)))
     return figure
 

@@ -53,24 +53,29 @@ def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]
 
 
 def draw_differences(study: Study, pairs: Sequence[Difference]) -> Figure:
-    """Draw the paired differences in test error with their intervals."""
+    """Draw the paired differences in test error with their intervals, filled where these leave 0 out."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 1.4 + 0.24 * len(pairs)), layout="constrained")
         panel = figure.subplots()
         for row, pair in enumerate(pairs):
-            face = "black" if pair.verdict == "holds" else "white"
+            face = "black" if pair.is_clear else "white"
             panel.plot([pair.low, pair.high], [row, row], color="black", linewidth=1)
             panel.plot(pair.mean, row, "o", color="black", markerfacecolor=face, markersize=5)
         panel.axvline(0, color="0.5", linewidth=1)
         panel.set(
-            xlabel="difference in test error, percentage points, with 95% t interval (filled: holds)",
+            xlabel="percentage points, with 95% t interval (filled: leaves 0 out)",
             yticks=range(len(pairs)),
-            yticklabels=[f"{pair.first.name} less {pair.second.name}" for pair in pairs],
+            yticklabels=[_pair(pair, len(study.seeds)) for pair in pairs],
             ylim=(len(pairs) - 0.5, -0.5),
         )
         panel.tick_params(axis="y", labelsize=8)
         figure.suptitle(f"Paired differences in test error: {study.title}")
     return figure
+
+
+def _pair(pair: Difference, seeds: int) -> str:
+    few = "" if pair.seeds == seeds else f" ({pair.seeds} seeds)"
+    return f"{pair.first.name} less {pair.second.name}{few}"
 
 
 def drawable(curves: Mapping[str, Curves]) -> list[Quantity]:

@@ -11,6 +11,7 @@ from experiments.reporting.page import page
 from experiments.reporting.runs import Run
 from experiments.reporting.runs_file import write_runs
 from experiments.reporting.section import Section, write_section
+from experiments.reporting.variants import base_of
 from experiments.tables import as_terminal
 
 _FEW_RUNS = 60  # so many stand in the document one by one
@@ -47,14 +48,7 @@ def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, 
 
 def _section(study: Study, output: Path, found: list[Study]) -> Section:
     list_runs = sum(len(each.runs) for each in found) <= _FEW_RUNS
-    return write_section(study, _picture_folder(output, study), _base(study, found), list_runs=list_runs)
-
-
-def _base(study: Study, found: list[Study]) -> Study | None:
-    """The first study of the same model and data set, unless it is this one."""
-    alike = [each for each in found if dict(each.part)["model"] == dict(study.part)["model"]]
-    first = next(each for each in alike if dict(each.part)["dataset"] == dict(study.part)["dataset"])
-    return None if first is study else first
+    return write_section(study, _picture_folder(output, study), base_of(study, found), list_runs=list_runs)
 
 
 def _picture_folder(output: Path, study: Study) -> Path:

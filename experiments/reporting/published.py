@@ -17,14 +17,14 @@ REMARK = "The paper has one run a cell. Its sharpness is compared with ours at Ï
 
 def published_rows(study: Study) -> Rows:
     """A row a cell of the paper that was run: error and sharpness, ours and the paper's; else the heading alone."""
-    heading = ("cell", "ours: test error, %", "paper", "ours: sharpness", "paper")
+    heading = ("cell", "our test error, %", "the paper's test error, %", "our sharpness", "the paper's sharpness")
     found = [(group, _published().get(_config(group))) for group in study.groups]
     return [heading, *(_row(group, of_paper, study) for group, of_paper in found if of_paper is not None)]
 
 
 def _row(group: Group, of_paper: Published, study: Study) -> tuple[str, ...]:
-    way = next((way for way, radii in sharpness.ways_of(study).items() if PAPERS_RADIUS in radii), None)
-    found = sharpness.numbers(group.runs, way, PAPERS_RADIUS) if way and not way.departures else []
+    ways = [way for way, radii in sharpness.ways_of(study).items() if PAPERS_RADIUS in radii and not way.departures]
+    found = sharpness.numbers(group.runs, ways[0], PAPERS_RADIUS) if ways else []
     return (
         f"{group.row}, {labels.heading(labels.strategy(group.config))}",
         mean_and_deviation([100 * run.result["test_error"] for run in group.runs]),

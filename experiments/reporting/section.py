@@ -8,15 +8,13 @@ from experiments.reporting.claims import claim_rows, claims
 from experiments.reporting.drawing import Picture
 from experiments.reporting.groups import Study
 from experiments.reporting.matches import tables
-from experiments.reporting.method_pairs import method_pair_rows
-from experiments.reporting.paired import Difference, differences
+from experiments.reporting.method_pairs import method_pair_rows, method_pairs
+from experiments.reporting.paired import DIRECT, Difference, differences
 from experiments.reporting.tables import difference_rows, run_rows, setting_rows
-from experiments.reporting.variants import variant_rows
+from experiments.reporting.variants import variant_differences, variant_heading, variant_rows
 from experiments.reporting.verdicts import verdicts
+from experiments.reporting.wording import multiplicity
 from experiments.tables import Rows
-
-FEW_GROUPS = 12  # so many are compared pair by pair
-DIRECT = "Of the pairs that differ in strategy alone, or in method alone."
 
 
 class Block(NamedTuple):
@@ -66,18 +64,13 @@ def write_section(study: Study, folder: Path, base: Study | None = None, *, list
         *_claims(study),
         *_published(study),
         *(_variant(study, base) if base else []),
-        *(_differences(study) if base is None or is_large(study) else []),
+        *(_differences(study) if base is None or study.is_large else []),
         *_sharpness(study),
         *(Block(each.title, words=[each.caption], picture=each) for each in draw(study, folder)),
         Block("Settings", [setting_rows(study)]),
         Block("Runs", [run_rows(study)], is_folded=not list_runs),
     ]
     return Section(study.title, blocks)
-
-
-def is_large(study: Study) -> bool:
-    """Whether it has too many groups to compare each with each."""
-    return len(study.groups) > FEW_GROUPS
 
 
 def _errors(study: Study) -> list[Block]:
@@ -94,7 +87,10 @@ def _claims(study: Study) -> list[Block]:
     words = verdicts(study, found)
     rows = claim_rows(study, found)
     told = [Block("The paper's claims", words=words, is_printed=True)] if words else []
-    return told + ([Block("The claims in figures", [rows], is_printed=not is_large(study))] if len(rows) > 1 else [])
+    if len(rows) == 1:
+        return told
+    compared = [each for claim in found for each in claim.found.values() if each is not None]
+    return [*told, Block("The claims in figures", [rows], [multiplicity(compared)], is_printed=not study.is_large)]
 
 
 def _published(study: Study) -> list[Block]:
@@ -104,18 +100,23 @@ def _published(study: Study) -> list[Block]:
 
 def _variant(study: Study, base: Study) -> list[Block]:
     rows = variant_rows(study, base)
-    return [Block(f"Less {base.title}, all else equal", [rows])] if len(rows) > 1 else []
+    if len(rows) == 1:
+        return []
+    return [Block(variant_heading(study, base), [rows], [multiplicity(variant_differences(study, base))])]
 
 
 def _differences(study: Study) -> list[Block]:
-    if is_large(study):
-        rows = method_pair_rows(study)
-        return [Block("Methods against one another", [rows])] if len(rows[0]) > 1 and len(rows) > 1 else []
+    if study.is_large:
+        of = method_pairs(study)
+        words = [multiplicity(of.differences)]
+        return [Block("Methods against one another", [method_pair_rows(study, of)], words)] if of.found else []
     pairs = differences(study.groups)
     direct = [pair for pair in pairs if pair.is_direct]
     others = [pair for pair in pairs if not pair.is_direct]
     blocks = [
-        Block("Which differences hold", [difference_rows(direct)] if direct else [], [_verdict(pairs)], is_printed=True)
+        Block(
+            "Differences, seed by seed", [difference_rows(direct)] if direct else [], [_verdict(pairs)], is_printed=True
+        )
     ]
     if others:
         blocks.append(Block("Differences between the other pairs", [difference_rows(others)]))
@@ -125,12 +126,10 @@ def _differences(study: Study) -> list[Block]:
 def _verdict(pairs: list[Difference]) -> str:
     if not pairs:
         return "Nothing can be said of differences: no two groups of runs share two seeds."
-    holding = sum(pair.verdict == "holds" for pair in pairs)
     return (
-        f"{DIRECT} Differences that hold: {holding} of all {len(pairs)}. Runs of one seed share initialisation, split "
-        "and data order, so they are compared seed by seed; a difference holds where the 95% t interval of its mean "
-        f"excludes 0. Each is taken by itself: of {len(pairs)} true zeros about {0.05 * len(pairs):.2g} would pass by "
-        "chance."
+        f"{DIRECT} Runs of one seed share initialisation, split and data order, so they are compared seed by seed; one "
+        "is lower or higher where the 95% t interval of the mean difference leaves 0 out. Of all pairs: "
+        f"{multiplicity(pairs)}"
     )
 
 
@@ -141,7 +140,7 @@ def _sharpness(study: Study) -> list[Block]:
     way, radii = ways[0]
     words = [sharpness.caption(study, way), sharpness.orderings(study, way, radii)]
     rows = sharpness.radius_rows(study, way, radii)
-    first = Block("Sharpness", [rows], list(filter(None, words)), is_printed=not is_large(study))
+    first = Block("Sharpness", [rows], list(filter(None, words)), is_printed=not study.is_large)
     others = [sharpness.radius_rows(study, *each) for each in ways[1:]]
-    more = Block("Sharpness measured in other ways", others, is_folded=is_large(study), is_printed=not is_large(study))
+    more = Block("Sharpness measured in other ways", others, is_folded=study.is_large, is_printed=not study.is_large)
     return [first, more] if others else [first]

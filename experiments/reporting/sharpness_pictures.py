@@ -27,9 +27,12 @@ def figures(study: Study, few: Study) -> dict[str, tuple[str, Figure]]:
     """
     drawn = {}
     if (way := most_common_curve(few)) is not None:
+        curves = mean_curves(few, way)
         caption = f"The worst case over radii, mean over the seeds ({way.title}). Dotted: radii of single values."
+        if len(curves) < len(study.groups):
+            caption += f" {len(curves)} of {len(study.groups)} groups are drawn: where all runs have such a curve."
         marks = sorted({PAPERS_RADIUS, *ways_of(study).get(way, [])})
-        drawn["Sharpness over radii"] = (caption, plot_curve(mean_curves(few, way), marks))
+        drawn["Sharpness over radii"] = (caption, plot_curve(curves, marks))
     if landscapes := two_landscapes(study):
         caption = (
             "The loss along two random directions, filter by filter as long as the weights: the flattest run whose "

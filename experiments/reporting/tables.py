@@ -8,6 +8,7 @@ from experiments.reporting.figures import signed
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
 from experiments.reporting.runs import Run
+from experiments.reporting.wording import direction
 from experiments.tables import Rows
 from experiments.training.methods import METHODS
 
@@ -15,8 +16,8 @@ _ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "le
 
 
 def difference_rows(pairs: list[Difference]) -> Rows:
-    """A row a pair: the mean paired difference in test error, its 95% t interval, and whether it holds."""
-    heading = ("this", "less that", "points", "95% interval", "seeds", "verdict")
+    """A row a pair: the mean paired difference in test error, its 95% t interval, and what it says."""
+    heading = ("this", "less that", "points", "95% interval", "seeds", "this is")
     return [heading, *(_difference(pair) for pair in pairs)]
 
 
@@ -56,7 +57,7 @@ def run_rows(study: Study) -> Rows:
 
 def _difference(pair: Difference) -> tuple[str, ...]:
     interval = f"{signed(pair.low)} to {signed(pair.high)}"
-    return pair.first.name, pair.second.name, signed(pair.mean), interval, str(pair.seeds), pair.verdict
+    return pair.first.name, pair.second.name, signed(pair.mean), interval, str(pair.seeds), direction(pair)
 
 
 def _run(group: Group, run: Run, root: str) -> tuple[str, ...]:

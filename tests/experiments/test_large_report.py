@@ -10,8 +10,8 @@ from rich.console import Console
 
 from experiments.reporting import find_runs, publish
 from experiments.reporting.groups import studies
-from experiments.reporting.method_pairs import method_pair_rows
-from experiments.reporting.variants import variant_rows
+from experiments.reporting.method_pairs import method_pair_rows, method_pairs
+from experiments.reporting.variants import base_of, variant_heading, variant_rows
 from tests.experiments.large_study import write_large_study
 from tests.experiments.written_runs import write_run, write_study
 
@@ -37,6 +37,8 @@ def test_the_document_is_short_and_has_a_table_a_match(large: Path) -> None:
     assert "Runs" not in headings
     assert len(set(headings)) == len(headings)
     assert "[runs.csv](runs.csv)" in document
+    assert len(re.findall("true zeros about .* would be left out by chance", document)) == 2  # claims, methods
+    assert "12 of 47 groups are drawn" in document
 
 
 def test_pictures_are_small_and_lie_beside_the_document(large: Path) -> None:
@@ -52,11 +54,11 @@ def test_the_file_of_runs_has_a_line_a_run(large: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(find_runs([large.parent]))
     assert set(rows[0]) == {
-        *("method", "rho", "alpha", "batch_plan", "lr_schedule", "seed", "test_error", "test_loss", "train_loss"),
+        *("method", "rho", "batch_plan", "lr_schedule", "seed", "test_error", "test_loss", "train_loss"),
         *("updates", "gradient_evaluations", "sharpness at 0.0002, 512 examples", "sharpness at 0.0024, 512 examples"),
         "sharpness at 0.0002, adaptive, 512 examples",
         "sharpness at 0.0024, adaptive, 512 examples",
-    } - {"alpha"}
+    }
     assert all(int(row["updates"]) > 0 and float(row["sharpness at 0.0002, 512 examples"]) > 0 for row in rows)
 
 
@@ -69,11 +71,11 @@ def test_the_page_has_what_is_long_folded(large: Path) -> None:
 
 def test_methods_are_compared_at_each_strategy_and_match(tmp_path: Path) -> None:
     (study,) = studies(find_runs([write_study(tmp_path)]))
-    rows = method_pair_rows(study)
+    rows = method_pair_rows(study, method_pairs(study))
     assert rows[0] == ("test error, points", "GSAM less SGD")
     assert [row[0] for row in rows[1:]] == ["constant, 4x128", "increasing (+B), 2x64,2x256"]
     assert rows[2][1].startswith("−1.93 (")
-    assert rows[2][1].endswith(": holds")
+    assert rows[2][1].endswith(": lower")
 
 
 def test_methods_of_different_lengths_are_not_compared(tmp_path: Path) -> None:
@@ -82,10 +84,41 @@ def test_methods_of_different_lengths_are_not_compared(tmp_path: Path) -> None:
         for seed in (0, 1):
             write_run(tmp_path / f"{method}-{plan}-{seed}", 0.05, method=method, batch_plan=plan, seed=seed)
     (study,) = studies(find_runs([tmp_path]))
-    assert [row[0] for row in method_pair_rows(study)[1:]] == [
+    assert [row[0] for row in method_pair_rows(study, method_pairs(study))[1:]] == [
         "constant, at equal epochs",
         "increasing (+B), at equal epochs",
     ]
+
+
+def test_no_row_is_empty_and_none_stands_twice(tmp_path: Path) -> None:
+    plans = {"sgd": ("2x64,2x256", "4x64,4x256", "4x128"), "sam": ("2x64,2x256", "5x128", "9x128"), "gsam": ("7x128",)}
+    for method, seeds in (("sgd", 2), ("sam", 2), ("gsam", 1)):
+        for plan in plans[method]:
+            for seed in range(seeds):
+                write_run(tmp_path / f"{method}-{plan}-{seed}", 0.05, method=method, batch_plan=plan, seed=seed)
+    (study,) = studies(find_runs([tmp_path]))
+    pairs = method_pairs(study)
+    assert [row[0] for row in method_pair_rows(study, pairs)[1:]] == [
+        "increasing (+B), at equal epochs and equal updates",
+        "increasing (+B), at equal gradient evaluations",
+    ]
+    assert len(pairs.differences) == 2
+
+
+def test_a_part_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path) -> None:
+    settings = {"base": {}, "m": {"m": 16}, "ema": {"m": 16, "ema": 0.9}, "decay": {"weight_decay": 0.1, "ema": 0.9}}
+    for name, others in settings.items():
+        for seed in (0, 1):
+            write_run(tmp_path / f"{name}-{seed}", 0.05, method="sgd", batch_plan="4x128", seed=seed, **others)
+    found = studies(find_runs([tmp_path]))
+    told = {study.title.partition(": ")[2]: (study, base_of(study, found)) for study in found}
+    assert told[""][1] is None
+    both, decayed = told["m 16, ema 0.9"], told["weight decay 0.1, ema 0.9"]
+    assert variant_heading(*both) == "Less small_resnet on digits: m 16, all else equal"
+    assert (
+        variant_heading(*decayed)
+        == "Less small_resnet on digits, which differs in more than one setting: weight decay 0.1, ema 0.9 here"
+    )
 
 
 def test_another_setting_is_compared_with_the_same_without_it(tmp_path: Path) -> None:

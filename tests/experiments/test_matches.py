@@ -6,10 +6,13 @@ import pytest
 
 from experiments.reporting.errors import error_rows
 from experiments.reporting.groups import Study
-from experiments.reporting.matches import matches, papers_cells, reference, tables
+from experiments.reporting.matches import matches, papers_cells, papers_constant, reference, tables
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 INCREASING = "2x64,2x256"  # 8 + 8 + 2 + 2 updates
+
+
+PAPERS = "5x16,5x32,5x64,5x128,5x256"
 
 
 def study_of(folder: Path, *runs: tuple[str, str, str]) -> Study:
@@ -100,3 +103,38 @@ def test_the_papers_constant_has_the_batch_of_the_decays_or_one_that_is_no_contr
     study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans), *others)
     found = {(group.config.batch_plan, group.config.lr_schedule) for group in papers_cells(study)}
     assert found == {(INCREASING, "constant"), (constant, "constant"), *((plan, rate) for _, plan, rate in others)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "decays", "size"),
+    [
+        ((16, 41, 128, 256), (), 128),  # it is in the plan, and none of its controls
+        ((16, 41, 128, 256), ((41, "cosine"),), 41),
+        ((16, 41, 128, 256), ((128, "cosine"), (16, "linear")), 128),
+        ((16, 41, 128, 256), ((16, "warm_restarts:5"),), 128),
+        ((16, 64, 128), (), None),
+        ((64, 128), ((64, "cosine"), (128, "linear")), None),
+        ((16, 256), (), None),
+        ((16,), (), 16),
+    ],
+)
+def test_the_papers_constant_among_the_controls_of_the_papers_plan(
+    tmp_path: Path, sizes: tuple[int, ...], decays: tuple[tuple[int, str], ...], size: int | None
+) -> None:
+    falling = [("sgd", f"25x{each}", rate) for each, rate in decays]
+    study = study_of(
+        tmp_path, ("sgd", PAPERS, "constant"), *(("sgd", f"25x{each}", "constant") for each in sizes), *falling
+    )
+    assert papers_constant(study.groups, reference(study)) == size
+
+
+def test_of_two_lengths_the_one_nearest_the_target_stands_in_a_table(tmp_path: Path) -> None:
+    plans = (PAPERS, "25x16", "77x128", "78x128", "80x128")  # 310 updates, 800, 308, 312 and 320
+    study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans))
+    by_updates = next(match for match in matches(study) if match.title == "at equal updates")
+    assert [group.name for group in by_updates.groups] == [
+        "SGD, constant 128, 77 epochs",
+        "SGD, constant 128, 78 epochs",  # as near
+        "SGD, increasing",
+    ]
+    assert named(study)["at other lengths"] == ["SGD, constant 128, 80 epochs"]

@@ -29,31 +29,32 @@ def test_a_paired_difference_is_what_a_paired_t_test_says(folder: Path) -> None:
     assert found.seeds == 3
 
 
-def test_a_difference_holds_only_where_its_interval_excludes_zero(folder: Path) -> None:
+def test_a_difference_has_a_direction_only_where_its_interval_leaves_zero_out(folder: Path) -> None:
     pairs = differences(only_study(folder).groups)
     assert len(pairs) == 6
-    assert {(pair.first.name, pair.second.name): pair.verdict for pair in pairs if pair.is_direct} == {
-        ("SGD, increasing", "SGD, constant"): "holds",
-        ("GSAM, increasing", "GSAM, constant"): "holds",
+    assert {(pair.first.name, pair.second.name): pair.direction for pair in pairs if pair.is_direct} == {
+        ("SGD, increasing", "SGD, constant"): "lower",
+        ("GSAM, increasing", "GSAM, constant"): "lower",
         ("GSAM, constant", "SGD, constant"): "–",
-        ("GSAM, increasing", "SGD, increasing"): "holds",
+        ("GSAM, increasing", "SGD, increasing"): "lower",
     }
     for pair, row in zip(pairs, difference_rows(pairs)[1:], strict=True):
-        assert (row[-1] == "holds") == (pair.low > 0 or pair.high < 0)
+        assert (row[-1] == "lower", row[-1] == "higher") == (pair.high < 0, pair.low > 0)
+        assert pair.is_clear == (row[-1] != "–")
 
 
 @pytest.mark.parametrize(
     ("errors", "loss", "verdict"),
     [((0.12, 0.25), 0.5, "–"), ((0.2, 0.3), 0.5, "no spread"), ((0.20, 0.301), None, "diverged: 2")],
 )
-def test_nothing_holds_of_differences_that_are_all_alike_or_of_runs_that_diverged(
+def test_nothing_is_inferred_of_differences_that_are_all_alike_or_of_runs_that_diverged(
     tmp_path: Path, errors: tuple[float, ...], loss: float | None, verdict: str
 ) -> None:
     for seed, error in enumerate(errors):
         write_run(tmp_path / f"sgd{seed}", 0.1 + 0.1 * seed, method="sgd", batch_plan="4x128", seed=seed)
         write_run(tmp_path / f"sam{seed}", error, loss, method="sam", batch_plan="4x128", seed=seed)
     (pair,) = differences(only_study(tmp_path).groups)
-    assert pair.verdict == verdict
+    assert (pair.direction, pair.is_clear) == (verdict, False)
 
 
 def test_pairs_are_made_by_seed_and_not_by_order(tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
     assert list(measures) == [
         "worst case, ρ 0.0002",
         "worst case, ρ 0.0024",
-        "adaptive, worst case, ρ 0.0002",
         "top eigenvalue of the Hessian",
+        "adaptive, worst case, ρ 0.0002",
     ]
     assert {kind: len(points) for kind, points in measures["worst case, ρ 0.0002"].items()} == {
         "constant": 7,  # of both sizes
@@ -152,6 +152,20 @@ def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
     }
     assert measures["top eigenvalue of the Hessian"] == {"increasing (+B)": 3 * [(0.25, 7.0)]}
     assert "## Sharpness against training loss" in published(tmp_path)[1]
+
+
+def test_loss_and_measure_are_of_the_same_examples(tmp_path: Path) -> None:
+    measured_study(tmp_path)
+    fewer = worst_case(SMALL, 0.7, examples=64) | {"loss": 0.9}
+    eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "examples": 64, "eigenvalue": 7.0}
+    alone = {**eigenvalue, "examples": 32}
+    for seed in range(3):
+        sharpness_file.add(tmp_path / f"sgd-constant-{seed}", [fewer, eigenvalue])
+        sharpness_file.add(tmp_path / f"gsam-constant-{seed}", [alone])
+    measures = loss_pictures.measures_of(only_study(tmp_path))
+    assert measures["worst case, ρ 0.0002, 64 examples"] == {"constant": 3 * [(0.9, 0.7)]}
+    assert len(measures["worst case, ρ 0.0002, 512 examples"]["constant"]) == 6
+    assert measures["top eigenvalue of the Hessian"] == {"constant": 3 * [(0.9, 7.0)]}
 
 
 def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
+from experiments.converging.quadratic_study import Floor, QuadraticStudy, floor, follow
 from experiments.converging.rates import fitted_slope
 from experiments.converging.stochastic_quadratic import Descent, Norms, Quadratic, simulate
+from experiments.converging.tables import floor_rows
 
 METHODS = ("sgd", "sam", "gsam")
 PROBLEM = Quadratic(np.geomspace(0.2, 1.0, 8), 1.0)
@@ -47,6 +48,12 @@ def test_the_floor_goes_as_one_over_root_b_and_root_eta(method: str) -> None:
     by_rate = [floor(STUDY, method, rate, 4).square for rate in STUDY.floor_rates]
     assert fitted_slope(np.asarray(STUDY.floor_batch_sizes), np.sqrt(by_batch_size)) == pytest.approx(-0.5, abs=0.02)
     assert fitted_slope(np.asarray(STUDY.floor_rates), np.sqrt(by_rate)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_single_chain_has_no_error() -> None:
+    alone = Floor(0.1, 4, 0.5, float("nan"), 0.5)
+    assert floor_rows({"sgd": [alone]})[1][-1] == "1.000"
+    assert floor_rows({"sgd": [alone._replace(standard_error=0.1)]})[1][-1] == "1.000 ± 0.100"
 
 
 def test_with_a_growing_batch_sgd_goes_on_and_sam_comes_to_its_bounce() -> None:
@@ -118,6 +125,7 @@ def test_a_course_is_read_at_the_updates_and_examples_of_its_plan(strategy: str)
         ({"floor_batch_sizes": ()}, "floor_batch_sizes is"),
         ({"chains": 0}, "chains is 0"),
         ({"noise": -1.0}, "noise is -1.0"),
+        ({"noise": 0.0}, "noise is 0.*above 0"),
         ({"constant_plan": "10"}, "constant_plan is '10'"),
         ({"increasing_plan": "2x40000"}, "40000"),
     ],
