@@ -1,13 +1,45 @@
 """Records of sharpness with figures that are known, as they are measured of a run of four epochs."""
 
+from io import StringIO
+from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+
+from experiments import sharpness_file
+from experiments.reporting import find_runs, publish
+from experiments.reporting.groups import Study
+from tests.experiments.written_runs import only_study, write_study
 
 WAY: dict[str, Any] = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512}
 WAY |= {"measured_batch_size": 128, "normalize_logits": False, "reestimate_batchnorm": False, "parameters": 77754}
 SMALL, LARGE = 0.0002, 0.0024
+VALUES = {  # at the small radius and at the large one, of seed 0; others are a tenth more a seed
+    "sgd-constant": (0.4, 9.0),
+    "sgd-increasing": (0.1, 8.0),
+    "gsam-constant": (0.3, 12.0),
+    "gsam-increasing": (0.05, 2.0),
+}
 
 
 def worst_case(rho: float, value: float | None, epoch: int = 4, **others: Any) -> dict[str, Any]:
     """A worst case, half of it first order; None is what is not finite."""
     figures = {"sharpness": value, "first_order": None if value is None else 0.5 * value, "loss": 0.25}
     return {"kind": "worst_case", "epoch": epoch, "step": 4 * epoch, "rho": rho, **WAY, **figures, **others}
+
+
+def measured_study(folder: Path) -> Study:
+    write_study(folder)
+    for name, values in VALUES.items():
+        for seed in range(3):
+            pairs = zip((SMALL, LARGE), values, strict=True)
+            records = [worst_case(rho, value * (1 + 0.1 * seed)) for rho, value in pairs]
+            sharpness_file.add(folder / f"{name}-{seed}", records)
+    return only_study(folder)
+
+
+def published(folder: Path) -> tuple[str, str]:
+    """The text of the terminal, and of the file in Markdown."""
+    out = StringIO()
+    publish(find_runs([folder]), folder / "report", Console(file=out, width=200, soft_wrap=True))
+    return out.getvalue(), (folder / "report" / "report.md").read_text(encoding="utf-8")

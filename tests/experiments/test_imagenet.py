@@ -17,7 +17,7 @@ from experiments.data import catalogue, imagenet, preparation
 from experiments.data.records import Records
 from sam_optax import BatchPlan
 from tests.experiments import made_up
-from tests.experiments.made_up_imagenet import TRAIN, VALIDATION, tar, train_files, validation_files
+from tests.experiments.made_up_imagenet import TRAIN, VALIDATION, centre, close, tar, train_files, validation_files
 
 FILES = 2  # of a part
 
@@ -56,19 +56,6 @@ def dataset(prepared: Path, archives: Path) -> data.Dataset:
 
 def label_of(wnid: str) -> int:
     return tfds.builder("imagenet2012").info.features["label"].str2int(wnid)
-
-
-def close(one: np.ndarray, other: np.ndarray, levels: float) -> bool:
-    """Whether no pixel differs by more."""
-    return bool(np.abs(one.astype(int) - other.astype(int)).max() <= levels)
-
-
-def centre(content: bytes) -> np.ndarray:
-    """What Pillow makes of a photograph: the usual way of evaluating."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    image = image.resize([256 * side // min(image.size) for side in image.size], Image.Resampling.BILINEAR)
-    left, top = ((side - 224) // 2 for side in image.size)
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
 
 
 def test_it_has_its_published_moments_and_is_mirrored_and_not_shifted(dataset: data.Dataset) -> None:

@@ -1,21 +1,15 @@
 """What a report says of sharpness, from records that are known."""
 
 import json
-from io import StringIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-from rich.console import Console
 
 from experiments import sharpness_file
 from experiments.reporting import (
     find_runs,
     loss_pictures,
-    publish,
     sharpness,
-    sharpness_curves,
-    sharpness_pictures,
     ways,
 )
 from experiments.reporting.errors import error_rows
@@ -23,37 +17,13 @@ from experiments.reporting.groups import Study
 from experiments.reporting.matches import tables
 from experiments.reporting.methods import method_rows
 from experiments.tables import Rows
-from tests.experiments.sharpness_records import LARGE, SMALL, WAY, worst_case
+from tests.experiments.sharpness_records import LARGE, SMALL, WAY, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
-
-VALUES = {  # at the small radius and at the large one, of seed 0; others are a tenth more a seed
-    "sgd-constant": (0.4, 9.0),
-    "sgd-increasing": (0.1, 8.0),
-    "gsam-constant": (0.3, 12.0),
-    "gsam-increasing": (0.05, 2.0),
-}
-
-
-def measured_study(folder: Path) -> Study:
-    write_study(folder)
-    for name, values in VALUES.items():
-        for seed in range(3):
-            pairs = zip((SMALL, LARGE), values, strict=True)
-            records = [worst_case(rho, value * (1 + 0.1 * seed)) for rho, value in pairs]
-            sharpness_file.add(folder / f"{name}-{seed}", records)
-    return only_study(folder)
 
 
 def only_way(study: Study) -> tuple[ways.Way, list[float]]:
     [found] = sharpness.ways_of(study).items()
     return found
-
-
-def published(folder: Path) -> tuple[str, str]:
-    """The text of the terminal, and of the file in Markdown."""
-    out = StringIO()
-    publish(find_runs([folder]), folder / "report", Console(file=out, width=200, soft_wrap=True))
-    return out.getvalue(), (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def only_table(study: Study) -> Rows:
@@ -178,61 +148,6 @@ def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) 
     assert "5.40 ± 0.62 / 0.33" in page
     for text in published(tmp_path / "without"):
         assert "harpness" not in text
-
-
-def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
-    records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
-    later = [worst_case(SMALL, 9.0, 4, adaptive=True), worst_case(1e-5, 9.0, 4)]
-    sharpness_file.add(folder, [*records, *later])
-    [run] = find_runs([tmp_path])
-    way, rho = sharpness_curves.most_followed([run])
-    curve = sharpness_curves.followed(run, way, rho)
-    assert (way.title, rho) == ("512 examples", SMALL)
-    assert list(curve.epoch) == [2, 4]
-    assert list(curve.step) == [8, 16]
-    assert curve.values == pytest.approx([2 * SMALL, 4 * SMALL])
-    text = published(tmp_path)[1]
-    assert "## Sharpness over epochs" in text
-    assert "worst case at ρ 0.0002, 512 examples." in text
-    assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
-
-
-def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
-    measured_study(tmp_path)
-    rho = np.geomspace(1e-4, 1e-2, 5)
-    for name in ("sgd-constant", "gsam-constant"):
-        for seed in range(3):
-            values = {"rho": rho.tolist(), "sharpness": ((seed + 1) * rho**2).tolist(), "slope": [2.0] * 5}
-            values |= {"first_order": rho.tolist(), "error": [0.1 * seed] * 5}
-            record = {"kind": "curve", "epoch": 4, "step": 16, "loss": 0.1, **WAY, **values}
-            sharpness_file.add(tmp_path / f"{name}-{seed}", [record])
-    study = only_study(tmp_path)
-    curves = sharpness_pictures.mean_curves(study, sharpness_pictures.most_common_curve(study))
-    assert list(curves) == ["SGD, constant", "GSAM, constant"]
-    assert curves["SGD, constant"].sharpness == pytest.approx(2 * rho**2)
-    assert curves["SGD, constant"].slope == pytest.approx(2.0)
-    assert curves["SGD, constant"].error == pytest.approx(0.1)
-    assert "## Sharpness over radii" in published(tmp_path)[1]
-
-
-def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path) -> None:
-    measured_study(tmp_path)
-    diverged = write_run(tmp_path / "sam-constant-1", 0.9, loss=None, method="sam", batch_plan="4x128", seed=1)
-    nothing = {"coordinates": [-1.0, 0.0, 1.0], "loss": [[None] * 3] * 3}
-    sharpness_file.add(
-        diverged, [worst_case(SMALL, None), {"kind": "landscape", "epoch": 4, "step": 16, **WAY, **nothing}]
-    )
-    for name in VALUES:
-        losses = [[None if (i, j) == (0, 0) else 1.0 + i + j for j in range(3)] for i in range(3)]
-        record = {"kind": "landscape", "epoch": 4, "step": 16, "coordinates": [-1.0, 0.0, 1.0], "loss": losses, **WAY}
-        sharpness_file.add(tmp_path / f"{name}-1", [record])
-    landscapes = sharpness_pictures.two_landscapes(only_study(tmp_path))
-    assert list(landscapes) == ["GSAM, increasing, seed 1", "SGD, constant, seed 1"]
-    assert np.isnan(landscapes["SGD, constant, seed 1"].loss[0, 0])
-    text = published(tmp_path)[1]
-    assert "## Loss landscapes" in text
-    assert (tmp_path / "report" / "pictures" / "small_resnet-on-digits" / "loss-landscapes.png").is_file()
 
 
 def test_what_is_measured_of_either_of_two_equal_runs_is_measured_of_it(tmp_path: Path) -> None:
