@@ -22,11 +22,11 @@ COUNTS = {
     "cifar100_vit_tiny": 2_709_796,
     "cifar100_vit_small": 14_276_068,
 }
-SLOW = ("cifar10_resnet18", "cifar100_wrn28_10", "tiny_imagenet_wrn28_10")
+QUICK = ("digits", "fashion_mnist", "cifar100_resnet18", "cifar100_vit_tiny")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in COUNTS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in COUNTS]
 )
 def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
     study = configs.load(name).study
