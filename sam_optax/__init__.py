@@ -2,6 +2,15 @@
 
 from sam_optax import sharpness
 from sam_optax.averaging import average_over
+from sam_optax.batch_growth import (
+    AdaptiveBatchPlan,
+    AdaptiveState,
+    decay_for_growth,
+    growth_for_decay,
+    noise_scale_rule,
+    norm_test,
+    rate_for_growth,
+)
 from sam_optax.batch_plan import BatchPlan, Stage
 from sam_optax.combiners import (
     Combiner,
@@ -28,6 +37,8 @@ from sam_optax.methods.stable_sam import stable_sam
 from sam_optax.methods.unified_sam import unified_sam
 from sam_optax.methods.vasso import vasso
 from sam_optax.methods.wsam import wsam, wsam_decoupled
+from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
+from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
@@ -44,14 +55,20 @@ from sam_optax.transformation import SharpnessAwareState, sharpness_aware
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveBatchPlan",
+    "AdaptiveState",
     "BatchPlan",
     "Combiner",
     "Diagnostics",
     "MSAMState",
+    "Noise",
+    "NoiseAverage",
+    "NoiseTerms",
     "Policy",
     "SharpnessAwareState",
     "SkipNonfiniteState",
     "Stage",
+    "TrackNoiseState",
     "adaptive_ascent",
     "ae_sam",
     "after",
@@ -61,6 +78,7 @@ __all__ = [
     "bernoulli",
     "biases",
     "by_path",
+    "decay_for_growth",
     "diagnostics",
     "every",
     "friendly_ascent",
@@ -68,16 +86,22 @@ __all__ = [
     "functional_value_and_grad",
     "gap_guided",
     "gap_guided_clean",
+    "growth_for_decay",
     "gsam",
     "last",
     "look_sam",
+    "measured_noise",
     "msam",
     "msam_eval_params",
+    "noise_scale_rule",
+    "noise_terms",
+    "norm_test",
     "normalized_ascent",
     "perturbed_gradient",
     "ported_adaptive_ascent",
     "ported_asam",
     "proportional_schedule",
+    "rate_for_growth",
     "reuse",
     "sam",
     "sharpness",
@@ -88,6 +112,7 @@ __all__ = [
     "stabilized",
     "stable_sam",
     "surplus",
+    "track_noise",
     "unified_ascent",
     "unified_sam",
     "value_and_grad",

@@ -64,8 +64,8 @@ class BatchPlan:
         if not stages:
             raise ValueError("stages is empty: a plan needs at least one stage (epochs, batch_size).")
         for stage in stages:
-            _check_positive_integer("epochs", stage.epochs)
-            _check_positive_integer("batch_size", stage.batch_size)
+            check_positive_integer("epochs", stage.epochs)
+            check_positive_integer("batch_size", stage.batch_size)
         object.__setattr__(self, "stages", tuple(Stage(int(n), int(size)) for n, size in stages))
 
     def __str__(self) -> str:
@@ -167,9 +167,9 @@ class BatchPlan:
         cls, size: Callable[[int], float], initial: int, every: int, epochs: int, maximum: int | None
     ) -> "BatchPlan":
         for name, value in {"initial": initial, "every": every, "epochs": epochs}.items():
-            _check_positive_integer(name, value)
+            check_positive_integer(name, value)
         if maximum is not None:
-            _check_positive_integer("maximum", maximum)
+            check_positive_integer("maximum", maximum)
             if maximum < initial:
                 raise ValueError(f"maximum is {maximum}, below initial, {initial}: a growing plan must not shrink.")
         ceiling = math.inf if maximum is None else maximum
@@ -195,7 +195,7 @@ class BatchPlan:
           >>> print(BatchPlan.parse("2x3,2x20,2x30").rounded_to(8))
           2x8,2x24,2x32
         """
-        _check_positive_integer("multiple", multiple)
+        check_positive_integer("multiple", multiple)
         nearest = [max(1, (2 * s.batch_size + multiple) // (2 * multiple)) * multiple for s in self.stages]
         return BatchPlan(tuple(Stage(s.epochs, size) for s, size in zip(self.stages, nearest, strict=True)))
 
@@ -277,7 +277,7 @@ class BatchPlan:
         return [0, *accumulate(s.epochs * n for s, n in zip(self.stages, per_epoch, strict=True))]
 
     def _steps_per_epoch(self, num_examples: int, drop_last: bool) -> list[int]:
-        _check_positive_integer("num_examples", num_examples)
+        check_positive_integer("num_examples", num_examples)
         largest = max(stage.batch_size for stage in self.stages)
         if largest > num_examples:
             raise ValueError(
@@ -297,6 +297,7 @@ def _or_infinity(size: Callable[[int], float], k: int) -> float:
         return math.inf
 
 
-def _check_positive_integer(name: str, value: Any) -> None:
+def check_positive_integer(name: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}: give a positive integer.")

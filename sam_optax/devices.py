@@ -37,6 +37,11 @@ def mean_or_sum(tree: Any, axis_name: Any) -> Any:
     return _reduce(tree, axis_name, lambda x: jax.lax.psum(_vary(x, axis_name), axis_name))
 
 
+def count(axis_name: Any) -> int:
+    """The number of devices along the axis."""
+    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+
+
 def _reduce(tree: Any, axis_name: Any, otherwise: Callable[[Any], Any]) -> Any:
     def reduce(x: Any) -> Any:
         if not trees.is_floating(x):

@@ -64,9 +64,7 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
         moved, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        finite = (
-            _finite(updates) & _finite(moved) & _passes_finite(inner_state) & _newly_finite(inner_state, state.inner)
-        )
+        finite = is_finite_step((updates, moved), inner_state, state.inner)
         finite = finite if axis_name is None else _on_all(finite, axis_name)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
         moved = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), moved)
@@ -74,6 +72,21 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
         return moved, SkipNonfiniteState(kept, skipped, finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def is_finite_step(numbers: Any, state: State, before: State) -> jax.Array:
+    """Whether a step is finite.
+
+    Args:
+      numbers: what has to be finite, any pytree: the gradients going in, the final updates, the loss.
+      state: after the step: the norm of a second gradient in it has to be finite, too, and what was finite `before`;
+        some numbers start as infinity.
+      before: the state before the step.
+
+    Returns:
+      One bool.
+    """
+    return _finite(numbers) & _passes_finite(state) & _newly_finite(state, before)
 
 
 def _finite(tree: Any) -> jax.Array:

@@ -8,7 +8,9 @@ import optax
 from flax import nnx
 from flax.training import train_state
 
-from sam_optax import devices, hyperparameters, shards
+from sam_optax import devices, hyperparameters, shards, trees
+from sam_optax.measured_pass import MeasuredGradFn
+from sam_optax.noise_scale import NoiseTerms, noise_terms
 from sam_optax.typing import GradFn, Params, Updates
 
 
@@ -20,6 +22,7 @@ def value_and_grad(
     micro_batches: int = 1,
     batch_argnums: int | Sequence[int] | None = None,
     axis_name: Any = None,
+    measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
     """`nnx.value_and_grad` that also returns the second pass, for `nnx.Optimizer.update(..., grad_fn=grad_fn)`.
 
@@ -37,14 +40,17 @@ def value_and_grad(
       batch_argnums: which arguments are cut, counted after the model. None: all whose leaves have an axis, keys apart.
       axis_name: the device axis, or axes, over which loss, aux, both gradients and the model's other floating state are
         averaged: one perturbation for all devices.
+      measure_noise: whether both passes also measure the gradient noise between the batch and its micro-batches, for
+        `sam_optax.track_noise`.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
       `(loss, aux)` and the gradients have the structure of `nnx.state(model, wrt)`. Use it under `nnx.jit`.
 
     Raises:
-      ValueError: If `loss_fn` cannot be called or `micro_batches` is no positive integer, or, when called, if the model
-        has no variable of `wrt`, the batch cannot be cut, or `grad_fn` is given other variables.
+      ValueError: If `loss_fn` cannot be called, if `micro_batches` is no positive integer, or 1 where noise is to be
+        measured; or, when called, if the model has no variable of `wrt`, the batch cannot be cut, or `grad_fn` is given
+        other variables.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
@@ -62,6 +68,8 @@ def value_and_grad(
     if not callable(loss_fn):
         raise ValueError(f"loss_fn is {loss_fn!r}: give a function from a model and a batch to a scalar loss.")
     hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
+    if measure_noise and micro_batches == 1:
+        raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
     of_part = _passes(loss_fn, wrt, has_aux, axis_name)
 
     def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
@@ -73,6 +81,14 @@ def value_and_grad(
             part = jax.tree.map(lambda x, i=i: x[i], stacked)
             found.append(of_part(model, *shards.put_back(args, argnums, part), **kwargs))
         values, grads, grad_fns = zip(*found, strict=True)
+        size = shards.batch_size(args, argnums) * devices.count(axis_name)
+
+        def measured(at: Params) -> tuple[Any, NoiseTerms]:
+            return _mean_and_noise([grad_fn(at) for grad_fn in grad_fns], size)
+
+        if measure_noise:
+            mean, noise = _mean_and_noise(grads, size)
+            return shards.mean(values), mean, MeasuredGradFn(noise, measured)
         return shards.mean(values), shards.mean(grads), lambda at: shards.mean([grad_fn(at) for grad_fn in grad_fns])
 
     return passes
@@ -113,6 +129,12 @@ def _passes(
         return value, grads[0], grad_fn
 
     return passes
+
+
+def _mean_and_noise(gradients: Sequence[Any], size: int) -> tuple[Any, NoiseTerms]:
+    """Of the parts of a batch of `size` examples, on all devices."""
+    mean, squares = shards.mean(gradients), shards.mean([trees.inner(g, g) for g in gradients])
+    return mean, noise_terms(squares, size // len(gradients), trees.inner(mean, mean), size)
 
 
 class TrainState(train_state.TrainState):

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 
 from sam_optax import devices, hyperparameters, shards, trees
+from sam_optax.measured_pass import MeasuredGradFn
+from sam_optax.noise_scale import NoiseTerms, noise_terms
 from sam_optax.typing import GradFn, Params, Updates
 
 
@@ -18,6 +20,7 @@ def value_and_grad(
     axis_name: Any = None,
     second_pass_args: Callable[..., Sequence[Any]] | None = None,
     loss_scale: float = 1.0,
+    measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`jax.value_and_grad` that also returns the second pass, `grad_fn(w) = ∇L(w)` on the same batch.
 
@@ -42,6 +45,8 @@ def value_and_grad(
         dropout key for instance. None: the same. Keyword arguments are the same in any case.
       loss_scale: a number that the loss is multiplied by before each pass and each gradient divided by after it, for
         passes in float16. The gradients have the parameters' dtype. A power of two costs no rounding.
+      measure_noise: whether both passes also measure the gradient noise, between the batch and its micro-batches, or
+        the devices' parts of it: for `track_noise`. It costs the norms of the gradients, no further pass.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
@@ -49,7 +54,8 @@ def value_and_grad(
 
     Raises:
       ValueError: If `loss_fn` or `second_pass_args` cannot be called, if `micro_batches` is no positive integer or
-        `loss_scale` no positive number; and, when called, if a batch cannot be cut into equal parts.
+        `loss_scale` no positive number, or if noise is to be measured of one part; and, when called, if a batch cannot
+        be cut into equal parts.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -74,16 +80,29 @@ def value_and_grad(
         )
     hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
     _check_scale(loss_scale)
+    if measure_noise and micro_batches == 1 and axis_name is None:
+        raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
     gradients = _gradients(loss_fn, has_aux, loss_scale)
+    gradients = _with_square(gradients) if measure_noise else gradients
     whole = _over_devices(_over_parts(gradients, micro_batches, batch_argnums), axis_name)
 
-    def second_pass(args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> Updates:
-        return whole(params, args, kwargs)[1]
+    def noise(args: Sequence[Any], square: jax.Array, grads: Updates) -> NoiseTerms:
+        size = shards.batch_size(args, shards.batches_among(args, batch_argnums))
+        large = size * devices.count(axis_name)
+        return noise_terms(square, size // micro_batches, trees.inner(grads, grads), large)
+
+    def second_pass(args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> Any:
+        (_, aux), grads = whole(params, args, kwargs)
+        return (grads, noise(args, aux[1], grads)) if measure_noise else grads
 
     def passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         (loss, aux), grads = whole(params, args, kwargs)
         again = args if second_pass_args is None else _checked(second_pass_args(*args, **kwargs))
-        return ((loss, aux) if has_aux else loss), grads, jax.tree_util.Partial(second_pass, again, kwargs)
+        grad_fn = jax.tree_util.Partial(second_pass, again, kwargs)
+        if measure_noise:
+            aux, square = aux
+            grad_fn = MeasuredGradFn(noise(args, square, grads), grad_fn)
+        return ((loss, aux) if has_aux else loss), grads, grad_fn
 
     return passes
 
@@ -106,6 +125,16 @@ def _gradients(loss_fn: Callable[..., Any], has_aux: bool, scale: float) -> Grad
         return value, grads
 
     return gradients
+
+
+def _with_square(gradients: Gradients) -> Gradients:
+    """The same with `(aux, ‖gradient‖²)` for aux: where it is averaged over parts, so is the square."""
+
+    def squared(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
+        (loss, aux), grads = gradients(params, args, kwargs)
+        return (loss, (aux, trees.inner(grads, grads))), grads
+
+    return squared
 
 
 def _over_parts(gradients: Gradients, parts: int, batch_argnums: int | Sequence[int] | None) -> Gradients:

@@ -68,6 +68,12 @@ def check_fraction_number(name: str, value: chex.Numeric) -> None:
     check_fraction(name, value)
 
 
+def check_below_one_number(name: str, value: chex.Numeric) -> None:
+    """Raise `ValueError` unless `value` is a number of at least zero and below 1; a schedule is none."""
+    _refuse_schedule(name, value)
+    _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
+
+
 def check_count(name: str, value: Any, meaning: str) -> None:
     """Raise `ValueError` unless `value` is a positive integer; `meaning` says what it counts."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -84,8 +90,7 @@ def at(value: ScalarOrSchedule, count: Any) -> Any:
 
 def sharpness_weight(gamma: chex.Numeric) -> Any:
     """WSAM's weight of the sharpness, `a = γ / (1 − γ)`; `ValueError` unless `0 ≤ γ < 1`."""
-    _refuse_schedule("gamma", gamma)
-    _check("gamma", gamma, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
+    check_below_one_number("gamma", gamma)
     return gamma / (1 - gamma)
 
 

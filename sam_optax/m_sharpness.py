@@ -7,7 +7,8 @@ import jax
 import optax
 
 from sam_optax import devices, gradients, hyperparameters, parts, shards, trees
-from sam_optax.typing import Params, State
+from sam_optax.noise_scale import Noise, noise_terms
+from sam_optax.typing import Params, State, Updates
 
 
 def sharpness_aware_grad(
@@ -18,6 +19,7 @@ def sharpness_aware_grad(
     batch_argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     axis_name: Any = None,
+    measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, Any, Any, State]]:
     """The sharpness-aware gradient of m-SAM: the mean of what `method` makes of each shard of m examples.
 
@@ -38,6 +40,8 @@ def sharpness_aware_grad(
         `loss_fn(params, x, y)` it is `(0, 1)`.
       has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
       axis_name: the device axis, or axes, under `jax.shard_map` to average over: each device makes its own shards.
+      measure_noise: whether to measure the noise of the clean and of the sharpness-aware gradient between the batch and
+        its shards, for `track_noise`; then aux is `(aux, noise)`. It costs norms, and one more gradient in memory.
 
     Returns:
       `fn(params, state, *args, perturb=None, **kwargs)` → `(loss, aux, gradient, state)`, with the state of `method`.
@@ -45,7 +49,7 @@ def sharpness_aware_grad(
 
     Raises:
       ValueError: If `loss_fn` cannot be called, if `method` is no transformation or `m` no positive integer; and, when
-        called, if `m` does not divide the batch.
+        called, if `m` does not divide the batch, or if noise is to be measured of one shard.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -60,15 +64,7 @@ def sharpness_aware_grad(
     parts.check_transformation("method", method)
     if m is not None:
         hyperparameters.check_count("m", m, "the examples of a shard, or None for one shard")
-    value_and_grad = gradients.value_and_grad(loss_fn, has_aux=has_aux)
-    tx = optax.with_extra_args_support(method)
-
-    def of_shard(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
-        value, grads, grad_fn = value_and_grad(params, *args, **call)
-        loss, aux = value if has_aux else (value, None)
-        extra = {} if perturb is None else {"perturb": perturb}
-        grads, state = tx.update(grads, state, params, grad_fn=grad_fn, value=loss, **extra)
-        return loss, aux, grads, state
+    of_shard = _of_shard(loss_fn, method, has_aux, measure_noise)
 
     def of_batch(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
         if m is None:
@@ -91,9 +87,35 @@ def sharpness_aware_grad(
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
         loss, aux, grads, state = of_batch(devices.vary(params, axis_name), state, args, kwargs, perturb)
         loss, aux, grads = devices.mean_or_sum((loss, aux, grads), axis_name)
+        if measure_noise:
+            size = shards.batch_size(args, shards.batches_among(args, batch_argnums))
+            aux = aux[0], _noise(m or size, size * devices.count(axis_name), grads, *aux[1])
         return loss, aux, grads, devices.mean(state, axis_name)
 
     return fn
+
+
+def _of_shard(loss_fn: Callable[..., Any], method: Any, has_aux: bool, measure_noise: bool) -> Callable[..., Any]:
+    """Loss, aux, the gradient that the method makes of one shard, and its state; with aux goes what tells the noise."""
+    value_and_grad = gradients.value_and_grad(loss_fn, has_aux=has_aux)
+    tx = optax.with_extra_args_support(method)
+
+    def of_shard(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
+        value, grads, grad_fn = value_and_grad(params, *args, **call)
+        loss, aux = value if has_aux else (value, None)
+        extra = {} if perturb is None else {"perturb": perturb}
+        made, state = tx.update(grads, state, params, grad_fn=grad_fn, value=loss, **extra)
+        if measure_noise:
+            aux = aux, (grads, trees.inner(grads, grads), trees.inner(made, made))
+        return loss, aux, made, state
+
+    return of_shard
+
+
+def _noise(small: int, large: int, made: Updates, clean: Updates, *squares: jax.Array) -> Noise:
+    """From the means over the shards of both gradients and of their squares, the clean one's first."""
+    pairs = zip(squares, (clean, made), strict=True)
+    return Noise(*(noise_terms(square, small, trees.inner(mean, mean), large) for square, mean in pairs))
 
 
 def _part_by_dtype(state: State) -> tuple[list[Any], list[Any]]:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import devices, masks, parts, trees
+from sam_optax import devices, masks, measured_pass, parts, trees
 from sam_optax.combiners import Combiner
+from sam_optax.noise_scale import NoiseTerms
 from sam_optax.policies import Policy, always
 from sam_optax.step_diagnostics import Diagnostics, measure, unmeasured
 from sam_optax.typing import GradFn, Mask, Params, State, Updates
@@ -111,17 +112,19 @@ def sharpness_aware(
         offset = masks.keep(chosen, offset)
         decision, policy_state = when.decide(state.count, updates, state.policy)
 
-        def perturbed() -> tuple[Updates, State, Diagnostics]:
-            gradient = _second_pass(grad_fn, params, offset)
+        def perturbed() -> tuple[Updates, State, Diagnostics, NoiseTerms | None]:
+            gradient, noise = _second_pass(grad_fn, params, offset)
             combined, combiner_state = combiner.update(updates, gradient, state.combiner)
-            return _returned(combined, params), combiner_state, measure(updates, gradient, offset, params)
+            return _returned(combined, params), combiner_state, measure(updates, gradient, offset, params), noise
 
-        def skipped() -> tuple[Updates, State, Diagnostics]:
+        def skipped() -> tuple[Updates, State, Diagnostics, NoiseTerms | None]:
             combined, combiner_state = combiner.skipped(updates, state.combiner)
-            return _returned(combined, params), combiner_state, unmeasured(params)
+            noise = measured_pass.no_noise(grad_fn, params)
+            return _returned(combined, params), combiner_state, unmeasured(params), noise
 
-        branches = perturbed, skipped
-        combined, combiner_state, seen = _choose(decision if perturb is None else perturb, *branches, like=updates)
+        made = _choose(decision if perturb is None else perturb, perturbed, skipped, like=updates)
+        combined, combiner_state, seen, noise = made
+        measured_pass.record(grad_fn, noise)
         count = trees.next_count(state.count)
         return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
 
@@ -136,8 +139,8 @@ def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], A
     return jax.lax.cond(decision, *branches)
 
 
-def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> Updates:
-    """`∇L(w + ε)`, at parameters of their own dtype."""
+def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> tuple[Updates, NoiseTerms | None]:
+    """`∇L(w + ε)`, at parameters of their own dtype, and its noise where that is recorded."""
     if grad_fn is None:
         raise ValueError(
             "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
@@ -146,11 +149,11 @@ def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> Upd
     if not callable(grad_fn):
         raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")
     moved = trees.cast_like(jax.tree.map(jnp.add, params, offset), params)
-    gradient = grad_fn(moved)
+    gradient, noise = measured_pass.gradient_and_noise(grad_fn, moved)
     trees.check_alike(
         "What grad_fn returned", gradient, params, "it maps parameters to their gradient, and nothing else."
     )
-    return gradient
+    return gradient, noise
 
 
 def _returned(combined: Updates, params: Params) -> Updates:

@@ -57,6 +57,14 @@ def refused(message: str) -> Any:
         (lambda: sam_optax.value_and_grad(abs, loss_scale=0.0), r"^loss_scale is 0.0: give a positive number"),
         (lambda: sam_optax.value_and_grad(abs, loss_scale=-2.0), r"^loss_scale is -2.0: give a finite number"),
         (lambda: sam_optax.value_and_grad(abs, second_pass_args=1), r"^second_pass_args is 1: give a function"),
+        (
+            lambda: sam_optax.value_and_grad(abs, measure_noise=True),
+            r"^measure_noise is True, and the batch has one part",
+        ),
+        (lambda: sam_optax.track_noise(0.1), r"^method is 0.1: give an optax.GradientTransformation"),
+        (lambda: sam_optax.norm_test(1.0), r"^theta is 1.0: give a number above 0 and below 1"),
+        (lambda: sam_optax.norm_test(0), r"^theta is 0: give a finite number above 0"),
+        (lambda: sam_optax.noise_scale_rule(-1.0), r"^multiple is -1.0: give a finite number above 0"),
         (lambda: sam_optax.functional_value_and_grad(None, abs), r"^model_fn is None: give a function"),
         (lambda: sam_optax.functional_value_and_grad(abs, None), r"^logits_loss is None: give a function"),
     ],
@@ -218,6 +226,25 @@ def test_the_three_parts_are_of_their_kinds(arguments, message):
     right = {"perturbation": sam_optax.normalized_ascent(), "combiner": sam_optax.perturbed_gradient()}
     with refused(f"^{message}"):
         sam_optax.sharpness_aware(**(right | arguments))
+
+
+@pytest.mark.parametrize("grad_fn", [None, lambda params: params])
+def test_noise_is_tracked_of_a_second_pass_that_measures(grad_fn):
+    with refused(r"^grad_fn is .*, which measures no noise: call .*value_and_grad\(\.\.\., measure_noise=True\)"):
+        update(sam_optax.track_noise(sam_optax.sam()), grad_fn=grad_fn)
+
+
+@pytest.mark.parametrize(("trackers", "found"), [((), 0), ((sam_optax.track_noise(), sam_optax.track_noise()), 2)])
+def test_the_noise_is_read_where_one_tracks_it(trackers, found):
+    state = optax.chain(*trackers, optax.sgd(0.1)).init(jnp.ones(2))
+    with refused(rf"^opt_state holds {found} states of track_noise, expected exactly one"):
+        sam_optax.measured_noise(state)
+
+
+def test_one_shard_shows_no_noise():
+    fn = sam_optax.sharpness_aware_grad(lambda w, x: jnp.mean(w * x), sam_optax.sam(), measure_noise=True)
+    with refused("^small is 8, and large 8: the noise shows between a batch and its parts"):
+        fn(jnp.ones(()), sam_optax.sam().init(jnp.ones(())), jnp.ones(8))
 
 
 def test_a_path_predicate_is_a_function():

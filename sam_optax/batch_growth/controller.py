@@ -1,0 +1,159 @@
+"""A batch plan that is decided while the training runs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Any, NamedTuple
+
+from sam_optax import hyperparameters
+from sam_optax.batch_growth import stages
+from sam_optax.batch_growth.rules import Rule
+from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
+
+
+class AdaptiveState(NamedTuple):
+    """Where an adaptive plan stands: plain numbers, so that `json.dumps(state._asdict())` keeps it.
+
+    Attributes:
+      batch_size: that of the next epoch.
+      stages: the epochs so far, as stages `(epochs, batch_size)`.
+      streak: how many epochs in a row, up to the last one, a larger batch was asked for.
+      least: the least size that was asked for in them; 0 where there are none.
+    """
+
+    batch_size: int
+    stages: tuple[Stage, ...]
+    streak: int
+    least: float
+
+
+@dataclass(frozen=True)
+class AdaptiveBatchPlan:
+    """A batch size that grows when the gradients ask for it, decided at the end of each epoch.
+
+    After an epoch the rule says which size the measurement asks for. Where it asks for more than `margin` times the
+    size in force in `patience` epochs in a row, the batch grows to the smallest size `initial · factorᵏ` that is at
+    least the least that they asked for, and at most `maximum`. It never shrinks. A `BatchPlan` has whole epochs a
+    stage, so what was decided is one, and replays the run. The controller is a pure function of its state and the
+    measurements: saved and restored, it goes on as if it had never stopped.
+
+    Attributes:
+      initial: the first batch size.
+      maximum: what no batch size exceeds.
+      rule: which size a measurement asks for, as `noise_scale_rule()`, `norm_test(0.5)`, or any function
+        `rule(measured, batch_size)`.
+      factor: the growth, an integer of at least 2.
+      patience: the epochs in a row that have to ask for growth.
+      margin: by how much they have to exceed the size in force, at least 1.
+
+    Raises:
+      ValueError: If an argument is impossible.
+
+    Example:
+      >>> import sam_optax
+      >>> controller = sam_optax.AdaptiveBatchPlan(16, maximum=128, rule=lambda measured, batch_size: measured)
+      >>> state = controller.start()
+      >>> for measured in (10, 40, 100, 50, 50):
+      ...     state = controller.after_epoch(state, measured)
+      >>> print(state.batch_size, controller.plan(state))
+      64 3x16,2x64
+    """
+
+    initial: int
+    maximum: int
+    rule: Rule
+    factor: int = 2
+    patience: int = 2
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "maximum", "patience"):
+            check_positive_integer(name, getattr(self, name))
+        if self.maximum < self.initial:
+            raise ValueError(f"maximum is {self.maximum}, below initial, {self.initial}: the batch never shrinks.")
+        if not callable(self.rule):
+            raise ValueError(f"rule is {self.rule!r}: give a function of a measurement and the batch size to a size.")
+        if not isinstance(self.factor, Integral) or self.factor < 2:
+            raise ValueError(f"factor is {self.factor!r}: give an integer of at least 2.")
+        hyperparameters.check_positive_number("margin", self.margin)
+        if self.margin < 1:
+            raise ValueError(f"margin is {self.margin!r}: give a number of at least 1.")
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes that the plan may have, growing."""
+        found = [int(self.initial)]
+        while found[-1] * self.factor <= self.maximum:
+            found.append(found[-1] * int(self.factor))
+        return tuple(found)
+
+    def start(self) -> AdaptiveState:
+        """The state before the first epoch."""
+        return AdaptiveState(self.sizes[0], (), 0, 0.0)
+
+    def after_epoch(self, state: AdaptiveState, measured: Any) -> AdaptiveState:
+        """The state after one more epoch at `state.batch_size`.
+
+        Args:
+          state: before the epoch.
+          measured: what the rule takes; None where nothing was measured, which asks for nothing.
+
+        Returns:
+          The state that has the batch size of the next epoch.
+
+        Raises:
+          ValueError: If the rule gives no number.
+        """
+        size, done = state.batch_size, stages.merged([*state.stages, (1, state.batch_size)])
+        wanted = math.nan if measured is None else self._wanted(measured, size)
+        if size == self.sizes[-1] or not wanted > self.margin * size:
+            return AdaptiveState(size, done, 0, 0.0)
+        streak = state.streak + 1
+        least = float(min(wanted, state.least if state.streak else self.sizes[-1]))
+        if streak < self.patience:
+            return AdaptiveState(size, done, streak, least)
+        return AdaptiveState(next(size for size in self.sizes if size >= least), done, 0, 0.0)
+
+    def plan(self, state: AdaptiveState, epochs: int | None = None) -> BatchPlan:
+        """The epochs so far as a plan, and behind them, where `epochs` are given, the size in force up to so many.
+
+        Raises:
+          ValueError: If `epochs` are fewer than there have been, or if there is no epoch at all.
+        """
+        done = sum(stage.epochs for stage in state.stages)
+        total = done if epochs is None else epochs
+        check_positive_integer("epochs", total)
+        if total < done:
+            raise ValueError(f"epochs is {total}, and {done} have been: give at least those.")
+        left = [(total - done, state.batch_size)] * (total > done)
+        return BatchPlan(stages.merged([*state.stages, *left]))
+
+    def restore(self, saved: Mapping[str, Any]) -> AdaptiveState:
+        """The state that `state._asdict()` was, by way of JSON.
+
+        Raises:
+          ValueError: If it is no such state, or one that this controller cannot come to: of another `initial`,
+            `factor`, `maximum` or `patience`.
+        """
+        try:
+            done = BatchPlan(saved["stages"]).stages if saved["stages"] else ()
+            state = AdaptiveState(int(saved["batch_size"]), done, int(saved["streak"]), float(saved["least"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"saved is {saved!r}: give what state._asdict() was.") from error
+        sizes = [*(stage.batch_size for stage in done), state.batch_size]
+        reachable = sizes == sorted(sizes) and set(sizes) <= set(self.sizes) and 0 <= state.streak < self.patience
+        if not reachable:
+            raise ValueError(
+                f"saved is {saved!r}, and this plan has the sizes {self.sizes} and patience {self.patience}: restore "
+                "it with the settings that it was saved under."
+            )
+        return state
+
+    def _wanted(self, measured: Any, size: int) -> float:
+        wanted = self.rule(measured, size)
+        try:
+            return float(wanted)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"rule is {wanted!r} for {measured!r}: give a function to batch sizes.") from error

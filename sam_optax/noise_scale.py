@@ -1,0 +1,124 @@
+"""The gradient noise scale: how many examples a batch needs before its gradient is more signal than noise."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sam_optax.batch_plan import check_positive_integer
+
+
+class NoiseTerms(NamedTuple):
+    """The two terms of the noise scale, which do not depend on the batch size; scalars, arrays or plain numbers.
+
+    A batch of B examples has `E‖g_B‖² = |G|² + tr(Σ)/B`, where `G` is the mean of the gradient of one example and `Σ`
+    its covariance.
+
+    Attributes:
+      signal: `|G|²`; an estimate of it may be negative.
+      noise: `tr(Σ)`.
+    """
+
+    signal: chex.Numeric
+    noise: chex.Numeric
+
+    @property
+    def scale(self) -> jax.Array:
+        """The noise scale `B_simple = tr(Σ)/|G|²`, in examples; infinite where the signal is not above 0."""
+        signal, noise = jnp.asarray(self.signal), jnp.asarray(self.noise)
+        drowned = signal <= 0
+        return jnp.where(drowned, jnp.inf, noise / jnp.where(drowned, 1, signal))
+
+
+class Noise(NamedTuple):
+    """The noise of both gradients.
+
+    Attributes:
+      clean: that of `g`, the gradient at the parameters.
+      perturbed: that of `g_s`, the gradient at `w + ε`; of m-SAM, that of what the method makes of each shard.
+    """
+
+    clean: NoiseTerms
+    perturbed: NoiseTerms
+
+
+def noise_terms(small_square: Any, small: int, large_square: Any, large: int) -> NoiseTerms:
+    """The terms of the noise scale from squared gradient norms at two batch sizes `b < B`, both without bias.
+
+        |G|² ≈ (B ‖g_B‖² − b ‖g_b‖²)/(B − b)
+        tr(Σ) ≈ (‖g_b‖² − ‖g_B‖²)/(1/b − 1/B)
+
+    Where `g_B` is the mean of the gradients `g_b` of its parts, and `‖g_b‖²` the mean over them, the second is `b`
+    times their sample variance, and `‖g_B‖² = |G|² + tr(Σ)/B` holds among the estimates, too. From "An Empirical Model
+    of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162), appendix A.1. Both are noisy,
+    and their ratio is biased: average each over steps, then divide, as `NoiseAverage` and `track_noise` do.
+
+    Args:
+      small_square: `‖g_b‖²`, a number or array, best the mean over the parts of the larger batch.
+      small: `b`, in examples.
+      large_square: `‖g_B‖²`.
+      large: `B`, in examples.
+
+    Returns:
+      `(signal, noise)`, of the type of the squares.
+
+    Raises:
+      ValueError: If a size is no positive integer, or `small` not below `large`.
+
+    Example:
+      >>> import sam_optax
+      >>> terms = sam_optax.noise_terms(small_square=3.0, small=4, large_square=1.5, large=16)
+      >>> terms
+      NoiseTerms(signal=1.0, noise=8.0)
+      >>> print(terms.scale)
+      8.0
+    """
+    check_positive_integer("small", small)
+    check_positive_integer("large", large)
+    if not small < large:
+        raise ValueError(
+            f"small is {small}, and large {large}: the noise shows between a batch and its parts, give two or more."
+        )
+    signal = (large * large_square - small * small_square) / (large - small)
+    return NoiseTerms(signal, (small_square - large_square) * (small * large / (large - small)))
+
+
+class NoiseAverage(NamedTuple):
+    """Moving averages of both terms, apart, for their ratio would be biased; scalars of one dtype.
+
+    Attributes:
+      signal: the sum of the estimates of `|G|²`, each weighted `decayᵏ` for its age k.
+      noise: that of the estimates of `tr(Σ)`.
+      weight: the sum of the weights, which both are divided by: the averages have no bias of their start.
+
+    Example:
+      >>> import sam_optax
+      >>> average = sam_optax.NoiseAverage.start()
+      >>> for noise in (8.0, 4.0):
+      ...     average = average.add(sam_optax.NoiseTerms(signal=1.0, noise=noise), decay=0.5)
+      >>> print(average.terms.signal, f"{average.terms.noise:.3f}", f"{average.terms.scale:.3f}")
+      1.0 5.333 5.333
+    """
+
+    signal: jax.Array
+    noise: jax.Array
+    weight: jax.Array
+
+    @classmethod
+    def start(cls, dtype: Any = float) -> "NoiseAverage":
+        """The average of nothing; its terms are NaN."""
+        # three arrays and not one three times: a buffer can be donated only once
+        return cls(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+    def add(self, terms: NoiseTerms, decay: float) -> "NoiseAverage":
+        """The average one step later; terms that are not finite, of a step that measured nothing, are left out."""
+        signal, noise = (jnp.asarray(x, self.weight.dtype) for x in terms)
+        found = NoiseAverage(signal, noise, jnp.ones_like(self.weight))
+        measured = jnp.isfinite(found.signal) & jnp.isfinite(found.noise)
+        return jax.tree.map(lambda old, new: jnp.where(measured, decay * old + new, old), self, found)
+
+    @property
+    def terms(self) -> NoiseTerms:
+        """Both averages."""
+        return NoiseTerms(self.signal / self.weight, self.noise / self.weight)

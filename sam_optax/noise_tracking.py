@@ -1,0 +1,137 @@
+"""The noise scale along training: averaged in the optimizer's state, found wherever it stands in a chain."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from sam_optax import hyperparameters, parts, trees
+from sam_optax.measured_pass import MeasuredGradFn, Recorder
+from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms
+from sam_optax.typing import GradFn, Params, State, Updates
+
+
+class TrackNoiseState(NamedTuple):
+    """The state of `track_noise`.
+
+    Attributes:
+      method: of the wrapped method.
+      clean: averages of the clean gradient's noise.
+      perturbed: averages of the perturbed gradient's noise.
+    """
+
+    method: State
+    clean: NoiseAverage
+    perturbed: NoiseAverage
+
+
+def track_noise(
+    method: optax.GradientTransformation | None = None, decay: float = 0.95
+) -> optax.GradientTransformationExtraArgs:
+    """The method, unchanged, whose state also averages the gradient noise over steps; `measured_noise` reads it.
+
+    It takes no further gradient: the parts of a batch that `value_and_grad(..., micro_batches=k, measure_noise=True)`
+    goes through anyway, or those of the devices of its `axis_name`, are the small batches of `noise_terms`, and the
+    batch itself is the large one. With `sharpness_aware_grad(..., measure_noise=True)` the shards of m examples are;
+    hand what it measured to `update` as `noise=`.
+
+    In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` tells how their gradients
+    scatter around that of the batch, given `ε`. The shards of m-SAM have each their own, and are independent.
+
+    Args:
+      method: a method, as `sam_optax.gsam()`, alone or in an `optax.chain`; None: the clean gradient alone is measured.
+      decay: how much of the averages is kept from step to step, at least 0 and below 1. They reach about
+        `1/(1 − decay)` steps back: where they decide a batch size, let that be no more than the steps of an epoch.
+
+    Returns:
+      A transformation whose `update` takes what that of `method` takes, with a `grad_fn` that measures, or `noise=`.
+
+    Raises:
+      ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; and, in `update`, if `grad_fn`
+        measures nothing and `noise` is not given.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sam_optax
+      >>> loss_fn = lambda w, x: jnp.mean(jnp.sum((w - x) ** 2, -1)) / 2
+      >>> value_and_grad = sam_optax.value_and_grad(loss_fn, micro_batches=4, measure_noise=True)
+      >>> tx = optax.chain(sam_optax.track_noise(sam_optax.gsam(rho=0.05)), optax.sgd(0.1))
+      >>> w = jnp.array([3.0, 4.0])
+      >>> loss, grads, grad_fn = value_and_grad(w, jax.random.normal(jax.random.key(0), (32, 2)))
+      >>> updates, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn)
+      >>> print(f"{sam_optax.measured_noise(state).clean.scale:.1f}")
+      0.1
+    """
+    if method is not None:
+        parts.check_transformation("method", method)
+    hyperparameters.check_below_one_number("decay", decay)
+    inner = optax.with_extra_args_support(optax.identity() if method is None else method)
+
+    def init(params: Params) -> TrackNoiseState:
+        clean, perturbed = (NoiseAverage.start(trees.accumulator_dtype(params)) for _ in range(2))
+        return TrackNoiseState(inner.init(params), clean, perturbed)
+
+    def update(
+        updates: Updates,
+        state: State,
+        params: Params | None = None,
+        *,
+        grad_fn: GradFn | None = None,
+        noise: Noise | None = None,
+        **extra_args: Any,
+    ) -> tuple[Updates, TrackNoiseState]:
+        second_pass = grad_fn if noise else _recorder(grad_fn)
+        updates, method_state = inner.update(updates, state.method, params, grad_fn=second_pass, **extra_args)
+        clean, perturbed = noise or _recorded(second_pass)
+        averages = _add(state.clean, clean, decay), _add(state.perturbed, perturbed, decay)
+        return updates, TrackNoiseState(method_state, *averages)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def measured_noise(opt_state: Any) -> Noise:
+    """The averaged noise of both gradients, found wherever `track_noise` stands in a chain.
+
+    Args:
+      opt_state: the optimizer state of a chain that holds one `track_noise`.
+
+    Returns:
+      `(clean, perturbed)`, each `(signal, noise)` with its `scale`; NaN where nothing was measured.
+
+    Raises:
+      ValueError: If `opt_state` does not hold exactly one state of `track_noise`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, sam_optax
+      >>> tx = optax.chain(sam_optax.track_noise(), optax.sgd(0.1))
+      >>> w, terms = jnp.zeros(2), sam_optax.NoiseTerms(signal=2.0, noise=64.0)
+      >>> _, state = tx.update(w, tx.init(w), w, noise=sam_optax.Noise(clean=terms, perturbed=terms))
+      >>> print(sam_optax.measured_noise(state).clean.scale)
+      32.0
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, TrackNoiseState))
+    found = [node for node in nodes if isinstance(node, TrackNoiseState)]
+    if len(found) != 1:
+        raise ValueError(
+            f"opt_state holds {len(found)} states of track_noise, expected exactly one: give the state of a chain with "
+            "sam_optax.track_noise(method) in it."
+        )
+    # by leaves, since nnx.Optimizer keeps the state in variables of its own
+    clean, perturbed = (NoiseAverage(*jax.tree.leaves(average)) for average in found[0][1:])
+    return Noise(clean.terms, perturbed.terms)
+
+
+def _recorder(grad_fn: GradFn | None) -> Recorder:
+    if not isinstance(grad_fn, MeasuredGradFn):
+        raise ValueError(
+            f"grad_fn is {grad_fn!r}, which measures no noise: call update(..., grad_fn=grad_fn) with the function "
+            "that sam_optax.value_and_grad(..., measure_noise=True) returns, in a skipped step, too."
+        )
+    return Recorder(grad_fn)
+
+
+def _recorded(recorder: Any) -> tuple[NoiseTerms, NoiseTerms | None]:
+    return recorder.measured.clean, recorder.perturbed
+
+
+def _add(average: NoiseAverage, terms: NoiseTerms | None, decay: float) -> NoiseAverage:
+    return average if terms is None else average.add(terms, decay)

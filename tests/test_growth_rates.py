@@ -1,0 +1,77 @@
+"""The learning rate along a growing batch: its rules, its warm-up, and both read per update."""
+
+import math
+import re
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import optax
+import pytest
+
+import sam_optax
+from sam_optax import BatchPlan
+
+PLAN = BatchPlan.parse("2x16,2x32,2x64,2x256")
+POSITIONS = np.linspace(0, 8, 33)[:-1]
+RULES = {"none": lambda growth: 1.0, "linear": lambda growth: growth, "square_root": lambda growth: growth**0.5}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_multiplies_the_rate_by_its_power_of_the_growth(rule, x64):
+    by_name, by_function = (sam_optax.rate_for_growth(PLAN, 0.1, given) for given in (rule, RULES[rule]))
+    expected = [0.1 * RULES[rule](PLAN.batch_size_at(t) / 16) for t in POSITIONS]
+    np.testing.assert_allclose([by_name(t) for t in POSITIONS], expected, rtol=1e-15)
+    np.testing.assert_array_equal([by_function(t) for t in POSITIONS], [by_name(t) for t in POSITIONS])
+
+
+def test_the_linear_rule_undoes_the_decay_that_growth_stands_for(x64):
+    """`decay_for_growth` divides by the growth; a plan whose rate follows it linearly stands for a constant rate."""
+    rate = sam_optax.decay_for_growth(PLAN, sam_optax.rate_for_growth(PLAN, 0.1, "linear"))
+    np.testing.assert_allclose([rate(t) for t in POSITIONS], 0.1, rtol=1e-15)
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(st.floats(0.1, 8.0), st.floats(0.0, 1.0))
+def test_the_warm_up_rises_along_a_line_of_epochs_while_the_batch_grows(epochs, start):
+    rate = sam_optax.rate_for_growth(PLAN, 0.1, "square_root", warmup_epochs=epochs, warmup_start=start)
+    after = sam_optax.rate_for_growth(PLAN, 0.1, "square_root")
+    share = [float(rate(t)) / float(after(t)) for t in POSITIONS]
+    np.testing.assert_allclose(share, np.interp(POSITIONS, [0, epochs], [start, 1.0]), rtol=1e-5, atol=1e-7)
+
+
+def test_a_rate_grows_with_the_batch_and_then_decays():
+    """A rule that stops growing, times a schedule that begins to fall then."""
+    decay = optax.join_schedules([optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 4)], [4])
+    rate = sam_optax.rate_for_growth(PLAN, decay, lambda growth: min(growth, 2) ** 0.5)
+    expected = [0.1, 0.1 * 2**0.5, 0.1 * 2**0.5, 0.05 * 2**0.5]
+    np.testing.assert_allclose([rate(t) for t in (0, 2, 4, 6)], expected, rtol=1e-6)
+
+
+def test_it_is_read_per_update():
+    rate = sam_optax.rate_for_growth(PLAN, optax.linear_schedule(0.1, 0.0, 8), "linear", warmup_epochs=3)
+    steps = np.arange(PLAN.total_steps(512))
+    per_step = jax.jit(jax.vmap(PLAN.schedule(rate, num_examples=512)))(steps)
+    np.testing.assert_allclose(per_step, [rate(PLAN.epoch_at(int(step), 512)) for step in steps], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("sqrt", "rule is 'sqrt': give one of none, linear, square_root, or a function of the batch's growth"),
+        (None, "rule is None: give one of none, linear, square_root, or a function of the batch's growth"),
+        (lambda growth: -growth, r"rule is -1\.0 where the batch is 1 times the first: give a function to finite"),
+        (lambda growth: math.inf if growth > 2 else 1, "rule is inf where the batch is 4 times the first"),
+        (lambda growth: "a", "rule is 'a' where the batch is 1 times the first"),
+    ],
+)
+def test_a_rule_that_gives_no_rate_is_refused(rule, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        sam_optax.rate_for_growth(PLAN, 0.1, rule)
+
+
+@pytest.mark.parametrize("epochs", [-1.0, math.nan, "2"])
+def test_a_warm_up_takes_epochs(epochs):
+    with pytest.raises(ValueError, match=f"^warmup_epochs is {re.escape(repr(epochs))}: give"):
+        sam_optax.rate_for_growth(PLAN, 0.1, "none", warmup_epochs=epochs)
