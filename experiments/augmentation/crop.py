@@ -21,6 +21,6 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     def crop(key: jax.Array, image: jax.Array) -> jax.Array:
         # one draw of bits, where randint makes several: it is compiled for every batch size
         row, column = (jax.random.uniform(key, (2,)) * (2 * padding + 1)).astype(jnp.int32)
-        return jax.lax.dynamic_slice(image, (row, column, 0), images.shape[1:])
+        return jax.lax.dynamic_slice(image, (row, column, jnp.int32(0)), images.shape[1:])
 
     return jax.vmap(crop)(keys, padded)

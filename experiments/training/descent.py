@@ -1,6 +1,7 @@
-"""How a batch makes an update: whole, or in shards of m examples with a perturbation each."""
+"""How a batch makes an update: whole, or in shards with a perturbation each: of m examples, or of each device's."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 
 import sam_optax
 from experiments.training.optimizer import Parted
+from experiments.training.placement import AXIS, Placement
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
 """What the network sees beside its parameters: `(model_state, images, targets, labels)`."""
@@ -39,19 +41,21 @@ Descend = Callable[[Any, Any, Call, bool | None], Made]
 """`descend(params, opt_state, call, perturb)` → what came of it."""
 
 
-def whole(model: nnx.Module, tx: optax.GradientTransformationExtraArgs, functional: bool = False) -> Descend:
-    """One perturbation for the whole batch.
+def whole(
+    model: nnx.Module,
+    tx: optax.GradientTransformationExtraArgs,
+    functional: bool = False,
+    placement: Placement = Placement(),
+) -> Descend:
+    """One perturbation for the whole batch, on however many devices it lies.
 
     Args:
       model: gives the architecture; its variables are not read.
       tx: the optimizer, made by `optimizer.create`.
       functional: whether the second pass is that of Functional SAM.
+      placement: of the state and the batch.
     """
-    forward = _forward(model)
-    if functional:
-        value_and_grad = sam_optax.functional_value_and_grad(forward, _loss_of, has_aux=True)
-    else:
-        value_and_grad = sam_optax.value_and_grad(_loss_fn(forward), has_aux=True)
+    value_and_grad = passes(model, functional, placement)
 
     def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> Made:
         (loss, (error, model_state)), grads, grad_fn = value_and_grad(params, *call)
@@ -61,36 +65,66 @@ def whole(model: nnx.Module, tx: optax.GradientTransformationExtraArgs, function
     return descend
 
 
-def in_shards(model: nnx.Module, tx: Parted, m: int) -> Descend:
-    """A perturbation for every m examples, whose BatchNorm statistics are their own; batches of up to m stay whole.
+def passes(model: nnx.Module, functional: bool = False, placement: Placement = Placement()) -> Callable[..., Any]:
+    """`passes(params, *call)` → `((loss, (error, model_state)), gradient, grad_fn)`: the first pass, and the second.
+
+    Args:
+      model: gives the architecture; its variables are not read.
+      functional: whether the second pass is that of Functional SAM.
+      placement: of the parameters and the batch.
+    """
+    forward = _forward(model, placement.gathered)
+    if functional:
+        return sam_optax.functional_value_and_grad(forward, _loss_of, has_aux=True)
+    return sam_optax.value_and_grad(_loss_fn(forward), has_aux=True)
+
+
+def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, placement: Placement = Placement()) -> Descend:
+    """A perturbation for every m examples, or for those of each device, whose BatchNorm statistics are their own.
+
+    Batches of up to m stay whole. Where a device's part of a batch consists of shards, it goes through them by itself,
+    and gradients are averaged once; where a shard lies on several devices, they share each shard, and the result is the
+    same: it does not depend on the number of devices.
 
     Args:
       model: gives the architecture; its variables are not read. It has no state but BatchNorm's statistics.
       tx: the method and its base optimizer, made by `optimizer.create_parted`.
-      m: how many examples a shard has; it divides larger batches.
+      m: how many examples a shard has; it divides larger batches. None: as many as a device has.
+      placement: of the state and the batch.
     """
-    loss_fn = _loss_fn(_forward(model))
+    together, apart = _loss_fn(_forward(model, placement.gathered)), _loss_fn(_forward(model))
+    method = {"method": tx.estimator, "batch_argnums": (1, 2, 3), "has_aux": True}
+
+    def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
+        size = m if m is not None and m < examples else None
+        if not placement.has_own_shards(m, examples):
+            return partial(sam_optax.sharpness_aware_grad(together, m=size, **method), perturb=perturb)
+        of_device = partial(sam_optax.sharpness_aware_grad(apart, m=size, axis_name=AXIS, **method), perturb=perturb)
+        return placement.on_each_device(of_device, batches=(3, 4, 5))
 
     def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> Made:
         of_method, of_base = opt_state
-        size = m if m < len(call[1]) else None
-        parts = {"m": size, "batch_argnums": (1, 2, 3), "has_aux": True}
-        gradient = sam_optax.sharpness_aware_grad(loss_fn, tx.estimator, **parts)
-        loss, (error, model_state), grads, of_method = gradient(params, of_method, *call, perturb=perturb)
+        made = gradient(len(call[1]), perturb)(params, of_method, *call)
+        loss, (error, model_state), grads, of_method = made
         updates, of_base = tx.base.update(grads, of_base, params)
         return Made(loss, error, grads, updates, model_state, (of_method, of_base))
 
     return descend
 
 
-def _forward(model: nnx.Module) -> Callable[..., Any]:
-    """The network in training mode: logits, and the error with the state that the pass leaves."""
+def _forward(model: nnx.Module, whole_params: Callable[[Any], Any] = lambda params: params) -> Callable[..., Any]:
+    """The network in training mode: logits, and the error with the state that the pass leaves.
+
+    Args:
+      model: gives the architecture.
+      whole_params: from the parameters as they lie on the devices to those that the network takes.
+    """
     model.train()
     graphdef = nnx.graphdef(model)
 
     def forward(params: Any, model_state: Any, images: jax.Array, targets: jax.Array, labels: jax.Array) -> Any:
         del targets
-        moving = nnx.merge(graphdef, params, model_state, copy=True)
+        moving = nnx.merge(graphdef, whole_params(params), model_state, copy=True)
         logits = moving(images)
         error = jnp.mean(jnp.argmax(logits, -1) != labels)
         return logits, (error, nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param))))

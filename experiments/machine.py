@@ -1,0 +1,159 @@
+"""The machine that a run trains on: how many of its devices, and together with which other processes."""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.training.endings import NotFiniteError
+from experiments.training.placement import Placement, mesh_of
+
+Result = TypeVar("Result")
+
+_LONGEST = 1000  # bytes of a refusal that are told to other processes
+_STOPPED = 130  # the exit code that shells give Ctrl-C
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """On which devices a run trains, and with which other processes.
+
+    Attributes:
+      devices: How many devices of this process train, each with its part of every batch; left out, all of them, and
+        one where that is a CPU.
+      fsdp: Split the parameters and the states of method and optimizer over the devices, and keep no copy on each.
+      distributed: Train together with other processes, one a host or one a device, which SLURM, Open MPI, Kubernetes
+        or a Cloud TPU started: these say which.
+      coordinator: Train together with other processes that nothing else knows of: host:port of the first of them.
+      processes: How many they are.
+      process: Which of them this is, from 0.
+    """
+
+    devices: int | None = None
+    fsdp: bool = False
+    distributed: bool = False
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.devices is not None and self.devices < 1:
+            raise ValueError(f"devices is {self.devices}: give an integer of at least 1.")
+        given = [name for name in ("coordinator", "processes", "process") if getattr(self, name) is not None]
+        if given and len(given) < 3:
+            raise ValueError(f"{given[0]} is {getattr(self, given[0])}: give coordinator, processes and process.")
+        if self.coordinator is not None:
+            self._check_addresses(self.coordinator, self.processes or 0, self.process or 0)
+
+    def _check_addresses(self, coordinator: str, processes: int, process: int) -> None:
+        if self.distributed:
+            raise ValueError("distributed is True, and coordinator is given: leave one of them out.")
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"coordinator is {coordinator!r}: give host:port, 10.0.0.1:8476 for instance.")
+        if not 0 <= process < processes:
+            raise ValueError(f"process is {process} of {processes} processes: they count from 0 to {processes - 1}.")
+
+
+def placement_on(machine: Machine) -> Placement:
+    """Join the other processes, if there are any, and take the devices; to be called before anything uses one.
+
+    Raises:
+      ValueError: If no other processes are found, if the coordinator's port is in use, or if there are fewer devices.
+    """
+    if machine.distributed or machine.coordinator is not None:
+        _join(machine)
+    available = jax.local_device_count()
+    wanted = machine.devices or (1 if jax.default_backend() == "cpu" else available)
+    if wanted > available:
+        raise ValueError(
+            f"devices is {wanted}, and this process has {available}: give at most that. On a CPU, "
+            f"JAX_NUM_CPU_DEVICES={wanted} in the environment makes so many of it."
+        )
+    if wanted == jax.process_count() == 1:
+        return Placement()
+    everywhere = [device for process in range(jax.process_count()) for device in _first(process, wanted)]
+    return Placement(mesh_of(everywhere), machine.fsdp)
+
+
+def agreed(placement: Placement, function: Callable[..., Result], *args: Any) -> Result:
+    """`function(*args)` on every process: where it is refused on one of them, it is on all, in the same words.
+
+    Raises:
+      ValueError: If it was raised on any process.
+    """
+    refusal = ""
+    result: Any = None
+    try:
+        result = function(*args)
+    except ValueError as error:
+        if placement.part[1] == 1:
+            raise
+        refusal = str(error)
+    for said in _told(refusal) if placement.part[1] > 1 else ():
+        if said:
+            raise ValueError(said)
+    return result
+
+
+@contextmanager
+def together(placement: Placement) -> Iterator[None]:
+    """What fails in here on one process ends it at once, so that the others see it gone, and end, too.
+
+    Else it would wait for them at its exit, and they for it at their next step.
+    """
+    try:
+        yield
+    except NotFiniteError:  # all of them come to it together
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if placement.part[1] == 1:
+            raise
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_STOPPED if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def _join(machine: Machine) -> None:
+    if machine.coordinator is not None:
+        if machine.process == 0:
+            _check_port(machine.coordinator)
+        jax.distributed.initialize(machine.coordinator, machine.processes, machine.process)
+        return
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"distributed is True, and no other processes were found ({error}): start the program by SLURM, Open MPI, "
+            "Kubernetes or on a Cloud TPU, or give coordinator, processes and process."
+        ) from error
+
+
+def _check_port(coordinator: str) -> None:
+    """Refuse a port that is in use, which JAX would crash on."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as the coordinator itself will have it
+        try:
+            tried.bind(("", int(coordinator.rpartition(":")[2])))
+        except OSError as error:
+            raise ValueError(f"coordinator is {coordinator!r}, whose port is in use here: give another one.") from error
+
+
+def _first(process: int, count: int) -> list[jax.Device]:
+    devices = [device for device in jax.devices() if device.process_index == process]
+    return sorted(devices, key=lambda device: device.id)[:count]
+
+
+def _told(words: str) -> list[str]:
+    """What each process says, in their order."""
+    letters = np.frombuffer(words.encode()[:_LONGEST].ljust(_LONGEST), np.uint8)
+    return [bytes(said).decode(errors="ignore").strip() for said in multihost_utils.process_allgather(letters)]

@@ -1,0 +1,59 @@
+"""Training programs that run at once on this machine, and find one another by an address on it."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+_LONGEST = 600  # seconds: cores are shared, and two programs compile
+
+
+class Ended(NamedTuple):
+    """What a process left: its exit code, and what it said."""
+
+    code: int
+    said: str
+    told_errors: str
+
+
+@contextmanager
+def address() -> Iterator[str]:
+    """An address that is free, and that nobody else is given while the context lasts.
+
+    A socket that is bound, and does not listen, keeps the port; the coordinator may bind it, too, since both share it.
+    """
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind(("", 0))
+        yield f"127.0.0.1:{kept.getsockname()[1]}"
+
+
+def together(module: str, *arguments: str, processes: int = 2) -> list[Ended]:
+    """`python -m module arguments`, in so many processes, to their ends."""
+    with address() as coordinator:
+        command = [
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            "--coordinator",
+            coordinator,
+            "--processes",
+            f"{processes}",
+        ]
+        started = [
+            subprocess.Popen(  # noqa: S603 - a program of ours
+                [*command, "--process", f"{i}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for i in range(processes)
+        ]
+        try:
+            told = [process.communicate(timeout=_LONGEST) for process in started]
+        except subprocess.TimeoutExpired:
+            for process in started:
+                process.kill()
+                process.communicate()
+            raise
+    return [Ended(process.returncode, *each) for process, each in zip(started, told, strict=True)]

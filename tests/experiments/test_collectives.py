@@ -1,0 +1,107 @@
+"""What the compiled step of a network without BatchNorm moves between devices: as many bytes as it must.
+
+Read in the program that XLA made of it, where every exchange stands with the shapes of what comes out of it.
+"""
+
+import functools
+import math
+import re
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import models
+from experiments.models import registry
+from experiments.training.methods import METHODS
+from tests.experiments.many_devices import Hidden, config_of, hyperparameters, placed, started
+
+PARAMETERS = 64 * 32 + 32 + 32 * 10 + 10
+SCALARS = 1000  # bytes of losses, norms and the like
+SPLIT = 64 * 32  # the one leaf that fsdp splits
+WIDE = 64 * 1024 + 1024 + 1024 * 10 + 10
+
+_EXCHANGE = re.compile(
+    r"= (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+)
+_SHAPE = re.compile(r"(?P<dtype>[a-z]+\d+)\[(?P<axes>[\d,]*)\]")
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, width in {"plain": 32, "wide": 1024}.items():
+        monkeypatch.setitem(registry._BUILDERS, name, functools.partial(Hidden, is_normed=False, width=width))
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "plain", "wide"))
+
+
+def moved(fsdp: bool = False, perturb: bool | None = None, model: str = "plain", **settings: Any) -> Counter[str]:
+    """The bytes of each kind of exchange in the step on eight devices, of a batch of 32 unless the plan is another."""
+    state, program, batches = started(config_of(model, **settings), placed(8, fsdp=fsdp))
+    perturb = program.perturb(0) if perturb is None else perturb
+    arguments = (state, next(batches), hyperparameters(program), program.step.constants)
+    text = program.step.compiled.lower(*arguments, perturb=perturb).compile().as_text()
+    found: Counter[str] = Counter()
+    for exchange in _EXCHANGE.finditer(text):
+        found[exchange["kind"]] += sum(map(_size, _SHAPE.finditer(exchange["shapes"])))
+    return found
+
+
+def _size(shape: re.Match[str]) -> int:
+    bits = int(re.sub(r"\D", "", shape["dtype"]))
+    return math.prod(int(length) for length in shape["axes"].split(",") if length) * bits // 8
+
+
+def assert_moved(found: Counter[str], **parameters: int) -> None:
+    """So many numbers of each kind, and scalars."""
+    assert set(found) <= {name.replace("_", "-") for name in parameters}
+    for name, count in parameters.items():
+        assert 4 * count <= found[name.replace("_", "-")] <= 4 * count + SCALARS
+
+
+@pytest.mark.parametrize("method", ["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"])
+def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
+    assert_moved(moved(method=method), all_reduce=METHODS[method].passes * PARAMETERS)
+
+
+def test_a_step_without_a_second_pass_moves_them_once() -> None:
+    assert_moved(moved(method="look_sam", perturb=False), all_reduce=PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"perturbation": "device"}, {"m": 4}, {"m": 2}], ids=["device", "m_of_a_device", "m_below"]
+)
+def test_a_perturbation_a_device_or_for_its_own_examples_moves_them_once_in_all(settings: dict[str, Any]) -> None:
+    assert_moved(moved(method="gsam", **settings), all_reduce=PARAMETERS)
+
+
+def test_a_method_with_a_memory_moves_that_too_where_each_device_has_its_own_perturbation() -> None:
+    assert_moved(moved(method="vasso", perturbation="device"), all_reduce=2 * PARAMETERS)
+
+
+def test_augmentation_moves_nothing_but_the_mixing_of_a_batch() -> None:
+    assert_moved(moved(method="sgd", random_erasing=0.5), all_reduce=PARAMETERS)
+    mixed = moved(method="sgd", mixing=0.5)
+    assert mixed["all-gather"] == 4 * 32 * (64 + 10)  # images and targets, whole on each device
+
+
+def test_split_parameters_are_gathered_once_a_pass_and_their_gradients_are_summed_once() -> None:
+    """The CPU's compiler sums whole gradients, and takes its part; others scatter them while they sum."""
+    found = moved(fsdp=True, model="wide", method="sam", batch_plan="1x8")
+    assert_moved(found, all_gather=2 * (WIDE - 10), all_reduce=2 * WIDE)
+
+
+def test_split_parameters_are_gathered_once_in_all_where_each_device_has_its_own_perturbation() -> None:
+    found = moved(fsdp=True, method="sam", perturbation="device")
+    assert_moved(found, all_gather=SPLIT, all_reduce=PARAMETERS)
+
+
+def test_what_is_counted_is_an_exchange() -> None:
+    """The reading of the program's text, on an exchange of known size."""
+    placement = placed(8)
+    rows = placement.batch({"x": jnp.ones((8, 100))})["x"]
+    text = jax.jit(lambda x: jnp.sum(x, 0), out_shardings=placement.copied(rows).sharding).lower(rows).compile()
+    exchanges = list(_EXCHANGE.finditer(text.as_text()))
+    assert sum(map(_size, _SHAPE.finditer(exchanges[0]["shapes"]))) == 400
+    assert len(exchanges) == 1

@@ -1,0 +1,200 @@
+"""A run on several devices is the run on one: parameters, states and figures are the same up to rounding."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments import data, models, recipe, run
+from experiments.config import Config
+from experiments.models import registry
+from experiments.resuming import reopened
+from experiments.training.endings import Terminated
+from experiments.training.methods import METHODS
+from experiments.training.placement import Placement
+from tests.experiments.many_devices import (
+    NETWORKS,
+    Hidden,
+    assert_same_records,
+    config_of,
+    hyperparameters,
+    placed,
+    started,
+    trained,
+)
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, is_normed in NETWORKS.items():
+        monkeypatch.setitem(registry._BUILDERS, name, functools.partial(Hidden, is_normed=is_normed))
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, *NETWORKS))
+
+
+@functools.cache
+def alone(config: Config) -> Any:
+    return jax.device_get(trained(config, Placement()))
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_eight_devices_train_every_method_as_one_does(method: str, x64: None) -> None:
+    config = config_of("normed", method=method)
+    assert_same(trained(config, placed(8)), alone(config))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_any_number_of_devices_does(devices: int, x64: None) -> None:
+    config = config_of("plain", method="gsam")
+    assert_same(trained(config, placed(devices)), alone(config))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_with_and_without_batch_norm_on_any_number(
+    method: str, model: str, devices: int, fsdp: bool, x64: None
+) -> None:
+    config = config_of(model, method=method)
+    assert_same(trained(config, placed(devices, fsdp=fsdp)), alone(config))
+
+
+@pytest.mark.parametrize("method", ["sam", "vasso"])
+def test_split_parameters_are_trained_as_whole_ones(method: str, x64: None) -> None:
+    config = config_of("normed", method=method)
+    assert_same(trained(config, placed(8, fsdp=True)), alone(config))
+
+
+def test_the_lots_of_the_augmentation_do_not_depend_on_the_devices(x64: None) -> None:
+    """Crop, erasing and mixing, of which the last one puts images together that lie on several devices."""
+    config = config_of("plain", method="sam", random_erasing=0.5, mixing=0.5, label_smoothing=0.1)
+    one, four = (jax.device_get(trained(config, placed(n), run.load(config), steps=4)) for n in (1, 4))
+    assert_same(four, one)
+
+
+def test_images_that_are_sent_are_those_that_live_on_the_devices(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    config = config_of("plain", method="gsam")
+    resident = alone(config)
+    monkeypatch.setattr(recipe, "_RESIDENT_BYTES", 0)
+    assert_same(trained(config, placed(8)), resident)
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
+    config = config_of("plain", method="gsam", micro_batch=16)
+    assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("plain", method="gsam")))
+
+
+@pytest.mark.parametrize("devices", [4, 8], ids=["own_shards", "shared_shards"])
+def test_a_perturbation_for_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
+    """Four devices have eight of 32 examples each, one shard; two of eight share one."""
+    config = config_of("normed", method="gsam", m=8)
+    assert_same(trained(config, placed(devices)), alone(config))
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_perturbation_a_device_is_one_for_as_many_examples_as_it_has(fsdp: bool, x64: None) -> None:
+    config = config_of("normed", method="gsam", perturbation="device")
+    assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("normed", method="gsam", m=8)))
+
+
+def test_on_one_device_that_is_the_global_one(x64: None) -> None:
+    of_device = alone(config_of("normed", method="gsam", perturbation="device"))
+    assert_same(of_device.params, alone(config_of("normed", method="gsam")).params)
+
+
+def test_it_is_another_method_than_one_for_all(x64: None) -> None:
+    """Else the tests above would show nothing."""
+    config = config_of("normed", method="gsam", m=8)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(alone(config).params, alone(config_of("normed", method="gsam")).params, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"perturbation": "host"}, "perturbation is 'host': choose one of global, device."),
+        ({"perturbation": "device", "m": 8}, "m is 8, and perturbation is 'device': leave one out."),
+        ({"perturbation": "device", "method": "msam"}, "perturbation is 'device', and msam is no estimator"),
+        ({"perturbation": "device", "method": "functional_sam"}, "and functional_sam is no estimator"),
+        ({"perturbation": "device", "model": "vit_tiny", "drop_path": 0.1}, "and the network draws lots"),
+    ],
+)
+def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Config(**settings)
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"perturbation": "device"}], ids=["global", "device"])
+def test_the_state_stays_where_it_lies_so_that_a_step_is_compiled_once(fsdp: bool, settings: dict[str, Any]) -> None:
+    state, program, batches = started(config_of("normed", method="vasso", **settings), placed(4, fsdp=fsdp))
+    places = jax.tree.map(lambda x: x.sharding, state)
+    for _ in range(3):
+        before = state
+        state, _ = program.step(before, next(batches), hyperparameters(program), perturb=True)
+        assert all(x.is_deleted() for x in jax.tree.leaves(before.params))  # its buffers are the next one's
+    assert jax.tree.map(lambda x: x.sharding, state) == places
+    assert program.step.compiled._cache_size() == 1
+    assert any("data" in place.spec for place in jax.tree.leaves(places)) == fsdp
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"method": "msam"}], ids=["plain", "averaged", "msam"])
+def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: bool) -> None:
+    """Also of averaged weights, whose BatchNorm statistics are taken anew; eight do not divide batches of 500."""
+    config = config_of("normed", **{"method": "sgd"} | settings)
+    found = []
+    for placement in (Placement(), placed(8, fsdp=fsdp)):
+        state, program, batches = started(config, placement)
+        state, _ = program.step(state, next(batches), hyperparameters(program), perturb=program.perturb(0))
+        found.append(program.evaluate(state))
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_path: Path) -> None:
+    config = config_of("normed", method="sam", batch_plan="1x16,1x32", train_examples=128)
+    dataset, seen = run.load(config), []
+    one, several = (run.claim(tmp_path / name) for name in ("one", "several"))
+    run.execute(config, dataset, one)
+    watch = lambda record, state: seen.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
+    run.execute(config, dataset, several, watch=watch, placement=placed(4, fsdp=fsdp))
+    assert seen == [{1}, {1}]
+    assert_same_records(several, one)
+    assert run.result_of(several).keys() == run.result_of(one).keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(placed(8), placed(4, fsdp=True)), (placed(4, fsdp=True), Placement())], ids=["fewer", "one"]
+)
+def test_a_stopped_run_goes_on_on_another_number_of_devices(
+    before: Placement, after: Placement, tmp_path: Path
+) -> None:
+    config = config_of("normed", method="vasso", batch_plan="1x32", train_examples=320)
+    dataset = run.load(config)
+    stopped, whole = (run.claim(tmp_path / name) for name in ("stopped", "whole"))
+    with pytest.raises(Terminated):
+        run.execute(config, dataset, stopped, stop=lambda step: step == 6, placement=before)
+    run.execute(config, dataset, stopped, start=reopened(stopped, config, dataset), placement=after)
+    run.execute(config, dataset, whole)
+    assert_same_records(stopped, whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_parts_of_an_evaluation_batch_are_the_batch(count: int) -> None:
+    split = run.load(Config()).test
+    whole = list(data.evaluation_batches(split, 64))
+    parts = zip(*(data.evaluation_batches(split, 64, (i, count)) for i in range(count)), strict=True)
+    for batch, part in zip(whole, parts, strict=True):
+        together = {name: np.concatenate([each[name] for each in part]) for name in batch}
+        chex.assert_trees_all_equal(together, batch)

@@ -1,0 +1,208 @@
+"""Where a run's arrays lie: the rule, what it refuses, and which devices a machine gives."""
+
+import os
+import re
+import socket
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from experiments import machine
+from experiments.machine import Machine, agreed, placement_on, together
+from experiments.training.placement import Placement
+from experiments.training.step import TrainState
+from sam_optax import BatchPlan
+from tests.experiments.many_devices import placed
+
+STATE = TrainState(
+    {"kernel": np.ones((64, 32), np.float32), "bias": np.ones(32, np.float32)},
+    {"statistics": np.ones(2048, np.float32), "key": jax.random.key(0)},
+    ({"momentum": np.zeros((64, 32), np.float32)}, np.int32(3)),
+)
+
+
+def specs(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding.spec, tree)
+
+
+def test_one_device_leaves_everything_as_it_is() -> None:
+    alone, tree = Placement(), {"x": jnp.ones(3)}
+    for same in (alone.copied, alone.gathered, alone.whole):
+        assert same(tree) is tree
+    for same in (alone.state, alone.kept):
+        assert same(STATE) is STATE
+    assert (alone.devices, alone.part, alone.leads, alone.batch_sharding) == (1, (0, 1), True, None)
+    (image,) = jax.tree.leaves(alone.batch({"image": np.zeros((7, 2), np.uint8)}))
+    assert not image.committed
+    alone.check(BatchPlan.parse("1x7"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "split"),
+    {
+        (64, 32): 0,
+        (32, 64): 1,
+        (64, 64): 0,  # the first of equally long ones
+        (3, 3, 64, 128): 3,
+        (3, 3, 10, 64): 3,
+        (1022, 4): 1,  # the longest axis that is divided, not the longest one
+        (1024,): 0,
+        (1020,): None,  # too small
+        (): None,
+        (1023, 3): None,  # not divided
+        (4096, 0): None,
+    }.items(),
+)
+def test_a_leaf_is_split_along_its_longest_axis_that_the_devices_divide(shape: Any, split: int | None) -> None:
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    of_params, _, of_optimizer = placed(4, fsdp=True).shardings(TrainState(leaf, {}, leaf))
+    assert of_params == of_optimizer
+    assert of_params.spec == (PartitionSpec() if split is None else PartitionSpec(*[None] * split, "data"))
+
+
+def test_without_fsdp_each_device_has_a_copy_of_the_state() -> None:
+    state = placed(4).state(STATE)
+    assert set(jax.tree.leaves(specs(state))) == {PartitionSpec()}
+    chex.assert_trees_all_equal(jax.device_get(state._replace(model_state={})), STATE._replace(model_state={}))
+
+
+def test_with_fsdp_parameters_and_what_is_shaped_as_they_are_split_alike_and_the_models_state_is_copied() -> None:
+    state = placed(4, fsdp=True).state(STATE)
+    copied, split = PartitionSpec(), PartitionSpec("data")
+    assert specs(state.params) == {"kernel": split, "bias": copied}
+    assert specs(state.model_state) == {"statistics": copied, "key": copied}
+    assert specs(state.opt_state) == ({"momentum": split}, copied)
+    assert {shard.data.shape for shard in state.params["kernel"].addressable_shards} == {(16, 32)}
+
+
+def test_each_device_has_its_own_rows_of_a_batch_in_order() -> None:
+    rows = np.arange(24).reshape(12, 2).astype(np.uint8)
+    batch = placed(4).batch({"image": rows})["image"]
+    for i, shard in enumerate(sorted(batch.addressable_shards, key=lambda shard: shard.device.id)):
+        np.testing.assert_array_equal(shard.data, rows[3 * i : 3 * i + 3])
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_whole_arrays_lie_on_the_first_device_alone(fsdp: bool) -> None:
+    placement = placed(4, fsdp=fsdp)
+    state = placement.whole(placement.state(STATE))
+    assert {x.devices() == {jax.devices()[0]} for x in jax.tree.leaves(state)} == {True}
+    chex.assert_trees_all_equal(jax.device_get(state.params), STATE.params)
+    assert jnp.array_equal(jax.random.key_data(state.model_state["key"]), jax.random.key_data(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "micro_batch", "words"),
+    [
+        ("1x16,1x18", None, "the batch plan has batches of 18, which 4 devices do not divide"),
+        ("1x16,1x32", 6, "micro_batch makes batches of 6, which 4 devices do not divide"),
+    ],
+)
+def test_batches_that_cannot_be_split_are_refused(plan: str, micro_batch: int | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        placed(4).check(BatchPlan.parse(plan), micro_batch)
+    placed(2).check(BatchPlan.parse(plan), micro_batch)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(1, 4), (4, 4), (5, 8), (500, 500), (359, 360)])
+def test_an_evaluation_has_the_next_size_that_the_devices_divide(size: int, wanted: int) -> None:
+    assert placed(4).divided(size) == wanted
+
+
+def test_a_cpu_is_one_device_unless_more_are_asked_for() -> None:
+    assert placement_on(Machine()) == placement_on(Machine(devices=1, fsdp=True)) == Placement()
+    assert placement_on(Machine(devices=4)) == placed(4)
+    assert placement_on(Machine(devices=8, fsdp=True)) == placed(8, fsdp=True)
+
+
+def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert placement_on(Machine()) == placed(8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"devices": 0}, "devices is 0: give an integer of at least 1."),
+        ({"coordinator": "here:1"}, "coordinator is here:1: give coordinator, processes and process."),
+        ({"processes": 2, "process": 0}, "processes is 2: give coordinator, processes and process."),
+        ({"coordinator": "here", "processes": 2, "process": 0}, "coordinator is 'here': give host:port"),
+        ({"coordinator": "here:x", "processes": 2, "process": 0}, "coordinator is 'here:x': give host:port"),
+        ({"coordinator": "here:1", "processes": 2, "process": 2}, "process is 2 of 2 processes"),
+        ({"coordinator": "here:1", "processes": 2, "process": -1}, "process is -1 of 2 processes"),
+        ({"coordinator": "here:1", "processes": 2, "process": 0, "distributed": True}, "leave one of them out"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Machine(**settings)
+
+
+def test_more_devices_than_there_are_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"devices is 9, and this process has 8.*JAX_NUM_CPU_DEVICES=9"):
+        placement_on(Machine(devices=9))
+
+
+def test_without_a_cluster_there_are_no_other_processes_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*addresses: Any) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", nobody)
+    with pytest.raises(ValueError, match="distributed is True, and no other processes were found"):
+        placement_on(Machine(distributed=True))
+
+
+def test_a_port_in_use_is_refused_by_the_process_that_would_listen_there() -> None:
+    with socket.create_server(("", 0)) as other:
+        coordinator = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"coordinator is '{coordinator}', whose port is in use here"):
+            placement_on(Machine(coordinator=coordinator, processes=2, process=0))
+
+
+def test_a_process_by_itself_refuses_in_its_own_words() -> None:
+    assert agreed(Placement(), int, "3") == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        agreed(Placement(), int, "three")
+
+
+class Two(Placement):
+    """As if there were another process."""
+
+    part = (0, 2)
+
+
+def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(machine, "_told", lambda words: told.append(words) or [words, ""])
+    assert agreed(Two(), int, "3") == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        agreed(Two(), int, "three")
+    monkeypatch.setattr(machine, "_told", lambda words: [words, "the folder is in use."])
+    with pytest.raises(ValueError, match="the folder is in use"):
+        agreed(Two(), int, "3")
+    assert told[0] == ""
+    assert "invalid literal" in told[1]
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("broken"), 1), (KeyboardInterrupt(), 130)])
+def test_a_process_that_fails_does_not_wait_for_the_others(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with together(Two()):
+        raise error
+    assert codes == [code]
+    assert type(error).__name__ in capsys.readouterr().err
+    with pytest.raises(type(error)), together(Placement()):
+        raise error
+
+
+def test_an_exit_that_all_agreed_on_is_an_ordinary_one() -> None:
+    with pytest.raises(SystemExit), together(Two()):
+        raise SystemExit(2)

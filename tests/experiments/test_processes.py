@@ -1,0 +1,94 @@
+"""Several processes train together, over the loopback: the run is the one of a single process."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import data, run
+from experiments.config import Config
+from experiments.program import build
+from experiments.training import checkpoint
+from sam_optax import BatchPlan
+from tests.experiments.many_devices import assert_same_records, placed
+from tests.experiments.several_processes import together
+
+PLAN = ("--batch-plan", "2x16,1x32", "--train-examples", "64", "--method", "gsam", "--momentum", "0.9")
+
+
+def trained_state(folder: Path, dataset: data.Dataset) -> Any:
+    return checkpoint.restore(folder / "checkpoint", build(Config.load(folder / "config.json"), dataset)[0])
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    """Up to rounding, which the order of sums changes."""
+    assert json.loads((found / "config.json").read_text()) == json.loads((wanted / "config.json").read_text())
+    assert_same_records(found, wanted)
+    dataset = run.load(Config.load(wanted / "config.json"))
+    chex.assert_trees_all_close(*(trained_state(folder, dataset) for folder in (found, wanted)), atol=1e-4)
+
+
+def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny: str, tmp_path: Path) -> None:
+    output, alone = tmp_path / "together", run.claim(tmp_path / "alone")
+    command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
+    first, second = together(*command)
+    assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
+    assert "gsam on digits: test error" in first.said
+    assert "gsam on digits" not in second.said
+    config = Config.load(output / "config.json")
+    run.execute(config, run.load(config), alone)
+    assert_same_run(output, alone)
+
+    # what is refused on one, the folder here, which is the first one's alone, is refused on both
+    before = sorted(output.iterdir())
+    for refused in together(*command):
+        assert refused.code == 2
+        assert f"error: output folder {output} holds" in refused.told_errors
+    assert sorted(output.iterdir()) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("extra", [("--fsdp",), ("--ema", "0.9"), ("--perturbation", "device")], ids=lambda x: x[0])
+def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
+    output, alone = tmp_path / "together", run.claim(tmp_path / "alone")
+    measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
+    for process in together("experiments.train", *PLAN, *extra, *measured, "--output", str(output)):
+        assert process.code == 0, process.told_errors
+    config = Config.load(output / "config.json")
+    run.execute(config, run.load(config), alone, placement=placed(2))
+    assert_same_run(output, alone)
+    assert (output / "sharpness.jsonl").exists()
+
+
+@dataclass(frozen=True)
+class Watched(data.Split):
+    """Examples that note which of them are read."""
+
+    noted: list[list[int]] = field(default_factory=list)
+
+    def training_reader(self) -> Any:
+        read_them = super().training_reader()
+
+        def noting(index: np.ndarray) -> np.ndarray:
+            self.noted.append(index.tolist())
+            return index
+
+        return lambda index, keys: read_them(
+            tf.ensure_shape(tf.numpy_function(noting, [index], tf.int64), (None,)), keys
+        )
+
+
+@pytest.mark.parametrize("part", [(0, 2), (1, 2), (3, 4)])
+def test_a_process_reads_its_own_part_of_each_batch_and_nothing_else(part: tuple[int, int]) -> None:
+    split = Watched(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.arange(32, dtype=np.int32))
+    whole = list(data.training_batches(split, BatchPlan.parse("1x8,1x16"), seed=0))
+    split.noted.clear()
+    own = list(data.training_batches(split, BatchPlan.parse("1x8,1x16"), seed=0, part=part))
+    index, count = part
+    wanted = [np.split(batch["label"], count)[index].tolist() for batch in whole]
+    assert [batch["label"].tolist() for batch in own] == split.noted == wanted
