@@ -1,14 +1,26 @@
-"""The loop around the compiled step: it reads batches, sets hyperparameters, evaluates, and writes down."""
+"""The loop around the compiled step: it reads batches, sets hyperparameters, evaluates, writes down, and saves."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.training.step import Metrics, TrainState
+from experiments.training.course import Course
+from experiments.training.endings import NotFiniteError, Terminated
+from experiments.training.progress import Progress
+from experiments.training.saving import Saver
+from experiments.training.step import HALTED, Metrics, TrainState
+from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
+
+_NOT_FINITE = (
+    "step {step} is not finite: the run stops, and is saved as it was before. In another folder take a smaller rate or "
+    "radius, or --on-nonfinite skip."
+)
+_TERMINATED = "stopped after {step} updates, which are saved: the same command goes on, that of one run with --resume."
 
 
 class Program(NamedTuple):
@@ -19,12 +31,20 @@ class Program(NamedTuple):
       evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
       schedules: each hyperparameter as a function of the position in epochs.
       perturb: from the number of a step to whether it makes a second pass; None where its gradient decides.
+      send: puts a batch on the device, without waiting for it.
+      prepare: starts to compile the step for a batch size, in the background; it is called after the first step.
+      close: ends what runs in the background.
+      on_nonfinite: `skip` or `stop`, where steps that are not finite are left out.
     """
 
-    step: Callable[[TrainState, Any, dict[str, Any]], tuple[TrainState, Metrics]]
+    step: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
     schedules: dict[str, Callable[[Any], Any]]
     perturb: Callable[[int], bool | None]
+    send: Callable[[Any], Any]
+    prepare: Callable[[int], None]
+    close: Callable[[], None]
+    on_nonfinite: str | None = None
 
 
 def fit(
@@ -36,51 +56,109 @@ def fit(
     num_examples: int,
     write: Callable[[Record], None],
     watch: Callable[[Record, TrainState], None] | None = None,
+    start: Progress = Progress(),
+    saver: Saver | None = None,
+    stop: Stop = never,
 ) -> tuple[TrainState, Record]:
-    """Train through the whole plan.
+    """Train through the whole plan, or through what is left of it.
 
-    What a step measures stays on the device until its epoch is over, so that no step waits for the host.
+    What a step measures stays on the device for a stretch of steps, so that no step waits for the host.
 
     Args:
-      state: the state before the first step.
+      state: the state at the start.
       program: what to do.
-      batches: the training batches, in the plan's order.
+      batches: the training batches from the start on, in the plan's order.
       plan: the batch size of each epoch.
       num_examples: training examples.
       write: takes a record of kind `step` an update and one of kind `epoch` an epoch.
       watch: looks at the record of an epoch and at the state after it.
+      start: where the run stands.
+      saver: saves the run on its way, and where it is stopped.
+      stop: whether to stop, asked before each step and before each evaluation.
 
     Returns:
       The state after the last step, and the record of the last epoch.
+
+    Raises:
+      Terminated: If `stop` said so; the run is saved.
+      NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
+      UnusableError: If it cannot be saved.
     """
-    first, evaluations, record = 0, 0, {}
-    for epoch in range(plan.epochs):
-        batch_size = plan.batch_size_at(epoch)
-        steps = range(first, first + num_examples // batch_size)
-        positions = [plan.epoch_at(step, num_examples) for step in steps]
-        hyperparameters = _read(program.schedules, positions)
-        decisions, measured = [program.perturb(step) for step in steps], []
-        for now, perturb in zip(hyperparameters, decisions, strict=True):
-            state, metrics = program.step(state, next(batches), now, perturb=perturb)
-            measured.append(metrics)
-        measured = jax.device_get(measured)
-        evaluations += sum(map(_evaluations, decisions, measured))
-        for step, position, now, metrics in zip(steps, positions, hyperparameters, measured, strict=True):
-            write({"kind": "step", "step": step, "epoch": position, "batch_size": batch_size, **now, **metrics})
-        so_far = {"epoch": epoch + 1, "step": steps.stop, "batch_size": batch_size, "gradient_evaluations": evaluations}
-        record = {"kind": "epoch", **so_far, **_epoch_means(measured, program.evaluate(state))}
+    progress, record = start, {}
+    for epoch in range(start.epoch, plan.epochs):
+        course = Course.of(epoch, program.schedules, program.perturb, plan, num_examples)
+        due = [] if saver is None else saver.due(epoch, course.steps)
+        for part in course.cut(progress.step, due):
+            state, progress, ending = _through(
+                part, state, progress, program=program, batches=batches, write=write, stop=stop
+            )
+            is_inside = progress.step < course.steps.stop
+            if saver is not None and (ending or (is_inside and progress.step in due)):
+                saver.save(state, progress)
+            if ending:
+                raise ending
+        record = _epoch_record(progress, course.batch_size, program.evaluate(state), program.on_nonfinite)
         write(record)
         if watch is not None:
             watch(record, state)
-        first = steps.stop
+        progress = progress.closed()
+        if saver is not None and progress.step in due:
+            saver.save(state, progress)
     return state, record
 
 
-def _read(schedules: dict[str, Callable[[Any], Any]], positions: list[float]) -> list[dict[str, np.ndarray]]:
-    """The hyperparameters at each position, evaluated all at once."""
-    where = np.asarray(positions, np.float32)
-    values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
-    return [{name: value[i] for name, value in values.items()} for i in range(len(positions))]
+def _through(
+    part: Course,
+    state: TrainState,
+    progress: Progress,
+    *,
+    program: Program,
+    batches: Iterator[Any],
+    write: Callable[[Record], None],
+    stop: Stop,
+) -> tuple[TrainState, Progress, BaseException | None]:
+    """The state after the steps of `part`, the position, and why the run ends there, if it does."""
+    state, measured, is_stopped = _train(part, state, program, batches, stop)
+    made = measured
+    if program.on_nonfinite == "stop":
+        made = list(itertools.takewhile(lambda metrics: not metrics["skipped"], measured))
+    progress = _written(part, progress, made, write)
+    if len(made) < len(measured):
+        return state, progress, NotFiniteError(_NOT_FINITE.format(step=progress.step))
+    if is_stopped:
+        return state, progress, Terminated(_TERMINATED.format(step=progress.step))
+    return state, progress, None
+
+
+def _train(
+    part: Course, state: TrainState, program: Program, batches: Iterator[Any], stop: Stop
+) -> tuple[TrainState, list[Metrics], bool]:
+    """The state after the steps, or after those before the run is to stop; what they measured; and whether it is."""
+    measured: list[Metrics] = []
+    for step, now, perturb in zip(part.steps, part.hyperparameters, part.decisions, strict=True):
+        if stop(step):
+            break
+        if program.on_nonfinite == "stop":
+            told = now | {HALTED: measured[-1]["skipped"] if measured else np.bool_(False)}
+        else:
+            told = now
+        state, metrics = program.step(state, next(batches), told, perturb=perturb)
+        measured.append(metrics)
+        if len(measured) == 1 and part.next_size is not None:
+            program.prepare(part.next_size)
+    is_stopped = len(measured) < len(part.steps) or stop(part.steps.stop)
+    return state, jax.device_get(measured), is_stopped
+
+
+def _written(part: Course, progress: Progress, made: list[Metrics], write: Callable[[Record], None]) -> Progress:
+    """The position after the steps that were made, whose records are written."""
+    rows = zip(part.steps, part.positions, part.hyperparameters, part.decisions, strict=True)
+    for metrics, (step, position, now, perturb) in zip(made, rows, strict=False):
+        if "skipped" in metrics:
+            metrics |= {"skipped": int(metrics["skipped"])}
+        write({"kind": "step", "step": step, "epoch": position, "batch_size": part.batch_size, **now, **metrics})
+        progress = progress.after(metrics, _evaluations(perturb, metrics))
+    return progress
 
 
 def _evaluations(perturb: bool | None, metrics: Metrics) -> int:
@@ -88,6 +166,9 @@ def _evaluations(perturb: bool | None, metrics: Metrics) -> int:
     return 1 + (bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb)
 
 
-def _epoch_means(measured: list[Metrics], test: dict[str, float]) -> Record:
-    train = {f"train_{name}": np.mean([metrics[name] for metrics in measured]) for name in ("loss", "error")}
-    return train | {f"test_{name}": value for name, value in test.items()}
+def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> Record:
+    so_far = {"epoch": progress.epoch + 1, "step": progress.step, "batch_size": batch_size}
+    so_far["gradient_evaluations"] = progress.gradient_evaluations
+    if on_nonfinite is not None:
+        so_far["skipped"] = progress.skipped
+    return {"kind": "epoch", **so_far, **progress.means(), **{f"test_{name}": value for name, value in test.items()}}

@@ -11,6 +11,7 @@ import pytest
 from experiments import run
 from experiments.config import Config
 from experiments.training.writers import JsonLines, TensorBoard, plain, read
+from tests.experiments.interrupted_runs import execute, killed
 
 STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
 EPOCH = {"kind": "epoch", "epoch": 1, "step": 1, "test_error": 0.25}
@@ -32,12 +33,14 @@ class Kept:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard's event files hold, read by TensorFlow's own reader of such files."""
+    """What TensorBoard shows of event files: a new session makes it forget what stands at its step and beyond."""
     import tensorflow as tf  # noqa: PLC0415
 
     points: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(folder.glob("events.*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
+            if event.session_log.status == event.session_log.START:
+                points = {name: [each for each in seen if each[0] < event.step] for name, seen in points.items()}
             for value in event.summary.value:
                 points.setdefault(value.tag, []).append((event.step, value.simple_value))
     return points
@@ -86,6 +89,19 @@ def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, t
         assert [{name: plain(value) for name, value in record.items()} for record in mine] == written
     losses = [(record["step"], pytest.approx(float(record["loss"]))) for record in mine_of(kept, "step")]
     assert curves(tmp_path / "board")["step/loss"] == losses
+
+
+@pytest.mark.parametrize(("step", "every"), [(3, None), (5, 4), (6, 5)])
+def test_a_run_that_goes_on_has_every_point_once(tiny: str, tmp_path: Path, step: int, every: int | None) -> None:
+    config = Config(model=tiny, method="sgd", batch_plan="2x128")
+    killed(tmp_path / "run", config, step, every, tensorboard=True)
+    execute(tmp_path / "run", config, tensorboard=True)
+    execute(tmp_path / "whole", config, tensorboard=True)
+    found, wanted = curves(tmp_path / "run" / "tensorboard"), curves(tmp_path / "whole" / "tensorboard")
+    assert found.keys() == wanted.keys()
+    for name, points in wanted.items():
+        assert [at for at, _ in found[name]] == [at for at, _ in points], name
+        assert [value for _, value in found[name]] == pytest.approx([value for _, value in points], rel=1e-6)
 
 
 def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,26 @@ class JsonLines:
     """A file of records, each on a line of its own, complete on disk when the writer is closed.
 
     Numbers are written to the seven digits that float32 holds, so that equal runs give equal files.
+
+    Args:
+      path: the file, which is new.
+      go_on_at: instead of a new file, one that may be there: what it has beyond so many bytes is cut off.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("x", encoding="utf-8")
+    def __init__(self, path: Path, go_on_at: int | None = None) -> None:
+        self._file = path.open("x" if go_on_at is None else "a", encoding="utf-8")
+        if go_on_at is not None:
+            self._file.truncate(go_on_at)
 
     def write(self, record: Record) -> None:
         """Append one record."""
         self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
+
+    def length(self) -> int:
+        """How many bytes the file has, all of them on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Write out what is left."""

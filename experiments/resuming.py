@@ -1,0 +1,128 @@
+"""Going on with a run that was stopped: where it stands, and whether it is the run that is asked for."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import data
+from experiments.config import Config
+from experiments.training import checkpoints
+from experiments.training.endings import UnusableError
+from experiments.training.progress import Progress
+
+CHECKPOINTS = "checkpoints"
+
+
+class Start(NamedTuple):
+    """Where a run begins, or goes on.
+
+    Attributes:
+      is_again: whether the run's folder is there from an earlier time.
+      save: the step of the save that it goes on from; None: it begins at its beginning.
+      progress: its position.
+      metrics_bytes: how long `metrics.jsonl` was then.
+      seconds: how long the run had taken.
+    """
+
+    is_again: bool = False
+    save: int | None = None
+    progress: Progress = Progress()
+    metrics_bytes: int = 0
+    seconds: float = 0.0
+
+    def restored(self, output: Path, state: Any) -> Any:
+        """The training state to go on with, in the place of `state`, that of the beginning.
+
+        Raises:
+          UnusableError: If it is damaged, or that of another network or method.
+        """
+        return state if self.save is None else checkpoints.restore(output / CHECKPOINTS, self.save, state)
+
+
+def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | None:
+    """Where the run in a folder goes on: from its last save, or from its beginning, where it has none.
+
+    Nothing is changed.
+
+    Args:
+      output: the folder.
+      config: what is to be run.
+      dataset: its data.
+
+    Returns:
+      The start; None, if the run is complete.
+
+    Raises:
+      ValueError: If the folder holds something else, a run of another config or of other data, or a damaged one.
+    """
+    if not (output / "config.json").exists():
+        if names := sorted(path.name for path in output.iterdir() if path.suffix != ".new"):
+            raise ValueError(f"output folder {output} holds {names[0]} and no run: choose another folder, or empty it.")
+        return Start()
+    check_same(read_config(output / "config.json"), config, output)
+    if (output / "result.json").exists():
+        return None
+    saved = checkpoints.steps(output / CHECKPOINTS)
+    if not saved:
+        return Start(is_again=True)
+    notes = checkpoints.notes_of(output / CHECKPOINTS, saved[-1])
+    save = output / CHECKPOINTS / str(saved[-1])
+    check_same(_config_of(notes["config"], save), config, save)
+    if notes["data"] != data.fingerprint(dataset):
+        raise UnusableError(
+            f"the data set {config.dataset} has changed since {save} was saved: bring back the data that the run had, "
+            "or start it again in another folder."
+        )
+    _check_metrics(output / "metrics.jsonl", notes["metrics_bytes"])
+    return Start(True, saved[-1], Progress(**notes["progress"]), notes["metrics_bytes"], notes["seconds"])
+
+
+def notes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
+    """What a save tells of its run, so that no other one goes on from it."""
+    return {"config": dataclasses.asdict(config), "data": data.fingerprint(dataset)}
+
+
+def read_config(path: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+      UnusableError: If it is damaged, or was written by another version.
+    """
+    try:
+        return Config.load(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise UnusableError(
+            f"{path} is damaged, or was made by another version ({error}): start again in another folder."
+        ) from error
+
+
+def check_same(found: Config, wanted: Config, where: Path) -> None:
+    """Refuse to go on with another run.
+
+    Raises:
+      UnusableError: If the configs differ; it names each field with both values.
+    """
+    names = [field.name for field in dataclasses.fields(Config)]
+    pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in names]
+    differing = [f"{name} is {ours!r} there and {asked!r} here" for name, ours, asked in pairs if ours != asked]
+    if differing:
+        raise UnusableError(
+            f"{where} is of another run: {', '.join(differing)}. Give the settings that it has, take another "
+            "folder, or remove it."
+        )
+
+
+def _config_of(fields: dict[str, Any], save: Path) -> Config:
+    try:
+        return Config(**fields)
+    except (ValueError, TypeError) as error:
+        raise UnusableError(f"{save} was made by another version ({error}): start again in another folder.") from error
+
+
+def _check_metrics(path: Path, length: int) -> None:
+    found = path.stat().st_size if path.is_file() else 0
+    if found < length:
+        raise UnusableError(
+            f"{path} is damaged: it has {found} bytes, and had {length} when the run was saved. Start the run again in "
+            "another folder."
+        )

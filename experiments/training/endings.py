@@ -1,0 +1,57 @@
+"""Why a program ends before its run does: a sentence for the person who waits, and an exit code for the scheduler."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+class UnusableError(ValueError):
+    """What a run needs cannot be read or written: a damaged save, a full disk."""
+
+    code = 2
+
+
+class NotFiniteError(Exception):
+    """A step was not finite, and the run was to stop there."""
+
+    code = 3
+
+
+class Terminated(BaseException):
+    """The program was asked to end, by SIGTERM; like Ctrl-C it is no `Exception`, so that nothing goes on after it."""
+
+    code = 75  # EX_TEMPFAIL: try again
+
+
+@contextmanager
+def told_of_the_disk(folder: Path) -> Iterator[None]:
+    """Say of a disk that fails, while `folder` is written, what can be done.
+
+    Raises:
+      UnusableError: In the place of an `OSError` of the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename and not Path(error.filename).resolve().is_relative_to(folder.resolve())
+        if error.errno not in _OF_THE_DISK or elsewhere:
+            raise
+        raise UnusableError(f"{folder} cannot be written: {error.strerror}. {go_on_hint(folder)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """An error in a few words, the system's where it is the system's."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = str(error)
+    in_it = [words for words in map(os.strerror, _OF_THE_DISK) if words in said]
+    return in_it[0] if in_it else f"{type(error).__name__}: {said.partition(chr(10))[0][:80]}"
+
+
+def go_on_hint(folder: Path) -> str:
+    """What to do where a disk is full, or cannot be written."""
+    return f"Make room, or make it writable, and go on with --resume: what {folder.name} holds is as it was saved last."

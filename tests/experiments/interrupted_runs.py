@@ -1,0 +1,84 @@
+"""Runs that are stopped on their way, and what they leave."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import data, run
+from experiments.config import Config
+from experiments.program import build
+from experiments.resuming import reopened
+from experiments.training import checkpoint
+from experiments.training.endings import Terminated
+from experiments.training.saving import Saving
+
+
+def at(step: int) -> Callable[[int], bool]:
+    """A wish to stop, heard once at a step."""
+    return lambda now: now >= step
+
+
+def execute(output: Path, config: Config, dataset: data.Dataset | None = None, **around: Any) -> Any:
+    """The run in `output`, from the beginning or from where it is, to the end."""
+    dataset = run.load(config) if dataset is None else dataset
+    start = reopened(run.make_folder(output), config, dataset)
+    assert start is not None
+    return run.execute(config, dataset, output, start=start, **around)
+
+
+def stopped(output: Path, config: Config, step: int, every: int | None = None) -> None:
+    """A run that is stopped before a step."""
+    with pytest.raises(Terminated, match=f"stopped after {step} updates"):
+        execute(output, config, stop=at(step), saving=Saving(every))
+
+
+def killed(output: Path, config: Config, step: int, every: int | None = None, **around: Any) -> None:
+    """What a run leaves that is killed at a step: nothing is saved there, and records may be written or not."""
+
+    def dies(batches: Any) -> Any:
+        for number, batch in enumerate(batches, start=reached):
+            if number == step:
+                raise ZeroDivisionError("killed")
+            yield batch
+
+    reached = reopened(run.make_folder(output), config, run.load(config)).progress.step
+    with pytest.raises(ZeroDivisionError):
+        execute(output, config, track=dies, saving=Saving(every), **around)
+
+
+def trained(output: Path, config: Config) -> Any:
+    """The state that a run ended with."""
+    state, _ = build(config, run.load(config))
+    return checkpoint.restore(output / "checkpoint", state)
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    """Both folders hold the same run, byte for byte, seconds apart."""
+    files = {"config.json", "metrics.jsonl", "checkpoint", "result.json"}
+    assert {path.name for path in found.iterdir()} - {"sharpness.jsonl", "tensorboard"} == files
+    assert (found / "metrics.jsonl").read_bytes() == (wanted / "metrics.jsonl").read_bytes()
+    results = [json.loads((folder / "result.json").read_text()) | {"seconds": 0} for folder in (found, wanted)]
+    assert results[0] == results[1]
+    config = Config.load(wanted / "config.json")
+    assert config == Config.load(found / "config.json")
+    assert_same_state(trained(found, config), trained(wanted, config))
+
+
+def assert_same_state(found: Any, wanted: Any) -> None:
+    def same(a: jax.Array, b: jax.Array) -> None:
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    jax.tree.map(same, found, wanted)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))

@@ -1,0 +1,117 @@
+"""Saves within a run: when, how many, and of what."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data, run
+from experiments.config import Config
+from experiments.data import digits
+from experiments.resuming import reopened
+from experiments.training import checkpoints
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.saving import Saving
+from tests.experiments.interrupted_runs import execute, stopped
+
+SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
+
+
+def test_the_last_saves_are_kept_and_none_when_the_result_is_there(tiny: str, tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    def looks(record: Any, state: Any) -> None:
+        seen.append(checkpoints.steps(tmp_path / "checkpoints"))
+
+    execute(tmp_path, Config(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
+    for epoch, steps in enumerate(seen, start=1):
+        last = 4 * epoch - 2  # the save of the last step but one is certain to be done, since the one after it waited
+        assert steps[-1] >= last
+        assert len(steps) <= 3 + 1  # the oldest goes when the newest is there
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_when_a_run_is_saved_depends_on_its_position_alone() -> None:
+    assert Saving().due(0, range(390), 50_000) == [390]
+    assert [Saving().due(epoch, range(epoch * 4, epoch * 4 + 4), 512) for epoch in (0, 18, 19, 20)] == [
+        [],
+        [],
+        [80],
+        [],
+    ]
+    assert Saving(100).due(3, range(250, 520), 50_000) == [300, 400, 500]
+    assert Saving(130).due(1, range(130, 260), 50_000) == [260]
+    assert Saving(1000).due(0, range(300), 50_000) == []
+    for wrong in ({"every": 0}, {"keep": 0}):
+        with pytest.raises(ValueError, match=f"saving.{next(iter(wrong))} is 0"):
+            Saving(**wrong)
+
+
+def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Path) -> None:
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x * 1.5 + 1, state), donate_argnums=0)
+    state = {str(i): jnp.full((300, 300), float(i)) for i in range(20)}
+    saves, wanted = Checkpoints(tmp_path / "saves", keep=9), {}
+    for number in range(4):
+        wanted[number] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+        saves.save(number, state, {"number": number})
+        for _ in range(20):
+            state = step(state)
+    saves.close()
+    for number, was in wanted.items():
+        found = checkpoints.restore(tmp_path / "saves", number, state)
+        jax.tree.map(np.testing.assert_array_equal, found, was)
+        assert checkpoints.notes_of(tmp_path / "saves", number) == {"number": number}
+
+
+def test_a_fingerprint_tells_data_sets_apart() -> None:
+    dataset = digits.load(0)
+    train = dataset.train
+    labels = train.labels.copy()
+    labels[5] = (labels[5] + 1) % 10
+    images = train.images.copy()
+    images[7, 3, 3, 0] ^= 1
+    others = [
+        dataclasses.replace(dataset, train=data.Split(images, train.labels)),
+        dataclasses.replace(dataset, train=data.Split(train.images, labels)),
+        dataclasses.replace(dataset, train=data.Split(train.images[::-1], train.labels[::-1])),
+        dataclasses.replace(dataset, test=data.Split(dataset.test.images[:-1], dataset.test.labels[:-1])),
+        dataclasses.replace(dataset, mean=dataset.mean + 1),
+        digits.load(1),
+    ]
+    found = [data.fingerprint(each) for each in (dataset, *others)]
+    assert len(set(found)) == len(found)
+    assert data.fingerprint(digits.load(0)) == found[0]
+
+
+def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
+    class Source(list):
+        def __getitems__(self, keys: list[int]) -> list[bytes]:
+            read.extend(keys)
+            return [self[key] for key in keys]
+
+    def fingerprint(source: Source) -> str:
+        records = data.records.Records.of(source, 10)
+        return data.fingerprint(dataclasses.replace(digits.load(0), train=records))
+
+    read: list[int] = []
+    made = [str(i).encode() for i in range(1000)]
+    first = fingerprint(Source(made))
+    assert len(read) <= 16
+    assert fingerprint(Source(made)) == first
+    assert fingerprint(Source(made[:-1])) != first
+    assert fingerprint(Source([b"new", *made[1:]])) != first
+
+
+def test_a_start_tells_where_the_run_stands(tiny: str, tmp_path: Path) -> None:
+    stopped(tmp_path, Config(**SETTINGS), 5)
+    begin = reopened(tmp_path, Config(**SETTINGS), run.load(Config(**SETTINGS)))
+    assert begin is not None
+    assert (begin.save, begin.progress.step, begin.progress.epoch, begin.progress.gradient_evaluations) == (5, 5, 1, 10)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 5 + 1
+    assert begin.progress.loss == pytest.approx(json.loads(lines[-1])["loss"])

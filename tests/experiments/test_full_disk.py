@@ -1,0 +1,98 @@
+"""A disk that is full, or cannot be written, is told in a sentence, and what was saved is there."""
+
+import errno
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import run
+from experiments.config import Config
+from experiments.training import checkpoints
+from experiments.training.endings import UnusableError
+from experiments.training.saving import Saving
+from experiments.training.writers import JsonLines
+from tests.experiments.interrupted_runs import assert_same_run, execute
+
+SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
+
+
+@pytest.fixture
+def whole_run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    execute(folder, Config(**SETTINGS))
+    return folder
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process gets longer: what a full disk does, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def limited(size: int, folder: Path) -> Callable[[Any], Any]:
+    """Goes through batches, and has the disk be full when a save is there."""
+
+    def track(batches: Any) -> Any:
+        for i, batch in enumerate(batches):
+            if i == 4:
+                while not checkpoints.steps(folder):
+                    time.sleep(0.01)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            yield batch
+
+    return track
+
+
+@pytest.mark.parametrize(("size", "words"), [(4096, "cannot be saved: File too large"), (64, "cannot be written")])
+def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
+    tiny: str, whole_run: Path, tmp_path: Path, size: int, words: str
+) -> None:
+    config = Config(**SETTINGS)
+    with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
+        execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
+    assert "go on with --resume" in str(told.value)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [3]
+    execute(tmp_path, config)
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_tried(
+    tiny: str, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(checkpoints.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1_000_000))
+        with pytest.raises(UnusableError, match=r"cannot be saved: 1.1 MB are needed, 1.0 MB are free"):
+            execute(tmp_path, Config(**SETTINGS), saving=Saving(3))
+    assert not (tmp_path / "checkpoints").exists()
+    execute(tmp_path, Config(**SETTINGS))
+    assert_same_run(tmp_path, whole_run)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_metrics_that_cannot_be_written_are_told(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(self: JsonLines, record: Any) -> None:
+        raise OSError(number, "no such luck")
+
+    monkeypatch.setattr(JsonLines, "write", full)
+    with pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: no such luck"):
+        execute(tmp_path, Config(**SETTINGS))
+
+
+def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(UnusableError, match=r"cannot be saved: (File exists|Not a directory)"):
+        run.execute(Config(**SETTINGS), run.load(Config(**SETTINGS)), tmp_path, saving=Saving(3))
+    assert (tmp_path / "checkpoints").read_text() == "mine"

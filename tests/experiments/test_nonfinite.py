@@ -1,0 +1,213 @@
+"""Steps that are not finite: left out, or the end of the run, and never a trace in what is trained."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import program, run, train
+from experiments.command_line import start
+from experiments.config import Config
+from experiments.program import build
+from experiments.training import checkpoints, descent, optimizer
+from experiments.training.endings import NotFiniteError
+from experiments.training.methods import METHODS
+from experiments.training.step import HALTED, TrainState, initial_state, train_step
+from experiments.training.writers import read
+from tests.experiments.conftest import TinyNet
+from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
+from tests.experiments.test_command_line import call
+
+SETTINGS = {"method": "sam", "momentum": 0.9, "batch_plan": "2x128"}  # 8 updates
+BAD = 5  # a step of the second epoch
+
+
+def net() -> TinyNet:
+    return TinyNet(10, (2, 2, 1), nnx.Rngs(0))
+
+
+def made(method: str, m: int | None = None, ema: float = 0.0, *, guarded: bool = True) -> tuple[Any, TrainState]:
+    settings = optimizer.Settings(method, momentum=0.9, ema=ema)
+    if m is None:
+        tx = optimizer.create(settings)
+        descend = descent.whole(net(), tx, METHODS[method].functional)
+    else:
+        tx = optimizer.create_parted(settings)
+        descend = descent.in_shards(net(), tx, m)
+    prepare: Callable[..., Any] = lambda batch, constants: (batch["image"], batch["label"], batch["label"])  # noqa: E731
+    return train_step(descend, prepare, skips_nonfinite=guarded), initial_state(net(), tx.init)
+
+
+def batch(value: float | None = None) -> dict[str, jax.Array]:
+    images = jax.random.normal(jax.random.key(1), (8, 2, 2, 1))
+    return {"image": images if value is None else images.at[3, 1, 1, 0].set(value), "label": jnp.arange(8)}
+
+
+def hyperparameters(method: str, **other: float) -> dict[str, Any]:
+    values = {"learning_rate": 0.1, "rho": METHODS[method].rho, "alpha": 0.3} | other
+    return {name: np.float32(value) for name, value in values.items()}
+
+
+def copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+OFTEN = ("sgd", "gsam", "look_sam", "functional_sam", "msam", "wsam_decoupled")
+KINDS = [
+    *((method, None, 0.0) for method in OFTEN),
+    *(pytest.param(method, None, 0.0, marks=pytest.mark.long) for method in METHODS if method not in OFTEN),
+    *(("gsam", 4, 0.0), ("sam", 4, 0.9)),
+]
+
+
+@pytest.mark.parametrize(("method", "m", "ema"), KINDS)
+def test_a_step_that_is_not_finite_changes_nothing_at_all(method: str, m: int | None, ema: float) -> None:
+    step, state = made(method, m, ema)
+    perturb = METHODS[method].passes == 2
+    state, metrics = step(state, batch(), hyperparameters(method), None, perturb=perturb)
+    assert not metrics["skipped"]
+    before = copy(state)
+    state, metrics = step(state, batch(np.nan), hyperparameters(method, learning_rate=0.2), None, perturb=perturb)
+    assert metrics["skipped"]
+    assert not np.isfinite(metrics["loss"])
+    assert_same_state(state, before)
+    after, metrics = step(copy(state), batch(), hyperparameters(method), None, perturb=perturb)
+    assert not metrics["skipped"]
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.params, before.params)
+    assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("method", ["gsam", "msam"])
+def test_steps_that_are_finite_are_made_as_without_the_guard(method: str) -> None:
+    """But for rounding, since they are compiled anew."""
+    ends = []
+    for guarded in (False, True):
+        step, state = made(method, guarded=guarded)
+        for _ in range(3):
+            state, _ = step(state, batch(), hyperparameters(method), None, perturb=method == "gsam")
+        ends.append(state)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *ends)
+
+
+def test_a_second_pass_and_an_update_that_overflow_are_seen() -> None:
+    step, state = made("sam")
+    before = copy(state)
+    # logits of ± 1e38 times the pixels: finite in the first pass, not in the second
+    state, metrics = step(state, batch(), hyperparameters("sam", rho=3e38), None, perturb=True)
+    assert np.isfinite(metrics["loss"])
+    assert metrics["skipped"]
+    assert_same_state(state, before)
+    state, metrics = step(state, batch(), hyperparameters("sam", learning_rate=np.inf), None, perturb=False)
+    assert metrics["skipped"]
+    assert_same_state(state, before)
+
+
+def test_a_halted_step_is_skipped_whatever_comes() -> None:
+    step, state = made("sam")
+    before = copy(state)
+    state, metrics = step(state, batch(), hyperparameters("sam") | {HALTED: np.bool_(True)}, None, perturb=True)
+    assert metrics["skipped"]
+    assert_same_state(state, before)
+
+
+@pytest.fixture
+def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Has the batch that begins at a position not be finite."""
+    preparation, positions = program.preparation, []
+
+    def poisoning(recipe: Any) -> Any:
+        prepare = preparation(recipe)
+
+        def poisoned(batch: Any, constants: Any) -> Any:
+            images, *rest = prepare(batch, constants)
+            is_bad = jnp.isin(batch["position"][0], jnp.asarray(positions))
+            return jnp.where(is_bad, jnp.nan, images), *rest
+
+        return poisoned
+
+    program._training.cache_clear()
+    monkeypatch.setattr(program, "preparation", poisoning)
+    yield positions.extend
+    program._training.cache_clear()
+
+
+def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path: Path) -> None:
+    poisoned([BAD * 128])
+    config = Config(model=tiny, on_nonfinite="skip", **SETTINGS)
+    result = execute(tmp_path / "run", config)
+    steps = list(read(tmp_path / "run" / "metrics.jsonl", "step"))
+    assert [record["step"] for record in steps if record["skipped"]] == [BAD]
+    assert steps[BAD]["loss"] is None
+    first, second = read(tmp_path / "run" / "metrics.jsonl", "epoch")
+    assert (first["skipped"], second["skipped"], result["skipped"]) == (0, 1, 1)
+    finite = [record["loss"] for record in steps[4:] if not record["skipped"]]
+    assert second["train_loss"] == pytest.approx(np.mean(finite), rel=1e-6)
+    assert result["gradient_evaluations"] == 16
+    assert run.ending(result).endswith("%, steps left out as not finite: 1")
+    stopped(tmp_path / "stopped", config, 7)
+    execute(tmp_path / "stopped", config)
+    assert_same_run(tmp_path / "stopped", tmp_path / "run")
+
+
+def test_an_epoch_without_a_finite_step_has_no_training_loss(poisoned: Any, tiny: str, tmp_path: Path) -> None:
+    poisoned(range(512, 1024))
+    result = execute(tmp_path, Config(model=tiny, on_nonfinite="skip", **SETTINGS))
+    assert (result["skipped"], result["train_loss"]) == (4, None)
+    assert run.diverged(result)
+    assert result["test_loss"] is not None
+
+
+def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: str, tmp_path: Path) -> None:
+    poisoned([BAD * 128])
+    result = execute(tmp_path, Config(model=tiny, **SETTINGS))
+    assert run.diverged(result)
+    assert "skipped" not in result
+    assert "skipped" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("more", [{}, {"m": 32, "ema": 0.9, "method": "gsam"}, {"micro_batch": 64}], ids=str)
+def test_a_run_that_stops_there_is_saved_as_it_was_before(
+    poisoned: Any, tiny: str, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    config = Config(model=tiny, on_nonfinite="stop", **SETTINGS | more)
+    stopped(tmp_path / "wanted", config, BAD)
+    poisoned([BAD * 128])
+    program._training.cache_clear()
+    for _ in range(2):  # when it goes on it comes to the same step
+        with pytest.raises(NotFiniteError, match=f"step {BAD} is not finite"):
+            execute(tmp_path / "run", config)
+        assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [BAD]
+        files = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "wanted")]
+        assert files[0] == files[1]
+        like, _ = build(config, run.load(config))
+        states = [checkpoints.restore(tmp_path / name / "checkpoints", BAD, like) for name in ("run", "wanted")]
+        assert_same_state(*states)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_program_has_an_exit_code_for_it(
+    poisoned: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    poisoned([BAD * 128])
+    arguments = ["--model", "tiny", "--batch-plan", "2x128", "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        start(partial(call, train, monkeypatch, *arguments, "--on-nonfinite", "stop"))
+    assert stop.value.code == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: step {BAD} is not finite")
+    assert said.count("\n") == 1
+    start(partial(call, train, monkeypatch, *arguments[:-1], str(tmp_path / "other"), "--on-nonfinite", "skip"))
+    assert "steps left out as not finite: 1" in capsys.readouterr().out
+    assert json.loads((tmp_path / "other" / "result.json").read_text())["skipped"] == 1
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="on_nonfinite is 'ignore': choose one of skip, stop"):
+        Config(on_nonfinite="ignore")

@@ -1,0 +1,184 @@
+"""What cannot be gone on from is told in a sentence, and left as it is."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from experiments import data, run, train
+from experiments.command_line import start
+from experiments.config import Config
+from experiments.training import checkpoints
+from experiments.training.alone import alone_in
+from experiments.training.checkpoints import Checkpoints
+from tests.experiments.interrupted_runs import assert_same_run, copied, execute, stopped
+from tests.experiments.test_command_line import call
+
+SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def stopped_run(tiny: str, memory: Path, tmp_path: Path) -> Path:
+    """A run with saves of steps 3 and 5."""
+    if not (memory / "stopped").exists():
+        stopped(memory / "stopped", Config(**SETTINGS), 5, every=3)
+    return copied(memory / "stopped", tmp_path / "run")
+
+
+@pytest.fixture
+def whole_run(tiny: str, memory: Path) -> Path:
+    if not (memory / "whole").exists():
+        execute(memory / "whole", Config(**SETTINGS))
+    return memory / "whole"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@contextmanager
+def refused(folder: Path, words: str) -> Iterator[None]:
+    """An error of one sentence or two with these words, that leaves the folder as it was."""
+    before = contents(folder)
+    with pytest.raises(ValueError, match=words) as refusal:
+        yield
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+    assert contents(folder) == before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_save_is_named_with_what_can_be_done(
+    stopped_run: Path, whole_run: Path, tmp_path: Path, damage: str
+) -> None:
+    config, saves = Config(**SETTINGS), stopped_run / "checkpoints"
+    digests = json.loads((saves / "5" / "digests.json").read_text())
+    assert len(digests) > 5
+    for name in (*digests, "digests.json"):
+        damaged = copied(stopped_run, tmp_path / "damaged")
+        DAMAGES[damage](damaged / "checkpoints" / "5" / name)
+        with refused(damaged, "checkpoints/5 is damaged.*remove it to go on from step 3"):
+            execute(damaged, config)
+        shutil.rmtree(damaged)
+    shutil.rmtree(saves / "5")
+    execute(stopped_run, config)
+    assert_same_run(stopped_run, whole_run)
+
+
+def test_the_program_ends_with_the_sentence(
+    stopped_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(next((stopped_run / "checkpoints" / "5" / "state" / "d").iterdir()))
+    arguments = ["--model", "tiny", "--method", "sam", "--batch-plan", "2x128", "--output", str(stopped_run)]
+    with refused_by_program(stopped_run, 2):
+        call_program(monkeypatch, *arguments, "--resume")
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {stopped_run}/checkpoints/5 is damaged")
+    assert said.count("\n") == 1
+
+
+@contextmanager
+def refused_by_program(folder: Path, code: int) -> Iterator[None]:
+    before = contents(folder)
+    with pytest.raises(SystemExit) as stop:
+        yield
+    assert stop.value.code == code
+    assert contents(folder) == before
+
+
+def call_program(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    start(partial(call, train, monkeypatch, *arguments))
+
+
+def test_a_config_that_differs_is_named_field_by_field(stopped_run: Path) -> None:
+    other = Config(**SETTINGS | {"rho": 0.1, "seed": 3})
+    words = "run is of another run: rho is 0.05 there and 0.1 here, seed is 0 there and 3 here"
+    with refused(stopped_run, words):
+        execute(stopped_run, other)
+
+
+def test_a_save_of_another_run_is_named(stopped_run: Path, tmp_path: Path) -> None:
+    config = Config(**SETTINGS)
+    stopped(tmp_path / "other", Config(**SETTINGS | {"method": "gsam"}), 6)
+    (tmp_path / "other" / "checkpoints" / "6").rename(stopped_run / "checkpoints" / "6")
+    with refused(stopped_run, "checkpoints/6 is of another run: method is 'gsam' there and 'sam' here"):
+        execute(stopped_run, config)
+
+
+def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) -> None:
+    """As of another version of the program: the config is the same, and the state has another shape."""
+    Checkpoints(tmp_path / "other", keep=1).close()
+    saves = Checkpoints(tmp_path / "other", keep=1)
+    notes = checkpoints.notes_of(stopped_run / "checkpoints", 5)
+    saves.save(6, {"params": jnp.zeros(3)}, notes)
+    saves.close()
+    (tmp_path / "other" / "6").rename(stopped_run / "checkpoints" / "6")
+    with refused(stopped_run, "checkpoints/6 is damaged, or is of another network"):
+        execute(stopped_run, Config(**SETTINGS))
+
+
+def test_data_that_changed_are_told(stopped_run: Path) -> None:
+    config = Config(**SETTINGS)
+    dataset = run.load(config)
+    images = dataset.train.images.copy()
+    images[17, 3, 3, 0] ^= 1
+    changed = dataclasses.replace(dataset, train=data.Split(images, dataset.train.labels))
+    with refused(stopped_run, "the data set digits has changed since .*checkpoints/5 was saved"):
+        execute(stopped_run, config, changed)
+
+
+def test_metrics_that_are_gone_are_told(stopped_run: Path) -> None:
+    (stopped_run / "metrics.jsonl").write_bytes((stopped_run / "metrics.jsonl").read_bytes()[:-30])
+    with refused(stopped_run, r"metrics.jsonl is damaged: it has \d+ bytes, and had \d+"):
+        execute(stopped_run, Config(**SETTINGS))
+
+
+@pytest.mark.parametrize("content", ["", '{"model": "ti', '{"size": 3}'])
+def test_a_damaged_config_is_told(stopped_run: Path, content: str) -> None:
+    (stopped_run / "config.json").write_text(content)
+    with refused(stopped_run, "config.json is damaged, or was made by another version"):
+        execute(stopped_run, Config(**SETTINGS))
+
+
+def test_a_folder_with_something_else_is_refused(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with refused(tmp_path, "holds thesis.tex and no run"):
+        execute(tmp_path, Config(**SETTINGS))
+
+
+def test_only_one_process_works_in_a_folder(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["--model", "tiny", "--batch-plan", "1x256", "--output", str(tmp_path), "--resume"]
+    with alone_in(tmp_path), refused_by_program(tmp_path, 2):
+        call_program(monkeypatch, *arguments)
+    assert f"another process works in {tmp_path}" in capsys.readouterr().err
+    call_program(monkeypatch, *arguments)
+    assert (tmp_path / "result.json").exists()

@@ -1,0 +1,208 @@
+"""Programs that are asked to end, or are ended: what they leave is a run that goes on."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import reproduce, run, train
+from experiments.command_line import start
+from experiments.config import Config
+from experiments.studying import Cell, Grid, running
+from experiments.training import checkpoints
+from tests.experiments.interrupted_runs import assert_same_run, execute, stopped
+from tests.experiments.test_command_line import call
+
+PLAN = ["--batch-plan", "2x64,1x128"]  # 16 and 4 updates
+
+
+def signalled(number: int, after: int) -> Callable[..., Iterator[Any]]:
+    """Goes through batches, and has this process get a signal, twice, when so many were handed out."""
+
+    def track(batches: Iterable[Any], **shown: Any) -> Iterator[Any]:
+        for i, batch in enumerate(batches):
+            if i == after:
+                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), number)
+            yield batch
+
+    return track
+
+
+@pytest.fixture
+def command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A program as its command line calls it; its exit code."""
+
+    def called(program: Any, *arguments: str) -> int:
+        try:
+            start(partial(call, program, monkeypatch, *arguments))
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return called
+
+
+@pytest.fixture
+def whole(tiny: str, tmp_path: Path) -> Path:
+    execute(tmp_path / "whole", Config(model=tiny, batch_plan=PLAN[1]))
+    return tmp_path / "whole"
+
+
+def test_sigterm_saves_and_says_so_and_the_run_goes_on(
+    command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before, arguments = signal.getsignal(signal.SIGTERM), ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run")]
+    with monkeypatch.context() as heard:
+        heard.setattr(train, "track", signalled(signal.SIGTERM, after=9))
+        assert command(train, *arguments) == 75
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    [step] = checkpoints.steps(tmp_path / "run" / "checkpoints")
+    assert said.startswith(f"stopped after {step} updates")
+    assert step == 10  # the step in progress is finished
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert command(train, *arguments) == 2  # without --resume it is a folder that holds something
+    assert command(train, *arguments, "--resume") == 0
+    assert_same_run(tmp_path / "run", whole)
+    result = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert command(train, *arguments, "--resume") == 0
+    assert "is complete already: nothing was done" in capsys.readouterr().out
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == result
+
+
+def test_a_new_folder_is_started_and_ctrl_c_is_as_it_was(
+    command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run"), "--resume", "--saving.every", "4"]
+    with monkeypatch.context() as heard:
+        heard.setattr(train, "track", signalled(signal.SIGINT, after=12))
+        assert command(train, *arguments) == 130
+    assert capsys.readouterr().err == "stopped.\n"
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [8, 12]
+    assert command(train, *arguments) == 0
+    assert_same_run(tmp_path / "run", whole)
+
+
+STUDY = ["--model", "tiny", "--seeds", "0", "--methods", "sgd", "--strategies", "constant", "increasing"]
+STUDY += ["--constant-plan", "2x64", "--increasing-plan", "1x32,1x64", "--only", "sgd-*"]  # a part has no report
+STUDY += ["--sharpness.steps", "1", "--sharpness.examples", "16"]
+
+
+def test_a_study_stops_and_goes_on_within_its_run(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command(reproduce, *STUDY, "--output", str(tmp_path / "whole")) == 0
+    arguments = [*STUDY, "--output", str(tmp_path / "study"), "--saving.every", "3"]
+    tracks = itertools.chain([iter], itertools.repeat(signalled(signal.SIGTERM, after=12)))
+    with monkeypatch.context() as heard:
+        heard.setattr(running.Progress, "track", lambda bar, batches, **shown: next(tracks)(batches))
+        assert command(reproduce, *arguments) == 75
+    assert "stopped after" in capsys.readouterr().err
+    [unfinished] = tmp_path.glob("study/*.unfinished")
+    assert checkpoints.steps(unfinished / "checkpoints")
+    assert command(reproduce, *arguments) == 0
+    assert "2 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
+    for name in ("sgd-constant-0", "sgd-increasing-0"):
+        assert_same_run(tmp_path / "study" / name, tmp_path / "whole" / name)
+
+
+def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_starts_no_other(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    finish = run._finish
+
+    def signalled_finish(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return finish(*arguments)
+
+    monkeypatch.setattr(run, "_finish", signalled_finish)
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
+    assert "stopped between two runs" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*/result.json"))) == 1
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: Path, rounds: int) -> None:
+    config = Config(model=tiny, batch_plan=f"{10 * rounds}x64")
+    moments, killed = random.Random(rounds), 0  # noqa: S311 - a seed makes the moments
+    for _ in range(rounds):
+        killed += _killed(tmp_path / "run", config, moments.uniform(0.0, 0.5))
+    assert killed > rounds / 2
+    execute(tmp_path / "run", config)
+    execute(tmp_path / "whole", config)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def _killed(output: Path, config: Config, seconds: float) -> bool:
+    """Run the program in a process of its own, and kill it some time after it saved: that may be while it saves."""
+    folder, command = output / "checkpoints", [sys.executable, "-m", "tests.experiments.tiny_program", "--resume"]
+    command += ["--model", config.model, "--batch-plan", config.batch_plan, "--output", str(output)]
+    command += ["--saving.every", "2", "--saving.keep", "1"]
+    before = checkpoints.steps(folder)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) as program:  # noqa: S603
+        while program.poll() is None and checkpoints.steps(folder) == before:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        program.kill()
+        _, said = program.communicate()
+    assert program.returncode in {0, -signal.SIGKILL}, said
+    return program.returncode != 0
+
+
+@pytest.mark.parametrize("damage", ["damaged", "another"])
+def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: str
+) -> None:
+    cell = constant_cell(tmp_path)
+    config = cell.config if damage == "damaged" else replace(cell.config, learning_rate=0.2)
+    left = unfinished_of(cell.folder)
+    stopped(left, config, 3)
+    if damage == "damaged":
+        (left / "checkpoints" / "3" / "notes" / "metadata").write_text("{")
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    words = "checkpoints/3 is damaged" if damage == "damaged" else "learning_rate is 0.2 there and 0.1 here"
+    assert words in said
+    assert "Traceback" not in said
+    assert checkpoints.steps(left / "checkpoints") == [3]
+    assert (tmp_path / "sgd-increasing-0" / "result.json").exists()
+    shutil.rmtree(left)
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
+
+
+def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cell = constant_cell(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        execute(unfinished_of(cell.folder), replace(cell.config, learning_rate=0.2), track=lambda batches: 1 / 0)
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
+    assert Config.load(cell.folder / "config.json") == cell.config
+    result = (cell.folder / "result.json").read_bytes()
+    cell.folder.rename(unfinished_of(cell.folder))
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
+    assert (cell.folder / "result.json").read_bytes() == result
+
+
+def constant_cell(output: Path) -> Cell:
+    """The first run of `STUDY`."""
+    settings = {"model": "tiny", "seeds": (0,), "methods": ("sgd",), "strategies": ("constant", "increasing")}
+    return Grid(output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings).cells()[0]
+
+
+def unfinished_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}{run.UNFINISHED}")
