@@ -12,6 +12,8 @@ from experiments.benchmarking.cases import CASES
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.machine import machine
 from experiments.benchmarking.measure import measure
+from experiments.benchmarking.peers import apart
+from experiments.benchmarking.peers import race as peers
 from experiments.benchmarking.table import table
 from experiments.command_line import parse, sensibly, start
 
@@ -28,20 +30,26 @@ class Benchmark:
       output: The folder for benchmark.json, which takes the place of an older one.
       rounds: How often each is timed, at least 10.
       models: What to measure: resnet18 (batch 32, images of CIFAR's size), small_resnet (batches 16 and 128, digits).
+      peers: The networks whose epochs are measured against PyTorch's, where it is installed: resnet18, vit_tiny.
     """
 
     output: Path = Path("runs/benchmark")
     rounds: int = 10
     models: tuple[str, ...] = tuple(CASES)
+    peers: tuple[str, ...] = peers.MODELS
 
     def __post_init__(self) -> None:
         if self.rounds < _FEWEST_ROUNDS:
             raise ValueError(f"rounds is {self.rounds}: give at least {_FEWEST_ROUNDS}, or the spread says nothing.")
-        if not self.models or len(set(self.models)) < len(self.models):
-            raise ValueError(f"models is {self.models}: give at least one, each once.")
-        for name in self.models:
-            if name not in CASES:
-                raise ValueError(f"models holds {name!r}: choose of {', '.join(CASES)}.")
+        for name, known in (("models", tuple(CASES)), ("peers", peers.MODELS)):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} is {given}: give each once.")
+            for each in given:
+                if each not in known:
+                    raise ValueError(f"{name} holds {each!r}: choose of {', '.join(known)}.")
+        if not self.models and not self.peers:
+            raise ValueError("models and peers are empty: give at least one of them.")
 
 
 def main() -> None:
@@ -53,6 +61,14 @@ def main() -> None:
     for case in (case for model in benchmark.models for case in CASES[model]):
         measured = measure(case, benchmark.rounds, console.print)
         console.print(table(f"{case.model}, batch {case.batch_size}", measured), crop=False)
+        figures += measured
+        save(path, benchmark, figures)
+    if benchmark.peers and not peers.is_installed():
+        console.print(peers.ABSENT)
+    for model in benchmark.peers if peers.is_installed() else ():
+        console.print(f"{model}, batch {peers.BATCH_SIZE}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
+        measured = apart.figures(model)
+        console.print(table(f"{model}, batch {peers.BATCH_SIZE}, {peers.EPOCH:,} images", measured), crop=False)
         figures += measured
         save(path, benchmark, figures)
     console.print(f"all figures, round by round: {path}")

@@ -20,6 +20,10 @@ class Case:
       step_targets: what the steps of SAM and GSAM may cost, in units of two gradients; None is no target.
       worst_case_targets: what the worst case may cost in time, in evaluations of loss and gradient, and in memory, in
         training steps with four copies of the parameters; None where it is not measured.
+      memory_targets: what the steps of SAM and GSAM, with momentum, may hold beside what a gradient holds, in copies of
+        the parameters.
+      plan: what a plan of five stages may cost, in the sum of its steps, and the examples of a stage; None where it is
+        not measured.
       thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
     """
 
@@ -28,6 +32,8 @@ class Case:
     batch_size: int
     loop_target: float
     step_targets: tuple[float | None, float | None] = (None, None)
+    memory_targets: tuple[float | None, float | None] = (None, None)
+    plan: tuple[float, int] | None = None
     thrifty_targets: tuple[float | None, float | None, float | None] = (None, None, None)
     worst_case_targets: tuple[float, float] | None = None
 
@@ -53,8 +59,10 @@ CASES: dict[str, tuple[Case, ...]] = {
             "resnet18",
             noise,
             batch_size=32,
-            loop_target=1.05,
-            step_targets=(1.03, 1.04),
+            loop_target=1.03,
+            step_targets=(1.02, 1.03),
+            memory_targets=(1.5, 3.0),
+            plan=(1.05, 512),
             thrifty_targets=(1.03, 1.25, 1.15),
             worst_case_targets=(1.1, 1.0),
         ),

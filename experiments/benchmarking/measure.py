@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sam_optax
 from experiments import data
-from experiments.benchmarking import loop_cost, method_steps, problem, steps, worst_case
+from experiments.benchmarking import held_memory, loop_cost, method_steps, plan_cost, problem, steps, worst_case
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.memory import peak_memory
@@ -48,10 +48,15 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
     seconds = race(entrants, rounds)
     figures = [*_step_figures(case, seconds), *_memory_figures(case, entrants)]
     del entrants
+    say(f"{name}: what a step holds beside a gradient")
+    figures += held_memory.figures(case, dataset)
     say(f"{name}: timing {method_steps.STEPS} steps of the methods that save passes, {rounds} rounds")
     figures += _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
     figures.append(_loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds))
+    if case.plan is not None:
+        say(f"{name}: timing a plan of five stages, {plan_cost.ROUNDS} rounds")
+        figures.append(plan_cost.figure(case, dataset))
     if case.worst_case_targets is None:
         return figures
     say(f"{case.model}, batch {worst_case.BATCH_SIZE}: the worst case, {worst_case.ROUNDS} rounds")

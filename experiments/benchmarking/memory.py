@@ -1,5 +1,8 @@
 """How much memory a compiled step takes."""
 
+import math
+from typing import Any
+
 import jax
 
 
@@ -14,3 +17,14 @@ def peak_memory(compiled: jax.stages.Compiled) -> int | None:
         return None
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + outputs
+
+
+def temporary_memory(compiled: jax.stages.Compiled) -> int | None:
+    """The bytes of that which are neither arguments nor outputs, or None where the compiler does not tell."""
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes
+
+
+def size_of(tree: Any) -> int:
+    """The bytes of all arrays of a tree."""
+    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))

@@ -32,6 +32,18 @@ def create(
 ) -> Problem:
     """The cross-entropy of the network `model` on normally distributed images with arbitrary labels."""
     network = models.create(model, num_classes, image_shape, nnx.Rngs(0))
+    return of(network, num_classes, image_shape, batch_size, is_training=is_training)
+
+
+def of(
+    network: nnx.Module,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    *,
+    is_training: bool = True,
+) -> Problem:
+    """The same of a network that is there."""
     network.train() if is_training else network.eval()
     graphdef, params, model_state = nnx.split(network, nnx.Param, ...)
 

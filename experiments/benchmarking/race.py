@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
-Subject = Callable[[], None]
+Subject = Callable[[], object]
 """Does a piece of work, and returns when the device has done it."""
 
 _TURN = 0.25  # seconds: a turn shorter than that would measure the clock and the scheduler

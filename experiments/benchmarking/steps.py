@@ -38,16 +38,18 @@ class Running:
         """The parameters after the steps so far."""
         return self._state[0]
 
-    def __call__(self) -> None:
-        """Make one whole step."""
+    def __call__(self) -> jax.Array:
+        """Make one whole step, and return its loss, that of the last call."""
+        loss = None
         for _ in range(self._calls):
-            self._state, _ = jax.block_until_ready(self.compiled(self._state, *self._batch))
+            self._state, loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
+        return loss
 
 
 def two_gradients(problem: Problem) -> Callable[[], None]:
     """The loss, its gradient and BatchNorm's new statistics, twice: what no step with two passes can do without."""
     arguments = (problem.params, problem.model_state, *problem.batch)
-    compiled = jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True)).lower(*arguments).compile()
+    compiled = gradient(problem)
 
     def run() -> None:
         for _ in range(2):
@@ -56,14 +58,20 @@ def two_gradients(problem: Problem) -> Callable[[], None]:
     return run
 
 
+def gradient(problem: Problem) -> jax.stages.Compiled:
+    """The loss, its gradient and BatchNorm's new statistics, compiled."""
+    arguments = (problem.params, problem.model_state, *problem.batch)
+    return jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True)).lower(*arguments).compile()
+
+
 def descent(problem: Problem) -> Running:
     """The step of SGD alone."""
     return ours(problem, optax.with_extra_args_support(optax.identity()))
 
 
-def ours(problem: Problem, method: optax.GradientTransformationExtraArgs) -> Running:
+def ours(problem: Problem, method: optax.GradientTransformationExtraArgs, momentum: float | None = None) -> Running:
     """The step of a method of `sam_optax`."""
-    tx = optax.chain(method, _base())
+    tx = optax.chain(method, _base(momentum))
     value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
@@ -123,8 +131,8 @@ def contrib_default(problem: Problem) -> Running:
     return Running(step, problem, tx.init(problem.params), calls=2)
 
 
-def _base() -> optax.GradientTransformation:
-    return optax.sgd(0.1)
+def _base(momentum: float | None = None) -> optax.GradientTransformation:
+    return optax.sgd(0.1, momentum)
 
 
 def _ascent() -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ _HEADINGS = ("", "takes", "measured in", "ratio", "quartiles", "target", "verdic
 _NUMBERS = ("takes", "ratio", "quartiles", "target")
 _CAPTION = "unmeasured: without the diagnostics, whose cosine keeps the clean gradient through the second pass"
 _UNITS = {"s": (1e3, "ms"), "B": (1e-6, "MB")}
+_SECONDS_FROM = 10.0
 
 
 def table(title: str, figures: Iterable[Figure]) -> Table:
@@ -26,14 +27,18 @@ def table(title: str, figures: Iterable[Figure]) -> Table:
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
-    factor, unit = _UNITS[figure.unit]
     lower, median, upper = figure.quartiles
     return (
         figure.subject,
-        f"{factor * statistics.median(figure.amounts):.4g} {unit}",
+        _amount(statistics.median(figure.amounts), figure.unit),
         figure.reference,
         f"{median:.3f}",
         f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "",
         "" if figure.target is None else f"{figure.target:g}",
         figure.verdict,
     )
+
+
+def _amount(value: float, unit: str) -> str:
+    factor, smaller = (1, "s") if unit == "s" and value >= _SECONDS_FROM else _UNITS[unit]
+    return f"{factor * value:.4g} {smaller}"

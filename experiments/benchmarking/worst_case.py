@@ -1,6 +1,5 @@
 """The worst-case sharpness against the evaluations of loss and gradient that it cannot do without."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -11,7 +10,7 @@ from experiments import data
 from experiments.benchmarking import problem, steps
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.memory import peak_memory
+from experiments.benchmarking.memory import peak_memory, size_of
 from experiments.benchmarking.problem import Problem
 from experiments.benchmarking.race import race
 from sam_optax import sharpness
@@ -47,27 +46,23 @@ def figures(case: Case, dataset: data.Dataset) -> list[Figure]:
     evaluation, step = peak_memory(value_and_grad), peak_memory(steps.descent(training).compiled)
     if evaluation is None or step is None:
         return [time]
-    peaks = (float(evaluation + _held(worst_case)),), (float(step + _COPIES * _size(training.params)),)
+    peaks = (float(evaluation + _held(worst_case)),), (float(step + _COPIES * size_of(training.params)),)
     names = "worst case", f"SGD's step and {_COPIES} copies"
     return [time, Figure(case.model, BATCH_SIZE, "peak memory", *names, memory_target, "B", *peaks)]
 
 
 def _held(worst_case: Callable[[int], None]) -> int:
     """The most bytes that an ascent holds while it evaluates, beside the arguments of the evaluation."""
-    before, held = _size(jax.live_arrays()), [0]
+    before, held = size_of(jax.live_arrays()), [0]
 
     def evaluate(*arguments: Any) -> Any:
-        held.append(_size(jax.live_arrays()) - before)
+        held.append(size_of(jax.live_arrays()) - before)
         return value_and_grad(*arguments)
 
     value_and_grad = losses.value_and_grad
     with mock.patch.object(losses, "value_and_grad", evaluate):
         worst_case(3)
     return max(held)
-
-
-def _size(tree: Any) -> int:
-    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
 def _loss_fn(posed: Problem) -> Callable[..., jax.Array]:

@@ -11,9 +11,13 @@ from flax import nnx
 import sam_optax
 from experiments.training.descent import Descend
 from experiments.training.optimizer import inject
+from sam_optax.finiteness import is_finite_step
+
+HALTED = "halted"
+"""Among the hyperparameters of a run that stops where a step is not finite: whether an earlier step was not."""
 
 Metrics = dict[str, jax.Array]
-Prepare = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+Prepare = Callable[[Any, Any], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class TrainState(NamedTuple):
@@ -37,31 +41,67 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
     return TrainState(params, model_state, init(params))
 
 
-def train_step(descend: Descend, prepare: Prepare) -> Callable[..., tuple[TrainState, Metrics]]:
+def train_step(
+    descend: Descend,
+    prepare: Prepare,
+    keep: Callable[[TrainState], TrainState] = lambda state: state,
+    *,
+    skips_nonfinite: bool = False,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled update.
 
     Args:
       descend: what makes an update of a batch, from `descent`.
-      prepare: `prepare(batch, constants)` → float images and the targets of `batch["label"]`: augmentation,
+      prepare: `prepare(batch, constants)` → float images, their targets and their labels: augmentation,
         normalisation, mixing.
+      keep: `Placement.kept`, so that the state stays where it lies.
+      skips_nonfinite: whether a step that is not finite leaves the whole state as it was, and says so in the metrics,
+        under `skipped`.
 
     Returns:
       `step(state, batch, hyperparameters, constants, perturb=None)` → `(state, metrics)`; it takes over the buffers of
-      `state`. The hyperparameters are those of `optimizer.create`; `constants` is what stays the same through a run;
-      `perturb` is static, as `sam_optax.sharpness_aware` has it.
+      `state`. The hyperparameters are those of `optimizer.create`, and `halted`, where a step is to be skipped whatever
+      comes; `constants` is what stays the same through a run; `perturb` is static, as `sam_optax.sharpness_aware` has
+      it.
     """
 
     def step(
         state: TrainState, batch: Any, hyperparameters: Any, constants: Any, perturb: bool | None = None
     ) -> tuple[TrainState, Metrics]:
         params, model_state, opt_state = state
-        images, targets = prepare(batch, constants)
-        seen = (model_state, images, targets, batch["label"])
+        hyperparameters, halted = without_halt(hyperparameters)
+        seen = (model_state, *prepare(batch, constants))
         made = descend(params, inject(opt_state, hyperparameters), seen, perturb)
-        metrics = {"loss": made.loss, "error": made.error} | _gradient_metrics(made.gradient, made.opt_state, perturb)
-        return TrainState(optax.apply_updates(params, made.updates), made.model_state, made.opt_state), metrics
+        metrics = {"loss": made.loss, "error": made.error} | gradient_metrics(made.gradient, made.opt_state, perturb)
+        after = TrainState(optax.apply_updates(params, made.updates), made.model_state, made.opt_state)
+        if skips_nonfinite:
+            after, metrics["skipped"] = if_finite(after, state, (made.loss, made.gradient, made.updates), halted)
+        return keep(after), metrics
 
     return jax.jit(step, donate_argnums=0, static_argnames="perturb")
+
+
+def without_halt(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The hyperparameters of the optimizer alone, and whether the step is to be skipped whatever comes."""
+    return {name: value for name, value in hyperparameters.items() if name != HALTED}, hyperparameters.get(HALTED)
+
+
+def if_finite(after: TrainState, before: TrainState, numbers: Any, halted: Any = None) -> tuple[TrainState, jax.Array]:
+    """The state after a step if all of it is finite, else that before it.
+
+    Args:
+      after: the step's.
+      before: with the optimizer's state as it was, hyperparameters and all.
+      numbers: what has to be finite beside the state: loss, gradient and updates.
+      halted: whether the step is to be skipped whatever comes.
+
+    Returns:
+      The state, and whether the step was skipped.
+    """
+    finite = is_finite_step(numbers, after, before)
+    if halted is not None:
+        finite &= ~halted
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before), ~finite
 
 
 def evaluation_step(model: nnx.Module, prepare: Callable[[Any, Any], jax.Array]) -> Callable[..., Metrics]:
@@ -88,7 +128,7 @@ def evaluation_step(model: nnx.Module, prepare: Callable[[Any, Any], jax.Array])
     return jax.jit(step)
 
 
-def _gradient_metrics(gradient: Any, opt_state: Any, perturb: bool | None) -> Metrics:
+def gradient_metrics(gradient: Any, opt_state: Any, perturb: bool | None) -> Metrics:
     """What the method measured, and the norm of the clean gradient, which a skipped step does not measure."""
     try:
         seen = sam_optax.diagnostics(opt_state)._asdict()

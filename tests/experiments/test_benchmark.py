@@ -14,10 +14,10 @@ import pytest
 
 import sam_optax
 from experiments import benchmark
-from experiments.benchmarking import cases, loop_cost, measure, problem, race, steps, worst_case
+from experiments.benchmarking import cases, held_memory, loop_cost, measure, plan_cost, problem, race, steps, worst_case
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.memory import peak_memory
+from experiments.benchmarking.memory import peak_memory, size_of, temporary_memory
 from experiments.config import Config
 from experiments.training.writers import read
 
@@ -129,18 +129,18 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     monkeypatch.setitem(cases.CASES, tiny, (Case(tiny, cases.digits, 128, loop_target=1.3, step_targets=(1.03, None)),))
     monkeypatch.setattr(race, "_TURN", 1e-4)
     monkeypatch.setattr(measure, "_TURN", 1e-4)
-    call(monkeypatch, "--models", tiny, "--rounds", "11", "--output", str(tmp_path))
+    call(monkeypatch, "--models", tiny, "--peers", "--rounds", "11", "--output", str(tmp_path))
     printed = capsys.readouterr().out
     assert "tiny, batch 128" in printed
     assert "training loop" in printed
     written = json.loads((tmp_path / "benchmark.json").read_text())
-    assert written["settings"] == {"models": [tiny], "rounds": 11, "output": str(tmp_path)}
+    assert written["settings"] == {"models": [tiny], "peers": [], "rounds": 11, "output": str(tmp_path)}
     assert written["versions"]["jax"] == jax.__version__
     assert written["cores"] >= 1
     for measured in written["figures"]:
         _check_figure(measured)
     compared = {(each["quantity"], each["subject"], each["reference"]): each for each in written["figures"]}
-    assert len(compared) == len(written["figures"]) == 12
+    assert len(compared) == len(written["figures"]) == 15
     assert ("time", "GSAM", "two gradients") in compared
     assert ("time", "training loop", "bare step") in compared
     assert ("time", "LookSAM, k 5", "SGD, momentum") in compared
@@ -151,6 +151,7 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     assert against_contrib["reference_amounts"] not in (sam["reference_amounts"], unmeasured["amounts"])
     memory = compared["peak memory", "SAM", "contrib.sam, default"]
     assert memory["amounts"] < memory["reference_amounts"]  # whose state holds a copy of the parameters
+    assert ("memory above a gradient", "GSAM", "a copy of the parameters") in compared
 
 
 def _check_figure(measured: dict[str, Any]) -> None:
@@ -166,6 +167,8 @@ def _check_figure(measured: dict[str, Any]) -> None:
     [
         (("--rounds", "9"), "rounds is 9"),
         (("--models", "resnet19"), "resnet18"),
+        (("--peers", "resnet50"), "vit_tiny"),
+        (("--models", "--peers"), "at least one of them"),
         (("--models", "resnet18", "resnet18"), "each once"),
         (("--output", "/dev/null/benchmark"), "cannot be used"),
     ],
@@ -186,7 +189,7 @@ def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypat
     assert (time.subject, time.reference) == ("worst case, 20 steps", "21 values and gradients")
     assert (time.target, memory.target) == (1.1, 1.0)
     posed = problem.create(tiny, 10, (8, 8, 1), worst_case.BATCH_SIZE)
-    size = worst_case._size(posed.params)
+    size = size_of(posed.params)
     evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
     assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
     assert memory.reference_amounts[0] - 4 * size == peak_memory(steps.descent(posed).compiled)
@@ -196,3 +199,37 @@ def _evaluation(model: str) -> Any:
     posed = problem.create(model, 10, (8, 8, 1), worst_case.BATCH_SIZE, is_training=False)
     loss_fn = worst_case._loss_fn(posed)
     return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()
+
+
+def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
+    case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
+    sam, gsam, unmeasured = held_memory.figures(case, cases.digits())
+    posed = problem.create(tiny, 10, (8, 8, 1), 16)
+    assert [each.target for each in (sam, gsam, unmeasured)] == [1.5, 3.0, None]
+    assert sam.reference_amounts == (size_of(posed.params),)
+    held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9).compiled)
+    alone = temporary_memory(steps.gradient(posed))
+    assert gsam.amounts == (held - alone,)
+    assert unmeasured.subject == "SAM, unmeasured"
+
+
+def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[int] = []
+    seen: list[int] = []
+    clock = Clock()
+    fit = plan_cost.fit
+
+    def fitted(*args: Any, **how: Any) -> Any:
+        return fit(*args, **{**how, "write": lambda record: seen.append(record["batch_size"])})
+
+    monkeypatch.setattr(plan_cost.jax, "clear_caches", lambda: forgotten.append(len(seen)))
+    monkeypatch.setattr(plan_cost, "fit", fitted)
+    monkeypatch.setattr(plan_cost, "steps", lambda config, dataset, updates: clock.subject(config.batch_plan, 0.5))
+    monkeypatch.setattr(plan_cost.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(plan_cost, "ROUNDS", 1)
+    case = Case(tiny, cases.digits, 128, loop_target=1.3, plan=(1.05, 256))
+    figure = plan_cost.figure(case, cases.digits())
+    assert forgotten == [0]
+    assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
+    assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)
+    assert figure.target == 1.05

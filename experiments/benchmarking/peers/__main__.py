@@ -1,0 +1,17 @@
+"""Measure one network against PyTorch's, and print the figures as JSON: called by `apart`."""
+
+import dataclasses
+import json
+import sys
+
+from experiments.benchmarking.peers import race
+from experiments.command_line import start
+
+
+def main() -> None:
+    """Measure, print."""
+    print(json.dumps([dataclasses.asdict(figure) for figure in race.figures(sys.argv[1])]))
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,108 @@
+"""What of a perturbation a network sees that computes in bfloat16: `python -m experiments.effective_perturbation`."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from experiments import data, models
+from experiments.benchmarking import problem
+from experiments.command_line import parse, start
+from experiments.config import check_choice
+from experiments.tables import Rows, as_terminal
+
+_NORMALISATIONS = (nnx.BatchNorm, nnx.LayerNorm)
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class EffectivePerturbation:
+    """Measure what SAM's perturbation becomes where parameters are cast to bfloat16 after it.
+
+    Attributes:
+      models: The networks, at their initial parameters.
+      dataset: The data set whose images' shape they get; the images are noise.
+      radii: The lengths of the perturbation.
+    """
+
+    models: tuple[str, ...] = ("small_resnet", "resnet18")
+    dataset: str = "cifar10"
+    radii: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            check_choice("models", model, models.NAMES)
+        check_choice("dataset", self.dataset, data.SIZES)
+        if not all(0 < rho < math.inf for rho in self.radii):
+            raise ValueError(f"radii is {self.radii}: give positive numbers.")
+
+
+class Seen(NamedTuple):
+    """What a network sees of a perturbation.
+
+    Attributes:
+      norm: its length, in units of what it should be.
+      cosine: of its angle to what it should be.
+      unmoved: the fraction of the parameters that do not move at all.
+    """
+
+    norm: float
+    cosine: float
+    unmoved: float
+
+
+def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> Seen:
+    """What is left of `e = rho · direction / ‖direction‖` in `cast(params + e) − cast(params)`.
+
+    Args:
+      params: what is perturbed, any tree.
+      direction: of the perturbation, likewise.
+      rho: its length.
+      dtype: what parameters are cast to.
+    """
+    w, e = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (params, direction))
+    e = (rho / np.linalg.norm(e.astype(np.float64)) * e).astype(np.float32)
+    before, after = (x.astype(dtype).astype(np.float64) for x in (w, w + e))
+    moved, wanted = after - before, e.astype(np.float64)
+    length = np.linalg.norm(moved)
+    cosine = moved @ wanted / (length * rho) if length else 0.0
+    return Seen(float(length / rho), float(cosine), float(np.mean(moved == 0)))
+
+
+def cast_in(model: nnx.Module, tree: Any) -> Any:
+    """Of a tree of the model's parameters, those that are cast: normalisations work in float32."""
+    kept = [path for path, module in nnx.iter_modules(model) if isinstance(module, _NORMALISATIONS)]
+    flat = nnx.to_flat_state(tree)
+    return [x for path, x in flat if not any(path[: len(norm)] == norm for norm in kept)]
+
+
+def measure(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> Iterator[tuple[float, Seen]]:
+    """For each radius what the network sees, at its initial parameters, along the gradient there."""
+    posed = problem.create(name, 10, image_shape, _BATCH)
+    gradient, _ = jax.jit(jax.grad(posed.loss_fn, has_aux=True))(posed.params, posed.model_state, *posed.batch)
+    model = models.create(name, 10, image_shape, nnx.Rngs(0))
+    params, direction = (cast_in(model, tree) for tree in (posed.params, gradient))
+    for rho in radii:
+        yield rho, seen(params, direction, rho)
+
+
+def main() -> None:
+    """Parse, build, call."""
+    asked = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
+    image_shape = data.SIZES[asked.dataset].image_shape
+    console = Console(soft_wrap=True, highlight=False)
+    for name in asked.models:
+        rows: Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
+        for rho, found in measure(name, image_shape, asked.radii):
+            rows.append((f"{rho:g}", f"{found.norm:.3f}", f"{found.cosine:.3f}", f"{100 * found.unmoved:.1f}%"))
+        console.print(name, as_terminal(rows))
+
+
+if __name__ == "__main__":
+    start(main)

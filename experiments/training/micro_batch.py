@@ -1,0 +1,166 @@
+"""An update of a batch that goes through the network a few examples at a time.
+
+Both passes are those of the whole batch: the perturbation is made of the mean of all clean gradients, and the descent
+of the mean of all perturbed ones. The loop over the parts is the host's, since on the CPU the gradient of a convolution
+is many times slower inside a compiled loop; so what is compiled does not depend on the batch size, and one set of
+functions serves every stage of a plan.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.training import transfer
+from experiments.training.optimizer import inject
+from experiments.training.step import Metrics, Prepare, TrainState, gradient_metrics, if_finite, without_halt
+
+HostBatch = dict[str, np.ndarray]
+Now = tuple[Any, dict[str, Any]]
+"""How many parts the batch has, and the hyperparameters."""
+
+
+class Sums(NamedTuple):
+    """What the parts of a batch leave, added up in float32 or wider.
+
+    Attributes:
+      gradient: of the parts' mean losses.
+      model_state: BatchNorm's statistics, which each part moves on from those before the step.
+      figures: the parts' mean losses and errors.
+    """
+
+    gradient: Any
+    model_state: Any
+    figures: Any
+
+
+class MicroBatchStep:
+    """The update, called as what `step.train_step` makes: `step(state, batch, hyperparameters, constants, perturb=…)`.
+
+    The batch is one of host arrays, of which a part at a time goes to the device, two of them ahead of their turn. A
+    batch of at most a part's size stays whole.
+    """
+
+    def __init__(
+        self,
+        passes: Callable[..., Any],
+        tx: optax.GradientTransformationExtraArgs,
+        prepare: Prepare,
+        size: int,
+        *,
+        send: Callable[[HostBatch], Any] = jax.device_put,
+        keep: Callable[[Any], Any] = lambda state: state,
+        skips_nonfinite: bool = False,
+    ) -> None:
+        """From what makes the gradients of a part to what makes an update of their sums.
+
+        Args:
+          passes: the gradients of a part, made by `descent.passes`.
+          tx: the optimizer, made by `optimizer.create`. Its decision to make a second pass is static.
+          prepare: as in `step.train_step`; it sees one part.
+          size: how many examples a part has, those of this process alone.
+          send: puts a part on the device.
+          keep: `Placement.kept`.
+          skips_nonfinite: as in `step.train_step`.
+        """
+        self._passes, self._tx, self._prepare, self._size = passes, tx, prepare, size
+        self._send, self._keep, self._skips_nonfinite = send, keep, skips_nonfinite
+        self._zeros = jax.jit(self._zeros_like)
+        self._clean = jax.jit(self._add_clean, donate_argnums=0)
+        self._ahead = jax.jit(self._perturbed_params)
+        self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
+        self._update = jax.jit(self._descended, donate_argnums=0, static_argnames="perturb")
+
+    def __call__(
+        self,
+        state: TrainState,
+        batch: HostBatch,
+        hyperparameters: dict[str, Any],
+        constants: Any,
+        perturb: bool | None = None,
+    ) -> tuple[TrainState, Metrics]:
+        """Make the step."""
+        params, model_state, _ = state
+        now = np.float32(max(1, len(batch["position"]) // self._size)), hyperparameters
+        sums, perturbed = self._zeros(state), None
+        for part in self._parts(batch):
+            sums = self._clean(sums, params, model_state, part, constants)
+        if perturb:
+            at = params, self._ahead(state, sums, now), model_state
+            perturbed = self._zeros(state).gradient
+            for part in self._parts(batch):
+                perturbed = self._perturbed(perturbed, at, part, constants)
+        return self._update(state, sums, perturbed, now, perturb=perturb)
+
+    def _parts(self, batch: HostBatch) -> Iterator[Any]:
+        starts = range(0, len(batch["position"]), self._size)
+        cut = ({name: rows[start : start + self._size] for name, rows in batch.items()} for start in starts)
+        return transfer.ahead(cut, self._send)
+
+    def _zeros_like(self, state: TrainState) -> Sums:
+        gradient, model_state = (jax.tree.map(_zero, tree) for tree in (state.params, state.model_state))
+        return self._keep(Sums(gradient, model_state, {"loss": jnp.zeros(()), "error": jnp.zeros(())}))
+
+    def _add_clean(self, sums: Sums, params: Any, model_state: Any, part: Any, constants: Any) -> Sums:
+        call = (model_state, *self._prepare(part, constants))
+        (loss, (error, moved_on)), gradient, _ = self._passes(params, *call)
+        return self._keep(_added(sums, Sums(gradient, moved_on, {"loss": loss, "error": error})))
+
+    def _add_perturbed(self, total: Any, at: tuple[Any, Any, Any], part: Any, constants: Any) -> Any:
+        params, moved, model_state = at
+        *_, grad_fn = self._passes(params, model_state, *self._prepare(part, constants))
+        return self._keep(Sums(_added(total, grad_fn(moved)), (), ())).gradient
+
+    def _perturbed_params(self, state: TrainState, sums: Sums, now: Now) -> Any:
+        """Where the optimizer asks for the second gradient: `w + ε`. The rest of its update is left out."""
+        asked: list[Any] = []
+        clean = _mean(sums.gradient, now[0], state.params)
+
+        def hand_out(params: Any) -> Any:
+            asked.append(params)
+            return clean
+
+        self._updated(state, sums, now, grad_fn=hand_out, perturb=True)
+        [moved] = asked
+        return self._keep(Sums(moved, (), ())).gradient
+
+    def _descended(
+        self, state: TrainState, sums: Sums, perturbed: Any, now: Now, perturb: bool | None
+    ) -> tuple[TrainState, Metrics]:
+        count, hyperparameters = now
+        gradient = None if perturbed is None else _mean(perturbed, count, state.params)
+        clean, updates, opt_state = self._updated(state, sums, now, grad_fn=lambda params: gradient, perturb=perturb)
+        model_state = _mean(sums.model_state, count, state.model_state)
+        after = TrainState(optax.apply_updates(state.params, updates), model_state, opt_state)
+        metrics = {name: total / count for name, total in sums.figures.items()}
+        numbers = metrics["loss"], clean, updates
+        metrics |= gradient_metrics(clean, opt_state, perturb)
+        if self._skips_nonfinite:
+            after, metrics["skipped"] = if_finite(after, state, numbers, without_halt(hyperparameters)[1])
+        return self._keep(after), metrics
+
+    def _updated(self, state: TrainState, sums: Sums, now: Now, **how: Any) -> tuple[Any, Any, Any]:
+        """The mean of the clean gradients, and what the optimizer makes of it: the updates, and its state."""
+        count, hyperparameters = now
+        clean = _mean(sums.gradient, count, state.params)
+        opt_state = inject(state.opt_state, without_halt(hyperparameters)[0])
+        return clean, *self._tx.update(clean, opt_state, state.params, value=sums.figures["loss"] / count, **how)
+
+
+def _zero(x: jax.Array) -> jax.Array:
+    return jnp.zeros(x.shape, _wide(x))
+
+
+def _added(total: Any, found: Any) -> Any:
+    return jax.tree.map(lambda a, b: a + b.astype(_wide(a)), total, found)
+
+
+def _mean(total: Any, count: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, of: (x / count).astype(of.dtype), total, like)
+
+
+def _wide(x: jax.Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)

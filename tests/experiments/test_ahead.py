@@ -1,0 +1,149 @@
+"""The next stage's step compiles while this one trains, once, and its errors are not lost."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import run
+from experiments.config import Config
+from experiments.program import build
+from experiments.training.ahead import AheadStep
+
+HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}
+
+
+class Counted:
+    """A step that remembers for which batch sizes and decisions, and in which threads, it was traced."""
+
+    def __init__(self) -> None:
+        self.traced: list[tuple[int, bool | None]] = []
+        self.threads: set[str] = set()
+
+    def __call__(
+        self, state: Any, batch: Any, hyperparameters: Any, constants: Any, perturb: bool | None = None
+    ) -> Any:
+        self.traced.append((len(batch["position"]), perturb))
+        self.threads.add(threading.current_thread().name)
+        moved = jax.tree.map(lambda x: x - hyperparameters["learning_rate"] * jnp.sum(batch["image"] * 1.0), state)
+        return moved, {"loss": jnp.sum(constants)}
+
+
+def made(decisions: Callable[[int], Any] = lambda size: (True,)) -> tuple[Counted, AheadStep]:
+    counted = Counted()
+    return counted, AheadStep(jax.jit(counted, donate_argnums=0, static_argnames="perturb"), jnp.ones(3), decisions)
+
+
+def batch(size: int) -> Any:
+    return {"image": np.ones((size, 2), np.uint8), "position": np.arange(size)}
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The events of JAX's compiler within the block."""
+    seen: list[str] = []
+
+    def listen(name: str, seconds: float, **_: Any) -> None:
+        del seconds
+        if "backend_compile" in name or "jaxpr_trace" in name:
+            seen.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("put", [lambda batch: batch, jax.device_put], ids=["host", "device"])
+def test_a_step_that_was_compiled_ahead_is_neither_traced_nor_compiled_again(put: Callable[[Any], Any]) -> None:
+    counted, step = made(decisions=lambda size: (True, False))
+    state, _ = step({"w": jnp.ones(4)}, put(batch(8)), HYPERPARAMETERS, perturb=True)
+    step.prepare(16)
+    step.prepare(16)
+    step._under_way[16].result()
+    assert counted.traced == [(8, True), (16, True), (16, False)]
+    assert {name.startswith("compile") for name in counted.threads} == {True, False}
+    sent = put(batch(16))
+    with compilations() as seen:
+        for perturb in (True, False, True):
+            state, _ = step(state, sent, HYPERPARAMETERS, perturb=perturb)
+    assert seen == []
+    step.close()
+
+
+def test_in_64_bits_it_compiles_for_64_bits(x64: None) -> None:
+    counted, step = made()
+    state, _ = step({"w": jnp.ones(4)}, batch(8), {"learning_rate": np.float64(0.1)}, perturb=True)
+    assert jax.tree.leaves(state)[0].dtype == jnp.float64
+    step.prepare(16)
+    step(state, batch(16), {"learning_rate": np.float64(0.1)}, perturb=True)
+    assert counted.traced == [(8, True), (16, True)]
+    step.close()
+
+
+def test_what_went_wrong_in_the_background_is_raised_where_the_step_is_made() -> None:
+    def decisions(size: int) -> Any:
+        raise RuntimeError(f"no memory for {size}")
+
+    _, step = made(decisions)
+    state, _ = step({"w": jnp.ones(4)}, batch(8), HYPERPARAMETERS, perturb=True)
+    step.prepare(16)
+    state, _ = step(state, batch(8), HYPERPARAMETERS, perturb=True)
+    with pytest.raises(RuntimeError, match="no memory for 16"):
+        step(state, batch(16), HYPERPARAMETERS, perturb=True)
+    step.close()
+
+
+def test_it_has_to_have_seen_a_step() -> None:
+    with pytest.raises(ValueError, match=r"prepare\(16\) is called before the first step"):
+        made()[1].prepare(16)
+
+
+def compiling() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("compile")]
+
+
+def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    prepare = AheadStep.prepare
+    monkeypatch.setattr(AheadStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
+    config = Config(model=tiny, batch_plan="2x16,1x32,1x64,1x32", method="sam", when="every:3", train_examples=64)
+    dataset = run.load(config)
+    step: Any = build(config, dataset)[1].step
+    run.train(config, dataset)
+    assert asked == [32, 32, 64, 32]
+    assert compiling() == []
+    sizes = step.compiled._cache_size()
+    run.train(config, dataset)
+    assert step.compiled._cache_size() == sizes == 5  # of 64 there is one step, without a second pass
+
+
+def test_a_run_that_fails_leaves_no_thread(tiny: str) -> None:
+    config = Config(model=tiny, batch_plan="1x16,1x32", method="sgd", train_examples=64)
+
+    def write(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config, run.load(config), write=write)
+    assert compiling() == []
+
+
+@pytest.mark.parametrize(
+    ("when", "of_16", "of_32"),
+    [("always", {True}, {True}), ("every:2", {True, False}, {True, False}), ("after:4", {False}, {True})],
+)
+def test_only_decisions_that_a_stage_makes_are_compiled(
+    tiny: str, when: str, of_16: set[bool], of_32: set[bool]
+) -> None:
+    config = Config(model=tiny, batch_plan="1x16,1x32", method="sam", when=when, train_examples=64)
+    step: Any = build(config, run.load(config))[1].step
+    assert (step._decisions(16), step._decisions(32)) == (of_16, of_32)

@@ -1,0 +1,67 @@
+"""The programs keep what they compile, where the user did not say otherwise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments import command_line, compilation_cache
+
+OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+    "jax_enable_compilation_cache",
+)
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """JAX as it is where nobody has set anything, with a folder for caches."""
+    before = {name: getattr(jax.config, name) for name in OPTIONS}
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_program_keeps_what_it_compiles_however_small(unset: Path) -> None:
+    seen = []
+    command_line.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
+    assert seen == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
+    assert (unset / "sam_optax" / "compiled").is_dir()
+
+
+def test_without_a_folder_for_caches_it_is_in_the_users_home(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert compilation_cache.folder() == Path.home() / ".cache" / "sam_optax" / "compiled"
+
+
+def test_what_the_user_has_set_stays(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)
+    assert compilation_cache.switch_on() is None
+    assert jax.config.jax_compilation_cache_dir is None
+    jax.config.update("jax_enable_compilation_cache", True)
+    for folder in ("/elsewhere", ""):
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        assert compilation_cache.switch_on() is None
+        assert jax.config.jax_compilation_cache_dir is None
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    jax.config.update("jax_compilation_cache_dir", "/elsewhere")
+    assert compilation_cache.switch_on() is None
+    assert jax.config.jax_compilation_cache_dir == "/elsewhere"
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
+    assert not list(unset.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_stops_no_run(unset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (unset / "sam_optax").write_text("a file in its place")
+    ran = []
+    command_line.start(lambda: ran.append(True))
+    assert ran == [True]
+    assert jax.config.jax_compilation_cache_dir is None
+    assert "compiled functions are not kept for the next program" in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""A batch that goes through the network in parts makes the step of the whole batch."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import models, program, run
+from experiments.config import Config
+from experiments.models import registry
+from experiments.program import build
+from experiments.recipe import stream_of
+from experiments.training.methods import METHODS
+from experiments.training.micro_batch import MicroBatchStep
+from experiments.training.writers import Record
+
+TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
+
+
+class Plain(nnx.Module):
+    """Two layers without BatchNorm, in any precision: parts of a batch do not look at one another."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        self.hidden, self.head = nnx.Linear(pixels, 8, rngs=rngs), nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.head(jnp.tanh(self.hidden(images.reshape(len(images), -1))))
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(registry._BUILDERS, "plain", Plain)
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "plain"))
+    return "plain"
+
+
+@pytest.fixture
+def wide_params(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    """Runs in 64 bits from the parameters on."""
+    network = program.network
+
+    def widened(*how: Any) -> nnx.Module:
+        model = network(*how)
+        nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(model, nnx.Param)))
+        return model
+
+    monkeypatch.setattr(program, "network", widened)
+
+
+def trained(**settings: Any) -> tuple[Any, list[Record]]:
+    """The state after a run, and its records as plain numbers."""
+    config, records = Config(**settings), []
+    state, _ = run.train(config, run.load(config), write=records.append)
+    return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
+    settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
+    whole, of_whole = trained(**settings)
+    parts, of_parts = trained(**settings, micro_batch=16)
+    assert {x.dtype for x in jax.tree.leaves(parts.params)} == {jnp.dtype("float64")}
+    chex.assert_trees_all_close(parts.params, whole.params, rtol=1e-12, atol=1e-14)
+    chex.assert_trees_all_close(parts.opt_state, whole.opt_state, rtol=1e-10, atol=1e-13)
+    for part, record in zip(of_parts, of_whole, strict=True):
+        assert part == pytest.approx(record, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"when": "every:2"}, {"optimizer": "adamw", "momentum": None}, {"ema": 0.9}, {"label_smoothing": 0.1}],
+    ids=["skipping", "adamw", "averaged", "smoothed"],
+)
+def test_so_it_is_with_what_stands_around_a_method(plain: str, wide_params: None, settings: dict[str, Any]) -> None:
+    settings = TWO_STEPS | {"model": plain, "method": "gsam"} | settings
+    whole, parts = trained(**settings)[0], trained(**settings, micro_batch=32)[0]
+    chex.assert_trees_all_close(parts, whole, rtol=1e-9, atol=1e-13)
+
+
+def test_a_part_that_is_the_batch_is_the_batch_batchnorm_and_all(tiny: str) -> None:
+    settings = TWO_STEPS | {"model": tiny, "method": "gsam"}
+    whole, of_whole = trained(**settings)
+    for size in (64, 100):
+        parts, of_parts = trained(**settings, micro_batch=size)
+        chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
+        assert of_parts[-1] == pytest.approx(of_whole[-1], rel=1e-5)
+
+
+def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str) -> None:
+    config = Config(model=tiny, method="sam", micro_batch=16, batch_plan="1x32", train_examples=32)
+    dataset = run.load(config)
+    after, _ = run.train(config, dataset)
+    step: Any = build(config, dataset)[1].step
+    order, found = next(stream_of(config, dataset)), []
+    for part in (slice(16), slice(16, 32)):
+        images, *_ = step.func._prepare({name: x[part] for name, x in order.items()}, step.keywords["constants"])
+        pixels = images.reshape(16, -1)
+        found.append((0.01 * pixels.mean(0), 0.99 + 0.01 * pixels.var(0)))
+    means, variances = zip(*found, strict=True)
+    np.testing.assert_allclose(after.model_state["norm"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.model_state["norm"]["var"], np.mean(variances, 0), rtol=1e-4, atol=1e-6)
+
+
+def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str) -> None:
+    config = Config(model=tiny, method="gsam", when="every:2", micro_batch=16, batch_plan="1x16,1x32,1x64,1x128,1x256")
+    dataset = run.load(config)
+    step: Any = build(config, dataset)[1].step.func
+    assert isinstance(step, MicroBatchStep)
+    run.train(config, dataset)
+    sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ahead, step._perturbed, step._update)]
+    assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
+
+
+def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str) -> None:
+    config = Config(model=plain, method="sam", micro_batch=8, **(TWO_STEPS | {"batch_plan": "1x32"}))
+    state, built = build(config, run.load(config))
+    step: Any = built.step
+    log: list[Any] = []
+
+    def send(part: Any) -> Any:
+        log.append(len(part["position"]))
+        return part
+
+    def logged(add: Any) -> Any:
+        return lambda *args: log.append("used") or add(*args)
+
+    watched = MicroBatchStep(step.func._passes, step.func._tx, step.func._prepare, 8, send=send)
+    watched._clean, watched._perturbed = logged(watched._clean), logged(watched._perturbed)
+    batch = next(stream_of(config, run.load(config)))
+    assert built.send(batch) is batch
+    hyperparameters = {"learning_rate": np.float32(0.1), "rho": np.float32(0.1)}
+    watched(state, batch, hyperparameters, step.keywords["constants"], perturb=True)
+    assert log == 2 * [8, 8, 8, "used", 8, "used", "used", "used"]
+
+
+def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: str) -> None:
+    settings = TWO_STEPS | {"model": tiny, "method": "sam", "learning_rate": 1e38, "on_nonfinite": "skip"}
+    (state, records), (_, of_whole) = trained(**settings, micro_batch=32), trained(**settings)
+    assert [record["skipped"] for record in records] == [record["skipped"] for record in of_whole]
+    assert records[-1]["skipped"] > 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"micro_batch": 0}, "micro_batch is 0: give an integer of at least 1"),
+        ({"micro_batch": 24}, "micro_batch is 24, which does not divide the batch size 32"),
+        ({"micro_batch": 8, "m": 8}, "micro_batch is 8, and parts of a batch have perturbations of their own"),
+        ({"micro_batch": 8, "perturbation": "device"}, "micro_batch is 8, and parts of a batch have perturbations"),
+        ({"micro_batch": 8, "when": "ae_sam"}, "micro_batch is 8, and ae_sam decides inside the step"),
+        ({"micro_batch": 8, "model": "vit_tiny", "drop_path": 0.1}, "the network draws lots"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        Config(**{"method": "sam", "batch_plan": "1x16,1x32", **settings})
+
+
+def test_a_size_between_two_batch_sizes_leaves_the_smaller_ones_whole() -> None:
+    assert Config(batch_plan="1x8,1x16,1x32", micro_batch=16).micro_batch == 16

@@ -1,0 +1,67 @@
+"""The comparison with PyTorch, which is an extra: what is compared, and what is said where it is not there."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import benchmark
+from experiments.benchmarking.peers import __main__ as peers_program
+from experiments.benchmarking.peers import apart
+from experiments.benchmarking.peers import race as peers
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--models", "--rounds", "10", *arguments])
+    benchmark.main()
+
+
+def test_without_pytorch_a_sentence_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peers, "is_installed", lambda: False)
+    monkeypatch.setattr(apart, "figures", lambda model: pytest.fail("there is nothing to measure with"))
+    call(monkeypatch, "--output", str(tmp_path))
+    assert "make benchmark-peers installs torch and pytorch_optimizer" in capsys.readouterr().out
+
+
+def test_a_turn_of_each_side_is_scaled_to_an_epoch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    seconds = {"SAM, ours": 1.0, "SAM, PyTorch": 2.0, "GSAM, ours": 3.0, "GSAM, PyTorch": 4.0}
+    asked: list[tuple[str, str]] = []
+
+    def pair(model: str, method: str) -> dict[str, peers.Subject]:
+        asked.append((model, method))
+        return {"ours": lambda: None, "PyTorch": lambda: None}
+
+    def run_here(command: list[str], **how: Any) -> Any:
+        monkeypatch.setattr(sys, "argv", command[2:])
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            peers_program.main()
+        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+    monkeypatch.setattr(peers, "is_installed", lambda: True)
+    monkeypatch.setattr(peers, "_pair", pair)
+    monkeypatch.setattr(peers, "race", lambda entrants, rounds: {name: rounds * [seconds[name]] for name in entrants})
+    monkeypatch.setattr(apart.subprocess, "run", run_here)
+    call(monkeypatch, "--output", str(tmp_path), "--peers", "vit_tiny")
+    assert asked == [("vit_tiny", "SAM"), ("vit_tiny", "GSAM")]
+    printed = capsys.readouterr().out
+    assert "vit_tiny, batch 128, 50,000 images" in printed
+    sam, gsam = peers.figures("vit_tiny")
+    of_a_turn = 50_000 / 256  # two steps
+    assert (sam.subject, sam.reference, gsam.subject) == ("SAM", "PyTorch's SAM", "GSAM")
+    assert sam.amounts == pytest.approx(3 * (of_a_turn,))
+    assert gsam.quartiles == pytest.approx(3 * (0.75,))
+
+
+def test_steps_that_are_not_the_same_are_not_compared() -> None:
+    peers.check([2.3, 2.2], [2.3, 2.2001], "net, SAM")
+    with pytest.raises(ValueError, match=r"net, SAM: losses are \[2\.3, 2\.2\] here and \[2\.3, 2\.1\] in PyTorch"):
+        peers.check([2.3, 2.2], [2.3, 2.1], "net, SAM")

@@ -1,0 +1,72 @@
+"""Training examples that live on the device: the same images, the same run, bit for bit."""
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments import data, recipe, run
+from experiments.config import Config
+from experiments.training.writers import Record
+
+SETTINGS = {"batch_plan": "1x32,1x64", "method": "gsam", "train_examples": 128}
+
+
+def trained(config: Config, dataset: data.Dataset) -> tuple[Any, list[Record]]:
+    records: list[Record] = []
+    state, _ = run.train(config, dataset, write=records.append)
+    return state, records
+
+
+def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(model=tiny, label_noise=0.2, passes=2, **SETTINGS)
+    dataset = run.load(config)
+    assert recipe.is_resident(config, dataset)
+    assert set(next(recipe.stream_of(config, dataset))) == {"index", "position"}
+    resident, of_resident = trained(config, dataset)
+    monkeypatch.setattr(recipe, "_RESIDENT_BYTES", dataset.train.images.nbytes - 1)
+    assert recipe.constants_of(config, dataset).examples is None
+    assert set(next(recipe.stream_of(config, dataset))) == {"image", "label", "position"}
+    sent, of_sent = trained(config, dataset)
+    chex.assert_trees_all_equal(resident, sent)
+    assert of_resident == of_sent
+
+
+def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(mixing=1.0, random_erasing=0.5, label_smoothing=0.1, seed=3, **SETTINGS)
+    dataset = run.load(config)
+    prepare = jax.jit(recipe.preparation(recipe.recipe_of(config, dataset)))
+    constants = recipe.constants_of(config, dataset)
+    by_index = recipe.stream_of(config, dataset)
+    monkeypatch.setattr(recipe, "is_resident", lambda config, dataset: False)
+    for indices, images in zip(by_index, recipe.stream_of(config, dataset), strict=True):
+        chex.assert_trees_all_equal(prepare(indices, constants), prepare(images, constants))
+
+
+def test_what_is_read_one_by_one_or_transformed_on_the_way_is_sent() -> None:
+    config = Config(**SETTINGS)
+    dataset = run.load(config)
+
+    class OneByOne:
+        workers = 4
+
+    assert not recipe.is_resident(config, dataclasses.replace(dataset, train=OneByOne()))
+    assert not recipe.is_resident(dataclasses.replace(config, auto_augment=True), dataset)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_the_parts_of_a_batch_are_the_batch(is_read: bool) -> None:
+    config = Config(**SETTINGS)
+    dataset = run.load(config)
+    parts = [
+        data.training_batches(dataset.train, config.plan, 0, part=(i, 4), is_read=is_read, start=1) for i in range(4)
+    ]
+    whole = data.training_batches(dataset.train, config.plan, 0, is_read=is_read, start=1)
+    for batch, *cut in zip(whole, *parts, strict=True):
+        assert {name: len(rows) for name, rows in cut[0].items()} == {name: len(batch[name]) // 4 for name in batch}
+        chex.assert_trees_all_equal(batch, jax.tree.map(lambda *rows: np.concatenate(rows), *cut))
