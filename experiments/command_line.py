@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
+from experiments import compilation_cache
+from experiments.training.endings import NotFiniteError, Terminated, UnusableError
+
 Result = TypeVar("Result")
 
 
@@ -28,9 +31,19 @@ def option(name: str, words: list[str]) -> str | None:
 
 
 def start(main: Callable[[], None]) -> None:
-    """Call a program's `main`; Ctrl-C ends it with a word, and with the exit code that shells give it."""
+    """Call a program's `main`, what it compiles being kept on the disk.
+
+    Ctrl-C ends it with a word, and with the exit code that shells give it; the endings of `training.endings` end it
+    with their sentence and their code.
+    """
+    if reason := compilation_cache.switch_on():
+        Console(stderr=True, soft_wrap=True).print(reason, markup=False, highlight=False)
     try:
         main()
+    except (UnusableError, NotFiniteError, Terminated) as ending:
+        said = f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}"
+        Console(stderr=True, soft_wrap=True).print(said, markup=False, highlight=False)
+        sys.exit(ending.code)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped.")
         sys.exit(130)

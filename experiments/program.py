@@ -14,15 +14,18 @@ from experiments.config import Config
 from experiments.evaluated import evaluated
 from experiments.recipe import Constants, Recipe, constants_of, normalization, preparation, recipe_of
 from experiments.training import descent, learning_rate, optimizer
+from experiments.training.ahead import AheadStep, Decisions
 from experiments.training.loop import Program
 from experiments.training.methods import METHODS
+from experiments.training.micro_batch import MicroBatchStep
+from experiments.training.placement import Placement
 from experiments.training.policies import GRADIENT_DECIDES, falling_bar
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 
 _EVALUATION_BATCH = 500
 
 
-def build(config: Config, dataset: data.Dataset) -> tuple[TrainState, Program]:
+def build(config: Config, dataset: data.Dataset, placement: Placement = Placement()) -> tuple[TrainState, Program]:
     """The state before the first step, and the functions that move it on.
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
@@ -33,30 +36,58 @@ def build(config: Config, dataset: data.Dataset) -> tuple[TrainState, Program]:
     )
     decided_by_gradient = config.when == GRADIENT_DECIDES
     bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
-    init, step = _training(shape, settings, bar_steps, config.m, recipe_of(config, dataset))
-    constants = constants_of(config, dataset)
+    spread = {"in_shards": config.in_shards, "m": config.m, "placement": placement}
+    spread |= {"skips_nonfinite": config.on_nonfinite is not None, "micro_batch": config.micro_batch}
+    init, step = _training(shape, settings, bar_steps, recipe_of(config, dataset), **spread)
+    constants = placement.copied(constants_of(config, dataset))
+    perturb = _perturb(config, config.epoch_size(len(dataset.train)))
     program = Program(
-        step=functools.partial(step, constants=constants),
-        evaluate=functools.partial(_evaluate, config, dataset, constants),
+        **_moving(step, constants, placement, functools.partial(_decisions, config, len(dataset.train), perturb)),
+        evaluate=functools.partial(_evaluate, config, dataset, constants, placement),
         schedules=_schedules(config),
-        perturb=_perturb(config, config.epoch_size(len(dataset.train))),
+        perturb=perturb,
+        on_nonfinite=config.on_nonfinite,
     )
-    return initial_state(network(shape, config.seed), init), program
+    return placement.state(initial_state(network(shape, config.seed), init)), program
+
+
+def _moving(step: Any, constants: Constants, placement: Placement, decisions: Decisions) -> dict[str, Any]:
+    """What of a program makes steps; where batches go to the device whole, each size has one, compiled ahead."""
+    if isinstance(step, MicroBatchStep):
+        of_host = functools.partial(step, constants=constants)
+        return {"step": of_host, "send": lambda batch: batch, "prepare": lambda size: None, "close": lambda: None}
+    ahead = AheadStep(step, constants, decisions)
+    return {"step": ahead, "send": placement.batch, "prepare": ahead.prepare, "close": ahead.close}
 
 
 @functools.cache
 def _training(
-    shape: Shape, settings: optimizer.Settings, bar_steps: int | None, m: int | None, recipe: Recipe
+    shape: Shape,
+    settings: optimizer.Settings,
+    bar_steps: int | None,
+    recipe: Recipe,
+    *,
+    in_shards: bool,
+    m: int | None,
+    micro_batch: int | None,
+    placement: Placement,
+    skips_nonfinite: bool,
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     if bar_steps is not None:
         settings = settings._replace(when=falling_bar(bar_steps))
-    if m is None:
+    how = {"keep": placement.kept, "skips_nonfinite": skips_nonfinite}
+    if micro_batch is not None:
         tx = optimizer.create(settings)
-        descend = descent.whole(network(shape), tx, METHODS[settings.method].functional)
-    else:
+        passes = descent.passes(network(shape), METHODS[settings.method].functional, placement)
+        size = micro_batch // placement.part[1]
+        return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, send=placement.batch, **how)
+    if in_shards:
         tx = optimizer.create_parted(settings)
-        descend = descent.in_shards(network(shape), tx, m)
-    return tx.init, train_step(descend, preparation(recipe))
+        descend = descent.in_shards(network(shape), tx, m, placement)
+    else:
+        tx = optimizer.create(settings)
+        descend = descent.whole(network(shape), tx, METHODS[settings.method].functional, placement)
+    return tx.init, train_step(descend, preparation(recipe), **how)
 
 
 @functools.cache
@@ -64,13 +95,23 @@ def _evaluation(shape: Shape) -> Callable[..., Any]:
     return evaluation_step(network(shape), normalization)
 
 
-def _evaluate(config: Config, dataset: data.Dataset, constants: Constants, state: TrainState) -> dict[str, float]:
+def _evaluate(
+    config: Config, dataset: data.Dataset, constants: Constants, placement: Placement, state: TrainState
+) -> dict[str, float]:
     """Mean loss and error over all test examples."""
     step, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
-    judged = evaluated(config, dataset, state)
-    batches = data.evaluation_batches(dataset.test, min(_EVALUATION_BATCH, examples))
-    sums = jax.device_get([step(*judged, batch, constants) for batch in batches])
+    judged = _judged(config, dataset, placement, state)
+    batch_size = placement.divided(min(_EVALUATION_BATCH, examples))
+    batches = data.evaluation_batches(dataset.test, batch_size, placement.part)
+    sums = jax.device_get([step(*judged, placement.batch(batch), constants) for batch in batches])
     return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
+
+
+def _judged(config: Config, dataset: data.Dataset, placement: Placement, state: TrainState) -> tuple[Any, Any]:
+    """The parameters and the model's state that are evaluated; statistics are taken anew on each process by itself."""
+    if not config.ema:
+        return evaluated(config, dataset, state)
+    return placement.copied(evaluated(config, dataset, placement.whole(state)))
 
 
 def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
@@ -78,6 +119,22 @@ def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
     if METHODS[config.method].passes == 1:
         return lambda step: False
     return config.policy(num_examples).at
+
+
+def _decisions(
+    config: Config, num_examples: int, perturb: Callable[[int], bool | None], batch_size: int
+) -> set[bool | None]:
+    """What `perturb` says of the steps with batches of this size."""
+    found: set[bool | None] = set()
+    first, size = 0, config.epoch_size(num_examples)
+    for stage in config.plan.stages:
+        last = first + stage.epochs * (size // stage.batch_size)
+        for step in range(first, last) if stage.batch_size == batch_size else ():
+            found.add(perturb(step))
+            if len(found) > 1:
+                return found
+        first = last
+    return found
 
 
 def _schedules(config: Config) -> dict[str, Callable[[Any], Any]]:

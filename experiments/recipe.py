@@ -1,6 +1,6 @@
 """What is done to images on their way to the network, stage by stage, in bits of the seed and their positions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +11,23 @@ from experiments.config import Config
 
 _ERASING, _MIXING = 2, 3  # which key of the run's; 0 and 1 are the crop's and the flip's
 
+_RESIDENT_BYTES = 2**28  # of training images that live on the device: CIFAR has 154 million, SVHN 225
+
 
 class Constants(NamedTuple):
-    """What every step of a run reads: the augmentation's key, and the training images' moments a channel."""
+    """What every step of a run reads.
+
+    Attributes:
+      key: of the augmentation.
+      mean: of the training images' channels.
+      std: their standard deviation.
+      examples: the training images and labels, where they live on the device.
+    """
 
     key: jax.Array
     mean: jax.Array
     std: jax.Array
+    examples: tuple[jax.Array, jax.Array] | None = None
 
 
 class Recipe(NamedTuple):
@@ -95,15 +105,17 @@ def stages(recipe: Recipe) -> dict[str, Stage]:
     return kept
 
 
-def preparation(recipe: Recipe) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array]]:
-    """`prepare(batch, constants)` → the images, and their targets: the labels where these are neither smooth nor mixed.
+def preparation(recipe: Recipe) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
+    """`prepare(batch, constants)` → images, targets and labels; targets are labels if neither smooth nor mixed.
 
-    The key of the mixing, which is one for the batch, is made of its first position.
+    The batch has `image` and `label`, or `index` where the examples live on the device. The key of the mixing, which is
+    one for the batch, is made of its first position.
     """
     in_order = stages(recipe)
 
-    def prepare(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array]:
-        images, targets = batch["image"], batch["label"]
+    def prepare(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array, jax.Array]:
+        images, labels = _examples(batch, constants)
+        targets = labels
         for stage in in_order.values():
             images = stage(constants, batch["position"], images)
         if recipe.label_smoothing or recipe.mixing:
@@ -111,9 +123,16 @@ def preparation(recipe: Recipe) -> Callable[[Any, Constants], tuple[jax.Array, j
         if recipe.mixing:
             key = jax.random.fold_in(jax.random.fold_in(constants.key, _MIXING), batch["position"][0])
             images, targets = augmentation.mix(key, images, targets, recipe.mixing)
-        return images, targets
+        return images, targets, labels
 
     return prepare
+
+
+def _examples(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array]:
+    if constants.examples is None or "image" in batch:
+        return batch["image"], batch["label"]
+    images, labels = (whole.at[batch["index"]].get(mode="promise_in_bounds") for whole in constants.examples)
+    return images, labels
 
 
 def normalization(batch: Any, constants: Constants) -> jax.Array:
@@ -123,4 +142,36 @@ def normalization(batch: Any, constants: Constants) -> jax.Array:
 
 def constants_of(config: Config, dataset: data.Dataset) -> Constants:
     """What every step of a run reads."""
-    return Constants(jax.random.key(config.seed), jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
+    moments = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
+    examples = None
+    if isinstance(dataset.train, data.Split) and is_resident(config, dataset):
+        examples = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+    return Constants(jax.random.key(config.seed), *moments, examples)
+
+
+def is_resident(config: Config, dataset: data.Dataset) -> bool:
+    """Whether the training examples live on the device, so that a batch is sent as their indices.
+
+    They do where they are in memory, have at most 2²⁸ bytes, and nothing is done to them before the compiled step.
+    """
+    train = dataset.train
+    return not config.auto_augment and isinstance(train, data.Split) and train.images.nbytes <= _RESIDENT_BYTES
+
+
+def stream_of(
+    config: Config, dataset: data.Dataset, start: int = 0, part: tuple[int, int] = (0, 1)
+) -> Iterator[data.Batch]:
+    """The batches of a run, as its compiled step reads them.
+
+    Args:
+      config: of the run.
+      dataset: its data.
+      start: the number of batches that were read already.
+      part: `(index, count)`: which part of each batch this process reads, of how many equal ones.
+
+    Returns:
+      What `data.training_batches` returns.
+    """
+    how = {"passes": config.passes, "transform": transform_of(config, dataset), "part": part}
+    is_read = not is_resident(config, dataset)
+    return data.training_batches(dataset.train, config.plan, config.seed, start, **how, is_read=is_read)

@@ -13,6 +13,7 @@ from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
 from experiments.studying import Grid, Options, Selection, Tuning
+from experiments.training.saving import Saving
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Arguments:
       selection: Which of its runs; where some are left out, the report is left to python -m experiments.report.
       location: Where the data are.
       sharpness: How the sharpness of each run is measured.
+      saving: How each run is saved on its way: a study that was stopped goes on from its unfinished run's last save.
       tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
       tune: Choose learning rate and radius for each method and strategy on examples held out of the training set, and
         run the study's seeds with them; with and without momentum 0.9 and a weight decay of 5e-4.
@@ -39,6 +41,7 @@ class Arguments:
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
     location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
     sharpness: Sharpness = field(default_factory=Sharpness)
+    saving: Saving = field(default_factory=Saving)
     tensorboard: bool = False
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
@@ -62,7 +65,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
     session = Session(
         arguments.selection,
-        Options(arguments.location, arguments.sharpness, arguments.tensorboard),
+        Options(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving),
         sensibly(_stored, arguments),
         arguments.dry_run,
         arguments.time_steps_of,

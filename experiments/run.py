@@ -1,6 +1,7 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -12,11 +13,19 @@ from typing import Any
 from experiments import data
 from experiments.config import Config
 from experiments.program import build
-from experiments.recipe import transform_of
-from experiments.training import checkpoint
-from experiments.training.loop import fit
+from experiments.recipe import stream_of, transform_of
+from experiments.resuming import CHECKPOINTS, Start, notes
+from experiments.training import checkpoint, transfer
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.endings import told_of_the_disk
+from experiments.training.loop import Program, fit
+from experiments.training.placement import Placement
+from experiments.training.progress import Progress
+from experiments.training.saving import Saver, Saving
 from experiments.training.step import TrainState
-from experiments.training.writers import JsonLines, Record, Writer, plain
+from experiments.training.stopping import Stop, never
+from experiments.training.whole_file import write_whole
+from experiments.training.writers import JsonLines, Record, TensorBoard, Writer, plain, read
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
@@ -89,32 +98,60 @@ def execute(
     writers: Iterable[Writer] = (),
     *,
     watch: Watch | None = None,
+    placement: Placement = Placement(),
+    tensorboard: bool = False,
+    saving: Saving = Saving(),
+    start: Start = Start(),
+    stop: Stop = never,
 ) -> Record:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
+
+    On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
 
     Args:
       config: what to run.
       dataset: its data.
-      output: an empty folder.
+      output: an empty folder, or that of `start`.
       track: goes through the batches while something watches.
       writers: take the records that `metrics.jsonl` takes; closed at the end.
       watch: looks at the state after every epoch.
+      placement: the devices. Of several processes the one that leads fills the folder, beside the trained state, of
+        which each writes what it has.
+      tensorboard: whether TensorBoard's event files are written, too, into the folder `tensorboard`.
+      saving: when the run is saved on its way.
+      start: where it begins: at its beginning, or where it was saved last.
+      stop: whether to stop, asked before each step.
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
-      of the watch.
+      of the watch, those before an interruption among them.
+
+    Raises:
+      Terminated: If `stop` said so; the run is saved.
+      NotFiniteError: If a step is not finite, and the config has it stop there; the run is saved as it was before.
+      UnusableError: If the folder cannot be written, or what was saved cannot be read.
     """
-    started, aside = time.perf_counter(), _Aside(watch)
-    with ExitStack() as opened:
+    clock = _Clock(watch, start.seconds)
+    with told_of_the_disk(output), ExitStack() as opened:
         writers = [opened.enter_context(closing(writer)) for writer in writers]
-        config.save(output / "config.json")
-        writers += [opened.enter_context(closing(JsonLines(output / "metrics.jsonl")))]
-        state, last = train(config, dataset, track, partial(_write, writers), aside)
-    checkpoint.save(output / "checkpoint", state)
-    result = _result(last) | {"seconds": round(time.perf_counter() - started - aside.seconds, 2)}
-    result = {name: plain(value) for name, value in result.items()}
-    (output / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
-    return result
+        state, program = build(config, dataset, placement)
+        state = start.restored(output, state)
+        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
+        own = _own_writers(config, output, start, tensorboard=tensorboard) if placement.leads else []
+        writers += [opened.enter_context(closing(writer)) for writer in own]
+        about = notes(config, dataset)
+        saver = Saver(
+            saving,
+            checkpoints,
+            num_examples=config.epoch_size(len(dataset.train)),
+            total=total_updates(config, dataset),
+            notes=lambda: about | {"metrics_bytes": _length(own), "seconds": clock.seconds},
+        )
+        fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
+        begun = (state, program, start.progress)
+        state, last = _train(config, dataset, begun, track, placement=placement, **fitting)
+    with told_of_the_disk(output):
+        return _finish(output, state, _result(last) | {"seconds": round(clock.seconds, 2)}, placement)
 
 
 def train(
@@ -123,15 +160,12 @@ def train(
     track: Track = iter,
     write: Callable[[Record], None] = lambda record: None,
     watch: Watch | None = None,
+    *,
+    placement: Placement = Placement(),
 ) -> tuple[TrainState, Record]:
     """Train, and give back the state after the last step and the record of the last epoch."""
-    state, program = build(config, dataset)
-    stream = data.training_batches(
-        dataset.train, config.plan, config.seed, passes=config.passes, transform=transform_of(config, dataset)
-    )
-    batches = iter(track(stream))
-    num_examples = config.epoch_size(len(dataset.train))
-    return fit(state, program, batches, plan=config.plan, num_examples=num_examples, write=write, watch=watch)
+    begun = (*build(config, dataset, placement), Progress())
+    return _train(config, dataset, begun, track, placement=placement, write=write, watch=watch)
 
 
 def result_of(folder: Path) -> Record:
@@ -149,6 +183,17 @@ def result_of(folder: Path) -> Record:
     return result
 
 
+def completed(folder: Path) -> Record:
+    """The result of the run in `folder`, of which a program that was stopped at its very end may have left the saves.
+
+    Raises:
+      ValueError: As `result_of`.
+    """
+    result = result_of(folder)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return result
+
+
 def diverged(result: Record) -> bool:
     """Whether the loss was not finite in the last epoch."""
     return result["train_loss"] is None or result["test_loss"] is None
@@ -156,20 +201,100 @@ def diverged(result: Record) -> bool:
 
 def ending(result: Record) -> str:
     """How a run came out, in a few words."""
-    return f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
+    said = f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
+    return said + (f", steps left out as not finite: {result['skipped']}" if result.get("skipped") else "")
 
 
-class _Aside:
-    """A watch whose time is not the training's."""
+class _Clock:
+    """A watch, and the seconds that pass outside of it."""
 
-    def __init__(self, watch: Watch | None) -> None:
-        self.seconds, self._watch = 0.0, watch
+    def __init__(self, watch: Watch | None, before: float) -> None:
+        self._watch, self._started = watch, time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, and before it."""
+        return time.perf_counter() - self._started
 
     def __call__(self, record: Record, state: TrainState) -> None:
         if self._watch is not None:
             started = time.perf_counter()
             self._watch(record, state)
-            self.seconds += time.perf_counter() - started
+            self._started += time.perf_counter() - started
+
+
+def _train(
+    config: Config,
+    dataset: data.Dataset,
+    begun: tuple[TrainState, Program, Progress],
+    track: Track,
+    *,
+    placement: Placement,
+    watch: Watch | None,
+    **fitting: Any,
+) -> tuple[TrainState, Record]:
+    state, program, progress = begun
+    stream = stream_of(config, dataset, progress.step, placement.part)
+    batches = iter(track(transfer.ahead(stream, program.send)))
+    fitting |= {"plan": config.plan, "num_examples": config.epoch_size(len(dataset.train)), "start": progress}
+    with closing(program):
+        return fit(state, program, batches, watch=_led(watch, placement), **fitting)
+
+
+def _own_writers(config: Config, output: Path, start: Start, *, tensorboard: bool) -> list[Any]:
+    """The file of the metrics, and what else is asked for, in a folder that says what is run."""
+    if not start.is_again:
+        config.save(output / "config.json")
+    metrics = JsonLines(output / "metrics.jsonl", start.metrics_bytes if start.is_again else None)
+    return [metrics, *([_tensorboard(output, start)] if tensorboard else [])]
+
+
+def _tensorboard(output: Path, start: Start) -> TensorBoard:
+    """TensorBoard's files from the start on; the record of an epoch that ended there is cut off, too, and added."""
+    if not start.is_again:
+        return TensorBoard(output / "tensorboard")
+    board, step = TensorBoard(output / "tensorboard", start.progress.step), start.progress.step
+    for record in read(output / "metrics.jsonl", "epoch"):
+        if record["step"] == step:
+            board.write(record)
+    return board
+
+
+def _length(own: list[Any]) -> int:
+    """How long the file of the metrics is, when all that was written is on disk."""
+    if not own:
+        return 0
+    metrics, *boards = own
+    for board in boards:
+        board.flush()
+    return metrics.length()
+
+
+def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:
+    """Write down what came out, and what tells that it is all there at last."""
+    if placement.leads:
+        for left in output.glob("checkpoint.*"):  # of a program that was stopped here
+            shutil.rmtree(left)
+        shutil.rmtree(output / "checkpoint", ignore_errors=True)
+    checkpoint.save(output / "checkpoint", state)
+    result = {name: plain(value) for name, value in result.items()}
+    if placement.leads:
+        write_whole(output / "result.json", json.dumps(result, indent=2))
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    return result
+
+
+def _led(watch: Watch | None, placement: Placement) -> Watch | None:
+    """A watch that sees the state on one device, of the process that leads."""
+    if watch is None:
+        return None
+
+    def led(record: Record, state: TrainState) -> None:
+        state = placement.whole(state)  # by all of them
+        if placement.leads:
+            watch(record, state)
+
+    return led
 
 
 def _write(writers: list[Writer], record: Record) -> None:
@@ -179,4 +304,5 @@ def _write(writers: list[Writer], record: Record) -> None:
 
 def _result(last: Record) -> Record:
     figures = {name: float(last[name]) for name in _LAST}
-    return figures | {"updates": last["step"], "gradient_evaluations": last["gradient_evaluations"]}
+    counts = {name: last[name] for name in ("gradient_evaluations", "skipped") if name in last}
+    return figures | {"updates": last["step"]} | counts

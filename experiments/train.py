@@ -1,5 +1,6 @@
 """Train one network: `python -m experiments.train --method gsam --batch-plan 40x16,40x32 --output runs/first`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,14 @@ from rich.progress import track
 from experiments import data, run, sharpness_file
 from experiments.command_line import parse, sensibly, start
 from experiments.config import Config
+from experiments.machine import Machine, agreed, placement_on, together
 from experiments.measuring import Sharpness, watching
-from experiments.training.writers import TensorBoard
+from experiments.resuming import Start, reopened
+from experiments.training.alone import alone_in
+from experiments.training.placement import Placement
+from experiments.training.saving import Saving
+from experiments.training.stopping import on_sigterm
+from experiments.training.writers import Record
 
 
 @dataclass(frozen=True)
@@ -22,15 +29,22 @@ class Arguments:
 
     Attributes:
       config: What to run.
-      output: The folder for config, metrics, result and trained state: new, or empty.
+      machine: On which devices.
+      output: The folder for config, metrics, result and trained state: new, or empty, or with resume that of the run.
+      resume: Go on with the run in the output folder, from its last save; where it has none, from its beginning. It
+        comes to what it would have come to without the interruption.
+      saving: How the run is saved on its way.
       location: Where the data are.
       sharpness: How sharpness is measured, where --sharpness.during asks for it.
       tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of the output.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
+    machine: Annotated[Machine, tyro.conf.arg(name="")]
     output: Path
     location: Annotated[data.Location, tyro.conf.arg(name="")]
+    resume: bool = False
+    saving: Saving = Saving()
     sharpness: Sharpness = Sharpness()
     tensorboard: bool = False
 
@@ -39,18 +53,58 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.train")
     sensibly(_check, arguments.sharpness)
+    placement = sensibly(placement_on, arguments.machine)
+    with together(placement):
+        _train(arguments, placement)
+
+
+def _train(arguments: Arguments, placement: Placement) -> None:
     config = arguments.config
-    dataset = sensibly(run.load, config, arguments.location)
-    output = sensibly(run.claim, arguments.output)
-    writers = [TensorBoard(output / "tensorboard")] if arguments.tensorboard else []
-    updates = run.total_updates(config, dataset)
-    watched = partial(track, total=updates, description=f"{config.method} on {config.dataset}", transient=True)
-    watch = watching(config, dataset, arguments.sharpness, partial(sharpness_file.add, output))
-    result = run.execute(config, dataset, output, watched, writers, watch=watch)
-    Console(soft_wrap=True, markup=False, highlight=False).print(
-        f"{config.method} on {config.dataset}: {run.ending(result)} after {updates} updates "
-        f"in {result['seconds']:.0f} s; metrics, result and trained state are in {output}"
+    sensibly(placement.check, config.plan, config.micro_batch)
+    dataset = sensibly(agreed, placement, run.load, config, arguments.location)
+    output = sensibly(agreed, placement, _claim, arguments, placement)
+    with alone_in(output) if placement.leads else nullcontext():
+        begin = sensibly(agreed, placement, reopened, output, config, dataset) if arguments.resume else Start()
+        if begin is None:
+            result, done = sensibly(run.completed, output), "is complete already: nothing was done."
+        else:
+            result, done = _execute(arguments, dataset, begin, placement), "has metrics, result and trained state."
+    if placement.leads:
+        Console(soft_wrap=True, markup=False, highlight=False).print(
+            f"{config.method} on {config.dataset}: {run.ending(result)} after {result['updates']} updates "
+            f"in {result['seconds']:.0f} s; {output} {done}"
+        )
+
+
+def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, placement: Placement) -> Record:
+    config, output = arguments.config, arguments.output
+    shown = partial(
+        track,
+        total=run.total_updates(config, dataset),
+        completed=begin.progress.step,
+        description=f"{config.method} on {config.dataset}",
+        transient=True,
     )
+    watch = watching(config, dataset, arguments.sharpness, partial(sharpness_file.add, output))
+    around = {"watch": watch, "placement": placement, "tensorboard": arguments.tensorboard}
+    with on_sigterm() as stop:
+        return run.execute(
+            config,
+            dataset,
+            output,
+            shown if placement.leads else iter,
+            start=begin,
+            saving=arguments.saving,
+            stop=stop,
+            **around,
+        )
+
+
+def _claim(arguments: Arguments, placement: Placement) -> Path:
+    """The folder of the run, which is that of the process that leads."""
+    if not placement.leads:
+        return arguments.output
+    return run.make_folder(arguments.output) if arguments.resume else run.claim(arguments.output)
 
 
 def _check(sharpness: Sharpness) -> None:

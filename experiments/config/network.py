@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+
 from experiments import models
 from experiments.config.checks import check_choice, check_fraction
+
+PRECISIONS = ("float32", "bfloat16")
 
 _OPTIONS = ("stem", "shifted_patches", "locality_attention", "drop_path")
 
@@ -20,6 +24,9 @@ class Network:
       shifted_patches: Whether a ViT's tokens also see the image shifted by half a patch.
       locality_attention: Whether a ViT's tokens look away from themselves, at a temperature that is learned.
       drop_path: With which probability a ViT leaves out a branch, for each image by itself, while it trains.
+      precision: What the network computes in: float32 or bfloat16, half the memory of activations. Parameters, the
+        perturbation, norms, statistics, logits and the loss are float32 in any case; a small rho does not survive
+        bfloat16, see docs/precision.md.
     """
 
     model: str = "small_resnet"
@@ -27,6 +34,7 @@ class Network:
     shifted_patches: bool = False
     locality_attention: bool = False
     drop_path: float = 0.0
+    precision: str = "float32"
 
     def check_network(self) -> None:
         """Refuse what cannot be."""
@@ -34,9 +42,11 @@ class Network:
         if self.stem is not None:
             check_choice("stem", self.stem, models.STEMS)
         check_fraction("drop_path", self.drop_path)
+        check_choice("precision", self.precision, PRECISIONS)
         models.check_options(self.model, dict(self.model_options))
 
     @property
     def model_options(self) -> tuple[tuple[str, Any], ...]:
         """What is asked for beside the model's name, as pairs of name and value."""
-        return tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
+        asked = tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
+        return asked if self.precision == "float32" else (*asked, ("dtype", jnp.dtype(self.precision)))

@@ -9,6 +9,7 @@ from experiments.config.checks import check_choice, check_plan
 from experiments.config.setup import Setup
 from experiments.training import learning_rate, policies
 from experiments.training.methods import METHODS
+from experiments.training.whole_file import write_whole
 from sam_optax import BatchPlan, Policy
 
 
@@ -47,6 +48,7 @@ class Config(Setup):
         learning_rate.parse(self.lr_schedule, self.learning_rate, self.plan.epochs, self.warmup_epochs)
         self._check_method()
         self._check_shards()
+        self._check_micro_batch()
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
 
@@ -64,15 +66,34 @@ class Config(Setup):
             raise ValueError(f"ema is {self.ema}, and msam moves shifted parameters: leave one of them out.")
 
     def _check_shards(self) -> None:
+        if not self.in_shards:
+            return
+        given = f"perturbation is {self.perturbation!r}" if self.m is None else f"m is {self.m}"
+        if not METHODS[self.method].is_estimator:
+            raise ValueError(f"{given}, and {self.method} is no estimator of a shard's gradient: leave it out.")
+        if self.drop_path:
+            raise ValueError(f"{given}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
         if self.m is None:
             return
-        if not METHODS[self.method].is_estimator:
-            raise ValueError(f"m is {self.m}, and {self.method} is no estimator of a shard's gradient: leave m out.")
+        if self.perturbation != "global":
+            raise ValueError(f"{given}, and perturbation is {self.perturbation!r}: leave one out.")
         parted = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.m]
-        if self.drop_path:
-            raise ValueError(f"m is {self.m}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
         if undivided := [size for size in parted if size % self.m]:
             raise ValueError(f"m is {self.m}, which does not divide the batch size {undivided[0]}: give one that does.")
+
+    def _check_micro_batch(self) -> None:
+        if self.micro_batch is None:
+            return
+        given = f"micro_batch is {self.micro_batch}"
+        if self.in_shards:
+            raise ValueError(f"{given}, and parts of a batch have perturbations of their own, by m: leave one out.")
+        if self.when == policies.GRADIENT_DECIDES:
+            raise ValueError(f"{given}, and {self.when} decides inside the step, which it cuts: leave one out.")
+        if self.drop_path:
+            raise ValueError(f"{given}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
+        larger = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.micro_batch]
+        if undivided := [size for size in larger if size % self.micro_batch]:
+            raise ValueError(f"{given}, which does not divide the batch size {undivided[0]}: give one that does.")
 
     @property
     def plan(self) -> BatchPlan:
@@ -90,9 +111,14 @@ class Config(Setup):
         return dataclasses.replace(self, **unread)
 
     def save(self, path: Path) -> None:
-        """Write the config into a new file."""
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(dataclasses.asdict(self), file, indent=2)
+        """Write the config into a new file.
+
+        Raises:
+          FileExistsError: If there is one.
+        """
+        if path.exists():
+            raise FileExistsError(f"{path} is there already.")
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2))
 
     @classmethod
     def load(cls, path: Path) -> "Config":

@@ -34,6 +34,8 @@ def training_batches(
     *,
     passes: int = 1,
     transform: Transform | None = None,
+    part: tuple[int, int] = (0, 1),
+    is_read: bool = True,
 ) -> Iterator[Batch]:
     """The batches of a run, in order, read ahead in the background.
 
@@ -45,10 +47,13 @@ def training_batches(
       passes: how often an epoch goes through the examples, each time in another order. A batch may belong to two
         passes.
       transform: what is done to every image as it is read, such as AutoAugment.
+      part: `(index, count)`: which part of each batch this process reads, of how many equal ones.
+      is_read: whether images and labels are read; without them a batch says which examples it has, for those who hold
+        them already.
 
     Returns:
       An iterator over `image` uint8 `(batch, height, width, channels)`, `label` int32 `(batch,)` and `position`
-      int64 `(batch,)`.
+      int64 `(batch,)`; where nothing is read, over `index` and `position`, both int64 `(batch,)`.
 
     Raises:
       ValueError: If a batch of the plan is larger than an epoch, or if `passes` is not positive.
@@ -57,7 +62,48 @@ def training_batches(
         raise ValueError(f"passes is {passes}: give an integer of at least 1.")
     tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
     total = plan.total_steps(passes * len(split))
-    workers = split.workers if transform is None else os.cpu_count() or 1
+    indices = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(_cut(*part))
+    if is_read:
+        workers = split.workers if transform is None else os.cpu_count() or 1
+        parallel = {"num_parallel_calls": _AT_ONCE, "deterministic": True} if workers > 1 else {}
+        batches = indices.map(_reading(split, seed, transform), **parallel)
+    else:
+        workers = 1
+        batches = indices.map(lambda position, index: {"index": index, "position": position})
+    return batches.prefetch(_READ_AHEAD).with_options(_options(workers)).as_numpy_iterator()
+
+
+def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """Every example once, in order, in batches of one shape.
+
+    Args:
+      split: the examples.
+      batch_size: examples a batch.
+      part: `(index, count)`: which part of each batch is read, of how many equal ones.
+
+    Yields:
+      `image`, `label` and `weight` float32 `(batch,)`, which is 0 on the copies that fill the last batch.
+    """
+    number, count = part
+    own = batch_size // count
+    for start in range(number * own, len(split) + number * own, batch_size):
+        index = np.arange(start, start + own)
+        images, labels = split.rows(np.minimum(index, len(split) - 1))
+        yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
+
+
+def _cut(index: int, count: int) -> Any:
+    """A part of each batch of positions and indices, so that nobody reads what is another's."""
+
+    def of_batch(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        rows = tf.shape(batch[0])[0] // count
+        return tuple(each[index * rows : (index + 1) * rows] for each in batch)
+
+    return of_batch if count > 1 else lambda *batch: batch
+
+
+def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
+    """From positions and indices to the examples there."""
     read = split.training_reader()
 
     def examples(position: Any, index: Any) -> dict[str, Any]:
@@ -67,26 +113,7 @@ def training_batches(
             images = _each(transform, images, keys, split.image_shape)
         return {"image": images, "label": labels, "position": position}
 
-    indices = _indices(len(split), plan, seed, passes).skip(start).take(total - start)
-    parallel = {"num_parallel_calls": _AT_ONCE, "deterministic": True} if workers > 1 else {}
-    batches = indices.map(examples, **parallel).prefetch(_READ_AHEAD)
-    return batches.with_options(_options(workers)).as_numpy_iterator()
-
-
-def evaluation_batches(split: Examples, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in order, in batches of one shape.
-
-    Args:
-      split: the examples.
-      batch_size: examples a batch.
-
-    Yields:
-      `image`, `label` and `weight` float32 `(batch,)`, which is 0 on the copies that fill the last batch.
-    """
-    for start in range(0, len(split), batch_size):
-        index = np.arange(start, start + batch_size)
-        images, labels = split.rows(np.minimum(index, len(split) - 1))
-        yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
+    return examples
 
 
 def _each(transform: Transform, images: Any, keys: Any, image_shape: tuple[int, int, int]) -> Any:

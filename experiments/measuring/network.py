@@ -60,9 +60,9 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
 
 
 def _still(shape: Shape) -> Shape:
-    """The same architecture without stochastic depth: in inference mode it needs no keys."""
+    """The same architecture in float32, as a small radius needs it, and without stochastic depth, which needs keys."""
     *what, options = shape
-    return *what, tuple((name, value) for name, value in options if name != "drop_path")
+    return *what, tuple((name, value) for name, value in options if name not in ("dtype", "drop_path"))
 
 
 def _statistics(model_state: Any) -> Any:

@@ -65,7 +65,7 @@ def _in_the_step(config: Config, dataset: data.Dataset, read: dict[str, np.ndarr
         images = stage(constants, read["position"], images)
         if name != _NORMALIZE:
             shown.append(View(name, _for_the_eye(images, dataset), read["label"]))
-    images, targets = recipe.preparation(ours)(read, constants)
+    images, targets, _ = recipe.preparation(ours)(read, constants)
     last = "mixing" if ours.mixing else "to the network"
     return [*shown, View(last, _for_the_eye(images, dataset), np.asarray(targets))]
 

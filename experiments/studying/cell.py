@@ -8,7 +8,12 @@ from typing import NamedTuple
 from experiments import data, run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, watching
-from experiments.training.writers import Record, TensorBoard, read
+from experiments.resuming import CHECKPOINTS, Start, reopened
+from experiments.training.alone import alone_in
+from experiments.training.checkpoints import steps
+from experiments.training.saving import Saving
+from experiments.training.stopping import Stop, never
+from experiments.training.writers import Record, read
 
 
 class Cell(NamedTuple):
@@ -50,8 +55,13 @@ def execute(
     track: run.Track = iter,
     sharpness: Sharpness | None = None,
     tensorboard: bool = False,
+    *,
+    saving: Saving = Saving(),
+    stop: Stop = never,
 ) -> Record:
     """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
+
+    A run that was stopped on its way goes on from its last save; one that was not saved starts anew.
 
     Args:
       cell: what to run.
@@ -59,15 +69,33 @@ def execute(
       track: goes through the batches while something watches.
       sharpness: how it is measured on the way, where that is asked for.
       tensorboard: whether TensorBoard's event files are written, too.
+      saving: how it is saved on its way.
+      stop: whether to stop, asked before each step.
 
     Returns:
       Its result.
+
+    Raises:
+      UnusableError: If there are saves of a run of another config, or damaged ones, or if another process works on it.
     """
-    unfinished = cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    folder = run.claim(unfinished)
-    writers = [TensorBoard(folder / "tensorboard")] if tensorboard else []
-    watch = watching(cell.config, dataset, sharpness, partial(sharpness_file.add, folder)) if sharpness else None
-    result = run.execute(cell.config, dataset, folder, track, writers, watch=watch)
-    unfinished.rename(cell.folder)
+    unfinished = run.make_folder(cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}"))
+    with alone_in(unfinished):
+        start = _start(unfinished, cell.config, dataset)
+        if start is None:  # it was stopped between its result and its name
+            result = run.completed(unfinished)
+        else:
+            write = partial(sharpness_file.add, unfinished)
+            watch = watching(cell.config, dataset, sharpness, write) if sharpness else None
+            around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "start": start, "stop": stop}
+            result = run.execute(cell.config, dataset, unfinished, track, **around)
+        unfinished.rename(cell.folder)
     return result
+
+
+def _start(unfinished: Path, config: Config, dataset: data.Dataset) -> Start | None:
+    """Where an unfinished run goes on; where nothing was saved, nothing is lost, and it starts anew."""
+    if steps(unfinished / CHECKPOINTS) or (unfinished / "result.json").exists():
+        return reopened(unfinished, config, dataset)
+    for path in unfinished.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return Start()

@@ -13,6 +13,9 @@ from experiments.command_line import sensibly
 from experiments.measuring import Sharpness, has_measured
 from experiments.measuring.console import measure
 from experiments.studying.cell import Cell, execute, is_done
+from experiments.training.endings import NotFiniteError, Terminated, UnusableError
+from experiments.training.saving import Saving
+from experiments.training.stopping import Stop, on_sigterm
 
 
 class Options(NamedTuple):
@@ -22,18 +25,21 @@ class Options(NamedTuple):
       location: where the data are.
       sharpness: how the sharpness of each is measured; None: not at all.
       tensorboard: whether TensorBoard's event files are written, too.
+      saving: how each is saved on its way.
     """
 
     location: data.Location = data.Location()
     sharpness: Sharpness | None = None
     tensorboard: bool = False
+    saving: Saving = Saving()
 
 
 def run_all(title: str, cells: list[Cell], options: Options, console: Console) -> list[Cell]:
     """Run the cells that were not run yet, with a bar of progress, and measure them.
 
     A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run. A
-    run that fails is told with its traceback, and the others go on.
+    run that fails is told with its traceback, and the others go on; one that stops at a step that is not finite, or
+    whose folder cannot be used, with a sentence.
 
     Args:
       title: what is run: `small_resnet on digits`.
@@ -43,12 +49,16 @@ def run_all(title: str, cells: list[Cell], options: Options, console: Console) -
 
     Returns:
       The cells that failed.
+
+    Raises:
+      Terminated: At SIGTERM; the run in progress is saved.
     """
     left = sensibly(_to_do, cells, options.location)
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
         overall = progress.add_task("runs", total=len(left))
-        failed = [cell for cell in left if not _survives(cell, options, progress, overall)]
+        with on_sigterm() as stop:
+            failed = [cell for cell in left if not _survives(cell, options, progress, overall, stop=stop)]
         if options.sharpness is not None:
             measure_all([cell for cell in cells if cell not in failed], options.location, options.sharpness, progress)
     if failed:
@@ -75,13 +85,19 @@ def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
     return [cell for cell in cells if not is_done(cell)]
 
 
-def _survives(cell: Cell, options: Options, progress: Progress, overall: object) -> bool:
+def _survives(cell: Cell, options: Options, progress: Progress, overall: object, *, stop: Stop) -> bool:
     """Whether the run came to its end; memory may be too small for it, or the disk."""
+    if stop(0):
+        raise Terminated("stopped between two runs: the same command goes on.")
     dataset = run.load(cell.config, options.location)
     task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
     try:
         track = partial(progress.track, task_id=task)
-        result = execute(cell, dataset, track, options.sharpness, options.tensorboard)
+        how = {"saving": options.saving, "stop": stop}
+        result = execute(cell, dataset, track, options.sharpness, options.tensorboard, **how)
+    except (UnusableError, NotFiniteError) as ending:
+        progress.console.print(f"{cell.name} failed: {ending}")
+        return False
     except Exception:  # whatever it is, the other runs are worth their time
         progress.console.print(f"{cell.name} failed:\n{traceback.format_exc()}")
         return False

@@ -91,7 +91,8 @@ def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
     hyperparameters = {name: np.float32(0.1) for name in ("learning_rate", "rho")}
 
     def products(perturb: bool) -> int:
-        traced = program.step.func.trace(state, batch, hyperparameters, perturb=perturb, **program.step.keywords)
+        step: Any = program.step
+        traced = step.compiled.trace(state, batch, hyperparameters, step.constants, perturb=perturb)
         return str(traced.jaxpr).count("dot_general")
 
     assert products(True) == 2 * products(False) > 0

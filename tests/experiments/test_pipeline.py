@@ -26,15 +26,18 @@ CIFAR_LIKE = data.Dataset(images(300), images(10), 300, np.full(3, 127.5), np.fu
 def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     """`seen(plan, seed)`: label and network's input at each position of a run, where the run's step is only that."""
     monkeypatch.setattr(
-        program, "train_step", lambda descend, prepare: jax.jit(lambda batch, constants: prepare(batch, constants)[0])
+        program,
+        "train_step",
+        lambda descend, prepare, **_: jax.jit(lambda batch, constants: prepare(batch, constants)[0]),
     )
     monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
 
     def run(plan: str, seed: int = 0, dataset: data.Dataset = CIFAR_LIKE) -> Seen:
-        prepare: Any = program.build(Config(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
+        step: Any = program.build(Config(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
         inputs = {}
         for batch in data.training_batches(dataset.train, BatchPlan.parse(plan), seed):
-            for position, label, image in zip(batch["position"], batch["label"], prepare(batch), strict=True):
+            network_inputs = step.compiled(batch, step.constants)
+            for position, label, image in zip(batch["position"], batch["label"], network_inputs, strict=True):
                 inputs[int(position)] = int(label), np.asarray(image).tobytes()
         return inputs
 

@@ -66,7 +66,7 @@ def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_the
         erased = stage(constants, batch["position"], erased)
     hidden = np.all(np.isclose(erased, 120 / 255, rtol=1e-6), -1)
     assert hidden.any((1, 2)).all()
-    images, targets = recipe.preparation(ours)(batch, constants)
+    images, targets, _ = recipe.preparation(ours)(batch, constants)
     np.testing.assert_allclose(targets.sum(-1), 1.0, rtol=1e-5)
     assert float(targets.min()) == pytest.approx(0.2 / 4, rel=1e-5)  # of each class there is that much everywhere
     assert float(targets.max()) <= 0.8 + 0.2 / 4 + 1e-6

@@ -40,7 +40,9 @@ def count(state: TrainState) -> int:
 def compiled() -> tuple[Any, Any]:
     """The update of SAM, and what makes the state of its optimizer."""
     tx = optimizer.create(optimizer.Settings("sam"))
-    return train_step(descent.whole(vit(), tx), lambda batch, constants: (batch["image"], batch["label"])), tx.init
+    return train_step(
+        descent.whole(vit(), tx), lambda batch, constants: (batch["image"], batch["label"], batch["label"])
+    ), tx.init
 
 
 def sam_step() -> tuple[Any, TrainState]:
