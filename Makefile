@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long demo reproduce-methods convergence benchmark data-fashion-mnist clean
+.PHONY: test test-long demo reproduce-methods convergence benchmark benchmark-peers docs data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -20,8 +20,11 @@ reproduce-methods: .venv/installed ## Every method on the embedded digits, three
 demo: .venv/installed ## The paper's nine cells on the embedded digits, three seeds.
 	$(BIN)/python -m experiments.reproduce --output runs/digits
 
+docs: .venv/installed ## The site, into site/: it opens without a network.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## Remove what the other targets made, runs/ apart.
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .cache site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sam_optax needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -42,6 +45,10 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 
 benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about half an hour on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark
+
+benchmark-peers: .venv/installed ## An epoch of ResNet-18 and of ViT-Tiny with SAM and GSAM against PyTorch's, which it installs.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark-peers]'
+	$(BIN)/python -m experiments.benchmark --output runs/benchmark-peers --models --peers resnet18 vit_tiny
 
 convergence: .venv/installed ## Gradient norms along training, on a quadratic and on the digits: five to ten minutes on two cores.
 	$(BIN)/python -m experiments.convergence --output runs/convergence

@@ -3,13 +3,22 @@
 import importlib.metadata
 import importlib.resources
 import inspect
+import os
+import re
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
 
 import pytest
+import yaml
 
 import sam_optax
 
+ROOT = Path(__file__).parents[1]
 SPACES = (sam_optax, sam_optax.sharpness)
 NAMED = {f"{space.__name__}.{name}": getattr(space, name) for space in SPACES for name in space.__all__}
 RECORDS = [name for name, x in NAMED.items() if hasattr(x, "_fields")]
@@ -57,3 +66,68 @@ def test_the_types_are_shipped():
 
 def test_the_version_is_that_of_the_distribution():
     assert importlib.metadata.version("sam_optax") == sam_optax.__version__
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return folder
+
+
+def _run(*command: object, **options: object) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_alone_and_its_types(dist):
+    (wheel,) = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    information = f"sam_optax-{sam_optax.__version__}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"sam_optax", information}
+    assert {"sam_optax/py.typed", f"{information}/licenses/LICENSE"} <= set(names)
+    assert not [name for name in names if name.startswith("sam_optax/") and not name.endswith((".py", "py.typed"))]
+    assert {name for name in names if name.endswith(".py")} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "sam_optax").rglob("*.py")
+    }
+
+
+def test_the_sdist_has_what_builds_and_cites_the_package(dist):
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames()}
+    documents = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO"}
+    assert tops == {"sam_optax", "pyproject.toml", ".gitignore"} | documents
+
+
+def test_the_wheel_installs_into_a_clean_environment_and_runs_the_first_page(dist, tmp_path):
+    """The environment has what the wheel requires from here; the package itself it has from the wheel."""
+    venv.create(tmp_path / "clean", with_pip=False)
+    python = tmp_path / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    (wheel,) = dist.glob("*.whl")
+    _run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    code, printed = page.partition("```python\n")[2].partition("```\n\n```text\n")[::2]
+    program = f"{code}\nprint(sam_optax.__file__)"
+    required = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
+    out = _run(python, "-W", "error", "-c", program, cwd=tmp_path, env=required).splitlines()
+    assert out[:-1] == printed.partition("```")[0].splitlines()
+    assert Path(out[-1]).is_relative_to(tmp_path / "clean")
+
+
+def test_the_version_stands_in_one_place():
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "CITATION.cff", "mkdocs.yml")]
+    assert not [line for text in texts for line in text.splitlines() if re.match(r"version\b", line)]
+
+
+@pytest.mark.parametrize(("tag", "fits"), [(f"v{sam_optax.__version__}", True), ("v9.9.9", False), ("v0", False)])
+def test_a_release_is_made_by_a_tag_that_names_the_version_alone(tag, fits):
+    workflow = yaml.load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
+    assert workflow["on"] == {"push": {"tags": ["v*"]}}
+    (check,) = (step for step in workflow["jobs"]["build"]["steps"] if step.get("name") == "The tag names the version")
+    environment = os.environ | {"GITHUB_REF_NAME": tag}
+    done = subprocess.run(["bash", "-c", check["run"]], cwd=ROOT, env=environment, capture_output=True, check=False)  # noqa: S603, S607
+    assert (done.returncode == 0) == fits

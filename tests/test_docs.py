@@ -1,0 +1,214 @@
+"""The README and the site: all of their code runs and prints what they say, and the site stands by itself."""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import sam_optax
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+
+
+class Block(NamedTuple):
+    """Python on a page, and what the page says that it prints, empty where it says nothing."""
+
+    code: str
+    prints: str
+
+
+def blocks(text: str) -> list[Block]:
+    found = re.findall(r"^ *```python\n(.*?)^ *```\n(?:\n```text\n(.*?)^```\n)?", text, flags=re.DOTALL | re.MULTILINE)
+    return [Block(textwrap.dedent(code), prints) for code, prints in found]
+
+
+def shell(text: str) -> str:
+    """A page's shell commands."""
+    return "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def run(page: str, number: int | None = None) -> dict[str, Any]:
+    """What a page's blocks, or the first of them, leave behind: they share one namespace."""
+    namespace: dict[str, Any] = {}
+    for block in blocks(PAGES[page])[:number]:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(block.code, namespace)  # noqa: S102 - the page's own code
+        assert block.prints in ("", printed.getvalue()), block.code
+    return namespace
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pages write where they are, draw without a screen, and log to what is not installed here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setitem(sys.modules, "wandb", mock.Mock())
+
+
+WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
+    f"docs/{name}.md" for name in ("coming_from", "first_loop", "frameworks", "runs", "sharpness")
+}
+
+
+@pytest.mark.parametrize("page", sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN))
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page: str) -> None:
+    run(page)
+
+
+def test_the_ten_lines_of_the_readme_are_ten() -> None:
+    step = blocks(PAGES["README.md"])[1].code
+    assert len([line for line in step.splitlines() if line and not line.startswith(("import", "@"))]) <= 10
+
+
+def test_the_step_of_the_readme_trains_and_batchnorm_moves_as_in_one_clean_pass() -> None:
+    before, after = run("README.md", 1), run("README.md", 2)
+    nnx.jit(lambda model, images: model(images))(before["model"], before["images"])
+    statistics = (nnx.to_pure_dict(nnx.state(each["model"], nnx.BatchStat)) for each in (before, after))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *statistics)
+    call = [after[name] for name in ("model", "optimizer", "images", "labels")]
+    losses = jnp.stack([after["loss"], *(after["step"](*call) for _ in range(9))])
+    assert jnp.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert sam_optax.diagnostics(after["optimizer"].opt_state).perturbation_norm.round(3) == 0.05
+
+
+def test_the_plain_step_of_the_readme_learns() -> None:
+    names = run("README.md")
+    assert -1 <= sam_optax.diagnostics(names["opt_state"]).cosine <= 1
+    _, _, loss = names["step"](names["params"], names["opt_state"], jnp.eye(3), jnp.ones(3))
+    assert loss < names["loss"]
+
+
+def test_the_first_loop_learns_with_and_without_sam() -> None:
+    names = run("docs/first_loop.md")
+    assert names["error"](names["plain"]) < 0.1
+    assert names["error"](names["flat"]) < 0.1
+    assert 0 < names["metrics"]["accuracy"] <= 1
+
+
+def test_a_log_of_ones_own_gets_every_record() -> None:
+    run("docs/runs.md")
+    wandb: Any = sys.modules["wandb"]
+    assert wandb.init.call_args.kwargs["config"]["method"] == "sam"
+    log = wandb.init.return_value
+    assert [call.args[0]["kind"] for call in log.log.call_args_list] == ["step", "step", "epoch"]
+    log.finish.assert_called_once_with()
+
+
+def test_there_is_a_step_for_every_framework_and_each_gives_a_loss() -> None:
+    text = PAGES["docs/frameworks.md"]
+    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == [
+        "Plain JAX",
+        "Flax NNX",
+        "Flax Linen",
+        "Equinox",
+        "Haiku",
+    ]
+    names: dict[str, Any] = {}
+    for number, block in enumerate(blocks(text)):
+        names.pop("loss", None)
+        exec(block.code, names)  # noqa: S102 - the page's own code
+        assert number == 0 or (names["loss"].shape == () and jnp.isfinite(names["loss"]))
+    assert number == 5
+
+
+def test_what_those_who_come_from_elsewhere_read_runs() -> None:
+    names = run("docs/coming_from.md")
+    assert jnp.isfinite(names["loss"])
+    assert sam_optax.diagnostics(names["state"]).perturbation_norm.round(3) == 0.05
+
+
+def test_the_measures_of_sharpness_run_as_they_are_shown() -> None:
+    names = run("docs/sharpness.md")
+    assert 0 < names["found"].first_order < names["found"].sharpness
+    assert 0.5 < names["curve"].slope[0] < names["curve"].slope[-1] < 2.5
+    assert names["largest"] > 0
+    assert 0 < names["of_model"].sharpness < 1
+    other = names["loss_fn"](names["other"], (names["images"], names["labels"]))
+    assert names["path"].loss[6] == pytest.approx(float(other))
+    centre = float(names["found"].loss)
+    assert [float(names[name].loss[2, 2]) for name in ("plane", "along")] == pytest.approx([centre] * 2)
+
+
+STATES = re.findall(r"^\| `(\w+\(.*?\))` \|.*\| ([\d /+k]+) \| (\d) \|$", PAGES["docs/methods.md"], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("call", "gradients", "copies"), STATES)
+def test_a_method_of_the_table_has_the_defaults_cost_and_state_that_it_says(
+    call: str, gradients: str, copies: str
+) -> None:
+    base, params = optax.sgd(0.1, momentum=0.9), {"w": jnp.ones(1000)}
+    tx = eval(call, {**vars(sam_optax), "base": base, "learning_rate": 0.1})  # noqa: S307 - the table's own call
+    own = optax.tree.size(tx.init(params)) - ("base" in call) * optax.tree.size(base.init(params))
+    assert own // 1000 == int(copies)
+    passes: list[int] = []
+    state = tx.init(params)
+    for i in range(5):
+        _, state = (
+            tx.update(
+                params, state, params, grad_fn=lambda at, i=i: passes.append(i) or at, perturb=sam_optax.every(5).at(i)
+            )
+            if call.startswith("look_sam")
+            else tx.update(params, state, params, grad_fn=lambda at, i=i: passes.append(i) or at)
+        )
+    assert {"1": 0, "1 + 1/k": 1, "2": 5}[gradients] == len(passes)
+
+
+def test_the_table_has_every_method() -> None:
+    methods = set(re.findall(r"^::: sam_optax\.(\w+)$", PAGES["docs/api/methods.md"], flags=re.MULTILINE))
+    assert {call.partition("(")[0] for call, _, _ in STATES} == methods - {"MSAMState", "msam_eval_params"}
+
+
+@pytest.mark.parametrize("space", [sam_optax, sam_optax.sharpness])
+def test_every_public_name_has_one_place_in_the_api(space: Any) -> None:
+    text = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
+    shown = Counter(re.findall(rf"^::: {space.__name__}\.(\w+)$", text, flags=re.MULTILINE))
+    assert shown == Counter({name for name in space.__all__ if name != "sharpness"} | set(shown) & {"plots"})
+
+
+def test_the_commands_that_the_pages_name_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for text in PAGES.values():
+        for target in re.findall(r"^make ([\w-]+)", shell(text), flags=re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+        for module in re.findall(r"-m (experiments\.\w+)", shell(text)):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_page_outside_of_the_site_links_to_is_there(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)  # noqa: S603
+    assert built.returncode == 0, built.stderr  # a warning is an error
+    pages = [path for path in (tmp_path / "site").rglob("*") if path.suffix in {".html", ".css"}]
+    assert len(pages) > len([page for page in PAGES if page.startswith("docs/")])
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        loaded = re.findall(r"""<(?!a )\w+\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^"'>]*""", text)
+        loaded += re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//[^"')]*""", text)
+        assert not loaded, path
+        assert 'class="mermaid"' not in text  # its script would be fetched
