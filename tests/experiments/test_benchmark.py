@@ -168,7 +168,7 @@ def _check_figure(measured: dict[str, Any]) -> None:
         (("--rounds", "9"), "rounds is 9"),
         (("--models", "resnet19"), "resnet18"),
         (("--peers", "resnet50"), "vit_tiny"),
-        (("--models", "--peers"), "at least one of them"),
+        (("--models", "--peers"), "are empty"),
         (("--models", "resnet18", "resnet18"), "each once"),
         (("--output", "/dev/null/benchmark"), "cannot be used"),
     ],

@@ -87,9 +87,11 @@ def test_a_new_folder_is_started_and_ctrl_c_is_as_it_was(
     command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run"), "--resume", "--saving.every", "4"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the workers of pytest-xdist do not hear it
     with monkeypatch.context() as heard:
         heard.setattr(train, "track", signalled(signal.SIGINT, after=12))
         assert command(train, *arguments) == 130
+    signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped.\n"
     assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [8, 12]
     assert command(train, *arguments) == 0
