@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sam_optax import devices, gradients, hyperparameters, parts, shards, trees
-from sam_optax.noise_scale import Noise, noise_terms
+from sam_optax.noise_scale import Noise, NoiseTerms, noise_terms
 from sam_optax.typing import Params, State, Updates
+
+_NOTHING = NoiseTerms(jnp.nan, jnp.nan)
 
 
 def sharpness_aware_grad(
@@ -89,7 +92,8 @@ def sharpness_aware_grad(
         loss, aux, grads = devices.mean_or_sum((loss, aux, grads), axis_name)
         if measure_noise:
             size = shards.batch_size(args, shards.batches_among(args, batch_argnums))
-            aux = aux[0], _noise(m or size, size * devices.count(axis_name), grads, *aux[1])
+            noise = _noise(m or size, size * devices.count(axis_name), grads, *aux[1])
+            aux = aux[0], noise if perturb is not False else noise._replace(perturbed=_NOTHING)
         return loss, aux, grads, devices.mean(state, axis_name)
 
     return fn

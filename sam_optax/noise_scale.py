@@ -25,10 +25,11 @@ class NoiseTerms(NamedTuple):
 
     @property
     def scale(self) -> jax.Array:
-        """The noise scale `B_simple = tr(Σ)/|G|²`, in examples; infinite where the signal is not above 0."""
+        """The noise scale `B_simple = tr(Σ)/|G|²`, in examples: infinite for noise without signal, 0 without noise."""
         signal, noise = jnp.asarray(self.signal), jnp.asarray(self.noise)
         drowned = signal <= 0
-        return jnp.where(drowned, jnp.inf, noise / jnp.where(drowned, 1, signal))
+        ratio = jnp.where(drowned, jnp.inf, noise / jnp.where(drowned, 1, signal))
+        return jnp.where(noise <= 0, 0.0, ratio)
 
 
 class Noise(NamedTuple):

@@ -177,6 +177,13 @@ def test_the_rules_take_noise_terms(measured):
             rule(measured, 8)
 
 
+@pytest.mark.parametrize("signal", [-1e-9, 0.0, 2.0])
+@pytest.mark.parametrize("noise", [-1e-9, 0.0])
+def test_without_noise_no_growth_is_asked_for(signal, noise):
+    for rule in (sam_optax.noise_scale_rule(), sam_optax.norm_test(0.5)):
+        assert rule(NoiseTerms(signal, noise), 16) == 0
+
+
 def test_a_rule_asks_for_a_number():
     controller = AdaptiveBatchPlan(8, 64, lambda measured, batch_size: "more")
     with pytest.raises(ValueError, match=r"^rule is 'more' for 1\.0: give a function to batch sizes"):
@@ -201,6 +208,11 @@ def test_a_plan_has_at_least_the_epochs_that_have_been(epochs):
         {"stages": [[2, 16], [1, 8]]},
         {"streak": 2},
         {"streak": -1},
+        {"stages": [[1, 16]]},
+        {"stages": [[1, 16], [1, 32]]},
+        {"streak": 0},
+        {"least": 0.0},
+        {"least": 500.0},
     ],
 )
 def test_a_state_of_other_settings_is_refused(change):

@@ -83,7 +83,7 @@ def test_growth_is_decay_the_way_back(plan, rate):
 def test_sizes_stay_within_their_bounds_and_the_rate_below_its_peak(rates, initial, above, doubling):
     maximum, factor = initial + above, 2 if doubling else None
     rate = lambda epoch: rates[int(epoch)]  # noqa: E731
-    plan, left = sam_optax.growth_for_decay(rate, initial, len(rates), maximum, factor)
+    plan, left = sam_optax.growth_for_decay(rate, initial, len(rates), maximum=maximum, factor=factor)
     assert all(initial <= stage.batch_size <= maximum for stage in plan.stages)
     assert plan.stages[0].batch_size == initial
     assert not doubling or {math.log2(stage.batch_size / initial) % 1 for stage in plan.stages} == {0}

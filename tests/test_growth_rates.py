@@ -16,6 +16,7 @@ from sam_optax import BatchPlan
 PLAN = BatchPlan.parse("2x16,2x32,2x64,2x256")
 POSITIONS = np.linspace(0, 8, 33)[:-1]
 RULES = {"none": lambda growth: 1.0, "linear": lambda growth: growth, "square_root": lambda growth: growth**0.5}
+JAX_RULES = {"none": jax.numpy.ones_like, "linear": jax.numpy.asarray, "square_root": jax.numpy.sqrt}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -24,6 +25,8 @@ def test_a_rule_multiplies_the_rate_by_its_power_of_the_growth(rule, x64):
     expected = [0.1 * RULES[rule](PLAN.batch_size_at(t) / 16) for t in POSITIONS]
     np.testing.assert_allclose([by_name(t) for t in POSITIONS], expected, rtol=1e-15)
     np.testing.assert_array_equal([by_function(t) for t in POSITIONS], [by_name(t) for t in POSITIONS])
+    by_jax = sam_optax.rate_for_growth(PLAN, 0.1, JAX_RULES[rule])
+    np.testing.assert_allclose([by_jax(t) for t in POSITIONS], expected, rtol=1e-15)
 
 
 def test_the_linear_rule_undoes_the_decay_that_growth_stands_for(x64):

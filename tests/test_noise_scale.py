@@ -121,6 +121,7 @@ def test_the_terms_are_the_sample_variance_of_the_parts_and_what_it_leaves_of_th
 )
 def test_the_scale_is_infinite_where_the_signal_is_lost_and_unknown_where_nothing_was_measured(signal, scale):
     np.testing.assert_array_equal(sam_optax.NoiseTerms(signal, 8.0).scale, scale)
+    np.testing.assert_array_equal(sam_optax.NoiseTerms(signal, 0.0).scale, 0.0)
 
 
 @hypothesis.settings(max_examples=10)

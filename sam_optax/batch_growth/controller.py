@@ -142,14 +142,18 @@ class AdaptiveBatchPlan:
             state = AdaptiveState(int(saved["batch_size"]), done, int(saved["streak"]), float(saved["least"]))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"saved is {saved!r}: give what state._asdict() was.") from error
-        sizes = [*(stage.batch_size for stage in done), state.batch_size]
-        reachable = sizes == sorted(sizes) and set(sizes) <= set(self.sizes) and 0 <= state.streak < self.patience
-        if not reachable:
+        if not self._is_reachable(state):
             raise ValueError(
                 f"saved is {saved!r}, and this plan has the sizes {self.sizes} and patience {self.patience}: restore "
                 "it with the settings that it was saved under."
             )
         return state
+
+    def _is_reachable(self, state: AdaptiveState) -> bool:
+        sizes = [*(stage.batch_size for stage in state.stages), state.batch_size]
+        has_grown = sizes == sorted(sizes) and set(sizes) <= set(self.sizes) and sizes[0] == self.sizes[0]
+        asked = state.batch_size < state.least <= self.sizes[-1] if state.streak else state.least == 0
+        return has_grown and 0 <= state.streak < self.patience and asked
 
     def _wanted(self, measured: Any, size: int) -> float:
         wanted = self.rule(measured, size)

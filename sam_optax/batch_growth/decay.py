@@ -14,7 +14,7 @@ _ROUNDING = 1e-6  # of a batch size: a schedule in float32 that falls to a fifth
 
 
 def growth_for_decay(
-    rate: Schedule, initial: int, epochs: int, maximum: int | None = None, factor: int | None = None
+    rate: Schedule, initial: int, epochs: int, *, maximum: int | None = None, factor: int | None = None
 ) -> tuple[BatchPlan, Schedule]:
     """The batch plan that replaces the decay of a learning rate, and what is left of the schedule.
 
@@ -114,7 +114,7 @@ def _wanted(rate: Schedule, initial: int, epochs: int) -> Iterable[float]:
         now = _number(rate(epoch), epoch)
         peak = max(peak, now)
         fallen = math.inf if now == 0 < peak else peak / now if now else 1.0
-        yield max(initial, initial * fallen * (1 + _ROUNDING))
+        yield initial * fallen * (1 + _ROUNDING) if fallen > 1 else initial
 
 
 def _number(rate: Any, epoch: int) -> float:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -78,10 +77,14 @@ def _applied(rule: str | Callable[[float], float], growth: float) -> float:
     chosen = rule if callable(rule) else _RULES.get(rule) if isinstance(rule, str) else None
     if chosen is None:
         raise ValueError(f"rule is {rule!r}: give one of {', '.join(_RULES)}, or a function of the batch's growth.")
-    factor = chosen(growth)
-    if not isinstance(factor, Real) or not 0 <= factor < math.inf:
+    given = chosen(growth)
+    try:
+        factor = float(given)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 <= factor < math.inf:
         raise ValueError(
-            f"rule is {factor!r} where the batch is {growth:g} times the first: give a function to finite numbers of "
+            f"rule is {given!r} where the batch is {growth:g} times the first: give a function to finite numbers of "
             "at least 0."
         )
-    return float(factor)
+    return factor

@@ -20,7 +20,7 @@ def noise_scale_rule(multiple: float = 1.0) -> Rule:
       multiple: of the noise scale, above 0.
 
     Returns:
-      A rule that measures by `NoiseTerms`; a signal that is not above 0 asks for an infinite batch.
+      A rule that measures by `NoiseTerms`; noise over a signal that is not above 0 asks for an infinite batch.
 
     Raises:
       ValueError: If `multiple` is no finite number above 0, and, when called, if it is given no `NoiseTerms`.
@@ -41,12 +41,14 @@ def noise_scale_rule(multiple: float = 1.0) -> Rule:
 
 
 def norm_test(theta: float) -> Rule:
-    """The rule that asks for the batch that passes the norm test, `B = ⌈tr(Σ)/(θ² ‖g_B‖²)⌉`.
+    """The rule of the norm test, which asks for `B = ⌈tr(Σ)/(θ² ‖g_B‖²)⌉`.
 
     The test is `tr(Σ)/B ≤ θ² ‖g_B‖²`: the variance of the gradient is small against its square, so that it points
     downhill. The variance is that of the gradients within the batch, as the micro-batches tell it, without bias, and
     the square is that of the batch's own gradient, `‖g_B‖² = |G|² + tr(Σ)/B`, noise and all. So it asks for growth
-    where `B` is below `(1/θ² − 1)` times the noise scale. From "Sample Size Selection in Optimization Methods for
+    where `B` is below `(1/θ² − 1)` times the noise scale. What it asks for passes if `‖g_B‖²` stays what it is; as that
+    falls with a larger batch, the rule comes to the batch that passes by several decisions. The papers' factor for
+    data of finite size is left out. From "Sample Size Selection in Optimization Methods for
     Machine Learning" (Byrd et al., 2012, https://doi.org/10.1007/s10107-012-0572-5) and "AdAdaGrad: Adaptive Batch Size
     Schemes for Adaptive Gradient Methods" (Lau et al., 2024, https://arxiv.org/abs/2402.11215).
 
@@ -66,7 +68,9 @@ def norm_test(theta: float) -> Rule:
     """
     hyperparameters.check_positive_number("theta", theta)
     if not theta < 1:
-        raise ValueError(f"theta is {theta!r}: give a number above 0 and below 1; from 1 on every batch passes.")
+        raise ValueError(
+            f"theta is {theta!r}: give a number above 0 and below 1; from 1 on a batch passes whatever its noise."
+        )
 
     def rule(measured: Any, batch_size: int) -> float:
         signal, noise = _terms(measured)
@@ -77,6 +81,8 @@ def norm_test(theta: float) -> Rule:
 
 
 def _ratio(noise: float, signal: float) -> float:
+    if noise <= 0:
+        return 0.0  # also of a gradient that is zero: nothing is to be averaged out
     return math.inf if signal <= 0 else noise / signal
 
 
