@@ -1,5 +1,7 @@
 """Where and how the tests run: on the CPU as eight devices, with one compilation cache, on the same examples."""
 
+import gc
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,3 +33,21 @@ def x64() -> Iterator[None]:
     """64-bit numbers for one test."""
     with jax.enable_x64(True):
         yield
+
+
+MANY_MAPS = 25_000  # of the 65,530 that Linux gives a process, where the next compilation ends it; a function takes 26
+_tests = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def compiled_functions_are_forgotten() -> None:
+    """What the tests before compiled, where it is much: from the compilation cache it comes back at once."""
+    if next(_tests) % 20 == 0 and _maps() > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _maps() -> int:
+    """The memory maps of this process, where the system tells."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
