@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.training.endings import NotFiniteError
+from experiments.training.endings import NotFiniteError, UnusableError
 from experiments.training.placement import Placement, mesh_of
 
 Result = TypeVar("Result")
@@ -117,10 +117,15 @@ def together(placement: Placement) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if placement.part[1] == 1:
             raise
-        traceback.print_exc()
+        if isinstance(error, UnusableError):
+            print(f"error: {error}", file=sys.stderr)
+            code = error.code
+        else:
+            traceback.print_exc()
+            code = _STOPPED if isinstance(error, KeyboardInterrupt) else 1
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(_STOPPED if isinstance(error, KeyboardInterrupt) else 1)
+        os._exit(code)
 
 
 def _join(machine: Machine) -> None:

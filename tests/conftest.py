@@ -35,6 +35,13 @@ def x64() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=["unrolled", "scanned"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The loop of the CPU, and that of accelerators, which a CPU can run, too."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
+    return request.param
+
+
 MANY_MAPS = 25_000  # of the 65,530 that Linux gives a process, where the next compilation ends it; a function takes 26
 _tests = itertools.count()
 

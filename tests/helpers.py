@@ -118,3 +118,9 @@ def one_call(name: str, steps: int = 1, **call: Any) -> tuple[Any, Any]:
         _, grads, grad_fn = sam_optax.value_and_grad(small_loss)(params, *batch)
         updates, state = tx.update(grads, state, params, **({"grad_fn": grad_fn} | call))
     return updates, state
+
+
+def batch_of(size: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    """A batch for `small_loss`."""
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))

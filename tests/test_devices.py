@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 import sam_optax
 from tests import helpers, methods
+from tests.helpers import batch_of
 
 DEVICES = 4
 EVERYWHERE, PARTED = PartitionSpec(), PartitionSpec("data")
@@ -44,11 +45,6 @@ SPREAD = {
     "vmap": vmapped,
 }
 spread = pytest.mark.parametrize("how", SPREAD)
-
-
-def batch_of(size: int, seed: int) -> tuple[jax.Array, jax.Array]:
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
 
 
 def whole_step(tx: optax.GradientTransformation, vary: bool = False, **options: Any) -> Callable[..., Any]:

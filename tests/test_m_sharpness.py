@@ -13,17 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import sam_optax
 from sam_optax import trees
 from tests import helpers, methods
-
-
-@pytest.fixture(params=["unrolled", "scanned"])
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
-    return request.param
-
-
-def batch_of(size: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
+from tests.helpers import batch_of
 
 
 def loss_fn(params: Any, batch: Any) -> jax.Array:

@@ -11,18 +11,7 @@ import pytest
 
 import sam_optax
 from tests import helpers, methods
-
-
-@pytest.fixture(params=["unrolled", "scanned"])
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The loop of the CPU, and that of accelerators, which a CPU can run, too."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
-    return request.param
-
-
-def batch_of(size: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.normal(size=(size, 3))), jnp.asarray(rng.uniform(size=(size, 2)))
+from tests.helpers import batch_of
 
 
 def steps(tx: optax.GradientTransformation, **options: Any) -> Any:

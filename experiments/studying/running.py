@@ -59,16 +59,25 @@ def run_all(title: str, cells: list[Cell], options: Options, console: Console) -
         overall = progress.add_task("runs", total=len(left))
         with on_sigterm() as stop:
             failed = [cell for cell in left if not _survives(cell, options, progress, overall, stop=stop)]
-        if options.sharpness is not None:
-            measure_all([cell for cell in cells if cell not in failed], options.location, options.sharpness, progress)
+            if options.sharpness is not None:
+                run_well = [cell for cell in cells if cell not in failed]
+                measure_all(run_well, options.location, options.sharpness, progress, stop=stop)
     if failed:
         console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
     return failed
 
 
-def measure_all(cells: list[Cell], location: data.Location, sharpness: Sharpness, progress: Progress) -> None:
-    """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on."""
+def measure_all(
+    cells: list[Cell], location: data.Location, sharpness: Sharpness, progress: Progress, *, stop: Stop
+) -> None:
+    """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on.
+
+    Raises:
+      Terminated: Where `stop` says so; what was measured is kept.
+    """
     for cell in progress.track(cells, description="sharpness"):
+        if stop(0):
+            raise Terminated("stopped between two measurements: the same command goes on.")
         dataset = run.load(cell.config, location)
         try:
             if not has_measured(cell.folder, cell.config, dataset, sharpness):

@@ -12,7 +12,7 @@ from experiments.training.endings import UnusableError
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder, until the block or the process ends, however it ends.
 
-    Some file systems know no locks, and some none between machines: there nothing is held.
+    Some file systems know no locks, and network ones none of a folder, or none between machines: there nothing is held.
 
     Raises:
       UnusableError: If another process holds it.

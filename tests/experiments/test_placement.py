@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 
 from experiments import machine
 from experiments.machine import Machine, agreed, placement_on, together
+from experiments.training.endings import UnusableError
 from experiments.training.placement import Placement
 from experiments.training.step import TrainState
 from sam_optax import BatchPlan
@@ -201,6 +202,17 @@ def test_a_process_that_fails_does_not_wait_for_the_others(
     assert type(error).__name__ in capsys.readouterr().err
     with pytest.raises(type(error)), together(Placement()):
         raise error
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence_on_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with together(Two()):
+        raise UnusableError("the disk is full.")
+    assert codes == [2]
+    assert capsys.readouterr().err == "error: the disk is full.\n"
 
 
 def test_an_exit_that_all_agreed_on_is_an_ordinary_one() -> None:

@@ -186,6 +186,24 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
 
 
+def test_a_study_stops_between_two_measurements_and_measures_the_rest_later(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    measure = running.measure
+
+    def told_to_end(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        measure(*arguments)
+
+    with monkeypatch.context() as heard:
+        heard.setattr(running, "measure", told_to_end)
+        assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
+    assert "stopped between two measurements" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
+    assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 2
+
+
 def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
