@@ -3,7 +3,8 @@
     make data-fashion-mnist
     python -m experiments.reproduce --config fashion_mnist
 
-5.2 million gradients of an image in all; on two cores, in batches of 16 to 128, one took 0.7 to 1.1 ms.
+5.2 million gradients of an image in all. On one of two cores beside other work a run of SGD took 135 to 250 s, of SAM
+195 to 340 s.
 """
 
 from pathlib import Path
