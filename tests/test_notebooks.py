@@ -1,0 +1,192 @@
+"""The notebooks: each runs from its first cell to its last on small settings, and is in step with its source."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+from experiments import configs, data
+from experiments.config import Config
+from tests.experiments import made_up
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of Jupyter's own modules, which drive the notebook
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+SOURCES = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in NAMES}
+COLAB = "https://colab.research.google.com/github"
+
+
+def source_of(name: str) -> Any:
+    return jupytext.read(FOLDER / f"{name}.py")
+
+
+def notebook_of(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def executed(name: str, settings: Mapping[str, Any], *, before: str = "", after: str = "") -> Any:
+    """A notebook after its last cell, with settings of ours, and cells of ours around its own."""
+    notebook = notebook_of(name)
+    (at,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    assert set(settings) <= set(re.findall(r"^(\w+) = ", notebook.cells[at].source, re.MULTILINE))
+    ours = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(ours))
+    notebook.cells = [nbformat.v4.new_code_cell(before), *notebook.cells, nbformat.v4.new_code_cell(after)]
+    resources = {"metadata": {"path": str(FOLDER)}}
+    return nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+
+
+def outputs(notebook: Any, kind: str) -> list[Any]:
+    """The outputs of one kind, of all cells."""
+    return [each for cell in notebook.cells for each in cell.get("outputs", []) if each.output_type == kind]
+
+
+def printed(notebook: Any, stream: str = "stdout") -> str:
+    return "".join(each.text for each in outputs(notebook, "stream") if each.name == stream)
+
+
+def pictures(notebook: Any) -> int:
+    shown = outputs(notebook, "display_data") + outputs(notebook, "execute_result")
+    return sum("image/png" in each.data for each in shown)
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kernel compiles into the tests' cache, and writes nothing into the home folder."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(FOLDER.parent / ".cache" / "jax"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+
+
+def test_there_are_four() -> None:
+    assert NAMES == ["batch_size_schedules", "flat_minima", "quickstart", "tpu_cifar100"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_the_cells_of_its_source_and_no_outputs(name: str) -> None:
+    source, notebook = source_of(name), notebook_of(name)
+    cells = [
+        [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in each.cells] for each in (source, notebook)
+    ]
+    assert cells[0] == cells[1], "make notebooks brings them in step"
+    assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_badge_opens_its_own_notebook_in_the_repository_that_all_of_them_name(name: str) -> None:
+    (address,) = set(re.findall(r'^REPOSITORY = "(.*)"$', "\n".join(SOURCES.values()), re.MULTILINE))
+    assert re.findall(rf"\]\(({COLAB}.*?)\)", SOURCES[name]) == [
+        f"{COLAB}/{address.removeprefix('https://github.com/')}/blob/main/notebooks/{name}.ipynb"
+    ]
+    assert SOURCES[name].count("REPOSITORY = ") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_notebook_points_to_is_there(name: str) -> None:
+    for path in re.findall(r"`((?:docs|notebooks)/[\w./]+)`", SOURCES[name]):
+        assert (FOLDER.parent / path).exists(), path
+    for module in re.findall(r"experiments\.(\w+)", SOURCES[name]):
+        assert (FOLDER.parent / "experiments" / f"{module}.py").is_file(), module
+
+
+BEYOND_THE_WHEEL = ("equinox", "experiments", "flax", "haiku", "matfree", "sklearn", "tensorflow")
+
+
+def test_the_quickstart_runs_with_the_wheel_alone() -> None:
+    settings = {"EPOCHS": 20, "SEEDS": 2, "RADII": (0.1,)}
+    hidden = f"import sys\nsys.modules.update(dict.fromkeys({BEYOND_THE_WHEEL!r}))"
+    learned = "assert max(each.max() for each in errors.values()) < 0.3"
+    done = executed("quickstart", settings, before=hidden, after=learned)
+    said = printed(done)
+    assert "the same update: True" in said
+    assert "the second pass looked 0.20 to 0.20 away" in said
+    assert "100 steps, 120 gradients" in said
+    assert (printed(done, "stderr"), pictures(done)) == ("", 4)
+
+
+def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
+    settings = {
+        "EPOCHS": 6,
+        "OUTPUT": str(tmp_path / "runs"),
+        "SEEDS": (0,),
+        "METHODS": ("sgd", "sam"),
+        "STRATEGIES": ("constant", "increasing"),
+        "CONSTANT": "2x64",
+        "INCREASING": "1x32,1x64",
+    }
+    grows = "assert list(sizes) == sorted(sizes)\nassert sizes[-1] > sizes[0]"
+    done = executed("batch_size_schedules", settings, after=grows)
+    said = printed(done)
+    assert "242,120 updates" in said
+    assert said.count("the same rate over batch size: True") == 4
+    assert "the same losses: True" in said
+    assert len(re.findall(r"^(?:sgd|sam) \w+, seed 0: test error", said, flags=re.MULTILINE)) == 4
+    tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
+    assert "constant | increasing (+B) |" in tables[0]
+    assert (printed(done, "stderr"), pictures(done)) == ("", 5)
+
+
+def test_the_flat_minima_run() -> None:
+    settings = {"EPOCHS": 10, "SEEDS": 2, "RADII": (1e-4, 1e-3), "POINTS": 5}
+    laws = "assert difference < 1e-3\nassert curves['SAM'].slope[0] < 2\nassert loss_fn(minima['SAM'][0], train) < 0.1"
+    done = executed("flat_minima", settings, after=laws)
+    found = re.findall(r"^adaptive=.* before ([\d.]+)  after ([\d.]+)$", printed(done), flags=re.MULTILINE)
+    plain, adaptive = ([float(value) for value in each] for each in found)
+    assert plain[1] > 2 * plain[0]
+    assert adaptive[1] == pytest.approx(adaptive[0], rel=0.05)
+    assert (printed(done, "stderr"), pictures(done)) == ("", 4)
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with CIFAR-100 as TFDS prepares it, of made-up images in archives of its format."""
+    made_up.make(monkeypatch, "cifar100", tmp_path / "archives")
+    data.load("cifar100", 0, data.Location(tmp_path / "data", tmp_path / "archives"))
+    return tmp_path / "data"
+
+
+def test_the_row_of_the_paper_runs_on_eight_devices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepared: Path
+) -> None:
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
+    plans = {"constant": "1x16", "increasing": "1x16,1x32"}
+    settings = {
+        "MODEL": "small_resnet",
+        "CONSTANT": plans["constant"],
+        "INCREASING": plans["increasing"],
+        "CELLS": [("gsam", strategy) for strategy in plans],
+        "OUTPUT": str(tmp_path / "runs"),
+        "DEVICES": 8,
+        "DATA": ["--data-dir", str(prepared)],
+        "TRAIN_EXAMPLES": made_up.TRAIN,
+        "SAVE_EVERY": 2,
+        "TIMED_IMAGES": 16,
+        "SHARPNESS": ["--examples", 16, "--steps", 1, "--radius-rms", "None"],
+    }
+    done = executed("tpu_cifar100", settings)
+    said = printed(done)
+    assert "sees 8 device(s) of the kind cpu" in said
+    assert said.count("has metrics, result and trained state.") == 2
+    assert "4/4" in said  # the bar has come to its end
+    tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
+    assert re.search(r"\| GSAM \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|", tables[0])
+    assert (printed(done, "stderr"), pictures(done)) == ("", 1)
+    small = {"model": "small_resnet", "train_examples": made_up.TRAIN}
+    cells = {(cell.config.method, cell.config.seed, cell.folder.name): cell for cell in row_cells()}
+    for strategy, plan in plans.items():
+        name = f"gsam-{strategy}-0"
+        wanted = dataclasses.replace(cells["gsam", 0, name].config, batch_plan=plan, **small)
+        assert Config.load(tmp_path / "runs" / name / "config.json") == wanted
+
+
+def row_cells() -> Any:
+    """The cells of the row that the notebook runs."""
+    return configs.load("cifar100_resnet18").study.cells(50_000)
