@@ -41,7 +41,8 @@ def value_and_grad(
       axis_name: the device axis, or axes, over which loss, aux, both gradients and the model's other floating state are
         averaged: one perturbation for all devices.
       measure_noise: whether both passes also measure the gradient noise between the batch and its micro-batches, for
-        `sam_optax.track_noise`.
+        `sam_optax.track_noise`. BatchNorm biases the noise scale upwards; dropout, which draws anew in each
+        micro-batch, does not bias it.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or

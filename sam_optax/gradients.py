@@ -46,7 +46,8 @@ def value_and_grad(
       loss_scale: a number that the loss is multiplied by before each pass and each gradient divided by after it, for
         passes in float16. The gradients have the parameters' dtype. A power of two costs no rounding.
       measure_noise: whether both passes also measure the gradient noise, between the batch and its micro-batches, or
-        the devices' parts of it: for `track_noise`. It costs the norms of the gradients, no further pass.
+        the devices' parts of it: for `track_noise`. It costs the norms of the gradients, no further pass. A random key
+        that is the same in each part biases the noise scale downwards, and BatchNorm upwards: `track_noise` says why.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or

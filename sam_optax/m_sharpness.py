@@ -44,7 +44,8 @@ def sharpness_aware_grad(
       has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
       axis_name: the device axis, or axes, under `jax.shard_map` to average over: each device makes its own shards.
       measure_noise: whether to measure the noise of the clean and of the sharpness-aware gradient between the batch and
-        its shards, for `track_noise`; then aux is `(aux, noise)`. It costs norms, and one more gradient in memory.
+        its shards, for `track_noise`; then aux is `(aux, noise)`. It costs norms, and one more gradient in memory. A
+        random key that all shards share biases the noise scale downwards, and BatchNorm upwards.
 
     Returns:
       `fn(params, state, *args, perturb=None, **kwargs)` → `(loss, aux, gradient, state)`, with the state of `method`.

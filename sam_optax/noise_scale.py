@@ -13,7 +13,9 @@ class NoiseTerms(NamedTuple):
     """The two terms of the noise scale, which do not depend on the batch size; scalars, arrays or plain numbers.
 
     A batch of B examples has `E‖g_B‖² = |G|² + tr(Σ)/B`, where `G` is the mean of the gradient of one example and `Σ`
-    its covariance.
+    its covariance: its gradient is the mean of theirs, each independent of the others. A dropout key that the parts of
+    a batch share makes `noise` too small and `signal` too large; BatchNorm makes `noise` too large: `track_noise` says
+    by how much.
 
     Attributes:
       signal: `|G|²`; an estimate of it may be negative.

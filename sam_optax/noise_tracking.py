@@ -35,8 +35,23 @@ def track_noise(
     batch itself is the large one. With `sharpness_aware_grad(..., measure_noise=True)` the shards of m examples are;
     hand what it measured to `update` as `noise=`.
 
+    It wraps the method: `track_noise(gsam())`. In front of it in a chain, as in `chain(track_noise(), gsam())`, it sees
+    the clean gradient alone. Where no second pass is made, by the method or because no step asks for one, `perturbed`
+    stays NaN: read `clean`.
+
     In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` tells how their gradients
     scatter around that of the batch, given `ε`. The shards of m-SAM have each their own, and are independent.
+
+    The estimate takes the parts, of b examples, as independent, and the gradient of the batch as their mean. Two
+    things bias it:
+
+    - One dropout key for all parts. What the masks alone do to the gradient, of variance V an example, is the same in
+      all of them: it is missing in `noise`, and adds V/b to `signal`. The scale comes out too small. Give each example
+      a key of its own, in an argument that `batch_argnums` names; `sam_optax.flax.value_and_grad` draws anew in each
+      micro-batch.
+    - BatchNorm, which normalises each part by its own statistics. How these scatter from part to part adds to `noise`
+      what is of order 1/b beside the rest, and `signal` is that of a network with such statistics. As a rule the scale
+      comes out too large, the more so the smaller the parts.
 
     Args:
       method: a method, as `sam_optax.gsam()`, alone or in an `optax.chain`; None: the clean gradient alone is measured.
@@ -48,7 +63,7 @@ def track_noise(
 
     Raises:
       ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; and, in `update`, if `grad_fn`
-        measures nothing and `noise` is not given.
+        measures nothing and `noise` is not given, or is no `Noise`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -79,6 +94,7 @@ def track_noise(
         noise: Noise | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, TrackNoiseState]:
+        _check_noise(noise)
         second_pass = grad_fn if noise else _recorder(grad_fn)
         updates, method_state = inner.update(updates, state.method, params, grad_fn=second_pass, **extra_args)
         clean, perturbed = noise or _recorded(second_pass)
@@ -118,6 +134,15 @@ def measured_noise(opt_state: Any) -> Noise:
     # by leaves, since nnx.Optimizer keeps the state in variables of its own
     clean, perturbed = (NoiseAverage(*jax.tree.leaves(average)) for average in found[0][1:])
     return Noise(clean.terms, perturbed.terms)
+
+
+def _check_noise(noise: Any) -> None:
+    is_noise = isinstance(noise, Noise) and all(isinstance(terms, NoiseTerms) for terms in noise)
+    if noise is not None and not is_noise:
+        raise ValueError(
+            f"noise is {noise!r}: give sam_optax.Noise(clean=…, perturbed=…), each of it a sam_optax.NoiseTerms, as "
+            "sam_optax.sharpness_aware_grad(..., measure_noise=True) returns it beside aux."
+        )
 
 
 def _recorder(grad_fn: GradFn | None) -> Recorder:

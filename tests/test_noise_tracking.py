@@ -237,3 +237,12 @@ def test_a_step_that_is_not_finite_spoils_no_average():
     assert int(state.skipped) == 1
     chex.assert_tree_all_finite(seen)
     chex.assert_trees_all_equal(*seen)
+
+
+def test_in_front_of_a_method_it_sees_the_clean_gradient_alone():
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=True)
+    tx, params = optax.chain(sam_optax.track_noise(), sam_optax.gsam(rho=RHO)), helpers.small_params()
+    _, grads, grad_fn = value_and_grad(params, *batch_of(16))
+    found = sam_optax.measured_noise(tx.update(grads, tx.init(params), params, grad_fn=grad_fn)[1])
+    assert np.isfinite(found.clean.scale)
+    assert np.isnan(found.perturbed.signal)

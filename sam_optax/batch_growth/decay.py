@@ -31,7 +31,8 @@ def growth_for_decay(
       initial: the batch size `B₀` that the rate was chosen for.
       epochs: epochs in all.
       maximum: the largest batch size, or None.
-      factor: None, or an integer of at least 2; then sizes are `B₀ factorᵏ`, and a smooth decay has few stages.
+      factor: None, or an integer of at least 2; then sizes are `B₀ factorᵏ`, and a smooth decay has few stages. With
+        None a cosine changes the batch size nearly every epoch, and a compiled step is compiled anew for each size.
 
     Returns:
       The plan, and the rate over epochs to train it with, to be read by `plan.schedule`.

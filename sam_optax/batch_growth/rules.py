@@ -7,7 +7,11 @@ from typing import Any
 from sam_optax import hyperparameters
 
 Rule = Callable[[Any, int], float]
-"""`rule(measured, batch_size)` → the batch size that is asked for, of any size; NaN asks for nothing."""
+"""`rule(measured, batch_size)` → the batch size that is asked for: any number, not only a size that a plan has.
+
+`measured` is what `AdaptiveBatchPlan.after_epoch` is given: for the rules that are here `NoiseTerms`, for a function of
+your own whatever you measure. NaN asks for nothing.
+"""
 
 
 def noise_scale_rule(multiple: float = 1.0) -> Rule:

@@ -1,0 +1,43 @@
+"""What is no noise, and what only looks like it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sam_optax
+from tests.test_noise_tracking import of_a_step
+
+PARTS = 4
+TERMS = sam_optax.NoiseTerms(2.0, 64.0)
+
+
+def additive(w: Any, x: Any, z: Any) -> Any:
+    """A loss whose gradient is the mean of `x + z`, with z what a mask does to it."""
+    return jnp.mean((x + z) @ w)
+
+
+def test_what_all_parts_share_is_no_noise_and_adds_to_the_signal(x64):
+    """So a dropout key for all parts makes the noise scale too small."""
+    x, z = (jax.random.normal(jax.random.key(i), (16, 3)) + 1 for i in range(2))
+
+    def measured(z: jax.Array) -> sam_optax.NoiseTerms:
+        value_and_grad = sam_optax.value_and_grad(
+            additive, micro_batches=PARTS, batch_argnums=(0, 1), measure_noise=True
+        )
+        return of_a_step(value_and_grad, jnp.ones(3), x, z).clean
+
+    none, shared, own = measured(jnp.zeros_like(x)), measured(jnp.tile(z[:4], (PARTS, 1))), measured(z)
+    np.testing.assert_allclose(shared.noise, none.noise, rtol=1e-12)
+    assert own.noise > 1.2 * none.noise
+    gradient = jnp.mean(x, 0) + jnp.mean(z[:4], 0)  # the batch's own, masks and all
+    np.testing.assert_allclose(shared.signal, jnp.sum(gradient**2) - none.noise / 16, rtol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [TERMS, (TERMS, TERMS), 3.0, (), sam_optax.Noise(2.0, 64.0)], ids=repr)
+def test_what_is_no_noise_is_refused_with_what_to_give(noise):
+    tx, w = sam_optax.track_noise(), jnp.zeros(2)
+    with pytest.raises(ValueError, match=r"noise is .*: give sam_optax\.Noise\(clean=…, perturbed=…\), each of it a"):
+        tx.update(w, tx.init(w), w, noise=noise)
