@@ -5,6 +5,7 @@ from sam_optax.averaging import average_over
 from sam_optax.batch_growth import (
     AdaptiveBatchPlan,
     AdaptiveState,
+    Rule,
     decay_for_growth,
     growth_for_decay,
     noise_scale_rule,
@@ -49,7 +50,7 @@ from sam_optax.perturbations import (
 )
 from sam_optax.policies import Policy, ae_sam, after, always, bernoulli, every, last
 from sam_optax.schedules import proportional_schedule
-from sam_optax.step_diagnostics import Diagnostics, diagnostics
+from sam_optax.step_diagnostics import Diagnostics, diagnostics, without_diagnostics
 from sam_optax.transformation import SharpnessAwareState, sharpness_aware
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "NoiseAverage",
     "NoiseTerms",
     "Policy",
+    "Rule",
     "SharpnessAwareState",
     "SkipNonfiniteState",
     "Stage",
@@ -118,6 +120,7 @@ __all__ = [
     "value_and_grad",
     "vasso",
     "weighted",
+    "without_diagnostics",
     "wsam",
     "wsam_decoupled",
 ]

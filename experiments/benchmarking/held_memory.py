@@ -12,7 +12,7 @@ QUANTITY, REFERENCE = "memory above a gradient", "a copy of the parameters"
 _METHODS = {
     "SAM": sam_optax.sam(steps.RADIUS),
     "GSAM": sam_optax.gsam(steps.RADIUS),
-    "SAM, unmeasured": steps.unmeasured(sam_optax.sam(steps.RADIUS)),
+    "SAM, without diagnostics": sam_optax.without_diagnostics(sam_optax.sam(steps.RADIUS)),
 }
 _MOMENTUM = 0.9
 
@@ -25,7 +25,8 @@ def figures(case: Case, dataset: data.Dataset) -> list[Figure]:
     posed = problem.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
     of_gradient = temporary_memory(steps.gradient(posed))
     held = {name: temporary_memory(steps.ours(posed, method, _MOMENTUM).compiled) for name, method in _METHODS.items()}
-    targets = dict(zip(_METHODS, (*case.memory_targets, None), strict=True))
+    of_sam, of_gsam = case.memory_targets
+    targets = dict(zip(_METHODS, (of_sam, of_gsam, of_sam), strict=True))
     return [
         Figure(
             case.model,

@@ -83,16 +83,6 @@ def ours(problem: Problem, method: optax.GradientTransformationExtraArgs, moment
     return Running(step, problem, tx.init(problem.params))
 
 
-def unmeasured(method: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """The method without its diagnostics: what no step returns, the compiler leaves out."""
-
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        updates, moved_on = method.update(updates, state, params, **extra_args)
-        return updates, moved_on._replace(diagnostics=state.diagnostics)
-
-    return optax.GradientTransformationExtraArgs(method.init, update)
-
-
 def contrib_opaque(problem: Problem) -> Running:
     """The step of `optax.contrib.sam` in opaque mode, which makes the second pass inside `update`."""
     tx = optax.contrib.sam(_base(), _ascent(), opaque_mode=True)

@@ -85,7 +85,7 @@ def test_all_steps_make_the_same_update(tiny: str) -> None:
     method = sam_optax.sam(steps.RADIUS)
     ours = steps.ours(posed, method)
     others = [
-        steps.ours(posed, steps.unmeasured(method)),
+        steps.ours(posed, sam_optax.without_diagnostics(method)),
         steps.contrib_opaque(posed),
         steps.contrib_default(posed),
     ]
@@ -145,7 +145,7 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     assert ("time", "training loop", "bare step") in compared
     assert ("time", "LookSAM, k 5", "SGD, momentum") in compared
     sam, against_contrib = compared["time", "SAM", "two gradients"], compared["time", "SAM", "contrib.sam, opaque"]
-    unmeasured = compared["time", "SAM, unmeasured", "contrib.sam, opaque"]
+    unmeasured = compared["time", "SAM, without diagnostics", "contrib.sam, opaque"]
     assert sam["amounts"] == against_contrib["amounts"]
     assert against_contrib["reference_amounts"] == unmeasured["reference_amounts"]
     assert against_contrib["reference_amounts"] not in (sam["reference_amounts"], unmeasured["amounts"])
@@ -205,12 +205,12 @@ def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> Non
     case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
     sam, gsam, unmeasured = held_memory.figures(case, cases.digits())
     posed = problem.create(tiny, 10, (8, 8, 1), 16)
-    assert [each.target for each in (sam, gsam, unmeasured)] == [1.5, 3.0, None]
+    assert [each.target for each in (sam, gsam, unmeasured)] == [1.5, 3.0, 1.5]
     assert sam.reference_amounts == (size_of(posed.params),)
     held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9).compiled)
     alone = temporary_memory(steps.gradient(posed))
     assert gsam.amounts == (held - alone,)
-    assert unmeasured.subject == "SAM, unmeasured"
+    assert unmeasured.subject == "SAM, without diagnostics"
 
 
 def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
