@@ -38,6 +38,7 @@ def build(config: Config, dataset: data.Dataset, placement: Placement = Placemen
     bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
     spread = {"in_shards": config.in_shards, "m": config.m, "placement": placement}
     spread |= {"skips_nonfinite": config.on_nonfinite is not None, "micro_batch": config.micro_batch}
+    spread |= {"measures_noise": config.adaptive is not None}
     init, step = _training(shape, settings, bar_steps, recipe_of(config, dataset), **spread)
     constants = placement.copied(constants_of(config, dataset))
     perturb = _perturb(config, config.epoch_size(len(dataset.train)))
@@ -72,6 +73,7 @@ def _training(
     micro_batch: int | None,
     placement: Placement,
     skips_nonfinite: bool,
+    measures_noise: bool,
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     if bar_steps is not None:
         settings = settings._replace(when=falling_bar(bar_steps))
@@ -80,7 +82,8 @@ def _training(
         tx = optimizer.create(settings)
         passes = descent.passes(network(shape), METHODS[settings.method].functional, placement)
         size = micro_batch // placement.part[1]
-        return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, send=placement.batch, **how)
+        how |= {"send": placement.batch, "noise_of": micro_batch if measures_noise else None}
+        return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, **how)
     if in_shards:
         tx = optimizer.create_parted(settings)
         descend = descent.in_shards(network(shape), tx, m, placement)

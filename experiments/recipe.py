@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from experiments import augmentation, data
 from experiments.config import Config
+from sam_optax import BatchPlan
 
 _ERASING, _MIXING = 2, 3  # which key of the run's; 0 and 1 are the crop's and the flip's
 
@@ -159,7 +160,11 @@ def is_resident(config: Config, dataset: data.Dataset) -> bool:
 
 
 def stream_of(
-    config: Config, dataset: data.Dataset, start: int = 0, part: tuple[int, int] = (0, 1)
+    config: Config,
+    dataset: data.Dataset,
+    start: int = 0,
+    part: tuple[int, int] = (0, 1),
+    plan: BatchPlan | None = None,
 ) -> Iterator[data.Batch]:
     """The batches of a run, as its compiled step reads them.
 
@@ -168,10 +173,11 @@ def stream_of(
       dataset: its data.
       start: the number of batches that were read already.
       part: `(index, count)`: which part of each batch this process reads, of how many equal ones.
+      plan: the batch size of each epoch, where it is decided on the way; left out, that of the config.
 
     Returns:
       What `data.training_batches` returns.
     """
     how = {"passes": config.passes, "transform": transform_of(config, dataset), "part": part}
     is_read = not is_resident(config, dataset)
-    return data.training_batches(dataset.train, config.plan, config.seed, start, **how, is_read=is_read)
+    return data.training_batches(dataset.train, plan or config.plan, config.seed, start, **how, is_read=is_read)

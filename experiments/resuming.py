@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from experiments import data
 from experiments.config import Config
 from experiments.training import checkpoints
-from experiments.training.endings import UnusableError
+from experiments.training.alone import LOCK
+from experiments.training.endings import UnusableError, reason_of
 from experiments.training.progress import Progress
 
 CHECKPOINTS = "checkpoints"
@@ -56,7 +57,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
       ValueError: If the folder holds something else, a run of another config or of other data, or a damaged one.
     """
     if not (output / "config.json").exists():
-        if names := sorted(path.name for path in output.iterdir() if path.suffix != ".new"):
+        if names := sorted(path.name for path in output.iterdir() if path.suffix != ".new" and path.name != LOCK):
             raise ValueError(f"output folder {output} holds {names[0]} and no run: choose another folder, or empty it.")
         return Start()
     check_same(read_config(output / "config.json"), config, output)
@@ -65,16 +66,16 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     saved = checkpoints.steps(output / CHECKPOINTS)
     if not saved:
         return Start(is_again=True)
-    notes = checkpoints.notes_of(output / CHECKPOINTS, saved[-1])
     save = output / CHECKPOINTS / str(saved[-1])
-    check_same(_config_of(notes["config"], save), config, save)
-    if notes["data"] != data.fingerprint(dataset):
+    found, fingerprint, start = _told(checkpoints.notes_of(output / CHECKPOINTS, saved[-1]), save)
+    check_same(found, config, save)
+    if fingerprint != data.fingerprint(dataset):
         raise UnusableError(
             f"the data set {config.dataset} has changed since {save} was saved: bring back the data that the run had, "
             "or start it again in another folder."
         )
-    _check_metrics(output / "metrics.jsonl", notes["metrics_bytes"])
-    return Start(True, saved[-1], Progress(**notes["progress"]), notes["metrics_bytes"], notes["seconds"])
+    _check_metrics(output / "metrics.jsonl", start.metrics_bytes)
+    return start
 
 
 def notes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
@@ -90,9 +91,9 @@ def read_config(path: Path) -> Config:
     """
     try:
         return Config.load(path)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UnusableError(
-            f"{path} is damaged, or was made by another version ({error}): start again in another folder."
+            f"{path} is damaged, or was made by another version ({reason_of(error)}): start again in another folder."
         ) from error
 
 
@@ -112,11 +113,18 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
         )
 
 
-def _config_of(fields: dict[str, Any], save: Path) -> Config:
+def _told(notes: dict[str, Any], save: Path) -> tuple[Config, str, Start]:
+    """The config, the fingerprint of the data and the start that a save tells of."""
     try:
-        return Config(**fields)
-    except (ValueError, TypeError) as error:
-        raise UnusableError(f"{save} was made by another version ({error}): start again in another folder.") from error
+        config, progress = Config(**notes["config"]), Progress.of(notes["progress"])
+        start = Start(True, int(save.name), progress, int(notes["metrics_bytes"]), float(notes["seconds"]))
+        if progress.step != start.save or not all(isinstance(count, int) for count in progress[:5]):
+            raise ValueError(f"it tells of step {progress.step}")
+        return config, notes["data"], start
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UnusableError(
+            f"{save} was made by another version ({reason_of(error)}): start again in another folder."
+        ) from error
 
 
 def _check_metrics(path: Path, length: int) -> None:

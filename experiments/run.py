@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -12,20 +12,25 @@ from typing import Any
 
 from experiments import data
 from experiments.config import Config
+from experiments.metrics_files import length_of, own_writers
 from experiments.program import build
 from experiments.recipe import stream_of, transform_of
 from experiments.resuming import CHECKPOINTS, Start, notes
 from experiments.training import checkpoint, transfer
+from experiments.training.alone import LOCK
 from experiments.training.checkpoints import Checkpoints
-from experiments.training.endings import told_of_the_disk
-from experiments.training.loop import Program, fit
+from experiments.training.endings import UnusableError, told_of_the_disk
+from experiments.training.feed import Feed
+from experiments.training.growing import Growing, as_planned, plan_at
+from experiments.training.loop import Program, Trained, fit
 from experiments.training.placement import Placement
 from experiments.training.progress import Progress
 from experiments.training.saving import Saver, Saving
 from experiments.training.step import TrainState
 from experiments.training.stopping import Stop, never
 from experiments.training.whole_file import write_whole
-from experiments.training.writers import JsonLines, Record, TensorBoard, Writer, plain, read
+from experiments.training.writers import Record, Writer, plain
+from sam_optax import BatchPlan
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
@@ -53,29 +58,37 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
 
 
 def total_updates(config: Config, dataset: data.Dataset) -> int:
-    """How many updates a run makes.
+    """How many updates a run makes; where its batch plan is decided on the way, so many at most.
 
     Raises:
       ValueError: If a batch of the plan is larger than an epoch.
     """
-    return config.plan.total_steps(config.epoch_size(len(dataset.train)))
+    size = config.epoch_size(len(dataset.train))
+    return config.plan.total_steps(size) if config.adaptive is None else config.adaptive.most_updates(size)
+
+
+def plan_of(config: Config, result: Record) -> BatchPlan:
+    """The batch plan of a finished run, also where it was decided on the way."""
+    return BatchPlan.parse(result["batch_plan"]) if "batch_plan" in result else config.plan
 
 
 def make_folder(output: Path) -> Path:
     """The folder `output`, made where it is not there.
 
     Raises:
-      ValueError: If it cannot be made, read or written.
+      UnusableError: If it cannot be made, read or written.
     """
     if set("*?[") & set(str(output.resolve())):
-        raise ValueError(f"output folder {output} has one of * ? [ in its path, where checkpoints get lost: rename it.")
+        raise UnusableError(
+            f"output folder {output} has one of * ? [ in its path, where checkpoints get lost: rename it."
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             return output
     except OSError as error:
         reason = "it is a file" if output.is_file() else error.strerror
-        raise ValueError(f"output folder {output} cannot be used: {reason}. Choose another.") from error
+        raise UnusableError(f"output folder {output} cannot be used: {reason}. Choose another.") from error
 
 
 def claim(output: Path) -> Path:
@@ -84,7 +97,7 @@ def claim(output: Path) -> Path:
     Raises:
       ValueError: If it cannot be made, or holds something already.
     """
-    names = sorted(path.name for path in make_folder(output).iterdir())
+    names = sorted(path.name for path in make_folder(output).iterdir() if path.name != LOCK)
     if names:
         raise ValueError(f"output folder {output} holds {names[0]} already: choose another folder, or empty it.")
     return output
@@ -124,7 +137,7 @@ def execute(
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
-      of the watch, those before an interruption among them.
+      of the watch, those before an interruption among them; and the batch plan, where it was decided on the way.
 
     Raises:
       Terminated: If `stop` said so; the run is saved.
@@ -137,7 +150,7 @@ def execute(
         state, program = build(config, dataset, placement)
         state = start.restored(output, state)
         checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
-        own = _own_writers(config, output, start, tensorboard=tensorboard) if placement.leads else []
+        own = own_writers(config, output, start, tensorboard=tensorboard) if placement.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         about = notes(config, dataset)
         saver = Saver(
@@ -145,13 +158,14 @@ def execute(
             checkpoints,
             num_examples=config.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
-            notes=lambda: about | {"metrics_bytes": _length(own), "seconds": clock.seconds},
+            notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
         )
         fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
         begun = (state, program, start.progress)
-        state, last = _train(config, dataset, begun, track, placement=placement, **fitting)
+        trained = _train(config, dataset, begun, track, placement=placement, **fitting)
     with told_of_the_disk(output):
-        return _finish(output, state, _result(last) | {"seconds": round(clock.seconds, 2)}, placement)
+        result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
+        return _finish(output, trained.state, result, placement)
 
 
 def train(
@@ -165,21 +179,22 @@ def train(
 ) -> tuple[TrainState, Record]:
     """Train, and give back the state after the last step and the record of the last epoch."""
     begun = (*build(config, dataset, placement), Progress())
-    return _train(config, dataset, begun, track, placement=placement, write=write, watch=watch)
+    trained = _train(config, dataset, begun, track, placement=placement, write=write, watch=watch)
+    return trained.state, trained.record
 
 
 def result_of(folder: Path) -> Record:
     """The result of the run in `folder`.
 
     Raises:
-      ValueError: If there is none, or one that was damaged or made by another version.
+      UnusableError: If there is none, or one that was damaged or made by another version.
     """
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         result = None
     if not isinstance(result, dict) or _FIGURES - result.keys():
-        raise ValueError(f"{folder} holds a run that was damaged, or made by another version.")
+        raise UnusableError(f"{folder} holds a run that was damaged, or made by another version.")
     return result
 
 
@@ -187,7 +202,7 @@ def completed(folder: Path) -> Record:
     """The result of the run in `folder`, of which a program that was stopped at its very end may have left the saves.
 
     Raises:
-      ValueError: As `result_of`.
+      UnusableError: As `result_of`.
     """
     result = result_of(folder)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -232,42 +247,19 @@ def _train(
     placement: Placement,
     watch: Watch | None,
     **fitting: Any,
-) -> tuple[TrainState, Record]:
+) -> Trained:
     state, program, progress = begun
-    stream = stream_of(config, dataset, progress.step, placement.part)
-    batches = iter(track(transfer.ahead(stream, program.send)))
-    fitting |= {"plan": config.plan, "num_examples": config.epoch_size(len(dataset.train)), "start": progress}
+    size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
+
+    def opened(plan: BatchPlan, step: int) -> Iterator[Any]:
+        return transfer.ahead(stream_of(config, dataset, step, placement.part, plan), program.send)
+
+    plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
+    feed = Feed(opened, plan, progress.step)
+    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow)
+    fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
     with closing(program):
-        return fit(state, program, batches, watch=_led(watch, placement), **fitting)
-
-
-def _own_writers(config: Config, output: Path, start: Start, *, tensorboard: bool) -> list[Any]:
-    """The file of the metrics, and what else is asked for, in a folder that says what is run."""
-    if not start.is_again:
-        config.save(output / "config.json")
-    metrics = JsonLines(output / "metrics.jsonl", start.metrics_bytes if start.is_again else None)
-    return [metrics, *([_tensorboard(output, start)] if tensorboard else [])]
-
-
-def _tensorboard(output: Path, start: Start) -> TensorBoard:
-    """TensorBoard's files from the start on; the record of an epoch that ended there is cut off, too, and added."""
-    if not start.is_again:
-        return TensorBoard(output / "tensorboard")
-    board, step = TensorBoard(output / "tensorboard", start.progress.step), start.progress.step
-    for record in read(output / "metrics.jsonl", "epoch"):
-        if record["step"] == step:
-            board.write(record)
-    return board
-
-
-def _length(own: list[Any]) -> int:
-    """How long the file of the metrics is, when all that was written is on disk."""
-    if not own:
-        return 0
-    metrics, *boards = own
-    for board in boards:
-        board.flush()
-    return metrics.length()
+        return fit(state, program, iter(track(feed)), watch=_led(watch, placement), **fitting)
 
 
 def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:
@@ -302,7 +294,9 @@ def _write(writers: list[Writer], record: Record) -> None:
         writer.write(record)
 
 
-def _result(last: Record) -> Record:
+def _result(config: Config, trained: Trained) -> Record:
+    last = trained.record
     figures = {name: float(last[name]) for name in _LAST}
     counts = {name: last[name] for name in ("gradient_evaluations", "skipped") if name in last}
-    return figures | {"updates": last["step"]} | counts
+    decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}
+    return figures | {"updates": last["step"]} | counts | decided

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.training.endings import UnusableError, go_on_hint, reason_of
+from experiments.training.whole_file import write_whole
 from experiments.training.writers import Record, plain
 
 _SHARED = (
@@ -45,7 +47,7 @@ def read(run: Path) -> list[Record]:
     """All records of the run's folder; none where nothing was measured.
 
     Raises:
-      ValueError: If the file is damaged, or was made by another version.
+      UnusableError: If the file is damaged, or was made by another version.
     """
     path = _path(run)
     if not path.is_file():
@@ -56,7 +58,7 @@ def read(run: Path) -> list[Record]:
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         complete = False
     if not complete:
-        raise ValueError(f"{path} is damaged, or was made by another version: remove it, and measure again.")
+        raise UnusableError(f"{path} is damaged, or was made by another version: remove it, and measure again.")
     return records
 
 
@@ -64,16 +66,14 @@ def add(run: Path, records: Iterable[Record]) -> None:
     """Add records; those that were measured before, with the same settings, are replaced.
 
     Raises:
-      ValueError: If the file is damaged, or cannot be written.
+      UnusableError: If the file is damaged, or cannot be written; it is as it was then.
     """
     written = [{name: _plain(value) for name, value in record.items()} for record in records]
-    new = _path(run).with_suffix(".new")
     text = "".join(json.dumps(record) + "\n" for record in united(read(run), written))
     try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(_path(run))  # at once, so that a program that is stopped leaves the old file
+        write_whole(_path(run), text)
     except OSError as error:
-        raise ValueError(f"{_path(run)} cannot be written: {error.strerror}.") from error
+        raise UnusableError(f"{_path(run)} cannot be written: {reason_of(error)}. {go_on_hint(run)}") from error
 
 
 def united(before: Iterable[Record], after: Iterable[Record]) -> list[Record]:

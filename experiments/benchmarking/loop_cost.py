@@ -65,7 +65,7 @@ def _loop(
         nonlocal state
         batches = itertools.islice(stream, updates)
         watched = iter(track(batches, "benchmark", total=updates, transient=True, console=console))
-        state, _ = fit(state, program, watched, plan=plan, num_examples=num_examples, write=metrics.write)
+        state = fit(state, program, watched, plan=plan, num_examples=num_examples, write=metrics.write).state
         jax.block_until_ready(state)
 
     return run

@@ -80,7 +80,7 @@ def _training(config: Config, dataset: data.Dataset) -> Callable[[], None]:
         batches = transfer.ahead(stream_of(config, dataset), program.send)
         how = {"plan": config.plan, "num_examples": len(dataset.train), "write": lambda record: None}
         with closing(program):
-            jax.block_until_ready(fit(state, program, batches, **how)[0])
+            jax.block_until_ready(fit(state, program, batches, **how).state)
 
     return run
 

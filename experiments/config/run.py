@@ -5,9 +5,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import data
 from experiments.config.checks import check_choice, check_plan
 from experiments.config.setup import Setup
 from experiments.training import learning_rate, policies
+from experiments.training.adaptive_plan import AdaptivePlan, is_adaptive
 from experiments.training.methods import METHODS
 from experiments.training.whole_file import write_whole
 from sam_optax import BatchPlan, Policy
@@ -23,7 +25,10 @@ class Config(Setup):
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
         bernoulli:0.5 (with a probability) or ae_sam (where the gradient is long); left out, every:5 for look_sam,
         always for the others.
-      batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant.
+      batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant. Or decided at the end of
+        each epoch by the noise of its gradients, as the micro-batches tell it: adaptive:25x16..256:noise_scale is 25
+        epochs, a batch of 16 at first and of 256 at most; 1208u for 25 ends with the epoch of the 1208th update; other
+        rules are noise_scale:0.5, a multiple of it, and norm_test:0.5.
       lr_schedule: Over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to 1% of the rate;
         inverse_sqrt, the rate by √(1 + epoch); steps:0.2:60,120 (the factor, and the epochs that multiply by it); or
         warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, of which each is twice as long as the last.
@@ -44,13 +49,35 @@ class Config(Setup):
         if self.momentum is None:
             object.__setattr__(self, "momentum", 0.0 if self.optimizer == "adamw" else METHODS[self.method].momentum)
         super().__post_init__()
-        check_plan("batch_plan", self.batch_plan)
+        self._check_plan()
         learning_rate.parse(self.lr_schedule, self.learning_rate, self.plan.epochs, self.warmup_epochs)
         self._check_method()
         self._check_shards()
         self._check_micro_batch()
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
+
+    def _check_plan(self) -> None:
+        if not is_adaptive(self.batch_plan):
+            check_plan("batch_plan", self.batch_plan)
+            return
+        given = f"batch_plan is {self.batch_plan!r}"
+        try:
+            adaptive = AdaptivePlan.parse(self.batch_plan)
+        except ValueError as error:
+            raise ValueError(f"{given}: {error}") from error
+        if self.micro_batch is None or self.micro_batch >= adaptive.sizes[0]:
+            raise ValueError(
+                f"{given}, and micro_batch {self.micro_batch}: its noise is measured between the parts of a batch, "
+                f"give micro_batch a size that is below {adaptive.sizes[0]} and divides it."
+            )
+        if adaptive.is_in_updates and self.lr_schedule != "constant":
+            raise ValueError(
+                f"{given}, and lr_schedule {self.lr_schedule!r}: a rate over epochs needs to know them, give epochs in "
+                "the place of updates, or the constant rate."
+            )
+        if str(self.when).startswith("last"):
+            raise ValueError(f"{given}, and when {self.when!r}: that needs to know the whole plan, give another one.")
 
     def _check_method(self) -> None:
         method = METHODS[self.method]
@@ -97,8 +124,16 @@ class Config(Setup):
 
     @property
     def plan(self) -> BatchPlan:
-        """The batch plan."""
-        return BatchPlan.parse(self.batch_plan)
+        """The batch plan; of an adaptive one that of a run whose batch never grows, which makes the most updates."""
+        if self.adaptive is None:
+            return BatchPlan.parse(self.batch_plan)
+        stored = data.SIZES[self.dataset].train
+        return self.adaptive.at_first(self.epoch_size(self.num_examples(stored)))
+
+    @property
+    def adaptive(self) -> AdaptivePlan | None:
+        """The batch plan, where it is decided on the way."""
+        return AdaptivePlan.parse(self.batch_plan) if is_adaptive(self.batch_plan) else None
 
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from experiments.configs.row import Row
 from experiments.studying import Grid
 from experiments.studying.matching import MATCHES
-from experiments.studying.strategies import NAMES
+from experiments.studying.strategies import PLANNED
 
 ROW = Row(
     title="Digits, ResNet-8",
-    study=Grid(Path("runs/digits"), seeds=tuple(range(10)), strategies=NAMES, match=MATCHES),
+    study=Grid(Path("runs/digits"), seeds=tuple(range(10)), strategies=PLANNED, match=MATCHES),
     published={},
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from experiments.config.checks import check_count, check_number
 from experiments.studying import Grid
+from experiments.studying.strategies import ADAPTIVE
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,5 @@ class NetworkStudy(Grid):
         for name in ("every", "measured_batch_size"):
             check_count(name, getattr(self, name))
         check_number("measured_rho", self.measured_rho)
+        if ADAPTIVE in self.strategies:
+            raise ValueError("strategies has 'adaptive', whose plan is not known beforehand: leave it out here.")

@@ -119,7 +119,7 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     Args:
       study: its settings.
       method: of `REACH`.
-      strategy: of `strategies.NAMES`.
+      strategy: of `strategies.PLANNED`.
     """
     problem, start = study.problem, np.ones(study.dimensions)
     rates, batch_sizes = _by_update(study, strategy)

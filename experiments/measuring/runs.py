@@ -12,10 +12,11 @@ from experiments.measuring.measures import AT_RADII, measure
 from experiments.measuring.network import trained
 from experiments.measuring.settings import Sharpness
 from experiments.program import build
-from experiments.run import Watch, total_updates, train
+from experiments.run import Watch, plan_of, result_of, train
 from experiments.training import checkpoint
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
+from sam_optax import BatchPlan
 
 Write = Callable[[list[Record]], None]
 
@@ -33,7 +34,8 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
       ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
     """
     state = _trained_state(folder, config, dataset)
-    last = {"epoch": config.plan.epochs, "step": total_updates(config, dataset)}
+    plan = _plan(folder, config)
+    last = {"epoch": plan.epochs, "step": plan.total_steps(config.epoch_size(len(dataset.train)))}
     sharpness_file.add(folder, _measured(config, dataset, settings, last, state))
 
 
@@ -41,10 +43,10 @@ def watching(config: Config, dataset: data.Dataset, settings: Sharpness, write: 
     """What measures a run while it trains, every so many epochs and after the last one, if that is asked for."""
     if settings.during is None:
         return None
-    epochs = _epochs(config, settings)
+    every = settings.during
 
     def watch(record: Record, state: TrainState) -> None:
-        if record["epoch"] in epochs:
+        if record["epoch"] % every == 0 or _is_last(config, record):
             write(_measured(config, dataset, settings, record, state))
 
     return watch
@@ -86,13 +88,25 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     return all(
         _is_among(name, settings, [record for record in alike if record["epoch"] == epoch])
         for name in settings.measures
-        for epoch in _epochs(config, settings)
+        for epoch in _epochs(_plan(folder, config), settings)
     )
 
 
-def _epochs(config: Config, settings: Sharpness) -> set[int]:
+def _plan(folder: Path, config: Config) -> BatchPlan:
+    """The batch plan of a finished run."""
+    return config.plan if config.adaptive is None else plan_of(config, result_of(folder))
+
+
+def _is_last(config: Config, record: Record) -> bool:
+    """Whether an epoch is the last one; where the run has so many updates, that is known when they are made."""
+    if config.adaptive is not None and config.adaptive.is_in_updates:
+        return record["step"] >= config.adaptive.budget
+    return record["epoch"] == config.plan.epochs
+
+
+def _epochs(plan: BatchPlan, settings: Sharpness) -> set[int]:
     """After which epochs it is measured."""
-    last = config.plan.epochs
+    last = plan.epochs
     return {last, *range(settings.during or last, last, settings.during or last)}
 
 

@@ -17,6 +17,7 @@ from experiments.reporting.wording import cell, verdict
 from experiments.tables import Rows
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
+DECIDED = "growth that the noise decides on, against the increasing plan"
 DECAY, RIVAL = "decay", "a decay that the paper does not have"
 
 
@@ -24,7 +25,7 @@ class Claim(NamedTuple):
     """That a strategy does better than others, for one method.
 
     Attributes:
-      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `DECAY` or `RIVAL`.
+      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `DECIDED`, `DECAY` or `RIVAL`.
       match: at what they are equal.
       group: what is said to do better.
       baselines: what it is compared with; of several constant batches with the best one, figure by figure.
@@ -53,7 +54,7 @@ def claims(study: Study) -> list[Claim]:
     """All that the study's groups can be asked, kind by kind, match by match, method by method; known or not."""
     figures = figures_of(study)
     found = [*_growth(study, figures), *_decay(study, figures)]
-    return sorted(_once(found), key=lambda claim: (GROWTH, BEST, REVERSED, DECAY, RIVAL).index(claim.kind))
+    return sorted(_once(found), key=lambda claim: (GROWTH, BEST, REVERSED, DECIDED, DECAY, RIVAL).index(claim.kind))
 
 
 def claim_rows(study: Study, found: Sequence[Claim]) -> Rows:
@@ -80,7 +81,7 @@ def _once(found: Sequence[Claim]) -> list[Claim]:
 
 
 def _growth(study: Study, figures: Sequence[Figure]) -> list[Claim]:
-    """The increasing plan less what it is compared with, at each length that they share."""
+    """The increasing plan, and adaptive ones, less what they are compared with, at each length that they share."""
     base, found = reference(study), []
     if base is None:
         return []
@@ -89,6 +90,10 @@ def _growth(study: Study, figures: Sequence[Figure]) -> list[Claim]:
             asked = _as_the_paper(match.groups, base, grown, figures) if match.title == "at equal epochs" else []
             asked += _against_the_best(match.groups, grown, figures)
             asked += _against_reversed(match.groups, base, grown, figures)
+            found += [claim._replace(match=match.title) for claim in asked]
+        for grown in filter(lambda group: labels.strategy(group.config) == "adaptive", match.groups):
+            asked = _against_the_best(match.groups, grown, figures)
+            asked += _against_the_plan(match.groups, base, grown, figures)
             found += [claim._replace(match=match.title) for claim in asked]
     return found
 
@@ -117,6 +122,12 @@ def _against_reversed(groups: Sequence[Group], base: Group, grown: Group, figure
     backwards = _of_plan(groups, base, labels.sizes(base.config)[::-1])
     baselines = [each for each in backwards if each.row == grown.row]
     return [_claim(REVERSED, grown, baselines, figures)] if baselines else []
+
+
+def _against_the_plan(groups: Sequence[Group], base: Group, grown: Group, figures: Sequence[Figure]) -> list[Claim]:
+    """An adaptive plan and the increasing one."""
+    planned = [each for each in _of_plan(groups, base, labels.sizes(base.config)) if each.row == grown.row]
+    return [_claim(DECIDED, grown, planned, figures)] if planned else []
 
 
 def _decay(study: Study, figures: Sequence[Figure]) -> list[Claim]:
@@ -172,7 +183,8 @@ def _of_plan(groups: Sequence[Group], base: Group, sizes: tuple[int, ...]) -> li
     """The groups at a constant rate whose batch sizes follow one another so: one a method."""
     near: dict[str, Group] = {}
     for group in groups:
-        if labels.sizes(group.config) == sizes and group.config.lr_schedule == base.config.lr_schedule:
+        is_meant = labels.sizes(group.config) == sizes and not labels.is_adaptive(group.config)
+        if is_meant and group.config.lr_schedule == base.config.lr_schedule:
             near.setdefault(group.row, group)
     return list(near.values())
 

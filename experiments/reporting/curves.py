@@ -9,6 +9,7 @@ import numpy as np
 from experiments.training.writers import Record, read
 
 _SAMPLES = 256  # steps at which a picture reads what is set
+_NOISE_SCALE = "noise_scale"  # in the records of epochs whose noise decides on the batch size of the next
 
 
 class Quantity(NamedTuple):
@@ -47,6 +48,10 @@ QUANTITIES = (
 )
 
 
+NOISE_SCALE = Quantity(_NOISE_SCALE, "Noise scale", "examples", kind="epoch")
+"""What decided on the batch size, where it was decided on the way."""
+
+
 class Curve(NamedTuple):
     """A quantity along a run.
 
@@ -68,12 +73,14 @@ def read_curves(metrics: Path) -> Curves:
     """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
     curves = {}
-    for quantity in QUANTITIES:
+    for quantity in (*QUANTITIES, NOISE_SCALE):
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
             values = quantity.factor * column(records, quantity.name)
             if quantity.is_set:
-                curves[quantity.name] = _set(epochs, steps, values)
+                # of a plan that was decided on the way, epochs alone are the same from seed to seed
+                samples = 0 if _NOISE_SCALE in epochs[0] else _SAMPLES
+                curves[quantity.name] = _set(epochs, steps, values, samples)
             else:
                 counted = np.isfinite(values) | ~_skipped(records)
                 curves[quantity.name] = _measured(epochs, values, counted)
@@ -81,15 +88,22 @@ def read_curves(metrics: Path) -> Curves:
 
 
 def mean_curves(runs: Sequence[Curves]) -> Curves:
-    """The mean curve of each quantity that all runs have; NaN where one of them is."""
-    names = {
-        name
-        for name in set.intersection(*(set(curves) for curves in runs))
-        if len({len(curves[name].values) for curves in runs}) == 1
-    }
+    """The mean curve of each quantity that all runs have, as far as all go; NaN where one of them is."""
+    names = set.intersection(*(set(curves) for curves in runs))
+    shared = {name: _shared([curves[name] for curves in runs]) for name in names}
     return {
-        name: Curve(*(np.mean(part, axis=0) for part in zip(*(r[name] for r in runs), strict=True))) for name in names
+        name: Curve(*(np.mean(part, axis=0) for part in zip(*curves, strict=True)))
+        for name, curves in shared.items()
+        if curves
     }
+
+
+def _shared(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves, cut to the shortest; none, where they were read at other epochs."""
+    length = min(len(curve.values) for curve in curves)
+    cut = [Curve(*(part[:length] for part in curve)) for curve in curves]
+    is_whole = len({len(curve.values) for curve in curves}) == 1
+    return cut if is_whole or all(np.array_equal(curve.epoch, cut[0].epoch) for curve in cut) else []
 
 
 def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> Curve:
@@ -101,10 +115,10 @@ def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> 
     return Curve(column(epochs, "epoch"), column(epochs, "step"), values)
 
 
-def _set(epochs: list[Record], steps: list[Record], values: np.ndarray) -> Curve:
+def _set(epochs: list[Record], steps: list[Record], values: np.ndarray, samples: int) -> Curve:
     """At the first step of each epoch and at others between; the last value holds to the end."""
     starts = [0, *(record["step"] for record in epochs[:-1])]
-    at = np.union1d(starts, np.linspace(0, len(steps) - 1, _SAMPLES).astype(int))
+    at = np.union1d(starts, np.linspace(0, len(steps) - 1, samples).astype(int))
     where = column(steps, "epoch")[at], column(steps, "step")[at]
     ends = (float(epochs[-1]["epoch"]), float(epochs[-1]["step"]))
     epoch, step = (np.append(places, end) for places, end in zip(where, ends, strict=True))

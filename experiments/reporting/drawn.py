@@ -9,6 +9,7 @@ import numpy as np
 from experiments.reporting import (
     budget_pictures,
     claims,
+    decided_plans,
     drawing,
     loss_pictures,
     paper_pictures,
@@ -21,6 +22,7 @@ from experiments.reporting.drawing import Picture
 from experiments.reporting.groups import FEW, Group, Study
 from experiments.reporting.matches import papers_cells, reference
 from experiments.reporting.paired import DIRECT, Difference, differences
+from experiments.reporting.sentences import listed
 
 
 def pictures_of(study: Study, folder: Path) -> list[Picture]:
@@ -45,7 +47,13 @@ def pictures_of(study: Study, folder: Path) -> list[Picture]:
 
 def main_pictures_of(study: Study, folder: Path) -> list[Picture]:
     """Draw error and sharpness of a study, as `pictures_of` does."""
-    return [*_accuracy(study, folder), *_followed(study, folder), *_budget(study, folder), *_loss(study, folder)]
+    return [
+        *_accuracy(study, folder),
+        *_followed(study, folder),
+        *_budget(study, folder),
+        *_decided(study, folder),
+        *_loss(study, folder),
+    ]
 
 
 def _few(study: Study) -> Study:
@@ -58,9 +66,9 @@ def _drawn(drawn: Sized, study: Study) -> str:
     """Which groups a picture has, where it has not all."""
     if len(drawn) == len(study.groups):
         return ""
-    which = (
-        "the increasing plan's and the constant batch size's, at its epochs" if reference(study) else "the first ones"
-    )
+    decided = ["the adaptive plan's"] if decided_plans.decided_groups(study) else []
+    whose = listed(["the increasing plan's", "the constant batch size's", *decided])
+    which = f"{whose}, at its epochs" if reference(study) else "the first ones"
     return f" {len(drawn)} of {len(study.groups)} groups are drawn: {which}."
 
 
@@ -98,6 +106,14 @@ def _budget(study: Study, folder: Path) -> list[Picture]:
         caption += " A line joins the lengths that one strategy was run for."
     figure = budget_pictures.against_gradients(study)
     return [drawing.save(figure, "Test error against gradient evaluations", caption, folder)]
+
+
+def _decided(study: Study, folder: Path) -> list[Picture]:
+    groups = decided_plans.decided_groups(study)
+    if not groups:
+        return []
+    figure = decided_plans.against_noise(groups)
+    return [drawing.save(figure, "Noise scale and batch size over epochs", decided_plans.CAPTION, folder)]
 
 
 def _loss(study: Study, folder: Path) -> list[Picture]:

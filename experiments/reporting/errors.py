@@ -89,7 +89,7 @@ def _costs(match: Match) -> dict[str, Callable[[Group], int]]:
     updates: dict[str, Callable[[Group], int]] = {"updates": lambda group: group.updates}
     if not match.title and len({group.epochs for group in match.groups}) == 1:
         return updates
-    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.runs[0].examples}
+    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.examples}
 
 
 def _cost(inside: Sequence[tuple[str, Group]], of: Callable[[Group], int]) -> str:

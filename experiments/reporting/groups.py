@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,18 +46,26 @@ class Group(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """The epochs of each run."""
-        return self.config.plan.epochs
+        """The epochs of a run; in the mean, where they are decided on the way."""
+        return self.config.plan.epochs if self.config.adaptive is None else self._mean(lambda run: run.plan.epochs)
 
     @property
     def updates(self) -> int:
-        """The updates of each run."""
-        return self.runs[0].result["updates"]
+        """The updates of a run; in the mean, where they are decided on the way."""
+        return self._mean(lambda run: run.result["updates"])
+
+    @property
+    def examples(self) -> int:
+        """How many examples a run goes through, in the mean as its updates."""
+        return self._mean(lambda run: run.examples)
 
     @property
     def gradient_evaluations(self) -> float:
         """The gradient evaluations of a run, in the mean."""
         return sum(run.result["gradient_evaluations"] for run in self.runs) / len(self.runs)
+
+    def _mean(self, of: Callable[[Run], int]) -> int:
+        return round(sum(map(of, self.runs)) / len(self.runs))
 
 
 FEW = 12  # so many groups are compared pair by pair, and have lines that can be told from one another

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from experiments.reporting.claims import BEST, REVERSED, Claim, lacking
+from experiments.reporting import labels
+from experiments.reporting.claims import BEST, DECIDED, REVERSED, Claim, lacking
 from experiments.reporting.figures import Figure
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.matches import matches, reference
@@ -17,6 +18,8 @@ _NO_CONTROLS = (
 def growth(study: Study, found: Sequence[Claim], figures: Sequence[Figure]) -> list[str]:
     """Paragraphs: growth against the best constant batch, method by method, and against the plan reversed.
 
+    Growth that the noise decides on has its own, against the best constant batch and against the increasing plan.
+
     Args:
       study: what was run.
       found: its claims, known or not.
@@ -25,23 +28,28 @@ def growth(study: Study, found: Sequence[Claim], figures: Sequence[Figure]) -> l
     base = reference(study)
     if base is None:
         return []
-    best = of_kind(BEST, found)
+    best = [claim for claim in of_kind(BEST, found) if not labels.is_adaptive(claim.group.config)]
+    decided = [claim for claim in of_kind(BEST, found) if labels.is_adaptive(claim.group.config)]
+    others = [
+        *_told("growth against the same plan reversed", of_kind(REVERSED, found), figures),
+        *_told("growth that the noise decides on against the best constant batch", decided, figures),
+        *_told("growth that the noise decides on against the increasing plan", of_kind(DECIDED, found), figures),
+    ]
     if not best:
-        return [_NO_CONTROLS, *_reversed(found, figures)]
-    paragraphs = [
-        f"{method}, growth against the best constant batch. {told(known, figures, lambda claim: claim.match)}"
-        for method, of_it in by_method(best).items()
-        if (known := [claim for claim in of_it if claim.is_known])
-    ]
-    return [*paragraphs, *_unknown(study, base, best), *_partly(base, best), *_reversed(found, figures)]
+        return [_NO_CONTROLS, *others]
+    paragraphs = _told("growth against the best constant batch", best, figures)
+    return [*paragraphs, *_unknown(study, base, best), *_partly(base, best), *others]
 
 
-def _reversed(found: Sequence[Claim], figures: Sequence[Figure]) -> list[str]:
-    known = [claim for claim in of_kind(REVERSED, found) if claim.is_known]
-    return [
-        f"{method}, growth against the same plan reversed. {told(of_it, figures, lambda claim: claim.match)}"
-        for method, of_it in by_method(known).items()
-    ]
+def _told(title: str, found: Sequence[Claim], figures: Sequence[Figure]) -> list[str]:
+    """A paragraph a method on what is known of the claims."""
+    known = [claim for claim in found if claim.is_known]
+    several = len({claim.group.column for claim in known}) > 1
+
+    def where(claim: Claim) -> str:
+        return f"{claim.group.column} {claim.match}" if several else claim.match
+
+    return [f"{method}, {title}. {told(of_it, figures, where)}" for method, of_it in by_method(known).items()]
 
 
 def _unknown(study: Study, base: Group, best: Sequence[Claim]) -> list[str]:

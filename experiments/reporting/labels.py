@@ -9,7 +9,7 @@ from experiments.training.methods import METHODS
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
 _PAPERS_DECAYS = ("cosine", "linear")
-_GROWTHS = ("constant", "increasing", "decreasing", "varying")
+_GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")
 
 
 def row(config: Config, configs: Sequence[Config]) -> str:
@@ -40,7 +40,9 @@ def column(config: Config, configs: Sequence[Config]) -> str:
       configs: those of the study.
     """
     words = strategy(config)
-    several = len({sizes(each) for each in configs if strategy(each) == words}) > 1
+    several = len({_course(each) for each in configs if strategy(each) == words}) > 1
+    if is_adaptive(config):
+        return f"{words}, {_course(config)}" if several else words
     if growth(config) == "constant":
         return f"{words} {config.plan.stages[0].batch_size}" if several else words
     grown = {sizes(each) for each in configs if growth(each) == "increasing"}
@@ -63,13 +65,20 @@ def _rate(config: Config) -> str:
 
 
 def growth(config: Config) -> str:
-    """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`."""
+    """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`, or `adaptive`."""
+    if is_adaptive(config):
+        return "adaptive"
     steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
     if not any(steps):
         return "constant"
     if min(steps) >= 0:
         return "increasing"
     return "decreasing" if max(steps) <= 0 else "varying"
+
+
+def is_adaptive(config: Config) -> bool:
+    """Whether the batch size is decided while the run trains."""
+    return config.adaptive is not None
 
 
 def is_constant_batch(config: Config) -> bool:
@@ -83,9 +92,19 @@ def is_papers_decay(config: Config) -> bool:
 
 
 def sizes(config: Config) -> tuple[int, ...]:
-    """The batch sizes of the plan, one after another, whatever their epochs; one alone of a constant plan."""
+    """The batch sizes of the plan, one after another, whatever their epochs; one alone of a constant plan.
+
+    Of an adaptive one those that it may come to.
+    """
+    if config.adaptive is not None:
+        return config.adaptive.sizes
     found = tuple(stage.batch_size for stage in config.plan.stages)
     return found[:1] if len(set(found)) == 1 else found
+
+
+def _course(config: Config) -> tuple[int, ...] | str:
+    """The batch sizes, and the rule of an adaptive plan, whatever the length of the run."""
+    return config.batch_plan.partition("x")[2] if is_adaptive(config) else sizes(config)
 
 
 def heading(name: str) -> str:

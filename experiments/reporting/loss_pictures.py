@@ -141,7 +141,7 @@ def _order(measure: _Measure, ways: Sequence[Way]) -> tuple[Any, ...]:
 
 
 def _at_end(run: Run) -> list[Record]:
-    return [record for record in run.sharpness if record["epoch"] == run.config.plan.epochs]
+    return [record for record in run.sharpness if record["epoch"] == run.plan.epochs]
 
 
 def _kind(column: str) -> str:

@@ -73,7 +73,7 @@ def tables(study: Study) -> list[Match]:
 
 
 def papers_cells(study: Study) -> list[Group]:
-    """The cells that the paper has, at the epochs of the reference: constant, increasing, cosine and linear.
+    """The cells that the paper has, at the epochs of the reference: constant, increasing, cosine and linear; adaptive.
 
     Where it is not known which of several constant batch sizes is the paper's, those of all of them. A study without an
     increasing plan has no controls: all of its groups are meant.
@@ -85,6 +85,8 @@ def papers_cells(study: Study) -> list[Group]:
     size = papers_constant(near, base)
 
     def is_meant(group: Group) -> bool:
+        if labels.is_adaptive(group.config):
+            return True
         if group.config.batch_plan == base.config.batch_plan:
             return group.config.lr_schedule == "constant"
         return _is_papers(group) and size in (None, labels.sizes(group.config)[0])

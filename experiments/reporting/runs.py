@@ -9,8 +9,9 @@ import numpy as np
 from experiments import sharpness_file
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
-from experiments.run import UNFINISHED, diverged, result_of
+from experiments.run import UNFINISHED, diverged, plan_of, result_of
 from experiments.training.writers import Record
+from sam_optax import BatchPlan
 
 
 class Run(NamedTuple):
@@ -36,10 +37,16 @@ class Run(NamedTuple):
         return diverged(self.result)
 
     @property
+    def plan(self) -> BatchPlan:
+        """The batch size of each epoch, also where it was decided on the way."""
+        return plan_of(self.config, self.result)
+
+    @property
     def examples(self) -> int:
         """How many examples it went through, in all its epochs."""
         updates = np.diff(self.curves["test_error"].step, prepend=0)
-        sizes = [self.config.plan.batch_size_at(epoch) for epoch in range(self.config.plan.epochs)]
+        plan = self.plan
+        sizes = [plan.batch_size_at(epoch) for epoch in range(plan.epochs)]
         return int(np.dot(updates, sizes))
 
 

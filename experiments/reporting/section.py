@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.reporting import chosen, drawn, errors, published, sharpness
+from experiments.reporting import chosen, decided_plans, drawn, errors, published, sharpness
 from experiments.reporting.claims import claim_rows, claims
 from experiments.reporting.drawing import Picture
 from experiments.reporting.groups import Study
@@ -61,6 +61,7 @@ def write_section(study: Study, folder: Path, base: Study | None = None, *, list
     draw = drawn.pictures_of if base is None else drawn.main_pictures_of
     blocks = [
         *_errors(study),
+        *_decided(study),
         *_claims(study),
         *_published(study),
         *(_variant(study, base) if base else []),
@@ -80,6 +81,11 @@ def _errors(study: Study) -> list[Block]:
     last = blocks[-1]._replace(words=[errors.caption(study)])
     given = [Block("What was chosen", [rows], [chosen.REMARK])] if len(rows := chosen.chosen_rows(study)) > 1 else []
     return [*blocks[:-1], last, *given]
+
+
+def _decided(study: Study) -> list[Block]:
+    rows = decided_plans.plan_rows(study)
+    return [Block("Plans that the noise decided", [rows], is_printed=True)] if len(rows) > 1 else []
 
 
 def _claims(study: Study) -> list[Block]:

@@ -65,7 +65,7 @@ def two_landscapes(study: Study) -> dict[str, Landscape]:
 
 def _curves(run: Run) -> dict[Way, Record]:
     records = [record for record in run.sharpness if record["kind"] == "curve"]
-    return {Way.of(record): record for record in records if record["epoch"] == run.config.plan.epochs}
+    return {Way.of(record): record for record in records if record["epoch"] == run.plan.epochs}
 
 
 def _mean_curve(records: Sequence[Record]) -> Curve:
@@ -85,7 +85,7 @@ def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landsc
         for group in study.groups
         for run in [group.by_seed.get(seed)]
         for record in (run.sharpness if run else [])
-        if run and record["kind"] == "landscape" and record["epoch"] == run.config.plan.epochs
+        if run and record["kind"] == "landscape" and record["epoch"] == run.plan.epochs
         if np.isfinite(_centre(record))
     ]
     ways = [tuple(record[name] for name in _OF_LANDSCAPE) for _, _, record in records]

@@ -44,7 +44,7 @@ def _value(config: Config, name: str) -> str:
 
 
 def _is_default(config: Config, name: str) -> bool:
-    usual = Config(method=config.method, optimizer=config.optimizer, batch_plan=config.batch_plan)
+    usual = Config(method=config.method, optimizer=config.optimizer)
     return getattr(config, name) == getattr(usual, name)
 
 

@@ -52,7 +52,7 @@ class Way(NamedTuple):
 
 def worst_cases(run: Run, epoch: int | None = None) -> dict[Way, Radii]:
     """The worst cases after an epoch; None is the last one. A radius that was measured twice counts as it was last."""
-    at = run.config.plan.epochs if epoch is None else epoch
+    at = run.plan.epochs if epoch is None else epoch
     found: dict[Way, Radii] = {}
     for record in run.sharpness:
         if record["kind"] == "worst_case" and record["epoch"] == at:

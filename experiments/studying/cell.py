@@ -1,16 +1,18 @@
 """A run of a study: in a folder of its own, done once."""
 
 import shutil
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments import data, run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, watching
 from experiments.resuming import CHECKPOINTS, Start, reopened
-from experiments.training.alone import alone_in
+from experiments.training.alone import LOCK, alone_in
 from experiments.training.checkpoints import steps
+from experiments.training.endings import UnusableError, told_of_the_disk
 from experiments.training.saving import Saving
 from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record, read
@@ -34,7 +36,7 @@ def is_done(cell: Cell) -> bool:
     """Whether the cell was run to its end.
 
     Raises:
-      ValueError: If its folder holds something else, or a run that was damaged.
+      UnusableError: If its folder holds something else, or a run that was damaged.
     """
     if not cell.folder.exists():
         return False
@@ -42,10 +44,10 @@ def is_done(cell: Cell) -> bool:
         same = Config.load(cell.folder / "config.json") == cell.config
         updates = run.result_of(cell.folder)["updates"]
         complete = updates == sum(1 for _ in read(cell.folder / "metrics.jsonl", "step"))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         same = complete = False
     if not (same and complete):
-        raise ValueError(f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it.")
+        raise UnusableError(f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it.")
     return True
 
 
@@ -61,7 +63,8 @@ def execute(
 ) -> Record:
     """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
 
-    A run that was stopped on its way goes on from its last save; one that was not saved starts anew.
+    A run that was stopped on its way goes on from its last save; one that was not saved starts anew. One that another
+    process has completed in the meantime is left as it is.
 
     Args:
       cell: what to run.
@@ -76,26 +79,38 @@ def execute(
       Its result.
 
     Raises:
-      UnusableError: If there are saves of a run of another config, or damaged ones, or if another process works on it.
+      UnusableError: If there are saves of a run of another config, or damaged ones, if another process works on it, or
+        if it cannot be written.
     """
     unfinished = run.make_folder(cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}"))
     with alone_in(unfinished):
-        start = _start(unfinished, cell.config, dataset)
-        if start is None:  # it was stopped between its result and its name
-            result = run.completed(unfinished)
+        if is_done(cell):
+            result = run.result_of(cell.folder)
         else:
             write = partial(sharpness_file.add, unfinished)
             watch = watching(cell.config, dataset, sharpness, write) if sharpness else None
-            around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "start": start, "stop": stop}
-            result = run.execute(cell.config, dataset, unfinished, track, **around)
-        unfinished.rename(cell.folder)
+            around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "stop": stop}
+            result = _completed(unfinished, cell.config, dataset, track, **around)
+            with told_of_the_disk(unfinished):
+                unfinished.rename(cell.folder)
+    with suppress(OSError):  # it has its name, or holds what is not of this run
+        unfinished.rmdir()
     return result
+
+
+def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: run.Track, **around: Any) -> Record:
+    """The result of a run, from where it stands to its end."""
+    with told_of_the_disk(unfinished):
+        start = _start(unfinished, config, dataset)
+    if start is None:  # it was stopped between its result and its name
+        return run.completed(unfinished)
+    return run.execute(config, dataset, unfinished, track, start=start, **around)
 
 
 def _start(unfinished: Path, config: Config, dataset: data.Dataset) -> Start | None:
     """Where an unfinished run goes on; where nothing was saved, nothing is lost, and it starts anew."""
     if steps(unfinished / CHECKPOINTS) or (unfinished / "result.json").exists():
         return reopened(unfinished, config, dataset)
-    for path in unfinished.iterdir():
+    for path in (path for path in unfinished.iterdir() if path.name != LOCK):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return Start()

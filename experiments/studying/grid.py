@@ -2,13 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from experiments import data
 from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
 from experiments.studying import strategies
 from experiments.studying.cell import Cell
-from experiments.studying.matching import MATCHES, matched
+from experiments.studying.matching import MATCHES, budget, matched
 from experiments.studying.outlook import evaluations_an_update
 from experiments.training.methods import METHODS
 from sam_optax import BatchPlan
@@ -24,11 +25,14 @@ class Grid(Setup):
       methods: The rows: sgd, sam, gsam or any other method.
       strategies: The columns: constant, increasing, or the constant plan under a cosine, linear or warm_restarts rate;
         controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and mean
-        batch size, and reversed.
+        batch size, and reversed; adaptive, from its first batch size to its last as the noise of the gradients asks for
+        it, needs a micro-batch, which all cells share.
       match: What all cells have in common: epochs (the paper's), updates (those of the increasing plan), or gradients
         (SGD takes twice the updates); several are several studies in one, where what they share is run once.
       constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
       increasing_plan: The batch plan of the strategy increasing.
+      adaptive_rule: What the strategy adaptive asks, at the end of each epoch: noise_scale, a multiple of it as
+        noise_scale:0.5, or norm_test:0.5.
     """
 
     output: Path
@@ -38,6 +42,7 @@ class Grid(Setup):
     match: tuple[str, ...] = ("epochs",)
     constant_plan: str = "25x128"
     increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
+    adaptive_rule: str = "noise_scale"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +55,11 @@ class Grid(Setup):
                 check_choice(name, value, known)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{name} is {chosen}: give at least one, each once.")
+        if strategies.ADAPTIVE in self.strategies and self.micro_batch is None:
+            raise ValueError(
+                "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
+                "between which its noise is measured, all cells then share it."
+            )
         _ = self.cells()
 
     def cells(self, stored: int | None = None) -> list[Cell]:
@@ -73,20 +83,44 @@ class Grid(Setup):
         return list(once.values())
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> Cell:
-        constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
-        plan = strategies.plan_of(strategy, constant, increasing)
-        if self.m and strategy == "constant_mean":
-            plan = plan.rounded_to(self.m)  # which has to divide it
-        by = "epochs"
-        if match != "epochs":
-            evaluations = evaluations_an_update(self._config(method, strategy, plan, seed), stored)
-            size = self.epoch_size(self.num_examples(stored))
-            plan, by = matched(match, plan, evaluations, increasing, size)
+        if strategy == strategies.ADAPTIVE:
+            config, by = self._adaptive(match, method, seed, stored)
+        else:
+            config, by = self._planned(match, method, strategy, seed, stored)
         words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
-        config = self._config(method, strategy, plan, seed)
         return Cell(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
 
-    def _config(self, method: str, strategy: str, plan: BatchPlan, seed: int) -> Config:
-        rate = strategies.rate_of(strategy, plan.epochs - self.warmup_epochs)
+    def _planned(self, match: str, method: str, strategy: str, seed: int, stored: int) -> tuple[Config, str]:
+        """The config of a plan that is known beforehand, and what it was matched by."""
+        constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
+        plan = strategies.plan_of(strategy, constant, increasing)
+        parts = self.m or self.micro_batch
+        if parts and strategy == "constant_mean":
+            plan = plan.rounded_to(parts)  # which have to divide it
+
+        def config() -> Config:
+            return self._config(method, str(plan), strategies.rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
+
+        by = "epochs"
+        if match != "epochs":
+            evaluations = evaluations_an_update(config(), stored)
+            plan, by = matched(match, plan, evaluations, increasing, self._epoch(stored))
+        return config(), by
+
+    def _adaptive(self, match: str, method: str, seed: int, stored: int) -> tuple[Config, str]:
+        """The config of a plan that is decided on the way, which is given as many epochs, or updates."""
+        increasing = BatchPlan.parse(self.increasing_plan)
+        text = partial(strategies.adaptive_plan, increasing, self.adaptive_rule)
+        config = self._config(method, text(), "constant", seed)
+        if match == "epochs":
+            return config, match
+        updates, by = budget(match, evaluations_an_update(config, stored), increasing, self._epoch(stored))
+        return self._config(method, text(updates), "constant", seed), by
+
+    def _epoch(self, stored: int) -> int:
+        """How many examples an epoch has."""
+        return self.epoch_size(self.num_examples(stored))
+
+    def _config(self, method: str, plan: str, rate: str, seed: int) -> Config:
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
-        return Config(method=method, batch_plan=str(plan), lr_schedule=rate, seed=seed, **shared)
+        return Config(method=method, batch_plan=plan, lr_schedule=rate, seed=seed, **shared)

@@ -36,13 +36,31 @@ def matched(match: str, plan: BatchPlan, evaluations: float, reference: BatchPla
       The plan, its stages in proportion, each of whole epochs; so updates agree to half an epoch a stage, or a whole
       one where a stage would have none. A plan that agrees to 5% stays as it is.
     """
-    factor = {"epochs": None, "updates": 1.0, "gradients": _PASSES / evaluations}[match]
-    if factor is None:
+    if match == "epochs":
         return Matched(plan, "epochs")
-    longer = factor * reference.total_steps(epoch_size) / plan.total_steps(epoch_size)
+    updates, by = budget(match, evaluations, reference, epoch_size)
+    longer = updates / plan.total_steps(epoch_size)
     if abs(longer - 1) <= TOLERANCE:
         return Matched(plan, "epochs")
-    return Matched(_scaled(plan, longer), "updates" if factor == 1 else "gradients")
+    return Matched(_scaled(plan, longer), by)
+
+
+class Budget(NamedTuple):
+    """How many updates a run has.
+
+    Attributes:
+      updates: so many.
+      by: what is matched so.
+    """
+
+    updates: int
+    by: str
+
+
+def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int) -> Budget:
+    """The updates that a match, `updates` or `gradients`, asks for; the arguments are those of `matched`."""
+    factor = {"updates": 1.0, "gradients": _PASSES / evaluations}[match]
+    return Budget(round(factor * reference.total_steps(epoch_size)), "updates" if factor == 1 else "gradients")
 
 
 def _scaled(plan: BatchPlan, factor: float) -> BatchPlan:

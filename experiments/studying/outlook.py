@@ -12,10 +12,14 @@ from experiments.training import learning_rate
 from experiments.training.methods import METHODS
 
 _WIDTH = 160  # of a file, or a pipe
+_IF_IT_NEVER_GROWS = (
+    "Adaptive plans are counted as if their batch never grew: growth makes fewer updates of the same epochs, and more "
+    "epochs of the same updates."
+)
 
 
 class Outlook(NamedTuple):
-    """What a run will be.
+    """What a run will be; where its batch is decided on the way, what it is if that never grows.
 
     Attributes:
       updates: how many it makes.
@@ -74,6 +78,8 @@ def show(cells: list[Cell], stored: int, root: Path, console: Console) -> None:
         f"{len(cells)} runs: {updates:,} updates and {evaluations:,} gradient evaluations, {of_examples:,.0f} if "
         "counted by the example."
     )
+    if any(cell.config.adaptive for cell in cells):
+        console.print(_IF_IT_NEVER_GROWS)
 
 
 def _rows(cells: list[Cell], seen: list[Outlook], root: Path) -> Rows:
@@ -83,6 +89,7 @@ def _rows(cells: list[Cell], seen: list[Outlook], root: Path) -> Rows:
 
 def _row(cell: Cell, seen: Outlook, root: Path) -> tuple[str, ...]:
     boundaries = ", ".join(f"{step:,}" for step in seen.boundaries) or "–"
+    boundaries = boundaries if cell.config.adaptive is None else "where the noise asks"
     rates = (f"{seen.first_rate:.4g}", f"{seen.last_rate:.4g}")
     counts = (f"{seen.updates:,}", f"{seen.examples:,}", boundaries)
     return str(cell.folder.relative_to(root)), cell.config.batch_plan, *counts, *rates, f"{seen.gradient_evaluations:,}"

@@ -17,7 +17,9 @@ _OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
 }
 _FALLING = ("cosine", "linear", "warm_restarts")
 
-NAMES = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
+PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
+ADAPTIVE = "adaptive"
+NAMES = (*PLANNED, ADAPTIVE)
 
 
 def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
@@ -31,6 +33,18 @@ def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
       increasing: its increasing plan.
     """
     return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
+
+
+def adaptive_plan(increasing: BatchPlan, rule: str, updates: int | None = None) -> str:
+    """The batch plan of the strategy `adaptive`, as the command line has it: decided by the noise of the gradients.
+
+    Args:
+      increasing: the study's increasing plan, of which it has the first and the last batch size.
+      rule: that decides: `noise_scale`, `noise_scale:0.5` or `norm_test:0.5`.
+      updates: how many it has; None: as many epochs as the increasing plan.
+    """
+    budget = f"{increasing.epochs}" if updates is None else f"{updates}u"
+    return f"adaptive:{budget}x{increasing.stages[0].batch_size}..{increasing.stages[-1].batch_size}:{rule}"
 
 
 def rate_of(name: str, epochs: float) -> str:

@@ -61,7 +61,11 @@ class Checkpoints:
     def _check_room(self, state: Any) -> None:
         """Refuse beforehand what would fail in the background, in many words of Orbax."""
         run, needed = self._folder.parent, _BESIDE + sum(x.nbytes for x in jax.tree.leaves(state))
-        if (free := shutil.disk_usage(run).free) < needed:
+        try:
+            free = shutil.disk_usage(run).free
+        except OSError as error:
+            raise self._refused(error) from error
+        if free < needed:
             reason = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free"
             raise UnusableError(f"{run} cannot be saved: {reason}. {go_on_hint(run)}")
 
@@ -90,12 +94,12 @@ def notes_of(folder: Path, step: int) -> dict[str, Any]:
     """What was written beside the state of a save.
 
     Raises:
-      UnusableError: If the save is damaged.
+      UnusableError: If the save is damaged, or was made by another version.
     """
     save = folder / str(step)
     try:
         _check_digests(save)
-        return json.loads((save / "notes" / "metadata").read_text(encoding="utf-8"))
+        return _object_in(save / "notes" / "metadata")
     except (OSError, ValueError) as error:
         raise _damaged(save, error) from error
 
@@ -116,7 +120,9 @@ def restore(folder: Path, step: int, like: Any) -> Any:
 def _damaged(save: Path, error: Exception) -> UnusableError:
     others = [step for step in steps(save.parent) if step != int(save.name)]
     remedy = f"to go on from step {others[-1]}" if others else "to start again"
-    return UnusableError(f"{save} is damaged, or is of another network ({reason_of(error)}): remove it {remedy}.")
+    return UnusableError(
+        f"{save} is damaged, or is of another network or version ({reason_of(error)}): remove it {remedy}."
+    )
 
 
 def _write_digests(folder: Path) -> None:
@@ -130,9 +136,19 @@ def _write_digests(folder: Path) -> None:
 
 
 def _check_digests(save: Path) -> None:
-    for name, digest in json.loads((save / _DIGESTS).read_text(encoding="utf-8")).items():
+    digests = _object_in(save / _DIGESTS)
+    if not digests:
+        raise ValueError(f"{_DIGESTS} is empty")
+    for name, digest in digests.items():
         if _digest(save / name) != digest:
             raise ValueError(f"{name} was changed")
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ESTALE, errno.ETIMEDOUT),  # of network file systems
+)
 
 
 class UnusableError(ValueError):
@@ -54,4 +57,7 @@ def reason_of(error: Exception) -> str:
 
 def go_on_hint(folder: Path) -> str:
     """What to do where a disk is full, or cannot be written."""
-    return f"Make room, or make it writable, and go on with --resume: what {folder.name} holds is as it was saved last."
+    return (
+        "Make room, or make it writable: the same command goes on, that of one run with --resume, since what "
+        f"{folder.name} holds is as it was saved last."
+    )

@@ -9,9 +9,10 @@ import numpy as np
 
 from experiments.training.course import Course
 from experiments.training.endings import NotFiniteError, Terminated
+from experiments.training.growing import Decide, as_planned
 from experiments.training.progress import Progress
 from experiments.training.saving import Saver
-from experiments.training.step import HALTED, Metrics, TrainState
+from experiments.training.step import HALTED, Metrics, TrainState, unhalted
 from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
@@ -47,6 +48,20 @@ class Program(NamedTuple):
     on_nonfinite: str | None = None
 
 
+class Trained(NamedTuple):
+    """What comes out of the loop.
+
+    Attributes:
+      state: after the last step.
+      record: of the last epoch.
+      plan: the batch size that each epoch had.
+    """
+
+    state: TrainState
+    record: Record
+    plan: BatchPlan
+
+
 def fit(
     state: TrainState,
     program: Program,
@@ -57,9 +72,10 @@ def fit(
     write: Callable[[Record], None],
     watch: Callable[[Record, TrainState], None] | None = None,
     start: Progress = Progress(),
+    decide: Decide = as_planned,
     saver: Saver | None = None,
     stop: Stop = never,
-) -> tuple[TrainState, Record]:
+) -> Trained:
     """Train through the whole plan, or through what is left of it.
 
     What a step measures stays on the device for a stretch of steps, so that no step waits for the host.
@@ -68,16 +84,17 @@ def fit(
       state: the state at the start.
       program: what to do.
       batches: the training batches from the start on, in the plan's order.
-      plan: the batch size of each epoch.
+      plan: the batch size of each epoch, as far as it is known at the start.
       num_examples: training examples.
       write: takes a record of kind `step` an update and one of kind `epoch` an epoch.
       watch: looks at the record of an epoch and at the state after it.
       start: where the run stands.
+      decide: says at the end of each epoch which plan the run has from there on.
       saver: saves the run on its way, and where it is stopped.
       stop: whether to stop, asked before each step and before each evaluation.
 
     Returns:
-      The state after the last step, and the record of the last epoch.
+      The state after the last step, the record of the last epoch, and the plan that came out.
 
     Raises:
       Terminated: If `stop` said so; the run is saved.
@@ -85,9 +102,9 @@ def fit(
       UnusableError: If it cannot be saved.
     """
     progress, record = start, {}
-    for epoch in range(start.epoch, plan.epochs):
-        course = Course.of(epoch, program.schedules, program.perturb, plan, num_examples)
-        due = [] if saver is None else saver.due(epoch, course.steps)
+    while progress.epoch < plan.epochs:
+        course = Course.of(progress.epoch, program.schedules, program.perturb, plan, num_examples)
+        due = [] if saver is None else saver.due(progress.epoch, course.steps)
         for part in course.cut(progress.step, due):
             state, progress, ending = _through(
                 part, state, progress, program=program, batches=batches, write=write, stop=stop
@@ -101,10 +118,11 @@ def fit(
         write(record)
         if watch is not None:
             watch(record, state)
+        plan, progress = decide(plan, progress)
         progress = progress.closed()
-        if saver is not None and progress.step in due:
+        if saver is not None and progress.step in due and progress.epoch < plan.epochs:
             saver.save(state, progress)
-    return state, record
+    return Trained(state, record, plan)
 
 
 def _through(
@@ -135,13 +153,11 @@ def _train(
 ) -> tuple[TrainState, list[Metrics], bool]:
     """The state after the steps, or after those before the run is to stop; what they measured; and whether it is."""
     measured: list[Metrics] = []
+    halted = unhalted(state) if program.on_nonfinite == "stop" else None
     for step, now, perturb in zip(part.steps, part.hyperparameters, part.decisions, strict=True):
         if stop(step):
             break
-        if program.on_nonfinite == "stop":
-            told = now | {HALTED: measured[-1]["skipped"] if measured else np.bool_(False)}
-        else:
-            told = now
+        told = now if halted is None else now | {HALTED: measured[-1]["skipped"] if measured else halted}
         state, metrics = program.step(state, next(batches), told, perturb=perturb)
         measured.append(metrics)
         if len(measured) == 1 and part.next_size is not None:
@@ -171,4 +187,5 @@ def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], o
     so_far["gradient_evaluations"] = progress.gradient_evaluations
     if on_nonfinite is not None:
         so_far["skipped"] = progress.skipped
-    return {"kind": "epoch", **so_far, **progress.means(), **{f"test_{name}": value for name, value in test.items()}}
+    measured = progress.means() | progress.noise.record() | {f"test_{name}": value for name, value in test.items()}
+    return {"kind": "epoch", **so_far, **measured}

@@ -15,12 +15,15 @@ import numpy as np
 import optax
 
 from experiments.training import transfer
+from experiments.training.epoch_noise import GRADIENTS, term_names
 from experiments.training.optimizer import inject
 from experiments.training.step import Metrics, Prepare, TrainState, gradient_metrics, if_finite, without_halt
+from sam_optax import noise_terms
 
 HostBatch = dict[str, np.ndarray]
 Now = tuple[Any, dict[str, Any]]
 """How many parts the batch has, and the hyperparameters."""
+_SQUARE = "square"  # among the figures of a part, where noise is measured: the squared norm of its gradient
 
 
 class Sums(NamedTuple):
@@ -29,7 +32,7 @@ class Sums(NamedTuple):
     Attributes:
       gradient: of the parts' mean losses.
       model_state: BatchNorm's statistics, which each part moves on from those before the step.
-      figures: the parts' mean losses and errors.
+      figures: the parts' mean losses and errors, and the squared norms of their gradients where noise is measured.
     """
 
     gradient: Any
@@ -54,6 +57,7 @@ class MicroBatchStep:
         send: Callable[[HostBatch], Any] = jax.device_put,
         keep: Callable[[Any], Any] = lambda state: state,
         skips_nonfinite: bool = False,
+        noise_of: int | None = None,
     ) -> None:
         """From what makes the gradients of a part to what makes an update of their sums.
 
@@ -65,14 +69,18 @@ class MicroBatchStep:
           send: puts a part on the device.
           keep: `Placement.kept`.
           skips_nonfinite: as in `step.train_step`.
+          noise_of: how many examples a part has, those of all processes: the metrics then tell the two terms of the
+            noise of each pass, by how the gradients of the parts differ. None: it is not measured. A batch has at
+            least two parts then.
         """
         self._passes, self._tx, self._prepare, self._size = passes, tx, prepare, size
-        self._send, self._keep, self._skips_nonfinite = send, keep, skips_nonfinite
-        self._zeros = jax.jit(self._zeros_like)
+        self._send, self._keep, self._skips_nonfinite, self._noise_of = send, keep, skips_nonfinite, noise_of
+        self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they lie where the state lies
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
         self._ahead = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
         self._update = jax.jit(self._descended, donate_argnums=0, static_argnames="perturb")
+        self._terms = jax.jit(noise_terms, static_argnames=("small", "large"))
 
     def __call__(
         self,
@@ -84,16 +92,19 @@ class MicroBatchStep:
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
         params, model_state, _ = state
-        now = np.float32(max(1, len(batch["position"]) // self._size)), hyperparameters
+        count = max(1, len(batch["position"]) // self._size)
+        now = np.float32(count), hyperparameters
         sums, perturbed = self._zeros(state), None
         for part in self._parts(batch):
             sums = self._clean(sums, params, model_state, part, constants)
         if perturb:
             at = params, self._ahead(state, sums, now), model_state
-            perturbed = self._zeros(state).gradient
+            zeros = self._zeros(state)
+            perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name == _SQUARE})
             for part in self._parts(batch):
                 perturbed = self._perturbed(perturbed, at, part, constants)
-        return self._update(state, sums, perturbed, now, perturb=perturb)
+        state, metrics = self._update(state, sums, perturbed, now, perturb=perturb)
+        return state, metrics if self._noise_of is None else self._with_terms(metrics, self._noise_of, count)
 
     def _parts(self, batch: HostBatch) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
@@ -102,17 +113,24 @@ class MicroBatchStep:
 
     def _zeros_like(self, state: TrainState) -> Sums:
         gradient, model_state = (jax.tree.map(_zero, tree) for tree in (state.params, state.model_state))
-        return self._keep(Sums(gradient, model_state, {"loss": jnp.zeros(()), "error": jnp.zeros(())}))
+        figures = {"loss": jnp.zeros(()), "error": jnp.zeros(())} | self._square(gradient)
+        return self._keep(Sums(gradient, model_state, figures))
 
     def _add_clean(self, sums: Sums, params: Any, model_state: Any, part: Any, constants: Any) -> Sums:
         call = (model_state, *self._prepare(part, constants))
         (loss, (error, moved_on)), gradient, _ = self._passes(params, *call)
-        return self._keep(_added(sums, Sums(gradient, moved_on, {"loss": loss, "error": error})))
+        figures = {"loss": loss, "error": error} | self._square(gradient)
+        return self._keep(_added(sums, Sums(gradient, moved_on, figures)))
 
-    def _add_perturbed(self, total: Any, at: tuple[Any, Any, Any], part: Any, constants: Any) -> Any:
+    def _add_perturbed(self, sums: Sums, at: tuple[Any, Any, Any], part: Any, constants: Any) -> Sums:
         params, moved, model_state = at
         *_, grad_fn = self._passes(params, model_state, *self._prepare(part, constants))
-        return self._keep(Sums(_added(total, grad_fn(moved)), (), ())).gradient
+        gradient = grad_fn(moved)
+        return self._keep(_added(sums, Sums(gradient, (), self._square(gradient))))
+
+    def _square(self, gradient: Any) -> dict[str, jax.Array]:
+        """The squared norm of a gradient, where noise is measured."""
+        return {} if self._noise_of is None else {_SQUARE: _squared_norm(gradient)}
 
     def _perturbed_params(self, state: TrainState, sums: Sums, now: Now) -> Any:
         """Where the optimizer asks for the second gradient: `w + ε`. The rest of its update is left out."""
@@ -128,19 +146,29 @@ class MicroBatchStep:
         return self._keep(Sums(moved, (), ())).gradient
 
     def _descended(
-        self, state: TrainState, sums: Sums, perturbed: Any, now: Now, perturb: bool | None
+        self, state: TrainState, sums: Sums, perturbed: Sums | None, now: Now, perturb: bool | None
     ) -> tuple[TrainState, Metrics]:
         count, hyperparameters = now
-        gradient = None if perturbed is None else _mean(perturbed, count, state.params)
+        gradient = None if perturbed is None else _mean(perturbed.gradient, count, state.params)
         clean, updates, opt_state = self._updated(state, sums, now, grad_fn=lambda params: gradient, perturb=perturb)
         model_state = _mean(sums.model_state, count, state.model_state)
         after = TrainState(optax.apply_updates(state.params, updates), model_state, opt_state)
-        metrics = {name: total / count for name, total in sums.figures.items()}
+        metrics = {name: sums.figures[name] / count for name in ("loss", "error")}
         numbers = metrics["loss"], clean, updates
         metrics |= gradient_metrics(clean, opt_state, perturb)
         if self._skips_nonfinite:
             after, metrics["skipped"] = if_finite(after, state, numbers, without_halt(hyperparameters)[1])
+        if self._noise_of is not None:
+            passes = [(sums, clean)] if perturbed is None else [(sums, clean), (perturbed, gradient)]
+            metrics[_SQUARE] = [(parts.figures[_SQUARE] / count, _squared_norm(mean)) for parts, mean in passes]
         return self._keep(after), metrics
+
+    def _with_terms(self, metrics: Metrics, small: int, count: int) -> Metrics:
+        """The metrics, with the terms of the noise in the place of the squared norms that they come from."""
+        for gradient, (of_parts, of_mean) in zip(GRADIENTS, metrics.pop(_SQUARE), strict=False):
+            terms = self._terms(small_square=of_parts, small=small, large_square=of_mean, large=small * count)
+            metrics |= dict(zip(term_names(gradient), terms, strict=True))
+        return metrics
 
     def _updated(self, state: TrainState, sums: Sums, now: Now, **how: Any) -> tuple[Any, Any, Any]:
         """The mean of the clean gradients, and what the optimizer makes of it: the updates, and its state."""
@@ -160,6 +188,10 @@ def _added(total: Any, found: Any) -> Any:
 
 def _mean(total: Any, count: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, of: (x / count).astype(of.dtype), total, like)
+
+
+def _squared_norm(tree: Any) -> jax.Array:
+    return jnp.asarray(sum(jnp.sum(jnp.square(x.astype(_wide(x)))) for x in jax.tree.leaves(tree)))
 
 
 def _wide(x: jax.Array) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -79,6 +80,17 @@ def train_step(
         return keep(after), metrics
 
     return jax.jit(step, donate_argnums=0, static_argnames="perturb")
+
+
+def unhalted(state: TrainState) -> Any:
+    """What the first step is told under `halted`: False, lying where a step leaves its answer, lest it compile twice.
+
+    On several devices, and where the state was restored, that is an array on all of its devices.
+    """
+    like = next(leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0)
+    if not like.committed:
+        return np.bool_(False)
+    return jax.make_array_from_callback((), like.sharding, lambda index: np.zeros((), bool))
 
 
 def without_halt(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -15,6 +15,7 @@ from experiments.config import Config
 from experiments.program import build
 from experiments.resuming import reopened
 from experiments.training import checkpoint
+from experiments.training.alone import LOCK
 from experiments.training.endings import Terminated
 from experiments.training.saving import Saving
 
@@ -61,7 +62,7 @@ def trained(output: Path, config: Config) -> Any:
 def assert_same_run(found: Path, wanted: Path) -> None:
     """Both folders hold the same run, byte for byte, seconds apart."""
     files = {"config.json", "metrics.jsonl", "checkpoint", "result.json"}
-    assert {path.name for path in found.iterdir()} - {"sharpness.jsonl", "tensorboard"} == files
+    assert {path.name for path in found.iterdir()} - {"sharpness.jsonl", "tensorboard", LOCK} == files
     assert (found / "metrics.jsonl").read_bytes() == (wanted / "metrics.jsonl").read_bytes()
     results = [json.loads((folder / "result.json").read_text()) | {"seconds": 0} for folder in (found, wanted)]
     assert results[0] == results[1]

@@ -5,19 +5,21 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments import run
+from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.training import checkpoints
-from experiments.training.endings import UnusableError
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.endings import UnusableError, told_of_the_disk
 from experiments.training.saving import Saving
-from experiments.training.writers import JsonLines
+from experiments.training.writers import JsonLines, TensorBoard
 from tests.experiments.interrupted_runs import assert_same_run, execute
+from tests.experiments.sharpness_records import worst_case
 
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
 
@@ -61,7 +63,7 @@ def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     config = Config(**SETTINGS)
     with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
         execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
-    assert "go on with --resume" in str(told.value)
+    assert "the same command goes on, that of one run with --resume" in str(told.value)
     assert checkpoints.steps(tmp_path / "checkpoints") == [3]
     execute(tmp_path, config)
     assert_same_run(tmp_path, whole_run)
@@ -96,3 +98,39 @@ def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> 
     with pytest.raises(UnusableError, match=r"cannot be saved: (File exists|Not a directory)"):
         run.execute(Config(**SETTINGS), run.load(Config(**SETTINGS)), tmp_path, saving=Saving(3))
     assert (tmp_path / "checkpoints").read_text() == "mine"
+
+
+def test_sharpness_that_cannot_be_written_is_told_and_what_was_measured_is_there(tmp_path: Path) -> None:
+    sharpness_file.add(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
+    before = (tmp_path / "sharpness.jsonl").read_text()
+    with largest_file(len(before)), pytest.raises(UnusableError, match=r"jsonl cannot be written: File too"):
+        sharpness_file.add(tmp_path, [worst_case(0.1, 1.0, epoch=2)])
+    assert (tmp_path / "sharpness.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"kind": "trace"}', "\xff"])
+def test_a_damaged_file_of_sharpness_ends_a_run_that_measures_with_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "sharpness.jsonl").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UnusableError, match=r"sharpness.jsonl is damaged, or was made by another version: remove it"):
+        sharpness_file.add(tmp_path, [])
+    assert (tmp_path / "sharpness.jsonl").read_bytes() == content.encode("latin-1")
+
+
+def test_event_files_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> None:
+    """The writer of tensorboardX itself would wait for ever, for a thread that is gone."""
+
+    def write_curves() -> None:
+        with told_of_the_disk(tmp_path), closing(TensorBoard(tmp_path / "tensorboard")) as board, largest_file(64):
+            for step in range(50):
+                board.write({"kind": "step", "step": step, "loss": 1.0})
+            board.flush()
+
+    with pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: File too large"):
+        write_curves()
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    saves = Checkpoints(tmp_path / "run" / "checkpoints", keep=1)
+    with pytest.raises(UnusableError, match="run cannot be saved: No such file or directory"):
+        saves.save(1, {}, {})
+    saves.close()

@@ -23,6 +23,7 @@ from experiments.training.step import HALTED, TrainState, initial_state, train_s
 from experiments.training.writers import read
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
+from tests.experiments.many_devices import placed
 from tests.experiments.test_command_line import call
 
 SETTINGS = {"method": "sam", "momentum": 0.9, "batch_plan": "2x128"}  # 8 updates
@@ -190,6 +191,27 @@ def test_a_run_that_stops_there_is_saved_as_it_was_before(
         states = [checkpoints.restore(tmp_path / name / "checkpoints", BAD, like) for name in ("run", "wanted")]
         assert_same_state(*states)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"micro_batch": 64}], ids=str)
+def test_a_run_that_stops_there_compiles_each_step_once(
+    tiny: str, tmp_path: Path, devices: int, more: dict[str, Any]
+) -> None:
+    """Whether an earlier step halted is told by the host first, then by a device."""
+    config, placement = (
+        Config(model=tiny, on_nonfinite="stop", **SETTINGS | {"batch_plan": "1x128"} | more),
+        placed(devices),
+    )
+    with pytest.raises(BaseException, match="stopped after 1 updates"):  # what goes on has a state that was restored
+        execute(tmp_path, config, placement=placement, stop=lambda step: step >= 1)
+    program._training.cache_clear()
+    execute(tmp_path, config, placement=placement)
+    step: Any = build(config, run.load(config), placement)[1].step
+    made = (
+        [step.compiled] if more == {} else [getattr(step.func, f"_{name}") for name in ("clean", "perturbed", "update")]
+    )
+    assert [each._cache_size() for each in made] == [1] * len(made)
 
 
 def test_the_program_has_an_exit_code_for_it(

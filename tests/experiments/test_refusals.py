@@ -17,7 +17,7 @@ from experiments import data, run, train
 from experiments.command_line import start
 from experiments.config import Config
 from experiments.training import checkpoints
-from experiments.training.alone import alone_in
+from experiments.training.alone import LOCK
 from experiments.training.checkpoints import Checkpoints
 from tests.experiments.interrupted_runs import assert_same_run, copied, execute, stopped
 from tests.experiments.test_command_line import call
@@ -46,7 +46,7 @@ def whole_run(tiny: str, memory: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -137,6 +137,7 @@ def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) 
     Checkpoints(tmp_path / "other", keep=1).close()
     saves = Checkpoints(tmp_path / "other", keep=1)
     notes = checkpoints.notes_of(stopped_run / "checkpoints", 5)
+    notes["progress"]["step"] = 6
     saves.save(6, {"params": jnp.zeros(3)}, notes)
     saves.close()
     (tmp_path / "other" / "6").rename(stopped_run / "checkpoints" / "6")
@@ -173,12 +174,50 @@ def test_a_folder_with_something_else_is_refused(tiny: str, tmp_path: Path) -> N
         execute(tmp_path, Config(**SETTINGS))
 
 
-def test_only_one_process_works_in_a_folder(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    arguments = ["--model", "tiny", "--batch-plan", "1x256", "--output", str(tmp_path), "--resume"]
-    with alone_in(tmp_path), refused_by_program(tmp_path, 2):
-        call_program(monkeypatch, *arguments)
-    assert f"another process works in {tmp_path}" in capsys.readouterr().err
-    call_program(monkeypatch, *arguments)
-    assert (tmp_path / "result.json").exists()
+def rewritten(save: Path, name: str, content: Any) -> None:
+    """A file of a save as another version might have written it, with its sum."""
+    (save / name).write_text(json.dumps(content))
+    digests = json.loads((save / "digests.json").read_text())
+    digests[name] = hashlib.sha256((save / name).read_bytes()).hexdigest()
+    (save / "digests.json").write_text(json.dumps(digests))
+
+
+NOTES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "none": lambda notes: None,
+    "a list": lambda notes: [notes],
+    "empty": lambda notes: {},
+    "no seconds": lambda notes: {name: value for name, value in notes.items() if name != "seconds"},
+    "no progress": lambda notes: notes | {"progress": None},
+    "another progress": lambda notes: notes | {"progress": {"step": 5, "parts": 3}},
+    "no numbers": lambda notes: notes | {"progress": notes["progress"] | {"epoch": None}},
+    "another step": lambda notes: notes | {"progress": notes["progress"] | {"step": 4}},
+    "no bytes": lambda notes: notes | {"metrics_bytes": "many"},
+    "no config": lambda notes: notes | {"config": 3},
+    "another config": lambda notes: notes | {"config": notes["config"] | {"batch_plan": 3}},
+}
+
+
+@pytest.mark.parametrize("kind", NOTES)
+def test_a_save_of_another_version_is_named(stopped_run: Path, kind: str) -> None:
+    save = stopped_run / "checkpoints" / "5"
+    notes = json.loads((save / "notes" / "metadata").read_text())
+    rewritten(save, "notes/metadata", NOTES[kind](notes))
+    with refused(stopped_run, "checkpoints/5 (is damaged, or is of another network or|was made by another) version"):
+        execute(stopped_run, Config(**SETTINGS))
+
+
+@pytest.mark.parametrize("digests", ["{}", "[]", "null", '{"notes/metadata": 3}', '{"\\u0000": ""}'])
+def test_sums_that_are_no_sums_are_told(stopped_run: Path, digests: str) -> None:
+    (stopped_run / "checkpoints" / "5" / "digests.json").write_text(digests)
+    with refused(stopped_run, "checkpoints/5 is damaged.*remove it to go on from step 3"):
+        execute(stopped_run, Config(**SETTINGS))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config)])
+def test_a_config_of_another_version_is_told(stopped_run: Path, name: str) -> None:
+    config = json.loads((stopped_run / "config.json").read_text())
+    (stopped_run / "config.json").write_text(json.dumps(config | {name: {"another": ["kind"]}}))
+    with refused(
+        stopped_run, f"(config.json is damaged, or was made by another version|run is of another run: {name})"
+    ):
+        execute(stopped_run, Config(**SETTINGS))

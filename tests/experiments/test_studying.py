@@ -13,7 +13,7 @@ from experiments.config import Config
 from experiments.studying import Cell, Grid, Selection
 from experiments.studying.matching import MATCHES, TOLERANCE, matched
 from experiments.studying.outlook import cost, outlook
-from experiments.studying.strategies import CONTROLS, NAMES, mean_batch_size, plan_of, rate_of
+from experiments.studying.strategies import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
 from sam_optax import BatchPlan
 
 GROWING = BatchPlan.parse("5x16,5x32,5x64,5x128,5x256")
@@ -32,7 +32,7 @@ def test_controls_last_as_long_as_the_plan_that_they_are_for() -> None:
         "constant_mean": "25x41",
         "reversed": "5x256,5x128,5x64,5x32,5x16",
     }
-    for name in NAMES:
+    for name in PLANNED:
         assert plan_of(name, CONSTANT, GROWING).epochs == 25
     assert rate_of("warm_restarts", 78) == "warm_restarts:15.6"
 
@@ -68,12 +68,12 @@ def grid(**settings: Any) -> Grid:
 
 
 def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> None:
-    everything = grid(match=MATCHES, strategies=NAMES).cells()
+    everything = grid(match=MATCHES, strategies=PLANNED).cells()
     configs = [cell.config for cell in everything]
     assert len(set(configs)) == len(configs)
     by_name = {cell.folder.name: cell.config for cell in everything}
     for match in MATCHES:
-        for cell in grid(match=(match,), strategies=NAMES).cells():
+        for cell in grid(match=(match,), strategies=PLANNED).cells():
             assert by_name[cell.folder.name] == cell.config
     assert "sam-increasing-equal_updates-0" not in by_name
     assert by_name["sgd-increasing-equal_gradients-0"].batch_plan == "10x16,10x32,10x64,10x128,10x256"

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import run
 from experiments.config import Config
+from experiments.training.endings import UnusableError
 from experiments.training.writers import JsonLines, TensorBoard, plain, read
 from tests.experiments.interrupted_runs import execute, killed
 
@@ -89,6 +90,27 @@ def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, t
         assert [{name: plain(value) for name, value in record.items()} for record in mine] == written
     losses = [(record["step"], pytest.approx(float(record["loss"]))) for record in mine_of(kept, "step")]
     assert curves(tmp_path / "board")["step/loss"] == losses
+
+
+def test_what_tensorboard_took_is_on_disk_when_it_is_flushed_and_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    board, steps = TensorBoard(tmp_path), range(100)
+    for step in steps:
+        board.write(STEP | {"step": step})
+    board.flush()
+    assert curves(tmp_path)["step/loss"] == [(step, 1.5) for step in steps]
+    board.write(EPOCH)
+    assert curves(tmp_path)["epoch/test_error"] == [(1, 0.25)]
+    board.close()
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"{", b"[]", b'{"step": 1}', b""], ids=repr)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([json.dumps(EPOCH).encode(), damage, json.dumps(EPOCH).encode()]))
+    records = read(path, "epoch")
+    assert next(records) == EPOCH
+    with pytest.raises(UnusableError, match=r"metrics.jsonl is damaged: line 2 is no record\.$"):
+        next(records)
 
 
 @pytest.mark.parametrize(("step", "every"), [(3, None), (5, 4), (6, 5)])

@@ -11,18 +11,25 @@ from experiments.reporting import find_runs
 from experiments.reporting.groups import Study, studies
 from experiments.training.methods import METHODS
 from experiments.training.writers import JsonLines
+from sam_optax import BatchPlan
 
 PLANS = {"constant": "4x128", "increasing": "2x64,2x256"}
 
 
-def write_run(folder: Path, error: float, loss: float | None = 0.5, **settings: Any) -> Path:
-    """A finished run with one error throughout and a gradient norm of the number of the update."""
+def write_run(
+    folder: Path, error: float, loss: float | None = 0.5, came_out: str | None = None, **settings: Any
+) -> Path:
+    """A finished run with one error throughout and a gradient norm of the number of the update.
+
+    Of an adaptive plan `came_out` is what came of it; its noise scale is the number of the epoch, the first infinite.
+    """
     config = Config(**settings)
+    plan = config.plan if came_out is None else BatchPlan.parse(came_out)
     folder.mkdir(parents=True)
     config.save(folder / "config.json")
     writer, step = JsonLines(folder / "metrics.jsonl"), 0
-    for epoch in range(config.plan.epochs):
-        batch_size = config.plan.batch_size_at(epoch)
+    for epoch in range(plan.epochs):
+        batch_size = plan.batch_size_at(epoch)
         for position in range(512 // batch_size):
             measured: dict[str, Any] = {"grad_norm": step + 1}
             if METHODS[config.method].passes == 2:
@@ -33,10 +40,13 @@ def write_run(folder: Path, error: float, loss: float | None = 0.5, **settings: 
             step += 1
         figures = {"train_loss": np.nan if loss is None else loss / (epoch + 1), "train_error": 0.1}
         tested = {"test_loss": 1.0, "test_error": error}
+        if came_out is not None:
+            figures["noise_scale"] = epoch + 1 if epoch else np.inf
         writer.write({"kind": "epoch", "epoch": epoch + 1, "step": step, "batch_size": batch_size, **figures, **tested})
     writer.close()
     result = {"train_loss": loss, "train_error": 0.1, "test_loss": loss, "test_error": error}
     result |= {"updates": step, "gradient_evaluations": METHODS[config.method].passes * step, "seconds": 1.5}
+    result |= {} if came_out is None else {"batch_plan": came_out}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

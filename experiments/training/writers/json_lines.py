@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.training.endings import UnusableError
 from experiments.training.writers.writer import Record
 
 
@@ -37,14 +38,33 @@ class JsonLines:
 
     def close(self) -> None:
         """Write out what is left."""
-        self._file.close()
+        try:
+            self.length()
+        finally:
+            self._file.close()
 
 
 def read(path: Path, kind: str) -> Iterator[Record]:
-    """The records of one kind, in order."""
-    with path.open(encoding="utf-8") as lines:
-        records = map(json.loads, lines)
-        yield from (record for record in records if record["kind"] == kind)
+    """The records of one kind, in order.
+
+    Raises:
+      UnusableError: If a line is no record.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            record = _parsed(line, f"{path} is damaged: line {number} is no record.")
+            if record["kind"] == kind:
+                yield record
+
+
+def _parsed(line: bytes, otherwise: str) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "kind" not in record:
+        raise UnusableError(otherwise)
+    return record
 
 
 def plain(value: Any) -> Any:

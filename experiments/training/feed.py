@@ -1,0 +1,25 @@
+"""The batches of a run whose plan may change between two of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sam_optax import BatchPlan
+
+Open = Callable[[BatchPlan, int], Iterator[Any]]
+"""`open(plan, step)` → the batches of a plan, without those of the first `step` updates."""
+
+
+class Feed(Iterator[Any]):
+    """One iterator for the whole run; `follow` lets it go on with the batches of another plan."""
+
+    def __init__(self, opened: Open, plan: BatchPlan, step: int) -> None:
+        """The batches of `plan` from `step` on."""
+        self._open, self._batches = opened, opened(plan, step)
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        return next(self._batches)
+
+    def follow(self, plan: BatchPlan, step: int) -> None:
+        """Go on with the batches of `plan` from `step` on; what was read ahead is forgotten."""
+        self._batches = self._open(plan, step)

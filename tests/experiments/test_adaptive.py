@@ -1,0 +1,234 @@
+"""A batch plan that the noise of the gradients decides while a run trains."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import run
+from experiments.config import Config
+from experiments.measuring import Sharpness, runs, watching
+from experiments.program import build
+from experiments.recipe import stream_of
+from experiments.training.adaptive_plan import AdaptivePlan
+from experiments.training.epoch_noise import EpochNoise, Total
+from experiments.training.placement import Placement, mesh_of
+from experiments.training.progress import Progress
+from experiments.training.writers import Record
+from sam_optax import BatchPlan, NoiseTerms
+from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, killed, stopped
+
+GROWING = "adaptive:8x16..64:noise_scale:0.4"
+SMALL = {"train_examples": 128, "micro_batch": 8, "learning_rate": 0.02, "rho": 0.1}
+
+
+def config(tiny: str, **settings: Any) -> Config:
+    return Config(**{"model": tiny, "method": "sam", "batch_plan": GROWING, **SMALL, **settings})
+
+
+def trained(of: Config, placement: Placement = Placement()) -> tuple[Any, list[Record]]:
+    records: list[Record] = []
+    state, _ = run.train(of, run.load(of), write=records.append, placement=placement)
+    return state, records
+
+
+def plan_of(records: list[Record]) -> str:
+    sizes = [(1, record["batch_size"]) for record in records if record["kind"] == "epoch"]
+    merged: list[list[int]] = []
+    for epochs, size in sizes:
+        if merged and merged[-1][1] == size:
+            merged[-1][0] += epochs
+        else:
+            merged.append([epochs, size])
+    return ",".join(f"{epochs}x{size}" for epochs, size in merged)
+
+
+def test_the_plan_that_came_out_replays_the_run_bit_for_bit(tiny: str, tmp_path: Path) -> None:
+    decided = config(tiny)
+    result = execute(tmp_path, decided)
+    assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
+    assert run.plan_of(decided, result) == BatchPlan.parse(result["batch_plan"])
+    fixed = config(tiny, batch_plan=result["batch_plan"])
+    state, records = trained(fixed)
+    assert_same_state(state, trained(decided)[0])
+    assert result["updates"] == records[-1]["step"]
+    for name in ("gradient_evaluations", "test_loss", "train_loss"):
+        assert result[name] == pytest.approx(records[-1][name], rel=1e-6)
+    assert not any("signal" in name for record in records for name in record)
+
+
+@pytest.mark.parametrize(
+    ("settings", "every"),
+    [({}, 1), ({"method": "sgd"}, None), ({"when": "every:3"}, 3)],
+    ids=["sam", "sgd", "every third"],
+)
+def test_each_epoch_decides_by_the_means_of_both_terms_apart(
+    tiny: str, settings: dict[str, Any], every: int | None
+) -> None:
+    decided = config(tiny, **settings)
+    _, records = trained(decided)
+    controller = AdaptivePlan.parse(GROWING).controller
+    state = controller.start()
+    steps: list[Record] = []
+    for record in records:
+        if record["kind"] == "step":
+            steps.append(record)
+            continue
+        assert record["batch_size"] == state.batch_size
+        with_second = [each for each in steps if each["step"] % every == 0] if every else []
+        assert [each for each in steps if "perturbed_noise" in each] == with_second
+        told, which = (with_second, "perturbed") if with_second else (steps, "clean")
+        signal, noise = (np.mean([each[f"{which}_{term}"] for each in told]) for term in ("signal", "noise"))
+        assert record["noise_scale"] == pytest.approx(noise / signal if signal > 0 else math.inf, rel=1e-4)
+        state, steps = controller.after_epoch(state, NoiseTerms(signal, noise)), []
+    assert plan_of(records) == str(controller.plan(state))
+
+
+def test_the_terms_are_those_of_how_the_gradients_of_the_parts_differ(tiny: str) -> None:
+    made = config(tiny, batch_plan="adaptive:1x32..32:noise_scale", train_examples=32)
+    dataset = run.load(made)
+    state, program = build(made, dataset)
+    step: Any = program.step
+    batch = next(stream_of(made, dataset))
+    now = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
+    params, model_state = jax.tree.map(jnp.array, state[:2])
+    _, metrics = program.step(state, batch, now, perturb=True)
+
+    def gradients(moved: Any) -> np.ndarray:
+        parts = [{name: rows[i : i + 8] for name, rows in batch.items()} for i in range(0, 32, 8)]
+        prepared = [step.func._prepare(part, step.keywords["constants"]) for part in parts]
+        passes = [step.func._passes(params, model_state, *each) for each in prepared]
+        found = [each[1] if moved is None else each[2](moved) for each in passes]
+        return np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in found])
+
+    clean = gradients(None)
+    length = float(np.linalg.norm(clean.mean(0)))
+    ascent = gradients_as(params, 0.1 * clean.mean(0) / length)
+    for name, rows in (("clean", clean), ("perturbed", gradients(ascent))):
+        noise = 8 * np.var(rows, axis=0, ddof=1).sum()
+        assert metrics[f"{name}_noise"] == pytest.approx(noise, rel=1e-3)
+        assert metrics[f"{name}_signal"] == pytest.approx((rows.mean(0) ** 2).sum() - noise / 32, rel=1e-3)
+
+
+def gradients_as(params: Any, offset: np.ndarray) -> Any:
+    """The parameters, moved by a vector."""
+    leaves, structure = jax.tree.flatten(params)
+    cuts = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    moved = [leaf + part.reshape(leaf.shape) for leaf, part in zip(leaves, np.split(offset, cuts), strict=True)]
+    return jax.tree.unflatten(structure, moved)
+
+
+@pytest.mark.parametrize("step", [3, 16, 17, 21])
+def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
+    tiny: str, tmp_path: Path, step: int
+) -> None:
+    whole = tmp_path / "whole"
+    result = execute(whole, config(tiny))
+    grows = BatchPlan.parse(result["batch_plan"]).boundaries(128)[0]
+    assert grows == 16  # two epochs of eight updates: the stops are before it, at it, and behind it
+    stopped(tmp_path / "parts", config(tiny), step)
+    execute(tmp_path / "parts", config(tiny))
+    assert_same_run(tmp_path / "parts", whole)
+
+
+def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_end(tiny: str, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    updates = execute(whole, config(tiny))["updates"]
+    for step in (18, updates - 1):
+        parts = tmp_path / str(step)
+        killed(parts, config(tiny), step, every=2)
+        execute(parts, config(tiny))
+        assert_same_run(parts, whole)
+
+
+def test_a_budget_in_updates_ends_with_the_epoch_that_reaches_it(tiny: str) -> None:
+    for budget in (1, 8, 9, 33):
+        made = config(tiny, batch_plan=f"adaptive:{budget}ux16..64:noise_scale")
+        _, records = trained(made)
+        ends = [record["step"] for record in records if record["kind"] == "epoch"]
+        assert ends[-1] >= budget
+        assert [0, *ends][-2] < budget
+        assert ends[-1] <= run.total_updates(made, run.load(made))
+
+
+def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, epochs = config(tiny, batch_plan="adaptive:20ux16..64:noise_scale:0.4"), []
+    monkeypatch.setattr(runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
+    dataset = run.load(made)
+    _, last = run.train(made, dataset, watch=watching(made, dataset, Sharpness(during=2), epochs.extend))
+    assert last["epoch"] % 2
+    assert epochs == [*range(2, last["epoch"], 2), last["epoch"]]
+
+
+def test_several_devices_measure_what_one_does(tiny: str) -> None:
+    made = config(tiny, batch_plan="adaptive:1x16..32:noise_scale", train_examples=64)
+    (one, of_one), (spread, of_spread) = trained(made), trained(made, Placement(mesh_of(jax.devices()[:4])))
+    chex.assert_trees_all_close(jax.device_get(spread.params), one.params, rtol=1e-4, atol=1e-6)
+    for record, alike in zip(of_one, of_spread, strict=True):
+        for name in ("clean_noise", "perturbed_noise"):
+            assert record.get(name) == (None if name not in alike else pytest.approx(float(alike[name]), rel=1e-3))
+
+
+def test_a_step_that_is_left_out_or_that_measured_nothing_does_not_count() -> None:
+    finite = {"loss": 1.0, "error": 0.5, "clean_signal": 2.0, "clean_noise": 8.0}
+    progress = Progress().after(finite, 1)
+    assert progress.after({**finite, "skipped": 1, "clean_noise": 1e9}, 1).noise == progress.noise
+    assert progress.after({**finite, "clean_noise": math.inf}, 1).noise == progress.noise
+    both = progress.after({**finite, "perturbed_signal": 1.0, "perturbed_noise": 3.0}, 2)
+    assert both.noise == EpochNoise(Total(4.0, 16.0, 2), Total(1.0, 3.0, 1))
+    assert (both.noise.deciding, progress.noise.deciding) == (NoiseTerms(1.0, 3.0), NoiseTerms(2.0, 8.0))
+    assert EpochNoise().deciding is None
+    assert both.closed().noise == EpochNoise()
+
+
+def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
+    state = AdaptivePlan.parse(GROWING).controller.start()
+    full = Progress(step=3, noise=EpochNoise(Total(0.1, 0.2, 3)), growth=json.loads(json.dumps(state._asdict())))
+    assert Progress.of(json.loads(json.dumps(full._asdict()))) == full
+    older = {name: value for name, value in Progress(step=3)._asdict().items() if name not in ("noise", "growth")}
+    assert Progress.of(older) == Progress(step=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"batch_plan": "adaptive"}, "batch_plan is 'adaptive': give adaptive:25x16..256:noise_scale"),
+        ({"batch_plan": "adaptive:8x16..64:noise"}, "give adaptive:25x16"),
+        ({"batch_plan": "adaptive:0x16..64:noise_scale"}, "give adaptive:25x16"),
+        ({"batch_plan": "adaptive:8x64..16:noise_scale"}, "maximum is 16, below initial, 64"),
+        ({"batch_plan": "adaptive:8x16..64:noise_scale:0"}, "noise_scale:0: multiple is 0.0"),
+        ({"batch_plan": "adaptive:8x16..64:norm_test"}, "norm_test:0.5"),
+        ({"batch_plan": "adaptive:8x16..64:norm_test:2"}, "theta is 2.0"),
+        ({"micro_batch": None}, "its noise is measured between the parts of a batch"),
+        ({"micro_batch": 16}, "a size that is below 16"),
+        ({"micro_batch": 5}, "micro_batch is 5, which does not divide the batch size 16"),
+        ({"when": "last:0.5"}, "that needs to know the whole plan"),
+        ({"when": "ae_sam"}, "ae_sam decides inside the step"),
+        ({"m": 8}, "parts of a batch have perturbations of their own"),
+        ({"batch_plan": "adaptive:99ux16..64:noise_scale", "lr_schedule": "cosine"}, "a rate over epochs needs"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        Config(**{"method": "sam", "batch_plan": GROWING, **SMALL, **settings})
+
+
+def test_a_largest_batch_that_is_larger_than_the_data_is_refused_before_the_run() -> None:
+    with pytest.raises(ValueError, match=r"batch size 256 .* is larger than the data, 128 examples"):
+        run.load(Config(method="sam", batch_plan="adaptive:8x16..256:noise_scale", **SMALL))
+
+
+def test_the_texts_of_rules() -> None:
+    twice = AdaptivePlan.parse("adaptive:30ux16..250:noise_scale:2")
+    assert (twice.sizes, twice.budget, twice.is_in_updates) == ((16, 32, 64, 128), 30, True)
+    assert twice.controller.rule(NoiseTerms(1.0, 50.0), 16) == 100.0
+    assert AdaptivePlan.parse("adaptive:3x8..8:norm_test:0.5").controller.rule(NoiseTerms(2.0, 64.0), 16) == 43.0
+    assert str(Config(method="sgd", batch_plan="adaptive:40ux16..64:noise_scale", **SMALL).plan) == "5x16"

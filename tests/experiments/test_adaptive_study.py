@@ -1,0 +1,148 @@
+"""Adaptive plans in a study, beside the fixed plans and the controls, and in its report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.converging.network_study import NetworkStudy
+from experiments.reporting.claims import BEST, DECIDED, GROWTH, Claim, claims
+from experiments.reporting.curves import mean_curves
+from experiments.reporting.decided_plans import plan_rows
+from experiments.reporting.drawn import pictures_of
+from experiments.reporting.errors import error_rows
+from experiments.reporting.matches import matches, papers_cells, tables
+from experiments.reporting.section import write_section
+from experiments.reporting.tables import setting_rows
+from experiments.reporting.verdicts import verdicts
+from experiments.studying import Grid
+from experiments.studying.outlook import outlook
+from experiments.studying.strategies import NAMES
+from tests.experiments.written_runs import only_study, write_run
+
+ADAPTIVE = "adaptive:4x64..256:noise_scale"
+FIXED = {"constant": "4x128", "first": "4x64", "last": "4x256", "increasing": "2x64,2x256"}
+CAME_OUT = ("1x64,3x256", "1x64,3x256", "3x64,1x256")
+
+
+def grid(**settings: Any) -> Grid:
+    return Grid(Path("study"), **{"seeds": (0,), "methods": ("sgd", "sam"), "micro_batch": 8, **settings})
+
+
+def write(folder: Path, adaptive: str = ADAPTIVE, fixed: dict[str, str] = FIXED) -> Path:
+    """A study of three seeds, in which the adaptive plan does best."""
+    for seed, came_out in enumerate(CAME_OUT):
+        shared: dict[str, Any] = {"method": "sgd", "micro_batch": 16, "seed": seed}
+        error = 0.02 + 0.001 * seed**2
+        write_run(folder / f"adaptive-{seed}", error, came_out=came_out, batch_plan=adaptive, **shared)
+        for number, (name, plan) in enumerate(fixed.items(), start=1):
+            own = error + 0.01 * number + 0.0001 * number * seed
+            write_run(folder / f"{name}-{seed}", own, batch_plan=plan, **shared)
+    return folder
+
+
+def of_kind(kind: str, folder: Path) -> list[Claim]:
+    return [claim for claim in claims(only_study(folder)) if claim.kind == kind]
+
+
+def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
+    cells = grid(match=("epochs", "updates", "gradients"), strategies=NAMES, adaptive_rule="norm_test:0.5").cells()
+    plans = {cell.folder.name: cell.config.batch_plan for cell in cells if "adaptive" in cell.folder.name}
+    assert plans == {
+        "sgd-adaptive-0": "adaptive:25x16..256:norm_test:0.5",
+        "sam-adaptive-0": "adaptive:25x16..256:norm_test:0.5",
+        "sgd-adaptive-equal_updates-0": "adaptive:310ux16..256:norm_test:0.5",
+        "sam-adaptive-equal_updates-0": "adaptive:310ux16..256:norm_test:0.5",
+        "sgd-adaptive-equal_gradients-0": "adaptive:620ux16..256:norm_test:0.5",
+    }
+    assert {cell.config.micro_batch for cell in cells} == {8}
+    assert {cell.config.batch_plan for cell in cells if "constant_mean-0" in cell.folder.name} == {"25x40"}
+
+
+def test_the_outlook_of_an_adaptive_plan_is_that_of_a_batch_that_never_grows() -> None:
+    cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
+    assert outlook(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"micro_batch": None}, "micro_batch is None, and adaptive is one of the strategies"),
+        ({"micro_batch": 16}, "a size that is below 16"),
+        ({"adaptive_rule": "noise"}, "batch_plan is 'adaptive:25x16..256:noise'"),
+        ({"increasing_plan": "5x256,5x16"}, "maximum is 16, below initial, 256"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(settings: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        grid(strategies=("adaptive",), **settings)
+
+
+def test_the_study_of_gradient_norms_refuses_it() -> None:
+    with pytest.raises(ValueError, match="strategies has 'adaptive'"):
+        NetworkStudy(Path("study"), strategies=("adaptive",), micro_batch=8)
+
+
+def test_the_report_tells_the_plans_that_came_out_beside_what_was_asked_for(tmp_path: Path) -> None:
+    study = only_study(write(tmp_path))
+    assert plan_rows(study)[1:] == [("SGD", ADAPTIVE, "1x64,3x256 (seeds 0, 1); 3x64,1x256 (seed 2)")]
+    (group,) = [each for each in study.groups if each.column == "adaptive"]
+    assert (group.epochs, group.updates, group.examples) == (4, round((14 + 14 + 26) / 3), 2048)
+    assert study.columns == ["constant 64", "constant 128", "constant 256", "increasing", "adaptive"]
+    assert group in matches(study)[0].groups
+    rows = error_rows(tables(study)[0], study)
+    assert rows[0][-1] == "adaptive"
+    assert rows[-1][-1] == "18"
+    assert any(ADAPTIVE in row[1] for row in setting_rows(study))
+    headings = [block.heading for block in write_section(study, tmp_path).blocks]
+    assert "Plans that the noise decided" in headings
+    assert "Noise scale and batch size over epochs" in headings
+
+
+def test_two_rules_are_two_columns(tmp_path: Path) -> None:
+    write(tmp_path)
+    other = "adaptive:4x64..256:noise_scale:0.5"
+    write_run(tmp_path / "other", 0.03, method="sgd", micro_batch=16, batch_plan=other, came_out="4x64")
+    named = {group.column for group in only_study(tmp_path).groups}
+    assert {"adaptive, 64..256:noise_scale", "adaptive, 64..256:noise_scale:0.5"} <= named
+
+
+def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing_plan(tmp_path: Path) -> None:
+    write(tmp_path)
+    increasing, adaptive = of_kind(BEST, tmp_path)
+    assert (increasing.group.column, adaptive.group.column) == ("increasing", "adaptive")
+    assert adaptive.candidates == 3
+    (decided,) = of_kind(DECIDED, tmp_path)
+    assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
+    assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
+    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
+    assert "SGD, growth that the noise decides on against the best constant batch. At equal epochs: holds." in told
+    assert "SGD, growth that the noise decides on against the increasing plan. At equal epochs: holds." in told
+
+
+def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path: Path) -> None:
+    study = only_study(write(tmp_path))
+    (group,) = [each for each in study.groups if each.column == "adaptive"]
+    mean = mean_curves([run.curves for run in group.runs])
+    np.testing.assert_allclose(mean["batch_size"].values, [64, 192, 192, 256, 256])
+    assert np.isposinf(mean["noise_scale"].values[0]) or np.isnan(mean["noise_scale"].values[0])
+    shorter = {name: type(curve)(*(part[:2] for part in curve)) for name, curve in group.runs[0].curves.items()}
+    assert len(mean_curves([shorter, group.runs[1].curves])["train_loss"].values) == 2
+
+
+def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp_path: Path) -> None:
+    write(
+        tmp_path, fixed=FIXED | {f"other {size}": f"2x512,2x{size}" for size in (8, 16, 32, 48, 80, 96, 160, 192, 224)}
+    )
+    study = only_study(tmp_path)
+    assert study.is_large
+    assert {"increasing", "adaptive"} <= {group.column for group in papers_cells(study)}
+    assert any("the adaptive plan's, at its epochs" in each.caption for each in pictures_of(study, tmp_path))
+
+
+def test_a_budget_in_updates_stands_at_the_length_that_came_out(tmp_path: Path) -> None:
+    study = only_study(write(tmp_path, adaptive="adaptive:16ux64..256:noise_scale"))
+    (group,) = [each for each in study.groups if each.column == "adaptive"]
+    assert (group.epochs, group.updates) == (4, 18)
+    assert pictures_of(study, tmp_path)

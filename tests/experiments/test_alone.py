@@ -1,0 +1,155 @@
+"""One process at a time works in a folder, and what it holds the folder by stands in nobody's way."""
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import run, train
+from experiments.command_line import start
+from experiments.config import Config
+from experiments.resuming import Start, reopened
+from experiments.studying import cell as cells
+from experiments.studying import running
+from experiments.studying.cell import Cell
+from experiments.training import checkpoints
+from experiments.training.alone import LOCK, alone_in
+from experiments.training.endings import UnusableError
+from tests.experiments.interrupted_runs import stopped
+from tests.experiments.test_command_line import call
+
+ARGUMENTS = ["--model", "tiny", "--batch-plan", "1x256"]
+
+
+def train_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    start(partial(call, train, monkeypatch, *ARGUMENTS, "--output", str(folder), *options))
+
+
+def test_only_one_process_works_in_a_folder(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with alone_in(tmp_path), pytest.raises(SystemExit) as refusal:
+        train_in(tmp_path, monkeypatch, "--resume")
+    assert refusal.value.code == 2
+    said = capsys.readouterr().err
+    assert f"another process works in {tmp_path}" in said
+    assert said.count("\n") == 1
+    train_in(tmp_path, monkeypatch, "--resume")
+    assert (tmp_path / "result.json").exists()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_it_is_held_by_a_file_that_is_open_for_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Network file systems make of it a lock on bytes, which folders do not have, and readers may not ask for."""
+    held: list[int] = []
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda handle, how: held.append(handle) or flock(handle, how))
+    with alone_in(tmp_path):
+        [handle] = held
+        assert stat.S_ISREG(os.fstat(handle).st_mode)
+        assert fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+
+def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "unfinished").mkdir()
+    with alone_in(tmp_path / "unfinished"):
+        (tmp_path / "unfinished").rename(tmp_path / "run")
+        with pytest.raises(UnusableError, match="another process works in"), alone_in(tmp_path / "run"):
+            pass
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_what_was_not_completed_is_held_by_the_same_file_again(tmp_path: Path) -> None:
+    """Else one process might hold the file that was removed, and another one the new one."""
+    found: list[os.stat_result] = []
+    with pytest.raises(ZeroDivisionError), alone_in(tmp_path):
+        found.append((tmp_path / LOCK).stat()) or 1 / 0
+    assert os.path.samestat((tmp_path / LOCK).stat(), found[0])
+    with alone_in(tmp_path):
+        assert os.path.samestat((tmp_path / LOCK).stat(), found[0])
+
+
+def test_the_file_of_a_process_that_was_killed_is_no_content(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / LOCK).touch()
+    config = Config(model=tiny, batch_plan="1x256")
+    assert run.claim(tmp_path) == tmp_path
+    assert reopened(tmp_path, config, run.load(config)) == Start()
+    train_in(tmp_path, monkeypatch)
+    assert (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_are_no_locks_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
+    def no_locks(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        pass
+
+
+def test_without_fcntl_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: Is a directory"), alone_in(tmp_path):
+        pass
+    with pytest.raises(UnusableError, match="gone cannot be written: No such file"), alone_in(tmp_path / "gone"):
+        pass
+
+
+def a_cell(folder: Path) -> Cell:
+    return Cell("tiny", Config(model="tiny", batch_plan="1x256"), folder / "run")
+
+
+def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, tmp_path: Path) -> None:
+    """Both processes had it to do when they began."""
+    cell = a_cell(tmp_path)
+    dataset = run.load(cell.config)
+    result = cells.execute(cell, dataset)
+    again = cells.execute(cell, dataset, track=lambda batches: 1 / 0)
+    assert again == result
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (cell.folder / LOCK).exists()
+
+
+def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_path: Path) -> None:
+    cell = a_cell(tmp_path)
+    unfinished = tmp_path / f"run{run.UNFINISHED}"
+    stopped(unfinished, cell.config, 1)
+    with alone_in(unfinished), pytest.raises(UnusableError, match="another process works in"):
+        cells.execute(cell, run.load(cell.config))
+    assert checkpoints.steps(unfinished / "checkpoints") == [1]
+
+
+@pytest.mark.parametrize("what", ["another run", "no folder"])
+def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
+    tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
+) -> None:
+    """It came there after the study began."""
+    cell = a_cell(tmp_path)
+    options, console = running.Options(), running.Console(width=200, soft_wrap=True)
+
+    def meanwhile(*arguments: Any) -> list[Cell]:
+        path = cell.folder if what == "another run" else tmp_path / f"run{run.UNFINISHED}"
+        path.mkdir() if what == "another run" else path.write_text("mine")
+        return [cell]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "_to_do", meanwhile)
+        assert running.run_all("tiny", [cell], options, console) == [cell]
+    said = capsys.readouterr().out
+    assert "tiny failed: " in said
+    assert "Traceback" not in said
