@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long demo reproduce-methods convergence benchmark benchmark-peers docs data-fashion-mnist clean
+.PHONY: test test-long test-versions demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -11,8 +11,31 @@ test: .venv/installed ## Everything that CI runs.
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
 
-test-long: .venv/installed ## What takes longer: every combination of method, perturbation and variant.
+test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, and the core on other versions.
 	$(BIN)/python -m pytest -n 2 -m long
+	$(MAKE) test-versions
+
+PYTHON_OLD ?= python3.11
+PYTHON_NEW ?= python3.13
+ELSEWHERE := .cache/versions
+OF_THE_PROGRAM := tests/experiments tests/test_docs.py tests/test_notebooks.py tests/test_package.py
+
+test-versions: test-on-old test-on-new test-on-lowest ## The core: Python 3.11 with jax 0.10, 3.13 with 0.12, lowest versions.
+
+test-on-%: $(ELSEWHERE)/%/installed
+	$(ELSEWHERE)/$*/bin/python -m pytest -n 2 $(OF_THE_PROGRAM:%=--ignore=%)
+
+$(ELSEWHERE)/old/installed: FROM := $(PYTHON_OLD)
+$(ELSEWHERE)/new/installed: FROM := $(PYTHON_NEW)
+$(ELSEWHERE)/lowest/installed: FROM := $(PYTHON_OLD)
+
+$(ELSEWHERE)/%/installed: pyproject.toml constraints.txt
+	$(FROM) -m venv $(@D)
+	$(FROM) -m tests.lowest_versions > $(@D)/lowest.txt
+	$(@D)/bin/pip install --quiet --constraint $(if $(filter lowest,$*),$(@D)/lowest.txt,constraints.txt) --editable '.[core-tests]'
+	touch $@
+
+.PRECIOUS: $(ELSEWHERE)/%/installed
 
 reproduce-methods: .venv/installed ## Every method on the embedded digits, three seeds: error, gradients and time.
 	$(BIN)/python -m experiments.reproduce_methods --output runs/methods
@@ -22,6 +45,9 @@ demo: .venv/installed ## The paper's nine cells on the embedded digits, three se
 
 docs: .venv/installed ## The site, into site/: it opens without a network.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: .venv/installed ## The notebooks, from their sources.
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
 
 clean: ## Remove what the other targets made, runs/ apart.
 	rm -rf .venv .cache site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
