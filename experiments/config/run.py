@@ -66,6 +66,8 @@ class Config(Setup):
             adaptive = AdaptivePlan.parse(self.batch_plan)
         except ValueError as error:
             raise ValueError(f"{given}: {error}") from error
+        if adaptive.sizes[0] == 1:
+            raise ValueError(f"{given}, whose first batch of 1 has no parts to measure noise between: give 2 or more.")
         if self.micro_batch is None or self.micro_batch >= adaptive.sizes[0]:
             raise ValueError(
                 f"{given}, and micro_batch {self.micro_batch}: its noise is measured between the parts of a batch, "

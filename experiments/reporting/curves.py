@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.training.epoch_noise import term_names
 from experiments.training.writers import Record, read
 
 _SAMPLES = 256  # steps at which a picture reads what is set
-_NOISE_SCALE = "noise_scale"  # in the records of epochs whose noise decides on the batch size of the next
 
 
 class Quantity(NamedTuple):
@@ -48,8 +48,8 @@ QUANTITIES = (
 )
 
 
-NOISE_SCALE = Quantity(_NOISE_SCALE, "Noise scale", "examples", kind="epoch")
-"""What decided on the batch size, where it was decided on the way."""
+NOISE_SCALE = Quantity("noise_scale", "Noise scale", "examples", kind="epoch")
+"""What decided on the batch size, where it was decided on the way; an epoch that measured no noise has none."""
 
 
 class Curve(NamedTuple):
@@ -72,15 +72,15 @@ Curves = dict[str, Curve]
 def read_curves(metrics: Path) -> Curves:
     """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
-    curves = {}
-    for quantity in (*QUANTITIES, NOISE_SCALE):
+    is_decided = term_names("clean")[0] in steps[0]  # on the way, by the noise
+    curves = {NOISE_SCALE.name: _measured(epochs, column(epochs, NOISE_SCALE.name))} if is_decided else {}
+    for quantity in QUANTITIES:
         records = epochs if quantity.kind == "epoch" else steps
         if all(quantity.name in record for record in records):
             values = quantity.factor * column(records, quantity.name)
             if quantity.is_set:
                 # of a plan that was decided on the way, epochs alone are the same from seed to seed
-                samples = 0 if _NOISE_SCALE in epochs[0] else _SAMPLES
-                curves[quantity.name] = _set(epochs, steps, values, samples)
+                curves[quantity.name] = _set(epochs, steps, values, 0 if is_decided else _SAMPLES)
             else:
                 counted = np.isfinite(values) | ~_skipped(records)
                 curves[quantity.name] = _measured(epochs, values, counted)
@@ -106,10 +106,10 @@ def _shared(curves: Sequence[Curve]) -> list[Curve]:
     return cut if is_whole or all(np.array_equal(curve.epoch, cut[0].epoch) for curve in cut) else []
 
 
-def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray) -> Curve:
+def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray | None = None) -> Curve:
     """At the end of each epoch: its own value, or the mean over those of its steps that count; NaN where none does."""
     ends = [record["step"] for record in epochs]
-    if len(values) != len(ends):
+    if counted is not None and len(values) != len(ends):
         parts = zip(np.split(values, ends[:-1]), np.split(counted, ends[:-1]), strict=True)
         values = np.asarray([part[counts].mean() if any(counts) else np.nan for part, counts in parts])
     return Curve(column(epochs, "epoch"), column(epochs, "step"), values)
@@ -132,6 +132,6 @@ def _skipped(records: list[Record]) -> np.ndarray:
 
 
 def column(records: Sequence[Record], name: str) -> np.ndarray:
-    """A field of all records, NaN where it is null."""
-    values: list[Any] = [record[name] for record in records]
+    """A field of all records, NaN where it is null or left out."""
+    values: list[Any] = [record.get(name) for record in records]
     return np.asarray([np.nan if value is None else value for value in values], np.float64)

@@ -160,11 +160,12 @@ def test_a_budget_in_updates_ends_with_the_epoch_that_reaches_it(tiny: str) -> N
 def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, epochs = config(tiny, batch_plan="adaptive:20ux16..64:noise_scale:0.4"), []
+    made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
     monkeypatch.setattr(runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
     dataset = run.load(made)
     _, last = run.train(made, dataset, watch=watching(made, dataset, Sharpness(during=2), epochs.extend))
     assert last["epoch"] % 2
+    assert last["epoch"] > made.plan.epochs  # those of a batch that never grows
     assert epochs == [*range(2, last["epoch"], 2), last["epoch"]]
 
 
@@ -181,7 +182,8 @@ def test_a_step_that_is_left_out_or_that_measured_nothing_does_not_count() -> No
     finite = {"loss": 1.0, "error": 0.5, "clean_signal": 2.0, "clean_noise": 8.0}
     progress = Progress().after(finite, 1)
     assert progress.after({**finite, "skipped": 1, "clean_noise": 1e9}, 1).noise == progress.noise
-    assert progress.after({**finite, "clean_noise": math.inf}, 1).noise == progress.noise
+    for name, value in (("clean_noise", math.inf), ("clean_signal", math.nan)):
+        assert progress.after({**finite, name: value}, 1).noise == progress.noise
     both = progress.after({**finite, "perturbed_signal": 1.0, "perturbed_noise": 3.0}, 2)
     assert both.noise == EpochNoise(Total(4.0, 16.0, 2), Total(1.0, 3.0, 1))
     assert (both.noise.deciding, progress.noise.deciding) == (NoiseTerms(1.0, 3.0), NoiseTerms(2.0, 8.0))
@@ -209,6 +211,7 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
         ({"batch_plan": "adaptive:8x16..64:norm_test:2"}, "theta is 2.0"),
         ({"micro_batch": None}, "its noise is measured between the parts of a batch"),
         ({"micro_batch": 16}, "a size that is below 16"),
+        ({"batch_plan": "adaptive:8x1..64:noise_scale", "micro_batch": 1}, "first batch of 1 has no parts"),
         ({"micro_batch": 5}, "micro_batch is 5, which does not divide the batch size 16"),
         ({"when": "last:0.5"}, "that needs to know the whole plan"),
         ({"when": "ae_sam"}, "ae_sam decides inside the step"),

@@ -1,5 +1,6 @@
 """Adaptive plans in a study, beside the fixed plans and the controls, and in its report."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def grid(**settings: Any) -> Grid:
     return Grid(Path("study"), **{"seeds": (0,), "methods": ("sgd", "sam"), "micro_batch": 8, **settings})
 
 
-def write(folder: Path, adaptive: str = ADAPTIVE, fixed: dict[str, str] = FIXED) -> Path:
+def write(
+    folder: Path, adaptive: str = ADAPTIVE, fixed: dict[str, str] = FIXED, plans: tuple[str, ...] = CAME_OUT
+) -> Path:
     """A study of three seeds, in which the adaptive plan does best."""
-    for seed, came_out in enumerate(CAME_OUT):
+    for seed, came_out in enumerate(plans):
         shared: dict[str, Any] = {"method": "sgd", "micro_batch": 16, "seed": seed}
         error = 0.02 + 0.001 * seed**2
         write_run(folder / f"adaptive-{seed}", error, came_out=came_out, batch_plan=adaptive, **shared)
@@ -121,6 +124,13 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     assert "SGD, growth that the noise decides on against the increasing plan. At equal epochs: holds." in told
 
 
+def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    write(tmp_path, fixed=FIXED | {"increasing": "2x64,1x128,1x256"})
+    for kind in (GROWTH, DECIDED):
+        assert [each.column for claim in of_kind(kind, tmp_path) for each in claim.baselines].count("adaptive") == 0
+    assert [claim.group.column for claim in of_kind(BEST, tmp_path)] == ["increasing", "adaptive"]
+
+
 def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
@@ -145,4 +155,32 @@ def test_a_budget_in_updates_stands_at_the_length_that_came_out(tmp_path: Path) 
     study = only_study(write(tmp_path, adaptive="adaptive:16ux64..256:noise_scale"))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     assert (group.epochs, group.updates) == (4, 18)
+    assert pictures_of(study, tmp_path)
+
+
+def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
+    plans = ("1x64,5x256", "1x64,5x256", "2x64")  # of 6, 6 and 2 epochs
+    study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
+    (group,) = [each for each in study.groups if each.column == "adaptive"]
+    assert (group.epochs, group.updates, group.examples) == (5, 17, 2389)
+    told = [row for match in tables(study) for row in error_rows(match, study) if "examples" in row[0]]
+    assert told
+    assert not any("3,072" in cell for row in told for cell in row)
+
+
+@pytest.mark.parametrize("silent", [{1}, {3}, {1, 2, 3, 4}], ids=str)
+def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[int]) -> None:
+    """All steps of them were left out, or were not finite."""
+    write(tmp_path)
+    path = tmp_path / "adaptive-1" / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        if record["kind"] == "epoch" and record["epoch"] in silent:
+            del record["noise_scale"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    study = only_study(tmp_path)
+    (group,) = [each for each in study.groups if each.column == "adaptive"]
+    scale = group.runs[1].curves["noise_scale"].values
+    assert {epoch for epoch, value in enumerate(scale, start=1) if np.isnan(value)} == silent | {1}
+    assert "batch_size" in mean_curves([run.curves for run in group.runs])
     assert pictures_of(study, tmp_path)

@@ -96,6 +96,20 @@ def test_where_there_are_no_locks_nothing_is_held(monkeypatch: pytest.MonkeyPatc
         pass
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_either_word_for_a_lock_that_is_held_is_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """Where it is made a lock on bytes, POSIX allows both."""
+
+    def held(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", held)
+    with pytest.raises(UnusableError, match="another process works in"), alone_in(tmp_path):
+        pass
+
+
 def test_without_fcntl_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with alone_in(tmp_path), alone_in(tmp_path):

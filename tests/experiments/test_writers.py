@@ -10,6 +10,8 @@ import pytest
 
 from experiments import run
 from experiments.config import Config
+from experiments.metrics_files import length_of, own_writers
+from experiments.resuming import Start
 from experiments.training.endings import UnusableError
 from experiments.training.writers import JsonLines, TensorBoard, plain, read
 from tests.experiments.interrupted_runs import execute, killed
@@ -101,6 +103,16 @@ def test_what_tensorboard_took_is_on_disk_when_it_is_flushed_and_at_the_end_of_a
     board.write(EPOCH)
     assert curves(tmp_path)["epoch/test_error"] == [(1, 0.25)]
     board.close()
+
+
+def test_before_a_save_all_that_was_written_is_on_disk(tmp_path: Path) -> None:
+    own = own_writers(Config(), tmp_path, Start(), tensorboard=True)
+    for writer in own:
+        writer.write(STEP)
+    assert length_of(own) == (tmp_path / "metrics.jsonl").stat().st_size > 0
+    assert curves(tmp_path / "tensorboard")["step/loss"] == [(STEP["step"], STEP["loss"])]
+    for writer in own:
+        writer.close()
 
 
 @pytest.mark.parametrize("damage", [b"\xff", b"{", b"[]", b'{"step": 1}', b""], ids=repr)

@@ -34,6 +34,8 @@ def write_run(
             measured: dict[str, Any] = {"grad_norm": step + 1}
             if METHODS[config.method].passes == 2:
                 measured |= {"perturbed_grad_norm": 2.0, "cosine": 0.9, "perturbation_norm": 0.05, "rho": config.rho}
+            if came_out is not None:
+                measured |= {"clean_signal": 1.0, "clean_noise": epoch + 1}
             now = {"step": step, "epoch": epoch + position * batch_size / 512, "batch_size": batch_size}
             rate = config.learning_rate * (1 - now["epoch"] / 10 if config.lr_schedule == "linear" else 1)
             writer.write({"kind": "step", **now, "learning_rate": rate, **measured})

@@ -1,0 +1,43 @@
+"""Where a batch plan that is decided on the way ends, and what is saved and measured there; and what a part is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import run, sharpness_file
+from experiments.measuring import Sharpness, has_measured, measure_run
+from experiments.program import build
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.placement import Placement
+from experiments.training.saving import Saving
+from sam_optax import BatchPlan
+from tests.experiments.interrupted_runs import execute
+from tests.experiments.test_adaptive import config
+
+
+def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, *what: saved.append(step) or save(self, step, *what))
+    updates = execute(tmp_path, config(tiny), saving=Saving(1))["updates"]
+    assert saved == list(range(1, updates))
+
+
+def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path: Path) -> None:
+    made = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4")
+    settings, result = Sharpness(steps=2, examples=48, batch_size=32), execute(tmp_path, made)
+    epochs = BatchPlan.parse(result["batch_plan"]).epochs
+    assert epochs != made.plan.epochs
+    measure_run(tmp_path, made, run.load(made), settings)
+    assert {(each["epoch"], each["step"]) for each in sharpness_file.read(tmp_path)} == {(epochs, result["updates"])}
+    assert has_measured(tmp_path, made, run.load(made), settings)
+
+
+def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Placement, "part", (0, 2))
+    made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
+    step: Any = build(made, run.load(made))[1].step
+    assert (step.func._size, step.func._noise_of) == (4, 8)
