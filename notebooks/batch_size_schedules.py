@@ -18,14 +18,14 @@
 # 2409.09984](https://arxiv.org/abs/2409.09984)). This notebook has the tools for that, one after the other, and at
 # its end the paper's comparison in small, with a control that the paper does not have.
 #
-# The last part takes a few minutes on two cores of a CPU, all before it less than one.
+# The last part takes about six minutes on two cores of a CPU, all before it less than one.
 
 # %% [markdown]
 # ## Install
 #
 # The last part needs the experiment program, which stands in the repository beside the library. In a clone this cell
 # only finds it. Anywhere else it clones the repository and installs what the program needs, and leaves JAX, NumPy and
-# TensorFlow as they are, where they are there.
+# TensorFlow as they are, where they are there. The project is not published yet: until it is, run this in a clone.
 
 # %%
 import os
@@ -41,7 +41,8 @@ above = (Path.cwd(), *Path.cwd().parents)
 root = next((folder for folder in above if (folder / "experiments" / "reproduce.py").is_file()), None)
 if root is None:
     root = Path.cwd() / "sam_optax"
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(root)], check=True)
+    if not root.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(root)], check=True)
     installed = {each.name.lower(): each.version for each in distributions()}
     kept = [f"{name}=={version}" for name, version in installed.items() if name.startswith(("jax", "numpy", "libtpu"))]
     extra = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["experiments"]
@@ -181,8 +182,8 @@ for rule in ("linear", "square_root"):
 # ## The noise scale: when is a batch large enough?
 #
 # The gradient noise scale, `tr Σ/‖G‖²`, is the batch size at which the noise of a gradient is as large as the
-# gradient (McCandlish et al., 2018). Far below it, twice the batch is worth nearly twice the steps; far above it, the
-# batch is wasted. A step that goes through its batch in parts has all that the estimate needs, without another
+# gradient (McCandlish et al., 2018). Far below it, twice the batch is worth nearly twice the steps; far above it, more
+# examples are wasted. A step that goes through its batch in parts has all that the estimate needs, without another
 # gradient: `micro_batches=` makes the parts, `measure_noise=True` keeps what they differ by, and `track_noise`
 # averages it.
 #
@@ -247,20 +248,19 @@ panel.set(xlabel="epoch", ylabel="examples", title="GSAM on the digits, a batch 
 count_in_twos(panel)
 panel.legend(frameon=False)
 plt.show()
-print(
-    f"{np.isinf(clean).sum()} and {np.isinf(perturbed).sum()} of {EPOCHS} estimates are infinite, and not in the figure"
-)
+counts = " and ".join(str(np.isinf(each).sum()) for each in (clean, perturbed))
+print(f"{counts} of {EPOCHS} estimates are infinite, and not in the figure")
 
 # %% [markdown]
-# The gradient shrinks as the network learns, its noise less so: the scale rises, and with it the batch that is worth
-# having. A single estimate is rough. It is infinite where the noise hides the gradient altogether: then all that can
-# be said is that a larger batch would not be wasted.
+# The gradient shrinks as the network learns, its noise less so: the scale tends to rise, and with it the batch that is
+# worth having. A single estimate is rough, as the zigzag shows. It is infinite where the noise hides the gradient
+# altogether: then all that can be said is that a larger batch would not be wasted.
 #
 # ## A plan that is decided while training runs
 #
 # `AdaptiveBatchPlan` asks a rule at each epoch's end. It grows when the rule asked for more in `patience` epochs in a
-# row, and never shrinks. Its state is a tuple of numbers, which JSON can keep; what it decided becomes a `BatchPlan`,
-# which replays the run.
+# row, up to `maximum`, and never shrinks. Its state is a tuple of numbers, which JSON can keep; what it decided becomes
+# a `BatchPlan`, which replays the run.
 
 # %%
 adaptive = sam_optax.AdaptiveBatchPlan(16, maximum=256, rule=sam_optax.noise_scale_rule(), patience=2)
@@ -297,34 +297,40 @@ plt.show()
 # epoch, so if the growing plan is better than the constant one, it may be for its small batches rather than for its
 # growth. The control tells.
 #
-# First what is going to be run:
+# First what is going to be run, with the first seed:
 
 
 # %%
-def program(module, *words, keep=""):
-    """Run a program of the repository, and show what it prints, as it comes: the lines that match `keep`."""
+def program(module, *words, keep):
+    """Run a program of the repository, show the lines that match `keep` as they come, and give back all of them."""
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, words)]
     plain = os.environ | {"TTY_COMPATIBLE": "0"}  # a notebook draws no bars
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    said = []
     with subprocess.Popen(command, cwd=root, env=plain, **pipes) as running:
         for line in running.stdout:
+            said.append(line)
             if re.match(keep, line):
                 print(line, end="")
     if running.returncode:
-        raise RuntimeError(f"experiments.{module} ended with exit code {running.returncode}.")
+        raise RuntimeError(f"experiments.{module} ended with exit code {running.returncode}:\n{''.join(said[-20:])}")
+    return said
 
 
 output = root / OUTPUT
 study = ["--output", output, "--seeds", *SEEDS, "--methods", *METHODS, "--strategies", *STRATEGIES]
 study += ["--constant-plan", CONSTANT, "--increasing-plan", INCREASING, "--sharpness.examples", 128]
-program("reproduce", *study, "--dry-run")
+planned = program("reproduce", *study, "--dry-run", keep=r"\d+ runs: ")
+rows = [re.split(r" {2,}", line.strip()) for line in planned if re.match(rf" (run|\S+-{SEEDS[0]}) ", line)]
+rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
+display(Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows)))
 
 # %% [markdown]
 # Each line that comes now is a run, with its test error. In a terminal it is the same command, with a bar of
 # progress: `python -m experiments.reproduce --output ...`.
 
 # %%
-program("reproduce", *study, keep=r"\d+ runs|.*seed \d+: |error|not measured")
+_ = program("reproduce", *study, keep=r"\d+ runs|.*seed \d+: |error|not measured")
 
 # %% [markdown]
 # The report is in `OUTPUT/report`, as `report.md`, `report.html` and pictures. Its first table:
@@ -349,11 +355,10 @@ for picture in sorted((output / "report" / "pictures").rglob("test-error-against
 # %% [markdown]
 # ## What these numbers show
 #
-# Not much, and that is worth seeing. The first things to look at are the standard deviations beside the errors, and
-# the control: is the growing batch better than its own smallest batch kept to the end? With three seeds most answers
-# read *not shown*. The digits with ten seeds, and with more controls, are in `docs/results`: there the growing batch
-# beats the constant 128 at equal epochs, as in the paper's tables, and against the best constant batch no gain in
-# error is shown in six cases of seven.
+# Look first at the standard deviations beside the errors, and at the control: is the growing batch better than its own
+# smallest batch kept to the end? Where an answer reads *not shown*, three seeds cannot tell. The digits with ten
+# seeds, and with more controls, are in `docs/results`: there the growing batch beats the constant 128 at equal epochs,
+# as in the paper's tables, and against the best constant batch a gain in error is shown in one case of seven.
 #
 # To go on: `--match epochs updates gradients` makes the same comparison at equal updates and at equal gradient
 # evaluations; `--config cifar100_resnet18` is a row of the paper's own tables (`notebooks/tpu_cifar100.ipynb`);

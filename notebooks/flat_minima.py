@@ -15,7 +15,7 @@
 #
 # SAM is said to find flat minima. This notebook trains one network with SGD, SAM and GSAM, and looks at the three
 # minima in four ways: how far the loss rises in a ball, how that depends on the ball's radius, how large the
-# curvature is, and what the landscape looks like. Then it shows how each of these numbers can mislead.
+# curvature is, and what the landscape looks like. Then it shows how such numbers can mislead.
 #
 # It takes about a minute on two cores of a CPU.
 
@@ -23,7 +23,8 @@
 # ## Install
 #
 # The library with two extras, `plots` for the pictures and `curvature` for eigenvalues, and scikit-learn for its
-# digits. Where they are there already, this cell does nothing.
+# digits. What is there already stays. The project is not published yet: until it is, install it beforehand, by
+# `pip install '.[curvature,plots]'` in a clone of the repository.
 
 # %%
 import importlib.util
@@ -32,9 +33,15 @@ import sys
 
 REPOSITORY = "https://github.com/YOUR_ACCOUNT/sam_optax"
 
-if any(importlib.util.find_spec(name) is None for name in ("sam_optax", "matfree", "matplotlib", "sklearn")):
-    wanted = [f"sam_optax[curvature,plots] @ git+{REPOSITORY}", "scikit-learn"]
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=True)
+packages = {
+    "sam_optax": f"sam_optax[curvature,plots] @ git+{REPOSITORY}",
+    "matfree": "matfree",
+    "matplotlib": "matplotlib",
+    "sklearn": "scikit-learn",
+}
+missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
 
 # %%
 # %matplotlib inline
@@ -155,21 +162,21 @@ plots.plot_curve(curves, marks=(0.0002, RHO))
 
 # %% [markdown]
 # Read it from left to right. At small radii the slope is near 1: the sharpness there is the gradient's length, and so
-# mostly tells how far training has come. Further on it passes through 2, where curvature counts. At the right end the
-# perturbed network no longer knows the digits, and its loss says nothing of the minimum. Where two curves cross,
+# mostly tells how far training has come. Further on the slope rises towards 2, where curvature counts, and past it. At
+# the right end the loss is hundreds of times that of the minimum, and tells little of it. Where two curves cross,
 # which minimum is flatter depends on who chose the radius. SAM and GSAM are hardly to be told apart at these
 # settings.
 #
 # ## Curvature
 #
 # The largest eigenvalue of the Hessian is the curvature along the sharpest direction; the trace is the sum of all
-# curvatures. Both look at an infinitely small neighbourhood.
+# curvatures. Both look at an infinitely small neighbourhood. Here they are for seed 0.
 
 # %%
 for name, each in minima.items():
     top = sharpness.top_eigenvalue(loss_fn, each[0], batches)
     whole = sharpness.trace(loss_fn, each[0], batches, samples=30)
-    print(f"{name:5} largest eigenvalue {top:7.2f}   trace {float(whole):7.1f} ± {float(whole.standard_error):.1f}")
+    print(f"{name:5} largest eigenvalue {top:7.3f}   trace {float(whole):7.2f} ± {float(whole.standard_error):.2f}")
 
 # %% [markdown]
 # ## Landscapes
@@ -201,8 +208,9 @@ along = {
 plots.plot_landscapes(along)
 
 # %% [markdown]
-# And between the minima: on the straight line from SGD's, at 0, to SAM's, at 1, and on beyond both. It was this kind
-# of picture that made flat minima known. A hill between them says that they lie in two valleys.
+# And between the minima: on the straight line from SGD's, at 0, to SAM's, at 1, and on beyond both. Keskar et al.
+# (2017) compared the minima of small and of large batches by this kind of picture. A hill between them says that they
+# lie in two valleys.
 
 # %%
 line = sharpness.landscape(
@@ -240,9 +248,10 @@ for adaptive in (False, True):
 #
 # ## What was seen
 #
-# - Whether SAM's and GSAM's minima are flatter than SGD's can be read off the tables above, with the spread over
-#   seeds beside it. Look at more than one measure before you say it: they need not agree.
-# - It was one small network on one small data set. And flatter is not better: here the test errors hardly differ.
+# - Whether SAM's and GSAM's minima are flatter than SGD's can be read off the numbers above. Only the first measure has
+#   the spread over seeds beside it. Look at more than one measure before you say it: they need not agree.
+# - It was one small network on one small data set. And flatter need not be better: the test errors differ by a few
+#   images.
 # - `docs/sharpness.md` has all measures, with what each costs and what leaves it unchanged; `docs/results` has what
 #   sharpness came out in the study.
 # - For runs of the experiment program: `python -m experiments.sharpness runs/digits --measures curve landscape`.

@@ -22,8 +22,9 @@
 # %% [markdown]
 # ## Install
 #
-# Where `sam_optax` is there already, this cell does nothing. pip leaves the JAX that you have as it is, if that is
-# 0.10 or newer.
+# What is there already stays: of the two packages this cell installs those that are missing. pip leaves the JAX that
+# you have as it is, if that is 0.10 or newer. The project is not published yet: until it is, install it beforehand, by
+# `pip install .` in a clone of the repository.
 
 # %%
 import importlib.util
@@ -32,9 +33,10 @@ import sys
 
 REPOSITORY = "https://github.com/YOUR_ACCOUNT/sam_optax"
 
-if importlib.util.find_spec("sam_optax") is None:
-    wanted = [f"sam_optax @ git+{REPOSITORY}", "matplotlib"]
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=True)
+packages = {"sam_optax": f"sam_optax @ git+{REPOSITORY}", "matplotlib": "matplotlib"}
+missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
 
 # %%
 # %matplotlib inline
@@ -61,7 +63,8 @@ RADII = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # ## Data that can be learned by heart
 #
 # Two half moons, 256 points for training. One label in seven is wrong, so a network that fits all of them has learned
-# noise. The test points have the right labels: their error tells how much noise was learned.
+# noise. The test points have the right labels: their error tells how much noise was learned. Circles have the label 0,
+# triangles the label 1.
 
 # %%
 TRAIN, WRONG = 256, 0.15
@@ -122,7 +125,7 @@ def loss_fn(params, x, y):
 # %% [markdown]
 # ## The step that you have
 #
-# SGD with momentum, and a step as it stands in every Optax loop.
+# SGD with momentum, and the step of every Optax loop.
 
 # %%
 sgd = optax.sgd(0.1, momentum=0.9)
@@ -138,10 +141,11 @@ def plain_step(params, opt_state, x, y):
 # %% [markdown]
 # ## The step with SAM: three lines change
 #
-# 1. SAM stands in front of the optimizer, in one chain. 2. `sam_optax.value_and_grad` takes the place of
-# `jax.value_and_grad`. With the loss and the gradient it returns `grad_fn`, which gives the gradient on the same
-# batch at other parameters. 3. The update gets `grad_fn`. SAM calls it once, at the point a distance `rho` up the
-# gradient, and hands on what it finds there.
+# 1. SAM stands in front of the optimizer, in one chain.
+# 2. `sam_optax.value_and_grad` takes the place of `jax.value_and_grad`. With the loss and the gradient it returns
+#    `grad_fn`, which gives the gradient on the same batch at other parameters.
+# 3. The update gets `grad_fn`. SAM calls it once, at the point a distance `rho` up the gradient, and hands on what it
+#    finds there.
 #
 # The loss is that of the first pass, at the parameters themselves.
 
@@ -352,7 +356,8 @@ print(f"100 steps, {gradients} gradients")
 # | no time for two gradients | `look_sam(k=5)`, `sam(when=last(0.3, ...))` | 1 + 1/k, 1.3 |
 # | no time for more than one | `msam(base, rho=0.3)` | 1 |
 #
-# All go into the same loop; the ones with `base` wrap the optimizer instead of standing in front of it.
+# All go into the same loop; the ones with `base` wrap the optimizer instead of standing in front of it. A network that
+# was trained with `msam` is evaluated at `sam_optax.msam_eval_params(opt_state, params)`.
 #
 # ## Where to go on
 #

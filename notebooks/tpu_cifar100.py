@@ -29,7 +29,7 @@
 #
 # A Colab machine has the JAX that fits its accelerator, so JAX stays as it is, and NumPy with it. TPU machines have
 # no TensorFlow, of which the program needs the CPU's, to read the images; where one is there, it stays. In a clone of
-# the repository the cell only finds it.
+# the repository the cell only finds it. The project is not published yet: `REPOSITORY` is to have its address.
 
 # %%
 import os
@@ -45,7 +45,8 @@ above = (Path.cwd(), *Path.cwd().parents)
 root = next((folder for folder in above if (folder / "experiments" / "train.py").is_file()), None)
 if root is None:
     root = Path.cwd() / "sam_optax"
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(root)], check=True)
+    if not root.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(root)], check=True)
     installed = {each.name.lower(): each.version for each in distributions()}
     kept = [f"{name}=={version}" for name, version in installed.items() if name.startswith(("jax", "numpy", "libtpu"))]
     extra = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["experiments"]
@@ -59,6 +60,7 @@ if root is None:
 
 # %%
 import re
+import signal
 import time
 
 from IPython.display import Image, Markdown, display
@@ -102,17 +104,30 @@ def python(*words):
     return done.stdout
 
 
+def show(said):
+    """What a program printed, its tables as such."""
+    shown, columns = [], 0
+    for line in map(str.strip, said.splitlines()):
+        cells = re.split(r" {2,}", line)
+        if set(line) == {"─"}:
+            shown.append("| --- |" + " ---: |" * (columns - 1))
+        else:
+            columns = len(cells)
+            shown.append(f"| {' | '.join(cells)} |" if columns > 1 else line)
+    display(Markdown("\n".join(shown)))
+
+
 PLAIN = os.environ | {"TTY_COMPATIBLE": "0", "COLUMNS": "160"}  # no bars and colours of a terminal
 seen = "import jax; print(jax.__version__, jax.default_backend(), jax.local_device_count())"
 version, platform, count = python("-c", seen).split()[-3:]
 print(f"JAX {version} sees {count} device(s) of the kind {platform}")
 if platform == "cpu":
-    print("No accelerator: choose a TPU or a GPU in Runtime, Change runtime type. On a CPU the row takes weeks.")
+    print("No accelerator: choose a TPU or a GPU in Runtime, Change runtime type. On a CPU the row would take weeks.")
 
 # %% [markdown]
 # ## Your Drive
 #
-# Colab asks for permission. Runs of the row need some hundred megabytes: each keeps its last two saves while it runs,
+# Colab asks for permission. Runs of the row need a few hundred megabytes: each keeps its last two saves while it runs,
 # and its trained network at the end.
 
 # %%
@@ -181,7 +196,9 @@ def train(method, strategy):
     command = [sys.executable, "-m", "experiments.train", *map(str, words_of(method, strategy))]
     command += ["--output", str(folder), "--resume", "--saving.every", str(SAVE_EVERY)]
     with (output / f"{folder.name}.txt").open("w+") as log, tqdm(total=total, desc=folder.name, file=sys.stdout) as bar:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping the cell is for the notebook to hear, alone
         running = subprocess.Popen(command, cwd=root, env=PLAIN, stdout=log, stderr=subprocess.STDOUT)
+        signal.signal(signal.SIGINT, before)
         try:
             while running.poll() is None:
                 if new := updates_done(folder) - bar.n:
@@ -210,7 +227,7 @@ planned = ["--model", MODEL, "--seeds", SEED, "--constant-plan", CONSTANT, "--in
 planned += ["--methods", *dict.fromkeys(method for method, _ in CELLS)]
 planned += ["--strategies", *dict.fromkeys(strategy for _, strategy in CELLS)]
 planned += ["--dry-run", "--time-steps-of", TIMED_IMAGES]
-print(python("-m", "experiments.reproduce", "--config", "cifar100_resnet18", *planned))
+show(python("-m", "experiments.reproduce", "--config", "cifar100_resnet18", *planned))
 
 # %% [markdown]
 # ## The row
@@ -229,7 +246,7 @@ for method, strategy in CELLS:
 # size. It runs on one device.
 
 # %%
-print(python("-m", "experiments.sharpness", output, *SHARPNESS, *DATA))
+show(python("-m", "experiments.sharpness", output, *SHARPNESS, *DATA))
 
 # %% [markdown]
 # ## The table
