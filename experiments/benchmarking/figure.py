@@ -47,9 +47,9 @@ class Figure:
     def verdict(self) -> str:
         """`met`, `missed`, or between them `in spread`: the median exceeds the target, the lower quartile does not.
 
-        A dash where there is no target.
+        They are judged as the table prints them, to three decimals. A dash where there is no target.
         """
-        lower, median, _ = self.quartiles
+        lower, median, _ = (round(each, 3) for each in self.quartiles)
         if self.target is None:
             return "–"
         if median <= self.target:
