@@ -34,6 +34,7 @@ from sam_optax import BatchPlan
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
+_AGAIN = "remove that run, or start it again in another folder."
 _LAST = ("train_loss", "train_error", "test_loss", "test_error")
 _FIGURES = {*_LAST, "updates", "gradient_evaluations", "seconds"}
 
@@ -64,12 +65,28 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
       ValueError: If a batch of the plan is larger than an epoch.
     """
     size = config.epoch_size(len(dataset.train))
-    return config.plan.total_steps(size) if config.adaptive is None else config.adaptive.most_updates(size)
+    if config.adaptive is None:
+        return config.plan.total_steps(size)
+    try:
+        return config.adaptive.most_updates(size)
+    except ValueError as error:
+        raise ValueError(f"batch_plan is {config.batch_plan!r}: {error}") from error
 
 
 def plan_of(config: Config, result: Record) -> BatchPlan:
-    """The batch plan of a finished run, also where it was decided on the way."""
-    return BatchPlan.parse(result["batch_plan"]) if "batch_plan" in result else config.plan
+    """The batch plan of a finished run, also where it was decided on the way.
+
+    Raises:
+      UnusableError: If it was, and the result does not tell it.
+    """
+    if config.adaptive is None:
+        return config.plan
+    try:
+        return BatchPlan.parse(result["batch_plan"])
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UnusableError(
+            f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out: {_AGAIN}"
+        ) from error
 
 
 def make_folder(output: Path) -> Path:
@@ -194,7 +211,7 @@ def result_of(folder: Path) -> Record:
     except (OSError, ValueError):
         result = None
     if not isinstance(result, dict) or _FIGURES - result.keys():
-        raise UnusableError(f"{folder} holds a run that was damaged, or made by another version.")
+        raise UnusableError(f"{folder} holds a run that was damaged, or made by another version: {_AGAIN}")
     return result
 
 
@@ -256,7 +273,7 @@ def _train(
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = Feed(opened, plan, progress.step)
-    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow)
+    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, placement.agreed)
     fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
     with closing(program):
         return fit(state, program, iter(track(feed)), watch=_led(watch, placement), **fitting)

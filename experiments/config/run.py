@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import data
-from experiments.config.checks import check_choice, check_plan
+from experiments.config.checks import check_choice
 from experiments.config.setup import Setup
 from experiments.training import learning_rate, policies
-from experiments.training.adaptive_plan import AdaptivePlan, is_adaptive
+from experiments.training.adaptive_plan import AdaptivePlan
 from experiments.training.methods import METHODS
 from experiments.training.whole_file import write_whole
 from sam_optax import BatchPlan, Policy
@@ -58,14 +58,13 @@ class Config(Setup):
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
 
     def _check_plan(self) -> None:
-        if not is_adaptive(self.batch_plan):
-            check_plan("batch_plan", self.batch_plan)
-            return
         given = f"batch_plan is {self.batch_plan!r}"
         try:
-            adaptive = AdaptivePlan.parse(self.batch_plan)
+            adaptive, _ = self.adaptive, self.plan  # which has to fit the examples
         except ValueError as error:
             raise ValueError(f"{given}: {error}") from error
+        if adaptive is None:
+            return
         if adaptive.sizes[0] == 1:
             raise ValueError(f"{given}, whose first batch of 1 has no parts to measure noise between: give 2 or more.")
         if self.micro_batch is None or self.micro_batch >= adaptive.sizes[0]:
@@ -135,7 +134,7 @@ class Config(Setup):
     @property
     def adaptive(self) -> AdaptivePlan | None:
         """The batch plan, where it is decided on the way."""
-        return AdaptivePlan.parse(self.batch_plan) if is_adaptive(self.batch_plan) else None
+        return AdaptivePlan.parse(self.batch_plan) if self.batch_plan.startswith("adaptive") else None
 
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""

@@ -34,7 +34,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
       ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
     """
     state = _trained_state(folder, config, dataset)
-    plan = _plan(folder, config)
+    plan = plan_of(config, result_of(folder))
     last = {"epoch": plan.epochs, "step": plan.total_steps(config.epoch_size(len(dataset.train)))}
     sharpness_file.add(folder, _measured(config, dataset, settings, last, state))
 
@@ -88,20 +88,15 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     return all(
         _is_among(name, settings, [record for record in alike if record["epoch"] == epoch])
         for name in settings.measures
-        for epoch in _epochs(_plan(folder, config), settings)
+        for epoch in _epochs(plan_of(config, result_of(folder)), settings)
     )
-
-
-def _plan(folder: Path, config: Config) -> BatchPlan:
-    """The batch plan of a finished run."""
-    return config.plan if config.adaptive is None else plan_of(config, result_of(folder))
 
 
 def _is_last(config: Config, record: Record) -> bool:
     """Whether an epoch is the last one; where the run has so many updates, that is known when they are made."""
-    if config.adaptive is not None and config.adaptive.is_in_updates:
-        return record["step"] >= config.adaptive.budget
-    return record["epoch"] == config.plan.epochs
+    if config.adaptive is None:
+        return record["epoch"] == config.plan.epochs
+    return config.adaptive.is_over(record["epoch"], record["step"])
 
 
 def _epochs(plan: BatchPlan, settings: Sharpness) -> set[int]:

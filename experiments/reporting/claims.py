@@ -65,9 +65,12 @@ def claim_rows(study: Study, found: Sequence[Claim]) -> Rows:
 
 
 def lacking(claim: Claim, base: Group) -> list[int]:
-    """The first, last and mean batch sizes of the increasing plan that a claim has no constant batch of."""
-    there = {labels.sizes(each.config)[0] for each in claim.baselines}
-    return sorted(controls(base) - there)
+    """The batch sizes that a claim has no constant batch of: the increasing plan's first, last and mean, its own ends.
+
+    The mean of an adaptive plan is another one with each seed.
+    """
+    there, own = {labels.sizes(each.config)[0] for each in claim.baselines}, labels.sizes(claim.group.config)
+    return sorted((controls(base) | {own[0], own[-1]}) - there)
 
 
 def _once(found: Sequence[Claim]) -> list[Claim]:
@@ -183,7 +186,7 @@ def _of_plan(groups: Sequence[Group], base: Group, sizes: tuple[int, ...]) -> li
     """The groups at a constant rate whose batch sizes follow one another so: one a method."""
     near: dict[str, Group] = {}
     for group in groups:
-        is_meant = labels.sizes(group.config) == sizes and not labels.is_adaptive(group.config)
+        is_meant = labels.sizes(group.config) == sizes and group.config.adaptive is None
         if is_meant and group.config.lr_schedule == base.config.lr_schedule:
             near.setdefault(group.row, group)
     return list(near.values())

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting import labels
 from experiments.reporting.curves import NOISE_SCALE
 from experiments.reporting.drawing import STYLE, legend_below, make_logarithmic
 from experiments.reporting.groups import Group, Study
@@ -24,7 +23,7 @@ _IN_A_ROW = 3
 
 def decided_groups(study: Study) -> list[Group]:
     """The groups whose batch plan was decided on the way."""
-    return [group for group in study.groups if labels.is_adaptive(group.config)]
+    return [group for group in study.groups if group.config.adaptive is not None]
 
 
 def plan_rows(study: Study) -> Rows:

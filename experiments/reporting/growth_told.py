@@ -13,6 +13,7 @@ _NO_CONTROLS = (
     "Whether growth helps cannot be said: no constant batch of another size was run beside, so the small batches of "
     "the beginning are not told from the growth."
 )
+_BY_NOISE = "growth that the noise decides on"
 
 
 def growth(study: Study, found: Sequence[Claim], figures: Sequence[Figure]) -> list[str]:
@@ -28,17 +29,20 @@ def growth(study: Study, found: Sequence[Claim], figures: Sequence[Figure]) -> l
     base = reference(study)
     if base is None:
         return []
-    best = [claim for claim in of_kind(BEST, found) if not labels.is_adaptive(claim.group.config)]
-    decided = [claim for claim in of_kind(BEST, found) if labels.is_adaptive(claim.group.config)]
-    others = [
+    best = of_kind(BEST, found)
+    planned = [claim for claim in best if claim.group.config.adaptive is None]
+    decided = [claim for claim in best if claim.group.config.adaptive is not None]
+    return [
+        *([] if best else [_NO_CONTROLS]),
+        *_told("growth against the best constant batch", planned, figures),
+        *(_unknown(study, planned, "growth", "the increasing plan") if best else []),
+        *_partly(base, planned),
         *_told("growth against the same plan reversed", of_kind(REVERSED, found), figures),
-        *_told("growth that the noise decides on against the best constant batch", decided, figures),
-        *_told("growth that the noise decides on against the increasing plan", of_kind(DECIDED, found), figures),
+        *_told(f"{_BY_NOISE} against the best constant batch", decided, figures),
+        *(_unknown_by_noise(study, decided) if best else []),
+        *_partly(base, decided),
+        *_told(f"{_BY_NOISE} against the increasing plan", of_kind(DECIDED, found), figures),
     ]
-    if not best:
-        return [_NO_CONTROLS, *others]
-    paragraphs = _told("growth against the best constant batch", best, figures)
-    return [*paragraphs, *_unknown(study, base, best), *_partly(base, best), *others]
 
 
 def _told(title: str, found: Sequence[Claim], figures: Sequence[Figure]) -> list[str]:
@@ -52,7 +56,18 @@ def _told(title: str, found: Sequence[Claim], figures: Sequence[Figure]) -> list
     return [f"{method}, {title}. {told(of_it, figures, where)}" for method, of_it in by_method(known).items()]
 
 
-def _unknown(study: Study, base: Group, best: Sequence[Claim]) -> list[str]:
+def _unknown_by_noise(study: Study, decided: Sequence[Claim]) -> list[str]:
+    """As `_unknown`, for each adaptive plan by itself."""
+    columns = dict.fromkeys(each.column for each in study.groups if labels.strategy(each.config) == "adaptive")
+    sentences = []
+    for column in columns:
+        title = _BY_NOISE if len(columns) == 1 else f"{_BY_NOISE} ({column})"
+        own = [claim for claim in decided if claim.group.column == column]
+        sentences += _unknown(study, own, title, "the adaptive plan")
+    return sentences
+
+
+def _unknown(study: Study, best: Sequence[Claim], growing: str, plan: str) -> list[str]:
     """Of which methods and matches nothing can be said, by the reason."""
     methods = dict.fromkeys(group.row for group in study.groups)
     places = [(match.title, method) for match in matches(study) for method in methods]
@@ -60,15 +75,15 @@ def _unknown(study: Study, base: Group, best: Sequence[Claim]) -> list[str]:
     for title, method in places:
         there = [each for each in best if each.group.row == method and title.removeprefix("at ") in each.match]
         if not (there and there[0].is_known):
-            reasons.setdefault(_reason(there, base), []).append((title, method))
-    return [f"Of growth {_where(at, len(methods))} nothing can be said: {reason}." for reason, at in reasons.items()]
+            reasons.setdefault(_reason(there, plan), []).append((title, method))
+    return [f"Of {growing} {_where(at, len(methods))} nothing can be said: {reason}." for reason, at in reasons.items()]
 
 
-def _reason(there: Sequence[Claim], base: Group) -> str:
+def _reason(there: Sequence[Claim], plan: str) -> str:
     if not there:
-        return "the increasing plan and two constant batch sizes were not run there"
-    first = base.config.plan.stages[0].batch_size
-    if first in lacking(there[0], base):
+        return f"{plan} and two constant batch sizes were not run there"
+    first = labels.sizes(there[0].group.config)[0]
+    if not any(labels.sizes(each.config)[0] == first for each in there[0].baselines):
         return f"constant {first}, its own first batch size, was not run there"
     return "too few seeds are shared by the plan and all constant batches"
 
@@ -78,9 +93,8 @@ def _partly(base: Group, best: Sequence[Claim]) -> list[str]:
     without: dict[str, list[str]] = {}
     for claim in best:
         if claim.is_known and (sizes := lacking(claim, base)):
-            without.setdefault(listed([f"constant {size}" for size in sizes]), []).append(
-                f"{claim.group.row} {claim.match}"
-            )
+            own = claim.group.row if claim.group.config.adaptive is None else claim.group.name
+            without.setdefault(listed([f"constant {size}" for size in sizes]), []).append(f"{own} {claim.match}")
     return [f"Not among the constants: {sizes} ({listed(where)})." for sizes, where in without.items()]
 
 

@@ -41,8 +41,8 @@ def column(config: Config, configs: Sequence[Config]) -> str:
     """
     words = strategy(config)
     several = len({_course(each) for each in configs if strategy(each) == words}) > 1
-    if is_adaptive(config):
-        return f"{words}, {_course(config)}" if several else words
+    if config.adaptive is not None:
+        return f"{words}, {config.adaptive.course}" if several else words
     if growth(config) == "constant":
         return f"{words} {config.plan.stages[0].batch_size}" if several else words
     grown = {sizes(each) for each in configs if growth(each) == "increasing"}
@@ -66,7 +66,7 @@ def _rate(config: Config) -> str:
 
 def growth(config: Config) -> str:
     """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`, or `adaptive`."""
-    if is_adaptive(config):
+    if config.adaptive is not None:
         return "adaptive"
     steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
     if not any(steps):
@@ -74,11 +74,6 @@ def growth(config: Config) -> str:
     if min(steps) >= 0:
         return "increasing"
     return "decreasing" if max(steps) <= 0 else "varying"
-
-
-def is_adaptive(config: Config) -> bool:
-    """Whether the batch size is decided while the run trains."""
-    return config.adaptive is not None
 
 
 def is_constant_batch(config: Config) -> bool:
@@ -104,7 +99,7 @@ def sizes(config: Config) -> tuple[int, ...]:
 
 def _course(config: Config) -> tuple[int, ...] | str:
     """The batch sizes, and the rule of an adaptive plan, whatever the length of the run."""
-    return config.batch_plan.partition("x")[2] if is_adaptive(config) else sizes(config)
+    return sizes(config) if config.adaptive is None else config.adaptive.course
 
 
 def heading(name: str) -> str:

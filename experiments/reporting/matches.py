@@ -85,7 +85,7 @@ def papers_cells(study: Study) -> list[Group]:
     size = papers_constant(near, base)
 
     def is_meant(group: Group) -> bool:
-        if labels.is_adaptive(group.config):
+        if group.config.adaptive is not None:
             return True
         if group.config.batch_plan == base.config.batch_plan:
             return group.config.lr_schedule == "constant"

@@ -75,7 +75,7 @@ def _read(folder: Path) -> Run:
     try:
         config = Config.load(folder / "config.json")
         run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
-        complete = run.curves["test_error"].step[-1] == run.result["updates"]
+        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result["updates"]
     except (OSError, ValueError, TypeError, LookupError):
         complete = False
     if not complete:

@@ -84,7 +84,7 @@ def execute(
     """
     unfinished = run.make_folder(cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}"))
     with alone_in(unfinished):
-        if is_done(cell):
+        if _is_done(cell, unfinished):
             result = run.result_of(cell.folder)
         else:
             write = partial(sharpness_file.add, unfinished)
@@ -96,6 +96,18 @@ def execute(
     with suppress(OSError):  # it has its name, or holds what is not of this run
         unfinished.rmdir()
     return result
+
+
+def _is_done(cell: Cell, unfinished: Path) -> bool:
+    """`is_done`; where it refuses, and nothing was begun, nothing is left behind, the lock included."""
+    try:
+        return is_done(cell)
+    except UnusableError:
+        with suppress(OSError):  # another process may do so, too
+            if [path.name for path in unfinished.iterdir()] == [LOCK]:
+                (unfinished / LOCK).unlink()
+                unfinished.rmdir()
+        raise
 
 
 def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: run.Track, **around: Any) -> Record:

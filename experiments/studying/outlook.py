@@ -78,7 +78,7 @@ def show(cells: list[Cell], stored: int, root: Path, console: Console) -> None:
         f"{len(cells)} runs: {updates:,} updates and {evaluations:,} gradient evaluations, {of_examples:,.0f} if "
         "counted by the example."
     )
-    if any(cell.config.adaptive for cell in cells):
+    if any(cell.config.adaptive is not None for cell in cells):
         console.print(_IF_IT_NEVER_GROWS)
 
 

@@ -8,21 +8,17 @@ from typing import NamedTuple
 from sam_optax import AdaptiveBatchPlan, AdaptiveState, BatchPlan, noise_scale_rule, norm_test
 from sam_optax.batch_growth import Rule
 
-_RULES: dict[str, Callable[[str | None], Rule]] = {
-    "noise_scale": lambda multiple: noise_scale_rule(float(multiple or 1)),
-    "norm_test": lambda theta: norm_test(float(theta or "")),
-}
-_FORM = re.compile(r"adaptive:([0-9]+)(u?)x([0-9]+)\.\.([0-9]+):([a-z_]+)(?::([0-9.e+-]+))?")
+_RULES: dict[str, Callable[[float], Rule]] = {"noise_scale": noise_scale_rule, "norm_test": norm_test}
+_FORM = re.compile(
+    r"adaptive:(?P<budget>0*[1-9][0-9]*)(?P<unit>u?)x"
+    r"(?P<course>(?P<first>[0-9]+)\.\.(?P<largest>[0-9]+):"
+    r"(?P<rule>noise_scale|norm_test(?=:))(?::(?P<number>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?))?)"
+)
 _REMEDY = (
     "give adaptive:25x16..256:noise_scale, that is 25 epochs, a batch of 16 at first and of 256 at most, or "
     "adaptive:1208ux16..256:noise_scale, which ends with the epoch of the 1208th update; the rule is noise_scale, "
     "noise_scale:0.5 (a multiple of it) or norm_test:0.5."
 )
-
-
-def is_adaptive(text: str) -> bool:
-    """Whether the text of a batch plan is that of an adaptive one."""
-    return text.startswith("adaptive")
 
 
 class AdaptivePlan(NamedTuple):
@@ -33,11 +29,13 @@ class AdaptivePlan(NamedTuple):
       budget: how many epochs the run has, or updates.
       is_in_updates: whether the budget is one of updates: then the run ends at the end of the first epoch at which so
         many are made.
+      course: the first size, the largest one and the rule, as they are spelt: `16..256:noise_scale`.
     """
 
     controller: AdaptiveBatchPlan
     budget: int
     is_in_updates: bool
+    course: str
 
     @classmethod
     def parse(cls, text: str) -> "AdaptivePlan":
@@ -47,13 +45,11 @@ class AdaptivePlan(NamedTuple):
           ValueError: If it has another form, or a number that cannot be.
         """
         found = _FORM.fullmatch(text)
-        if found is None or found[5] not in _RULES or int(found[1]) < 1:
+        if found is None:
             raise ValueError(_REMEDY)
-        try:
-            rule = _RULES[found[5]](found[6])
-        except ValueError as error:
-            raise ValueError(f"{found[5]}:{found[6]}: {error} {_REMEDY}" if found[6] else _REMEDY) from error
-        return cls(AdaptiveBatchPlan(int(found[3]), int(found[4]), rule), int(found[1]), found[2] == "u")
+        rule = _RULES[found["rule"]](float(found["number"] or 1))
+        controller = AdaptiveBatchPlan(int(found["first"]), int(found["largest"]), rule)
+        return cls(controller, int(found["budget"]), found["unit"] == "u", found["course"])
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -74,8 +70,12 @@ class AdaptivePlan(NamedTuple):
         if not self.is_in_updates:
             return self.controller.plan(state, self.budget)
         made = self.controller.plan(state).total_steps(num_examples) if done else 0
-        each = BatchPlan.constant(state.batch_size, 1).total_steps(num_examples)
+        each = _updates_an_epoch(state.batch_size, num_examples)
         return self.controller.plan(state, done + max(0, math.ceil((self.budget - made) / each)))
+
+    def is_over(self, epochs: int, updates: int) -> bool:
+        """Whether the run ends after so many whole epochs, which made so many updates."""
+        return (updates if self.is_in_updates else epochs) >= self.budget
 
     def at_first(self, num_examples: int) -> BatchPlan:
         """The plan at the start: what comes if the batch never grows, which makes the most updates an epoch."""
@@ -87,7 +87,13 @@ class AdaptivePlan(NamedTuple):
         Raises:
           ValueError: If the largest batch is larger than an epoch.
         """
-        BatchPlan.constant(self.sizes[-1], 1).total_steps(num_examples)  # which refuses that
+        _updates_an_epoch(self.sizes[-1], num_examples)  # which refuses that
         if self.is_in_updates:  # an epoch may begin where one update is left
-            return self.budget - 1 + num_examples // self.sizes[0]
+            return self.budget - 1 + _updates_an_epoch(self.sizes[0], num_examples)
         return self.at_first(num_examples).total_steps(num_examples)
+
+
+def _updates_an_epoch(batch_size: int, num_examples: int) -> int:
+    if batch_size > num_examples:
+        raise ValueError(f"batch size {batch_size} is larger than the data, {num_examples} examples: make it smaller.")
+    return num_examples // batch_size

@@ -19,20 +19,27 @@ def as_planned(plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress
 class Growing:
     """A plan that the noise of each epoch decides on."""
 
-    def __init__(self, adaptive: AdaptivePlan, num_examples: int, follow: Callable[[BatchPlan, int], None]) -> None:
+    def __init__(
+        self,
+        adaptive: AdaptivePlan,
+        num_examples: int,
+        follow: Callable[[BatchPlan, int], None],
+        agreed: Callable[[AdaptiveState], AdaptiveState] = lambda state: state,
+    ) -> None:
         """From the adaptive plan to the decisions.
 
         Args:
           adaptive: the plan.
           num_examples: examples an epoch.
           follow: takes a plan whose batch has grown, and the number of updates made: batches are of it from then on.
+          agreed: makes the decision of one process that of all, since each decides by float sums of its own.
         """
-        self._adaptive, self._num_examples, self._follow = adaptive, num_examples, follow
+        self._adaptive, self._num_examples, self._follow, self._agreed = adaptive, num_examples, follow, agreed
 
     def __call__(self, plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress]:
         """Decide at the end of an epoch."""
         before = _state(self._adaptive, progress)
-        after = self._adaptive.controller.after_epoch(before, progress.noise.deciding)
+        after = self._agreed(self._adaptive.controller.after_epoch(before, progress.noise.deciding))
         plan = self._adaptive.plan(after, self._num_examples)
         if after.batch_size != before.batch_size and progress.epoch + 1 < plan.epochs:
             self._follow(plan, progress.step)

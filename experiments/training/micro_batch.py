@@ -18,7 +18,7 @@ from experiments.training import transfer
 from experiments.training.epoch_noise import GRADIENTS, term_names
 from experiments.training.optimizer import inject
 from experiments.training.step import Metrics, Prepare, TrainState, gradient_metrics, if_finite, without_halt
-from sam_optax import noise_terms
+from sam_optax import NoiseTerms
 
 HostBatch = dict[str, np.ndarray]
 Now = tuple[Any, dict[str, Any]]
@@ -80,7 +80,6 @@ class MicroBatchStep:
         self._ahead = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
         self._update = jax.jit(self._descended, donate_argnums=0, static_argnames="perturb")
-        self._terms = jax.jit(noise_terms, static_argnames=("small", "large"))
 
     def __call__(
         self,
@@ -103,8 +102,7 @@ class MicroBatchStep:
             perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name == _SQUARE})
             for part in self._parts(batch):
                 perturbed = self._perturbed(perturbed, at, part, constants)
-        state, metrics = self._update(state, sums, perturbed, now, perturb=perturb)
-        return state, metrics if self._noise_of is None else self._with_terms(metrics, self._noise_of, count)
+        return self._update(state, sums, perturbed, now, perturb=perturb)
 
     def _parts(self, batch: HostBatch) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
@@ -160,15 +158,10 @@ class MicroBatchStep:
             after, metrics["skipped"] = if_finite(after, state, numbers, without_halt(hyperparameters)[1])
         if self._noise_of is not None:
             passes = [(sums, clean)] if perturbed is None else [(sums, clean), (perturbed, gradient)]
-            metrics[_SQUARE] = [(parts.figures[_SQUARE] / count, _squared_norm(mean)) for parts, mean in passes]
+            for name, (parts, mean) in zip(GRADIENTS, passes, strict=False):
+                terms = _noise_terms(parts.figures[_SQUARE] / count, _squared_norm(mean), self._noise_of, count)
+                metrics |= dict(zip(term_names(name), terms, strict=True))
         return self._keep(after), metrics
-
-    def _with_terms(self, metrics: Metrics, small: int, count: int) -> Metrics:
-        """The metrics, with the terms of the noise in the place of the squared norms that they come from."""
-        for gradient, (of_parts, of_mean) in zip(GRADIENTS, metrics.pop(_SQUARE), strict=False):
-            terms = self._terms(small_square=of_parts, small=small, large_square=of_mean, large=small * count)
-            metrics |= dict(zip(term_names(gradient), terms, strict=True))
-        return metrics
 
     def _updated(self, state: TrainState, sums: Sums, now: Now, **how: Any) -> tuple[Any, Any, Any]:
         """The mean of the clean gradients, and what the optimizer makes of it: the updates, and its state."""
@@ -188,6 +181,13 @@ def _added(total: Any, found: Any) -> Any:
 
 def _mean(total: Any, count: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, of: (x / count).astype(of.dtype), total, like)
+
+
+def _noise_terms(of_parts: jax.Array, of_mean: jax.Array, small: int, count: Any) -> NoiseTerms:
+    """`sam_optax.noise_terms` of `count` parts of `small` examples, whose number is traced: it refuses such sizes."""
+    large = small * jnp.asarray(count, of_mean.dtype)
+    signal = (large * of_mean - small * of_parts) / (large - small)
+    return NoiseTerms(signal, (of_parts - of_mean) * (small * large / (large - small)))
 
 
 def _squared_norm(tree: Any) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sam_optax import BatchPlan
@@ -135,6 +136,15 @@ class Placement:
             return tree
         copy_of = _copying(self._everywhere)
         return jax.tree.map(lambda x: (x if x.is_fully_replicated else copy_of(x)).addressable_data(0), tree)
+
+    def agreed(self, tree: Any) -> Any:
+        """Plain numbers as the process that leads has them, to the last bit; every process has to ask."""
+        if self.part[1] == 1:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        bits = np.asarray(leaves, np.float64).view(np.uint32)  # devices may know no 64 bits
+        told = np.asarray(multihost_utils.broadcast_one_to_all(bits, is_source=self.leads)).view(np.float64)
+        return structure.unflatten(type(mine)(theirs) for mine, theirs in zip(leaves, told, strict=True))
 
     @property
     def _everywhere(self) -> NamedSharding:

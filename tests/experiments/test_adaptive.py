@@ -17,6 +17,7 @@ from experiments.measuring import Sharpness, runs, watching
 from experiments.program import build
 from experiments.recipe import stream_of
 from experiments.training.adaptive_plan import AdaptivePlan
+from experiments.training.endings import UnusableError
 from experiments.training.epoch_noise import EpochNoise, Total
 from experiments.training.placement import Placement, mesh_of
 from experiments.training.progress import Progress
@@ -54,6 +55,9 @@ def test_the_plan_that_came_out_replays_the_run_bit_for_bit(tiny: str, tmp_path:
     result = execute(tmp_path, decided)
     assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
     assert run.plan_of(decided, result) == BatchPlan.parse(result["batch_plan"])
+    for lost in ({}, {"batch_plan": None}, {"batch_plan": "1x"}):
+        with pytest.raises(UnusableError, match=f"{GROWING} lacks the one that came out: remove that run"):
+            run.plan_of(decided, lost)
     fixed = config(tiny, batch_plan=result["batch_plan"])
     state, records = trained(fixed)
     assert_same_state(state, trained(decided)[0])
@@ -206,9 +210,17 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
         ({"batch_plan": "adaptive:8x16..64:noise"}, "give adaptive:25x16"),
         ({"batch_plan": "adaptive:0x16..64:noise_scale"}, "give adaptive:25x16"),
         ({"batch_plan": "adaptive:8x64..16:noise_scale"}, "maximum is 16, below initial, 64"),
-        ({"batch_plan": "adaptive:8x16..64:noise_scale:0"}, "noise_scale:0: multiple is 0.0"),
+        (
+            {"batch_plan": "adaptive:8x16..64:noise_scale:0"},
+            r"scale:0': multiple is 0\.0: give a finite number above 0\.$",
+        ),
+        (
+            {"batch_plan": "adaptive:8x16..64:noise_scale:1e"},
+            "batch_plan is 'adaptive:8x16..64:noise_scale:1e': give ad",
+        ),
+        ({"batch_plan": "adaptive:8ux256..512:noise_scale"}, "scale': batch size 256 is larger than the data, 128 ex"),
         ({"batch_plan": "adaptive:8x16..64:norm_test"}, "norm_test:0.5"),
-        ({"batch_plan": "adaptive:8x16..64:norm_test:2"}, "theta is 2.0"),
+        ({"batch_plan": "adaptive:8x16..64:norm_test:2"}, "norm_test:2': theta is 2.0"),
         ({"micro_batch": None}, "its noise is measured between the parts of a batch"),
         ({"micro_batch": 16}, "a size that is below 16"),
         ({"batch_plan": "adaptive:8x1..64:noise_scale", "micro_batch": 1}, "first batch of 1 has no parts"),
@@ -225,13 +237,5 @@ def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], refusal: s
 
 
 def test_a_largest_batch_that_is_larger_than_the_data_is_refused_before_the_run() -> None:
-    with pytest.raises(ValueError, match=r"batch size 256 .* is larger than the data, 128 examples"):
+    with pytest.raises(ValueError, match=r"noise_scale': batch size 256 is larger than the data, 128 examples"):
         run.load(Config(method="sam", batch_plan="adaptive:8x16..256:noise_scale", **SMALL))
-
-
-def test_the_texts_of_rules() -> None:
-    twice = AdaptivePlan.parse("adaptive:30ux16..250:noise_scale:2")
-    assert (twice.sizes, twice.budget, twice.is_in_updates) == ((16, 32, 64, 128), 30, True)
-    assert twice.controller.rule(NoiseTerms(1.0, 50.0), 16) == 100.0
-    assert AdaptivePlan.parse("adaptive:3x8..8:norm_test:0.5").controller.rule(NoiseTerms(2.0, 64.0), 16) == 43.0
-    assert str(Config(method="sgd", batch_plan="adaptive:40ux16..64:noise_scale", **SMALL).plan) == "5x16"

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from experiments import run, sharpness_file
+from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run
 from experiments.program import build
+from experiments.training.adaptive_plan import AdaptivePlan
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.placement import Placement
 from experiments.training.saving import Saving
-from sam_optax import BatchPlan
+from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import execute
-from tests.experiments.test_adaptive import config
+from tests.experiments.test_adaptive import SMALL, config
 
 
 def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
@@ -41,3 +43,16 @@ def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest
     made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
     step: Any = build(made, run.load(made))[1].step
     assert (step.func._size, step.func._noise_of) == (4, 8)
+
+
+def test_the_texts_of_rules() -> None:
+    twice = AdaptivePlan.parse("adaptive:30ux16..250:noise_scale:2")
+    assert (twice.sizes, twice.budget, twice.is_in_updates) == ((16, 32, 64, 128), 30, True)
+    assert twice.controller.rule(NoiseTerms(1.0, 50.0), 16) == 100.0
+    assert twice.course == "16..250:noise_scale:2"
+    assert [twice.is_over(9, updates) for updates in (29, 30)] == [False, True]
+    tenth = AdaptivePlan.parse("adaptive:30x16..250:noise_scale:1e-1")
+    assert [tenth.is_over(epochs, 99) for epochs in (29, 30)] == [False, True]
+    assert tenth.controller.rule(NoiseTerms(1.0, 50.0), 16) == pytest.approx(5.0)
+    assert AdaptivePlan.parse("adaptive:3x8..8:norm_test:0.5").controller.rule(NoiseTerms(2.0, 64.0), 16) == 43.0
+    assert str(Config(method="sgd", batch_plan="adaptive:40ux16..64:noise_scale", **SMALL).plan) == "5x16"

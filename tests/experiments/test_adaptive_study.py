@@ -1,11 +1,14 @@
 """Adaptive plans in a study, beside the fixed plans and the controls, and in its report."""
 
+import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments.converging.network_study import NetworkStudy
 from experiments.reporting.claims import BEST, DECIDED, GROWTH, Claim, claims
@@ -18,7 +21,7 @@ from experiments.reporting.section import write_section
 from experiments.reporting.tables import setting_rows
 from experiments.reporting.verdicts import verdicts
 from experiments.studying import Grid
-from experiments.studying.outlook import outlook
+from experiments.studying.outlook import outlook, show
 from experiments.studying.strategies import NAMES
 from tests.experiments.written_runs import only_study, write_run
 
@@ -66,6 +69,18 @@ def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
 def test_the_outlook_of_an_adaptive_plan_is_that_of_a_batch_that_never_grows() -> None:
     cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
     assert outlook(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
+
+
+def test_its_outlook_says_what_is_not_known_yet() -> None:
+    cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
+    show(cells, 512, Path("study"), Console(file=printed))
+    planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)
+    assert "where the noise asks" in adaptive
+    assert "where the noise asks" not in planned
+    assert "counted as if their batch never grew" in " ".join(printed.getvalue().split())
+    printed.truncate(0)
+    show(cells[:1], 512, Path("study"), Console(file=printed))
+    assert "never grew" not in printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,45 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     assert "SGD, growth that the noise decides on against the increasing plan. At equal epochs: holds." in told
 
 
+@pytest.mark.parametrize(
+    ("adaptive", "sizes", "caveat"),
+    [
+        (ADAPTIVE, ("constant", "last"), "at equal epochs nothing can be said: constant 64, its own first batch size"),
+        ("adaptive:12ux64..256:noise_scale", FIXED, "at equal updates and at equal gradient evaluations nothing can"),
+    ],
+    ids=["not its first", "past its budget"],
+)
+def test_where_nothing_can_be_said_of_it_the_reason_is_told(
+    tmp_path: Path, adaptive: str, sizes: Iterable[str], caveat: str
+) -> None:
+    fixed = {name: plan for name, plan in FIXED.items() if name in (*sizes, "increasing")}
+    study = only_study(write(tmp_path, adaptive, fixed))
+    assert f"Of growth that the noise decides on {caveat}" in " ".join(verdicts(study, claims(study)))
+
+
+def test_constants_that_lack_beside_it_are_told(tmp_path: Path) -> None:
+    write(tmp_path, "adaptive:4x64..512:noise_scale")
+    told = verdicts(only_study(tmp_path), claims(only_study(tmp_path)))
+    assert "Not among the constants: constant 102 (SGD at equal epochs)." in told
+    assert "Not among the constants: constant 102 and constant 512 (SGD, adaptive at equal epochs)." in told
+
+
+def test_of_two_adaptive_plans_the_one_is_named_of_which_nothing_can_be_said(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_run(
+        tmp_path / "other",
+        0.03,
+        method="sgd",
+        micro_batch=16,
+        batch_plan="adaptive:4x64..256:norm_test:0.5",
+        came_out="4x64",
+    )
+    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
+    wanted = "(adaptive, 64..256:norm_test:0.5) at equal epochs nothing can be said: too few seeds are shared"
+    assert wanted in told
+    assert "(adaptive, 64..256:noise_scale) at equal epochs" not in told
+
+
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
     write(tmp_path, fixed=FIXED | {"increasing": "2x64,1x128,1x256"})
     for kind in (GROWTH, DECIDED):
@@ -149,6 +203,13 @@ def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp
     assert study.is_large
     assert {"increasing", "adaptive"} <= {group.column for group in papers_cells(study)}
     assert any("the adaptive plan's, at its epochs" in each.caption for each in pictures_of(study, tmp_path))
+
+
+def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> None:
+    path = write(tmp_path) / "adaptive-1" / "result.json"
+    path.write_text(json.dumps({name: x for name, x in json.loads(path.read_text()).items() if name != "batch_plan"}))
+    with pytest.raises(ValueError, match="adaptive-1 holds a run that was damaged, or made by another version: take"):
+        only_study(tmp_path)
 
 
 def test_a_budget_in_updates_stands_at_the_length_that_came_out(tmp_path: Path) -> None:

@@ -148,6 +148,19 @@ def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_pa
     assert checkpoints.steps(unfinished / "checkpoints") == [1]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_beside_another_run_only_what_was_begun_is_left(tiny: str, tmp_path: Path, begun: bool) -> None:
+    cell = a_cell(tmp_path)
+    unfinished = tmp_path / f"run{run.UNFINISHED}"
+    cell.folder.mkdir()
+    if begun:
+        unfinished.mkdir()
+        (unfinished / "metrics.jsonl").touch()
+    with pytest.raises(UnusableError, match="run holds another run, or a damaged one"):
+        cells.execute(cell, run.load(cell.config))
+    assert unfinished.exists() == begun
+
+
 @pytest.mark.parametrize("what", ["another run", "no folder"])
 def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
     tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str

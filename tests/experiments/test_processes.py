@@ -65,6 +65,19 @@ def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], 
     assert (output / "sharpness.jsonl").exists()
 
 
+@pytest.mark.long
+def test_where_the_noise_of_two_processes_asks_for_two_plans_both_follow_that_of_the_first(tmp_path: Path) -> None:
+    plan = ("--batch-plan", "adaptive:6x16..64:noise_scale:0.4", "--micro-batch", "8", "--train-examples", "64")
+    command = ("--model", "tiny", "--method", "sam", *plan, "--output", str(tmp_path / "run"))
+    first, second = together("tests.experiments.disagreeing_program", *command)
+    assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
+    told = [[line for line in each.said.splitlines() if line.startswith("plan ")] for each in (first, second)]
+    assert told[0] == told[1]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert told[0][-1] == f"plan {result['batch_plan']}"
+    assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
+
+
 @dataclass(frozen=True)
 class Watched(data.Split):
     """Examples that note which of them are read."""

@@ -14,6 +14,7 @@ from experiments import augmentation, data, models, run
 from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
+from experiments.training.endings import UnusableError
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 from tests.experiments.conftest import train
@@ -131,3 +132,13 @@ def test_small_resnet_learns_the_digits(tmp_path: Path) -> None:
     for record in records(tmp_path, "step"):
         assert record["perturbation_norm"] == pytest.approx(0.05, rel=1e-3)
         assert -1 <= record["cosine"] <= 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"updates": 3}', None], ids=repr)
+def test_a_result_that_is_none_is_named_with_what_can_be_done(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    with pytest.raises(
+        UnusableError, match=f"{tmp_path.name} holds a run that was damaged, or .*: remove that run, or"
+    ):
+        run.result_of(tmp_path)

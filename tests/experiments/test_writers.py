@@ -13,7 +13,7 @@ from experiments.config import Config
 from experiments.metrics_files import length_of, own_writers
 from experiments.resuming import Start
 from experiments.training.endings import UnusableError
-from experiments.training.writers import JsonLines, TensorBoard, plain, read
+from experiments.training.writers import JsonLines, TensorBoard, plain, read, tensorboard
 from tests.experiments.interrupted_runs import execute, killed
 
 STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
@@ -81,6 +81,19 @@ def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
     assert set(points) == {"step/epoch", "step/loss", "epoch/epoch", "epoch/test_error"}
 
 
+def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tensorboard.time, "time", lambda: 1_750_000_000.5)
+    made: list[Path] = []
+    for process, step in ((9, None), (8, 0), (7, 8), (6, 12), (5, 112), (6, 112)):
+        monkeypatch.setattr(tensorboard.os, "getpid", lambda process=process: process)
+        TensorBoard(tmp_path, step).close()
+        made += [path for path in tmp_path.iterdir() if path not in made]
+    assert len(made) == 6
+    assert made == sorted(made)
+
+
 def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
     config = Config(model=tiny, method="sam", batch_plan="1x128,1x256")
     output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
@@ -121,7 +134,9 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> Non
     path.write_bytes(b"\n".join([json.dumps(EPOCH).encode(), damage, json.dumps(EPOCH).encode()]))
     records = read(path, "epoch")
     assert next(records) == EPOCH
-    with pytest.raises(UnusableError, match=r"metrics.jsonl is damaged: line 2 is no record\.$"):
+    with pytest.raises(
+        UnusableError, match=r"jsonl is damaged: line 2 is no record\. Remove the folder of its run, or"
+    ):
         next(records)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from experiments.training.endings import UnusableError
 from experiments.training.writers.writer import Record
 
+_AGAIN = "Remove the folder of its run, or start the run again in another one."
+
 
 class JsonLines:
     """A file of records, each on a line of its own, complete on disk when the writer is closed.
@@ -52,7 +54,7 @@ def read(path: Path, kind: str) -> Iterator[Record]:
     """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            record = _parsed(line, f"{path} is damaged: line {number} is no record.")
+            record = _parsed(line, f"{path} is damaged: line {number} is no record. {_AGAIN}")
             if record["kind"] == kind:
                 yield record
 

@@ -1,6 +1,7 @@
 """Records as TensorBoard's event files."""
 
 import math
+import os
 import socket
 import time
 from pathlib import Path
@@ -27,8 +28,8 @@ class TensorBoard:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         folder.mkdir(parents=True, exist_ok=True)
-        again = "" if go_on_at is None else f".{go_on_at}"
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}{again}"  # they are read in this order
+        begun = "" if go_on_at is None else f"{go_on_at:010d}"  # they are read in the order of their names
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
         self._add(file_version="brain.Event:2")
         if go_on_at is not None:

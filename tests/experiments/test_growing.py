@@ -1,0 +1,59 @@
+"""Who decides on a batch plan that is decided while the run trains: where there are several processes, the first."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental import multihost_utils
+
+from experiments.training.adaptive_plan import AdaptivePlan
+from experiments.training.epoch_noise import EpochNoise, Total
+from experiments.training.growing import Growing
+from experiments.training.placement import Placement, mesh_of
+from experiments.training.progress import Progress
+from sam_optax import AdaptiveState
+from sam_optax.batch_plan import Stage
+
+ADAPTIVE = AdaptivePlan.parse("adaptive:8x16..64:noise_scale")
+THEIRS = AdaptiveState(64, (Stage(1, 16),), 0, 0.0)
+
+
+def test_what_is_agreed_on_is_what_is_done() -> None:
+    found: list[AdaptiveState] = []
+    followed: list[tuple[str, int]] = []
+    growing = Growing(
+        ADAPTIVE,
+        128,
+        lambda plan, step: followed.append((str(plan), step)),
+        lambda state: found.append(state) or THEIRS,
+    )
+    noise = EpochNoise(Total(signal=1.0, noise=20.0, steps=1))
+    plan, progress = growing(ADAPTIVE.at_first(128), Progress(step=8, noise=noise))
+    assert found == [AdaptiveState(16, (Stage(1, 16),), 1, 20.0)]  # its own, which asks for growth once
+    assert str(plan) == "1x16,7x64"
+    assert followed == [("1x16,7x64", 8)]
+    assert progress.growth == THEIRS._asdict()
+
+
+def test_a_process_alone_decides_by_itself() -> None:
+    state = AdaptiveState(16, (Stage(1, 16),), 1, 20.1)
+    assert Placement().agreed(state) is state
+    assert Placement(mesh_of(jax.devices()[:2])).agreed(state) is state
+
+
+def test_others_get_the_numbers_of_the_first_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def broadcast(bits: np.ndarray, is_source: bool) -> np.ndarray:
+        if is_source:
+            sent.append(bits)
+        return sent[0]
+
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    first, second = AdaptiveState(32, (Stage(2, 16),), 0, 0.1), AdaptiveState(16, (Stage(2, 16),), 1, 1 / 3)
+    for process, mine in enumerate((first, second)):
+        monkeypatch.setattr(Placement, "part", (process, 2))
+        agreed = Placement().agreed(mine)
+        assert agreed == first
+        assert [type(x) for x in jax.tree.leaves(agreed)] == [int, int, int, int, float]
