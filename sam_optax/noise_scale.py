@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sam_optax.batch_plan import check_positive_integer
 
@@ -46,7 +47,7 @@ class Noise(NamedTuple):
     perturbed: NoiseTerms
 
 
-def noise_terms(small_square: Any, small: int, large_square: Any, large: int) -> NoiseTerms:
+def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) -> NoiseTerms:
     """The terms of the noise scale from squared gradient norms at two batch sizes `b < B`, both without bias.
 
         |G|² ≈ (B ‖g_B‖² − b ‖g_b‖²)/(B − b)
@@ -59,9 +60,9 @@ def noise_terms(small_square: Any, small: int, large_square: Any, large: int) ->
 
     Args:
       small_square: `‖g_b‖²`, a number or array, best the mean over the parts of the larger batch.
-      small: `b`, in examples.
+      small: `b`, in examples; an integer, or a traced one, which is not checked.
       large_square: `‖g_B‖²`.
-      large: `B`, in examples.
+      large: `B`, in examples, likewise.
 
     Returns:
       `(signal, noise)`, of the type of the squares.
@@ -77,14 +78,19 @@ def noise_terms(small_square: Any, small: int, large_square: Any, large: int) ->
       >>> print(terms.scale)
       8.0
     """
+    if not any(isinstance(size, Tracer) for size in (small, large)):
+        _check_sizes(small, large)
+    signal = (large * large_square - small * small_square) / (large - small)
+    return NoiseTerms(signal, (small_square - large_square) * (small * large / (large - small)))
+
+
+def _check_sizes(small: int, large: int) -> None:
     check_positive_integer("small", small)
     check_positive_integer("large", large)
     if not small < large:
         raise ValueError(
             f"small is {small}, and large {large}: the noise shows between a batch and its parts, give two or more."
         )
-    signal = (large * large_square - small * small_square) / (large - small)
-    return NoiseTerms(signal, (small_square - large_square) * (small * large / (large - small)))
 
 
 class NoiseAverage(NamedTuple):

@@ -154,3 +154,10 @@ def test_an_average_of_nothing_is_unknown_and_a_step_that_measured_nothing_leave
 def test_sizes_between_which_no_noise_shows_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.noise_terms(**({"small_square": 2.0, "small": 4, "large_square": 1.0, "large": 16} | sizes))
+
+
+@pytest.mark.parametrize(("small", "large"), [(8, 16), (12, 84), (100, 4100)])
+def test_sizes_may_be_traced(small, large):
+    """A batch of any number of parts, from one compiled function."""
+    terms = jax.jit(sam_optax.noise_terms)(jnp.float32(3.1), small, jnp.float32(0.7), large)
+    np.testing.assert_allclose(terms, sam_optax.noise_terms(3.1, small, 0.7, large), rtol=1e-6)

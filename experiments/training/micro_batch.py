@@ -18,7 +18,7 @@ from experiments.training import transfer
 from experiments.training.epoch_noise import GRADIENTS, term_names
 from experiments.training.optimizer import inject
 from experiments.training.step import Metrics, Prepare, TrainState, gradient_metrics, if_finite, without_halt
-from sam_optax import NoiseTerms
+from sam_optax import noise_terms
 
 HostBatch = dict[str, np.ndarray]
 Now = tuple[Any, dict[str, Any]]
@@ -159,7 +159,8 @@ class MicroBatchStep:
         if self._noise_of is not None:
             passes = [(sums, clean)] if perturbed is None else [(sums, clean), (perturbed, gradient)]
             for name, (parts, mean) in zip(GRADIENTS, passes, strict=False):
-                terms = _noise_terms(parts.figures[_SQUARE] / count, _squared_norm(mean), self._noise_of, count)
+                squares = parts.figures[_SQUARE] / count, _squared_norm(mean)
+                terms = noise_terms(squares[0], self._noise_of, squares[1], self._noise_of * count)
                 metrics |= dict(zip(term_names(name), terms, strict=True))
         return self._keep(after), metrics
 
@@ -181,13 +182,6 @@ def _added(total: Any, found: Any) -> Any:
 
 def _mean(total: Any, count: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, of: (x / count).astype(of.dtype), total, like)
-
-
-def _noise_terms(of_parts: jax.Array, of_mean: jax.Array, small: int, count: Any) -> NoiseTerms:
-    """`sam_optax.noise_terms` of `count` parts of `small` examples, whose number is traced: it refuses such sizes."""
-    large = small * jnp.asarray(count, of_mean.dtype)
-    signal = (large * of_mean - small * of_parts) / (large - small)
-    return NoiseTerms(signal, (of_parts - of_mean) * (small * large / (large - small)))
 
 
 def _squared_norm(tree: Any) -> jax.Array:

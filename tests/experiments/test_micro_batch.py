@@ -15,9 +15,8 @@ from experiments.models import registry
 from experiments.program import build
 from experiments.recipe import stream_of
 from experiments.training.methods import METHODS
-from experiments.training.micro_batch import MicroBatchStep, _noise_terms
+from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
-from sam_optax import noise_terms
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -117,14 +116,6 @@ def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: st
     assert last["batch_size"] > config.plan.stages[0].batch_size
     sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ahead, step._perturbed, step._update)]
     assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
-
-
-@pytest.mark.parametrize(("small", "count"), [(8, 2), (12, 7), (100, 41)])
-def test_the_noise_of_parts_whose_number_is_traced_is_the_librarys(small: int, count: int) -> None:
-    of_parts, of_mean = jnp.float32(3.1), jnp.float32(0.7)
-    found = jax.jit(_noise_terms, static_argnums=2)(of_parts, of_mean, small, np.float32(count))
-    wanted = noise_terms(3.1, small, 0.7, small * count)
-    assert [float(x) for x in found] == pytest.approx(list(wanted), rel=1e-6)
 
 
 def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str) -> None:
