@@ -16,6 +16,7 @@ from experiments.resuming import reopened
 from experiments.training.endings import Terminated
 from experiments.training.methods import METHODS
 from experiments.training.placement import Placement
+from tests.experiments.each_method import each_method
 from tests.experiments.many_devices import (
     NETWORKS,
     Hidden,
@@ -44,7 +45,7 @@ def assert_same(found: Any, wanted: Any) -> None:
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_eight_devices_train_every_method_as_one_does(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
     assert_same(trained(config, placed(8)), alone(config))

@@ -14,9 +14,9 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.program import build
 from experiments.recipe import stream_of
-from experiments.training.methods import METHODS
 from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
+from tests.experiments.each_method import each_method
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -59,7 +59,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
     return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
     settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
     whole, of_whole = trained(**settings)

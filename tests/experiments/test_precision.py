@@ -20,8 +20,8 @@ from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
 from experiments.models import pytorch_defaults, registry
 from experiments.program import build
-from experiments.training.methods import METHODS
 from sam_optax import trees
+from tests.experiments.each_method import each_method
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
 
@@ -74,7 +74,7 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
     assert len(widened) <= (12 if name == "vit_small" else 9 if name == "vit_tiny" else 0)  # attention sums in float32
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
