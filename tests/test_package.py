@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import sam_optax
+from tests import lowest_versions
 
 ROOT = Path(__file__).parents[1]
 SPACES = (sam_optax, sam_optax.sharpness)
@@ -131,3 +132,10 @@ def test_a_release_is_made_by_a_tag_that_names_the_version_alone(tag, fits):
     environment = os.environ | {"GITHUB_REF_NAME": tag}
     done = subprocess.run(["bash", "-c", check["run"]], cwd=ROOT, env=environment, capture_output=True, check=False)  # noqa: S603, S607
     assert (done.returncode == 0) == fits
+
+
+def test_each_declared_lowest_version_is_one_that_test_long_installs():
+    declared = lowest_versions.constraints(ROOT)
+    assert {"chex==0.1.90", "jax==0.10", "optax==0.2.8"} <= set(declared)
+    names = [each.partition("==")[0] for each in declared]
+    assert sorted(set(names)) == sorted(names)
