@@ -1,0 +1,49 @@
+"""What a compiled step sets aside beside its arguments and results, in copies of the parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import sam_optax
+from tests import helpers
+
+Layer = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ kernel)
+
+
+def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=axes))
+
+
+def copies(
+    method: optax.GradientTransformation, layer: Layer, kernel_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> float:
+    """Of three layers, whose inputs take next to nothing."""
+    params = {str(number): jnp.zeros(kernel_shape) for number in range(3)}
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        for kernel in params.values():
+            x = layer(x, kernel)
+        return jnp.mean(x)
+
+    tx = optax.chain(method, optax.sgd(0.1, momentum=0.9))
+    compiled = helpers.make_step(tx, loss).lower(params, tx.init(params), jnp.ones(shape)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / sum(x.nbytes for x in params.values())
+
+
+def test_without_diagnostics_sam_does_not_hold_the_clean_gradient_through_the_second_pass():
+    of_a_layer = (dense, (200, 200), (2, 200))
+    bare = sam_optax.without_diagnostics(sam_optax.sam())
+    assert copies(bare, *of_a_layer) < copies(sam_optax.sam(), *of_a_layer) - 0.95
+
+
+def test_gsam_holds_the_clean_gradient_of_convolutions_once():
+    """Two copies, in two orders of the axes, where the inner product of both gradients asks for its own."""
+    assert copies(sam_optax.gsam(), convolution, (3, 3, 64, 64), (2, 8, 8, 64)) < 1.5
