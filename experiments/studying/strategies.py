@@ -54,9 +54,11 @@ def rate_of(name: str, epochs: float) -> str:
     return name if name in _FALLING else "constant"
 
 
-def mean_batch_size(plan: BatchPlan) -> int:
+def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
     """The examples that an update of the plan sees in the mean: a constant batch of this size makes as many updates.
 
-    That is the harmonic mean over epochs, `E / Σ (1/b)`, rounded; incomplete batches, which are dropped, apart.
+    That is the harmonic mean over epochs, `E / Σ (1/b)`, rounded; incomplete batches, which are dropped, apart. Where a
+    batch has parts of so many examples, it is rounded to a multiple of them.
     """
-    return round(plan.epochs / sum(stage.epochs / stage.batch_size for stage in plan.stages))
+    mean = round(plan.epochs / sum(stage.epochs / stage.batch_size for stage in plan.stages))
+    return mean if parts is None else BatchPlan.constant(mean, 1).rounded_to(parts).stages[0].batch_size

@@ -155,11 +155,11 @@ def test_where_nothing_can_be_said_of_it_the_reason_is_told(
     assert f"Of growth that the noise decides on {caveat}" in " ".join(verdicts(study, claims(study)))
 
 
-def test_constants_that_lack_beside_it_are_told(tmp_path: Path) -> None:
+def test_constants_that_lack_beside_it_are_told_as_its_parts_divide_them(tmp_path: Path) -> None:
     write(tmp_path, "adaptive:4x64..512:noise_scale")
     told = verdicts(only_study(tmp_path), claims(only_study(tmp_path)))
-    assert "Not among the constants: constant 102 (SGD at equal epochs)." in told
-    assert "Not among the constants: constant 102 and constant 512 (SGD, adaptive at equal epochs)." in told
+    assert "Not among the constants: constant 96 (SGD at equal epochs)." in told
+    assert "Not among the constants: constant 96 and constant 512 (SGD, adaptive at equal epochs)." in told
 
 
 def test_of_two_adaptive_plans_the_one_is_named_of_which_nothing_can_be_said(tmp_path: Path) -> None:
