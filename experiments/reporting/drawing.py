@@ -103,4 +103,4 @@ def make_logarithmic(panel: Axes, name: str = "y") -> None:
     low, high = sorted(getattr(panel, f"get_{name}lim")())
     axis.set_major_locator(LogLocator(subs=next(subs for most, subs in _TICKS if high <= most * low)))
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))

@@ -17,6 +17,7 @@ from experiments.reporting.paired import Difference
 _LEGEND_WIDTH = 120  # characters
 _AXES = {"epoch": "epochs", "step": "updates"}
 _LINEAR = ("cosine", "rho")
+_MOST_TICKS = 8  # labels at more would run into one another
 
 
 class _Line(NamedTuple):
@@ -155,5 +156,13 @@ def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:
     make_logarithmic(panel)
     panel.set_ylabel(f"{quantity.axis} (log scale)")
     if quantity.name == "batch_size":
-        panel.set_yticks(np.unique(values[np.isfinite(values)]))
+        panel.set_yticks(_size_ticks(values))
         panel.yaxis.set_minor_locator(NullLocator())
+
+
+def _size_ticks(values: np.ndarray) -> np.ndarray:
+    """The batch sizes; where they are many, as the means over seeds that decided apart are, doublings of the first."""
+    sizes = np.unique(values[np.isfinite(values)])
+    if len(sizes) <= _MOST_TICKS:
+        return sizes
+    return sizes[0] * 2.0 ** np.arange(int(np.log2(sizes[-1] / sizes[0])) + 1)
