@@ -24,6 +24,7 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
 from tests.experiments.conftest import train
+from tests.experiments.each_method import each_method
 
 SETTINGS: dict[str, Any] = {"batch_plan": "2x64,1x128", "momentum": 0.9, "learning_rate": 0.05}
 
@@ -32,7 +33,7 @@ def steps_of(output: Path) -> list[dict[str, Any]]:
     return list(read(output / "metrics.jsonl", "step"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: str) -> None:
     result = train(tmp_path, model=tiny, method=method, **SETTINGS)
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
@@ -140,7 +141,7 @@ def test_adamw_has_the_momentum_that_msam_wants() -> None:
     assert Config(method="sam").momentum == 0.0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_every_method_runs_from_the_command_line_with_nothing_else_said(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
 ) -> None:

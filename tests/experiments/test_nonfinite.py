@@ -173,7 +173,11 @@ def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: 
     assert "skipped" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("more", [{}, {"m": 32, "ema": 0.9, "method": "gsam"}, {"micro_batch": 64}], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [{}, pytest.param({"m": 32, "ema": 0.9, "method": "gsam"}, marks=pytest.mark.long), {"micro_batch": 64}],
+    ids=str,
+)
 def test_a_run_that_stops_there_is_saved_as_it_was_before(
     poisoned: Any, tiny: str, tmp_path: Path, more: dict[str, Any]
 ) -> None:

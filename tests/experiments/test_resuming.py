@@ -56,10 +56,10 @@ def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path:
     [
         {"ema": 0.9, "when": "every:3"},
         {"m": 32, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3},
-        {"method": "msam"},
-        {"method": "look_sam", "lr_schedule": "cosine", "when": "bernoulli:0.5"},
+        pytest.param({"method": "msam"}, marks=pytest.mark.long),
+        pytest.param({"method": "look_sam", "lr_schedule": "cosine", "when": "bernoulli:0.5"}, marks=pytest.mark.long),
         {"when": "ae_sam", "mixing": 0.5, "random_erasing": 0.5, "passes": 2, "batch_plan": "1x256"},
-        {"on_nonfinite": "skip", "method": "vasso"},
+        pytest.param({"on_nonfinite": "skip", "method": "vasso"}, marks=pytest.mark.long),
     ],
     ids=str,
 )
