@@ -17,7 +17,6 @@ from experiments.reporting.decided_plans import plan_rows
 from experiments.reporting.drawn import pictures_of
 from experiments.reporting.errors import error_rows
 from experiments.reporting.matches import matches, papers_cells, tables
-from experiments.reporting.pictures import _size_ticks
 from experiments.reporting.section import write_section
 from experiments.reporting.tables import setting_rows
 from experiments.reporting.verdicts import verdicts
@@ -246,12 +245,3 @@ def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[i
     assert {epoch for epoch, value in enumerate(scale, start=1) if np.isnan(value)} == silent | {1}
     assert "batch_size" in mean_curves([run.curves for run in group.runs])
     assert pictures_of(study, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "ticks"),
-    [([16, 32, 256, np.nan, 32], [16, 32, 256]), (np.linspace(16, 256, 20), [16, 32, 64, 128, 256])],
-    ids=["of plans", "means over seeds"],
-)
-def test_ticks_are_at_the_batch_sizes_or_where_those_are_many_at_doublings(sizes: Any, ticks: list[int]) -> None:
-    np.testing.assert_array_equal(_size_ticks(np.asarray(sizes)), ticks)

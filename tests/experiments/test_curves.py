@@ -1,8 +1,10 @@
 """What runs measured along the way, and the lines that show it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from experiments.reporting import pictures
 from experiments.reporting.curves import Curves, mean_curves
@@ -57,3 +59,12 @@ def test_many_groups_are_drawn_with_lines_that_differ(tmp_path: Path) -> None:
     study = only_study(tmp_path)
     styles = {tuple(map(str, pictures._style(group, study).values())) for group in study.groups}
     assert len(styles) == 8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ticks"),
+    [([16, 32, 256, np.nan, 32], [16, 32, 256]), (np.linspace(16, 256, 20), [16, 32, 64, 128, 256])],
+    ids=["of plans", "means over seeds"],
+)
+def test_ticks_are_at_the_batch_sizes_or_where_those_are_many_at_doublings(sizes: Any, ticks: list[int]) -> None:
+    np.testing.assert_array_equal(pictures._size_ticks(np.asarray(sizes)), ticks)
