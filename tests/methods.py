@@ -32,6 +32,11 @@ PERTURBATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
 KERNELS = sam_optax.by_path(lambda path: path.endswith("kernel"))
 
 
+def rising(start: float) -> optax.Schedule:
+    """A schedule that rounds once in float32: two programs, of which one fuses its operations, cannot differ in it."""
+    return lambda count: start * (1 + count / 16)
+
+
 class Product(NamedTuple):
     """A method by its parts; calling it makes it."""
 
@@ -40,7 +45,7 @@ class Product(NamedTuple):
     variant: str
 
     def __call__(self, rho: Any, when: Policy = always()) -> optax.GradientTransformationExtraArgs:
-        radius = optax.linear_schedule(rho, 2 * rho, 10) if self.variant == "scheduled" else rho
+        radius = rising(rho) if self.variant == "scheduled" else rho
         mask = KERNELS if self.variant == "masked" else None
         return sam_optax.sharpness_aware(
             PERTURBATIONS[self.perturbation](radius), COMBINERS[self.combiner](), when, mask
@@ -100,12 +105,10 @@ METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT
 WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "msam": sam_optax.msam,
     "msam_masked": functools.partial(sam_optax.msam, mask=KERNELS),
-    "msam_scheduled": lambda base, rho: sam_optax.msam(base, optax.linear_schedule(rho, 2 * rho, 10)),
+    "msam_scheduled": lambda base, rho: sam_optax.msam(base, rising(rho)),
     "wsam_decoupled": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1),
     "wsam_decoupled_masked": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1, mask=KERNELS),
-    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(
-        base, optax.linear_schedule(0.1, 0.01, 10), optax.linear_schedule(rho, 2 * rho, 10)
-    ),
+    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(base, rising(0.1), rising(rho)),
 }
 """The methods that wrap their base optimizer, as functions of it and of `rho`."""
 

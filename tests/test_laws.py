@@ -121,7 +121,7 @@ def test_a_schedule_is_read_once_an_update_whether_perturbed_or_not(name):
     for step, batch in enumerate(batches):
         _, grads, grad_fn = value_and_grad(params, *batch)
         call = {"grad_fn": grad_fn, "perturb": True}
-        expected = plain(rho=0.1 + 0.01 * step).update(grads, state, params, **call)[1]
+        expected = plain(rho=methods.rising(0.1)(step)).update(grads, state, params, **call)[1]
         seen = scheduled(rho=0.1).update(grads, state, params, **call)[1]
         length = sam_optax.diagnostics(seen).perturbation_norm
         np.testing.assert_allclose(length, sam_optax.diagnostics(expected).perturbation_norm, rtol=1e-5)
