@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import run
-from experiments.benchmarking.cases import CASES
+from experiments.benchmarking.cases import CASES, ON_TWO_CORES
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.machine import machine
 from experiments.benchmarking.measure import measure
@@ -29,13 +29,14 @@ class Benchmark:
     Attributes:
       output: The folder for benchmark.json, which takes the place of an older one.
       rounds: How often each is timed, at least 10.
-      models: What to measure: resnet18 (batch 32, images of CIFAR's size), small_resnet (batches 16 and 128, digits).
+      models: What to measure: resnet18 (batch 32, images of CIFAR's size), small_resnet (batches 16 and 128, digits),
+        resnet18_accelerator (batch 128, and a step in bfloat16), for a GPU or a TPU.
       peers: The networks whose epochs are measured against PyTorch's, where it is installed: resnet18, vit_tiny.
     """
 
     output: Path = Path("runs/benchmark")
     rounds: int = 10
-    models: tuple[str, ...] = tuple(CASES)
+    models: tuple[str, ...] = ON_TWO_CORES
     peers: tuple[str, ...] = peers.MODELS
 
     def __post_init__(self) -> None:

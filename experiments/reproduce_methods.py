@@ -44,8 +44,9 @@ def main() -> None:
     if run_all(title, study.cells, Options(arguments.location, arguments.sharpness), console):
         sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
-    configs = [study.config(method, study.seeds[0]) for method in study.methods]
-    seconds = method_steps.race_methods(configs, run.load(configs[0], arguments.location), _ROUNDS)
+    configs = {method: study.config(method, study.seeds[0]) for method in study.methods}
+    dataset = run.load(configs[study.methods[0]], arguments.location)
+    seconds = method_steps.race_configs(configs, dataset, _ROUNDS)
     rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
     document.write_text(f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n", encoding="utf-8")
     console.print(as_terminal(rows))

@@ -24,6 +24,7 @@ class Case:
         the parameters.
       plan: what a plan of five stages may cost, in the sum of its steps, and the examples of a stage; None where it is
         not measured.
+      in_bfloat16: whether a step in bfloat16 is measured, which a CPU has no arithmetic for.
       thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
     """
 
@@ -34,6 +35,7 @@ class Case:
     step_targets: tuple[float | None, float | None] = (None, None)
     memory_targets: tuple[float | None, float | None] = (None, None)
     plan: tuple[float, int] | None = None
+    in_bfloat16: bool = False
     thrifty_targets: tuple[float | None, float | None, float | None] = (None, None, None)
     worst_case_targets: tuple[float, float] | None = None
 
@@ -68,5 +70,19 @@ CASES: dict[str, tuple[Case, ...]] = {
         ),
     ),
     "small_resnet": tuple(Case("small_resnet", digits, size, loop_target=1.3) for size in (16, 128)),
+    "resnet18_accelerator": (
+        Case(
+            "resnet18",
+            noise,
+            batch_size=128,
+            loop_target=1.03,
+            step_targets=(1.02, 1.03),
+            memory_targets=(1.5, 3.0),
+            in_bfloat16=True,
+        ),
+    ),
 }
-"""The cases of each model."""
+"""What can be measured, by name: the cases of a model, or of a model on an accelerator."""
+
+ON_TWO_CORES = ("resnet18", "small_resnet")
+"""What takes half an hour there."""

@@ -54,6 +54,9 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
     figures += _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
     figures.append(_loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds))
+    if case.in_bfloat16:
+        say(f"{name}: timing bfloat16, {rounds} rounds")
+        figures.append(_precision_figure(case, dataset, rounds))
     if case.plan is not None:
         say(f"{name}: timing a plan of five stages, {plan_cost.ROUNDS} rounds")
         figures.append(plan_cost.figure(case, dataset))
@@ -96,12 +99,18 @@ def _memory_figures(case: Case, entrants: dict[str, Subject]) -> list[Figure]:
 def _thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figure]:
     """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
     shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "momentum": 0.9}
-    configs = [Config(method=method, when=when, **shared) for method, when in _THRIFTY.values()]
-    raced = method_steps.race_methods([Config(method="sgd", **shared), *configs], dataset, rounds)
-    seconds = dict(zip((SGD, *_THRIFTY), raced.values(), strict=True))
+    configs = {name: Config(method=method, when=when, **shared) for name, (method, when) in _THRIFTY.items()}
+    seconds = method_steps.race_configs({SGD: Config(method="sgd", **shared), **configs}, dataset, rounds)
     return [
         _time(case, name, SGD, target, seconds) for name, target in zip(_THRIFTY, case.thrifty_targets, strict=True)
     ]
+
+
+def _precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
+    shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "method": "gsam"}
+    configs = {f"GSAM in {precision}": Config(precision=precision, **shared) for precision in ("float32", "bfloat16")}
+    in_float32, in_bfloat16 = configs
+    return _time(case, in_bfloat16, in_float32, None, method_steps.race_configs(configs, dataset, rounds))
 
 
 def _loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:

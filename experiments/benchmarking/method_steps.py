@@ -1,6 +1,6 @@
 """What a step of a method takes, averaged over steps with and without a second pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,18 +16,18 @@ STEPS = 10
 """A turn: every period of a policy that is measured divides it."""
 
 
-def race_methods(configs: Iterable[Config], dataset: data.Dataset, rounds: int) -> dict[str, list[float]]:
+def race_configs(configs: Mapping[str, Config], dataset: data.Dataset, rounds: int) -> dict[str, list[float]]:
     """The seconds of a step of each config, the mean over `STEPS`, in each round.
 
     Args:
-      configs: what to time, a method each.
+      configs: what to time, by name.
       dataset: its data.
       rounds: how often each has a turn.
 
     Returns:
-      `rounds` numbers a method; those at one place in the lists were timed together.
+      `rounds` numbers a config; those at one place in the lists were timed together.
     """
-    seconds = race({config.method: steps(config, dataset) for config in configs}, rounds)
+    seconds = race({name: steps(config, dataset) for name, config in configs.items()}, rounds)
     return {name: [each / STEPS for each in turns] for name, turns in seconds.items()}
 
 

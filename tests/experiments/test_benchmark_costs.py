@@ -1,0 +1,79 @@
+"""What the benchmark measures beside the steps: the worst case, what is held, bfloat16, a plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import pytest
+
+import sam_optax
+from experiments.benchmarking import cases, held_memory, measure, method_steps, plan_cost, problem, steps, worst_case
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.memory import peak_memory, size_of, temporary_memory
+from experiments.config import Config
+from tests.experiments.test_benchmark import Clock
+
+
+def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tiny, cases.digits, 128, loop_target=1.3, worst_case_targets=(1.1, 1.0))
+    monkeypatch.setattr(worst_case, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
+    time, memory = worst_case.figures(case, cases.digits())
+    assert (time.subject, time.reference) == ("worst case, 20 steps", "21 values and gradients")
+    assert (time.target, memory.target) == (1.1, 1.0)
+    posed = problem.create(tiny, 10, (8, 8, 1), worst_case.BATCH_SIZE)
+    size = size_of(posed.params)
+    evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
+    assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
+    assert memory.reference_amounts[0] - 4 * size == peak_memory(steps.descent(posed).compiled)
+
+
+def _evaluation(model: str) -> Any:
+    posed = problem.create(model, 10, (8, 8, 1), worst_case.BATCH_SIZE, is_training=False)
+    loss_fn = worst_case._loss_fn(posed)
+    return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()
+
+
+def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
+    case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
+    sam, gsam, unmeasured = held_memory.figures(case, cases.digits())
+    posed = problem.create(tiny, 10, (8, 8, 1), 16)
+    assert [each.target for each in (sam, gsam, unmeasured)] == [1.5, 3.0, 1.5]
+    assert sam.reference_amounts == (size_of(posed.params),)
+    held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9).compiled)
+    alone = temporary_memory(steps.gradient(posed))
+    assert gsam.amounts == (held - alone,)
+    assert unmeasured.subject == "SAM, without diagnostics"
+
+
+def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def race_configs(configs: Mapping[str, Config], dataset: Any, rounds: int) -> dict[str, list[float]]:
+        milliseconds = {"float32": 8.0, "bfloat16": 2.0}
+        return {name: [milliseconds[config.precision]] * rounds for name, config in configs.items()}
+
+    monkeypatch.setattr(method_steps, "race_configs", race_configs)
+    [case] = cases.CASES["resnet18_accelerator"]
+    measured = measure._precision_figure(case, cases.digits(), rounds=3)
+    assert (measured.subject, measured.reference) == ("GSAM in bfloat16", "GSAM in float32")
+    assert measured.quartiles == (0.25, 0.25, 0.25)
+
+
+def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[int] = []
+    seen: list[int] = []
+    clock = Clock()
+    fit = plan_cost.fit
+
+    def fitted(*args: Any, **how: Any) -> Any:
+        return fit(*args, **{**how, "write": lambda record: seen.append(record["batch_size"])})
+
+    monkeypatch.setattr(plan_cost.jax, "clear_caches", lambda: forgotten.append(len(seen)))
+    monkeypatch.setattr(plan_cost, "fit", fitted)
+    monkeypatch.setattr(plan_cost, "steps", lambda config, dataset, updates: clock.subject(config.batch_plan, 0.5))
+    monkeypatch.setattr(plan_cost.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(plan_cost, "ROUNDS", 1)
+    case = Case(tiny, cases.digits, 128, loop_target=1.3, plan=(1.05, 256))
+    figure = plan_cost.figure(case, cases.digits())
+    assert forgotten == [0]
+    assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
+    assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)
+    assert figure.target == 1.05
