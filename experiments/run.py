@@ -269,7 +269,7 @@ def _train(
     size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
 
     def opened(plan: BatchPlan, step: int) -> Iterator[Any]:
-        return transfer.ahead(stream_of(config, dataset, step, placement.part, plan), program.send)
+        return transfer.in_background(stream_of(config, dataset, step, placement.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = Feed(opened, plan, progress.step)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
@@ -16,6 +15,7 @@ from experiments.benchmarking.method_steps import steps
 from experiments.benchmarking.race import Subject
 from experiments.config import Config
 from experiments.program import build
+from experiments.training import transfer
 from experiments.training.loop import fit
 from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
@@ -42,30 +42,35 @@ def subjects(config: Config, dataset: data.Dataset, num_examples: int, folder: P
     Yields:
       The two subjects by name.
     """
-    [stage] = config.plan.stages
-    stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
     with closing(JsonLines(folder / "metrics.jsonl")) as metrics, open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(file=nowhere, force_terminal=True)
-        yield {
-            BARE_STEP: steps(config, dataset, config.plan.total_steps(num_examples)),
-            LOOP: _loop(config, dataset, num_examples, (stream, metrics, console)),
-        }
+        with closing(_Loop(config, dataset, num_examples, metrics, console)) as loop:
+            yield {BARE_STEP: steps(config, dataset, config.plan.total_steps(num_examples)), LOOP: loop}
 
 
-def _loop(
-    config: Config, dataset: data.Dataset, num_examples: int, around: tuple[Iterator[Any], JsonLines, Console]
-) -> Subject:
-    stream, metrics, console = around
-    state, program = build(config, dataset)
-    program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
-    plan = config.plan
-    updates = plan.total_steps(num_examples)
+class _Loop:
+    """The loop through all updates of the config's plan, each time on the batches that come next."""
 
-    def run() -> None:
-        nonlocal state
-        batches = itertools.islice(stream, updates)
-        watched = iter(track(batches, "benchmark", total=updates, transient=True, console=console))
-        state = fit(state, program, watched, plan=plan, num_examples=num_examples, write=metrics.write).state
-        jax.block_until_ready(state)
+    def __init__(
+        self, config: Config, dataset: data.Dataset, num_examples: int, metrics: JsonLines, console: Console
+    ) -> None:
+        [stage] = config.plan.stages
+        stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
+        self._state, program = build(config, dataset)
+        self._batches = transfer.in_background(stream, program.send)
+        self._program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
+        self._fitting = {"plan": config.plan, "num_examples": num_examples, "write": metrics.write}
+        self._updates = config.plan.total_steps(num_examples)
+        self._console = console
 
-    return run
+    def __call__(self) -> None:
+        batches = itertools.islice(self._batches, self._updates)
+        how = {"total": self._updates, "transient": True, "console": self._console}
+        watched = iter(track(batches, "benchmark", **how))
+        self._state = fit(self._state, self._program, watched, **self._fitting).state
+        jax.block_until_ready(self._state)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._batches.close()
+        self._program.close()

@@ -77,7 +77,7 @@ def _training(config: Config, dataset: data.Dataset) -> Callable[[], None]:
     jax.clear_caches()
 
     def run() -> None:
-        batches = transfer.ahead(stream_of(config, dataset), program.send)
+        batches = transfer.in_background(stream_of(config, dataset), program.send)
         how = {"plan": config.plan, "num_examples": len(dataset.train), "write": lambda record: None}
         with closing(program):
             jax.block_until_ready(fit(state, program, batches, **how).state)

@@ -159,11 +159,19 @@ def _train(
             break
         told = now if halted is None else now | {HALTED: measured[-1]["skipped"] if measured else halted}
         state, metrics = program.step(state, next(batches), told, perturb=perturb)
+        _fetch(metrics)
         measured.append(metrics)
         if len(measured) == 1 and part.next_size is not None:
             program.prepare(part.next_size)
     is_stopped = len(measured) < len(part.steps) or stop(part.steps.stop)
     return state, jax.device_get(measured), is_stopped
+
+
+def _fetch(metrics: Metrics) -> None:
+    """Ask for copies on the host, so that they are there when the stretch of steps is over; nothing waits."""
+    for value in jax.tree.leaves(metrics):
+        if isinstance(value, jax.Array):
+            value.copy_to_host_async()
 
 
 def _written(part: Course, progress: Progress, made: list[Metrics], write: Callable[[Record], None]) -> Progress:

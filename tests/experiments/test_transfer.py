@@ -1,16 +1,23 @@
 """Batches are sent ahead: in order, all of them, and no more at a time than asked for."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments.training import transfer
 
+every_way = pytest.mark.parametrize("sent", [transfer.ahead, transfer.in_background])
 
+
+@every_way
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_every_batch_arrives_once_and_in_order(depth: int) -> None:
-    assert list(transfer.ahead(range(7), lambda batch: 10 * batch, depth)) == [0, 10, 20, 30, 40, 50, 60]
-    assert list(transfer.ahead([], lambda batch: batch, depth)) == []
+def test_every_batch_arrives_once_and_in_order(depth: int, sent: Callable[..., Iterator[Any]]) -> None:
+    assert list(sent(range(7), lambda batch: 10 * batch, depth)) == [0, 10, 20, 30, 40, 50, 60]
+    assert list(sent([], lambda batch: batch, depth)) == []
 
 
 def test_two_more_are_under_way_than_were_handed_out() -> None:
@@ -33,6 +40,51 @@ def test_two_more_are_under_way_than_were_handed_out() -> None:
         assert sent_by_then == set(range(min(batch + 3, 5)))
 
 
-def test_a_depth_of_nothing_is_refused() -> None:
+def test_in_the_background_as_many_are_read_and_no_more() -> None:
+    read: list[int] = []
+    enough = threading.Semaphore(0)
+
+    def send(batch: int) -> int:
+        read.append(batch)
+        enough.release()
+        return batch
+
+    batches = transfer.in_background(range(9), send)
+    for handed_out in range(3):
+        assert next(batches) == handed_out
+        for _ in range(3 if handed_out == 0 else 1):
+            assert enough.acquire(timeout=10)
+        assert read == list(range(handed_out + 3))  # the thread has nothing to do until the next is asked for
+
+
+def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more() -> None:
+    def threads() -> int:
+        return sum(thread.name.startswith("batches") for thread in threading.enumerate())
+
+    before, batches = threads(), transfer.in_background(range(9), lambda batch: batch)
+    next(batches)
+    assert threads() == before + 1
+    batches.close()
+    assert list(transfer.in_background(range(3), lambda batch: batch)) == [0, 1, 2]
+    assert threads() == before
+
+
+def test_what_goes_wrong_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
+    batches = transfer.in_background([1, 0], lambda batch: 1 / batch)
+    assert next(batches) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+
+
+def test_the_background_has_wide_numbers_where_its_user_has_them(x64: None) -> None:
+    [batch] = transfer.in_background([1.0], jnp.asarray)
+    assert batch.dtype == jnp.float64
+    with jax.enable_x64(False):
+        [batch] = transfer.in_background([1.0], jnp.asarray)
+    assert batch.dtype == jnp.float32
+
+
+@every_way
+def test_a_depth_of_nothing_is_refused(sent: Callable[..., Iterator[Any]]) -> None:
     with pytest.raises(ValueError, match="depth is 0: give an integer of at least 1"):
-        next(transfer.ahead([1], lambda batch: batch, depth=0))
+        next(sent([1], lambda batch: batch, depth=0))
