@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -268,15 +268,20 @@ def _train(
     state, program, progress = begun
     size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
 
-    def opened(plan: BatchPlan, step: int) -> Iterator[Any]:
+    def opened(plan: BatchPlan, step: int) -> Generator[Any]:
         return transfer.in_background(stream_of(config, dataset, step, placement.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = Feed(opened, plan, progress.step)
     decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, placement.agreed)
     fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
-    with closing(program):
-        return fit(state, program, iter(track(feed)), watch=_led(watch, placement), **fitting)
+    watched = iter(track(feed))
+    with closing(program), closing(feed):
+        try:
+            return fit(state, program, watched, watch=_led(watch, placement), **fitting)
+        finally:
+            if isinstance(watched, Generator):
+                watched.close()  # or the thread that shows progress lives on, and misses what it shows
 
 
 def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:

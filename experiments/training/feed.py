@@ -1,11 +1,11 @@
 """The batches of a run whose plan may change between two of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from sam_optax import BatchPlan
 
-Open = Callable[[BatchPlan, int], Iterator[Any]]
+Open = Callable[[BatchPlan, int], Generator[Any]]
 """`open(plan, step)` → the batches of a plan, without those of the first `step` updates."""
 
 
@@ -22,4 +22,9 @@ class Feed(Iterator[Any]):
 
     def follow(self, plan: BatchPlan, step: int) -> None:
         """Go on with the batches of `plan` from `step` on; what was read ahead is forgotten."""
+        self.close()
         self._batches = self._open(plan, step)
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        self._batches.close()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -226,3 +227,22 @@ def constant_cell(output: Path) -> Cell:
 
 def unfinished_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}{run.UNFINISHED}")
+
+
+def test_what_shows_progress_and_what_reads_ahead_end_with_the_run(tiny: str) -> None:
+    ended: list[str] = []
+
+    def track(batches: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from batches
+        finally:
+            ended.append("shown")
+
+    def interrupted(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = Config(model=tiny, batch_plan=PLAN[1])
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt) as held:  # with all that its frames refer to
+        run.train(config, run.load(config), track, interrupted)
+    assert (ended, threading.active_count()) == (["shown"], before), held
