@@ -60,10 +60,11 @@ def main() -> None:
     console = Console(soft_wrap=True, highlight=False)
     figures: list[Figure] = []
     for case in (case for model in benchmark.models for case in CASES[model]):
-        measured = measure(case, benchmark.rounds, console.print)
-        console.print(table(f"{case.model}, batch {case.batch_size}", measured), crop=False)
-        figures += measured
-        save(path, benchmark, figures)
+        before = len(figures)
+        for figure in measure(case, benchmark.rounds, console.print):
+            figures.append(figure)
+            save(path, benchmark, figures)
+        console.print(table(f"{case.model}, batch {case.batch_size}", figures[before:]), crop=False)
     if benchmark.peers and not peers.is_installed():
         console.print(peers.ABSENT)
     for model in benchmark.peers if peers.is_installed() else ():

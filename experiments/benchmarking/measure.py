@@ -3,7 +3,7 @@
 import math
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sam_optax
@@ -29,7 +29,7 @@ _FEWEST_UPDATES = 3  # in a turn of the loop, where a step is slow
 Say = Callable[[str], None]
 
 
-def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
+def measure(case: Case, rounds: int, say: Say) -> Iterator[Figure]:
     """Time and peak memory of the steps, then time of the loop.
 
     Args:
@@ -37,8 +37,8 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
       rounds: of each race.
       say: is told what is being done.
 
-    Returns:
-      The figures, in the order of the table.
+    Yields:
+      The figures, in the order of the table, as they come: a case may take most of an hour.
     """
     name = f"{case.model}, batch {case.batch_size}"
     dataset = case.dataset()
@@ -46,24 +46,24 @@ def measure(case: Case, rounds: int, say: Say) -> list[Figure]:
     entrants = _steps(case, dataset)
     say(f"{name}: timing the steps, {rounds} rounds")
     seconds = race(entrants, rounds)
-    figures = [*_step_figures(case, seconds), *_memory_figures(case, entrants)]
+    yield from _step_figures(case, seconds)
+    yield from _memory_figures(case, entrants)
     del entrants
     say(f"{name}: what a step holds beside a gradient")
-    figures += held_memory.figures(case, dataset)
+    yield from held_memory.figures(case, dataset)
     say(f"{name}: timing {method_steps.STEPS} steps of the methods that save passes, {rounds} rounds")
-    figures += _thrifty_figures(case, dataset, rounds)
+    yield from _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
-    figures.append(_loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds))
+    yield _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)
     if case.in_bfloat16:
         say(f"{name}: timing bfloat16, {rounds} rounds")
-        figures.append(_precision_figure(case, dataset, rounds))
+        yield _precision_figure(case, dataset, rounds)
     if case.plan is not None:
         say(f"{name}: timing a plan of five stages, {plan_cost.ROUNDS} rounds")
-        figures.append(plan_cost.figure(case, dataset))
-    if case.worst_case_targets is None:
-        return figures
-    say(f"{case.model}, batch {worst_case.BATCH_SIZE}: the worst case, {worst_case.ROUNDS} rounds")
-    return figures + worst_case.figures(case, dataset)
+        yield plan_cost.figure(case, dataset)
+    if case.worst_case_targets is not None:
+        say(f"{case.model}, batch {worst_case.BATCH_SIZE}: the worst case, {worst_case.ROUNDS} rounds")
+        yield from worst_case.figures(case, dataset)
 
 
 def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:
