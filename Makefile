@@ -69,7 +69,7 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 	fi; \
 	$(BIN)/python -m experiments.prepare_fashion_mnist --archives "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
-benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about half an hour on two cores.
+benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about an hour on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark
 
 benchmark-peers: .venv/installed ## An epoch of ResNet-18 and of ViT-Tiny with SAM and GSAM against PyTorch's, which it installs.

@@ -85,4 +85,4 @@ CASES: dict[str, tuple[Case, ...]] = {
 """What can be measured, by name: the cases of a model, or of a model on an accelerator."""
 
 ON_TWO_CORES = ("resnet18", "small_resnet")
-"""What takes half an hour there."""
+"""What takes an hour there."""
