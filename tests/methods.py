@@ -56,9 +56,10 @@ VARIANTS = ("plain", "masked", "scheduled")
 
 
 def _covering() -> list[Product]:
-    """Products in which every pair of a combiner, a perturbation and a variant occurs."""
-    grid = itertools.product(enumerate(COMBINERS), enumerate(PERTURBATIONS))
-    return [Product(c, p, VARIANTS[(i + j) % 3]) for (i, c), (j, p) in grid]
+    """Every combiner with two perturbations, every perturbation with two combiners, both in two variants."""
+    combiners, perturbations = list(enumerate(COMBINERS)), list(enumerate(PERTURBATIONS))
+    pairs = [(*combiners[i], *perturbations[(i + shift) % 6]) for shift in (1, 3) for i in range(6)]
+    return [Product(c, p, VARIANTS[(i + j) % 3]) for i, c, j, p in pairs]
 
 
 def _key(product: Product) -> str:
@@ -84,9 +85,9 @@ NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 } | {"gsam_clean": functools.partial(sam_optax.gsam, minimize="clean")}
 
 _SEEN_BY_NAME = {*SAME.values(), Product("reuse", "normalized", "plain")}
-_PAIRWISE = [product for product in _covering() if product not in _SEEN_BY_NAME]
+_COVERING = [product for product in _covering() if product not in _SEEN_BY_NAME]
 _ALL = [Product(*parts) for parts in itertools.product(COMBINERS, PERTURBATIONS, VARIANTS)]
-_REST = [product for product in _ALL if product not in _SEEN_BY_NAME | set(_PAIRWISE)]
+_REST = [product for product in _ALL if product not in _SEEN_BY_NAME | set(_COVERING)]
 
 SHORT = (
     NAMED
@@ -94,7 +95,7 @@ SHORT = (
         "sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2)),
         "look_sam": Product("reuse", "normalized", "plain"),
     }
-    | {_key(product): product for product in _PAIRWISE}
+    | {_key(product): product for product in _COVERING}
 )
 LONG = {_key(product): product for product in _REST}
 
