@@ -20,7 +20,7 @@ from experiments.training import checkpoint, transfer
 from experiments.training.alone import LOCK
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.endings import UnusableError, told_of_the_disk
-from experiments.training.feed import Feed
+from experiments.training.feed import Feed, Track, shown
 from experiments.training.growing import Growing, as_planned, plan_at
 from experiments.training.loop import Program, Trained, fit
 from experiments.training.placement import Placement
@@ -38,7 +38,6 @@ _AGAIN = "remove that run, or start it again in another folder."
 _LAST = ("train_loss", "train_error", "test_loss", "test_error")
 _FIGURES = {*_LAST, "updates", "gradient_evaluations", "seconds"}
 
-Track = Callable[[Iterable[Any]], Iterable[Any]]
 Watch = Callable[[Record, TrainState], None]
 """Looks at the record of an epoch and at the state after it, which it must not keep."""
 
@@ -275,13 +274,8 @@ def _train(
     feed = Feed(opened, plan, progress.step)
     decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, placement.agreed)
     fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
-    watched = iter(track(feed))
-    with closing(program), closing(feed):
-        try:
-            return fit(state, program, watched, watch=_led(watch, placement), **fitting)
-        finally:
-            if isinstance(watched, Generator):
-                watched.close()  # or the thread that shows progress lives on, and misses what it shows
+    with closing(program), shown(feed, track) as batches:
+        return fit(state, program, batches, watch=_led(watch, placement), **fitting)
 
 
 def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:

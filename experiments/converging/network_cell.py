@@ -17,6 +17,7 @@ from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
 from experiments.reporting.curves import column
 from experiments.studying import Cell
+from experiments.training.feed import Track
 from experiments.training.step import TrainState
 from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
@@ -50,7 +51,7 @@ def is_done(cell: Cell, study: NetworkStudy) -> bool:
     return True
 
 
-def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: run.Track = iter) -> Record:
+def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> Record:
     """Train, measure on the way, and leave the file, which is complete where it has its name.
 
     Args:

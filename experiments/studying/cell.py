@@ -13,6 +13,7 @@ from experiments.resuming import CHECKPOINTS, Start, reopened
 from experiments.training.alone import LOCK, alone_in
 from experiments.training.checkpoints import steps
 from experiments.training.endings import UnusableError, told_of_the_disk
+from experiments.training.feed import Track
 from experiments.training.saving import Saving
 from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record, read
@@ -54,7 +55,7 @@ def is_done(cell: Cell) -> bool:
 def execute(
     cell: Cell,
     dataset: data.Dataset,
-    track: run.Track = iter,
+    track: Track = iter,
     sharpness: Sharpness | None = None,
     tensorboard: bool = False,
     *,
@@ -110,7 +111,7 @@ def _is_done(cell: Cell, unfinished: Path) -> bool:
         raise
 
 
-def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: run.Track, **around: Any) -> Record:
+def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: Track, **around: Any) -> Record:
     """The result of a run, from where it stands to its end."""
     with told_of_the_disk(unfinished):
         start = _start(unfinished, config, dataset)

@@ -1,12 +1,16 @@
 """The batches of a run whose plan may change between two of them."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sam_optax import BatchPlan
 
 Open = Callable[[BatchPlan, int], Generator[Any]]
 """`open(plan, step)` → the batches of a plan, without those of the first `step` updates."""
+
+Track = Callable[[Iterable[Any]], Iterable[Any]]
+"""Hands batches on, and shows how far it is."""
 
 
 class Feed(Iterator[Any]):
@@ -28,3 +32,15 @@ class Feed(Iterator[Any]):
     def close(self) -> None:
         """End what reads ahead."""
         self._batches.close()
+
+
+@contextmanager
+def shown(feed: Feed, track: Track) -> Iterator[Iterator[Any]]:
+    """The batches as `track` hands them on; both end with the block, or the thread that shows progress lives on."""
+    watched = iter(track(feed))
+    try:
+        yield watched
+    finally:
+        if isinstance(watched, Generator):
+            watched.close()
+        feed.close()

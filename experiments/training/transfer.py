@@ -49,6 +49,8 @@ def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: 
 def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2) -> Iterator[Sent]:
     """The batches as `send` leaves them, in order, each sent while those before it are worked on.
 
+    Without a thread, which would cost more than it saves where a step cuts its batch into parts.
+
     Args:
       batches: what is sent.
       send: puts one on the device without waiting for it, as `jax.device_put` does.
