@@ -9,10 +9,10 @@ test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, and the core on other versions.
-	$(BIN)/python -m pytest -n 2 -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 	$(MAKE) test-versions
 
 PYTHON_OLD ?= python3.11
@@ -23,7 +23,7 @@ OF_THE_PROGRAM := tests/experiments tests/test_docs.py tests/test_notebooks.py t
 test-versions: test-on-old test-on-new test-on-lowest ## The core: Python 3.11 with jax 0.10, 3.13 with 0.12, lowest versions.
 
 test-on-%: $(ELSEWHERE)/%/installed
-	$(ELSEWHERE)/$*/bin/python -m pytest -n 2 $(OF_THE_PROGRAM:%=--ignore=%)
+	$(ELSEWHERE)/$*/bin/python -m pytest -n 2 --dist worksteal $(OF_THE_PROGRAM:%=--ignore=%)
 
 $(ELSEWHERE)/old/installed: FROM := $(PYTHON_OLD)
 $(ELSEWHERE)/new/installed: FROM := $(PYTHON_NEW)
