@@ -8,12 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# machine code as it comes, and by the way that is the shorter one while there are two: most of the time goes into
-# compiling functions that run a few times
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):  # later ones know one way, and end at a flag that they do not know
-    QUICKLY_COMPILED += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY_COMPILED}"
+# machine code as it comes, since most of the time goes into compiling functions that run a few times; and by the
+# shorter of two ways, where jaxlib has two: later ones have one, and end at a flag that they do not know
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
+    )
+)
 
 import hypothesis
 import jax

@@ -23,7 +23,11 @@ def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def copies(
-    method: optax.GradientTransformation, layer: Layer, kernel_shape: tuple[int, ...], shape: tuple[int, ...]
+    method: optax.GradientTransformation,
+    layer: Layer,
+    kernel_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    **options: Any,
 ) -> float:
     """Of three layers, whose inputs take next to nothing."""
     params = {str(number): jnp.zeros(kernel_shape) for number in range(3)}
@@ -34,7 +38,7 @@ def copies(
         return jnp.mean(x)
 
     tx = optax.chain(method, optax.sgd(0.1, momentum=0.9))
-    compiled = helpers.make_step(tx, loss).lower(params, tx.init(params), jnp.ones(shape)).compile()
+    compiled = helpers.make_step(tx, loss).lower(params, tx.init(params), jnp.ones(shape)).compile(options)
     return compiled.memory_analysis().temp_size_in_bytes / sum(x.nbytes for x in params.values())
 
 
@@ -47,3 +51,10 @@ def test_without_diagnostics_sam_does_not_hold_the_clean_gradient_through_the_se
 def test_gsam_holds_the_clean_gradient_of_convolutions_once():
     """Two copies, in two orders of the axes, where the inner product of both gradients asks for its own."""
     assert copies(sam_optax.gsam(), convolution, (3, 3, 64, 64), (2, 8, 8, 64)) < 1.5
+
+
+def test_with_memory_first_sam_and_gsam_let_gradients_go_layer_by_layer():
+    of_a_layer = (dense, (200, 200), (2, 200))
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    for method in (sam_optax.sam(), sam_optax.gsam()):
+        assert copies(method, *of_a_layer, **options) < copies(method, *of_a_layer)

@@ -12,15 +12,12 @@ from experiments.benchmarking import held_memory, loop_cost, method_steps, plan_
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.memory import peak_memory
+from experiments.benchmarking.names import DEFAULT, GRADIENTS, GSAM, OPAQUE, SAM, SGD, UNMEASURED, memory_first
 from experiments.benchmarking.race import Subject, race
 from experiments.config import Config
 
-GRADIENTS, SAM, GSAM, UNMEASURED = "two gradients", "SAM", "GSAM", "SAM, without diagnostics"
-OPAQUE, DEFAULT = "contrib.sam, opaque", "contrib.sam, default"
-
 _AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE, 1.0))
 
-SGD = "SGD, momentum"
 _THRIFTY = {"MSAM": ("msam", None), "LookSAM, k 5": ("look_sam", "every:5"), "SAM, every 10th": ("sam", "every:10")}
 
 _TURN = 2.0  # seconds: what a turn of the loop should last
@@ -68,19 +65,25 @@ def measure(case: Case, rounds: int, say: Say) -> Iterator[Figure]:
 
 def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:
     posed = problem.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
-    return {
+    sam, gsam = sam_optax.sam(steps.RADIUS), sam_optax.gsam(steps.RADIUS)
+    entrants: dict[str, Subject] = {
         GRADIENTS: steps.two_gradients(posed),
-        SAM: steps.ours(posed, sam_optax.sam(steps.RADIUS)),
-        GSAM: steps.ours(posed, sam_optax.gsam(steps.RADIUS)),
-        UNMEASURED: steps.ours(posed, sam_optax.without_diagnostics(sam_optax.sam(steps.RADIUS))),
+        SAM: steps.ours(posed, sam),
+        GSAM: steps.ours(posed, gsam),
+        UNMEASURED: steps.ours(posed, sam_optax.without_diagnostics(sam)),
         OPAQUE: steps.contrib_opaque(posed),
         DEFAULT: steps.contrib_default(posed),
     }
+    if steps.memory_can_be_first():
+        for name, method in ((SAM, sam), (GSAM, gsam)):
+            entrants[memory_first(name)] = steps.ours(posed, method, options=steps.MEMORY_FIRST)
+    return entrants
 
 
 def _step_figures(case: Case, seconds: dict[str, list[float]]) -> list[Figure]:
-    sam_target, gsam_target = case.step_targets
-    against_gradients = [(SAM, GRADIENTS, sam_target), (GSAM, GRADIENTS, gsam_target)]
+    targets = dict(zip((SAM, GSAM), case.step_targets, strict=True))
+    targets |= {memory_first(name): target for name, target in targets.items() if memory_first(name) in seconds}
+    against_gradients = [(name, GRADIENTS, target) for name, target in targets.items()]
     return [_time(case, *compared, seconds) for compared in (*against_gradients, *_AGAINST_CONTRIB)]
 
 

@@ -15,8 +15,14 @@ from experiments.benchmarking.problem import Problem
 
 RADIUS = 0.05
 
+MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""What tells the compiler of a CPU to order a program for memory; by itself it orders one for time."""
+
 Step = Callable[..., tuple[Any, jax.Array]]
 """`step(state, images, labels)` → `(state, loss)`, where state is `(params, model_state, opt_state)`."""
+
+Options = dict[str, Any]
+"""What the compiler is told, as `jax.jit` takes it."""
 
 
 class Running:
@@ -26,12 +32,15 @@ class Running:
       compiled: the step; it takes over the buffers of the state.
     """
 
-    def __init__(self, step: Step, problem: Problem, opt_state: Any, calls: int = 1) -> None:
-        """From the step, what it starts with, and how many calls of it make a whole one."""
+    def __init__(
+        self, step: Step, problem: Problem, opt_state: Any, calls: int = 1, options: Options | None = None
+    ) -> None:
+        """From the step, what it starts with, how many calls of it make a whole one, and what the compiler is told."""
         started = (problem.params, problem.model_state, opt_state)
         self._state = jax.tree.map(lambda x: x.copy(), started)
         self._batch, self._calls = problem.batch, calls
-        self.compiled = jax.jit(step, donate_argnums=0).lower(self._state, *self._batch).compile()
+        jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+        self.compiled = jitted.lower(self._state, *self._batch).compile()
 
     @property
     def params(self) -> Any:
@@ -46,6 +55,11 @@ class Running:
         return loss
 
 
+def memory_can_be_first() -> bool:
+    """Whether there is anything to tell the compiler: it is that of a CPU."""
+    return jax.default_backend() == "cpu"
+
+
 def two_gradients(problem: Problem) -> Callable[[], None]:
     """The loss, its gradient and BatchNorm's new statistics, twice: what no step with two passes can do without."""
     arguments = (problem.params, problem.model_state, *problem.batch)
@@ -58,10 +72,11 @@ def two_gradients(problem: Problem) -> Callable[[], None]:
     return run
 
 
-def gradient(problem: Problem) -> jax.stages.Compiled:
+def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Compiled:
     """The loss, its gradient and BatchNorm's new statistics, compiled."""
     arguments = (problem.params, problem.model_state, *problem.batch)
-    return jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True)).lower(*arguments).compile()
+    value_and_grad = jax.value_and_grad(problem.loss_fn, has_aux=True)
+    return jax.jit(value_and_grad, compiler_options=options).lower(*arguments).compile()
 
 
 def descent(problem: Problem) -> Running:
@@ -69,7 +84,12 @@ def descent(problem: Problem) -> Running:
     return ours(problem, optax.with_extra_args_support(optax.identity()))
 
 
-def ours(problem: Problem, method: optax.GradientTransformationExtraArgs, momentum: float | None = None) -> Running:
+def ours(
+    problem: Problem,
+    method: optax.GradientTransformationExtraArgs,
+    momentum: float | None = None,
+    options: Options | None = None,
+) -> Running:
     """The step of a method of `sam_optax`."""
     tx = optax.chain(method, _base(momentum))
     value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
@@ -80,7 +100,7 @@ def ours(problem: Problem, method: optax.GradientTransformationExtraArgs, moment
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss)
         return (optax.apply_updates(params, updates), model_state, opt_state), loss
 
-    return Running(step, problem, tx.init(problem.params))
+    return Running(step, problem, tx.init(problem.params), options=options)
 
 
 def contrib_opaque(problem: Problem) -> Running:

@@ -93,6 +93,7 @@ def test_all_steps_make_the_same_update(tiny: str) -> None:
     ours = steps.ours(posed, method)
     others = [
         steps.ours(posed, sam_optax.without_diagnostics(method)),
+        steps.ours(posed, method, options=steps.MEMORY_FIRST),
         steps.contrib_opaque(posed),
         steps.contrib_default(posed),
     ]
@@ -147,8 +148,9 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     for measured in written["figures"]:
         _check_figure(measured)
     compared = {(each["quantity"], each["subject"], each["reference"]): each for each in written["figures"]}
-    assert len(compared) == len(written["figures"]) == 15
+    assert len(compared) == len(written["figures"]) == 20
     assert ("time", "GSAM", "two gradients") in compared
+    assert ("time", "SAM, memory first", "two gradients") in compared
     assert ("time", "training loop", "bare step") in compared
     assert ("time", "LookSAM, k 5", "SGD, momentum") in compared
     sam, against_contrib = compared["time", "SAM", "two gradients"], compared["time", "SAM", "contrib.sam, opaque"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import chex
 import jax
 import pytest
 
@@ -35,14 +36,34 @@ def _evaluation(model: str) -> Any:
 
 def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
     case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
-    sam, gsam, unmeasured = held_memory.figures(case, cases.digits())
+    found = held_memory.figures(case, cases.digits())
     posed = problem.create(tiny, 10, (8, 8, 1), 16)
-    assert [each.target for each in (sam, gsam, unmeasured)] == [1.5, 3.0, 1.5]
-    assert sam.reference_amounts == (size_of(posed.params),)
-    held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9).compiled)
-    alone = temporary_memory(steps.gradient(posed))
-    assert gsam.amounts == (held - alone,)
-    assert unmeasured.subject == "SAM, without diagnostics"
+    names = ["SAM", "GSAM", "SAM, without diagnostics"]
+    assert [each.subject for each in found] == names + [f"{name}, memory first" for name in names]
+    assert [each.target for each in found] == [1.5, 3.0, 1.5] * 2
+    assert all(each.reference_amounts == (size_of(posed.params),) for each in found)
+    for measured, options in ((found[1], None), (found[4], steps.MEMORY_FIRST)):
+        held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9, options).compiled)
+        assert measured.amounts == (held - temporary_memory(steps.gradient(posed, options)),)
+
+
+def test_with_memory_first_a_step_takes_less_and_comes_to_the_same(tiny: str) -> None:
+    posed = problem.create(tiny, 10, (8, 8, 1), 16)
+    by_itself, ordered = (
+        steps.ours(posed, sam_optax.sam(steps.RADIUS), 0.9, options) for options in (None, steps.MEMORY_FIRST)
+    )
+    assert temporary_memory(ordered.compiled) < temporary_memory(by_itself.compiled)
+    for step in (by_itself, ordered):
+        step()
+        step()
+    chex.assert_trees_all_equal(ordered.params, by_itself.params)
+
+
+def test_an_accelerator_is_told_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    case = Case(tiny, cases.digits, 16, loop_target=1.3)
+    assert len(held_memory.figures(case, cases.digits())) == 3
+    assert not any("memory first" in name for name in measure._steps(case, cases.digits()))
 
 
 def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
