@@ -67,8 +67,8 @@ import sam_optax
 from sam_optax import BatchPlan
 
 # %% [markdown]
-# The settings. `SEEDS`, `METHODS` and the two plans are those of the comparison at the end; what is in `OUTPUT`
-# already is not run again.
+# The settings. `SEEDS`, `METHODS` and the two plans are those of the comparison at the end, which measures sharpness on
+# so many `EXAMPLES`; what is in `OUTPUT` already is not run again.
 
 # %% tags=["parameters"]
 EPOCHS = 30
@@ -78,6 +78,7 @@ METHODS = ("sgd", "sam", "gsam")
 STRATEGIES = ("constant", "constant_first", "increasing", "cosine")
 CONSTANT = "25x128"
 INCREASING = "5x16,5x32,5x64,5x128,5x256"
+EXAMPLES = 128
 
 # %% [markdown]
 # ## A plan
@@ -319,7 +320,7 @@ def program(module, *words, keep):
 
 output = root / OUTPUT
 study = ["--output", output, "--seeds", *SEEDS, "--methods", *METHODS, "--strategies", *STRATEGIES]
-study += ["--constant-plan", CONSTANT, "--increasing-plan", INCREASING, "--sharpness.examples", 128]
+study += ["--constant-plan", CONSTANT, "--increasing-plan", INCREASING, "--sharpness.examples", EXAMPLES]
 planned = program("reproduce", *study, "--dry-run", keep=r"\d+ runs: ")
 rows = [re.split(r" {2,}", line.strip()) for line in planned if re.match(rf" (run|\S+-{SEEDS[0]}) ", line)]
 rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])

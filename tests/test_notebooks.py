@@ -121,6 +121,7 @@ def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
         "STRATEGIES": ("constant", "increasing"),
         "CONSTANT": "2x64",
         "INCREASING": "1x32,1x64",
+        "EXAMPLES": 8,
     }
     grows = "assert list(sizes) == sorted(sizes)\nassert sizes[-1] > sizes[0]"
     done = executed("batch_size_schedules", settings, after=grows)

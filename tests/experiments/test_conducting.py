@@ -8,8 +8,15 @@ import pytest
 
 from experiments import configs, reproduce, run
 from experiments.config import Config
+from experiments.reporting import drawn
 from experiments.studying import Grid, Tuning, cell, tuning
 from tests.experiments.test_command_line import GRID, call
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is drawn in seconds; the tests of reports look at all of it."""
+    monkeypatch.setattr(drawn, "pictures_of", drawn.main_pictures_of)
 
 
 def study(tiny: str, output: Path, *more: str) -> list[str]:

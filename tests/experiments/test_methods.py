@@ -24,7 +24,7 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
 from tests.experiments.conftest import train
-from tests.experiments.each_method import each_method
+from tests.experiments.each_method import each_method, each_of
 
 SETTINGS: dict[str, Any] = {"batch_plan": "2x64,1x128", "momentum": 0.9, "learning_rate": 0.05}
 
@@ -43,7 +43,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     assert result["updates"] == 8 + 8 + 4
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.uses])
+@each_of(name for name, method in METHODS.items() if method.uses)
 def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) -> None:
     zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
     base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
@@ -61,7 +61,7 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
         ("ae_sam", None),
     ],
 )
-@pytest.mark.parametrize("method", ["sam", "look_sam", "wsam_decoupled"])
+@pytest.mark.parametrize("method", ["sam", "look_sam", pytest.param("wsam_decoupled", marks=pytest.mark.long)])
 def test_second_passes_are_made_when_they_should(
     tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
 ) -> None:
