@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -139,3 +140,17 @@ def test_each_declared_lowest_version_is_one_that_test_long_installs():
     assert {"chex==0.1.90", "jax==0.10", "optax==0.2.8"} <= set(declared)
     names = [each.partition("==")[0] for each in declared]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_every_extra_that_the_makefile_installs_is_declared_and_pinned():
+    asked = {
+        name for names in re.findall(r"'\.\[(.*?)\]'", (ROOT / "Makefile").read_text()) for name in names.split(",")
+    }
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "benchmark-peers" in asked
+    assert asked <= set(declared)
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    required = {
+        re.split(r"[\[>=;]", each)[0].strip().lower().replace("_", "-") for name in asked for each in declared[name]
+    }
+    assert required - {"sam-optax"} <= pinned
