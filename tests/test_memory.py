@@ -53,8 +53,8 @@ def test_gsam_holds_the_clean_gradient_of_convolutions_once():
     assert copies(sam_optax.gsam(), convolution, (3, 3, 64, 64), (2, 8, 8, 64)) < 1.5
 
 
-def test_with_memory_first_sam_and_gsam_let_gradients_go_layer_by_layer():
+def test_with_memory_first_sam_and_gsam_hold_half_a_copy_less_at_least():
     of_a_layer = (dense, (200, 200), (2, 200))
     options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     for method in (sam_optax.sam(), sam_optax.gsam()):
-        assert copies(method, *of_a_layer, **options) < copies(method, *of_a_layer)
+        assert copies(method, *of_a_layer, **options) < copies(method, *of_a_layer) - 0.5
