@@ -1,6 +1,7 @@
 """How the programs talk to the person who called them."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -33,11 +34,14 @@ def option(name: str, words: list[str]) -> str | None:
 def start(main: Callable[[], None]) -> None:
     """Call a program's `main`, what it compiles being kept on the disk.
 
+    What is imported by then is not looked through for garbage: it takes a third of a second, several times in a run.
+
     Ctrl-C ends it with a word, and with the exit code that shells give it; the endings of `training.endings` end it
     with their sentence and their code.
     """
     if reason := compilation_cache.switch_on():
         Console(stderr=True, soft_wrap=True).print(reason, markup=False, highlight=False)
+    gc.freeze()
     try:
         main()
     except (UnusableError, NotFiniteError, Terminated) as ending:
@@ -47,6 +51,8 @@ def start(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped.")
         sys.exit(130)
+    finally:
+        gc.unfreeze()
 
 
 def sensibly(function: Callable[..., Result], *args: Any) -> Result:

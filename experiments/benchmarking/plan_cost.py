@@ -24,7 +24,7 @@ PLAN, STEPS = "plan of five stages", "its steps"
 ROUNDS = 3  # a turn is minutes long
 
 _SIZES = (16, 32, 64, 128, 256)
-_TIMED = 3  # steps of each size
+_TIMED = 2  # steps of each size, before the plan and again after it
 
 
 class Costs(NamedTuple):
@@ -38,7 +38,8 @@ def figure(case: Case, dataset: data.Dataset) -> Figure:
     """A plan of five stages against its steps.
 
     What the plan compiles is in the compilation cache, but not in the process: it is traced anew, and read from there.
-    The steps are the same functions on a batch that stays on the device, each size's median times their number.
+    The steps are the same functions on a batch that stays on the device, each size's median times their number: they
+    are timed before the plan and after it, since a machine's pace drifts over the minutes that a plan takes.
 
     Args:
       case: the network, which GSAM trains, and the examples of a stage: an epoch of it, of whole batches.
@@ -61,13 +62,22 @@ def figure(case: Case, dataset: data.Dataset) -> Figure:
 
 
 def _round(model: str, dataset: data.Dataset) -> Costs:
-    shared, of_steps = {"model": model, "method": "gsam"}, 0.0
+    shared = {"model": model, "method": "gsam"}
+    before = _of_each_size(shared, dataset)
+    plan = _seconds(_training(Config(batch_plan=",".join(f"1x{size}" for size in _SIZES), **shared), dataset))
+    after = _of_each_size(shared, dataset)
+    of_step = {size: statistics.median(before[size] + after[size]) for size in _SIZES}
+    return Costs(plan, sum(len(dataset.train) // size * of_step[size] for size in _SIZES))
+
+
+def _of_each_size(shared: dict[str, str], dataset: data.Dataset) -> dict[int, list[float]]:
+    """Seconds of single steps, of each batch size."""
+    seconds = {}
     for size in _SIZES:
         turn = steps(Config(batch_plan=f"1x{size}", **shared), dataset, updates=1)
         turn()
-        of_steps += len(dataset.train) // size * statistics.median(_seconds(turn) for _ in range(_TIMED))
-    plan = Config(batch_plan=",".join(f"1x{size}" for size in _SIZES), **shared)
-    return Costs(_seconds(_training(plan, dataset)), of_steps)
+        seconds[size] = [_seconds(turn) for _ in range(_TIMED)]
+    return seconds
 
 
 def _training(config: Config, dataset: data.Dataset) -> Callable[[], None]:

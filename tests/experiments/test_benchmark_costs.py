@@ -89,12 +89,12 @@ def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatc
 
     monkeypatch.setattr(plan_cost.jax, "clear_caches", lambda: forgotten.append(len(seen)))
     monkeypatch.setattr(plan_cost, "fit", fitted)
-    monkeypatch.setattr(plan_cost, "steps", lambda config, dataset, updates: clock.subject(config.batch_plan, 0.5))
+    monkeypatch.setattr(plan_cost, "steps", lambda *_, updates: clock.subject("step", 0.25 if seen else 0.75))
     monkeypatch.setattr(plan_cost.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(plan_cost, "ROUNDS", 1)
     case = Case(tiny, cases.digits, 128, loop_target=1.3, plan=(1.05, 256))
     figure = plan_cost.figure(case, cases.digits())
     assert forgotten == [0]
     assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
-    assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)
+    assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it
     assert figure.target == 1.05

@@ -1,3 +1,4 @@
+import gc
 import re
 import subprocess
 import sys
@@ -149,6 +150,14 @@ def test_tensorboard_is_written_where_it_is_asked_for(
 ) -> None:
     call(train, monkeypatch, "--model", tiny, "--batch-plan", "1x256", "--output", str(tmp_path), "--tensorboard")
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_what_is_imported_is_not_looked_through_for_garbage_while_a_program_runs() -> None:
+    imported = len(gc.get_objects())
+    left: list[int] = []
+    start(lambda: left.append(len(gc.get_objects())))
+    assert left[0] < imported / 10
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_interrupted_program_says_so_in_a_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,22 @@ def test_shards_give_the_mean_of_what_each_would_give_alone() -> None:
     assert gap > 1e-3 * optax.tree.norm(whole.updates)
 
 
+@pytest.mark.parametrize("way", ["whole", "functional", "in shards", "a shard of each device"])
+def test_both_passes_share_one_trace_of_the_network(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[jax.Array] = []
+    forward = TinyNet.__call__
+    monkeypatch.setattr(TinyNet, "__call__", lambda self, images: seen.append(images) or forward(self, images))
+    tx, parted = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS)
+    descend, init = {
+        "whole": lambda: (descent.whole(net(), tx), tx.init),
+        "functional": lambda: (descent.whole(net(), tx, functional=True), tx.init),
+        "in shards": lambda: (descent.in_shards(net(), parted, 8), parted.init),
+        "a shard of each device": lambda: (descent.in_shards(net(), parted), parted.init),
+    }[way]()
+    updates(descend, init, *batch(32))
+    assert len(seen) == 1
+
+
 def test_targets_of_one_class_are_its_label_and_others_weigh_the_losses() -> None:
     tx, (images, labels) = optimizer.create(SETTINGS), batch(16)
     descend = descent.whole(net(), tx)
