@@ -57,7 +57,8 @@ def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny:
 def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
     output, alone = tmp_path / "together", run.claim(tmp_path / "alone")
     measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
-    for process in together("experiments.train", *PLAN, *extra, *measured, "--output", str(output)):
+    smooth = ("--model", "vit_tiny")  # of a ResNet's million ReLUs one a run is so near zero that rounding decides
+    for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):
         assert process.code == 0, process.told_errors
     config = Config.load(output / "config.json")
     run.execute(config, run.load(config), alone, placement=placed(2))
