@@ -1,5 +1,7 @@
-"""A network that compiles at once, beside the real ones."""
+"""A network that compiles at once, beside the real ones; what a test leaves running."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
     return "tiny"
+
+
+@pytest.fixture
+def started() -> Callable[[], list[str]]:
+    """The threads of ours that this test has started and that run still: those of earlier tests may end meanwhile."""
+    earlier = set(threading.enumerate())
+
+    def still_running() -> list[str]:
+        names = [thread.name for thread in set(threading.enumerate()) - earlier]
+        return [name for name in names if name.startswith(("batches", "compile"))]
+
+    return still_running
 
 
 def train(output: Path, **settings: Any) -> Any:

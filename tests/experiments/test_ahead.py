@@ -105,12 +105,8 @@ def test_it_has_to_have_seen_a_step() -> None:
         made()[1].prepare(16)
 
 
-def compiling() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("compile")]
-
-
 def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
-    tiny: str, monkeypatch: pytest.MonkeyPatch
+    tiny: str, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     prepare = AheadStep.prepare
@@ -120,13 +116,13 @@ def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
     step: Any = build(config, dataset)[1].step
     run.train(config, dataset)
     assert asked == [32, 32, 64, 32]
-    assert compiling() == []
+    assert started() == []
     sizes = step.compiled._cache_size()
     run.train(config, dataset)
     assert step.compiled._cache_size() == sizes == 5  # of 64 there is one step, without a second pass
 
 
-def test_a_run_that_fails_leaves_no_thread(tiny: str) -> None:
+def test_a_run_that_fails_leaves_no_thread(tiny: str, started: Callable[[], list[str]]) -> None:
     config = Config(model=tiny, batch_plan="1x16,1x32", method="sgd", train_examples=64)
 
     def write(record: Any) -> None:
@@ -134,7 +130,7 @@ def test_a_run_that_fails_leaves_no_thread(tiny: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run.train(config, run.load(config), write=write)
-    assert compiling() == []
+    assert started() == []
 
 
 @pytest.mark.parametrize(

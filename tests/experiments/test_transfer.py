@@ -57,16 +57,15 @@ def test_in_the_background_as_many_are_read_and_no_more() -> None:
         assert read == list(range(handed_out + 3))  # the thread has nothing to do until the next is asked for
 
 
-def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more() -> None:
-    def threads() -> int:
-        return sum(thread.name.startswith("batches") for thread in threading.enumerate())
-
-    before, batches = threads(), transfer.in_background(range(9), lambda batch: batch)
+def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more(
+    started: Callable[[], list[str]],
+) -> None:
+    batches = transfer.in_background(range(9), lambda batch: batch)
     next(batches)
-    assert threads() == before + 1
+    assert len(started()) == 1
     batches.close()
     assert list(transfer.in_background(range(3), lambda batch: batch)) == [0, 1, 2]
-    assert threads() == before
+    assert started() == []
 
 
 def test_what_goes_wrong_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
