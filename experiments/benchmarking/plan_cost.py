@@ -21,7 +21,7 @@ from experiments.training import transfer
 from experiments.training.loop import fit
 
 PLAN, STEPS = "plan of five stages", "its steps"
-ROUNDS = 3  # a turn is minutes long
+ROUNDS = 5  # a turn is minutes long
 
 _SIZES = (16, 32, 64, 128, 256)
 _TIMED = 2  # steps of each size, before the plan and again after it
