@@ -21,7 +21,7 @@ _AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE
 _THRIFTY = {"MSAM": ("msam", None), "LookSAM, k 5": ("look_sam", "every:5"), "SAM, every 10th": ("sam", "every:10")}
 
 _TURN = 2.0  # seconds: what a turn of the loop should last
-_FEWEST_UPDATES = 3  # in a turn of the loop, where a step is slow
+_FEWEST_UPDATES = 10  # in a turn of the loop, where a step is slow: what an epoch ends with is spread over them
 
 Say = Callable[[str], None]
 
