@@ -28,11 +28,12 @@ from sam_optax.functional import functional_value_and_grad
 from sam_optax.gradients import value_and_grad
 from sam_optax.m_sharpness import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
+from sam_optax.method_states import MSAMState, SharpnessAwareState
 from sam_optax.methods.asam import asam, ported_asam
 from sam_optax.methods.friendly_sam import friendly_sam
 from sam_optax.methods.gsam import gsam
 from sam_optax.methods.look_sam import look_sam
-from sam_optax.methods.msam import MSAMState, msam, msam_eval_params
+from sam_optax.methods.msam import msam, msam_eval_params
 from sam_optax.methods.sam import sam
 from sam_optax.methods.stable_sam import stable_sam
 from sam_optax.methods.unified_sam import unified_sam
@@ -51,7 +52,7 @@ from sam_optax.perturbations import (
 from sam_optax.policies import Policy, ae_sam, after, always, bernoulli, every, last
 from sam_optax.schedules import proportional_schedule
 from sam_optax.step_diagnostics import Diagnostics, diagnostics, without_diagnostics
-from sam_optax.transformation import SharpnessAwareState, sharpness_aware
+from sam_optax.transformation import sharpness_aware
 
 __version__ = "0.1.0"
 

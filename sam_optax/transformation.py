@@ -1,7 +1,7 @@
 """The one transformation: a perturbation, a combiner and a policy make an estimator of the gradient."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +10,11 @@ import optax
 
 from sam_optax import devices, masks, measured_pass, parts, trees
 from sam_optax.combiners import Combiner
+from sam_optax.method_states import SharpnessAwareState
 from sam_optax.noise_scale import NoiseTerms
 from sam_optax.policies import Policy, always
 from sam_optax.step_diagnostics import Diagnostics, measure, unmeasured
 from sam_optax.typing import GradFn, Mask, Params, State, Updates
-
-
-class SharpnessAwareState(NamedTuple):
-    """The state of `sharpness_aware`; its structure is the same on perturbed and on skipped steps.
-
-    Attributes:
-      count: the number of updates so far, int32.
-      perturbation: the perturbation's state.
-      combiner: the combiner's state.
-      policy: the policy's state.
-      diagnostics: of the last step; read by `sam_optax.diagnostics`.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    perturbation: State
-    combiner: State
-    policy: State
-    diagnostics: Diagnostics
 
 
 def sharpness_aware(

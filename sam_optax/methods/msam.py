@@ -1,28 +1,15 @@
 """MSAM: sharpness-aware minimisation along the momentum, at one gradient a step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sam_optax import hyperparameters, masks, parts, trees
+from sam_optax.method_states import MSAMState
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
-
-
-class MSAMState(NamedTuple):
-    """The state of `msam`.
-
-    Attributes:
-      count: the number of updates so far, int32.
-      offset: `w̃ − w`, from the parameters to evaluate to those that are trained.
-      base: of the base optimizer.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    offset: Updates
-    base: State
 
 
 def momentum(base_state: State) -> Updates:

@@ -1,0 +1,78 @@
+"""The states that the methods keep in an optimizer's state, and the check that there is one method."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from sam_optax import trees
+from sam_optax.typing import State, Updates
+
+
+class SharpnessAwareState(NamedTuple):
+    """The state of `sharpness_aware`; its structure is the same on perturbed and on skipped steps.
+
+    Attributes:
+      count: the number of updates so far, int32.
+      perturbation: the perturbation's state.
+      combiner: the combiner's state.
+      policy: the policy's state.
+      diagnostics: of the last step; read by `sam_optax.diagnostics`.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    perturbation: State
+    combiner: State
+    policy: State
+    diagnostics: Any
+
+
+class MSAMState(NamedTuple):
+    """The state of `msam`.
+
+    Attributes:
+      count: the number of updates so far, int32.
+      offset: `w̃ − w`, from the parameters to evaluate to those that are trained.
+      base: of the base optimizer.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    offset: Updates
+    base: State
+
+
+def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
+    """The states of all methods in an optimizer's state, also those that are nested in one another."""
+    found = []
+    for node in jax.tree.leaves(state, is_leaf=_is_method):
+        if _is_method(node):
+            found += [node, *states_in(tuple(node))]
+    return found
+
+
+def check_one_method(name: str, state: Any) -> None:
+    """Raise `ValueError` if `state` holds more than one sharpness-aware method.
+
+    Two methods in one chain are silently wrong: the second one makes its own two passes and replaces what the first one
+    returned. Several `msam` are one method where each of them trains other parameters, as in `optax.multi_transform`.
+
+    Args:
+      name: the argument that the state belongs to, for the message.
+      state: an optimizer's state.
+
+    Raises:
+      ValueError: If there are several methods.
+    """
+    found = states_in(state)
+    paths = [path for node in found if isinstance(node, MSAMState) for path in trees.leaf_paths(node.offset)]
+    is_one = len(found) <= 1 or (all(isinstance(node, MSAMState) for node in found) and len(set(paths)) == len(paths))
+    if not is_one:
+        raise ValueError(
+            f"{name} holds {len(found)} sharpness-aware methods, expected one: each replaces the gradient of the one "
+            "before it. For several radii use one method whose perturbation is an optax.multi_transform: "
+            "sam_optax.sharpness_aware(optax.multi_transform({'a': sam_optax.normalized_ascent(0.1), ...}, labels), "
+            "sam_optax.perturbed_gradient())."
+        )
+
+
+def _is_method(node: Any) -> bool:
+    return isinstance(node, SharpnessAwareState | MSAMState)
