@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_optax import devices, parts, trees
-from sam_optax.step_diagnostics import Diagnostics
+from sam_optax.method_states import StepDiagnostics
 from sam_optax.typing import Params, State, Updates
 
 
@@ -96,7 +96,7 @@ def _finite(tree: Any) -> jax.Array:
 def _passes_finite(state: State) -> jax.Array:
     """Whether the norm of the second gradient is finite wherever one was measured; a skipped step measures nothing."""
     seen = [node for node in jax.tree.leaves(state, is_leaf=_is_diagnostics) if _is_diagnostics(node)]
-    return _all(jnp.isnan(each.grad_norm) | jnp.isfinite(each.perturbed_grad_norm) for each in seen)
+    return _all(~each.measured | jnp.isfinite(each.perturbed_grad_norm) for each in seen)
 
 
 def _newly_finite(state: State, before: State) -> jax.Array:
@@ -110,7 +110,7 @@ def _unmeasured(state: State) -> State:
 
 
 def _is_diagnostics(node: Any) -> bool:
-    return isinstance(node, Diagnostics)
+    return isinstance(node, StepDiagnostics)
 
 
 def _all(conditions: Iterable[jax.Array]) -> jax.Array:

@@ -1,9 +1,9 @@
-"""A second pass that measures the noise of both gradients, and how that comes out of an update."""
+"""A second pass that measures the noise of both gradients, and how the noise comes out of an update."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,37 +31,50 @@ class MeasuredGradFn:
         return self.second_pass(params)[0]
 
 
-class Recorder:
-    """A `grad_fn` for one `update`: around the method it tells what the second pass measured.
+class PerturbedNoise(NamedTuple):
+    """The noise of the second gradient, as it comes out of a step.
 
-    The method may make the second pass inside a `cond`, out of which nothing gets but what the branches return. So the
-    method asks for the noise by `gradient_and_noise`, carries it out, and leaves it here by `record`.
+    Attributes:
+      terms: zeros where the step made no second pass.
+      measured: whether it made one, a bool.
+    """
+
+    terms: NoiseTerms
+    measured: jax.Array
+
+
+class Recorder:
+    """A `grad_fn` for one `update`, in which the method leaves the noise that its second pass measured.
+
+    The method may make the second pass inside a `cond`, and only what the branches return gets out of it. So the method
+    asks for the noise by `gradient_and_noise`, returns it from the branch, and leaves it here by `record`.
     """
 
     def __init__(self, measured: MeasuredGradFn):
         self.measured = measured
-        self.perturbed: NoiseTerms | None = None
+        self.perturbed: PerturbedNoise | None = None
 
     def __call__(self, params: Params) -> Updates:
         """The gradient at `params`."""
         return self.measured(params)
 
 
-def gradient_and_noise(grad_fn: Callable[[Params], Updates], params: Params) -> tuple[Updates, NoiseTerms | None]:
-    """The gradient at `params`, and its noise where somebody records it."""
+def gradient_and_noise(grad_fn: Callable[[Params], Updates], params: Params) -> tuple[Updates, PerturbedNoise | None]:
+    """The gradient at `params`, and its noise where `grad_fn` is a recorder."""
     if not isinstance(grad_fn, Recorder):
         return grad_fn(params), None
     gradient, terms = grad_fn.measured.second_pass(params)
-    return gradient, NoiseTerms(*(jnp.asarray(x, trees.accumulator_dtype(params)) for x in terms))
+    wide = NoiseTerms(*(jnp.asarray(x, trees.accumulator_dtype(params)) for x in terms))
+    return gradient, PerturbedNoise(wide, jnp.ones((), bool))
 
 
-def no_noise(grad_fn: Any, params: Params) -> NoiseTerms | None:
-    """What `gradient_and_noise` would say beside the gradient, for a step without a second pass: NaN, or None."""
-    nan = jnp.asarray(jnp.nan, trees.accumulator_dtype(params))
-    return NoiseTerms(nan, nan) if isinstance(grad_fn, Recorder) else None
+def no_noise(grad_fn: Any, params: Params) -> PerturbedNoise | None:
+    """What `gradient_and_noise` returns with the gradient, for a step without a second pass."""
+    zero = jnp.zeros((), trees.accumulator_dtype(params))
+    return PerturbedNoise(NoiseTerms(zero, zero), jnp.zeros((), bool)) if isinstance(grad_fn, Recorder) else None
 
 
-def record(grad_fn: Any, terms: NoiseTerms | None) -> None:
-    """Leave with the recorder, where there is one, what the step measured."""
+def record(grad_fn: Any, noise: PerturbedNoise | None) -> None:
+    """Leave what the step measured in `grad_fn`, where it is a recorder."""
     if isinstance(grad_fn, Recorder):
-        grad_fn.perturbed = terms
+        grad_fn.perturbed = noise

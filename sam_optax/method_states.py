@@ -8,6 +8,24 @@ from sam_optax import trees
 from sam_optax.typing import State, Updates
 
 
+class StepDiagnostics(NamedTuple):
+    """What the last step measured, float32 or wider; zero where it made no second pass, and never NaN for that.
+
+    Attributes:
+      grad_norm: `‖g‖`, of the clean gradient.
+      perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
+      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`.
+      perturbation_norm: `‖ε‖`.
+      measured: whether the four numbers were measured, a bool.
+    """
+
+    grad_norm: jax.Array
+    perturbed_grad_norm: jax.Array
+    cosine: jax.Array
+    perturbation_norm: jax.Array
+    measured: jax.Array
+
+
 class SharpnessAwareState(NamedTuple):
     """The state of `sharpness_aware`; its structure is the same on perturbed and on skipped steps.
 
@@ -23,7 +41,7 @@ class SharpnessAwareState(NamedTuple):
     perturbation: State
     combiner: State
     policy: State
-    diagnostics: Any
+    diagnostics: StepDiagnostics
 
 
 class MSAMState(NamedTuple):

@@ -1,13 +1,15 @@
 """The gradient noise scale: how many examples a batch needs before its gradient is more signal than noise."""
 
+import math
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 
 from sam_optax.batch_plan import check_positive_integer
+from sam_optax.unmeasured import fill, is_traced
 
 
 class NoiseTerms(NamedTuple):
@@ -29,10 +31,17 @@ class NoiseTerms(NamedTuple):
     @property
     def scale(self) -> jax.Array:
         """The noise scale `B_simple = tr(Σ)/|G|²`, in examples: infinite for noise without signal, 0 without noise."""
-        signal, noise = jnp.asarray(self.signal), jnp.asarray(self.noise)
-        drowned = signal <= 0
-        ratio = jnp.where(drowned, jnp.inf, noise / jnp.where(drowned, 1, signal))
-        return jnp.where(noise <= 0, 0.0, ratio)
+        if is_traced(self):
+            return _scale(jnp, jnp.asarray(self.signal), jnp.asarray(self.noise))
+        with np.errstate(all="ignore"):  # on the host, so that terms that were not measured may be NaN
+            return jax.device_put(_scale(np, np.asarray(self.signal), np.asarray(self.noise)))
+
+
+def _scale(numpy: Any, signal: Any, noise: Any) -> Any:
+    """The scale by `jax.numpy` or by NumPy."""
+    no_signal = signal <= 0
+    ratio = numpy.where(no_signal, numpy.inf, noise / numpy.where(no_signal, 1, signal))
+    return numpy.where(noise <= 0, 0.0, ratio)
 
 
 class Noise(NamedTuple):
@@ -40,11 +49,12 @@ class Noise(NamedTuple):
 
     Attributes:
       clean: that of `g`, the gradient at the parameters.
-      perturbed: that of `g_s`, the gradient at `w + ε`; of m-SAM, that of what the method makes of each shard.
+      perturbed: that of `g_s`, the gradient at `w + ε`; of m-SAM, that of what the method makes of each shard. None
+        where no second pass was made.
     """
 
     clean: NoiseTerms
-    perturbed: NoiseTerms
+    perturbed: NoiseTerms | None
 
 
 def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) -> NoiseTerms:
@@ -78,7 +88,7 @@ def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) ->
       >>> print(terms.scale)
       8.0
     """
-    if not any(isinstance(size, Tracer) for size in (small, large)):
+    if not is_traced((small, large)):
         _check_sizes(small, large)
     signal = (large * large_square - small * small_square) / (large - small)
     return NoiseTerms(signal, (small_square - large_square) * (small * large / (large - small)))
@@ -120,14 +130,27 @@ class NoiseAverage(NamedTuple):
         # three arrays and not one three times: a buffer can be donated only once
         return cls(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
 
-    def add(self, terms: NoiseTerms, decay: float) -> "NoiseAverage":
-        """The average one step later; terms that are not finite, of a step that measured nothing, are left out."""
+    def add(self, terms: NoiseTerms, decay: float, measured: chex.Numeric = True) -> "NoiseAverage":
+        """The average one step later; it stays the same where nothing was `measured`, or terms that are not finite."""
         signal, noise = (jnp.asarray(x, self.weight.dtype) for x in terms)
+        counts = measured & jnp.isfinite(signal) & jnp.isfinite(noise)
         found = NoiseAverage(signal, noise, jnp.ones_like(self.weight))
-        measured = jnp.isfinite(found.signal) & jnp.isfinite(found.noise)
-        return jax.tree.map(lambda old, new: jnp.where(measured, decay * old + new, old), self, found)
+        return jax.tree.map(lambda old, new: jnp.where(counts, decay * old + new, old), self, found)
 
     @property
     def terms(self) -> NoiseTerms:
-        """Both averages."""
-        return NoiseTerms(self.signal / self.weight, self.noise / self.weight)
+        """Both averages; NaN where nothing was measured."""
+        return self.read()
+
+    def read(self, unmeasured: chex.Numeric = math.nan) -> NoiseTerms:
+        """Both averages.
+
+        Args:
+          unmeasured: the number to return where nothing was measured.
+
+        Returns:
+          `(signal, noise)`.
+        """
+        measured = self.weight > 0
+        by = jnp.where(measured, self.weight, 1)
+        return fill(NoiseTerms(self.signal / by, self.noise / by), measured, unmeasured)

@@ -1,12 +1,15 @@
 """The noise scale along training: averaged in the optimizer's state, found wherever it stands in a chain."""
 
+import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 from sam_optax import hyperparameters, parts, trees
-from sam_optax.measured_pass import MeasuredGradFn, Recorder
+from sam_optax.measured_pass import MeasuredGradFn, PerturbedNoise, Recorder
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms
 from sam_optax.typing import GradFn, Params, State, Updates
 
@@ -97,24 +100,28 @@ def track_noise(
         _check_noise(noise)
         second_pass = grad_fn if noise else _recorder(grad_fn)
         updates, method_state = inner.update(updates, state.method, params, grad_fn=second_pass, **extra_args)
-        clean, perturbed = noise or _recorded(second_pass)
-        averages = _add(state.clean, clean, decay), _add(state.perturbed, perturbed, decay)
-        return updates, TrackNoiseState(method_state, *averages)
+        clean, perturbed = _given(noise) if noise else _recorded(second_pass)
+        second = (
+            state.perturbed if perturbed is None else state.perturbed.add(perturbed.terms, decay, perturbed.measured)
+        )
+        return updates, TrackNoiseState(method_state, state.clean.add(clean, decay), second)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def measured_noise(opt_state: Any) -> Noise:
-    """The averaged noise of both gradients, found wherever `track_noise` stands in a chain.
+def measured_noise(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Noise:
+    """The averaged noise of both gradients, wherever `track_noise` is in a chain.
 
     Args:
       opt_state: the optimizer state of a chain that holds one `track_noise`.
+      unmeasured: the number to return for terms of which nothing was measured. Give another one than NaN to read the
+        noise inside a compiled function under `jax.debug_nans(True)`.
 
     Returns:
-      `(clean, perturbed)`, each `(signal, noise)` with its `scale`; NaN where nothing was measured.
+      `(clean, perturbed)`, each `(signal, noise)` with its `scale`.
 
     Raises:
-      ValueError: If `opt_state` does not hold exactly one state of `track_noise`.
+      ValueError: If `opt_state` does not hold exactly one state of `track_noise`, or `unmeasured` is not a number.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -133,15 +140,19 @@ def measured_noise(opt_state: Any) -> Noise:
         )
     # by leaves, since nnx.Optimizer keeps the state in variables of its own
     clean, perturbed = (NoiseAverage(*jax.tree.leaves(average)) for average in found[0][1:])
-    return Noise(clean.terms, perturbed.terms)
+    return Noise(clean.read(unmeasured), perturbed.read(unmeasured))
 
 
 def _check_noise(noise: Any) -> None:
-    is_noise = isinstance(noise, Noise) and all(isinstance(terms, NoiseTerms) for terms in noise)
+    is_noise = (
+        isinstance(noise, Noise)
+        and isinstance(noise.clean, NoiseTerms)
+        and isinstance(noise.perturbed, NoiseTerms | None)
+    )
     if noise is not None and not is_noise:
         raise ValueError(
-            f"noise is {noise!r}: give sam_optax.Noise(clean=…, perturbed=…), each of it a sam_optax.NoiseTerms, as "
-            "sam_optax.sharpness_aware_grad(..., measure_noise=True) returns it beside aux."
+            f"noise is {noise!r}: give sam_optax.Noise(clean=…, perturbed=…), each of it a sam_optax.NoiseTerms "
+            "(perturbed may be None), as sam_optax.sharpness_aware_grad(..., measure_noise=True) returns it with aux."
         )
 
 
@@ -154,9 +165,13 @@ def _recorder(grad_fn: GradFn | None) -> Recorder:
     return Recorder(grad_fn)
 
 
-def _recorded(recorder: Any) -> tuple[NoiseTerms, NoiseTerms | None]:
+def _given(noise: Noise) -> tuple[NoiseTerms, PerturbedNoise | None]:
+    return noise.clean, None if noise.perturbed is None else PerturbedNoise(noise.perturbed, jnp.ones((), bool))
+
+
+def _recorded(recorder: Any) -> tuple[NoiseTerms, PerturbedNoise | None]:
     return recorder.measured.clean, recorder.perturbed
 
 
-def _add(average: NoiseAverage, terms: NoiseTerms | None, decay: float) -> NoiseAverage:
-    return average if terms is None else average.add(terms, decay)
+def _add(average: NoiseAverage, noise: PerturbedNoise | None, decay: float) -> NoiseAverage:
+    return average if noise is None else average.add(noise.terms, decay, noise.measured)

@@ -10,10 +10,10 @@ import optax
 
 from sam_optax import devices, masks, measured_pass, parts, trees
 from sam_optax.combiners import Combiner
-from sam_optax.method_states import SharpnessAwareState
-from sam_optax.noise_scale import NoiseTerms
+from sam_optax.measured_pass import PerturbedNoise
+from sam_optax.method_states import SharpnessAwareState, StepDiagnostics
 from sam_optax.policies import Policy, always
-from sam_optax.step_diagnostics import Diagnostics, measure, unmeasured
+from sam_optax.step_diagnostics import measure, nothing_measured
 from sam_optax.typing import GradFn, Mask, Params, State, Updates
 
 
@@ -72,7 +72,7 @@ def sharpness_aware(
             perturbation=ascent.init(params),
             combiner=combiner.init(params),
             policy=when.init(params),
-            diagnostics=unmeasured(params),
+            diagnostics=nothing_measured(params),
         )
 
     def update(
@@ -95,15 +95,15 @@ def sharpness_aware(
         offset = masks.keep(chosen, offset)
         decision, policy_state = when.decide(state.count, updates, state.policy)
 
-        def perturbed() -> tuple[Updates, State, Diagnostics, NoiseTerms | None]:
+        def perturbed() -> tuple[Updates, State, StepDiagnostics, PerturbedNoise | None]:
             gradient, noise = _second_pass(grad_fn, params, offset)
             combined, combiner_state = combiner.update(updates, gradient, state.combiner)
             return _returned(combined, params), combiner_state, measure(updates, gradient, offset, params), noise
 
-        def skipped() -> tuple[Updates, State, Diagnostics, NoiseTerms | None]:
+        def skipped() -> tuple[Updates, State, StepDiagnostics, PerturbedNoise | None]:
             combined, combiner_state = combiner.skipped(updates, state.combiner)
             noise = measured_pass.no_noise(grad_fn, params)
-            return _returned(combined, params), combiner_state, unmeasured(params), noise
+            return _returned(combined, params), combiner_state, nothing_measured(params), noise
 
         made = _choose(decision if perturb is None else perturb, perturbed, skipped, like=updates)
         combined, combiner_state, seen, noise = made
@@ -122,7 +122,7 @@ def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], A
     return jax.lax.cond(decision, *branches)
 
 
-def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> tuple[Updates, NoiseTerms | None]:
+def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> tuple[Updates, PerturbedNoise | None]:
     """`∇L(w + ε)`, at parameters of their own dtype, and its noise where that is recorded."""
     if grad_fn is None:
         raise ValueError(

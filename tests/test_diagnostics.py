@@ -68,10 +68,19 @@ def test_they_can_be_read_inside_a_compiled_step():
     assert read(w, tx.init(w)).grad_norm == 5.0
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_another_number_of_methods_than_one_is_refused(count):
-    state = optax.chain(optax.trace(0.9), *[sam_optax.sam()] * count).init(jnp.ones(2))
-    with pytest.raises(ValueError, match=f"opt_state holds {count} sharpness-aware states, expected exactly one: give"):
+NONE, TWO = "holds no sharpness-aware method with a second pass", "holds 2 sharpness-aware methods, expected one"
+NOT_ONE = [
+    (optax.sgd(0.1), NONE),
+    (sam_optax.msam(optax.adam(0.1)), NONE),
+    (optax.chain(sam_optax.sam(), sam_optax.gsam()), TWO),
+    (optax.chain(sam_optax.sam(), sam_optax.msam(optax.adam(0.1))), TWO),
+]
+
+
+@pytest.mark.parametrize(("tx", "found"), NOT_ONE)
+def test_another_number_of_methods_than_one_is_refused(tx, found):
+    state = tx.init(jnp.ones(2))
+    with pytest.raises(ValueError, match=f"^opt_state {found}"):
         sam_optax.diagnostics(state)
 
 
@@ -87,7 +96,7 @@ def test_without_them_the_updates_are_the_same(name):
     np.testing.assert_array_equal(sam_optax.diagnostics(unmeasured), np.full(4, np.nan))
 
 
-@pytest.mark.parametrize("tx", [optax.sgd(0.1), sam_optax.msam(optax.adam(0.1)), optax.chain(*[sam_optax.sam()] * 2)])
-def test_what_has_none_or_several_cannot_do_without_them(tx):
-    with pytest.raises(ValueError, match=r"^method holds [02] sharpness-aware methods, expected exactly one: give one"):
+@pytest.mark.parametrize(("tx", "found"), NOT_ONE)
+def test_without_them_there_has_to_be_one_method(tx, found):
+    with pytest.raises(ValueError, match=f"^method {found}"):
         sam_optax.without_diagnostics(tx).init(jnp.ones(2))

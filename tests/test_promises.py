@@ -188,7 +188,7 @@ def test_a_compiled_update_takes_the_second_pass_as_an_argument(name):
 @methods.every_optimizer
 @pytest.mark.parametrize("perturb", [True, False])
 def test_no_two_leaves_of_a_state_share_a_buffer_so_that_it_can_be_donated(name, perturb):
-    use_up = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    use_up = jax.jit(lambda state: jax.tree.map(lambda x: x + jnp.ones_like(x), state), donate_argnums=0)
     for state in (helpers.optimizer(name).init(helpers.small_params()), helpers.one_call(name, perturb=perturb)[1]):
         use_up(state)
         assert all(x.is_deleted() for x in jax.tree.leaves(state))
