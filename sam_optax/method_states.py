@@ -92,5 +92,13 @@ def check_one_method(name: str, state: Any) -> None:
         )
 
 
+def check_no_method(name: str, state: Any, remedy: str) -> None:
+    """Raise `ValueError` if the state of a part of a method, as its base optimizer, holds another method."""
+    if states_in(state):
+        raise ValueError(
+            f"{name} holds a sharpness-aware method, which replaces the gradient that it is given: {remedy}"
+        )
+
+
 def _is_method(node: Any) -> bool:
     return isinstance(node, SharpnessAwareState | MSAMState)

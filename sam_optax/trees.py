@@ -51,6 +51,11 @@ def is_floating(x: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
 
 
+def is_key(x: Any) -> bool:
+    """Whether `x` is an array of typed random keys."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
 def zeros_like(tree: Params) -> Updates:
     """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, as what an update returns is not."""
     return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
@@ -61,14 +66,19 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
-def leaf_paths(tree: Any) -> list[str]:
-    """The path of each leaf, its names joined by `/`, as `dense/kernel`.
+def leaf_names(tree: Any) -> list[tuple[str, ...]]:
+    """The names on the way to each leaf, as `("dense", "kernel")`.
 
-    A last name `value` is left out: it is how Flax NNX ends the path of every variable.
+    A last name `value` is dropped: Flax NNX ends the path of every variable with it.
     """
     flat = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-    return [name.removesuffix("/value") for name in names]
+    names = [tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in flat]
+    return [name[:-1] if name[1:] and name[-1] == "value" else name for name in names]
+
+
+def leaf_paths(tree: Any) -> list[str]:
+    """The path of each leaf, its names joined by `/`, as `dense/kernel`."""
+    return ["/".join(names) for names in leaf_names(tree)]
 
 
 def check_real(params: Params) -> None:
