@@ -57,6 +57,6 @@ def average_over(
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:
         updates, state = inner.update(updates, state, params, **extra_args)
-        return devices.mean(updates, axis_name), devices.mean(state, axis_name)
+        return devices.mean(updates, axis_name), devices.mean_state(state, axis_name)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

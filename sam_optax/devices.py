@@ -1,4 +1,4 @@
-"""Means over the devices of a named axis, under `jax.shard_map`, `jax.pmap` and `jax.vmap` alike; None is no axis."""
+"""Means over the devices of a named axis, under `jax.shard_map`, `jax.pmap` and `jax.vmap`; None means no axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from sam_optax import trees
 
 
 def vary(tree: Any, axis_name: Any) -> Any:
-    """`tree` as values of each device, of which there may be different ones along the axis.
+    """`tree` as values that may differ from device to device along the axis.
 
-    Under `jax.shard_map` the gradient by parameters that are the same everywhere is summed over the devices, unasked.
-    The gradient by these is each device's own.
+    Under `jax.shard_map` a gradient with respect to parameters that are equal on all devices is summed over them. A
+    gradient with respect to these is each device's own.
     """
     return tree if axis_name is None else jax.tree.map(lambda x: _vary(x, axis_name), tree)
 
@@ -21,20 +21,52 @@ def vary(tree: Any, axis_name: Any) -> Any:
 def vary_like(tree: Any, like: Any) -> Any:
     """`tree` with its floating leaves varying over the axes that some leaf of `like` varies over.
 
-    Both branches of a `cond` have to agree in that, and one may return what it was given.
+    The branches of a `cond` have to agree in that, and a branch may return what it was given.
     """
     axes = tuple(sorted({axis for x in jax.tree.leaves(like) for axis in _axes(jax.typeof(x))}, key=str))
     return jax.tree.map(lambda x: _vary(x, axes) if trees.is_floating(x) else x, tree)
 
 
-def mean(tree: Any, axis_name: Any) -> Any:
-    """`tree` with its floating leaves averaged over the devices; the others stay what they are."""
-    return _reduce(tree, axis_name, lambda x: x)
+def vary_as(x: Any, like: jax.ShapeDtypeStruct) -> Any:
+    """`x`, varying also over the axes that an array of the type `like` varies over."""
+    return _vary(x, _axes(like))
 
 
-def mean_or_sum(tree: Any, axis_name: Any) -> Any:
-    """`tree` with its floating leaves averaged over the devices and its integer leaves summed."""
-    return _reduce(tree, axis_name, lambda x: jax.lax.psum(_vary(x, axis_name), axis_name))
+def mean(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> Any:
+    """`tree` with its floating leaves averaged over the devices; the others stay what they are.
+
+    If the weights of all devices are 0, the mean has equal weights: it is for states, which then are those from before.
+    """
+    if axis_name is None or weight is None:
+        return _reduce(tree, axis_name, None, lambda x: x)
+    nothing = sum_over(weight, axis_name) == 0
+    return _reduce(tree, axis_name, jnp.where(nothing, 1, weight), lambda x: x)
+
+
+def mean_state(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> Any:
+    """The mean of a method's state: as `mean`, and a flag is True if it is on every device."""
+    if axis_name is None:
+        return tree
+    averaged = mean(tree, axis_name, weight)
+    return jax.tree.map(lambda x: on_all(x, axis_name) if jnp.result_type(x) == jnp.bool_ else x, averaged)
+
+
+def mean_or_sum(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> Any:
+    """`tree` with its floating leaves averaged over the devices and its integer leaves summed.
+
+    With weights the mean is `Σ_i w_i x_i / Σ_i w_i`; a device of weight 0 adds nothing, whatever its values are.
+    """
+    return _reduce(tree, axis_name, weight, lambda x: sum_over(x, axis_name))
+
+
+def sum_over(x: Any, axis_name: Any) -> jax.Array:
+    """The sum over the devices."""
+    return jax.lax.psum(_vary(x, axis_name), axis_name)
+
+
+def on_all(flag: jax.Array, axis_name: Any) -> jax.Array:
+    """Whether a flag is True on all devices."""
+    return jax.lax.pmin(_vary(flag.astype(jnp.int32), axis_name), axis_name) == 1
 
 
 def count(axis_name: Any) -> int:
@@ -42,14 +74,30 @@ def count(axis_name: Any) -> int:
     return 1 if axis_name is None else jax.lax.psum(1, axis_name)
 
 
-def _reduce(tree: Any, axis_name: Any, otherwise: Callable[[Any], Any]) -> Any:
+def zeros(of: jax.ShapeDtypeStruct, dtype: Any) -> jax.Array:
+    """Zeros of the shape and sharding of `of`, varying over the axes that it varies over: where a scan may start."""
+    sharding = of.sharding if any(axis is not None for axis in getattr(of.sharding, "spec", ())) else None
+    start = jnp.zeros(of.shape, dtype) if sharding is None else jnp.zeros(of.shape, dtype, out_sharding=sharding)
+    return _vary(start, _axes(of))
+
+
+def _reduce(tree: Any, axis_name: Any, weight: jax.Array | None, otherwise: Callable[[Any], Any]) -> Any:
+    if axis_name is None:
+        return tree
+    total = None if weight is None else sum_over(weight, axis_name)
+
+    def average(x: jax.Array) -> jax.Array:
+        if weight is None or total is None:
+            return jax.lax.pmean(_vary(x, axis_name), axis_name)
+        return sum_over(jnp.where(weight == 0, 0, weight * x), axis_name) / jnp.where(total == 0, 1, total)
+
     def reduce(x: Any) -> Any:
         if not trees.is_floating(x):
             return otherwise(x)
         wide = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-        return jax.lax.pmean(_vary(wide, axis_name), axis_name).astype(jnp.result_type(x))
+        return average(wide).astype(jnp.result_type(x))
 
-    return tree if axis_name is None else jax.tree.map(reduce, tree)
+    return jax.tree.map(reduce, tree)
 
 
 def _vary(x: Any, axis_name: Any) -> Any:
@@ -58,13 +106,6 @@ def _vary(x: Any, axis_name: Any) -> Any:
     tracked, already = jax.sharding.get_abstract_mesh().manual_axes, _axes(jax.typeof(x))
     missing = tuple(axis for axis in axes if axis in tracked and axis not in already)
     return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-
-def zeros(of: jax.ShapeDtypeStruct, dtype: Any) -> jax.Array:
-    """Zeros of the shape of `of`, which vary over the axes that it varies over: what a scan may start from."""
-    start = jnp.zeros(of.shape, dtype)
-    axes = _axes(of)
-    return jax.lax.pcast(start, axes, to="varying") if axes else start
 
 
 def _axes(kind: Any) -> tuple[Any, ...]:

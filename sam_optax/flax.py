@@ -1,17 +1,20 @@
 """The perturbed-gradient function for Flax NNX, and a `TrainState` for Flax Linen (the extra `flax`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from flax import nnx
 from flax.training import train_state
 
-from sam_optax import devices, hyperparameters, shards, trees
+from sam_optax import passes
+from sam_optax.batch_arguments import Call
 from sam_optax.measured_pass import MeasuredGradFn
-from sam_optax.noise_scale import NoiseTerms, noise_terms
-from sam_optax.typing import GradFn, Params, Updates
+from sam_optax.method_states import check_one_method
+from sam_optax.passes import Division, Gradient, Objective
+from sam_optax.typing import GradFn, Params, State, Updates
 
 
 def value_and_grad(
@@ -21,25 +24,34 @@ def value_and_grad(
     *,
     micro_batches: int = 1,
     batch_argnums: int | Sequence[int] | None = None,
+    batch_argnames: str | Sequence[str] | None = None,
+    batch_weight: Callable[..., Any] | None = None,
     axis_name: Any = None,
+    second_pass_args: Callable[..., Sequence[Any]] | None = None,
+    loss_scale: Any = 1.0,
     measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
     """`nnx.value_and_grad` that also returns the second pass, for `nnx.Optimizer.update(..., grad_fn=grad_fn)`.
 
-    The first pass moves the model's other state (BatchNorm's statistics, dropout's counts) on, once. The second
-    starts from the state before it, hence from the same dropout keys, and leaves no trace in the model. Rngs
-    and metrics among the further arguments are treated alike.
+    The first pass moves the model's other state (BatchNorm's statistics, dropout's counts) on, once. The second pass
+    starts from the state before it, hence from the same dropout keys, and does not change the model. The same holds for
+    modules, rngs and metrics among the further arguments. The options are those of `sam_optax.value_and_grad`, where
+    they are described; a model carries its own state, so there is no `state_argnum`.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
       wrt: the variables to differentiate by, the same as the optimizer's `wrt`.
       has_aux: whether `loss_fn` returns `(loss, aux)`.
-      micro_batches: in how many equal parts, one after the other, both passes go through the batch. The model's other
-        state moves on with each part, as it does when the parts are batches of their own; floating aux is averaged,
-        integer aux summed.
-      batch_argnums: which arguments are cut, counted after the model. None: all whose leaves have an axis, keys apart.
+      micro_batches: the number of equal parts that both passes go through one after the other. The model's other state
+        goes from part to part; floating aux is averaged, integer aux summed.
+      batch_argnums: the positional arguments that are cut, counted after the model. None: all whose leaves have an
+        axis, if their shapes leave no doubt.
+      batch_argnames: the keyword arguments that are cut.
+      batch_weight: from the arguments after the model, those of a part, to the weight of that part in the mean.
       axis_name: the device axis, or axes, over which loss, aux, both gradients and the model's other floating state are
         averaged: one perturbation for all devices.
+      second_pass_args: from the arguments after the model to those of the second pass, as a tuple.
+      loss_scale: a number that the loss is multiplied by before each pass, and each gradient divided by after it.
       measure_noise: whether both passes also measure the gradient noise between the batch and its micro-batches, for
         `sam_optax.track_noise`. BatchNorm biases the noise scale upwards; dropout, which draws anew in each
         micro-batch, does not bias it.
@@ -49,9 +61,9 @@ def value_and_grad(
       `(loss, aux)` and the gradients have the structure of `nnx.state(model, wrt)`. Use it under `nnx.jit`.
 
     Raises:
-      ValueError: If `loss_fn` cannot be called, if `micro_batches` is no positive integer, or 1 where noise is to be
-        measured; or, when called, if the model has no variable of `wrt`, the batch cannot be cut, or `grad_fn` is given
-        other variables.
+      ValueError: If an option is not of its kind, or if noise is to be measured of one part; or, when called, if the
+        model has no variable of `wrt`, if the batch cannot be cut or it is not certain which arguments are batches, or
+        if `grad_fn` is given other variables.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
@@ -66,83 +78,145 @@ def value_and_grad(
       >>> print(model.mean[...])
       [0.02 0.01]
     """
-    if not callable(loss_fn):
-        raise ValueError(f"loss_fn is {loss_fn!r}: give a function from a model and a batch to a scalar loss.")
-    hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
-    if measure_noise and micro_batches == 1:
-        raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
-    of_part = _passes(loss_fn, wrt, has_aux, axis_name)
+    passes.check_function("loss_fn", loss_fn, "from a model and a batch to a scalar loss")
+    passes.check_second_pass_args(second_pass_args)
+    passes.check_scale(loss_scale)
+    passes.check_weight(batch_weight)
+    division = Division.create(micro_batches, batch_argnums, batch_argnames, axis_name)
+    division.check_noise(measure_noise, batch_weight)
+    loss = _NnxLoss(loss_fn, wrt, has_aux, batch_weight, is_cut=division.parts > 1)
 
-    def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
-        if micro_batches == 1:
-            return of_part(model, *args, **kwargs)
-        argnums = shards.batches_among(args, batch_argnums)
-        stacked, found = shards.split(args, argnums, micro_batches), []
-        for i in range(micro_batches):
-            part = jax.tree.map(lambda x, i=i: x[i], stacked)
-            found.append(of_part(model, *shards.put_back(args, argnums, part), **kwargs))
-        values, grads, grad_fns = zip(*found, strict=True)
-        size = shards.batch_size(args, argnums) * devices.count(axis_name)
+    def both_passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
+        call = Call(args, kwargs)
+        of_first, of_second = loss.split(model, call), loss.split(model, passes.second_call(second_pass_args, call))
 
-        def measured(at: Params) -> tuple[Any, NoiseTerms]:
-            return _mean_and_noise([grad_fn(at) for grad_fn in grad_fns], size)
+        def gradient_of(split: _Split) -> Gradient:
+            return Gradient(loss.objective(split), division, loss_scale, measure_noise)
 
+        def second_pass(state: Any, arrays: Call, at: Params) -> Any:
+            gradient = gradient_of(of_second).again(_like(of_second.params, at), state, arrays)
+            if measure_noise:
+                return _like(at, gradient[0]), gradient[1]
+            return _like(at, gradient)
+
+        gradient = gradient_of(of_first)
+        found, state = gradient(of_first.params, of_first.state, of_first.arrays)
+        of_first.update(state)
+        grad_fn = jax.tree_util.Partial(second_pass, of_second.state, of_second.arrays)
         if measure_noise:
-            mean, noise = _mean_and_noise(grads, size)
-            return shards.mean(values), mean, MeasuredGradFn(noise, measured)
-        return shards.mean(values), shards.mean(grads), lambda at: shards.mean([grad_fn(at) for grad_fn in grad_fns])
+            grad_fn = MeasuredGradFn(gradient.noise(found, of_first.arrays), grad_fn)
+        of_model: Any = found.gradient
+        return ((found.loss, found.aux) if has_aux else found.loss), of_model[0], grad_fn
 
-    return passes
+    return both_passes
 
 
-def _passes(
-    loss_fn: Callable[..., Any], wrt: nnx.filterlib.Filter, has_aux: bool, axis_name: Any
-) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
-    """Both passes over one batch, averaged over the devices of the axis."""
-    is_wrt = nnx.filterlib.to_predicate(wrt)
+class _Split(NamedTuple):
+    """The arguments of a loss, apart: graph nodes with their variables, and plain arrays.
 
-    def of_model(path: tuple[Any, ...], value: Any) -> bool:
-        return path[0] == 0 and is_wrt(path[1:], value)
+    Attributes:
+      objects: `(model, positional arguments, keyword arguments)`, those with variables in them.
+      graphdef: the structure of `objects`.
+      params: the variables to differentiate by.
+      state: the other variables.
+      arrays: the call with None in place of each argument that is an object.
+      plain_paths: the paths in `state` of arrays that are not variables, and cannot be updated.
+    """
 
-    def loss_of(params: nnx.State, rest: nnx.State, graphdef: Any) -> tuple[Any, tuple[Any, nnx.State]]:
-        call = nnx.merge(graphdef, params, rest, copy=True)
-        model, args, kwargs = call
-        loss, aux = loss_fn(model, *args, **kwargs) if has_aux else (loss_fn(model, *args, **kwargs), None)
-        return loss, (aux, nnx.state(call, nnx.All(nnx.Variable, nnx.Not(of_model))))
+    objects: Any
+    graphdef: Any
+    params: nnx.State
+    state: nnx.State
+    arrays: Call
+    plain_paths: frozenset[tuple[Any, ...]]
 
-    first_pass = jax.value_and_grad(loss_of, has_aux=True)
-    gradient = jax.grad(loss_of, has_aux=True)
+    def update(self, state: nnx.State) -> None:
+        """Move the variables of the objects on."""
+        flat = nnx.to_flat_state(state)
+        moved = nnx.from_flat_state([(path, x) for path, x in flat if path not in self.plain_paths])
+        nnx.update(self.objects, moved)
 
-    def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
-        call = (model, args, kwargs)
-        graphdef, params, rest = nnx.split(call, of_model, ...)
-        rest = jax.tree.map(lambda x: x, rest)  # else it holds the model's own variables, and moves on with them
+
+@dataclass(frozen=True)
+class _NnxLoss:
+    """A loss function of an NNX model, as a function of pytrees."""
+
+    loss_fn: Callable[..., Any]
+    wrt: nnx.filterlib.Filter
+    has_aux: bool
+    batch_weight: Callable[..., Any] | None
+    is_cut: bool
+
+    def split(self, model: Any, call: Call) -> _Split:
+        """The model and the arguments, apart."""
+        args = {i: arg for i, arg in enumerate(call.args) if _has_variables(arg)}
+        kwargs = {name: arg for name, arg in call.kwargs.items() if _has_variables(arg)}
+        arrays = Call(
+            tuple(None if i in args else arg for i, arg in enumerate(call.args)),
+            {name: arg for name, arg in call.kwargs.items() if name not in kwargs},
+        )
+        objects = (model, args, kwargs)
+        _check_objects((args, kwargs), cut=self.is_cut)
+        graphdef, params, state = nnx.split(objects, self._is_param(), ...)
         if not jax.tree.leaves(params):
-            raise ValueError(f"wrt is {wrt!r}, and the model has no such variable: name a kind that it has.")
-        (loss, (aux, moved)), grads = first_pass(devices.vary(params, axis_name), rest, graphdef)
-        value, grads = devices.mean_or_sum((((loss, aux) if has_aux else loss), grads), axis_name)
+            raise ValueError(f"wrt is {self.wrt!r}, and the model has no such variable: name a kind that it has.")
+        # plain arrays, since the variables of the model move on in place
+        return _Split(objects, graphdef, params, nnx.as_pure(state), arrays, _plain_paths(state))
 
-        def grad_fn(at: Params) -> Updates:
-            found = gradient(devices.vary(_like(params, at), axis_name), rest, graphdef)[0]
-            return _like(at, devices.mean_or_sum(found, axis_name))
+    def objective(self, split: _Split) -> Objective:
+        """The loss and the weight, for arguments of the structure of `split`."""
 
-        nnx.update(call, devices.mean(moved, axis_name))
-        return value, grads[0], grad_fn
+        def loss(params: Params, state: State, arrays: Call) -> tuple[Any, Any, State]:
+            objects = nnx.merge(split.graphdef, params, state, copy=True)
+            model, call = objects[0], _joined(objects, arrays)
+            found = self.loss_fn(model, *call.args, **call.kwargs)
+            loss, aux = found if self.has_aux else (found, None)
+            _, _, moved = nnx.split(objects, self._is_param(), ...)
+            # variables that the call creates, as sow does, can be added to the model unless parts are combined
+            return loss, aux, nnx.as_pure(moved) if self.is_cut or self.batch_weight else moved
 
-    return passes
+        def weight(state: State, arrays: Call) -> Any:
+            del state
+            call = _joined(split.objects, arrays)
+            return self.batch_weight(*call.args, **call.kwargs) if self.batch_weight else None
+
+        return Objective(loss, weight if self.batch_weight else None)
+
+    def _is_param(self) -> Callable[[tuple[Any, ...], Any], bool]:
+        is_wrt = nnx.filterlib.to_predicate(self.wrt)
+        return lambda path, value: path[0] == 0 and is_wrt(path[1:], value)
 
 
-def _mean_and_noise(gradients: Sequence[Any], size: int) -> tuple[Any, NoiseTerms]:
-    """Of the parts of a batch of `size` examples, on all devices."""
-    mean, squares = shards.mean(gradients), shards.mean([trees.inner(g, g) for g in gradients])
-    return mean, noise_terms(squares, size // len(gradients), trees.inner(mean, mean), size)
+def _joined(objects: Any, arrays: Call) -> Call:
+    """The call with the objects in their places."""
+    _, args, kwargs = objects
+    return Call(tuple(args.get(i, arg) for i, arg in enumerate(arrays.args)), arrays.kwargs | kwargs)
+
+
+def _has_variables(arg: Any) -> bool:
+    return bool(jax.tree.leaves(nnx.state((arg,), nnx.Variable)))
+
+
+def _plain_paths(state: nnx.State) -> frozenset[tuple[Any, ...]]:
+    return frozenset(path for path, x in nnx.to_flat_state(state) if not isinstance(x, nnx.Variable))
+
+
+def _check_objects(objects: Any, cut: bool) -> None:
+    """Refuse a batch in one argument with variables: it would go whole to every part."""
+    arrays = nnx.split(objects, nnx.Variable, ...)[2] if cut else {}
+    if any(getattr(x, "ndim", 0) > 0 for x in jax.tree.leaves(arrays)):
+        raise ValueError(
+            "An argument holds both variables and arrays, and the batch is cut into parts: give modules, rngs and "
+            "metrics in arguments of their own."
+        )
 
 
 class TrainState(train_state.TrainState):
     """Flax Linen's `TrainState`, whose `apply_gradients` hands the second pass on to the optimizer.
 
     `flax.training.train_state.TrainState` passes nothing on to `tx.update`, and so cannot drive a sharpness-aware
-    optimizer. Subclass it in the same way, to add `batch_stats` for instance.
+    optimizer. Subclass it in the same way, to add `batch_stats` for instance. An optimizer that holds two
+    sharpness-aware methods is refused with a `ValueError`.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
@@ -154,6 +228,13 @@ class TrainState(train_state.TrainState):
       >>> print(state.step, state.params["w"])
       1 [1.   1.58]
     """
+
+    @classmethod
+    def create(cls, *, apply_fn: Callable[..., Any] | None, params: Params, tx: Any, **kwargs: Any) -> "TrainState":
+        """The state before the first step, as `flax.training.train_state.TrainState.create` makes it."""
+        state = super().create(apply_fn=apply_fn, params=params, tx=tx, **kwargs)
+        check_one_method("tx", state.opt_state)
+        return state
 
     def apply_gradients(
         self,
@@ -178,6 +259,7 @@ class TrainState(train_state.TrainState):
         Returns:
           The next state.
         """
+        check_one_method("opt_state", self.opt_state)
         given = {"grad_fn": grad_fn, "perturb": perturb, "value": value}
         extra = {name: x for name, x in given.items() if x is not None} | dict(extra_args or {})
         tx = optax.with_extra_args_support(self.tx)

@@ -1,13 +1,15 @@
 """The perturbed-gradient function: the first pass, and with it the function that makes the second."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from sam_optax import devices, hyperparameters, shards, trees
+from sam_optax import carried_state, passes
+from sam_optax.batch_arguments import Call
 from sam_optax.measured_pass import MeasuredGradFn
-from sam_optax.noise_scale import NoiseTerms, noise_terms
+from sam_optax.passes import Division, Gradient
 from sam_optax.typing import GradFn, Params, Updates
 
 
@@ -17,9 +19,12 @@ def value_and_grad(
     *,
     micro_batches: int = 1,
     batch_argnums: int | Sequence[int] | None = None,
+    batch_argnames: str | Sequence[str] | None = None,
+    batch_weight: Callable[..., Any] | None = None,
+    state_argnum: int | None = None,
     axis_name: Any = None,
     second_pass_args: Callable[..., Sequence[Any]] | None = None,
-    loss_scale: float = 1.0,
+    loss_scale: Any = 1.0,
     measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`jax.value_and_grad` that also returns the second pass, `grad_fn(w) = ∇L(w)` on the same batch.
@@ -28,23 +33,35 @@ def value_and_grad(
     a step. The second pass has the same arguments after the parameters, dropout keys included, and drops
     its auxiliary output. Under `jax.jit` both passes are compiled into the step.
 
-    With `micro_batches` and with `axis_name` both passes are still those of the whole batch: the mean over its parts.
-    The perturbation is that of the whole batch then, as if it had been computed at once.
+    With `micro_batches` and with `axis_name` both passes are those of the whole batch: the mean over its parts, and so
+    one perturbation for all of them. This holds for losses that are means over examples. A loss that compares the
+    examples of a batch with one another, as contrastive losses with in-batch negatives do, cannot be computed from
+    parts at all.
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
       has_aux: whether `loss_fn` returns `(loss, aux)`.
-      micro_batches: in how many equal parts, one after the other, a pass goes through the batch, to save memory. Then
-        floating leaves of aux are averaged over the parts, and integer leaves summed. A random key is the same in
-        each part. Call it under `jax.jit`: outside, every call compiles its part anew.
-      batch_argnums: which arguments are cut, counted after the parameters; keyword arguments are not. None: all whose
-        leaves have an axis, typed random keys apart. Name them where a state stands among them, or an old-style key.
+      micro_batches: the number of equal parts that a pass goes through one after the other, to save memory. Floating
+        leaves of aux are averaged over the parts, and integer leaves are summed. A random key is the same in each
+        part. Call it under `jax.jit`: outside, every call compiles its part anew.
+      batch_argnums: the positional arguments that are cut into parts, counted after the parameters. None: all
+        arguments whose leaves have an axis, random keys apart, if their shapes leave no doubt.
+      batch_argnames: the keyword arguments that are cut into parts; arrays among the others go whole to every part.
+        None: an array among the keyword arguments is refused if the batch is cut.
+      batch_weight: from the arguments after the parameters, those of a part and of its pass, to the weight of that part
+        in the mean, a scalar of at least 0: the number of its tokens, say, if the loss is a mean over tokens. It holds
+        for micro-batches and for devices, and for floating aux. A part of weight 0 is dropped, even if its loss is NaN;
+        if all weights are 0, loss and gradient are 0. None: all parts weigh the same.
+      state_argnum: the argument, counted after the parameters, that is the state of the model: aux, or one of its
+        direct children, is then the new state, with the same structure, shapes and dtypes. It goes from part to part,
+        is never cut, and may hold counters, bools and keys; the second pass starts from the state that the first one
+        started from. Over devices its floating leaves are averaged, and the others kept.
       axis_name: the device axis, or axes, under `jax.shard_map`, `jax.pmap` or `jax.vmap`, over which loss, aux and
         both gradients are averaged: one perturbation for all devices.
       second_pass_args: from the arguments after the parameters to those of the second pass, as a tuple; for another
         dropout key for instance. None: the same. Keyword arguments are the same in any case.
-      loss_scale: a number that the loss is multiplied by before each pass and each gradient divided by after it, for
-        passes in float16. The gradients have the parameters' dtype. A power of two costs no rounding.
+      loss_scale: a number that the loss is multiplied by before each pass, and each gradient divided by after it, for
+        passes in float16; it may be traced. The gradients have the parameters' dtype. A power of two costs no rounding.
       measure_noise: whether both passes also measure the gradient noise, between the batch and its micro-batches, or
         the devices' parts of it: for `track_noise`. It costs the norms of the gradients, no further pass. A random key
         that is the same in each part biases the noise scale downwards, and BatchNorm upwards: `track_noise` says why.
@@ -54,9 +71,9 @@ def value_and_grad(
       `(loss, aux)`. `grad_fn` is itself a pytree of the arguments, and so may be passed into a `jax.jit`.
 
     Raises:
-      ValueError: If `loss_fn` or `second_pass_args` cannot be called, if `micro_batches` is no positive integer or
-        `loss_scale` no positive number, or if noise is to be measured of one part; and, when called, if a batch cannot
-        be cut into equal parts.
+      ValueError: If an option is not of its kind, if noise is to be measured of one part or with `batch_weight`; and,
+        when called, if a batch cannot be cut into equal parts, if it is not certain which arguments are batches, or if
+        aux holds a state that `state_argnum` does not name, or does not hold the one that it names.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -65,119 +82,41 @@ def value_and_grad(
       >>> print(loss, grads, grad_fn(jnp.array([0.0, 1.0])))
       19.0 [ 6. 16.] [0. 8.]
 
-      The same from two parts of the batch, and with another dropout key in the second pass:
+      A mean over tokens from two parts of the batch, which hold one token and three:
 
-      >>> import jax
-      >>> loss_fn = lambda w, x, key: jnp.mean(jax.random.bernoulli(key, 0.5, x.shape) * x * w)
+      >>> def loss_fn(w, x, mask):
+      ...     return jnp.sum(mask * x * w) / jnp.sum(mask)
       >>> value_and_grad = sam_optax.value_and_grad(
-      ...     loss_fn, micro_batches=2, second_pass_args=lambda x, key: (x, jax.random.fold_in(key, 1))
+      ...     loss_fn, micro_batches=2, batch_argnums=(0, 1), batch_weight=lambda x, mask: jnp.sum(mask)
       ... )
-      >>> loss, grads, grad_fn = value_and_grad(jnp.array(2.0), jnp.arange(4.0), jax.random.key(0))
+      >>> x, mask = jnp.arange(4.0).reshape(2, 2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
+      >>> loss, grads, grad_fn = value_and_grad(jnp.array(3.0), x, mask)
+      >>> print(loss, loss_fn(3.0, x, mask))
+      5.0 5.0
     """
-    _check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
-    if second_pass_args is not None:
-        _check_function(
-            "second_pass_args", second_pass_args, "from the arguments after the parameters to a tuple of them"
-        )
-    hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
-    _check_scale(loss_scale)
-    if measure_noise and micro_batches == 1 and axis_name is None:
-        raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
-    gradients = _gradients(loss_fn, has_aux, loss_scale)
-    gradients = _with_square(gradients) if measure_noise else gradients
-    whole = _over_devices(_over_parts(gradients, micro_batches, batch_argnums), axis_name)
+    passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
+    passes.check_second_pass_args(second_pass_args)
+    passes.check_scale(loss_scale)
+    division = Division.create(micro_batches, batch_argnums, batch_argnames, axis_name)
+    division.check_noise(measure_noise, batch_weight)
+    objective = passes.objective(loss_fn, has_aux, batch_weight, state_argnum)
+    gradient = Gradient(objective, division, loss_scale, measure_noise)
+    # a traced scale is an argument of the second pass, which may leave the function that is traced
+    scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
 
-    def noise(args: Sequence[Any], square: jax.Array, grads: Updates) -> NoiseTerms:
-        size = shards.batch_size(args, shards.batches_among(args, batch_argnums))
-        large = size * devices.count(axis_name)
-        return noise_terms(square, size // micro_batches, trees.inner(grads, grads), large)
+    def second_pass(args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], params: Params) -> Any:
+        scaled = dataclasses.replace(gradient, scale=scales[0]) if scales else gradient
+        return scaled.again(params, *carried_state.split(Call(args, kwargs), state_argnum))
 
-    def second_pass(args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> Any:
-        (_, aux), grads = whole(params, args, kwargs)
-        return (grads, noise(args, aux[1], grads)) if measure_noise else grads
-
-    def passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
-        (loss, aux), grads = whole(params, args, kwargs)
-        again = args if second_pass_args is None else _checked(second_pass_args(*args, **kwargs))
-        grad_fn = jax.tree_util.Partial(second_pass, again, kwargs)
+    def both_passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
+        call = Call(args, kwargs)
+        state, batch = carried_state.split(call, state_argnum)
+        found, state = gradient(params, state, batch)
+        aux = carried_state.put(found.aux, state)
+        again = passes.second_call(second_pass_args, call)
+        grad_fn = jax.tree_util.Partial(second_pass, again.args, again.kwargs, scales)
         if measure_noise:
-            aux, square = aux
-            grad_fn = MeasuredGradFn(noise(args, square, grads), grad_fn)
-        return ((loss, aux) if has_aux else loss), grads, grad_fn
+            grad_fn = MeasuredGradFn(gradient.noise(found, batch), grad_fn)
+        return ((found.loss, aux) if has_aux else found.loss), found.gradient, grad_fn
 
-    return passes
-
-
-Gradients = Callable[[Params, Sequence[Any], dict[str, Any]], tuple[Any, Updates]]
-"""`(params, args, kwargs) → ((loss, aux), gradient)`."""
-
-
-def _gradients(loss_fn: Callable[..., Any], has_aux: bool, scale: float) -> Gradients:
-    def scaled_loss(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        loss, aux = loss_fn(params, *args, **kwargs) if has_aux else (loss_fn(params, *args, **kwargs), None)
-        return (loss if scale == 1 else loss * scale), (loss, aux)
-
-    gradient = jax.grad(scaled_loss, has_aux=True)
-
-    def gradients(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
-        grads, value = gradient(params, args, kwargs)
-        if scale != 1:
-            grads = trees.cast_like(jax.tree.map(lambda g: g / scale, trees.widen(grads)), grads)
-        return value, grads
-
-    return gradients
-
-
-def _with_square(gradients: Gradients) -> Gradients:
-    """The same with `(aux, ‖gradient‖²)` for aux: where it is averaged over parts, so is the square."""
-
-    def squared(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
-        (loss, aux), grads = gradients(params, args, kwargs)
-        return (loss, (aux, trees.inner(grads, grads))), grads
-
-    return squared
-
-
-def _over_parts(gradients: Gradients, parts: int, batch_argnums: int | Sequence[int] | None) -> Gradients:
-    """The mean over the parts of the batch."""
-    if parts == 1:
-        return gradients
-
-    def averaged(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
-        argnums = shards.batches_among(args, batch_argnums)
-
-        def of_part(shard: Sequence[Any]) -> tuple[Any, None]:
-            return gradients(params, shards.put_back(args, argnums, shard), kwargs), None
-
-        return shards.average(of_part, shards.split(args, argnums, parts))[0]
-
-    return averaged
-
-
-def _over_devices(gradients: Gradients, axis_name: Any) -> Gradients:
-    """The mean over the devices of the axis."""
-
-    def averaged(params: Params, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Updates]:
-        return devices.mean_or_sum(gradients(devices.vary(params, axis_name), args, kwargs), axis_name)
-
-    return averaged
-
-
-def _checked(again: Any) -> tuple[Any, ...]:
-    if not isinstance(again, tuple | list):
-        raise ValueError(
-            f"second_pass_args returned {type(again).__name__}: return a tuple of the arguments after the parameters, "
-            "as (batch, key)."
-        )
-    return tuple(again)
-
-
-def _check_function(name: str, given: Any, meaning: str) -> None:
-    if not callable(given):
-        raise ValueError(f"{name} is {given!r}: give a function {meaning}.")
-
-
-def _check_scale(scale: Any) -> None:
-    hyperparameters.check_nonnegative_number("loss_scale", scale)
-    if not scale > 0:
-        raise ValueError(f"loss_scale is {scale!r}: give a positive number, 1.0 for none.")
+    return both_passes

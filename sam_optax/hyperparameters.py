@@ -83,6 +83,12 @@ def check_count(name: str, value: Any, meaning: str) -> None:
         )
 
 
+def check_position(name: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` is an integer, the position of an argument."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}: give an integer, a position counted after the parameters.")
+
+
 def at(value: ScalarOrSchedule, count: Any) -> Any:
     """The number that `value` stands for after `count` updates."""
     return value(count) if callable(value) else value

@@ -1,17 +1,20 @@
 """m-SAM: one perturbation for every m examples."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import devices, gradients, hyperparameters, parts, shards, trees
-from sam_optax.noise_scale import Noise, NoiseTerms, noise_terms
+from sam_optax import carried_state, devices, hyperparameters, microbatch, parts, passes, trees
+from sam_optax.batch_arguments import BatchArguments, Call, cut
+from sam_optax.method_states import check_one_method
+from sam_optax.microbatch import PartResult
+from sam_optax.noise_scale import Noise, noise_terms
+from sam_optax.passes import Division, Gradient
 from sam_optax.typing import Params, State, Updates
-
-_NOTHING = NoiseTerms(jnp.nan, jnp.nan)
 
 
 def sharpness_aware_grad(
@@ -20,6 +23,9 @@ def sharpness_aware_grad(
     m: int | None = None,
     *,
     batch_argnums: int | Sequence[int] = 0,
+    batch_argnames: str | Sequence[str] | None = None,
+    batch_weight: Callable[..., Any] | None = None,
+    state_argnum: int | None = None,
     has_aux: bool = False,
     axis_name: Any = None,
     measure_noise: bool = False,
@@ -28,32 +34,40 @@ def sharpness_aware_grad(
 
     Each shard has its own `g_i`, `ε_i` and `g_{s,i}`: with a small m the perturbation is that of a small batch, which
     is known to generalise better than that of a large one, whatever the batch size. It takes two gradient
-    evaluations in all, and at a fixed m does not depend on the number of devices. All shards read the incoming state;
-    of what they leave, floating leaves are averaged, and the count goes up once. With `m=None` the batch is one shard
-    and this is the plain method, so that one training loop serves every m. From "Sharpness-Aware Minimization for
-    Efficiently Improving Generalization" (Foret et al., 2021, https://arxiv.org/abs/2010.01412).
+    evaluations in all, and at a fixed m does not depend on the number of devices. All shards read the incoming state
+    of the method; the floating leaves of the states after them are averaged, and the count goes up once. With `m=None`
+    the batch is one shard and this is the plain method, so that one training loop serves every m. From
+    "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
+    https://arxiv.org/abs/2010.01412).
 
-    On accelerators a scan goes over the shards, whose memory is that of one; on the CPU they stand one after the other.
+    On accelerators the shards are scanned, at the memory of one; on a CPU the loop over them is unrolled.
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
       method: a sharpness-aware method without optimizer behind it, as `sam_optax.gsam()`.
       m: the number of examples of a shard, which divides the batch; with `axis_name` each device's part of it.
-      batch_argnums: which arguments are batches, counted after the state; the others go whole to every shard. For
-        `loss_fn(params, x, y)` it is `(0, 1)`.
+      batch_argnums: which positional arguments are batches, counted after the state of the method; the others go whole
+        to every shard. For `loss_fn(params, x, y)` it is `(0, 1)`.
+      batch_argnames: which keyword arguments are batches; see `value_and_grad`.
+      batch_weight: from the arguments after the parameters, those of a shard, to the weight of the shard in the mean;
+        see `value_and_grad`. If all weights are 0, loss and gradient are 0, and the floating state stays as it was.
+      state_argnum: the argument, counted after the state of the method, that is the state of the model; see
+        `value_and_grad`. It goes from shard to shard, and both passes of a shard start from the same one.
       has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
       axis_name: the device axis, or axes, under `jax.shard_map` to average over: each device makes its own shards.
       measure_noise: whether to measure the noise of the clean and of the sharpness-aware gradient between the batch and
-        its shards, for `track_noise`; then aux is `(aux, noise)`. It costs norms, and one more gradient in memory. A
-        random key that all shards share biases the noise scale downwards, and BatchNorm upwards.
+        its shards, for `track_noise`; then aux is `(aux, noise)`, and `noise.perturbed` is None with `perturb=False`.
+        It costs norms, and one more gradient in memory. A random key that all shards share biases the noise scale
+        downwards, and BatchNorm upwards.
 
     Returns:
       `fn(params, state, *args, perturb=None, **kwargs)` → `(loss, aux, gradient, state)`, with the state of `method`.
       The gradient goes to an ordinary optimizer; aux is None where there is none.
 
     Raises:
-      ValueError: If `loss_fn` cannot be called, if `method` is no transformation or `m` no positive integer; and, when
-        called, if `m` does not divide the batch, or if noise is to be measured of one shard.
+      ValueError: If `loss_fn` cannot be called, if `method` is not a transformation or `m` not a positive integer, or
+        if another option is not of its kind; and, when called, if `m` does not divide the batch, if `method` holds two
+        methods, if noise is to be measured of one shard, or if aux does not hold the state as it should.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -68,68 +82,163 @@ def sharpness_aware_grad(
     parts.check_transformation("method", method)
     if m is not None:
         hyperparameters.check_count("m", m, "the examples of a shard, or None for one shard")
-    of_shard = _of_shard(loss_fn, method, has_aux, measure_noise)
-
-    def of_batch(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
-        if m is None:
-            return of_shard(params, state, args, call, perturb)
-        argnums = shards.batches_among(args, batch_argnums)
-        size = shards.batch_size(args, argnums)
-        if size == m:
-            return of_shard(params, state, args, call, perturb)
-        if size % m:
-            raise ValueError(f"m is {m}, and the batch has {size} examples: give an m that divides it.")
-
-        def parted(shard: Sequence[Any]) -> tuple[Any, Any]:
-            found = of_shard(params, state, shards.put_back(args, argnums, shard), call, perturb)
-            averaged, kept = _part_by_dtype(found[3])
-            return (found[:3], averaged), kept
-
-        (found, averaged), kept = shards.average(parted, shards.split(args, argnums, size // m))
-        return *found, _join(state, averaged, kept)
+    passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
+    passes.refuse_weighted_noise(measure_noise, batch_weight)
+    division = Division(1, BatchArguments.create(batch_argnums, batch_argnames), axis_name)
+    gradient = Gradient(passes.objective(loss_fn, has_aux, batch_weight, state_argnum), division)
+    of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise)
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
-        loss, aux, grads, state = of_batch(devices.vary(params, axis_name), state, args, kwargs, perturb)
-        loss, aux, grads = devices.mean_or_sum((loss, aux, grads), axis_name)
-        if measure_noise:
-            size = shards.batch_size(args, shards.batches_among(args, batch_argnums))
-            noise = _noise(m or size, size * devices.count(axis_name), grads, *aux[1])
-            aux = aux[0], noise if perturb is not False else noise._replace(perturbed=_NOTHING)
-        return loss, aux, grads, devices.mean(state, axis_name)
+        check_one_method("method", state)
+        model_state, call = carried_state.split(Call(args, kwargs), state_argnum)
+        step = _Step(devices.vary(params, axis_name), state, perturb)
+        found, model_state = of_batch(step, model_state, call)
+        aux = carried_state.put(found.aux, model_state) if has_aux else None
+        if found.squares is not None:
+            small = m or division.batch.size(call)
+            aux = aux, _noise(small, division.examples(call), found, found.squares, perturb)
+        return found.loss, aux, found.gradient, found.state
 
     return fn
 
 
-def _of_shard(loss_fn: Callable[..., Any], method: Any, has_aux: bool, measure_noise: bool) -> Callable[..., Any]:
-    """Loss, aux, the gradient that the method makes of one shard, and its state; with aux goes what tells the noise."""
-    value_and_grad = gradients.value_and_grad(loss_fn, has_aux=has_aux)
-    tx = optax.with_extra_args_support(method)
+class _Step(NamedTuple):
+    """What all shards share: parameters, the state of the method, and the static decision to perturb."""
 
-    def of_shard(params: Params, state: State, args: Sequence[Any], call: dict[str, Any], perturb: Any) -> Any:
-        value, grads, grad_fn = value_and_grad(params, *args, **call)
-        loss, aux = value if has_aux else (value, None)
-        extra = {} if perturb is None else {"perturb": perturb}
-        made, state = tx.update(grads, state, params, grad_fn=grad_fn, value=loss, **extra)
-        if measure_noise:
-            aux = aux, (grads, trees.inner(grads, grads), trees.inner(made, made))
-        return loss, aux, made, state
-
-    return of_shard
+    params: Params
+    state: State
+    perturb: bool | None
 
 
-def _noise(small: int, large: int, made: Updates, clean: Updates, *squares: jax.Array) -> Noise:
-    """From the means over the shards of both gradients and of their squares, the clean one's first."""
-    pairs = zip(squares, (clean, made), strict=True)
-    return Noise(*(noise_terms(square, small, trees.inner(mean, mean), large) for square, mean in pairs))
+class _Squares(NamedTuple):
+    """What the noise is computed from: the clean gradient, and the squared norms of both gradients, all averaged."""
+
+    clean: Updates
+    clean_square: jax.Array
+    made_square: jax.Array
 
 
-def _part_by_dtype(state: State) -> tuple[list[Any], list[Any]]:
-    """The floating leaves, and the others."""
-    leaves = jax.tree.leaves(state)
-    return [x for x in leaves if trees.is_floating(x)], [x for x in leaves if not trees.is_floating(x)]
+class _Found(NamedTuple):
+    """What the method returns for a shard, or for all of them.
+
+    Attributes:
+      loss: the clean loss.
+      aux: the auxiliary output, without the state of the model.
+      gradient: what the method returned.
+      state: that of the method.
+      squares: None unless noise is measured.
+    """
+
+    loss: jax.Array
+    aux: Any
+    gradient: Updates
+    state: State
+    squares: _Squares | None
 
 
-def _join(like: State, floating: list[Any], others: list[Any]) -> State:
-    rest = {True: iter(floating), False: iter(others)}
-    leaves, structure = jax.tree.flatten(like)
-    return jax.tree.unflatten(structure, [next(rest[trees.is_floating(x)]) for x in leaves])
+@dataclass(frozen=True)
+class _Shards:
+    """The method on every shard of a batch, and the mean over them and over the devices."""
+
+    gradient: Gradient
+    method: optax.GradientTransformationExtraArgs
+    m: int | None
+    measures_noise: bool
+
+    def __call__(self, step: _Step, model_state: Any, call: Call) -> tuple[_Found, Any]:
+        """The result of the batch, and the state of the model after it."""
+        axis, split = self.gradient.division.axis_name, _SplitState.of(step.state)
+        shards, others = self._cut(call)
+
+        def of_shard(shard: Call, carry: tuple[Any, Any]) -> PartResult:
+            values, weight, moved = self._of_shard(step, carry[0], call.put(shard), others)
+            after = _SplitState.of(values.state)
+            return PartResult((values._replace(state=after.floating), after.unset), weight, (moved, after.others))
+
+        before = model_state, split.others
+        if others is None:
+            result = microbatch.whole(of_shard(shards, before), before)
+        else:
+            result = microbatch.reduce(of_shard, shards, before)
+        (found, unset), weight, (model_state, kept) = result
+        state = split.join(split.before_if_nothing(found.state, weight), unset, kept)
+        found = devices.mean_or_sum(found._replace(state=None), axis, weight)
+        found = found._replace(state=devices.mean_state(state, axis, weight))
+        return found, devices.mean(model_state, axis, weight)
+
+    def _cut(self, call: Call) -> tuple[Call, Call | None]:
+        """The batches in shards, and the other arguments; the whole call and None if there is one shard."""
+        batches = self.gradient.division.batch
+        if self.m is None or (size := batches.size(call)) == self.m:
+            return call, None
+        if size % self.m:
+            raise ValueError(f"m is {self.m}, and the batch has {size} examples: give an m that divides it.")
+        chosen = batches.select(call)
+        return cut(chosen, size // self.m), call.without(chosen)
+
+    def _of_shard(self, step: _Step, model_state: Any, call: Call, others: Call | None) -> PartResult:
+        clean = self.gradient.of_part(step.params, model_state, call, others)
+
+        def grad_fn(at: Params) -> Updates:
+            return self.gradient.of_part(at, model_state, call, others).values.gradient
+
+        loss, aux, grads, _ = clean.values
+        extra = {} if step.perturb is None else {"perturb": step.perturb}
+        made, state = self.method.update(grads, step.state, step.params, grad_fn=grad_fn, value=loss, **extra)
+        squares = None
+        if self.measures_noise:
+            squares = _Squares(grads, trees.inner(grads, grads), trees.inner(made, made))
+        return clean._replace(values=_Found(loss, aux, made, state, squares))
+
+
+class _SplitState(NamedTuple):
+    """The leaves of a method's state by how they are combined over shards.
+
+    Attributes:
+      state: the whole state.
+      floating: floating leaves, which are averaged.
+      unset: flags, as the number of shards where they are not set: a flag is True if it is on every shard.
+      others: the remaining leaves, counts and keys, which are those of the last shard.
+    """
+
+    state: State
+    floating: list[jax.Array]
+    unset: list[jax.Array]
+    others: list[jax.Array]
+
+    @classmethod
+    def of(cls, state: State) -> "_SplitState":
+        """The leaves of `state`."""
+        leaves = jax.tree.leaves(state)
+        return cls(
+            state,
+            [x for x in leaves if trees.is_floating(x)],
+            [(~x).astype(jnp.int32) for x in leaves if _is_flag(x)],
+            [x for x in leaves if not trees.is_floating(x) and not _is_flag(x)],
+        )
+
+    def before_if_nothing(self, averaged: list[jax.Array], weight: jax.Array | None) -> list[jax.Array]:
+        """The averaged floating leaves; those of this state if all shards together weigh nothing."""
+        if weight is None:
+            return averaged
+        return [jnp.where(weight == 0, old, new) for old, new in zip(self.floating, averaged, strict=True)]
+
+    def join(self, floating: list[jax.Array], unset: list[jax.Array], others: list[jax.Array]) -> State:
+        """A state from the leaves of each kind."""
+        rest = iter(floating), (count == 0 for count in unset), iter(others)
+        leaves, structure = jax.tree.flatten(self.state)
+        kinds = [0 if trees.is_floating(x) else 1 if _is_flag(x) else 2 for x in leaves]
+        return jax.tree.unflatten(structure, [next(rest[kind]) for kind in kinds])
+
+
+def _is_flag(x: Any) -> bool:
+    return jnp.result_type(x) == jnp.bool_
+
+
+def _noise(small: int, large: int, found: _Found, squares: _Squares, perturb: bool | None) -> Noise:
+    """From the means over the shards of both gradients and of their squared norms."""
+    of_clean = noise_terms(squares.clean_square, small, trees.inner(squares.clean, squares.clean), large)
+    if perturb is False:
+        return Noise(of_clean, None)
+    made_square = trees.inner(found.gradient, found.gradient)
+    return Noise(of_clean, noise_terms(squares.made_square, small, made_square, large))

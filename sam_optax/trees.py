@@ -8,6 +8,9 @@ import optax
 
 from sam_optax.typing import Params, Updates
 
+Names = tuple[str, ...]
+"""The names on the way to a leaf."""
+
 
 def accumulator_dtype(*trees: Any) -> jnp.dtype:
     """The dtype that reductions over `trees` run in: float32, or float64 where a leaf has it."""
@@ -66,14 +69,18 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
-def leaf_names(tree: Any) -> list[tuple[str, ...]]:
+def leaf_names(tree: Any) -> list[Names]:
     """The names on the way to each leaf, as `("dense", "kernel")`.
 
     A last name `value` is dropped: Flax NNX ends the path of every variable with it.
     """
-    flat = jax.tree_util.tree_leaves_with_path(tree)
-    names = [tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in flat]
-    return [name[:-1] if name[1:] and name[-1] == "value" else name for name in names]
+    return [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def masked_names(tree: Any) -> list[Names]:
+    """The names on the way to each `optax.MaskedNode`, which hides a leaf, or all leaves below it."""
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_masked)
+    return [_names(path) for path, node in nodes if _is_masked(node)]
 
 
 def leaf_paths(tree: Any) -> list[str]:
@@ -81,13 +88,28 @@ def leaf_paths(tree: Any) -> list[str]:
     return ["/".join(names) for names in leaf_names(tree)]
 
 
-def check_real(params: Params) -> None:
-    """Raise `ValueError` where `params` has a leaf that no perturbation can be added to."""
-    if any(isinstance(x, optax.MaskedNode) for x in jax.tree.leaves(params, is_leaf=_is_masked)):
+def holds_masked(tree: Any) -> bool:
+    """Whether leaves are replaced by `optax.MaskedNode`, as inside of `optax.masked` and `optax.multi_transform`."""
+    return bool(masked_names(tree))
+
+
+def check_whole(params: Params) -> None:
+    """Raise `ValueError` where leaves of `params` are hidden."""
+    if holds_masked(params):
         raise ValueError(
-            "params holds optax.MaskedNode: a sharpness-aware transformation stands inside optax.masked or "
+            "params holds optax.MaskedNode: a sharpness-aware transformation is inside optax.masked or "
             "optax.multi_transform, so its second gradient would be taken of a tree with holes. Put it outside, "
             "in front, and say which leaves to perturb by its argument mask=."
+        )
+
+
+def check_real(params: Params) -> None:
+    """Raise `ValueError` where `params` has a leaf that no perturbation can be added to."""
+    if isinstance(params, optax.LookaheadParams):
+        raise ValueError(
+            "params is an optax.LookaheadParams, and a sharpness-aware method needs the parameters of its gradient. "
+            "Call the method by itself, method.update(grads, method_state, params.fast, grad_fn=grad_fn), and give the "
+            "gradient that it returns to optax.lookahead."
         )
     for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
@@ -105,13 +127,44 @@ def check_real(params: Params) -> None:
 
 def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
     """Raise `ValueError` unless `tree` has the structure and the shapes of `params`."""
-    ours, theirs = jax.tree.structure(tree), jax.tree.structure(params)
-    if ours != theirs:
-        raise ValueError(f"{name} has not the structure of params: {remedy} Got {ours}, expected {theirs}.")
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ValueError(f"{name} has not the structure of params: {remedy} {_first_difference(tree, params)}")
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True)
     for path, (x, y) in zip(leaf_paths(params), pairs, strict=True):
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(f"{name} has shape {jnp.shape(x)} at '{path}', where params has {jnp.shape(y)}: {remedy}")
+
+
+def _first_difference(tree: Any, params: Params) -> str:
+    """One sentence about two trees of different structures, however large they are."""
+    ours, theirs = leaf_paths(tree), leaf_paths(params)
+    missing, further = [x for x in theirs if x not in ours], [x for x in ours if x not in theirs]
+    counts = f"It has {len(ours)} leaves, and params {len(theirs)}"
+    if missing:
+        return f"{counts}; the first that it does not have is at '{missing[0]}'."
+    if further:
+        return f"{counts}; the first that params does not have is at '{further[0]}'."
+    return (
+        f"The leaves have the same names in other containers: {_containers(tree)}, and in params {_containers(params)}."
+    )
+
+
+def _containers(tree: Any) -> str:
+    """The names of the types of all nodes."""
+    node = jax.tree.structure(tree)
+    names, below = [], [node]
+    while below:
+        node = below.pop(0)
+        if node.node_data() is not None:
+            kind = node.node_data()[0].__name__
+            names += [kind] if kind not in names else []
+            below += node.children()
+    return ", ".join(names)
+
+
+def _names(path: tuple[Any, ...]) -> Names:
+    names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+    return names[:-1] if names[1:] and names[-1] == "value" else names
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:

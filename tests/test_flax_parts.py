@@ -35,7 +35,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
     models = []
     for micro_batches in (1, parts):
         model = Plain()
-        optimizer, step = make_optimizer(model), make_step(micro_batches=micro_batches)
+        optimizer, step = make_optimizer(model), make_step(micro_batches=micro_batches, batch_argnums=(0, 1))
         for batch in plain_batches(3):
             step(model, optimizer, *batch)
         models.append(params_of(model))
@@ -47,14 +47,15 @@ def test_statistics_move_on_with_every_part_and_the_second_passes_leave_no_trace
     clean, optimizer = nnx.clone(model), make_optimizer(model)
     for part in zip(*(jnp.split(x, 2) for x in batch), strict=True):
         nnx.jit(loss_fn)(clean, *part)
-    make_step(micro_batches=2)(model, optimizer, *batch)
+    make_step(micro_batches=2, batch_argnums=(0, 1))(model, optimizer, *batch)
     chex.assert_trees_all_close(arrays(other_state(model)), arrays(other_state(clean)), rtol=1e-5)
 
 
 def test_aux_of_parts_is_averaged_or_summed():
     loss = lambda model, x, y: (jnp.mean((model(x) - y) ** 2), {"mean": jnp.mean(x), "size": len(x)})  # noqa: E731
     (x, y), model = plain_batches(1)[0], Plain()
-    (value, aux), _, _ = sam_optax.flax.value_and_grad(loss, has_aux=True, micro_batches=4)(model, x, y)
+    options = {"has_aux": True, "micro_batches": 4, "batch_argnums": (0, 1)}
+    (value, aux), _, _ = sam_optax.flax.value_and_grad(loss, **options)(model, x, y)
     np.testing.assert_allclose(value, loss_fn(model, x, y), rtol=1e-5)
     np.testing.assert_allclose(aux["mean"], np.mean(x), rtol=1e-5)
     assert aux["size"] == 8
@@ -65,7 +66,8 @@ def test_aux_of_parts_is_averaged_or_summed():
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_devices_share_a_perturbation_and_their_statistics(micro_batches):
     """Under `shard_map` the step of the whole batch, and BatchNorm's statistics the means over the devices."""
-    value_and_grad = sam_optax.flax.value_and_grad(loss_fn, micro_batches=micro_batches, axis_name="data")
+    options = {"micro_batches": micro_batches, "batch_argnums": (0, 1), "axis_name": "data"}
+    value_and_grad = sam_optax.flax.value_and_grad(loss_fn, **options)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere, parted = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
 

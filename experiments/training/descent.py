@@ -92,7 +92,8 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, placement: Pl
       m: how many examples a shard has; it divides larger batches. None: as many as a device has.
       placement: of the state and the batch.
     """
-    together, apart = _loss_fn(_forward(model, placement.gathered)), _loss_fn(_forward(model))
+    together = _averaged_state(_loss_fn(_forward(model, placement.gathered)))
+    apart = _averaged_state(_loss_fn(_forward(model)))
     method = {"method": tx.estimator, "batch_argnums": (1, 2, 3), "has_aux": True}
 
     def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
@@ -105,7 +106,8 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, placement: Pl
     def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> Made:
         of_method, of_base = opt_state
         made = gradient(len(call[1]), perturb)(params, of_method, *call)
-        loss, (error, model_state), grads, of_method = made
+        loss, (error, statistics), grads, of_method = made
+        model_state = jax.tree.unflatten(jax.tree.structure(call[0]), statistics)
         updates, of_base = tx.base.update(grads, of_base, params)
         return Made(loss, error, grads, updates, model_state, (of_method, of_base))
 
@@ -138,6 +140,19 @@ def _loss_fn(forward: Callable[..., Any]) -> Callable[..., Any]:
         return _loss_of(logits, *call), aux
 
     return loss_fn
+
+
+def _averaged_state(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The loss with the new model state as a list of its leaves, which are averaged over the shards.
+
+    A state that goes from shard to shard, as `state_argnum` has it, would depend on the number of devices.
+    """
+
+    def averaged(params: Any, *call: Any) -> Any:
+        loss, (error, model_state) = loss_fn(params, *call)
+        return loss, (error, jax.tree.leaves(model_state))
+
+    return averaged
 
 
 def _loss_of(logits: jax.Array, model_state: Any, images: Any, targets: jax.Array, labels: Any) -> jax.Array:

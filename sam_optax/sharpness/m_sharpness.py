@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from sam_optax import hyperparameters
+from sam_optax.batch_arguments import Call, cut
 from sam_optax.sharpness import batches as batches_of
 from sam_optax.sharpness.worst_case import WorstCase, worst_case
 from sam_optax.typing import Params
@@ -56,5 +57,6 @@ def _cut(collected: tuple[Any, ...], m: int) -> Iterator[Any]:
         size = batches_of.size(batch)
         if size % m:
             raise ValueError(f"ms holds {m}, and a batch has {size} examples: give an m that divides it.")
-        for first in range(0, size, m):
-            yield jax.tree.map(lambda x, first=first: x[first : first + m], batch)
+        parts = cut(Call((batch,), {}), size // m).args[0]
+        for i in range(size // m):
+            yield jax.tree.map(lambda x, i=i: jax.lax.index_in_dim(x, i, keepdims=False), parts)

@@ -1,0 +1,186 @@
+"""The mean over the parts of a batch, and a state that goes from part to part."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from sam_optax import devices, trees
+
+
+class PartResult(NamedTuple):
+    """What is computed from one part of a batch, or from all of them.
+
+    Attributes:
+      values: a tree whose floating leaves are averaged over the parts, and whose integer leaves are summed.
+      weight: the weight of the part in the mean, a scalar; of all parts, the sum. None means that all weigh the same.
+      state: a tree that the next part starts from.
+    """
+
+    values: Any
+    weight: jax.Array | None
+    state: Any
+
+
+PartFn = Callable[[Any, Any], PartResult]
+"""From a part and the state before it to its result."""
+
+
+def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
+    """The results of all parts: the weighted mean of the values, and the state after the last part.
+
+        mean = Σ_i w_i x_i / Σ_i w_i
+
+    A part of weight 0 adds nothing, whatever its values are, and leaves the floating leaves of the state as they were.
+    If all weights are 0 the mean is 0. On accelerators the parts are scanned, at the memory of one. On a CPU, where the
+    gradient of a convolution is slow inside a compiled loop, the loop is unrolled.
+
+    Args:
+      fn: from a part and a state to a result; it is traced once.
+      parts: a tree whose leaves have the parts along their leading axis.
+      state: the state before the first part.
+
+    Returns:
+      The result of the batch.
+
+    Raises:
+      ValueError: If a value is not a number, or if the state has another structure, shape or dtype after a part.
+    """
+    fn = jax.jit(fn)
+    state, shapes = _start(fn, _part(parts, 0), state)
+    _check_numbers(shapes.values)
+    loop = _unrolled if jax.default_backend() == "cpu" else _scanned
+    total, weight, state = loop(fn, parts, state, shapes)
+    number = jax.tree.leaves(parts)[0].shape[0]
+    return PartResult(_divide(total, number if weight is None else weight, shapes.values), weight, state)
+
+
+def whole(result: PartResult, before: Any) -> PartResult:
+    """The result of a batch that is one part: 0 where its weight is 0, and then with the state from before it."""
+    if result.weight is None:
+        return result
+    values = _divide(_weighted(result), result.weight, result.values)
+    return PartResult(values, result.weight, _kept(result, before))
+
+
+def checked_weight(weight: Any) -> jax.Array:
+    """The weight that `batch_weight` returned, in float32 or wider; NaN if it is negative and traced.
+
+    Raises:
+      ValueError: If it is not a real scalar, or negative.
+    """
+    is_real = hasattr(weight, "dtype") and not jnp.issubdtype(weight.dtype, jnp.complexfloating)
+    if not (is_real or isinstance(weight, int | float)) or trees.is_key(weight) or jnp.shape(weight) != ():
+        raise ValueError(f"batch_weight returned {weight!r}: return one real number, as jnp.sum(mask).")
+    if not isinstance(weight, Tracer) and not weight >= 0:
+        raise ValueError(f"batch_weight returned {weight!r}: return a number of at least 0.")
+    wide = jnp.asarray(weight, jnp.promote_types(jnp.result_type(weight), jnp.float32))
+    return jnp.where(wide >= 0, wide, jnp.nan)  # a traced number that is negative must not pass unnoticed
+
+
+def _part(parts: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.index_in_dim(x, i, keepdims=False), parts)
+
+
+def _unrolled(fn: PartFn, parts: Any, state: Any, shapes: PartResult) -> tuple[Any, Any, Any]:
+    del shapes
+    total = weight = None
+    for i in range(jax.tree.leaves(parts)[0].shape[0]):
+        result = fn(_part(parts, i), state)
+        state = _kept(result, state)
+        values = _weighted(result)
+        total = values if total is None else _add(total, values)
+        weight = result.weight if weight is None or result.weight is None else weight + result.weight
+    return total, weight, state
+
+
+def _scanned(fn: PartFn, parts: Any, state: Any, shapes: PartResult) -> tuple[Any, Any, Any]:
+    start = jax.tree.map(lambda of: devices.zeros(of, _accumulator(of)), (shapes.values, shapes.weight))
+
+    def body(carry: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], None]:
+        sums, state = carry
+        result = fn(part, state)
+        return (_add(sums, (_weighted(result), result.weight)), _kept(result, state)), None
+
+    (sums, state), _ = jax.lax.scan(body, (start, state), parts)
+    return *sums, state
+
+
+def _start(fn: PartFn, part: Any, state: Any) -> tuple[Any, PartResult]:
+    """The state before the first part with the types that it has after one, and the shapes of a result.
+
+    Under `jax.shard_map` a leaf that is the same on all devices may differ after a part; a loop needs one type.
+    """
+    state = jax.tree.map(lambda x: x if trees.is_key(x) else jnp.asarray(x, jnp.result_type(x)), state)
+    while True:
+        shapes = jax.eval_shape(fn, part, state)
+        _check_state(shapes.state, state)
+        varying = jax.tree.map(devices.vary_as, state, shapes.state)
+        if all(jax.typeof(x) == jax.typeof(y) for x, y in zip(*map(jax.tree.leaves, (state, varying)), strict=True)):
+            return state, shapes
+        state = varying
+
+
+def _weighted(result: PartResult) -> Any:
+    """The values times the weight, in float32 or wider; integers as they are."""
+    weight = result.weight
+
+    def weigh(x: Any) -> jax.Array:
+        wide = jnp.asarray(x, _accumulator(x))
+        return wide if weight is None or not trees.is_floating(x) else jnp.where(weight == 0, 0, weight * wide)
+
+    return jax.tree.map(weigh, result.values)
+
+
+def _kept(result: PartResult, before: Any) -> Any:
+    """The state after a part, in the dtypes of the one before; floating leaves stay if the weight is 0."""
+    weight = result.weight
+
+    def keep(new: Any, old: Any) -> Any:
+        if trees.is_key(old):
+            return new
+        new = jnp.asarray(new, jnp.result_type(old))
+        return new if weight is None or not trees.is_floating(old) else jnp.where(weight == 0, old, new)
+
+    return jax.tree.map(keep, result.state, before)
+
+
+def _divide(total: Any, weight: Any, like: Any) -> Any:
+    """The mean in the dtypes of `like`: floating leaves divided by the weight, 0 if that is 0; integers stay sums."""
+    weight = weight if isinstance(weight, int) else jnp.where(weight == 0, 1, weight)
+    return jax.tree.map(
+        lambda x, of: (x / weight).astype(jnp.result_type(of)) if trees.is_floating(of) else x, total, like
+    )
+
+
+def _add(total: Any, values: Any) -> Any:
+    return jax.tree.map(jnp.add, total, values)
+
+
+def _accumulator(x: Any) -> Any:
+    dtype = jnp.result_type(x)
+    return jnp.promote_types(dtype, jnp.float32) if trees.is_floating(x) else dtype
+
+
+def _check_numbers(values: Any) -> None:
+    for dtype in map(jnp.result_type, jax.tree.leaves(values)):
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise ValueError(
+                f"The auxiliary output has a leaf of dtype {dtype}: give floating numbers, which are averaged over the "
+                "parts of the batch, or integers, which are summed. A state that goes from part to part is named by "
+                "state_argnum and may hold any dtype."
+            )
+
+
+def _check_state(after: Any, before: Any) -> None:
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise ValueError("The state has another structure after a part of the batch: the loss must keep its structure.")
+    pairs = zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+    for path, (new, old) in zip(trees.leaf_paths(before), pairs, strict=True):
+        if jnp.shape(new) != jnp.shape(old) or jnp.result_type(new) != jnp.result_type(old):
+            raise ValueError(
+                f"The state has {jax.typeof(old).str_short()} at '{path}' and {new.dtype} of shape {new.shape} after a "
+                "part of the batch: the loss must keep shapes and dtypes."
+            )
