@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_optax import devices, parts, trees
-from sam_optax.method_states import StepDiagnostics
+from sam_optax.method_states import StepDiagnostics, check_one_method
 from sam_optax.typing import Params, State, Updates
 
 
@@ -17,7 +17,7 @@ class SkipNonfiniteState(NamedTuple):
 
     Attributes:
       inner: of the wrapped optimizer.
-      skipped: the steps that were left out so far, int32.
+      skipped: the number of steps that were skipped so far, int32.
       last_finite: whether the last step was made; BatchNorm's statistics of a step that was not are to be dropped.
     """
 
@@ -27,7 +27,7 @@ class SkipNonfiniteState(NamedTuple):
 
 
 def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -> optax.GradientTransformationExtraArgs:
-    """The optimizer `tx`, but for steps that are not finite: those move nothing, `u = 0`, and leave its state alone.
+    """The optimizer `tx`, except that a step that is not finite moves nothing, `u = 0`, and does not change its state.
 
     It looks at the gradients going in, at what both passes measured, at the new state and at the final updates. So it
     sees a second pass that overflows even where clipping or a sign behind it makes it finite again.
@@ -37,13 +37,13 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
     Args:
       tx: the whole optimizer, method and all.
       axis_name: the device axis, or axes, where `tx` gets each device's own gradients, as with `average_over`: a step
-        that is not finite on one device is left out on all.
+        that is not finite on one device is skipped on all.
 
     Returns:
       An optimizer whose `update` takes what that of `tx` takes.
 
     Raises:
-      ValueError: If `tx` is no transformation.
+      ValueError: If `tx` is no transformation; and, in `init`, if it holds several sharpness-aware methods.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -58,7 +58,9 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
     inner = optax.with_extra_args_support(tx)
 
     def init(params: Params) -> SkipNonfiniteState:
-        return SkipNonfiniteState(inner.init(params), jnp.zeros((), jnp.int32), jnp.ones((), bool))
+        state = inner.init(params)
+        check_one_method("tx", state)
+        return SkipNonfiniteState(state, jnp.zeros((), jnp.int32), jnp.ones((), bool))
 
     def update(
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any

@@ -72,19 +72,23 @@ def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
     """A tree of bools with the structure of `params`; `default` everywhere where there is no mask.
 
     Leaves are matched by their paths and not by their containers, so that a mask made from an NNX
-    state fits the arrays that `nnx.Optimizer` takes out of it.
+    state fits the arrays that `nnx.Optimizer` takes out of it. Inside of `optax.multi_transform` and `optax.masked`,
+    where `params` has some leaves only, a mask of all parameters serves, too.
     """
     paths, structure = trees.leaf_paths(params), jax.tree.structure(params)
     if mask is None:
         return jax.tree.unflatten(structure, [default] * len(paths))
     chosen = mask(params) if _is_function(mask) else mask
-    if trees.leaf_paths(chosen) != paths:
+    given = dict(zip(trees.leaf_paths(chosen), jax.tree.leaves(chosen), strict=True))
+    fits = set(given) >= set(paths) if trees.holds_masked(params) else list(given) == paths
+    if not fits:
         raise ValueError(
-            f"{name} has leaves at {trees.leaf_paths(chosen)}, and params at {paths}: give one bool a leaf. "
-            f"(A function given as {name} through optax.inject_hyperparams has to stand in its static_args.)"
+            f"{name} has leaves at {list(given)}, and params at {paths}: give one bool a leaf. "
+            f"(A function given as {name} through optax.inject_hyperparams has to be in its static_args.)"
         )
-    check(name, list(jax.tree.leaves(chosen)))
-    return jax.tree.unflatten(structure, jax.tree.leaves(chosen))
+    bools = [given[path] for path in paths]
+    check(name, bools)
+    return jax.tree.unflatten(structure, bools)
 
 
 def keep(chosen: Any, tree: Updates) -> Updates:

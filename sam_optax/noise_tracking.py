@@ -10,6 +10,7 @@ import optax
 
 from sam_optax import hyperparameters, parts, trees
 from sam_optax.measured_pass import MeasuredGradFn, PerturbedNoise, Recorder
+from sam_optax.method_states import check_one_method
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms
 from sam_optax.typing import GradFn, Params, State, Updates
 
@@ -65,8 +66,9 @@ def track_noise(
       A transformation whose `update` takes what that of `method` takes, with a `grad_fn` that measures, or `noise=`.
 
     Raises:
-      ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; and, in `update`, if `grad_fn`
-        measures nothing and `noise` is not given, or is no `Noise`.
+      ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; in `init`, if `method` holds
+        several sharpness-aware methods; and, in `update`, if `grad_fn` measures nothing and `noise` is not given, or is
+        no `Noise`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -85,8 +87,10 @@ def track_noise(
     inner = optax.with_extra_args_support(optax.identity() if method is None else method)
 
     def init(params: Params) -> TrackNoiseState:
+        state = inner.init(params)
+        check_one_method("method", state)
         clean, perturbed = (NoiseAverage.start(trees.accumulator_dtype(params)) for _ in range(2))
-        return TrackNoiseState(inner.init(params), clean, perturbed)
+        return TrackNoiseState(state, clean, perturbed)
 
     def update(
         updates: Updates,

@@ -11,7 +11,7 @@ import optax
 from sam_optax import devices, masks, measured_pass, parts, trees
 from sam_optax.combiners import Combiner
 from sam_optax.measured_pass import PerturbedNoise
-from sam_optax.method_states import SharpnessAwareState, StepDiagnostics
+from sam_optax.method_states import SharpnessAwareState, StepDiagnostics, check_no_method
 from sam_optax.policies import Policy, always
 from sam_optax.step_diagnostics import measure, nothing_measured
 from sam_optax.typing import GradFn, Mask, Params, State, Updates
@@ -66,10 +66,14 @@ def sharpness_aware(
     ascent = optax.with_extra_args_support(perturbation)
 
     def init(params: Params) -> SharpnessAwareState:
+        trees.check_whole(params)
         trees.check_real(params)
+        perturbation_state = ascent.init(params)
+        remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
+        check_no_method("perturbation", perturbation_state, remedy)
         return SharpnessAwareState(
             count=jnp.zeros((), jnp.int32),
-            perturbation=ascent.init(params),
+            perturbation=perturbation_state,
             combiner=combiner.init(params),
             policy=when.init(params),
             diagnostics=nothing_measured(params),
@@ -157,5 +161,6 @@ def _check_call(updates: Updates, params: Params, perturb: Any) -> None:
             f"perturb is {perturb!r}: give True, False or None, and name it in jax.jit(..., "
             'static_argnames="perturb"). A decision inside the compiled step is the policy\'s: when=.'
         )
+    trees.check_whole(params)
     trees.check_real(params)
     trees.check_alike("updates", updates, params, "give the gradient with respect to these parameters.")

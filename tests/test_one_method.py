@@ -1,11 +1,17 @@
 """Two methods in one optimizer are refused wherever the whole state is seen."""
 
+from typing import Any
+
+import chex
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 import sam_optax
 from sam_optax.method_states import check_one_method
+from tests import methods
 
 PARAMS = {"body": jnp.ones(3), "head": jnp.ones(2)}
 SGD = optax.sgd(0.1, momentum=0.9)
@@ -40,3 +46,73 @@ def test_several_methods_are_refused_with_the_right_way(name):
 @pytest.mark.parametrize("name", ONE)
 def test_one_method_or_none_is_right(name):
     check_one_method("opt_state", ONE[name]().init(PARAMS))
+
+
+def partitions(make: Any) -> optax.GradientTransformation:
+    return optax.multi_transform({"a": make(), "b": make()}, {"body": "a", "head": "b"})
+
+
+def test_msam_in_disjoint_partitions_is_one_method_and_in_front_of_another_method_two():
+    several = partitions(lambda: sam_optax.msam(SGD))
+    check_one_method("opt_state", several.init(PARAMS))
+    with pytest.raises(ValueError, match=r"^opt_state holds 3 sharpness-aware methods"):
+        check_one_method("opt_state", optax.chain(sam_optax.sam(), several).init(PARAMS))
+
+
+SEEN_WHOLE = {"tx": sam_optax.skip_nonfinite, "method": sam_optax.track_noise}
+
+
+@pytest.mark.parametrize("argument", SEEN_WHOLE)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_sees_the_whole_optimizer_refuses_several_methods(name, argument):
+    tx = SEEN_WHOLE[argument](SEVERAL[name]())
+    with pytest.raises(ValueError, match=f"^{argument} holds 2 sharpness-aware methods, expected one"):
+        tx.init(PARAMS)
+
+
+PARTS = {
+    "msam": lambda: sam_optax.msam(optax.chain(sam_optax.sam(), SGD)),
+    "msam_in_msam": lambda: sam_optax.msam(sam_optax.msam(SGD)),
+    "wsam_decoupled": lambda: sam_optax.wsam_decoupled(optax.chain(sam_optax.gsam(), SGD), 0.1),
+    "msam_in_wsam_decoupled": lambda: sam_optax.wsam_decoupled(partitions(lambda: sam_optax.msam(SGD)), 0.1),
+    "perturbation": lambda: sam_optax.sharpness_aware(sam_optax.sam(), sam_optax.perturbed_gradient()),
+    "msam_as_perturbation": lambda: sam_optax.sharpness_aware(sam_optax.msam(SGD), sam_optax.perturbed_gradient()),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_method_inside_of_another_is_refused(name):
+    argument = "perturbation" if "perturbation" in name else "base"
+    with pytest.raises(ValueError, match=f"^{argument} holds a sharpness-aware method, which replaces .*: give "):
+        PARTS[name]().init(PARAMS)
+
+
+def test_one_method_has_a_radius_for_each_partition(x64):
+    """The right way: each group's own `ε = ρ g/‖g‖`, with the norm over the group, and one second pass."""
+    radii, labels = {"body": 0.5, "head": 0.1}, {"body": "body", "head": {"kernel": "head", "bias": "head"}}
+    perturbation = optax.multi_transform(
+        {name: sam_optax.normalized_ascent(rho) for name, rho in radii.items()}, labels
+    )
+    tx = optax.chain(sam_optax.sharpness_aware(perturbation, sam_optax.perturbed_gradient()), optax.sgd(0.1))
+    w = {"body": jnp.array([3.0, -4.0]), "head": {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([2.0])}}
+    gradient = jax.grad(lambda w: sum(jnp.sum(x**4) for x in jax.tree.leaves(w)) / 4)  # w³ in each entry
+    updates, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+
+    body, head = np.array([3.0, -4.0]), np.array([1.0, 2.0, 2.0])
+    body, head = (w + rho * w**3 / np.linalg.norm(w**3) for w, rho in ((body, 0.5), (head, 0.1)))
+    expected = {"body": -0.1 * body**3, "head": {"kernel": -0.1 * head[:2] ** 3, "bias": -0.1 * head[2:] ** 3}}
+    chex.assert_trees_all_close(updates, expected, rtol=1e-10)
+    np.testing.assert_allclose(sam_optax.diagnostics(state).perturbation_norm, np.hypot(0.5, 0.1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", methods.PERTURBATIONS)
+def test_every_perturbation_perturbs_a_partition_as_if_there_were_nothing_else(name):
+    make = methods.PERTURBATIONS[name]
+    labels = {"body": "a", "head": "b"}
+    both, alone = optax.multi_transform({"a": make(0.5), "b": optax.set_to_zero()}, labels), make(0.5)
+    w, g = {"body": jnp.array([1.0, 2.0]), "head": jnp.ones(2)}, {"body": jnp.array([3.0, -1.0]), "head": jnp.ones(2)}
+    state, alone_state = both.init(w), alone.init({"body": w["body"]})
+    for _ in range(2):
+        offset, state = both.update(g, state, w)
+        expected, alone_state = alone.update({"body": g["body"]}, alone_state, {"body": w["body"]})
+    chex.assert_trees_all_close(offset, expected | {"head": np.zeros(2)}, rtol=1e-6)

@@ -7,32 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import hyperparameters, masks, parts, trees
-from sam_optax.method_states import MSAMState
+from sam_optax import hyperparameters, masks, momenta, parts, trees
+from sam_optax.method_states import MSAMState, check_no_method, check_one_method, states_in
+from sam_optax.trees import Names
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
-
-
-def momentum(base_state: State) -> Updates:
-    """The momentum `v` in an optimizer's state: `trace` of SGD, `mu` of Adam, the uncorrected first moment.
-
-    Raises:
-      ValueError: If there is not exactly one.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from sam_optax.methods.msam import momentum
-      >>> momentum(optax.adamw(0.1).init({"w": jnp.ones(2)}))
-      {'w': Array([0., 0.], dtype=float32)}
-    """
-    kinds = (optax.TraceState, optax.ScaleByAdamState)
-    nodes = jax.tree.leaves(base_state, is_leaf=lambda node: isinstance(node, kinds))
-    found = [node.trace if isinstance(node, optax.TraceState) else node.mu for node in nodes if isinstance(node, kinds)]
-    if len(found) != 1:
-        raise ValueError(
-            f"base keeps {len(found)} momenta of a known kind, SGD's trace or Adam's mu, expected exactly one: "
-            "give an optimizer with momentum, or direction=, a function from its state to the momentum."
-        )
-    return found[0]
 
 
 def msam(
@@ -42,19 +20,23 @@ def msam(
     *,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """MSAM: the parameters stand at `w̃ = w − ρ v / (‖v‖ + 1e-12)`, where the gradient of the next step is taken.
+    """MSAM: the parameters are `w̃ = w − ρ v / (‖v‖ + 1e-12)`, where the gradient of the next step is taken.
 
     The base optimizer moves `w` by that gradient, its weight decay acts at `w`, and then the parameters are shifted
     along the new momentum `v`: sharpness-aware training for one gradient a step, without `grad_fn`. Evaluate and export
-    `msam_eval_params(state, params)`, which is `w`. From "Momentum-SAM: Sharpness Aware Minimization without
+    `msam_eval_params(state, params)`, which is `w`.
+
+    The base may have partitions: `v` is made of the momentum of each leaf's own group. To freeze parameters give them
+    no optimizer and exclude them by `mask`, or put `msam` inside of `optax.multi_transform`: `‖v‖` is the norm over the
+    leaves that it sees there. From "Momentum-SAM: Sharpness Aware Minimization without
     Computational Overhead" (Becker et al., 2024, https://arxiv.org/abs/2401.12033).
 
     Args:
       base: the optimizer, with momentum: `optax.sgd(lr, momentum=0.9)`, `optax.adamw(lr)`.
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates. At 0 it
         is the base optimizer.
-      direction: from the base's state to `v`. None: the momentum of SGD or of Adam, wherever it stands.
-      mask: the leaves to shift: a tree of bools, or a function from the parameters to one.
+      direction: from the base's state to `v`. None: the momentum of SGD or of Adam, wherever it is in the state.
+      mask: the leaves to shift: a tree of bools, or a function from the parameters to one. Each needs a momentum.
 
     Returns:
       A whole optimizer, for the parameters `w̃`. It takes no `grad_fn`, and ignores one. Inside
@@ -62,7 +44,8 @@ def msam(
 
     Raises:
       ValueError: If `base` is no optimizer or `direction` no function, if `rho` is negative or not finite, if `mask`
-        is no tree of bools; and, in `init`, if there is no momentum.
+        is no tree of bools; and, in `init`, if a leaf to shift does not have exactly one momentum, or `base` holds a
+        sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -78,20 +61,26 @@ def msam(
     masks.check("mask", mask)
     if direction is not None and not callable(direction):
         raise ValueError(f"direction is {direction!r}: give a function from the state of base to its momentum.")
-    find = momentum if direction is None else direction
     inner = optax.with_extra_args_support(base)
 
     def init(params: Params) -> MSAMState:
         trees.check_real(params)
         state = inner.init(params)
-        find(state)
+        check_no_method("base", state, "give msam an optimizer without one.")
+        find(state, params)
         return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
+
+    def find(state: State, params: Params) -> momenta.Momenta:
+        chosen = masks.resolve("mask", mask, params, default=True)
+        if direction is None:
+            return momenta.in_state(state, params, chosen)
+        return momenta.in_tree(direction(state), params, chosen)
 
     def shift(state: State, params: Params, count: jax.Array) -> Updates:
         """`−ρ v / (‖v‖ + 1e-12)` in the wide dtype, zero where the mask is."""
-        v = find(state)
-        trees.check_alike("What direction returned", v, params, "it finds the momentum in the state of base.")
-        v = masks.keep(masks.resolve("mask", mask, params, default=True), trees.widen(v))
+        zeros, structure = jax.tree.leaves(trees.zeros_like(params)), jax.tree.structure(params)
+        found = [zero if v is None else v for v, zero in zip(find(state, params), zeros, strict=True)]
+        v = trees.widen(jax.tree.unflatten(structure, found))
         scale = -hyperparameters.at(rho, count) / (trees.norm(v) + 1e-12)
         return jax.tree.map(lambda x: scale * x, v)
 
@@ -112,17 +101,17 @@ def msam(
 
 
 def msam_eval_params(state: Any, params: Params) -> Params:
-    """The parameters `w = w̃ − offset` to evaluate and to export: those that MSAM's shift has been taken from.
+    """The parameters `w = w̃ − offset` to evaluate and to export: those without MSAM's shift.
 
     Args:
-      state: the optimizer state, in which one state of `msam` stands anywhere.
-      params: the parameters `w̃` that are trained.
+      state: the optimizer state, which holds a state of `msam`, or one for each of several partitions.
+      params: the parameters `w̃` that are trained, those of partitions without `msam` included.
 
     Returns:
       A tree like `params`.
 
     Raises:
-      ValueError: If `state` does not hold exactly one state of `msam`, or one of other parameters.
+      ValueError: If `state` holds no state of `msam`, several of the same parameters, or one of other parameters.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -131,17 +120,30 @@ def msam_eval_params(state: Any, params: Params) -> Params:
       >>> print(sam_optax.msam_eval_params(tx.init(w), w))
       [3. 4.]
     """
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, MSAMState))
-    found = [node.offset for node in nodes if isinstance(node, MSAMState)]
-    if len(found) != 1:
+    check_one_method("state", state)
+    found = [node.offset for node in states_in(state) if isinstance(node, MSAMState)]
+    if not found:
+        raise ValueError("state holds no state of msam, expected one: give the state of its optimizer.")
+    # by names: a partition has some of the leaves, and nnx.Optimizer keeps the state in variables of its own
+    offsets = {
+        names: leaf for tree in found for names, leaf in zip(trees.leaf_names(tree), jax.tree.leaves(tree), strict=True)
+    }
+    hidden = [names for tree in found for names in trees.masked_names(tree)]
+    leaves = dict(zip(trees.leaf_names(params), jax.tree.leaves(params), strict=True))
+    if not _belong(offsets, hidden, leaves):
         raise ValueError(
-            f"state holds {len(found)} states of msam, expected exactly one: give the state of its optimizer."
+            "state belongs to other parameters than params: give those that its optimizer trains, the fast ones of "
+            "optax.lookahead, and one vector of all with optax.flatten."
         )
-    # by leaves, since nnx.Optimizer keeps the state in variables of its own
-    offsets, shapes = jax.tree.leaves(found[0]), [jnp.shape(x) for x in jax.tree.leaves(params)]
-    if [jnp.shape(x) for x in offsets] != shapes:
-        raise ValueError("state belongs to other parameters than params: give those that its optimizer trains.")
-    return _minus(params, jax.tree.unflatten(jax.tree.structure(params), offsets))
+    whole = [offsets.get(names, jnp.zeros_like(leaf)) for names, leaf in leaves.items()]
+    return _minus(params, jax.tree.unflatten(jax.tree.structure(params), whole))
+
+
+def _belong(offsets: dict[Names, Any], hidden: list[Names], leaves: dict[Names, Any]) -> bool:
+    """Whether the offsets are those of these leaves, apart from leaves that are hidden from a partition."""
+    same_shapes = all(names in leaves and jnp.shape(leaves[names]) == jnp.shape(x) for names, x in offsets.items())
+    others = [names for names in leaves if names not in offsets]
+    return same_shapes and all(any(names[: len(each)] == each for each in hidden) for names in others)
 
 
 def _minus(params: Params, offset: Updates) -> Params:

@@ -125,7 +125,7 @@ def wsam_decoupled(
         count = state.sharpness.count
         rise, sharpness_state = sharpness.update(updates, state.sharpness, params, perturb=perturb, **extra_args)
         step, base_state = inner.update(updates, state.base, params, **extra_args)
-        rates = rate_trees.resolve("learning_rate", learning_rate, params)
+        rates = rate_trees.resolve("learning_rate", learning_rate, step)
 
         def move(u: jax.Array, r: jax.Array, rate: ScalarOrSchedule) -> jax.Array:
             return jnp.where(jnp.any(u != 0), u - hyperparameters.at(rate, count) * share * r, u)
