@@ -131,7 +131,9 @@ def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> tup
     if grad_fn is None:
         raise ValueError(
             "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
-            "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass."
+            "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass. An "
+            "Optax wrapper without extra arguments, as optax.lookahead, does not pass grad_fn on: call the method by "
+            "itself, before it."
         )
     if not callable(grad_fn):
         raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")

@@ -139,9 +139,9 @@ def _first_difference(tree: Any, params: Params) -> str:
     """One sentence about two trees of different structures, however large they are."""
     ours, theirs = leaf_paths(tree), leaf_paths(params)
     missing, further = [x for x in theirs if x not in ours], [x for x in ours if x not in theirs]
-    counts = f"It has {len(ours)} leaves, and params {len(theirs)}"
+    counts = f"Its number of leaves is {len(ours)}, that of params {len(theirs)}"
     if missing:
-        return f"{counts}; the first that it does not have is at '{missing[0]}'."
+        return f"{counts}; the first that is missing is at '{missing[0]}'."
     if further:
         return f"{counts}; the first that params does not have is at '{further[0]}'."
     return (

@@ -54,8 +54,8 @@ def refused(message: str) -> Any:
         (lambda: sam_optax.sharpness_aware_grad(abs, sam_optax.sam(), m=0), r"^m is 0: give a positive integer"),
         (lambda: sam_optax.sharpness_aware_grad(None, sam_optax.sam()), r"^loss_fn is None: give a function"),
         (lambda: sam_optax.value_and_grad(abs, micro_batches=0), r"^micro_batches is 0: give a positive integer"),
-        (lambda: sam_optax.value_and_grad(abs, loss_scale=0.0), r"^loss_scale is 0.0: give a positive number"),
-        (lambda: sam_optax.value_and_grad(abs, loss_scale=-2.0), r"^loss_scale is -2.0: give a finite number"),
+        (lambda: sam_optax.value_and_grad(abs, loss_scale=0.0), r"^loss_scale is 0.0: give a finite number above 0"),
+        (lambda: sam_optax.value_and_grad(abs, loss_scale=-2.0), r"^loss_scale is -2.0: give a finite number above 0"),
         (lambda: sam_optax.value_and_grad(abs, second_pass_args=1), r"^second_pass_args is 1: give a function"),
         (
             lambda: sam_optax.value_and_grad(abs, measure_noise=True),

@@ -13,6 +13,7 @@ import sam_optax
 from experiments.training.descent import Descend
 from experiments.training.optimizer import inject
 from sam_optax.finiteness import is_finite_step
+from sam_optax.method_states import check_one_method
 
 HALTED = "halted"
 """Among the hyperparameters of a run that stops where a step is not finite: whether an earlier step was not."""
@@ -36,10 +37,16 @@ class TrainState(NamedTuple):
 
 
 def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
-    """The state before the first step, as plain arrays; `init` makes the optimizer's."""
+    """The state before the first step, as plain arrays; `init` makes the optimizer's.
+
+    Raises:
+      ValueError: If the optimizer holds several sharpness-aware methods.
+    """
     _, params, model_state = nnx.split(model, nnx.Param, ...)
     params, model_state = nnx.as_pure(params), nnx.as_pure(model_state)
-    return TrainState(params, model_state, init(params))
+    opt_state = init(params)
+    check_one_method("init", opt_state)
+    return TrainState(params, model_state, opt_state)
 
 
 def train_step(
