@@ -175,3 +175,27 @@ def test_another_key_in_the_second_pass_where_it_is_asked_for():
     np.testing.assert_array_equal([grads, same(w)], [clean, clean])
     np.testing.assert_array_equal(fresh(w), np.sum(jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, x.shape)))
     assert fresh(w) != clean
+
+
+def test_a_loss_scale_may_be_traced():
+    """As Flax's DynamicScale has it: the scale is part of the training state."""
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    plain = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    traces = []
+
+    @jax.jit
+    def passes(scale: jax.Array, params: Any, *batch: Any) -> Any:
+        traces.append(scale)
+        return sam_optax.value_and_grad(helpers.small_loss, loss_scale=scale)(params, *batch)
+
+    for scale in (1024.0, 3.0):
+        loss, grads, grad_fn = passes(jnp.float32(scale), params, *batch)
+        chex.assert_trees_all_close((loss, grads), plain[:2], rtol=1e-5)
+        chex.assert_trees_all_close(grad_fn(params), plain[2](params), rtol=1e-5)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, jnp.inf, "large"])
+def test_a_loss_scale_that_is_no_positive_number_is_refused(scale):
+    with pytest.raises(ValueError, match=r"^loss_scale is .*: give a"):
+        sam_optax.value_and_grad(helpers.small_loss, loss_scale=scale)

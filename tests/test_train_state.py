@@ -114,3 +114,13 @@ def test_a_forgotten_second_pass_is_refused():
     state = sam_optax.flax.TrainState.create(apply_fn=None, params=jnp.ones(2), tx=make_tx())
     with pytest.raises(ValueError, match="grad_fn is missing"):
         state.apply_gradients(grads=jnp.ones(2))
+
+
+def test_two_methods_in_one_optimizer_are_refused():
+    tx = optax.chain(sam_optax.sam(0.5), sam_optax.sam(0.1), optax.sgd(0.1))
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"^tx .*2"):
+        sam_optax.flax.TrainState.create(apply_fn=None, params=params, tx=tx)
+    state = sam_optax.flax.TrainState(step=0, apply_fn=None, params=params, tx=tx, opt_state=tx.init(params))
+    with pytest.raises(ValueError, match=r"^opt_state .*2"):
+        state.apply_gradients(grads=params, grad_fn=lambda params: params)
