@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from experiments.training.endings import UnusableError, reason_of
+from sam_optax.method_states import StepDiagnostics
 
 
 @contextmanager
@@ -43,6 +46,53 @@ def save(path: Path, state: Any) -> None:
 
 
 def restore(path: Path, like: Any) -> Any:
-    """Read the state that `save` wrote, with the structure, shapes and dtypes of `like`."""
+    """Read the state that `save` wrote, with the structure, shapes and dtypes of `like`.
+
+    A state that an earlier version wrote, with fewer fields in its diagnostics, is read, too.
+    """
+    path = path.resolve()
     with quietly(), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.resolve(), like)
+        try:
+            return checkpointer.restore(path, like)
+        except ValueError:
+            earlier = _with_the_fields_of(_saved_paths(checkpointer, path), like)
+            if jax.tree.structure(earlier) == jax.tree.structure(_with_the_fields_of(None, like)):
+                raise
+            found = checkpointer.restore(path, earlier)
+    return jax.tree.map(
+        lambda x, y: _completed(y, x) if _is_diagnostics(x) else y, like, found, is_leaf=_is_diagnostics
+    )
+
+
+def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]:
+    """The paths of all arrays in a saved state."""
+    found: Any = checkpointer.metadata(path)
+    found = getattr(found, "item_metadata", found)
+    return {_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(getattr(found, "tree", found))}
+
+
+def _with_the_fields_of(saved: set[str] | None, like: Any) -> Any:
+    """`like` with its diagnostics as dictionaries of those fields that were saved; None: of all."""
+
+    def fields(path: Any, node: Any) -> Any:
+        if not _is_diagnostics(node):
+            return node
+        return {name: x for name, x in node._asdict().items() if saved is None or f"{_text(path)}/{name}" in saved}
+
+    return jax.tree_util.tree_map_with_path(fields, like, is_leaf=_is_diagnostics)
+
+
+def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
+    """The diagnostics from the fields that were saved; before there was a flag, NaN meant that nothing was measured."""
+    measured = found.get("measured", ~jnp.isnan(found["grad_norm"]))
+    numbers = {name: jnp.where(measured, x, 0) for name, x in found.items() if name != "measured"}
+    missing = {name: jnp.zeros_like(x) for name, x in like._asdict().items() if name not in found}
+    return StepDiagnostics(**(missing | numbers | {"measured": measured}))
+
+
+def _text(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_diagnostics(node: Any) -> bool:
+    return isinstance(node, StepDiagnostics)
