@@ -1,37 +1,41 @@
-"""The mean over the devices, behind a method: one perturbation a device."""
+"""The mean over the devices of what a method returns: one perturbation for each device."""
 
 from typing import Any
 
 import optax
 
 from sam_optax import devices, parts
+from sam_optax.method_states import check_one_method
 from sam_optax.typing import Params, State, Updates
 
 
 def average_over(
     axis_name: Any, method: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The mean over the devices of what stands before it, `mean_i combiner(g_i, g_{s,i})`: one perturbation a device.
+    """The mean over the devices of a method's updates, `mean_i combiner(g_i, g_{s,i})`: one perturbation for each device.
 
-    It stands behind a method and before the optimizer, under `jax.shard_map`, `jax.pmap` or `jax.vmap`. A mean in front
-    alone would let the replicas drift apart, and a mean on both sides is wrong for GSAM, which is not linear in them.
-    Given the method itself it averages its state, too, floating leaves alone: momenta of the perturbation, and
-    the diagnostics. Do that, unless the method's state is kept apart for each device.
+    It follows a method and precedes the optimizer, under `jax.shard_map`, `jax.pmap` or `jax.vmap`. A mean of the clean
+    gradients alone, before the method, would let the replicas drift apart, and a mean on both sides is wrong for GSAM,
+    which is not linear in them. If it is given the method itself it averages its state, too: floating leaves, as the
+    momenta of a perturbation, and the diagnostics, which count as measured if every device measured them. Do that,
+    unless the method's state is kept apart for each device. All devices weigh the same; for parts of unequal weight use
+    `sharpness_aware_grad(..., axis_name=..., batch_weight=...)`.
 
-    Under `jax.shard_map` the clean gradient has to be each device's own. By parameters that are the same everywhere JAX
-    sums it over the devices; `jax.lax.pcast(params, axis_name, to="varying")` prevents that, and is what
-    `sharpness_aware_grad(..., axis_name=...)` does, the shorter way to the same. An optimizer behind that reads the
-    parameters, for weight decay, is best kept apart then, and given those that are the same everywhere.
+    Under `jax.shard_map` the clean gradient has to be each device's own. JAX sums a gradient over the devices if its
+    parameters are equal on all of them; `jax.lax.pcast(params, axis_name, to="varying")` prevents that, and so does
+    `sharpness_aware_grad(..., axis_name=...)`, the shorter way to the same result. An optimizer that reads the
+    parameters, for weight decay, is best kept outside and given those that are equal on all devices.
 
     Args:
       axis_name: the device axis, or axes.
-      method: the method whose updates and state are averaged; None: the updates of what stands before it in a chain.
+      method: the method whose updates and state are averaged; None: the updates that it gets in a chain.
 
     Returns:
-      A transformation: of `method`, or to stand behind it.
+      A transformation: `method` with the mean, or the mean alone.
 
     Raises:
-      ValueError: If `axis_name` is None, or `method` is no transformation.
+      ValueError: If `axis_name` is None, or `method` is not a transformation; and, in `init`, if `method` holds two
+        sharpness-aware methods.
 
     Example:
       Two devices that `jax.vmap` simulates:
@@ -53,10 +57,15 @@ def average_over(
     parts.check_transformation("method", before)
     inner = optax.with_extra_args_support(before)
 
+    def init(params: Params) -> State:
+        state = inner.init(params)
+        check_one_method("method", state)
+        return state
+
     def update(
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:
         updates, state = inner.update(updates, state, params, **extra_args)
         return devices.mean(updates, axis_name), devices.mean_state(state, axis_name)
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.GradientTransformationExtraArgs(init, update)

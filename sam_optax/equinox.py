@@ -20,7 +20,8 @@ def value_and_grad(
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
       has_aux: whether `loss_fn` returns `(loss, aux)`, with the model's `eqx.nn.State` for instance.
-      **options: those of `sam_optax.value_and_grad`: accumulation, device axes, another key in the second pass.
+      **options: those of `sam_optax.value_and_grad`, with positions counted after the model: `micro_batches`,
+        `axis_name`, `second_pass_args` and so on. With micro-batches name the model's `eqx.nn.State` by `state_argnum`.
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`. Use it under `eqx.filter_jit`.

@@ -9,6 +9,7 @@ import jax
 from sam_optax import carried_state, devices, microbatch, passes
 from sam_optax.batch_arguments import Call
 from sam_optax.microbatch import PartResult
+from sam_optax.passes import LeafShapes
 from sam_optax.typing import GradFn, Params, Updates
 
 
@@ -62,7 +63,10 @@ def functional_value_and_grad(
     passes.check_state_argnum(state_argnum, has_aux)
     model = _Model(model_fn, has_aux, state_argnum, batch_weight, axis_name)
 
-    def second_pass(slope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Params) -> Updates:
+    def second_pass(
+        slope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: LeafShapes, params: Params
+    ) -> Updates:
+        shapes.check(params)
         call = Call(args, kwargs)
         gradient = model.pull_back(params, call)[1](slope)[0]
         return model.reduced(PartResult(gradient, model.weight(call), None), None)[0]
@@ -73,7 +77,7 @@ def functional_value_and_grad(
         loss, slope = jax.value_and_grad(logits_loss)(logits, *args, **kwargs)
         result = PartResult((loss, aux, back(slope)[0]), model.weight(call), state)
         (loss, aux, grads), state = model.reduced(result, carried_state.split(call, state_argnum)[0])
-        grad_fn = jax.tree_util.Partial(second_pass, slope, args, kwargs)
+        grad_fn = jax.tree_util.Partial(second_pass, slope, args, kwargs, LeafShapes.of(params))
         return ((loss, carried_state.put(aux, state)) if has_aux else loss), grads, grad_fn
 
     return both_passes

@@ -9,7 +9,7 @@ import jax
 from sam_optax import carried_state, passes
 from sam_optax.batch_arguments import Call
 from sam_optax.measured_pass import MeasuredGradFn
-from sam_optax.passes import Division, Gradient
+from sam_optax.passes import Division, Gradient, LeafShapes
 from sam_optax.typing import GradFn, Params, Updates
 
 
@@ -104,7 +104,10 @@ def value_and_grad(
     # a traced scale is an argument of the second pass, which may leave the function that is traced
     scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
 
-    def second_pass(args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], params: Params) -> Any:
+    def second_pass(
+        args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], shapes: LeafShapes, params: Params
+    ) -> Any:
+        shapes.check(params)
         scaled = dataclasses.replace(gradient, scale=scales[0]) if scales else gradient
         return scaled.again(params, *carried_state.split(Call(args, kwargs), state_argnum))
 
@@ -114,7 +117,7 @@ def value_and_grad(
         found, state = gradient(params, state, batch)
         aux = carried_state.put(found.aux, state)
         again = passes.second_call(second_pass_args, call)
-        grad_fn = jax.tree_util.Partial(second_pass, again.args, again.kwargs, scales)
+        grad_fn = jax.tree_util.Partial(second_pass, again.args, again.kwargs, scales, LeafShapes.of(params))
         if measure_noise:
             grad_fn = MeasuredGradFn(gradient.noise(found, batch), grad_fn)
         return ((found.loss, aux) if has_aux else found.loss), found.gradient, grad_fn

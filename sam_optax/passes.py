@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from sam_optax import carried_state, devices, hyperparameters, microbatch, trees
 from sam_optax.batch_arguments import BatchArguments, Call, cut
@@ -146,6 +147,30 @@ class Gradient:
     @property
     def _is_unscaled(self) -> bool:
         return isinstance(self.scale, int | float) and self.scale == 1
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class LeafShapes:
+    """The shapes of the parameters' leaves, part of the structure of a `grad_fn` that is a pytree."""
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, params: Params) -> "LeafShapes":
+        """The shapes of the leaves of `params`."""
+        return cls(tuple(jnp.shape(x) for x in jax.tree.leaves(params)))
+
+    def check(self, params: Params) -> None:
+        """Raise `ValueError` unless the second pass is given parameters like those of the first."""
+        given = LeafShapes.of(params)
+        if given != self:
+            raise ValueError(
+                f"grad_fn got parameters of shapes {given.shapes}, and the gradient was taken with respect to "
+                f"{self.shapes}: give it parameters of the same structure. A transformation that changes the "
+                "parameters, as optax.flatten does, cannot be around a method: write optax.chain(method, "
+                "optax.flatten(optimizer))."
+            )
 
 
 def over_devices(result: PartResult, axis_name: Any) -> tuple[Any, State]:

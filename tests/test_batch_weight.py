@@ -133,6 +133,19 @@ def test_m_sam_weighs_its_shards(name, loop, x64):
     assert int(state.count) == 1
 
 
+@pytest.mark.parametrize("name", ["gsam", "vasso"])
+def test_m_sam_weighs_its_shards_on_several_devices_as_on_one(name, x64):
+    method = methods.METHODS[name](rho=0.5)
+
+    def step_with(axis_name: str | None) -> Any:
+        fn = sam_optax.sharpness_aware_grad(token_mean, method, 2, axis_name=axis_name, **NAMED)
+        return lambda params, state, x, mask: fn(params, state, x, mask)
+
+    alone = step_with(None)(params(), method.init(params()), *tokens())
+    found = SPREAD["shard_map"](step_with("data"))(params(), method.init(params()), *tokens())
+    chex.assert_trees_all_close(found, alone, rtol=1e-12)
+
+
 @pytest.mark.parametrize("m", [None, 4])
 def test_m_sam_keeps_the_state_of_its_method_without_weight(m, loop):
     method, (x, mask) = sam_optax.vasso(0.5), tokens()

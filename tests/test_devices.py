@@ -228,3 +228,26 @@ def test_sharded_parameters_keep_their_sharding():
     chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
     for leaf in (together[0], together[1][0].perturbation.average, together[1][1][0].trace):
         assert leaf.sharding.is_equivalent_to(sharding, 1)
+
+
+def test_two_methods_whose_state_is_averaged_are_refused():
+    with pytest.raises(ValueError, match=r"^method holds 2 sharpness-aware methods, expected one"):
+        sam_optax.average_over("data", optax.chain(sam_optax.sam(0.5), sam_optax.sam(0.1))).init(jnp.ones(2))
+
+
+@pytest.mark.parametrize("how", SPREAD)
+def test_diagnostics_count_as_measured_if_every_device_measured_them(how):
+    """AE-SAM decides on each device; devices with a falling gradient make no second pass."""
+    method = sam_optax.average_over("data", sam_optax.sam(0.5, when=sam_optax.ae_sam(0.0)))
+    scales = jnp.array([[1.0] * 4, [2.0, 2.0, 2.0, 0.5], [3.0] * 4])
+
+    def step(w: jax.Array, state: Any, scale: jax.Array, _: jax.Array) -> Any:
+        gradient = lambda w: scale[0] * w  # noqa: E731
+        return method.update(gradient(w), state, w, grad_fn=gradient)[1]
+
+    w, seen = jnp.ones(2), []
+    state = method.init(w)
+    for scale in scales:
+        state = SPREAD[how](step)(w, state, scale, scale)
+        seen.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
+    assert seen == [True, False, True]

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import sam_optax
@@ -107,3 +108,22 @@ def test_the_first_pass_evaluates_the_loss_once_and_the_second_once_a_call():
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(ValueError, match=r"loss_fn is 0.5: give a function from parameters and a batch"):
         sam_optax.value_and_grad(0.5)
+
+
+@pytest.mark.parametrize("wrap", [optax.flatten], ids=["flatten"])
+@pytest.mark.parametrize("name", ["sam", "gsam", "wsam_decoupled"])
+def test_a_second_pass_with_parameters_of_another_structure_is_refused(wrap, name):
+    """The loss itself might accept a flat vector, or end in an error about indexing."""
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    tx = wrap(helpers.optimizer(name))
+    _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
+    message = r"^grad_fn got parameters of shapes \(\(8,\),\), .* write optax.chain\(method, "
+    with pytest.raises(ValueError, match=message):
+        tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
+
+
+def test_functional_sam_refuses_parameters_of_another_structure():
+    passes = sam_optax.functional_value_and_grad(lambda w, x: x @ w, lambda z, x: jnp.mean(z**2))
+    _, _, grad_fn = passes(jnp.ones((2, 1)), jnp.eye(2))
+    with pytest.raises(ValueError, match=r"^grad_fn got parameters of shapes \(\(2,\),\)"):
+        grad_fn(jnp.ones(2))
