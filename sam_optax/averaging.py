@@ -12,7 +12,7 @@ from sam_optax.typing import Params, State, Updates
 def average_over(
     axis_name: Any, method: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The mean over the devices of a method's updates, `mean_i combiner(g_i, g_{s,i})`: one perturbation for each device.
+    """The mean over the devices of a method's updates, `mean_i combiner(g_i, g_{s,i})`: one perturbation a device.
 
     It follows a method and precedes the optimizer, under `jax.shard_map`, `jax.pmap` or `jax.vmap`. A mean of the clean
     gradients alone, before the method, would let the replicas drift apart, and a mean on both sides is wrong for GSAM,
