@@ -70,6 +70,27 @@ def test_what_sees_the_whole_optimizer_refuses_several_methods(name, argument):
         tx.init(PARAMS)
 
 
+MULTI_STEPS = {
+    "sam": lambda: optax.MultiSteps(optax.chain(sam_optax.sam(), SGD), 4),
+    "wsam_decoupled": lambda: optax.chain(optax.clip(1.0), optax.MultiSteps(sam_optax.wsam_decoupled(SGD, 0.1), 4)),
+}
+
+
+@pytest.mark.parametrize("argument", SEEN_WHOLE)
+@pytest.mark.parametrize("name", MULTI_STEPS)
+def test_what_sees_the_whole_optimizer_refuses_a_method_inside_of_accumulation(name, argument):
+    tx = SEEN_WHOLE[argument](MULTI_STEPS[name]())
+    with pytest.raises(ValueError, match=rf"^{argument} holds .* inside optax\.MultiSteps, .*micro_batches="):
+        tx.init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "tx", [optax.MultiSteps(sam_optax.msam(SGD), 4), sam_optax.wsam_decoupled(optax.MultiSteps(SGD, 4), 0.1)]
+)
+def test_accumulation_around_msam_or_inside_of_decoupled_wsam_is_right(tx):
+    check_one_method("opt_state", tx.init(PARAMS))
+
+
 PARTS = {
     "msam": lambda: sam_optax.msam(optax.chain(sam_optax.sam(), SGD)),
     "msam_in_msam": lambda: sam_optax.msam(sam_optax.msam(SGD)),
