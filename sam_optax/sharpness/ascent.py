@@ -48,8 +48,8 @@ class Search(NamedTuple):
 
     Attributes:
       loss_fn: `loss_fn(params, batch)` → scalar.
-      params: the centre of the ball.
-      batch: what the loss is taken of.
+      params: the centre of the ball; all leaves move.
+      batch: the second argument of `loss_fn`.
       ball: the neighbourhood.
       rho: its radius.
       steps: the iterations of an ascent.

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from sam_optax import hyperparameters, trees
-from sam_optax.sharpness import balls, losses
+from sam_optax.sharpness import balls, losses, partition
 from sam_optax.sharpness import batches as batches_of
 from sam_optax.sharpness.balls import Ball
+from sam_optax.sharpness.partition import Leaves
 from sam_optax.typing import Mask, Params
 
 
@@ -19,7 +20,7 @@ class AverageCase(NamedTuple):
 
     Attributes:
       sharpness: `E L(w + δ) − L(w)`, the mean over the samples, and over the batches weighted by size.
-      standard_error: of it, from the samples; NaN of a single one.
+      standard_error: the standard error of `sharpness`, from the samples; NaN for a single sample.
       loss: the unperturbed loss.
       per_batch: the sharpness of each batch, `(batches,)`.
     """
@@ -44,30 +45,31 @@ def average_case(
 ) -> AverageCase:
     """The average-case sharpness `E_δ L(w + δ) − L(w)`.
 
-    With ℓ2 the perturbation is Gaussian, `δ_i = ρ z_i`, with ℓ∞ uniform in the box, `|δ_i| ≤ ρ`; both in units of each
-    weight, times `|w_i|`, if adaptive. Each perturbation is tried on all batches. For a small `ρ` and ℓ2 this is
-    `½ ρ² tr H`. Scaling a layer and undoing it in the next one changes it, and does not change the adaptive form.
+    With ℓ2 the perturbation is Gaussian, `δ_i = ρ z_i`, and with ℓ∞ uniform in the box, `|δ_i| ≤ ρ`. If adaptive, both
+    are multiplied by `|w_i|`. Each perturbation is evaluated on all batches. For a small `ρ` and ℓ2 the sharpness is
+    `½ ρ² tr H`. Scaling a layer and undoing it in the next one changes it, but not its adaptive form.
 
     From "A modern look at the relationship between sharpness and generalization" (Andriushchenko et al., 2023,
     https://arxiv.org/abs/2302.07011).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
-      params: where the sharpness is measured; any pytree of real floating arrays.
-      batches: pytrees of arrays, whose leading axis counts the examples.
+      params: the point where the sharpness is measured; any pytree of arrays.
+      batches: pytrees of arrays, with the examples along the leading axis.
       rho: the scale `ρ ≥ 0` of a coordinate, relative to the weight if adaptive.
       norm: `l2` (Gaussian) or `linf` (uniform).
       adaptive: whether each weight is its own unit.
-      samples: how many perturbations; each costs the loss of all batches.
-      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
-      key: of the perturbations; None is `jax.random.key(0)`.
+      samples: the number of perturbations; each costs the loss of all batches.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one; None is all. They must be
+        real floating arrays. The others may have any dtype, and `loss_fn` gets them as they are.
+      key: draws the perturbations; None is `jax.random.key(0)`.
 
     Returns:
       An `AverageCase`, with `.sharpness` and `.standard_error`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if there is no such norm, if `samples` is no positive integer, if
-        `mask` does not fit or chooses nothing, or if `batches` holds no batch.
+      ValueError: If `rho` is negative or not finite, if there is no such norm, if `samples` is not a positive integer,
+        if `mask` does not fit or chooses no leaf or one that is not real floating, or if `batches` is empty.
 
     Example:
       >>> import jax.numpy as jnp
@@ -80,15 +82,17 @@ def average_case(
     losses.check("loss_fn", loss_fn)
     hyperparameters.check_nonnegative_number("rho", rho)
     hyperparameters.check_count("samples", samples, "the random perturbations")
-    ball = balls.create(norm, adaptive, mask, params)
+    ball = balls.create(norm, adaptive)
+    parts = partition.create(mask, params)
     collected = batches_of.collect(batches)
-    clean = jnp.stack([losses.value(loss_fn, params, batch) for batch in collected])
+
+    def losses_at(moved: Leaves) -> jax.Array:
+        values = [losses.value(parts.restrict(loss_fn), moved, parts.arguments(batch)) for batch in collected]
+        return jnp.stack(values)
+
+    clean = losses_at(parts.moved)
     keys = jax.random.split(jax.random.key(0) if key is None else key, samples)
-    tried = []
-    for sample in keys:
-        moved = _perturbed(ball, params, rho, sample)
-        tried.append(jnp.stack([losses.value(loss_fn, moved, batch) for batch in collected]))
-    rises = jnp.stack(tried) - clean
+    rises = jnp.stack([losses_at(_perturbed(ball, parts.moved, rho, sample)) for sample in keys]) - clean
     by_sample = batches_of.mean(list(rises.T), collected)
     error = jnp.std(by_sample, ddof=1) / jnp.sqrt(samples) if samples > 1 else jnp.asarray(jnp.nan)
     return AverageCase(jnp.mean(by_sample), error, batches_of.mean(list(clean), collected), jnp.mean(rises, axis=0))
@@ -96,6 +100,6 @@ def average_case(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _perturbed(ball: Ball, params: Params, rho: Any, key: jax.Array) -> Params:
-    """The parameters with noise of the ball's norm: normal, or uniform in the box."""
+    """The parameters plus noise: normal, or uniform in the box."""
     noise = ball.noise(key, ball.scale(params), params)
     return trees.cast_like(jax.tree.map(lambda w, z: w + rho * z, trees.widen(params), noise), params)

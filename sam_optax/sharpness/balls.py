@@ -1,4 +1,4 @@
-"""The neighbourhoods that sharpness looks into: boxes and balls, in absolute units or in those of each weight."""
+"""The neighbourhoods that sharpness is measured in: boxes and balls, in absolute units or in units of each weight."""
 
 import functools
 from typing import Any, NamedTuple
@@ -7,35 +7,31 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import masks, trees
-from sam_optax.typing import Mask, Params, Updates
+from sam_optax import trees
+from sam_optax.typing import Params, Updates
 
 _uniform = functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
 
 
 class Ball(NamedTuple):
-    """`{δ : ‖δ / s‖ ≤ ρ}`, in the norm ℓ∞ or ℓ2, with the scale `s` = 1, or |w| where it is adaptive.
+    """`{δ : ‖δ / s‖ ≤ ρ}`, in the norm ℓ∞ or ℓ2, with the scale `s` = 1, or |w| if the ball is adaptive.
 
-    It is hashable, so that a compiled function may depend on it. Offsets are trees in the accumulator's dtype.
+    It is hashable, so it can be a static argument of a compiled function. Offsets are trees in the accumulator's dtype.
 
     Attributes:
       norm: `linf` or `l2`.
       adaptive: whether each weight is its own unit.
-      chosen: whether a leaf is perturbed, leaf by leaf; `s` is 0 in the others.
     """
 
     norm: str
     adaptive: bool
-    chosen: tuple[bool, ...]
 
     def scale(self, params: Params) -> Updates:
-        """The scale `s` of each weight; where it is the same for a whole leaf, one number."""
-        leaves, structure = jax.tree.flatten(trees.widen(params))
-        scales = [_scale(x, is_in, self.adaptive) for x, is_in in zip(leaves, self.chosen, strict=True)]
-        return jax.tree.unflatten(structure, scales)
+        """The scale `s` of each weight; if it is the same for a whole leaf, one number."""
+        return jax.tree.map(jnp.abs if self.adaptive else lambda x: jnp.ones((), x.dtype), trees.widen(params))
 
     def direction(self, gradient: Updates, scale: Updates, key: jax.Array) -> Updates:
-        """The ascent direction: `s sign(g)`, or `s · s g / (‖s g‖ + 1e-12)`; where there is no gradient, a random one.
+        """The ascent direction: `s sign(g)`, or `s · s g / (‖s g‖ + 1e-12)`; a random one if the gradient is zero.
 
         It is that of the plain ball in the coordinates `δ / s`. A step along `s g` and the nearest point of the
         ellipsoid, as published for the adaptive ℓ2 ball, come to rest short of the maximum.
@@ -78,38 +74,26 @@ class Ball(NamedTuple):
         return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(scaled)), start=jnp.zeros(()))
 
 
-def create(norm: str, adaptive: bool, mask: Mask | None, params: Params) -> Ball:
-    """The ball in the space of `params`.
+def create(norm: str, adaptive: bool) -> Ball:
+    """The ball of a norm.
 
     Raises:
-      ValueError: If there is no such norm, or if `mask` does not fit.
+      ValueError: If there is no such norm, or if `adaptive` is not a bool.
     """
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm is {norm!r}: choose 'linf' or 'l2'.")
     if not isinstance(adaptive, bool):
         raise ValueError(f"adaptive is {adaptive!r}: give True for a ball in units of each weight, or False.")
-    trees.check_real(params)
-    masks.check("mask", mask)
-    chosen = tuple(jax.tree.leaves(masks.resolve("mask", mask, params, default=True)))
-    if not any(chosen):
-        what = "mask chooses no leaf" if chosen else "params has no leaf"
-        raise ValueError(f"{what}: nothing would be perturbed. Choose at least one.")
-    return Ball(norm, adaptive, tuple(map(bool, chosen)))
-
-
-def _scale(x: jax.Array, is_in: bool, adaptive: bool) -> jax.Array:
-    if adaptive and is_in:
-        return jnp.abs(x)
-    return jnp.asarray(float(is_in), x.dtype)
+    return Ball(norm, adaptive)
 
 
 def _scaled(gradient: Updates, scale: Updates) -> Updates:
-    """`s g`, and 0 where nothing is perturbed, whatever the gradient is there."""
+    """`s g`, and 0 for a weight whose scale is 0, whatever its gradient is."""
     return jax.tree.map(lambda g, s: jnp.where(s == 0, 0, s * g), trees.widen(gradient), scale)
 
 
 def _length(tree: Updates) -> jax.Array:
-    """The L2 norm, in units of the largest number, whose squares do not overflow."""
+    """The L2 norm, computed in units of the largest number, so that no square overflows."""
     largest = _largest(tree)
     unit = jnp.where(largest > 0, largest, 1)
     return unit * trees.norm(jax.tree.map(lambda x: x / unit, tree))
@@ -120,5 +104,5 @@ def _largest(tree: Updates) -> jax.Array:
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a / b`, and 0 where `b` is."""
+    """`a / b`, and 0 where `b` is 0."""
     return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, 1, b))

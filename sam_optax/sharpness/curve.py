@@ -1,4 +1,4 @@
-"""Sharpness over radii: what one radius cannot say."""
+"""Worst-case sharpness over radii."""
 
 import functools
 import math
@@ -11,30 +11,28 @@ import numpy as np
 from jax.core import Tracer
 
 from sam_optax import hyperparameters, trees
-from sam_optax.sharpness import balls, losses
 from sam_optax.sharpness import batches as batches_of
-from sam_optax.sharpness.balls import Ball
+from sam_optax.sharpness import losses, partition
+from sam_optax.sharpness.partition import Partition
 from sam_optax.sharpness.worst_case import WorstCase, worst_case
 from sam_optax.typing import Mask, Params
 
-_ROUNDINGS = 16  # of the loss: a rise below them is none
-_DEFAULT_GRID = tuple(
-    2e-6 * 10 ** (k / 2) for k in range(9)
-)  # up to 0.02; the one in the middle is the paper's, 0.0002
+_ROUNDINGS = 16  # a rise below this many roundings of the loss does not count
+_DEFAULT_GRID = tuple(2e-6 * 10 ** (k / 2) for k in range(9))  # up to 0.02, with the paper's 0.0002 in the middle
 
 
 class Curve(NamedTuple):
-    """Worst-case sharpness over radii; NumPy arrays of `(radii,)` where nothing else is said.
+    """Worst-case sharpness over radii, as NumPy arrays `(radii,)` unless noted otherwise.
 
     Attributes:
       rho: the radii, in increasing order.
       sharpness: `S(ρ)`, the mean over the batches, weighted by size.
       first_order: the part of it that the gradient explains, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
-      slope: `d log S / d log ρ`: 1 where the gradient makes the sharpness, 2 where the curvature does; NaN where the
-        sharpness is below the loss's rounding, and of a single radius.
-      error: what `error_fn` says at the maximisers, likewise; None without it.
-      loss: the unperturbed loss.
-      num_parameters: how many parameters `d` are perturbed: the corner of the ℓ∞ ball lies at `ρ√d`.
+      slope: `d log S / d log ρ`: 1 where the gradient dominates the sharpness, 2 where the curvature does; NaN where
+        the sharpness is below the rounding of the loss, and for a single radius.
+      error: the mean of `error_fn` at the maximisers, likewise; None without `error_fn`.
+      loss: the unperturbed loss, a float.
+      num_parameters: the number of parameters `d` that are perturbed: the corner of the ℓ∞ ball lies at `ρ√d`.
       norm: `linf` or `l2`.
     """
 
@@ -63,51 +61,54 @@ def curve(
     key: jax.Array | None = None,
     error_fn: Callable[..., Any] | None = None,
 ) -> Curve:
-    """The worst-case sharpness `S(ρ)` over a grid of radii, beside its first-order part and its local slope.
+    """The worst-case sharpness `S(ρ)` over a grid of radii, with its first-order part and its local slope.
 
-    At a small radius sharpness is the gradient's norm, and follows the training loss; at a large one it is that of a
-    network which is no better than chance. Networks may be ordered one way at one radius and the other way at another,
-    and at one `ρ` the ℓ∞ balls of networks of different size are of different length, `ρ√d`. So the curve is the
-    honest figure. What is scaled with the logits is scaled with the sharpness: `normalize_logits` in `loss_fn` takes
-    that away. Sweeps of ρ are in "A modern look at the relationship between sharpness and generalization"
+    At a small radius the sharpness is the norm of the gradient, and follows the training loss; at a large one the
+    perturbed network is no better than chance. Two networks may be ordered one way at one radius and the other way at
+    another. At one `ρ`, the ℓ∞ balls of networks of different size have corners at different distances, `ρ√d`. So
+    compare curves and not single values. The sharpness grows with the scale of the logits: `normalize_logits` in
+    `loss_fn` removes that. Sweeps of ρ are in "A modern look at the relationship between sharpness and generalization"
     (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
-      params: where the sharpness is measured.
-      batches: pytrees of arrays, whose leading axis counts the examples.
+      params: the point where the sharpness is measured; any pytree of arrays.
+      batches: pytrees of arrays, with the examples along the leading axis.
       rhos: the radii, positive; None is nine of them from 2e-6 to 2e-2, half a decade apart, and √d times those for
         ℓ2.
       norm: `linf` or `l2`.
       adaptive: whether each weight is its own unit.
-      steps: iterations of an ascent.
-      restarts: ascents a batch; from the second on they start at random.
+      steps: the number of iterations of an ascent.
+      restarts: the number of ascents for each batch; all but the first start at random.
       random_start: whether the first one starts at random, too.
-      mask: the leaves to perturb.
-      key: of all that is random; None is `jax.random.key(0)`.
-      error_fn: `error_fn(params, batch)` → scalar, the mean over the batch: the fraction that is classified wrongly.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one; None is all. They must be
+        real floating arrays. The others may have any dtype, and `loss_fn` gets them as they are.
+      key: draws all random numbers; None is `jax.random.key(0)`.
+      error_fn: `error_fn(params, batch)` → scalar, the mean over the batch, such as the fraction of examples that are
+        misclassified.
 
     Returns:
       A `Curve`.
 
     Raises:
-      ValueError: If `rhos` is empty or holds a number that is not positive, if it is called inside `jax.jit`, or as
-        `worst_case` does.
+      ValueError: If `rhos` is empty or has a number that is not positive, if it is called inside `jax.jit`, or as
+        `worst_case`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from sam_optax import sharpness
       >>> loss_fn = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2)
       >>> found = sharpness.curve(loss_fn, jnp.array([1.0, 0.0]), [jnp.eye(2)], rhos=(1e-3, 1e-2, 1e3, 1e4))
-      >>> print(found.slope.round(2))  # from the gradient's to the curvature's
+      >>> print(found.slope.round(2))  # first the gradient dominates, then the curvature
       [1.   1.09 1.92 2.  ]
     """
     if error_fn is not None:
         losses.check("error_fn", error_fn)
     collected = batches_of.collect(batches)
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, collected, jnp.zeros(())))):
-        raise ValueError("params or batches are traced: a curve ends in NumPy arrays, so call it outside of jax.jit.")
-    num_parameters = _count(balls.create(norm, adaptive, mask, params), params)
+        raise ValueError("params or batches are traced: a curve has NumPy arrays, so call it outside of jax.jit.")
+    parts = partition.create(mask, params)
+    num_parameters = sum(math.prod(jnp.shape(x)) for x in parts.moved)
     radii = _radii(rhos, norm, num_parameters)
     options: dict[str, Any] = {"norm": norm, "adaptive": adaptive, "mask": mask, "steps": steps}
     options |= {"restarts": restarts, "random_start": random_start, "key": key}
@@ -115,8 +116,8 @@ def curve(
     found, errors = [], []
     for rho in radii:
         at_radius = measure(rho=float(rho), keep_perturbations=error_fn is not None)
-        errors += [] if error_fn is None else [_error(error_fn, params, collected, at_radius)]
-        found.append(at_radius._replace(perturbations=None))  # a copy of the parameters a batch
+        errors += [] if error_fn is None else [_error(error_fn, parts, collected, at_radius)]
+        found.append(at_radius._replace(perturbations=None))  # frees a copy of the parameters for each batch
     sharpness, first_order = (
         np.asarray([getattr(each, name) for each in found]) for name in ("sharpness", "first_order")
     )
@@ -132,12 +133,6 @@ def curve(
     )
 
 
-def _count(ball: Ball, params: Params) -> int:
-    """How many parameters the ball moves."""
-    sizes = [math.prod(jnp.shape(x)) for x in jax.tree.leaves(params)]
-    return sum(size for size, is_in in zip(sizes, ball.chosen, strict=True) if is_in)
-
-
 def _radii(rhos: Sequence[float] | None, norm: str, num_parameters: int) -> np.ndarray:
     if rhos is None:
         return np.asarray(_DEFAULT_GRID) * (math.sqrt(num_parameters) if norm == "l2" else 1.0)
@@ -150,7 +145,7 @@ def _radii(rhos: Sequence[float] | None, norm: str, num_parameters: int) -> np.n
 
 
 def _slope(radii: np.ndarray, sharpness: np.ndarray, loss: float) -> np.ndarray:
-    """`d log S / d log ρ`, by central differences, and one-sided ones at the ends; NaN where `S` is rounding."""
+    """`d log S / d log ρ`, by central differences, and one-sided ones at both ends; NaN where `S` is only rounding."""
     if len(radii) == 1:
         return np.full(1, np.nan)
     rounding = _ROUNDINGS * np.finfo(sharpness.dtype).eps * abs(loss)
@@ -158,11 +153,11 @@ def _slope(radii: np.ndarray, sharpness: np.ndarray, loss: float) -> np.ndarray:
     return np.gradient(logarithm, np.log(radii))
 
 
-def _error(error_fn: Callable[..., Any], params: Params, collected: tuple[Any, ...], found: WorstCase) -> float:
-    """The error at the maximiser of each batch, on that batch."""
-    wide = trees.widen(params)
-    errors = [
-        losses.value(error_fn, trees.cast_like(jax.tree.map(jnp.add, wide, offset), params), batch)
-        for offset, batch in zip(found.perturbations or (), collected, strict=True)
-    ]
+def _error(error_fn: Callable[..., Any], parts: Partition, collected: tuple[Any, ...], found: WorstCase) -> float:
+    """The mean error over the batches, each at its own maximiser."""
+    wide, errors = trees.widen(parts.moved), []
+    for perturbation, batch in zip(found.perturbations or (), collected, strict=True):
+        offset, _ = parts.subset.split(perturbation)
+        point = trees.cast_like(jax.tree.map(jnp.add, wide, offset), parts.moved)
+        errors.append(losses.value(parts.restrict(error_fn), point, parts.arguments(batch)))
     return float(batches_of.mean(errors, collected))

@@ -10,19 +10,19 @@ import numpy as np
 from sam_optax import hyperparameters
 from sam_optax.sharpness import lanczos, matrices
 from sam_optax.sharpness.matrices import FlatOperator, Matrix, hessian
-from sam_optax.typing import Params, Updates
+from sam_optax.typing import Mask, Params, Updates
 
 Map = Callable[[jax.Array], jax.Array]
 """From a vector to a vector."""
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenvalues, and an eigenvector to each.
+    """Eigenvalues and their eigenvectors.
 
     Attributes:
       values: `(number,)`, the largest first, in the accumulator's dtype.
-      vectors: as many trees like the parameters, in the accumulator's dtype, each of L2 norm 1 over all its leaves, and
-        orthogonal to each other.
+      vectors: as many trees like the parameters, in the accumulator's dtype, with zeros outside of the mask. Each has
+        L2 norm 1 over all its leaves, and they are orthogonal to each other.
     """
 
     values: jax.Array
@@ -36,19 +36,23 @@ def top_eigenvalue(
     *,
     matrix: Matrix = hessian,
     steps: int = 20,
+    mask: Mask | None = None,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """The largest eigenvalue `λ_max` of the Hessian over all examples: how sharp the sharpest direction is.
+    """The largest eigenvalue `λ_max` of the Hessian over all examples: the curvature of the sharpest direction.
 
-    Largest means most positive. See `eigenpairs`, which this is the first value of, for how it is found.
+    Largest means most positive. It is the first value of `eigenpairs`, which describes the method.
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
-        wider; it is compiled and kept, so what it reads beside its arguments must not change.
-      params: the point where the curvature is measured.
-      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
-      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
+        wider. It is compiled and reused by later calls, so the values that it closes over must not change.
+      params: the point where the curvature is measured; any pytree of arrays.
+      batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
+      matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
       steps: the number of products with the matrix, at about the cost of two gradients each.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
+        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
+        are.
       key: draws the start vector; None is `jax.random.key(0)`.
 
     Returns:
@@ -65,7 +69,7 @@ def top_eigenvalue(
       >>> print(f"{top_eigenvalue(loss_fn, jnp.zeros(2), [jnp.ones(3)]):.3f}")
       4.000
     """
-    return eigenpairs(loss_fn, params, batches, matrix=matrix, steps=steps, key=key).values[0]
+    return eigenpairs(loss_fn, params, batches, matrix=matrix, steps=steps, mask=mask, key=key).values[0]
 
 
 def eigenpairs(
@@ -76,36 +80,40 @@ def eigenpairs(
     *,
     matrix: Matrix = hessian,
     steps: int = 20,
+    mask: Mask | None = None,
     key: jax.Array | None = None,
 ) -> Eigenpairs:
     """The largest eigenvalues of the Hessian over all examples, with eigenvectors: `H v_i = λ_i v_i`.
 
-    Lanczos' algorithm from a random start, with full reorthogonalisation. It comes to the outermost eigenvalues first,
-    and from inside: a value that has not converged is too small. All `steps` vectors are held in memory,
-    about three times while the search runs. Of an eigenvalue that occurs several times one is found, unless the space
-    below ends early.
+    Lanczos' algorithm from a random start, with full reorthogonalisation. The outermost eigenvalues converge first, and
+    from inside: a value that has not converged is too small. All `steps` vectors are kept in memory, about three times
+    while the search runs. An eigenvalue of multiplicity above one is found once, unless the Krylov space ends early.
 
-    Where the start vector's Krylov space ends early, as for a matrix of low rank, its values are exact, and the
-    search goes on from a new start orthogonal to it, so that an eigenvalue may come several times. From "An iteration
+    If the Krylov space of the start vector ends early, as for a matrix of low rank, its values are exact. The search
+    then continues from a new start orthogonal to it, and can find an eigenvalue again. From "An iteration
     method for the solution of the eigenvalue problem of linear differential and integral operators" (Lanczos, 1950,
     https://doi.org/10.6028/jres.045.026).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
-        wider; it is compiled and kept, so what it reads beside its arguments must not change.
-      params: the point where the curvature is measured.
-      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
-      number: how many eigenvalues, at most `steps` and the number of parameters.
-      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
-      steps: the number of products with the matrix, at about the cost of two gradients each. More than there are
-        parameters are not needed, and not made. (The search that goes on makes some more.)
+        wider. It is compiled and reused by later calls, so the values that it closes over must not change.
+      params: the point where the curvature is measured; any pytree of arrays.
+      batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
+      number: the number of eigenvalues, at most `steps` and the number of parameters.
+      matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
+      steps: the number of products with the matrix, at about the cost of two gradients each, and at most the number of
+        parameters. (A search that continues from a new start makes some more.)
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
+        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
+        are.
       key: draws the start vectors; None is `jax.random.key(0)`.
 
     Returns:
       The eigenvalues and the eigenvectors.
 
     Raises:
-      ValueError: If `number` or `steps` is no positive integer, or `number` too large, or as `matrices.flat_operator`.
+      ValueError: If `number` or `steps` is not a positive integer, if `number` is too large, if `mask` does not fit or
+        chooses no leaf or one that is not real floating, or as `matrices.flat_operator`.
       ImportError: If matfree is not installed.
 
     Example:
@@ -118,12 +126,12 @@ def eigenpairs(
     """
     hyperparameters.check_count("number", number, "the eigenvalues to find")
     hyperparameters.check_count("steps", steps, "the products with the matrix")
-    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches, mask)
     steps = min(steps, operator.size)
     if number > steps:
         raise ValueError(
-            f"number is {number}, of at most {steps} eigenvalues, as there are steps and parameters: give fewer, or "
-            "more steps."
+            f"number is {number}, and {steps} steps on {operator.size} parameters find at most {steps} eigenvalues: "
+            "give fewer, or more steps."
         )
     values, vectors = _search(operator, number, steps, jax.random.key(0) if key is None else key)
     order = np.argsort(values)[::-1][:number]

@@ -11,9 +11,10 @@ import numpy as np
 
 from sam_optax import trees
 from sam_optax.sharpness import batches as batches_of
-from sam_optax.sharpness import losses
+from sam_optax.sharpness import losses, partition
 from sam_optax.sharpness.directions import random_directions
-from sam_optax.typing import Params, Updates
+from sam_optax.sharpness.partition import Leaves, Partition
+from sam_optax.typing import Mask, Params, Updates
 
 
 class Landscape(NamedTuple):
@@ -21,7 +22,8 @@ class Landscape(NamedTuple):
 
     Attributes:
       coordinates: the steps along each direction, `(points,)`; 0 is at the parameters.
-      loss: the mean loss there, `(points,)` along one direction, or `(points, points)`, indexed [first, second].
+      loss: the mean loss at these points, `(points,)` along one direction, or `(points, points)`, indexed
+        [first, second].
     """
 
     coordinates: np.ndarray
@@ -35,36 +37,41 @@ def landscape(
     directions: Sequence[Updates] | None = None,
     *,
     coordinates: Any = None,
+    mask: Mask | None = None,
     key: jax.Array | None = None,
 ) -> Landscape:
     """The loss along one direction, `L(w + a d)`, or in the plane of two, `L(w + a d₁ + b d₂)`.
 
-    L is the mean over all batches, weighted by their size. It takes one forward pass a point and a batch, 441 a batch
-    by default, and a copy of the parameters beside the directions. Losses that are not finite are kept: far out there
-    may be some.
+    L is the mean over all batches, weighted by their size. The cost is one forward pass for each point and batch, by
+    default 441 for each batch, and the memory of the directions plus a copy of the parameters. Losses that are not
+    finite are kept: there may be some far from the parameters.
 
-    Along `random_directions` of one key, which are scaled filter by filter, two networks can be compared: scaling a
-    layer and undoing it in the next one changes nothing then. A random plane misses the few sharp directions of a
-    minimum, though: those are in `eigenpairs`.
+    Two networks can be compared along `random_directions` of one key, which are scaled filter by filter: scaling a
+    layer and undoing it in the next one does not change that landscape. A random plane misses the few sharp directions
+    of a minimum, though: `eigenpairs` finds those.
 
     From "Visualizing the Loss Landscape of Neural Nets" (Li et al., 2018, https://arxiv.org/abs/1712.09913).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode.
-      params: where the landscape is centred; any pytree of real floating arrays.
-      batches: pytrees of arrays, whose leading axis counts the examples.
-      directions: one or two trees like the parameters, as `random_directions(params, key)`, `[toward(params, other)]`
-        or two vectors of `eigenpairs`. None: two random ones from `key`, for kernels of the layout (…, in, out).
-      coordinates: the steps along each direction, in units of it: increasing numbers, `(points,)`. None: 21 from -1 to
-        1.
-      key: of the random directions; None is `jax.random.key(0)`.
+      params: the centre of the landscape; any pytree of arrays.
+      batches: pytrees of arrays, with the examples along the leading axis.
+      directions: one or two trees like the parameters, such as `random_directions(params, key)`,
+        `[toward(params, other)]` or two vectors of `eigenpairs`. Their entries outside of `mask` are ignored. None is
+        two random ones from `key`, for kernels of the layout (…, in, out).
+      coordinates: the steps along each direction, in units of it: increasing numbers, `(points,)`. None is 21 from -1
+        to 1.
+      mask: the leaves that move: a tree of bools, or a function from the parameters to one; None is all. They must be
+        real floating arrays. The others may have any dtype, and `loss_fn` gets them as they are.
+      key: draws the random directions; None is `jax.random.key(0)`.
 
     Returns:
       A `Landscape`, for `sam_optax.sharpness.plots.plot_landscape`.
 
     Raises:
-      ValueError: If `directions` is not one or two trees like the parameters, if `coordinates` are no increasing finite
-        numbers, if `batches` holds no batch, or if `loss_fn` returns no scalar.
+      ValueError: If `directions` is not one or two trees like the parameters, if `coordinates` are not increasing
+        finite numbers, if `mask` does not fit or chooses no leaf or one that is not real floating, if `batches` is
+        empty, or if `loss_fn` does not return a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,23 +85,25 @@ def landscape(
        [1.25 0.25 1.25]]
     """
     losses.check("loss_fn", loss_fn)
-    trees.check_real(params)
+    parts = partition.create(mask, params)
     if directions is None:
-        directions = random_directions(params, jax.random.key(0) if key is None else key)
+        directions = random_directions(params, jax.random.key(0) if key is None else key, mask=mask)
     _check_directions(directions, params)
+    along = tuple(parts.subset.split(direction)[0] for direction in directions)
     points = _as_coordinates(np.linspace(-1, 1, 21) if coordinates is None else coordinates)
     collected = batches_of.collect(batches)
-    grids = [_of_batch(loss_fn, params, tuple(directions), points, batch) for batch in collected]
+    grids = [_of_batch(loss_fn, parts, along, points, batch) for batch in collected]
     return Landscape(points, batches_of.mean(grids, collected))
 
 
 def _of_batch(
-    loss_fn: Callable[..., Any], params: Params, directions: tuple[Updates, ...], points: np.ndarray, batch: Any
+    loss_fn: Callable[..., Any], parts: Partition, along: tuple[Leaves, ...], points: np.ndarray, batch: Any
 ) -> jax.Array:
-    """The losses of one batch, filled in point by point; nothing is waited for."""
-    grid = jnp.zeros((len(points),) * len(directions), trees.accumulator_dtype(params))
-    for index in itertools.product(range(len(points)), repeat=len(directions)):
-        grid = _fill_in(loss_fn, grid, index, (params, directions, points[list(index)]), batch)
+    """The losses of one batch, filled in point by point without waiting for any of them."""
+    grid = jnp.zeros((len(points),) * len(along), trees.accumulator_dtype(parts.moved))
+    for index in itertools.product(range(len(points)), repeat=len(along)):
+        point = (parts.moved, along, points[list(index)])
+        grid = _fill_in(parts.restrict(loss_fn), grid, index, point, parts.arguments(batch))
     return grid
 
 
@@ -102,13 +111,13 @@ def _of_batch(
 def _fill_in(
     loss_fn: Callable[..., Any], grid: jax.Array, index: tuple[Any, ...], point: tuple[Any, ...], batch: Any
 ) -> jax.Array:
-    """`grid` with the loss at one of its points, which is given as what `_moved` takes."""
+    """`grid` with the loss at one of its points, which is given by the arguments of `_moved`."""
     return grid.at[index].set(losses.value(loss_fn, _moved(*point), batch).astype(grid.dtype))
 
 
-def _moved(params: Params, directions: tuple[Updates, ...], steps: jax.Array) -> Params:
+def _moved(params: Leaves, directions: tuple[Leaves, ...], steps: jax.Array) -> Params:
     """`w + Σ a_i d_i`, rounded once to the dtypes of the parameters."""
-    steps = jnp.asarray(steps, trees.accumulator_dtype(params))  # what they are multiplied with is as wide
+    steps = jnp.asarray(steps, trees.accumulator_dtype(params))  # the products are at least as wide
 
     def move(x: Any, *along: Any) -> jax.Array:
         return sum((a * d for a, d in zip(steps, along, strict=True)), start=jnp.asarray(x))

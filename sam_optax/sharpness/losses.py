@@ -1,4 +1,4 @@
-"""The loss of a batch, compiled once for a function and its shapes, whoever calls."""
+"""The loss of a batch, compiled once for each function and its shapes."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,12 @@ from sam_optax.typing import Params, Updates
 
 
 def check(name: str, function: Any) -> None:
-    """Raise `ValueError` unless `function` can be called, and compiled once: it is told apart by its hash."""
+    """Raise `ValueError` unless `function` is a hashable function; a compiled function is found by this hash."""
+    check_function(name, function, "from parameters and a batch to a scalar")
+
+
+def check_function(name: str, function: Any, meaning: str) -> None:
+    """Raise `ValueError` unless `function` is a hashable function; `meaning` describes it in the message."""
     try:
         hash(function)
         is_function = callable(function)
@@ -21,8 +26,8 @@ def check(name: str, function: Any) -> None:
         is_function = False
     if not is_function:
         raise ValueError(
-            f"{name} is of type {type(function).__name__}: give a function from parameters and a batch to a scalar. (A "
-            "module that can be called is none: its parameters go through params.)"
+            f"{name} is of type {type(function).__name__}: give a function {meaning}. (It must be hashable. An Equinox "
+            "module, for instance, is not: pass its parameters through params.)"
         )
 
 

@@ -27,7 +27,7 @@ def m_sharpness(
       batches: pytrees of arrays, whose leading axis counts the examples.
       ms: the numbers of examples of a part, each of which divides every batch.
       rho: the radius `ρ ≥ 0`.
-      **options: those of `worst_case`: norm, adaptive, steps, ….
+      **options: the other options of `worst_case`, such as norm, adaptive, steps and mask.
 
     Returns:
       A `WorstCase` for each m, whose `.per_batch` is that of each part.

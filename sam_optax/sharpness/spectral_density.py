@@ -11,17 +11,17 @@ import numpy as np
 from sam_optax import hyperparameters
 from sam_optax.sharpness import lanczos, matrices
 from sam_optax.sharpness.matrices import Matrix, hessian
-from sam_optax.typing import Params
+from sam_optax.typing import Mask, Params
 
 
 class SpectralDensity(NamedTuple):
-    """For each probe a discrete distribution that has the first moments of the eigenvalues.
+    """For each probe, a discrete distribution with the first moments of the eigenvalues.
 
     The mean of `Σ_i ω_i f(θ_i)` over the probes estimates the mean of `f` over all eigenvalues.
 
     Attributes:
       nodes: the positions `θ`, `(samples, steps)`, in ascending order; `steps` is at most the number of parameters.
-      weights: the weights `ω ≥ 0`, `(samples, steps)`, with sum 1 for each probe. A probe that needed fewer nodes
+      weights: the weights `ω ≥ 0`, `(samples, steps)`, with sum 1 for each probe. A probe that needs fewer nodes
         repeats its last one with weight 0.
     """
 
@@ -39,7 +39,7 @@ class SpectralDensity(NamedTuple):
           The density at each position, of the shape of `at`.
 
         Raises:
-          ValueError: If `width` is no positive number.
+          ValueError: If `width` is not a positive number.
         """
         hyperparameters.check_positive_number("width", width)
         peaks = jax.scipy.stats.norm.pdf(jnp.asarray(at)[..., None, None], self.nodes, width)
@@ -54,31 +54,36 @@ def spectral_density(
     matrix: Matrix = hessian,
     steps: int = 50,
     samples: int = 10,
+    mask: Mask | None = None,
     key: jax.Array | None = None,
 ) -> SpectralDensity:
     """The distribution of the eigenvalues of the Hessian over all examples, by stochastic Lanczos quadrature.
 
     Lanczos' algorithm starts from random signs `v / ‖v‖`. Its tridiagonal matrix has eigenvalues `θ_i`, and first
     components `u_i` of eigenvectors: `Σ_i u_i² f(θ_i)` is Gauss' quadrature of `vᵀ f(H) v / ‖v‖²`, exact where `f` is a
-    polynomial of degree below `2 steps`, and this has the expectation `tr f(H) / d`. From "An Investigation into
+    polynomial of degree below `2 steps`, and its expectation is `tr f(H) / d`. From "An Investigation into
     Neural Net Optimization via Hessian Eigenvalue Density" (Ghorbani et al., 2019, https://arxiv.org/abs/1901.10159).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
-        wider; it is compiled and kept, so what it reads beside its arguments must not change.
-      params: the point where the curvature is measured.
-      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
-      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
-      steps: the nodes of a probe, and its products with the matrix, at about the cost of two gradients each. It is
-        capped at the number of parameters. As many vectors are held in memory.
+        wider. It is compiled and reused by later calls, so the values that it closes over must not change.
+      params: the point where the curvature is measured; any pytree of arrays.
+      batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
+      matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
+      steps: the number of nodes of a probe, at most the number of parameters. Each takes one product with the matrix,
+        at about the cost of two gradients. As many vectors are kept in memory.
       samples: the number of probes.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
+        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
+        are.
       key: draws the probes; None is `jax.random.key(0)`.
 
     Returns:
-      Nodes and weights, and from them the density.
+      Nodes and weights, with a method for the density.
 
     Raises:
-      ValueError: If `steps` or `samples` is no positive integer, or as `matrices.flat_operator`.
+      ValueError: If `steps` or `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one
+        that is not real floating, or as `matrices.flat_operator`.
       ImportError: If matfree is not installed.
 
     Example:
@@ -91,7 +96,7 @@ def spectral_density(
     """
     hyperparameters.check_count("steps", steps, "the nodes of a probe")
     hyperparameters.check_count("samples", samples, "the probes")
-    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches, mask)
     steps = min(steps, operator.size)
     rules = []
     for probe_key in jax.random.split(jax.random.key(0) if key is None else key, samples):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sam_optax import hyperparameters
 from sam_optax.sharpness import matrices
 from sam_optax.sharpness.matrices import FlatOperator, Matrix, hessian
-from sam_optax.typing import Params
+from sam_optax.typing import Mask, Params
 
 
 class Trace(NamedTuple):
@@ -17,7 +17,7 @@ class Trace(NamedTuple):
 
     Attributes:
       value: the mean over the probes, a scalar in the accumulator's dtype.
-      standard_error: of that mean: 0 where it is exact, NaN for a single probe.
+      standard_error: the standard error of that mean: 0 if it is exact, NaN for a single probe.
     """
 
     value: jax.Array
@@ -34,29 +34,34 @@ def trace(
     *,
     matrix: Matrix = hessian,
     samples: int = 100,
+    mask: Mask | None = None,
     key: jax.Array | None = None,
 ) -> Trace:
     """The trace `tr H = Σ_i λ_i` of the Hessian over all examples: the curvature of all directions together.
 
-    The mean of `vᵀ H v` over probes `v` of random signs, whose expectation it is. One probe is held at a time.
-    Where there are no more parameters than `samples` the probes are the unit vectors, and the sum over them is exact.
-    From "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines" (Hutchinson,
+    The mean of `vᵀ H v` over probes `v` of random signs, whose expectation is the trace. One probe is in memory at a
+    time. If there are at most `samples` parameters, the probes are the unit vectors, and their sum is exact. From
+    "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines" (Hutchinson,
     1990, https://doi.org/10.1080/03610919008812866).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
-        wider; it is compiled and kept, so what it reads beside its arguments must not change.
-      params: the point where the curvature is measured.
-      batches: an iterable of batches, with the examples along the leading axis; each weighs by its size.
-      matrix: which curvature: `hessian`, or one that `gauss_newton` makes.
-      samples: the number of probes, each one product with the matrix, at about the cost of two gradients.
+        wider. It is compiled and reused by later calls, so the values that it closes over must not change.
+      params: the point where the curvature is measured; any pytree of arrays.
+      batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
+      matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
+      samples: the number of probes. Each takes one product with the matrix, at about the cost of two gradients.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
+        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
+        are.
       key: draws the probes; None is `jax.random.key(0)`.
 
     Returns:
       The estimate with its standard error.
 
     Raises:
-      ValueError: If `samples` is no positive integer, or as `matrices.flat_operator`.
+      ValueError: If `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one that is not
+        real floating, or as `matrices.flat_operator`.
       ImportError: If matfree is not installed.
 
     Example:
@@ -67,7 +72,7 @@ def trace(
       5.0
     """
     hyperparameters.check_count("samples", samples, "the probes")
-    operator = matrices.flat_operator(matrix, loss_fn, params, batches)
+    operator = matrices.flat_operator(matrix, loss_fn, params, batches, mask)
     if operator.size <= samples:
         units = (jnp.zeros(operator.size, operator.dtype).at[i].set(1) for i in range(operator.size))
         value = jnp.sum(_quadratic_forms(operator, units))

@@ -122,7 +122,7 @@ def test_inside_a_transformation_it_is_refused(name):
 
 
 BAD = {
-    "matrix": ({"matrix": 3}, "matrix is 3: give a function"),
+    "matrix": ({"matrix": 3}, "matrix is of type int: give a function"),
     "loss_fn": ({"loss_fn": None}, "loss_fn is of type NoneType: give a function"),
     "integers": ({"params": jnp.arange(2)}, "dtype int32"),
     "no parameters": ({"params": {}}, "at least one parameter"),
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_named(name):
 
 
 def test_outputs_fn_must_be_a_function():
-    with pytest.raises(ValueError, match="outputs_fn is 3: give a function"):
+    with pytest.raises(ValueError, match="outputs_fn is of type int: give a function"):
         matrices.gauss_newton(3)
 
 

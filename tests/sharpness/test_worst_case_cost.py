@@ -175,7 +175,7 @@ def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch
 
 def test_what_an_iteration_leaves_takes_over_the_buffers_of_what_it_found():
     start = ascent.begin(W, jnp.float32(1), jnp.ones(3), 0.1)
-    ball = balls.create("linf", False, None, W)
+    ball = balls.create("linf", False)
     ascent._depart(ball, (W, 0.1, jax.random.key(0)), start)
     assert start.best.is_deleted()
     assert not W.is_deleted()
