@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.measuring.network import Network, hessian_of_params
+from experiments.measuring.network import Network
 from experiments.measuring.settings import MEASURES, Sharpness
 from experiments.training.writers import Record
 from sam_optax import sharpness
@@ -75,21 +75,21 @@ def _surrogate_gap(network: Network, settings: Sharpness) -> Iterator[Record]:
 
 def _top_eigenvalue(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
-    found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, matrix=hessian_of_params)
+    found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, mask=network.mask)
     yield {"eigenvalue": float(found)}
 
 
 def _trace(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
-    options: dict[str, Any] = {"matrix": hessian_of_params, "samples": _SAMPLES}
-    found = sharpness.trace(network.loss_fn, network.variables, network.batches, **options)
+    found = sharpness.trace(network.loss_fn, network.variables, network.batches, samples=_SAMPLES, mask=network.mask)
     yield {"samples": _SAMPLES, **_floats(found._asdict(), "value", "standard_error")}
 
 
 def _landscape(network: Network, settings: Sharpness) -> Iterator[Record]:
     del settings
+    # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
     directions = sharpness.random_directions(network.variables, jax.random.key(0))
-    found = sharpness.landscape(network.loss_fn, network.variables, network.batches, directions)
+    found = sharpness.landscape(network.loss_fn, network.variables, network.batches, directions, mask=network.mask)
     yield {"coordinates": found.coordinates.tolist(), "loss": np.asarray(found.loss).tolist()}
 
 

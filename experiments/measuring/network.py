@@ -71,16 +71,6 @@ def _statistics(model_state: Any) -> Any:
     return nnx.from_flat_state([(path, x) for path, x in flat if jnp.issubdtype(x.dtype, jnp.floating)])
 
 
-def hessian_of_params(loss_fn: Callable[..., Any], variables: Any, batch: Batch, vector: Any) -> Any:
-    """The product with the Hessian by the parameters alone; rows and columns of the model's state are zero."""
-
-    def of_params(params: Any, batch: Batch) -> jax.Array:
-        return loss_fn(variables | {"params": params}, batch)
-
-    product = sharpness.hessian(of_params, variables["params"], batch, vector["params"])
-    return jax.tree.map(jnp.zeros_like, variables) | {"params": product}
-
-
 @functools.cache
 def _functions(shape: Shape, normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Loss and error of a network of this shape in inference mode, the same functions for every run."""
