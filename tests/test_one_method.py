@@ -126,6 +126,17 @@ def test_one_method_has_a_radius_for_each_partition(x64):
     np.testing.assert_allclose(sam_optax.diagnostics(state).perturbation_norm, np.hypot(0.5, 0.1), rtol=1e-10)
 
 
+def test_groups_may_have_radii_of_their_own_and_share_one_norm(x64):
+    """As the parameter groups of the best known PyTorch code do: `ε_group = ρ_group g_group / ‖g‖`."""
+    scales = optax.multi_transform({"a": optax.scale(0.05), "b": optax.scale(0.1)}, {"body": "a", "head": "b"})
+    perturbation = optax.chain(sam_optax.normalized_ascent(1.0), scales)
+    tx = sam_optax.sharpness_aware(perturbation, sam_optax.perturbed_gradient())
+    w = {"body": jnp.array([3.0, 0.0]), "head": jnp.array([0.0, 4.0])}
+    grads, _ = tx.update(w, tx.init(w), w, grad_fn=lambda at: at)  # of ½‖w‖², whose gradient is w
+    expected = {"body": np.array([3.0 + 0.05 * 0.6, 0.0]), "head": np.array([0.0, 4.0 + 0.1 * 0.8])}
+    chex.assert_trees_all_close(grads, expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("name", methods.PERTURBATIONS)
 def test_every_perturbation_perturbs_a_partition_as_if_there_were_nothing_else(name):
     make = methods.PERTURBATIONS[name]
