@@ -15,7 +15,7 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
     """A mask that asks each leaf's path: `mask(params)[leaf] = predicate(path of leaf)`.
 
     A path is the leaf's names joined by `/`, the same for every framework: `conv_1/kernel` (Linen,
-    NNX), `linear/w` (Haiku), `layers/0/weight` (Equinox). The last name `value` that NNX adds is left out.
+    NNX), `linear/w` (Haiku), `layers/0/weight` (Equinox). The last name `value` that NNX adds is dropped.
 
     Args:
       predicate: from the path, a string, to whether the leaf is in.

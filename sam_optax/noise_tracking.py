@@ -1,4 +1,4 @@
-"""The noise scale along training: averaged in the optimizer's state, found wherever it stands in a chain."""
+"""The noise scale along training: averaged in the optimizer's state, and found anywhere in a chain."""
 
 import math
 from typing import Any, NamedTuple
@@ -41,10 +41,10 @@ def track_noise(
 
     It wraps the method: `track_noise(gsam())`. In front of it in a chain, as in `chain(track_noise(), gsam())`, it sees
     the clean gradient alone. Where no second pass is made, by the method or because no step asks for one, `perturbed`
-    stays NaN: read `clean`.
+    is never measured: read `clean`.
 
-    In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` tells how their gradients
-    scatter around that of the batch, given `ε`. The shards of m-SAM have each their own, and are independent.
+    In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` measures how their
+    gradients scatter around that of the batch, given `ε`. The shards of m-SAM have each their own, and are independent.
 
     The estimate takes the parts, of b examples, as independent, and the gradient of the batch as their mean. Two
     things bias it:
@@ -54,7 +54,7 @@ def track_noise(
       a key of its own, in an argument that `batch_argnums` names; `sam_optax.flax.value_and_grad` draws anew in each
       micro-batch.
     - BatchNorm, which normalises each part by its own statistics. How these scatter from part to part adds to `noise`
-      what is of order 1/b beside the rest, and `signal` is that of a network with such statistics. As a rule the scale
+      a term of order 1/b, and `signal` is that of a network with such statistics. As a rule the scale
       comes out too large, the more so the smaller the parts.
 
     Args:

@@ -25,8 +25,8 @@ def sharpness_aware(
 ) -> optax.GradientTransformationExtraArgs:
     """The sharpness-aware gradient, `combiner(g, g_s)` with `g = ∇L(w)`, `ε = perturbation(g)`, `g_s = ∇L(w + ε)`.
 
-    It stands in front of any Optax optimizer; what stands behind it in a chain (clipping, weight decay,
-    momentum) acts on the sharpness-aware gradient. `update` takes, beside gradients, state and parameters:
+    It precedes any Optax optimizer in a chain; what follows it (clipping, weight decay, momentum) acts on the
+    sharpness-aware gradient. `update` takes, in addition to gradients, state and parameters:
 
     * `grad_fn`: the second pass, from parameters to the gradient on the same batch
       (`sam_optax.value_and_grad` returns it);
@@ -40,7 +40,8 @@ def sharpness_aware(
       combiner: from both gradients to the one to descend on.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one. The others are
-        hidden from the perturbation and stay where they are in the second pass; the combiner sees all leaves.
+        hidden from the perturbation and stay where they are in the second pass; the combiner sees all leaves, and
+        all are trained. To freeze some, set their updates to zero behind the method.
 
     Returns:
       A transformation with extra arguments. The gradients that it returns have the parameters' dtypes.

@@ -17,7 +17,7 @@ from sam_optax.method_states import StepDiagnostics
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """While Orbax works: what fails in its threads is told once, by who waits for it, not in their words too."""
+    """Without Orbax's own messages: a failure in its threads is raised once, by the call that waits for it."""
     log, hook = logging.getLogger("absl"), sys.unraisablehook
     log.addFilter(_is_not_of_orbax)
     sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)

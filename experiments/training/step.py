@@ -90,7 +90,7 @@ def train_step(
 
 
 def unhalted(state: TrainState) -> Any:
-    """What the first step is told under `halted`: False, lying where a step leaves its answer, lest it compile twice.
+    """The value of `halted` for the first step: False, on the devices of a step's own answer, so that it compiles once.
 
     On several devices, and where the state was restored, that is an array on all of its devices.
     """
@@ -111,7 +111,7 @@ def if_finite(after: TrainState, before: TrainState, numbers: Any, halted: Any =
     Args:
       after: the step's.
       before: with the optimizer's state as it was, hyperparameters and all.
-      numbers: what has to be finite beside the state: loss, gradient and updates.
+      numbers: what has to be finite in addition to the state: loss, gradient and updates.
       halted: whether the step is to be skipped whatever comes.
 
     Returns:

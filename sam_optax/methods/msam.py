@@ -39,7 +39,8 @@ def msam(
       mask: the leaves to shift: a tree of bools, or a function from the parameters to one. Each needs a momentum.
 
     Returns:
-      A whole optimizer, for the parameters `w̃`. It takes no `grad_fn`, and ignores one. Inside
+      A whole optimizer, for the parameters `w̃`. It takes no `grad_fn`, and ignores one. Nothing that follows it in a
+      chain may change its updates: `msam_eval_params` takes exactly the shift away that they hold. Inside
       `optax.inject_hyperparams` name `base`, `direction` and `mask` in `static_args`.
 
     Raises:

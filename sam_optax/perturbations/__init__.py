@@ -1,6 +1,6 @@
 """Where to look: transformations from the clean gradient to the offset `ε` of the second pass.
 
-A perturbation is an ordinary `optax.GradientTransformation`, and any may stand here. It is called once
+A perturbation is an ordinary `optax.GradientTransformation`, and any of them may be used. It is called once
 an update, on skipped steps too, so that its state has seen every clean gradient.
 """
 

@@ -1,4 +1,4 @@
-"""A policy that draws lots."""
+"""A policy that decides at random."""
 
 from typing import Any
 
