@@ -56,6 +56,22 @@ def test_a_flattened_base_has_no_momentum_for_msam():
         sam_optax.msam(optax.flatten(BASES["sgd"]())).init(helpers.small_params())
 
 
+AROUND = {
+    "sam": lambda base: optax.chain(sam_optax.sam(), base),
+    "gsam": lambda base: optax.chain(sam_optax.gsam(when=sam_optax.every(2)), base),
+    "wsam_decoupled": lambda base: sam_optax.wsam_decoupled(base, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_method_inside_of_flatten_is_refused_in_a_sentence(name):
+    tx, params = optax.flatten(AROUND[name](BASES["sgd"]())), helpers.small_params()
+    _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *helpers.small_batches(1)[0])
+    message = r"^grad_fn got parameters of shapes .*optax\.chain\(method, optax\.flatten\(optimizer\)\)\."
+    with pytest.raises(ValueError, match=message):
+        tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
+
+
 def lookahead(base: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.lookahead(base, sync_period=2, slow_step_size=0.5)
 
