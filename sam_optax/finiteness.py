@@ -67,7 +67,7 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
     ) -> tuple[Updates, SkipNonfiniteState]:
         moved, inner_state = inner.update(updates, state.inner, params, **extra_args)
         finite = is_finite_step((updates, moved), inner_state, state.inner)
-        finite = finite if axis_name is None else _on_all(finite, axis_name)
+        finite = finite if axis_name is None else devices.on_all(finite, axis_name)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
         moved = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), moved)
         skipped = jnp.where(finite, state.skipped, trees.next_count(state.skipped))
@@ -117,7 +117,3 @@ def _is_diagnostics(node: Any) -> bool:
 
 def _all(conditions: Iterable[jax.Array]) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(x) for x in conditions], bool))
-
-
-def _on_all(finite: jax.Array, axis_name: Any) -> jax.Array:
-    return jax.lax.pmin(devices.vary(finite.astype(jnp.int32), axis_name), axis_name) == 1
