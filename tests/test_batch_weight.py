@@ -138,8 +138,7 @@ def test_m_sam_weighs_its_shards_on_several_devices_as_on_one(name, x64):
     method = methods.METHODS[name](rho=0.5)
 
     def step_with(axis_name: str | None) -> Any:
-        fn = sam_optax.sharpness_aware_grad(token_mean, method, 2, axis_name=axis_name, **NAMED)
-        return lambda params, state, x, mask: fn(params, state, x, mask)
+        return sam_optax.sharpness_aware_grad(token_mean, method, 2, axis_name=axis_name, **NAMED)
 
     alone = step_with(None)(params(), method.init(params()), *tokens())
     found = SPREAD["shard_map"](step_with("data"))(params(), method.init(params()), *tokens())
