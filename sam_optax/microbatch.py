@@ -61,7 +61,8 @@ def whole(result: PartResult, before: Any) -> PartResult:
     """The result of a batch that is one part: 0 where its weight is 0, and then with the state from before it."""
     if result.weight is None:
         return result
-    values = _divide(_weighted(result), result.weight, result.values)
+    unit = result.weight / jnp.where(result.weight == 0, 1, result.weight)  # exactly 1 or 0, or NaN
+    values = _divide(_weighted(result._replace(weight=unit)), 1, result.values)
     return PartResult(values, result.weight, _kept(result, before))
 
 

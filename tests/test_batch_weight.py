@@ -80,6 +80,12 @@ def test_a_mean_over_tokens_is_the_same_over_devices(how, micro_batches, x64):
     chex.assert_trees_all_close(SPREAD[how](step)(params(), jnp.zeros(()), *tokens()), whole, rtol=1e-12)
 
 
+def test_the_weight_of_a_batch_that_is_not_divided_changes_no_bit():
+    whole = both_passes(sam_optax.value_and_grad(with_aux, has_aux=True), *tokens())
+    weighted = sam_optax.value_and_grad(with_aux, has_aux=True, batch_weight=lambda x, mask: jnp.sum(mask) / 7)
+    chex.assert_trees_all_equal(both_passes(weighted, *tokens()), whole)
+
+
 @pytest.mark.parametrize("how", SPREAD)
 def test_a_device_without_tokens_adds_nothing(how, x64):
     x, mask = tokens()
