@@ -90,19 +90,20 @@ def value_and_grad(
         call = Call(args, kwargs)
         of_first, of_second = loss.split(model, call), loss.split(model, passes.second_call(second_pass_args, call))
 
-        def gradient_of(split: _Split) -> Gradient:
-            return Gradient(loss.objective(split), division, loss_scale, measure_noise)
+        def gradient_of(split: _Split, scale: Any) -> Gradient:
+            return Gradient(loss.objective(split), division, scale, measure_noise)
 
-        def second_pass(state: Any, arrays: Call, at: Params) -> Any:
-            gradient = gradient_of(of_second).again(_like(of_second.params, at), state, arrays)
-            if measure_noise:
-                return _like(at, gradient[0]), gradient[1]
-            return _like(at, gradient)
+        def second_pass(state: Any, arrays: Call, scales: tuple[Any, ...], at: Params) -> Any:
+            gradient = gradient_of(of_second, *(scales or (loss_scale,)))
+            found = gradient.again(_like(of_second.params, at), state, arrays)
+            return (_like(at, found[0]), found[1]) if measure_noise else _like(at, found)
 
-        gradient = gradient_of(of_first)
+        gradient = gradient_of(of_first, loss_scale)
         found, state = gradient(of_first.params, of_first.state, of_first.arrays)
         of_first.update(state)
-        grad_fn = jax.tree_util.Partial(second_pass, of_second.state, of_second.arrays)
+        # a traced scale is an argument of the second pass, which may leave the function that is traced
+        scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
+        grad_fn = jax.tree_util.Partial(second_pass, of_second.state, of_second.arrays, scales)
         if measure_noise:
             grad_fn = MeasuredGradFn(gradient.noise(found, of_first.arrays), grad_fn)
         of_model: Any = found.gradient
