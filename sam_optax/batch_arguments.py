@@ -1,5 +1,6 @@
 """Which arguments of a loss function are batches, and how they are cut into parts."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -147,34 +148,33 @@ def _cut_leaf(x: Any, parts: int) -> jax.Array:
     if sharding is None or all(axis is None for axis in sharding.spec):
         return jnp.reshape(x, shape)
     rows, *others = sharding.spec
-    return jax.lax.reshape(x, shape, out_sharding=with_rows(sharding, rows, shape[1], (None,), others))
+    axes = [None, rows if shape[1] % _devices_along(sharding.mesh, rows) == 0 else None, *others]
+    return jax.lax.reshape(x, shape, out_sharding=NamedSharding(sharding.mesh, PartitionSpec(*axes)))
 
 
-def with_rows(sharding: Any, rows: Any, length: int, before: Sequence[Any], others: Sequence[Any]) -> NamedSharding:
-    """A sharding whose rows lie along the mesh axes `rows` if these divide their number, and else on each device."""
-    names = rows if isinstance(rows, tuple) else (rows,)
-    devices = 1
-    for name in names:
-        devices *= 1 if name is None else sharding.mesh.shape[name]
-    return NamedSharding(sharding.mesh, PartitionSpec(*before, rows if length % devices == 0 else None, *others))
+def _devices_along(mesh: Any, axes: Any) -> int:
+    """The number of devices along one mesh axis, or several, or none."""
+    names = axes if isinstance(axes, tuple) else (axes,)
+    return math.prod(mesh.shape[name] for name in names if name is not None)
 
 
 def _check_certain(call: Call, named: dict[str, Any]) -> None:
     """Refuse arguments of which the shapes do not say whether they are batches.
 
-    With a single argument that can be cut, that one is the batch. With several, a floating vector can be targets or
-    one number for each class, and a square matrix can be features or costs of pairs of classes.
+    With a single argument that can be cut, that one is the batch. With several, a floating vector can be targets or one
+    number for each class if another array has a higher rank, and a square matrix can be features or costs of pairs of
+    classes if another array has rows of its own.
     """
     candidates = {i: arg for i, arg in enumerate(call.args) if _can_be_cut(arg)}
     found = Call(tuple(candidates.values()), named)
     if not jax.tree.leaves(found):
         return
     length = batch_size(Call(tuple(arg if i in candidates else None for i, arg in enumerate(call.args)), named))
-    highest = max(jnp.ndim(x) for x in jax.tree.leaves(found))
+    ranks = [jnp.ndim(x) for x in jax.tree.leaves(found)]
     for i, arg in enumerate(call.args):
         alone = i in candidates and len(candidates) + len(named) == 1
         for x in [] if alone else jax.tree.leaves(arg):
-            if _is_ambiguous(x, length, highest, cuttable=i in candidates):
+            if _is_ambiguous(x, length, ranks, cuttable=i in candidates):
                 raise ValueError(
                     f"Argument {i} after the parameters has {jax.typeof(x).str_short()}, and the batch has {length} "
                     "examples: it may be a batch or not. Name the arguments that are batches by batch_argnums, "
@@ -182,7 +182,7 @@ def _check_certain(call: Call, named: dict[str, Any]) -> None:
                 )
 
 
-def _is_ambiguous(x: Any, length: int, highest: int, cuttable: bool) -> bool:
+def _is_ambiguous(x: Any, length: int, ranks: Sequence[int], cuttable: bool) -> bool:
     shape = jnp.shape(x)
     if not shape or shape[0] != length or not hasattr(x, "dtype"):
         return False
@@ -190,8 +190,10 @@ def _is_ambiguous(x: Any, length: int, highest: int, cuttable: bool) -> bool:
         return True
     if x.dtype == jnp.uint32 and len(shape) == 1 and length in _KEY_LENGTHS:
         return True
-    is_vector = len(shape) == 1 and highest > 1
-    return trees.is_floating(x) and (is_vector or shape == (length, length))
+    of_rows = sum(rank > 1 for rank in ranks)
+    is_vector = len(shape) == 1 and of_rows > 0
+    is_square = shape == (length, length) and of_rows > 1
+    return trees.is_floating(x) and (is_vector or is_square)
 
 
 def _can_be_cut(arg: Any) -> bool:

@@ -118,6 +118,7 @@ CERTAIN = {
     "features_and_labels": (lambda w, x, y: jnp.mean((x @ w) * y), (X, LABELS)),
     "features_and_targets": (lambda w, x, y: jnp.mean((x @ w)[:, None] - y), (X, jnp.ones((8, 2)))),
     "images_and_soft_labels": (lambda w, x, y: jnp.mean(x @ w) * jnp.mean(y), (jnp.ones((8, 2, 3)), jnp.ones((8, 5)))),
+    "square_features": (lambda w, x, y: jnp.mean((x @ jnp.ones(8)) * w[0] * y), (jnp.eye(8) + 1, LABELS)),
     "one_container": (lambda w, batch: regression(w, *batch), ((X, Y),)),
     "vectors": (lambda w, x, y: jnp.mean((x * w[0] - y) ** 2), (Y, Y + 1)),
     "scalar_and_key": (lambda w, x, s, key: s * jnp.mean(x @ w), (X, 2.0, jax.random.key(0))),

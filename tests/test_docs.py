@@ -127,7 +127,7 @@ def test_there_is_a_step_for_every_framework_and_each_gives_a_loss() -> None:
         names.pop("loss", None)
         exec(block.code, names)  # noqa: S102 - the page's own code
         assert number == 0 or (names["loss"].shape == () and jnp.isfinite(names["loss"]))
-    assert number == 5
+    assert number == 9
 
 
 def test_what_those_who_come_from_elsewhere_read_runs() -> None:
