@@ -106,12 +106,17 @@ METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT
 WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "msam": sam_optax.msam,
     "msam_masked": functools.partial(sam_optax.msam, mask=KERNELS),
-    "msam_scheduled": lambda base, rho: sam_optax.msam(base, rising(rho)),
+    "msam_scheduled": lambda base, rho, **options: sam_optax.msam(base, rising(rho), **options),
     "wsam_decoupled": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1),
     "wsam_decoupled_masked": functools.partial(sam_optax.wsam_decoupled, learning_rate=0.1, mask=KERNELS),
-    "wsam_decoupled_scheduled": lambda base, rho: sam_optax.wsam_decoupled(base, rising(0.1), rising(rho)),
+    "wsam_decoupled_scheduled": lambda base, rho, learning_rate=0.1: sam_optax.wsam_decoupled(
+        base, rising(learning_rate), rising(rho)
+    ),
 }
 """The methods that wrap their base optimizer, as functions of it and of `rho`."""
+
+OF_OWN_NAME = (*NAMED, "sam_every_2", "look_sam", "msam", "wsam_decoupled")
+"""The methods that have a name of their own. Promises that are slow to compile run with these only in `make test`."""
 
 
 def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any:
@@ -125,6 +130,10 @@ def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any
 every_method = where(lambda name: True)
 every_wrapper = where(lambda name: False, WRAPPERS)
 every_optimizer = where(lambda name: True, WRAPPERS)
+every_short_optimizer = pytest.mark.parametrize(
+    "name",
+    [name if name in OF_OWN_NAME else pytest.param(name, marks=pytest.mark.long) for name in (*SHORT, *WRAPPERS)],
+)
 
 
 def part(name: str, kind: str) -> str:
