@@ -10,7 +10,6 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from tests import helpers, methods
 
@@ -70,7 +69,6 @@ def moved(tree: Any, length: float) -> Any:
 @methods.every_short_optimizer
 def test_an_exported_step_makes_the_same_step(name, x64):
     """It takes and returns leaves, since JAX does not serialize the NamedTuples of Optax's and of our states."""
-    pytest.importorskip("flatbuffers", reason="JAX serializes with it")
     made, (batch,) = start(name), helpers.small_batches(1)
     leaves, structure = jax.tree.flatten(made)
 
