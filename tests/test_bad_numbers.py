@@ -78,9 +78,16 @@ def test_a_number_must_be_finite_and_not_negative(case, value):
         FACTORIES[case](value)
 
 
+TREES = {"wsam_decoupled.learning_rate"}  # a list of rates is a tree, which has to fit the parameters
+
+
 @pytest.mark.parametrize("value", STRANGERS, ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
 def test_what_is_no_number_is_refused(case, value):
+    if case in TREES and isinstance(value, list):
+        with refused("^learning_rate has no rate for params at 'w': give a number or a schedule for each part"):
+            FACTORIES[case](value).init({"w": jnp.ones(2)})
+        return
     with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
         FACTORIES[case](value)
 
