@@ -69,12 +69,9 @@ def sharpness_aware(
     def init(params: Params) -> SharpnessAwareState:
         trees.check_whole(params)
         trees.check_real(params)
-        perturbation_state = ascent.init(params)
-        remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
-        check_no_method("perturbation", perturbation_state, remedy)
         return SharpnessAwareState(
             count=jnp.zeros((), jnp.int32),
-            perturbation=perturbation_state,
+            perturbation=_initial(ascent, params),
             combiner=combiner.init(params),
             policy=when.init(params),
             diagnostics=nothing_measured(params),
@@ -117,6 +114,14 @@ def sharpness_aware(
         return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _initial(perturbation: optax.GradientTransformation, params: Params) -> State:
+    """The perturbation's state before the first step."""
+    state = perturbation.init(params)
+    remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
+    check_no_method("perturbation", state, remedy)
+    return state
 
 
 def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], Any], like: Updates) -> Any:
