@@ -11,20 +11,10 @@ import pytest
 from flax import nnx
 
 import sam_optax
+from tests.body_and_head import HEAD, LABELS, gradient, params
 
 RATE, RHO, WEIGHT = 0.1, 0.5, 9.0  # γ = 0.9 weighs the sharpness γ/(1 − γ) = 9 times
-BODY, HEAD = {"body": True, "head": False}, {"body": False, "head": True}
-LABELS = {"body": "frozen", "head": "trained"}
-
-
-def params() -> Any:
-    body, head = jax.random.split(jax.random.key(0))
-    return {"body": jax.random.normal(body, (3, 4)), "head": jax.random.normal(head, (4, 2))}
-
-
-def gradient(params: Any) -> Any:
-    x = jax.random.normal(jax.random.key(1), (8, 3))
-    return jax.grad(lambda p: jnp.mean((jnp.tanh(x @ p["body"]) @ p["head"] - 1) ** 2))(params)
+BODY = {"body": True, "head": False}
 
 
 def sharpness_gradient(params: Any, perturbed: tuple[str, ...]) -> Any:

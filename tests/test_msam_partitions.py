@@ -12,21 +12,10 @@ import pytest
 from flax import nnx
 
 import sam_optax
+from tests.body_and_head import HEAD, LABELS, gradient, params
 
 RHO, STEPS = 0.3, 3
-LABELS = {"body": "frozen", "head": "trained"}
-HEAD = {"body": False, "head": True}
 SGD, ADAM = optax.sgd(0.1, momentum=0.9), optax.adam(0.05)
-
-
-def params() -> Any:
-    body, head = jax.random.split(jax.random.key(0))
-    return {"body": jax.random.normal(body, (3, 4)), "head": jax.random.normal(head, (4, 2))}
-
-
-def gradient(params: Any) -> Any:
-    x = jax.random.normal(jax.random.key(1), (8, 3))
-    return jax.grad(lambda p: jnp.mean((jnp.tanh(x @ p["body"]) @ p["head"] - 1) ** 2))(params)
 
 
 def trained(tx: optax.GradientTransformation, w: Any, gradient: Any = gradient) -> tuple[Any, Any]:
