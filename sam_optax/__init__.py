@@ -46,11 +46,14 @@ from sam_optax.perturbations import (
     friendly_ascent,
     normalized_ascent,
     ported_adaptive_ascent,
+    repeated_ascent,
     smoothed_ascent,
     unified_ascent,
 )
+from sam_optax.phases import PendingStep, TwoPhases, two_phases
 from sam_optax.policies import Policy, ae_sam, after, always, bernoulli, every, last
 from sam_optax.schedules import proportional_schedule
+from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.step_diagnostics import Diagnostics, diagnostics, without_diagnostics
 from sam_optax.transformation import sharpness_aware
 
@@ -62,16 +65,20 @@ __all__ = [
     "BatchPlan",
     "Combiner",
     "Diagnostics",
+    "GradFn",
     "MSAMState",
     "Noise",
     "NoiseAverage",
     "NoiseTerms",
+    "PendingStep",
     "Policy",
     "Rule",
+    "SecondPass",
     "SharpnessAwareState",
     "SkipNonfiniteState",
     "Stage",
     "TrackNoiseState",
+    "TwoPhases",
     "adaptive_ascent",
     "ae_sam",
     "after",
@@ -105,6 +112,7 @@ __all__ = [
     "ported_asam",
     "proportional_schedule",
     "rate_for_growth",
+    "repeated_ascent",
     "reuse",
     "sam",
     "sharpness",
@@ -116,6 +124,7 @@ __all__ = [
     "stable_sam",
     "surplus",
     "track_noise",
+    "two_phases",
     "unified_ascent",
     "unified_sam",
     "value_and_grad",

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import jax
 import optax
 
 from sam_optax import devices, parts
-from sam_optax.method_states import check_one_method
+from sam_optax.method_states import check_one_method, is_ascending
 from sam_optax.typing import Params, State, Updates
 
 
@@ -57,6 +58,10 @@ def average_over(
     parts.check_transformation("method", before)
     inner = optax.with_extra_args_support(before)
 
+    def averaged(node: Any) -> Any:
+        # each device has its own w + ε, which two_phases reads from the state
+        return node if is_ascending(node) else devices.mean_state(node, axis_name)
+
     def init(params: Params) -> State:
         state = inner.init(params)
         check_one_method("method", state)
@@ -66,6 +71,6 @@ def average_over(
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:
         updates, state = inner.update(updates, state, params, **extra_args)
-        return devices.mean(updates, axis_name), devices.mean_state(state, axis_name)
+        return devices.mean(updates, axis_name), jax.tree.map(averaged, state, is_leaf=is_ascending)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sam_optax import trees
 
@@ -25,6 +26,14 @@ def vary_like(tree: Any, like: Any) -> Any:
     """
     axes = tuple(sorted({axis for x in jax.tree.leaves(like) for axis in _axes(jax.typeof(x))}, key=str))
     return jax.tree.map(lambda x: _vary(x, axes) if trees.is_floating(x) else x, tree)
+
+
+def choose(decision: Any, if_true: Callable[[], Any], if_false: Callable[[], Any], like: Any) -> Any:
+    """The result of one of two functions: by `lax.cond` where the decision is traced, else at no cost for the other."""
+    if isinstance(decision, bool | np.bool_):
+        return if_true() if decision else if_false()
+    branches = [lambda branch=branch: vary_like(branch(), like) for branch in (if_true, if_false)]
+    return jax.lax.cond(decision, *branches)
 
 
 def vary_as(x: Any, like: jax.ShapeDtypeStruct) -> Any:

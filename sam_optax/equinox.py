@@ -6,7 +6,8 @@ from typing import Any
 import equinox as eqx
 
 from sam_optax import gradients
-from sam_optax.typing import GradFn, Updates
+from sam_optax.second_pass import GradFn
+from sam_optax.typing import Updates
 
 
 def value_and_grad(

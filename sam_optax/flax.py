@@ -11,10 +11,10 @@ from flax.training import train_state
 
 from sam_optax import passes
 from sam_optax.batch_arguments import Call
-from sam_optax.measured_pass import MeasuredGradFn
 from sam_optax.method_states import check_one_method
 from sam_optax.passes import Division, Gradient, Objective
-from sam_optax.typing import GradFn, Params, State, Updates
+from sam_optax.second_pass import GradFn, SecondPass
+from sam_optax.typing import Params, SecondPassFn, State, Updates
 
 
 def value_and_grad(
@@ -93,19 +93,18 @@ def value_and_grad(
         def gradient_of(split: _Split, scale: Any) -> Gradient:
             return Gradient(loss.objective(split), division, scale, measure_noise)
 
-        def second_pass(state: Any, arrays: Call, scales: tuple[Any, ...], at: Params) -> Any:
+        def second_pass(at: Params, state: Any, arrays: Call, scales: tuple[Any, ...]) -> SecondPass:
             gradient = gradient_of(of_second, *(scales or (loss_scale,)))
             found = gradient.again(_like(of_second.params, at), state, arrays)
-            return (_like(at, found[0]), found[1]) if measure_noise else _like(at, found)
+            return found._replace(gradient=_like(at, found.gradient))
 
         gradient = gradient_of(of_first, loss_scale)
         found, state = gradient(of_first.params, of_first.state, of_first.arrays)
         of_first.update(state)
         # a traced scale is an argument of the second pass, which may leave the function that is traced
         scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
-        grad_fn = jax.tree_util.Partial(second_pass, of_second.state, of_second.arrays, scales)
-        if measure_noise:
-            grad_fn = MeasuredGradFn(gradient.noise(found, of_first.arrays), grad_fn)
+        noise = gradient.noise(found, of_first.arrays) if measure_noise else None
+        grad_fn = GradFn(second_pass, (of_second.state, of_second.arrays, scales), noise)
         of_model: Any = found.gradient
         return ((found.loss, found.aux) if has_aux else found.loss), of_model[0], grad_fn
 
@@ -241,7 +240,7 @@ class TrainState(train_state.TrainState):
         self,
         *,
         grads: Updates,
-        grad_fn: GradFn | None = None,
+        grad_fn: SecondPassFn | None = None,
         perturb: bool | None = None,
         value: Any = None,
         extra_args: Mapping[str, Any] | None = None,
@@ -253,7 +252,8 @@ class TrainState(train_state.TrainState):
           grads: the clean gradient.
           grad_fn: the second pass, which `sam_optax.value_and_grad` returns.
           perturb: static; False skips the second pass, None leaves it to the method's policy.
-          value: the loss, for the transforms that want it.
+          value: the clean loss, a scalar: for the surrogate gap of `sam_optax.diagnostics`, and for transformations
+            that read it.
           extra_args: further keyword arguments for `tx.update`.
           **kwargs: fields of the state to replace, such as `batch_stats`.
 

@@ -10,7 +10,8 @@ from sam_optax import carried_state, devices, microbatch, passes
 from sam_optax.batch_arguments import Call
 from sam_optax.microbatch import PartResult
 from sam_optax.passes import LeafShapes
-from sam_optax.typing import GradFn, Params, Updates
+from sam_optax.second_pass import GradFn, SecondPass
+from sam_optax.typing import Params, Updates
 
 
 def functional_value_and_grad(
@@ -64,12 +65,13 @@ def functional_value_and_grad(
     model = _Model(model_fn, has_aux, state_argnum, batch_weight, axis_name)
 
     def second_pass(
-        slope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: LeafShapes, params: Params
-    ) -> Updates:
+        params: Params, slope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: LeafShapes
+    ) -> SecondPass:
         shapes.check(params)
         call = Call(args, kwargs)
-        gradient = model.pull_back(params, call)[1](slope)[0]
-        return model.reduced(PartResult(gradient, model.weight(call), None), None)[0]
+        logits, back, _ = model.pull_back(params, call)
+        values = back(slope)[0], logits_loss(logits, *args, **kwargs)
+        return SecondPass(*model.reduced(PartResult(values, model.weight(call), None), None)[0])
 
     def both_passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         call = Call(args, kwargs)
@@ -77,7 +79,7 @@ def functional_value_and_grad(
         loss, slope = jax.value_and_grad(logits_loss)(logits, *args, **kwargs)
         result = PartResult((loss, aux, back(slope)[0]), model.weight(call), state)
         (loss, aux, grads), state = model.reduced(result, carried_state.split(call, state_argnum)[0])
-        grad_fn = jax.tree_util.Partial(second_pass, slope, args, kwargs, LeafShapes.of(params))
+        grad_fn = GradFn(second_pass, (slope, args, kwargs, LeafShapes.of(params)))
         return ((loss, carried_state.put(aux, state)) if has_aux else loss), grads, grad_fn
 
     return both_passes

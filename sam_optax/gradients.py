@@ -8,9 +8,9 @@ import jax
 
 from sam_optax import carried_state, passes
 from sam_optax.batch_arguments import Call
-from sam_optax.measured_pass import MeasuredGradFn
 from sam_optax.passes import Division, Gradient, LeafShapes
-from sam_optax.typing import GradFn, Params, Updates
+from sam_optax.second_pass import GradFn, SecondPass
+from sam_optax.typing import Params, Updates
 
 
 def value_and_grad(
@@ -68,7 +68,7 @@ def value_and_grad(
 
     Returns:
       A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`, where value is the loss or
-      `(loss, aux)`. `grad_fn` is itself a pytree of the arguments, and so may be passed into a `jax.jit`.
+      `(loss, aux)`. `grad_fn` is a `sam_optax.GradFn`: a function, and a pytree of the arguments.
 
     Raises:
       ValueError: If an option is not of its kind, if noise is to be measured of one part or with `batch_weight`; and,
@@ -105,8 +105,8 @@ def value_and_grad(
     scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
 
     def second_pass(
-        args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], shapes: LeafShapes, params: Params
-    ) -> Any:
+        params: Params, args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], shapes: LeafShapes
+    ) -> SecondPass:
         shapes.check(params)
         scaled = dataclasses.replace(gradient, scale=scales[0]) if scales else gradient
         return scaled.again(params, *carried_state.split(Call(args, kwargs), state_argnum))
@@ -117,9 +117,8 @@ def value_and_grad(
         found, state = gradient(params, state, batch)
         aux = carried_state.put(found.aux, state)
         again = passes.second_call(second_pass_args, call)
-        grad_fn = jax.tree_util.Partial(second_pass, again.args, again.kwargs, scales, LeafShapes.of(params))
-        if measure_noise:
-            grad_fn = MeasuredGradFn(gradient.noise(found, batch), grad_fn)
+        noise = gradient.noise(found, batch) if measure_noise else None
+        grad_fn = GradFn(second_pass, (again.args, again.kwargs, scales, LeafShapes.of(params)), noise)
         return ((found.loss, aux) if has_aux else found.loss), found.gradient, grad_fn
 
     return both_passes

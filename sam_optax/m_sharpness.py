@@ -14,6 +14,7 @@ from sam_optax.method_states import check_one_method
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import Noise, noise_terms
 from sam_optax.passes import Division, Gradient
+from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, State, Updates
 
 
@@ -179,11 +180,13 @@ class _Shards:
     def _of_shard(self, step: _Step, model_state: Any, call: Call, others: Call | None) -> PartResult:
         clean = self.gradient.of_part(step.params, model_state, call, others)
 
-        def grad_fn(at: Params) -> Updates:
-            return self.gradient.of_part(at, model_state, call, others).values.gradient
+        def second_pass(at: Params) -> SecondPass:
+            found = self.gradient.of_part(at, model_state, call, others).values
+            return SecondPass(found.gradient, found.loss)
 
         loss, aux, grads, _ = clean.values
         extra = {} if step.perturb is None else {"perturb": step.perturb}
+        grad_fn = GradFn(second_pass, ())
         made, state = self.method.update(grads, step.state, step.params, grad_fn=grad_fn, value=loss, **extra)
         squares = None
         if self.measures_noise:

@@ -6,25 +6,39 @@ import jax
 import optax
 
 from sam_optax import trees
-from sam_optax.typing import State, Updates
+from sam_optax.typing import Params, State, Updates
 
 
 class StepDiagnostics(NamedTuple):
-    """What the last step measured, float32 or wider; zero where it made no second pass, and never NaN for that.
+    """What the last step measured, float32 or wider; a number that was not measured is zero, and its flag False.
 
     Attributes:
       grad_norm: `‖g‖`, of the clean gradient.
       perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
       cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`.
       perturbation_norm: `‖ε‖`.
-      measured: whether the four numbers were measured, a bool.
+      perturbed_loss: `L(w + ε)`.
+      surrogate_gap: `L(w + ε) − L(w)`.
+      noise_signal: the signal term of the noise of `g_s`, for `track_noise`.
+      noise_variance: the noise term of it.
+      measured: whether the step made a second pass, which measures the first four numbers; a bool.
+      loss_measured: whether the second pass computed the loss.
+      gap_measured: whether, in addition, `update` was given the clean loss.
+      noise_measured: whether the second pass measured its noise.
     """
 
     grad_norm: jax.Array
     perturbed_grad_norm: jax.Array
     cosine: jax.Array
     perturbation_norm: jax.Array
+    perturbed_loss: jax.Array
+    surrogate_gap: jax.Array
+    noise_signal: jax.Array
+    noise_variance: jax.Array
     measured: jax.Array
+    loss_measured: jax.Array
+    gap_measured: jax.Array
+    noise_measured: jax.Array
 
 
 class SharpnessAwareState(NamedTuple):
@@ -43,6 +57,29 @@ class SharpnessAwareState(NamedTuple):
     combiner: State
     policy: State
     diagnostics: StepDiagnostics
+
+
+class AscendingState(NamedTuple):
+    """The state of `sharpness_aware` while `two_phases` asks it for `w + ε`.
+
+    Given this state, `update` makes no second pass: it returns the state with `perturbed_params` replaced. The place
+    for them is in the state since wrappers pass a state on as it is.
+
+    Attributes:
+      count: as in `SharpnessAwareState`, like the next four.
+      perturbation: the perturbation's state.
+      combiner: the combiner's state.
+      policy: the policy's state.
+      diagnostics: of the last step.
+      perturbed_params: the parameters `w` before `update`; after it `w + ε`, or `w` if the step is skipped.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    perturbation: State
+    combiner: State
+    policy: State
+    diagnostics: StepDiagnostics
+    perturbed_params: Params
 
 
 class MSAMState(NamedTuple):
@@ -66,6 +103,26 @@ def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
         if _is_method(node):
             found += [node, *states_in(tuple(node))]
     return found
+
+
+def ascending(state: State, params: Params) -> State:
+    """An optimizer's state in which the method makes no step, but computes `w + ε`."""
+    place = trees.cast_like(params, params)  # no leaf is weakly typed, as none of w + ε is
+
+    def prepare(node: Any) -> Any:
+        return AscendingState(*node, place) if isinstance(node, SharpnessAwareState) else node
+
+    return jax.tree.map(prepare, state, is_leaf=_is_method)
+
+
+def ascending_in(state: Any) -> list[AscendingState]:
+    """The states of methods that compute `w + ε`, in an optimizer's state."""
+    return [node for node in jax.tree.leaves(state, is_leaf=is_ascending) if is_ascending(node)]
+
+
+def is_ascending(node: Any) -> bool:
+    """Whether `node` is the state of a method that computes `w + ε`."""
+    return isinstance(node, AscendingState)
 
 
 def check_one_method(name: str, state: Any) -> None:

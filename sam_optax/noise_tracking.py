@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import optax
 
 from sam_optax import hyperparameters, parts, trees
-from sam_optax.measured_pass import MeasuredGradFn, PerturbedNoise, Recorder
-from sam_optax.method_states import check_one_method
+from sam_optax.method_states import ascending_in, check_one_method
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms
-from sam_optax.typing import GradFn, Params, State, Updates
+from sam_optax.second_pass import GradFn
+from sam_optax.step_diagnostics import step_noise
+from sam_optax.typing import Params, SecondPassFn, State, Updates
 
 
 class TrackNoiseState(NamedTuple):
@@ -97,17 +97,18 @@ def track_noise(
         state: State,
         params: Params | None = None,
         *,
-        grad_fn: GradFn | None = None,
+        grad_fn: SecondPassFn | None = None,
         noise: Noise | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, TrackNoiseState]:
         _check_noise(noise)
-        second_pass = grad_fn if noise else _recorder(grad_fn)
-        updates, method_state = inner.update(updates, state.method, params, grad_fn=second_pass, **extra_args)
-        clean, perturbed = _given(noise) if noise else _recorded(second_pass)
-        second = (
-            state.perturbed if perturbed is None else state.perturbed.add(perturbed.terms, decay, perturbed.measured)
-        )
+        if ascending_in(state.method):  # two_phases asks for w + ε, and no step is made
+            updates, method_state = inner.update(updates, state.method, params, **extra_args)
+            return updates, TrackNoiseState(method_state, state.clean, state.perturbed)
+        clean = _clean_noise(grad_fn) if noise is None else noise.clean
+        updates, method_state = inner.update(updates, state.method, params, grad_fn=grad_fn, **extra_args)
+        perturbed, measured = step_noise(method_state, state.method) if noise is None else (noise.perturbed, True)
+        second = state.perturbed if perturbed is None else state.perturbed.add(perturbed, decay, measured)
         return updates, TrackNoiseState(method_state, state.clean.add(clean, decay), second)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -160,22 +161,10 @@ def _check_noise(noise: Any) -> None:
         )
 
 
-def _recorder(grad_fn: GradFn | None) -> Recorder:
-    if not isinstance(grad_fn, MeasuredGradFn):
+def _clean_noise(grad_fn: Any) -> NoiseTerms:
+    if not isinstance(grad_fn, GradFn) or grad_fn.clean_noise is None:
         raise ValueError(
             f"grad_fn is {grad_fn!r}, which measures no noise: call update(..., grad_fn=grad_fn) with the function "
             "that sam_optax.value_and_grad(..., measure_noise=True) returns, in a skipped step, too."
         )
-    return Recorder(grad_fn)
-
-
-def _given(noise: Noise) -> tuple[NoiseTerms, PerturbedNoise | None]:
-    return noise.clean, None if noise.perturbed is None else PerturbedNoise(noise.perturbed, jnp.ones((), bool))
-
-
-def _recorded(recorder: Any) -> tuple[NoiseTerms, PerturbedNoise | None]:
-    return recorder.measured.clean, recorder.perturbed
-
-
-def _add(average: NoiseAverage, noise: PerturbedNoise | None, decay: float) -> NoiseAverage:
-    return average if noise is None else average.add(noise.terms, decay, noise.measured)
+    return grad_fn.clean_noise

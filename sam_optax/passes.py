@@ -11,6 +11,7 @@ from sam_optax import carried_state, devices, hyperparameters, microbatch, trees
 from sam_optax.batch_arguments import BatchArguments, Call, cut
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import NoiseTerms, noise_terms
+from sam_optax.second_pass import SecondPass
 from sam_optax.typing import Params, State, Updates
 
 
@@ -133,10 +134,10 @@ class Gradient:
         weight = self.objective.weight and microbatch.checked_weight(self.objective.weight(state, call))
         return PartResult(Pass(loss, aux, grads, square), weight, moved)
 
-    def again(self, params: Params, state: State, call: Call) -> Any:
-        """The second pass: the gradient, or `(gradient, noise)` where noise is measured."""
+    def again(self, params: Params, state: State, call: Call) -> SecondPass:
+        """The second pass at `params`."""
         found, _ = self(params, state, call)
-        return (found.gradient, self.noise(found, call)) if self.measures_noise else found.gradient
+        return SecondPass(found.gradient, found.loss, self.noise(found, call) if self.measures_noise else None)
 
     def noise(self, found: Pass, call: Call) -> NoiseTerms:
         """The noise of the gradient, from those of the parts."""

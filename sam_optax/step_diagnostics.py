@@ -1,4 +1,4 @@
-"""What a step measured: the norms of both gradients, the cosine of their angle, the length of the offset."""
+"""What a step measured: the norms of both gradients and their cosine, the length of the offset, and the losses."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,6 +10,8 @@ import optax
 
 from sam_optax import parts, trees
 from sam_optax.method_states import SharpnessAwareState, StepDiagnostics, check_one_method, states_in
+from sam_optax.noise_scale import NoiseTerms
+from sam_optax.second_pass import SecondPass
 from sam_optax.typing import Params, State, Updates
 from sam_optax.unmeasured import fill
 
@@ -22,37 +24,98 @@ class Diagnostics(NamedTuple):
       perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
       cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 where one of them is zero.
       perturbation_norm: `‖ε‖`.
+      perturbed_loss: `L(w + ε)`, on the batch of the step.
+      surrogate_gap: `L(w + ε) − L(w)`, which GSAM minimises.
     """
 
     grad_norm: jax.Array
     perturbed_grad_norm: jax.Array
     cosine: jax.Array
     perturbation_norm: jax.Array
+    perturbed_loss: jax.Array
+    surrogate_gap: jax.Array
 
 
 def nothing_measured(params: Params) -> StepDiagnostics:
     """The state's diagnostics where a step made no second pass: zeros."""
     dtype = trees.accumulator_dtype(params)
     # an array for each number: a buffer can be donated only once
-    return StepDiagnostics(*(jnp.zeros((), dtype) for _ in Diagnostics._fields), measured=jnp.zeros((), bool))
+    zeros = (jnp.zeros((), bool if "measured" in name else dtype) for name in StepDiagnostics._fields)
+    return StepDiagnostics(*zeros)
 
 
-def measure(clean: Updates, perturbed: Updates, offset: Updates, params: Params) -> StepDiagnostics:
-    """The state's diagnostics where a step made one."""
-    norm, perturbed_norm = trees.norm(clean), trees.norm(perturbed)
+def measure(clean: Updates, found: SecondPass, offset: Updates, value: Any, params: Params) -> StepDiagnostics:
+    """The state's diagnostics where a step made one.
+
+    Args:
+      clean: the gradient at `w`.
+      found: the second pass, at `w + ε`.
+      offset: `ε`.
+      value: the loss at `w`; None if it was not given.
+      params: `w`.
+    """
+    norm, perturbed_norm = trees.norm(clean), trees.norm(found.gradient)
     product = norm * perturbed_norm
-    cosine = trees.inner(clean, perturbed) / jnp.where(product > 0, product, 1)
-    dtype = trees.accumulator_dtype(params)
-    numbers = (x.astype(dtype) for x in (norm, perturbed_norm, cosine, trees.norm(offset)))
-    return StepDiagnostics(*numbers, measured=jnp.ones((), bool))
+    cosine = trees.inner(clean, found.gradient) / jnp.where(product > 0, product, 1)
+    none = nothing_measured(params)
+    numbers = {
+        "grad_norm": norm,
+        "perturbed_grad_norm": perturbed_norm,
+        "cosine": cosine,
+        "perturbation_norm": trees.norm(offset),
+        "measured": True,
+    }
+    if found.loss is not None:
+        numbers |= {"perturbed_loss": found.loss, "loss_measured": True}
+    if found.loss is not None and value is not None:
+        wide = jnp.promote_types(jnp.result_type(found.loss, value), none.surrogate_gap.dtype)
+        gap = jnp.asarray(found.loss, wide) - jnp.asarray(value, wide)
+        numbers |= {"surrogate_gap": gap, "gap_measured": True}
+    if found.noise is not None:
+        signal, noise = found.noise
+        numbers |= {"noise_signal": signal, "noise_variance": noise, "noise_measured": True}
+    return none._replace(**{name: jnp.asarray(x, getattr(none, name).dtype) for name, x in numbers.items()})
+
+
+def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
+    """The noise of the last step's second pass, and whether it was measured.
+
+    Args:
+      state: an optimizer's state after the step.
+      before: the state before it. A wrapper, as `skip_nonfinite`, may have gone back to it: then nothing was measured.
+
+    Returns:
+      The terms and a bool; None and False if no method in the state makes a second pass.
+    """
+    for node, old in zip(states_in(state), states_in(before), strict=True):
+        if isinstance(node, SharpnessAwareState):
+            seen = node.diagnostics
+            return NoiseTerms(seen.noise_signal, seen.noise_variance), seen.noise_measured & (node.count != old.count)
+    return None, False
+
+
+def check_loss(name: str, loss: Any) -> None:
+    """Raise `ValueError` unless `loss` is None or a real scalar."""
+    if loss is None:
+        return
+    is_number = isinstance(loss, int | float) or (hasattr(loss, "dtype") and not trees.is_key(loss))
+    if not is_number or jnp.shape(loss) != () or jnp.issubdtype(jnp.result_type(loss), jnp.complexfloating):
+        raise ValueError(
+            f"{name} is {loss!r}: give the loss of the batch, a real scalar. Take the mean over the examples, and pass "
+            "the loss alone where the function returns (loss, aux)."
+        )
 
 
 def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnostics:
     """The diagnostics of the last step, wherever the method is in a chain.
 
     A cosine near 1 means that the second pass found nearly the same gradient: `ρ` is small for this landscape, or the
-    step could be skipped. Where the step was skipped, and before the first step, nothing was measured. A measured NaN
-    stays NaN.
+    step could be skipped. The surrogate gap is what the loss gains on the way to `w + ε`: at a fixed `ρ`, the smaller
+    it is, the flatter is the neighbourhood.
+
+    Where the step was skipped, and before the first step, nothing was measured. The perturbed loss is measured by the
+    `grad_fn` of `sam_optax.value_and_grad` and its relatives, not by any other function. The gap needs the clean loss,
+    too: `update(..., grad_fn=grad_fn, value=loss)`. A measured NaN stays NaN.
 
     Args:
       opt_state: the optimizer state of a chain that holds one sharpness-aware transformation.
@@ -60,26 +123,31 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
         inside a compiled function under `jax.debug_nans(True)`.
 
     Returns:
-      `(grad_norm, perturbed_grad_norm, cosine, perturbation_norm)`, four scalars.
+      `(grad_norm, perturbed_grad_norm, cosine, perturbation_norm, perturbed_loss, surrogate_gap)`, six scalars.
 
     Raises:
       ValueError: If `opt_state` does not hold exactly one sharpness-aware state, or `unmeasured` is not a number.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, sam_optax
-      >>> loss = lambda w: jnp.sum(w**2) / 2
+      >>> import jax.numpy as jnp, optax, sam_optax
+      >>> value_and_grad = sam_optax.value_and_grad(lambda w: jnp.sum(w**2) / 2)
       >>> w = jnp.array([3.0, 4.0])
       >>> tx = optax.chain(sam_optax.sam(rho=1.0), optax.sgd(0.1))
-      >>> _, state = tx.update(jax.grad(loss)(w), tx.init(w), w, grad_fn=jax.grad(loss))
+      >>> loss, grads, grad_fn = value_and_grad(w)
+      >>> _, state = tx.update(grads, tx.init(w), w, grad_fn=grad_fn, value=loss)
       >>> print(*(f"{x:.1f}" for x in sam_optax.diagnostics(state)))
-      5.0 6.0 1.0 1.0
+      5.0 6.0 1.0 1.0 18.0 5.5
       >>> print(sam_optax.diagnostics(tx.init(w), unmeasured=0.0).cosine)
       0.0
     """
     _check_measuring("opt_state", opt_state)
     found = next(node.diagnostics for node in states_in(opt_state) if isinstance(node, SharpnessAwareState))
-    *numbers, measured = jax.tree.leaves(found)  # by leaves: nnx.Optimizer keeps the state in variables of its own
-    return fill(Diagnostics(*numbers), measured, unmeasured)
+    found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer keeps the state in variables of its own
+    flags = {"perturbed_loss": found.loss_measured, "surrogate_gap": found.gap_measured}
+    numbers = {
+        name: fill(getattr(found, name), flags.get(name, found.measured), unmeasured) for name in Diagnostics._fields
+    }
+    return Diagnostics(**numbers)
 
 
 def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -122,7 +190,7 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
     ) -> tuple[Updates, State]:
         updates, state = inner.update(updates, state, params, **extra_args)
         # what no step returns, the compiler does not compute
-        return updates, jax.tree.map(lambda x: nothing_measured(x) if _is_one(x) else x, state, is_leaf=_is_one)
+        return updates, jax.tree.map(lambda x: _only_noise(x) if _is_one(x) else x, state, is_leaf=_is_one)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -135,6 +203,12 @@ def _check_measuring(name: str, state: Any) -> None:
             f"{name} holds no sharpness-aware method with a second pass, expected one: give one of sam_optax's methods "
             "(msam makes no second pass), or a chain with one in it."
         )
+
+
+def _only_noise(seen: StepDiagnostics) -> StepDiagnostics:
+    """The diagnostics without all but the noise, which is measured for `track_noise`."""
+    noise = {name: getattr(seen, name) for name in ("noise_signal", "noise_variance", "noise_measured")}
+    return nothing_measured(seen)._replace(**noise)
 
 
 def _is_one(node: Any) -> bool:

@@ -1,6 +1,6 @@
 """The one transformation: a perturbation, a combiner and a policy make an estimator of the gradient."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import devices, masks, measured_pass, parts, trees
+from sam_optax import devices, masks, parts, second_pass, trees
 from sam_optax.combiners import Combiner
-from sam_optax.measured_pass import PerturbedNoise
-from sam_optax.method_states import SharpnessAwareState, StepDiagnostics, check_no_method
+from sam_optax.method_states import AscendingState, SharpnessAwareState, StepDiagnostics, check_no_method, is_ascending
 from sam_optax.policies import Policy, always
-from sam_optax.step_diagnostics import measure, nothing_measured
-from sam_optax.typing import GradFn, Mask, Params, State, Updates
+from sam_optax.second_pass import SecondPass
+from sam_optax.step_diagnostics import check_loss, measure, nothing_measured
+from sam_optax.typing import Mask, Params, SecondPassFn, State, Updates
 
 
 def sharpness_aware(
@@ -28,12 +28,16 @@ def sharpness_aware(
     It precedes any Optax optimizer in a chain; what follows it (clipping, weight decay, momentum) acts on the
     sharpness-aware gradient. `update` takes, in addition to gradients, state and parameters:
 
-    * `grad_fn`: the second pass, from parameters to the gradient on the same batch
-      (`sam_optax.value_and_grad` returns it);
+    * `grad_fn`: the second pass, from parameters to the gradient on the same batch: the `sam_optax.GradFn` that
+      `sam_optax.value_and_grad` returns, or any other function;
     * `perturb`: a static bool or None. True makes the second pass, False skips it and needs no `grad_fn`, None
       asks the policy's traced form. `jax.jit(step, static_argnames="perturb")` called with
       `perturb=policy.at(i)` compiles two steps, of which the skipped one costs one gradient;
-    * any other extra argument, which goes on to the perturbation.
+    * `value`: the clean loss, a scalar, from which `sam_optax.diagnostics` computes the surrogate gap;
+    * any other extra argument.
+
+    The perturbation gets all of them, if it takes extra arguments: `perturb` is then the decision, a bool or a traced
+    one, and `grad_fn` keeps the leaves that `mask` hides where they are.
 
     Args:
       perturbation: from the clean gradient to the offset `ε`; any Optax transformation.
@@ -48,7 +52,8 @@ def sharpness_aware(
 
     Raises:
       ValueError: If `combiner` or `when` has not the functions of its kind, if `mask` is no tree of bools; and,
-        in `update`, if `grad_fn` or `params` is missing, or if the trees do not fit one another.
+        in `update`, if `grad_fn` or `params` is missing, if the trees do not fit one another, or if `value` is not a
+        scalar.
 
     Example:
       SAM put together by hand, and its first step on `½‖w‖²`:
@@ -64,91 +69,115 @@ def sharpness_aware(
     """
     _check_parts(perturbation, combiner, when)
     masks.check("mask", mask)
-    ascent = optax.with_extra_args_support(perturbation)
+    method = _SharpnessAware(optax.with_extra_args_support(perturbation), combiner, when, mask)
+    return optax.GradientTransformationExtraArgs(method.init, method.update)
 
-    def init(params: Params) -> SharpnessAwareState:
+
+@dataclass(frozen=True)
+class _SharpnessAware:
+    """The two functions of `sharpness_aware`, and what they consist of."""
+
+    perturbation: optax.GradientTransformationExtraArgs
+    combiner: Combiner
+    when: Policy
+    mask: Mask | None
+
+    def init(self, params: Params) -> SharpnessAwareState:
         trees.check_whole(params)
         trees.check_real(params)
+        perturbation = self.perturbation.init(params)
+        remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
+        check_no_method("perturbation", perturbation, remedy)
         return SharpnessAwareState(
             count=jnp.zeros((), jnp.int32),
-            perturbation=_initial(ascent, params),
-            combiner=combiner.init(params),
-            policy=when.init(params),
+            perturbation=perturbation,
+            combiner=self.combiner.init(params),
+            policy=self.when.init(params),
             diagnostics=nothing_measured(params),
         )
 
     def update(
+        self,
         updates: Updates,
         state: State,
         params: Params | None = None,
         *,
-        grad_fn: GradFn | None = None,
+        grad_fn: SecondPassFn | None = None,
         perturb: bool | None = None,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[Updates, State]:
         if params is None:
             raise ValueError("params is missing: call update(grads, state, params, grad_fn=grad_fn).")
-        _check_call(updates, params, perturb)
-        chosen = masks.resolve("mask", mask, params, default=True)
-        offset, perturbation_state = ascent.update(
-            masks.keep(chosen, updates), state.perturbation, params, **extra_args
-        )
-        trees.check_alike("What perturbation returned", offset, params, "it maps a gradient to an offset of its shape.")
-        offset = masks.keep(chosen, offset)
-        decision, policy_state = when.decide(state.count, updates, state.policy)
+        _check_call(updates, params, perturb, value)
+        decision, policy_state = self.when.decide(state.count, updates, state.policy)
+        decision = decision if perturb is None else perturb
+        extra_args |= {"perturb": decision} | ({} if value is None else {"value": value})
+        if is_ascending(state):
+            return updates, self._ascend(updates, state, params, extra_args)
+        if not _is_known(decision) or decision:
+            _check_grad_fn(grad_fn)
+        offset, perturbation_state = self._offset(updates, state, params, extra_args | {"grad_fn": grad_fn})
 
-        def perturbed() -> tuple[Updates, State, StepDiagnostics, PerturbedNoise | None]:
-            gradient, noise = _second_pass(grad_fn, params, offset)
-            combined, combiner_state = combiner.update(updates, gradient, state.combiner)
-            return _returned(combined, params), combiner_state, measure(updates, gradient, offset, params), noise
+        def perturbed() -> tuple[Updates, State, StepDiagnostics]:
+            found = _second_pass(grad_fn, trees.shifted(params, offset))
+            combined, combiner_state = self.combiner.update(updates, found.gradient, state.combiner)
+            return _returned(combined, params), combiner_state, measure(updates, found, offset, value, params)
 
-        def skipped() -> tuple[Updates, State, StepDiagnostics, PerturbedNoise | None]:
-            combined, combiner_state = combiner.skipped(updates, state.combiner)
-            noise = measured_pass.no_noise(grad_fn, params)
-            return _returned(combined, params), combiner_state, nothing_measured(params), noise
+        def skipped() -> tuple[Updates, State, StepDiagnostics]:
+            combined, combiner_state = self.combiner.skipped(updates, state.combiner)
+            return _returned(combined, params), combiner_state, nothing_measured(params)
 
-        made = _choose(decision if perturb is None else perturb, perturbed, skipped, like=updates)
-        combined, combiner_state, seen, noise = made
-        measured_pass.record(grad_fn, noise)
+        combined, combiner_state, seen = devices.choose(decision, perturbed, skipped, like=updates)
         count = trees.next_count(state.count)
         return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def _ascend(self, updates: Updates, state: AscendingState, params: Params, extra_args: Any) -> AscendingState:
+        """The state with the parameters of the second pass, for `two_phases`."""
+        decision = extra_args["perturb"]
+        if _is_known(decision) and not decision:
+            return state
+        offset, _ = self._offset(updates, state, params, extra_args | {"grad_fn": _refuse_further_pass})
+        moved = trees.shifted(params, offset)
+        if not _is_known(decision):
+            moved = jax.tree.map(lambda at, w: jnp.where(decision, at, w), moved, params)
+        return state._replace(perturbed_params=moved)
+
+    def _offset(self, updates: Updates, state: Any, params: Params, extra_args: Any) -> tuple[Updates, State]:
+        """The offset `ε`, zero in the leaves that the mask hides, and the perturbation's state after it."""
+        chosen = masks.resolve("mask", self.mask, params, default=True)
+        grad_fn = extra_args["grad_fn"]
+
+        def of_chosen(at: Params) -> Updates:
+            kept = jax.tree.map(lambda c, x, w: x if c else w, chosen, at, params)
+            return masks.keep(chosen, _second_pass(grad_fn, kept).gradient)
+
+        if self.mask is not None and grad_fn is not None:
+            extra_args |= {"grad_fn": of_chosen}
+        offset, state = self.perturbation.update(masks.keep(chosen, updates), state.perturbation, params, **extra_args)
+        trees.check_alike("What perturbation returned", offset, params, "it maps a gradient to an offset of its shape.")
+        return masks.keep(chosen, offset), state
 
 
-def _initial(perturbation: optax.GradientTransformation, params: Params) -> State:
-    """The perturbation's state before the first step."""
-    state = perturbation.init(params)
-    remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
-    check_no_method("perturbation", state, remedy)
-    return state
+def _second_pass(grad_fn: Any, params: Params) -> SecondPass:
+    """The second pass at `params`."""
+    found = second_pass.at(params, grad_fn)
+    remedy = "it maps parameters to their gradient, and nothing else."
+    trees.check_alike("What grad_fn returned", found.gradient, params, remedy)
+    return found
 
 
-def _choose(decision: Any, perturbed: Callable[[], Any], skipped: Callable[[], Any], like: Updates) -> Any:
-    """One branch where the decision is known while tracing, since it then costs nothing; else both, by `cond`."""
-    if isinstance(decision, bool | np.bool_):
-        return perturbed() if decision else skipped()
-    branches = [lambda branch=branch: devices.vary_like(branch(), like) for branch in (perturbed, skipped)]
-    return jax.lax.cond(decision, *branches)
-
-
-def _second_pass(grad_fn: GradFn | None, params: Params, offset: Updates) -> tuple[Updates, PerturbedNoise | None]:
-    """`∇L(w + ε)`, at parameters of their own dtype, and its noise where that is recorded."""
-    if grad_fn is None:
-        raise ValueError(
-            "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
-            "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass. An "
-            "Optax wrapper without extra arguments, as optax.lookahead, does not pass grad_fn on: call the method by "
-            "itself, before it."
-        )
-    if not callable(grad_fn):
-        raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")
-    moved = trees.cast_like(jax.tree.map(jnp.add, params, offset), params)
-    gradient, noise = measured_pass.gradient_and_noise(grad_fn, moved)
-    trees.check_alike(
-        "What grad_fn returned", gradient, params, "it maps parameters to their gradient, and nothing else."
+def _refuse_further_pass(params: Params) -> Updates:
+    del params
+    raise ValueError(
+        "The perturbation asks for a gradient at another point, and two_phases knows the clean gradient alone: call "
+        "update(..., grad_fn=grad_fn) instead."
     )
-    return gradient, noise
+
+
+def _is_known(decision: Any) -> bool:
+    """Whether a decision is known while tracing."""
+    return isinstance(decision, bool | np.bool_)
 
 
 def _returned(combined: Updates, params: Params) -> Updates:
@@ -163,12 +192,25 @@ def _check_parts(perturbation: Any, combiner: Any, when: Any) -> None:
     parts.check("when", when, ("init", "decide", "at"), "a sam_optax.Policy")
 
 
-def _check_call(updates: Updates, params: Params, perturb: Any) -> None:
-    if perturb is not None and not isinstance(perturb, bool | np.bool_):
+def _check_call(updates: Updates, params: Params, perturb: Any, value: Any) -> None:
+    if perturb is not None and not _is_known(perturb):
         raise ValueError(
             f"perturb is {perturb!r}: give True, False or None, and name it in jax.jit(..., "
             'static_argnames="perturb"). A decision inside the compiled step is the policy\'s: when=.'
         )
+    check_loss("value", value)
     trees.check_whole(params)
     trees.check_real(params)
     trees.check_alike("updates", updates, params, "give the gradient with respect to these parameters.")
+
+
+def _check_grad_fn(grad_fn: Any) -> None:
+    if grad_fn is None:
+        raise ValueError(
+            "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
+            "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass. An "
+            "Optax wrapper without extra arguments, as optax.lookahead, does not pass grad_fn on: call the method by "
+            "itself, before it."
+        )
+    if not callable(grad_fn):
+        raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")

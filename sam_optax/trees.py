@@ -49,6 +49,11 @@ def cast_like(tree: Updates, like: Params) -> Updates:
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
 
 
+def shifted(params: Params, offset: Updates) -> Params:
+    """`w + ε`, in the parameters' dtypes."""
+    return cast_like(jax.tree.map(jnp.add, params, offset), params)
+
+
 def is_floating(x: Any) -> bool:
     """Whether `x`, an array or its shape and dtype, holds real floating numbers."""
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

@@ -15,8 +15,8 @@ Updates = optax.Updates
 State = Any
 """Any pytree of arrays whose structure does not change from call to call."""
 
-GradFn = Callable[[Any], Any]
-"""Parameters to gradient, on one fixed batch: the second pass."""
+SecondPassFn = Callable[[Any], Any]
+"""From parameters to their gradient, on one fixed batch: a `sam_optax.GradFn`, or any other function."""
 
 Schedule = Callable[[Any], chex.Numeric]
 """Number of `update` calls so far to a scalar, as Optax has it."""

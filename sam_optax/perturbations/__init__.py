@@ -7,6 +7,7 @@ an update, on skipped steps too, so that its state has seen every clean gradient
 from sam_optax.perturbations.adaptive import adaptive_ascent, ported_adaptive_ascent
 from sam_optax.perturbations.friendly import friendly_ascent
 from sam_optax.perturbations.normalized import normalized_ascent
+from sam_optax.perturbations.repeated import repeated_ascent
 from sam_optax.perturbations.smoothed import smoothed_ascent
 from sam_optax.perturbations.unified import unified_ascent
 
@@ -15,6 +16,7 @@ __all__ = [
     "friendly_ascent",
     "normalized_ascent",
     "ported_adaptive_ascent",
+    "repeated_ascent",
     "smoothed_ascent",
     "unified_ascent",
 ]

@@ -1,0 +1,108 @@
+"""Several steps of an optimizer that ascends: the perturbation of k-step SAM."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sam_optax import devices, hyperparameters, parts, second_pass, trees
+from sam_optax.method_states import check_no_method
+from sam_optax.typing import Params, SecondPassFn, State, Updates
+
+
+class RepeatedAscentState(NamedTuple):
+    """The state of `repeated_ascent` with several steps: empty, since the adversary is initialised in each update."""
+
+
+def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> optax.GradientTransformationExtraArgs:
+    """The offset after several steps of an optimizer that ascends the loss of the batch.
+
+        ε_0 = 0,  ε_{i+1} = ε_i − adversary(∇L(w + ε_i)),  ε = ε_steps
+
+    The first gradient is the clean one, and each further step takes one more: a method with this perturbation costs
+    `1 + steps` gradients, the second pass at `w + ε` included. A step that the policy skips costs one. The loop over
+    the steps is unrolled.
+
+    With `perturbed_gradient` it is k-step SAM, as `optax.contrib.sam` does it with `sync_period = steps + 1` and the
+    same adversary. The adversary is initialised anew in every update, so that a schedule in it counts the ascent steps
+    of one update. For a radius that changes from update to update use `optax.inject_hyperparams` around the method.
+    Where a gradient is zero in all entries, entries of the adversary's step that are not finite are zero:
+    `optax.contrib.normalize` divides by the norm.
+
+    From "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
+    https://arxiv.org/abs/2010.01412), whose appendix compares several steps with one.
+
+    Args:
+      adversary: an optimizer whose updates descend, as `optax.chain(optax.contrib.normalize(), optax.sgd(rho))`; they
+        are negated. It sees the parameters `w + ε_i`.
+      steps: the number of ascent steps, at least 1.
+
+    Returns:
+      A transformation from gradients to offsets of the parameters' shapes and dtypes. Its `update` needs `params`, and
+      with several steps `grad_fn`, which `sharpness_aware` passes on, with the decision `perturb`.
+
+    Raises:
+      ValueError: If `adversary` is no transformation, or `steps` no positive integer; in `init`, if the adversary holds
+        a sharpness-aware method; and, in `update`, if `params` or `grad_fn` is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sam_optax
+      >>> adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
+      >>> method = sam_optax.sharpness_aware(
+      ...     sam_optax.repeated_ascent(adversary, steps=2), sam_optax.perturbed_gradient()
+      ... )
+      >>> tx = optax.chain(method, optax.sgd(0.1))
+      >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> updates, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+      >>> print(*(f"{x:.2f}" for x in updates))
+      -0.36 -0.48
+    """
+    parts.check_transformation("adversary", adversary)
+    hyperparameters.check_count("steps", steps, "the ascent steps of an update")
+    inner = optax.with_extra_args_support(adversary)
+
+    def init(params: Params) -> State:
+        check_no_method("adversary", inner.init(params), "give an optimizer without one.")
+        return optax.EmptyState() if steps == 1 else RepeatedAscentState()
+
+    def update(
+        updates: Updates,
+        state: State,
+        params: Params | None = None,
+        *,
+        grad_fn: SecondPassFn | None = None,
+        perturb: Any = True,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Updates, State]:
+        del value  # the loss at w, which is not that of the further steps
+        if params is None:
+            raise ValueError("params is missing: the adversary starts at them.")
+
+        def climb() -> Updates:
+            gradient, offset, memory = updates, trees.zeros_like(trees.widen(params)), inner.init(params)
+            for step in range(steps):
+                at = trees.shifted(params, offset)
+                gradient = _gradient(grad_fn, at) if step else gradient
+                descent, memory = inner.update(gradient, memory, at, **extra_args)
+                offset = jax.tree.map(jnp.subtract, offset, _finite(descent, gradient))
+            return trees.cast_like(offset, params)
+
+        return devices.choose(perturb, climb, lambda: trees.zeros_like(params), like=updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _gradient(grad_fn: Any, params: Params) -> Updates:
+    if grad_fn is None:
+        raise ValueError("grad_fn is missing: repeated_ascent takes a gradient at each of its steps.")
+    trees.check_whole(params)
+    return second_pass.at(params, grad_fn).gradient
+
+
+def _finite(step: Updates, gradient: Updates) -> Updates:
+    """The adversary's step, in the accumulator's dtype; zero where it is not finite and the whole gradient is zero."""
+    is_zero = trees.inner(gradient, gradient) == 0
+    return jax.tree.map(lambda x: jnp.where(is_zero & ~jnp.isfinite(x), 0, x), trees.widen(step))
