@@ -55,8 +55,8 @@ class Golden(NamedTuple):
     trajectories: dict[str, np.ndarray]
 
 
-def golden() -> Golden:
-    with np.load(Path(__file__).parent / "golden" / "sam_family_mlp.npz") as stored:
+def golden(name: str = "sam_family_mlp") -> Golden:
+    with np.load(Path(__file__).parent / "golden" / f"{name}.npz") as stored:
         arrays = {key: stored[key] for key in stored}
     return Golden(
         params={name: jnp.asarray(arrays[f"init_{name}"]) for name in ("w1", "b1", "w2", "b2")},

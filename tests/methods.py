@@ -37,6 +37,13 @@ def rising(start: float) -> optax.Schedule:
     return lambda count: start * (1 + count / 16)
 
 
+def repeated_sam(rho: Any, when: Policy = always(), mask: Any = None) -> optax.GradientTransformationExtraArgs:
+    """SAM with two ascent steps, whose lengths add up to the radius."""
+    adversary = optax.chain(sam_optax.normalized_ascent(rho / 2), optax.scale(-1))
+    ascent = sam_optax.repeated_ascent(adversary, steps=2)
+    return sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient(), when, mask)
+
+
 class Product(NamedTuple):
     """A method by its parts; calling it makes it."""
 
@@ -94,6 +101,8 @@ SHORT = (
     | {
         "sam_every_2": functools.partial(sam_optax.sam, when=sam_optax.every(2)),
         "look_sam": Product("reuse", "normalized", "plain"),
+        "repeated_sam": repeated_sam,
+        "repeated_sam_masked": functools.partial(repeated_sam, mask=KERNELS),
     }
     | {_key(product): product for product in _COVERING}
 )
@@ -115,8 +124,13 @@ WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 }
 """The methods that wrap their base optimizer, as functions of it and of `rho`."""
 
-OF_OWN_NAME = (*NAMED, "sam_every_2", "look_sam", "msam", "wsam_decoupled")
+OF_OWN_NAME = (*NAMED, "sam_every_2", "look_sam", "repeated_sam", "msam", "wsam_decoupled")
 """The methods that have a name of their own. Promises that are slow to compile run with these only in `make test`."""
+
+
+def gradients(name: str) -> int:
+    """The number of gradients that a perturbed step of a method takes."""
+    return 3 if name.startswith("repeated") else 2
 
 
 def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any:

@@ -25,13 +25,14 @@ def shifted(w: jax.Array) -> jax.Array:
     return jnp.array([2.0, 1.0]) * w
 
 
-def test_the_four_numbers_are_what_they_say():
+def test_the_first_four_numbers_are_what_they_say():
     tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
     seen = sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=shifted)[1])
     perturbed = np.array([2.0, 1.0]) * np.array([3.3, 4.4])
     norm = np.linalg.norm(perturbed)
-    np.testing.assert_allclose(seen, [5.0, norm, perturbed @ np.array([0.6, 0.8]) / norm, 0.5], rtol=1e-6)
-    assert seen._fields == ("grad_norm", "perturbed_grad_norm", "cosine", "perturbation_norm")
+    np.testing.assert_allclose(seen[:4], [5.0, norm, perturbed @ np.array([0.6, 0.8]) / norm, 0.5], rtol=1e-6)
+    names = ("grad_norm", "perturbed_grad_norm", "cosine", "perturbation_norm", "perturbed_loss", "surrogate_gap")
+    assert seen._fields == names
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -47,10 +48,11 @@ def test_they_are_found_wherever_the_method_stands(name):
 def test_they_are_nan_before_the_first_step_and_where_a_step_was_skipped(name):
     tx, params = helpers.optimizer(name), helpers.small_params()
     state = tx.init(params)
-    np.testing.assert_array_equal(sam_optax.diagnostics(state), np.full(4, np.nan))
+    np.testing.assert_array_equal(sam_optax.diagnostics(state), np.full(6, np.nan))
+    grad_fn = sam_optax.GradFn(lambda params: sam_optax.SecondPass(params, jnp.ones(())), ())
     for perturb, finite in ((True, True), (False, False), (True, True)):
-        _, state = tx.update(params, state, params, grad_fn=lambda params: params, perturb=perturb)
-        np.testing.assert_array_equal(np.isfinite(sam_optax.diagnostics(state)), np.full(4, finite))
+        _, state = tx.update(params, state, params, grad_fn=grad_fn, perturb=perturb, value=0.5)
+        np.testing.assert_array_equal(np.isfinite(sam_optax.diagnostics(state)), np.full(6, finite))
 
 
 def test_the_cosine_is_minus_one_for_opposite_gradients_and_zero_for_none():
@@ -93,7 +95,7 @@ def test_without_them_the_updates_are_the_same(name):
     unmeasured_updates, unmeasured = bare.update(grads, bare.init(params), params, grad_fn=grad_fn)
     chex.assert_trees_all_equal(unmeasured_updates, updates)
     assert helpers.shapes(unmeasured) == helpers.shapes(state)
-    np.testing.assert_array_equal(sam_optax.diagnostics(unmeasured), np.full(4, np.nan))
+    np.testing.assert_array_equal(sam_optax.diagnostics(unmeasured), np.full(6, np.nan))
 
 
 @pytest.mark.parametrize(("tx", "found"), NOT_ONE)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import sam_optax
@@ -29,6 +30,20 @@ OPTIMIZERS = {
 }
 
 
+def k_step_sam(steps: int, rho: float) -> optax.GradientTransformation:
+    ascent = sam_optax.repeated_ascent(optax.chain(optax.contrib.normalize(), optax.sgd(rho)), steps)
+    return optax.chain(sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), optax.sgd(0.1))
+
+
+MORE = {
+    "ksam_optax_k1_rho0.1": lambda: k_step_sam(1, 0.1),
+    "ksam_optax_k4_rho0.1": lambda: k_step_sam(4, 0.1),
+    "ksam_optax_k1_rho0.05": lambda: k_step_sam(1, 0.05),
+    "ksam_optax_k4_rho0.025": lambda: k_step_sam(4, 0.025),
+}
+"""Of `more_methods_mlp.npz`."""
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_trajectory_is_that_of_the_authors(name, x64):
     golden = helpers.golden()
@@ -37,5 +52,14 @@ def test_the_trajectory_is_that_of_the_authors(name, x64):
     np.testing.assert_allclose(ours, golden.trajectories[name], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", MORE)
+def test_the_trajectory_of_several_ascent_steps_is_that_of_optax(name, x64):
+    golden = helpers.golden("more_methods_mlp")
+    history = helpers.descend(MORE[name](), golden.params, golden.batches, helpers.golden_loss)
+    ours = np.stack([helpers.golden_vector(params) for params in history])
+    np.testing.assert_allclose(ours, golden.trajectories[name], rtol=0, atol=1e-12)
+
+
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
+    assert {name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith("ksam")} == set(MORE)

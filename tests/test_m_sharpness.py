@@ -30,7 +30,7 @@ def written_out(method: Any, params: Any, state: Any, batch: Any, m: int) -> Any
     for start in range(0, len(batch[0]), m):
         shard = jax.tree.map(lambda x, start=start: x[start : start + m], batch)
         value, grads, grad_fn = sam_optax.value_and_grad(loss_fn)(params, shard)
-        found.append((value, *method.update(grads, state, params, grad_fn=grad_fn)))
+        found.append((value, *method.update(grads, state, params, grad_fn=grad_fn, value=value)))
     value, grads, states = (mean([parts[i] for parts in found]) for i in range(3))
     return value, grads, states
 
@@ -54,7 +54,7 @@ def test_it_is_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
 def test_a_batch_of_one_shard_is_the_plain_method(m):
     method, params, batch = sam_optax.gsam(0.5, 0.1), helpers.small_params(), batch_of(8)
     value, grads, grad_fn = sam_optax.value_and_grad(loss_fn)(params, batch)
-    expected = method.update(grads, method.init(params), params, grad_fn=grad_fn)
+    expected = method.update(grads, method.init(params), params, grad_fn=grad_fn, value=value)
     found = sam_optax.sharpness_aware_grad(loss_fn, method, m)(params, method.init(params), batch)
     chex.assert_trees_all_equal(found, (value, None, *expected))
 

@@ -158,7 +158,9 @@ def test_the_method_goes_on_unchanged(method, x64):
             _, grads, grad_fn = jax.jit(value_and_grad)(params, *batch_of(16, seed))
             updates, state = update(grads, state, params, grad_fn=grad_fn)
             params = optax.apply_updates(params, updates)
-        return params, state[0].method if measure else state[0]
+        after = state[0].method if measure else state[0]
+        unmeasured = {"noise_signal": 0, "noise_variance": 0, "noise_measured": False}
+        return params, after._replace(diagnostics=after.diagnostics._replace(**unmeasured))
 
     chex.assert_trees_all_close(run(True), run(False), rtol=0, atol=1e-13)
 
@@ -241,6 +243,29 @@ def test_a_step_that_is_not_finite_spoils_no_average():
     assert int(state.skipped) == 1
     chex.assert_tree_all_finite(seen)
     chex.assert_trees_all_equal(*seen)
+
+
+def test_a_step_that_the_method_takes_back_adds_no_noise_of_the_step_before():
+    tx = sam_optax.track_noise(sam_optax.skip_nonfinite(sam_optax.sam()), decay=0.5)
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
+    params, state, seen = helpers.small_params(), tx.init(helpers.small_params()), []
+    for x, y in (batch_of(8), (batch_of(8)[0] * jnp.nan, batch_of(8)[1])):
+        _, grads, grad_fn = value_and_grad(params, x, y)
+        _, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        seen.append(state.perturbed)
+    assert int(state.method.skipped) == 1
+    chex.assert_trees_all_equal(*seen)
+
+
+def test_without_diagnostics_the_noise_is_measured_all_the_same():
+    value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=True)
+    params, found = helpers.small_params(), []
+    for method in (sam_optax.sam(rho=RHO), sam_optax.without_diagnostics(sam_optax.sam(rho=RHO))):
+        tx = sam_optax.track_noise(method)
+        _, grads, grad_fn = value_and_grad(params, *batch_of(16))
+        found.append(sam_optax.measured_noise(tx.update(grads, tx.init(params), params, grad_fn=grad_fn)[1]))
+    chex.assert_trees_all_equal(*found)
+    chex.assert_tree_all_finite(found)
 
 
 def test_in_front_of_a_method_it_sees_the_clean_gradient_alone():
