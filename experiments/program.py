@@ -32,7 +32,12 @@ def build(config: Config, dataset: data.Dataset, placement: Placement = Placemen
     """
     shape = shape_of(config, dataset)
     settings = optimizer.Settings(
-        config.method, config.optimizer, config.momentum or 0.0, config.weight_decay, config.ema
+        config.method,
+        config.optimizer,
+        config.momentum or 0.0,
+        config.weight_decay,
+        config.ema,
+        ascent_steps=config.ascent_steps or 1,
     )
     decided_by_gradient = config.when == GRADIENT_DECIDES
     bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
@@ -47,6 +52,7 @@ def build(config: Config, dataset: data.Dataset, placement: Placement = Placemen
         evaluate=functools.partial(_evaluate, config, dataset, constants, placement),
         schedules=_schedules(config),
         perturb=perturb,
+        second_pass_gradients=config.second_pass_gradients,
         on_nonfinite=config.on_nonfinite,
     )
     return placement.state(initial_state(network(shape, config.seed), init)), program
@@ -119,7 +125,7 @@ def _judged(config: Config, dataset: data.Dataset, placement: Placement, state: 
 
 def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
     """Whether a step makes a second pass, or None where its gradient decides."""
-    if METHODS[config.method].passes == 1:
+    if not METHODS[config.method].makes_second_pass:
         return lambda step: False
     return config.policy(num_examples).at
 

@@ -17,6 +17,8 @@ class Descent:
       rho: The method's radius; left out, that of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam, 0.3 for
         msam, 0.5 for asam, 2.0 for ported_asam.
       alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
+      ascent_steps: The ascent steps of k_step_sam, each of length rho / ascent_steps and with a gradient of its own; by
+        default 2.
       m: How many examples share a perturbation, and BatchNorm's statistics; left out, those of a batch. Batches of
         no more than m stay whole.
       perturbation: Where a run has several devices: global, one perturbation for all, or device, one on each, with
@@ -37,6 +39,7 @@ class Descent:
 
     rho: float | None = None
     alpha: float | None = None
+    ascent_steps: int | None = None
     m: int | None = None
     perturbation: str = "global"
     micro_batch: int | None = None
@@ -60,7 +63,7 @@ class Descent:
         for name in ("rho", "alpha", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
-        for name in ("m", "micro_batch"):
+        for name in ("ascent_steps", "m", "micro_batch"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_fraction("ema", self.ema)

@@ -21,7 +21,7 @@ class Config(Setup):
 
     Attributes:
       method: sgd (the base optimizer alone), sam, gsam, gsam_clean, asam, ported_asam, friendly_sam, vasso, look_sam,
-        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, functional_sam or msam.
+        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, k_step_sam, functional_sam or msam.
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
         bernoulli:0.5 (with a probability) or ae_sam (where the gradient is long); left out, every:5 for look_sam,
         always for the others.
@@ -46,6 +46,8 @@ class Config(Setup):
         for name in ("rho", "alpha", "when"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(METHODS[self.method], name))
+        if self.ascent_steps is None and METHODS[self.method].ascent_steps > 1:
+            object.__setattr__(self, "ascent_steps", METHODS[self.method].ascent_steps)
         if self.momentum is None:
             object.__setattr__(self, "momentum", 0.0 if self.optimizer == "adamw" else METHODS[self.method].momentum)
         super().__post_init__()
@@ -86,8 +88,10 @@ class Config(Setup):
             self.policy(max(stage.batch_size for stage in self.plan.stages))
         except ValueError as error:
             raise ValueError(f"when is {self.when!r}: {error}") from error
-        if method.passes == 1 and self.when != "always":
+        if not method.makes_second_pass and self.when != "always":
             raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
+        if self.ascent_steps is not None and method.ascent_steps == 1:
+            raise ValueError(f"ascent_steps is {self.ascent_steps}, and {self.method} has no such option: omit it.")
         if self.method == "msam" and self.optimizer == "sgd" and not self.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
         if self.ema and self.method == "msam":
@@ -117,6 +121,10 @@ class Config(Setup):
             raise ValueError(f"{given}, and parts of a batch have perturbations of their own, by m: leave one out.")
         if self.when == policies.GRADIENT_DECIDES:
             raise ValueError(f"{given}, and {self.when} decides inside the step, which it cuts: leave one out.")
+        if self.second_pass_gradients > 1:
+            raise ValueError(
+                f"{given}, and ascent_steps {self.ascent_steps}: omit micro_batch, or give ascent_steps 1."
+            )
         if self.drop_path:
             raise ValueError(f"{given}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
         larger = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.micro_batch]
@@ -139,6 +147,11 @@ class Config(Setup):
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""
         return policies.parse(str(self.when), self.plan, num_examples, self.seed)
+
+    @property
+    def second_pass_gradients(self) -> int:
+        """The gradients that a step takes in addition to the clean one, where it makes a second pass."""
+        return (self.ascent_steps or 1) if METHODS[self.method].makes_second_pass else 0
 
     @property
     def effective(self) -> "Config":

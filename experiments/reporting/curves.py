@@ -42,6 +42,12 @@ QUANTITIES = (
     Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
     Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
     Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
+    Quantity(
+        "surrogate_gap",
+        "Surrogate gap, the perturbed loss less the clean one",
+        "cross-entropy, mean of the epoch",
+        "On the mini-batch: it grows with ρ, so compare methods of the same radius.",
+    ),
     Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
     Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
     Quantity("rho", "Radius of the perturbation", "radius ρ", is_set=True),

@@ -46,7 +46,14 @@ def outlook(config: Config, stored: int) -> Outlook:
     rate = learning_rate.parse(config.lr_schedule, config.learning_rate, plan.epochs, config.warmup_epochs)
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = sum(stage.epochs * (size // stage.batch_size) * stage.batch_size for stage in plan.stages)
-    return Outlook(updates, examples, plan.boundaries(size), first, last, updates + _second_passes(config, size))
+    return Outlook(
+        updates,
+        examples,
+        plan.boundaries(size),
+        first,
+        last,
+        updates + config.second_pass_gradients * _second_passes(config, size),
+    )
 
 
 def cost(config: Config, stored: int) -> float:
@@ -96,7 +103,7 @@ def _row(cell: Cell, seen: Outlook, root: Path) -> tuple[str, ...]:
 
 
 def _second_passes(config: Config, size: int) -> int:
-    if METHODS[config.method].passes == 1:
+    if not METHODS[config.method].makes_second_pass:
         return 0
     policy, updates = config.policy(size), config.plan.total_steps(size)
     if config.when == "always":

@@ -45,7 +45,7 @@ def timed(config: Config, batch_size: int) -> Timed:
     state, program = build(alone, dataset)
     at_start = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
     batch = next(data.training_batches(dataset.train, alone.plan, alone.seed))
-    perturb = METHODS[config.method].passes == 2
+    perturb = METHODS[config.method].makes_second_pass
 
     def durations() -> Iterator[float]:
         nonlocal state

@@ -83,11 +83,15 @@ def _with_the_fields_of(saved: set[str] | None, like: Any) -> Any:
 
 
 def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
-    """The diagnostics from the fields that were saved; before there was a flag, NaN meant that nothing was measured."""
-    measured = found.get("measured", ~jnp.isnan(found["grad_norm"]))
-    numbers = {name: jnp.where(measured, x, 0) for name, x in found.items() if name != "measured"}
+    """The diagnostics from the fields that were saved; what was not saved was not measured.
+
+    The first layout had four numbers and no flag. NaN meant that nothing was measured.
+    """
     missing = {name: jnp.zeros_like(x) for name, x in like._asdict().items() if name not in found}
-    return StepDiagnostics(**(missing | numbers | {"measured": measured}))
+    if "measured" not in found:
+        measured = ~jnp.isnan(found["grad_norm"])
+        found = {name: jnp.where(measured, x, 0) for name, x in found.items()} | {"measured": measured}
+    return StepDiagnostics(**(missing | found))
 
 
 def _text(path: Any) -> str:

@@ -32,6 +32,7 @@ class Program(NamedTuple):
       evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
       schedules: each hyperparameter as a function of the position in epochs.
       perturb: from the number of a step to whether it makes a second pass; None where its gradient decides.
+      second_pass_gradients: the gradients that a step takes in addition to the clean one, if it makes a second pass.
       send: puts a batch on the device, without waiting for it.
       prepare: starts to compile the step for a batch size, in the background; it is called after the first step.
       close: ends what runs in the background.
@@ -42,6 +43,7 @@ class Program(NamedTuple):
     evaluate: Callable[[TrainState], dict[str, float]]
     schedules: dict[str, Callable[[Any], Any]]
     perturb: Callable[[int], bool | None]
+    second_pass_gradients: int
     send: Callable[[Any], Any]
     prepare: Callable[[int], None]
     close: Callable[[], None]
@@ -140,7 +142,7 @@ def _through(
     made = measured
     if program.on_nonfinite == "stop":
         made = list(itertools.takewhile(lambda metrics: not metrics["skipped"], measured))
-    progress = _written(part, progress, made, write)
+    progress = _written(part, program, progress, made, write)
     if len(made) < len(measured):
         return state, progress, NotFiniteError(_NOT_FINITE.format(step=progress.step))
     if is_stopped:
@@ -174,20 +176,23 @@ def _fetch(metrics: Metrics) -> None:
             value.copy_to_host_async()
 
 
-def _written(part: Course, progress: Progress, made: list[Metrics], write: Callable[[Record], None]) -> Progress:
+def _written(
+    part: Course, program: Program, progress: Progress, made: list[Metrics], write: Callable[[Record], None]
+) -> Progress:
     """The position after the steps that were made, whose records are written."""
     rows = zip(part.steps, part.positions, part.hyperparameters, part.decisions, strict=True)
     for metrics, (step, position, now, perturb) in zip(made, rows, strict=False):
         if "skipped" in metrics:
             metrics |= {"skipped": int(metrics["skipped"])}
         write({"kind": "step", "step": step, "epoch": position, "batch_size": part.batch_size, **now, **metrics})
-        progress = progress.after(metrics, _evaluations(perturb, metrics))
+        progress = progress.after(metrics, _evaluations(perturb, metrics, program.second_pass_gradients))
     return progress
 
 
-def _evaluations(perturb: bool | None, metrics: Metrics) -> int:
-    """The gradient evaluations of a step; where its gradient decided, what it measured tells."""
-    return 1 + (bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb)
+def _evaluations(perturb: bool | None, metrics: Metrics, second_pass_gradients: int) -> int:
+    """The gradient evaluations of a step. Where its gradient decided, a measured norm shows that it was perturbed."""
+    is_perturbed = bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb
+    return 1 + is_perturbed * second_pass_gradients
 
 
 def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> Record:

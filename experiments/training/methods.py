@@ -10,12 +10,21 @@ from sam_optax import Policy
 
 
 class Hyperparameters(NamedTuple):
-    """What a method may read: its radius, its weight, the learning rate, and when the gradient decides the policy."""
+    """What a method may read.
+
+    Attributes:
+      rho: the radius.
+      alpha: the weight of the method.
+      learning_rate: of the base optimizer.
+      when: the policy, where the gradient decides on the second pass.
+      ascent_steps: the number of steps from the parameters to those of the second pass.
+    """
 
     rho: Any
     alpha: Any
     learning_rate: Any
     when: Policy
+    ascent_steps: int
 
 
 Estimator = Callable[[Hyperparameters], optax.GradientTransformation]
@@ -34,7 +43,9 @@ class Method(NamedTuple):
       alpha: its weight there.
       momentum: of SGD, where nothing is said.
       when: the steps that make its second pass, as `policies.parse` reads it.
-      passes: gradient evaluations of such a step.
+      makes_second_pass: whether it makes one at all.
+      ascent_steps: from the parameters to those of the second pass, by default; above 1 the config may set another
+        number.
       functional: whether its second pass is that of Functional SAM.
       evaluated: from the optimizer's state and the parameters to those that are evaluated.
     """
@@ -47,9 +58,15 @@ class Method(NamedTuple):
     alpha: float = 0.02
     momentum: float = 0.0
     when: str = "always"
-    passes: int = 2
+    makes_second_pass: bool = True
+    ascent_steps: int = 1
     functional: bool = False
     evaluated: Callable[[Any, Any], Any] = lambda opt_state, params: params
+
+    @property
+    def gradients(self) -> int:
+        """The gradient evaluations of a step that makes its second pass, by default."""
+        return 1 + self.makes_second_pass * self.ascent_steps
 
     @property
     def is_estimator(self) -> bool:
@@ -65,8 +82,14 @@ def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.sharpness_aware(sam_optax.normalized_ascent(now.rho), sam_optax.reuse(now.alpha), now.when)
 
 
+def _k_step_sam(now: Hyperparameters) -> optax.GradientTransformation:
+    step = sam_optax.normalized_ascent(now.rho / now.ascent_steps)
+    ascent = sam_optax.repeated_ascent(optax.chain(step, optax.scale(-1)), now.ascent_steps)
+    return sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient(), now.when)
+
+
 METHODS: dict[str, Method] = {
-    "sgd": Method("SGD", uses=(), rho=0.0, passes=1),
+    "sgd": Method("SGD", uses=(), rho=0.0, makes_second_pass=False),
     "sam": Method("SAM", lambda now: sam_optax.sam(now.rho, when=now.when)),
     "gsam": Method("GSAM", lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when), uses=("rho", "alpha")),
     "gsam_clean": Method(
@@ -87,13 +110,14 @@ METHODS: dict[str, Method] = {
     "unified_sam": Method("Unified SAM", lambda now: sam_optax.unified_sam(now.rho, when=now.when)),
     "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
+    "k_step_sam": Method("SAM, several ascent steps", _k_step_sam, ascent_steps=2),
     "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
     "msam": Method(
         "MSAM",
         around=lambda base, now: sam_optax.msam(base, now.rho),
         rho=0.3,
         momentum=0.9,
-        passes=1,
+        makes_second_pass=False,
         evaluated=sam_optax.msam_eval_params,
     ),
 }

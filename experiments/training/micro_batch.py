@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import sam_optax
 from experiments.training import transfer
 from experiments.training.epoch_noise import GRADIENTS, term_names
 from experiments.training.optimizer import inject
@@ -77,7 +78,7 @@ class MicroBatchStep:
         self._send, self._keep, self._skips_nonfinite, self._noise_of = send, keep, skips_nonfinite, noise_of
         self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they lie where the state lies
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
-        self._ahead = jax.jit(self._perturbed_params)
+        self._ascend = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
         self._update = jax.jit(self._descended, donate_argnums=0, static_argnames="perturb")
 
@@ -97,9 +98,9 @@ class MicroBatchStep:
         for part in self._parts(batch):
             sums = self._clean(sums, params, model_state, part, constants)
         if perturb:
-            at = params, self._ahead(state, sums, now), model_state
+            at = params, self._ascend(state, sums, now), model_state
             zeros = self._zeros(state)
-            perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name == _SQUARE})
+            perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
             for part in self._parts(batch):
                 perturbed = self._perturbed(perturbed, at, part, constants)
         return self._update(state, sums, perturbed, now, perturb=perturb)
@@ -123,32 +124,34 @@ class MicroBatchStep:
     def _add_perturbed(self, sums: Sums, at: tuple[Any, Any, Any], part: Any, constants: Any) -> Sums:
         params, moved, model_state = at
         *_, grad_fn = self._passes(params, model_state, *self._prepare(part, constants))
-        gradient = grad_fn(moved)
-        return self._keep(_added(sums, Sums(gradient, (), self._square(gradient))))
+        gradient, loss, _ = grad_fn.measured(moved)
+        return self._keep(_added(sums, Sums(gradient, (), {"loss": loss} | self._square(gradient))))
 
     def _square(self, gradient: Any) -> dict[str, jax.Array]:
         """The squared norm of a gradient, where noise is measured."""
         return {} if self._noise_of is None else {_SQUARE: _squared_norm(gradient)}
 
     def _perturbed_params(self, state: TrainState, sums: Sums, now: Now) -> Any:
-        """Where the optimizer asks for the second gradient: `w + ε`. The rest of its update is left out."""
-        asked: list[Any] = []
-        clean = _mean(sums.gradient, now[0], state.params)
-
-        def hand_out(params: Any) -> Any:
-            asked.append(params)
-            return clean
-
-        self._updated(state, sums, now, grad_fn=hand_out, perturb=True)
-        [moved] = asked
+        """The parameters of the second pass, `w + ε`."""
+        clean, opt_state, loss = self._clean_step(state, sums, now)
+        phases = sam_optax.two_phases(self._tx)
+        moved, _ = phases.ascend(clean, opt_state, state.params, perturb=True, value=loss)
         return self._keep(Sums(moved, (), ())).gradient
 
     def _descended(
         self, state: TrainState, sums: Sums, perturbed: Sums | None, now: Now, perturb: bool | None
     ) -> tuple[TrainState, Metrics]:
         count, hyperparameters = now
-        gradient = None if perturbed is None else _mean(perturbed.gradient, count, state.params)
-        clean, updates, opt_state = self._updated(state, sums, now, grad_fn=lambda params: gradient, perturb=perturb)
+        clean, opt_state, loss = self._clean_step(state, sums, now)
+        if perturbed is None:
+            gradient = None
+            updates, opt_state = self._tx.update(clean, opt_state, state.params, perturb=perturb, value=loss)
+        else:
+            gradient = _mean(perturbed.gradient, count, state.params)
+            phases = sam_optax.two_phases(self._tx)
+            _, pending = phases.ascend(clean, opt_state, state.params, perturb=True, value=loss)
+            losses = {"perturbed_value": perturbed.figures["loss"] / count, "value": loss}
+            updates, opt_state = phases.descend(gradient, pending, state.params, **losses)
         model_state = _mean(sums.model_state, count, state.model_state)
         after = TrainState(optax.apply_updates(state.params, updates), model_state, opt_state)
         metrics = {name: sums.figures[name] / count for name in ("loss", "error")}
@@ -164,12 +167,12 @@ class MicroBatchStep:
                 metrics |= dict(zip(term_names(name), terms, strict=True))
         return self._keep(after), metrics
 
-    def _updated(self, state: TrainState, sums: Sums, now: Now, **how: Any) -> tuple[Any, Any, Any]:
-        """The mean of the clean gradients, and what the optimizer makes of it: the updates, and its state."""
+    def _clean_step(self, state: TrainState, sums: Sums, now: Now) -> tuple[Any, Any, jax.Array]:
+        """The clean gradient, the optimizer's state with the hyperparameters of the step, and the clean loss."""
         count, hyperparameters = now
         clean = _mean(sums.gradient, count, state.params)
         opt_state = inject(state.opt_state, without_halt(hyperparameters)[0])
-        return clean, *self._tx.update(clean, opt_state, state.params, value=sums.figures["loss"] / count, **how)
+        return clean, opt_state, sums.figures["loss"] / count
 
 
 def _zero(x: jax.Array) -> jax.Array:

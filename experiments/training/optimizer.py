@@ -31,6 +31,7 @@ class Settings(NamedTuple):
       weight_decay: of the base.
       ema: the weight of the past in the average of the parameters; 0 where none is kept.
       when: the policy where the gradient decides; others give the step its static `perturb`.
+      ascent_steps: of the method.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     weight_decay: float = 0.0
     ema: float = 0.0
     when: Policy = sam_optax.always()
+    ascent_steps: int = 1
 
 
 class Parted(NamedTuple):
@@ -80,7 +82,7 @@ def _injected(
     make: Callable[[Hyperparameters], optax.GradientTransformation], settings: Settings
 ) -> optax.GradientTransformationExtraArgs:
     def with_values(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
-        return make(Hyperparameters(rho, alpha, learning_rate, settings.when))
+        return make(Hyperparameters(rho, alpha, learning_rate, settings.when, settings.ascent_steps))
 
     return optax.inject_hyperparams(with_values)(learning_rate=0.0, rho=0.0, alpha=0.0)
 

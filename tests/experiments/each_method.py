@@ -6,7 +6,7 @@ import pytest
 
 from experiments.training.methods import METHODS
 
-APART = ("sgd", "sam", "gsam", "vasso", "look_sam", "wsam_decoupled", "functional_sam", "msam")
+APART = ("sgd", "sam", "gsam", "vasso", "look_sam", "wsam_decoupled", "k_step_sam", "functional_sam", "msam")
 """Those that go their own way through the program: by their passes, by their state or around their optimizer."""
 
 

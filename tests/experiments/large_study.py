@@ -34,7 +34,7 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
         gain = {"sgd": 0.0, "sam": 0.005, "gsam": 0.006}[config.method]
         error = 0.02 + 2.0 / updates - gain + 0.002 * draw.standard_normal()
         write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **dataclasses.asdict(config))
-        sharp = 30.0 / updates / METHODS[config.method].passes * np.exp(0.1 * draw.standard_normal())
+        sharp = 30.0 / updates / METHODS[config.method].gradients * np.exp(0.1 * draw.standard_normal())
         place = {"epoch": config.plan.epochs, "step": updates, "loss": 8.0 / updates}
         values = {SMALL: sharp, LARGE: 100 * sharp**0.5}
         records = [

@@ -62,7 +62,7 @@ def assert_moved(found: Counter[str], **parameters: int) -> None:
 
 @pytest.mark.parametrize("method", ["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"])
 def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
-    assert_moved(moved(method=method), all_reduce=METHODS[method].passes * PARAMETERS)
+    assert_moved(moved(method=method), all_reduce=METHODS[method].gradients * PARAMETERS)
 
 
 def test_a_step_without_a_second_pass_moves_them_once() -> None:

@@ -48,3 +48,15 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
     assert None not in (config.rho, config.alpha, config.when, config.momentum)
+
+
+def test_ascent_steps_belong_to_k_step_sam_and_have_two_by_default() -> None:
+    assert Config(method="k_step_sam").second_pass_gradients == 2
+    assert Config(method="k_step_sam", ascent_steps=4).second_pass_gradients == 4
+    assert [Config(method=name).second_pass_gradients for name in ("sgd", "sam", "msam")] == [0, 1, 0]
+    with pytest.raises(ValueError, match="ascent_steps is 2, and sam has no such option"):
+        Config(method="sam", ascent_steps=2)
+    with pytest.raises(ValueError, match="ascent_steps is 0"):
+        Config(method="k_step_sam", ascent_steps=0)
+    with pytest.raises(ValueError, match="micro_batch is 16, and ascent_steps 2"):
+        Config(method="k_step_sam", batch_plan="1x64", micro_batch=16)

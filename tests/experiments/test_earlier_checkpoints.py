@@ -1,8 +1,8 @@
-"""States that a version wrote whose diagnostics had no flag, and NaN where nothing was measured, are read."""
+"""States that earlier versions wrote, whose diagnostics had fewer fields, are read."""
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,53 +28,85 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+class FourNumbers(NamedTuple):
+    """The diagnostics of the first layout, NaN where nothing was measured."""
+
+    grad_norm: Any
+    perturbed_grad_norm: Any
+    cosine: Any
+    perturbation_norm: Any
+
+
+class FourNumbersAndAFlag(NamedTuple):
+    """The diagnostics of the second layout."""
+
+    grad_norm: Any
+    perturbed_grad_norm: Any
+    cosine: Any
+    perturbation_norm: Any
+    measured: Any
+
+
 def is_diagnostics(node: Any) -> bool:
     return isinstance(node, StepDiagnostics)
 
 
-def earlier(state: Any) -> Any:
-    """The state as it was written before: four numbers, all NaN where nothing was measured."""
+def earlier(state: Any, layout: Any = FourNumbers) -> Any:
+    """The state as an earlier version wrote it."""
 
-    def four(node: Any) -> Any:
+    def write(node: Any) -> Any:
         if not is_diagnostics(node):
             return node
-        return sam_optax.Diagnostics(*(x if node.measured else jnp.full_like(x, jnp.nan) for x in node[:4]))
+        if layout is FourNumbersAndAFlag:
+            return FourNumbersAndAFlag(*node[:4], node.measured)
+        return FourNumbers(*(x if node.measured else jnp.full_like(x, jnp.nan) for x in node[:4]))
 
-    return jax.tree.map(four, state, is_leaf=is_diagnostics)
+    return jax.tree.map(write, state, is_leaf=is_diagnostics)
 
 
-def write_in_the_earlier_layout(folder: Path, step: int, config: Config) -> None:
+def seen(*numbers: float) -> StepDiagnostics:
+    """What a step measured that knew four numbers."""
+    state = sam_optax.sam().init(jnp.ones(3))
+    fields = dict(zip(StepDiagnostics._fields, map(jnp.float32, numbers), strict=False))
+    return state.diagnostics._replace(**fields, measured=jnp.array(True))
+
+
+def write_in_the_earlier_layout(folder: Path, step: int, config: Config, layout: Any) -> None:
     """Replace the save of a stopped run."""
     state, _ = build(config, run.load(config))
     notes, found = checkpoints.notes_of(folder, step), checkpoints.restore(folder, step, state)
     assert sum(map(is_diagnostics, jax.tree.leaves(found, is_leaf=is_diagnostics))) == 1
     shutil.rmtree(folder)
     saves = Checkpoints(folder, keep=1)
-    saves.save(step, earlier(found), notes)
+    saves.save(step, earlier(found, layout), notes)
     saves.close()
 
 
 @pytest.mark.parametrize(
     "name", [name if name == "skipping" else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 )
-def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("layout", [FourNumbers, FourNumbersAndAFlag])
+def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str, layout: Any) -> None:
     config = Config(**SETTINGS | METHODS[name])
     stopped(tmp_path / "run", config, 6)  # the sixth update, number 5, is one that `every:2` skips
-    write_in_the_earlier_layout(tmp_path / "run" / "checkpoints", 6, config)
+    write_in_the_earlier_layout(tmp_path / "run" / "checkpoints", 6, config, layout)
     execute(tmp_path / "run", config)
     execute(tmp_path / "whole", config)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("is_measured", [True, False])
+@pytest.mark.parametrize("layout", [FourNumbers, FourNumbersAndAFlag])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_state_is_read_and_nan_means_not_measured(tiny: str, tmp_path: Path, name: str, is_measured: bool) -> None:
+def test_a_state_is_read_and_what_it_lacks_was_not_measured(
+    tiny: str, tmp_path: Path, name: str, layout: Any, is_measured: bool
+) -> None:
     config = Config(**SETTINGS | METHODS[name])
     state, _ = build(config, run.load(config))
-    seen = StepDiagnostics(*map(jnp.float32, (1.0, 2.0, 0.5, 0.25)), measured=jnp.array(True))
+    measured = seen(1.0, 2.0, 0.5, 0.25)
     if is_measured:
-        state = jax.tree.map(lambda node: seen if is_diagnostics(node) else node, state, is_leaf=is_diagnostics)
-    checkpoint.save(tmp_path / "state", earlier(state))
+        state = jax.tree.map(lambda node: measured if is_diagnostics(node) else node, state, is_leaf=is_diagnostics)
+    checkpoint.save(tmp_path / "state", earlier(state, layout))
     assert_same_state(checkpoint.restore(tmp_path / "state", state), state)
 
 
@@ -91,10 +123,12 @@ def test_what_is_read_lies_where_it_is_wanted(tmp_path: Path) -> None:
 
 def test_a_nan_that_was_measured_stays_one(tmp_path: Path) -> None:
     state = sam_optax.sam().init(jnp.ones(3))
-    saved = state._replace(diagnostics=sam_optax.Diagnostics(*map(jnp.float32, (1.0, jnp.nan, jnp.nan, 0.5))))
-    checkpoint.save(tmp_path / "state", saved)
+    numbers = (1.0, jnp.nan, jnp.nan, 0.5)
+    checkpoint.save(tmp_path / "state", state._replace(diagnostics=FourNumbers(*map(jnp.float32, numbers))))
     found = checkpoint.restore(tmp_path / "state", state).diagnostics
-    np.testing.assert_array_equal(found, [1.0, jnp.nan, jnp.nan, 0.5, True])
+    np.testing.assert_array_equal(found[:4], numbers)
+    assert found.measured
+    assert not found.loss_measured
 
 
 def test_a_state_of_other_parameters_is_refused_as_ever(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from experiments.reporting.curves import read_curves
 from experiments.reporting.groups import studies
 from experiments.reporting.paired import differences
 from experiments.studying import Comparison
+from experiments.studying.outlook import outlook
 from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read
@@ -81,6 +82,38 @@ def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_pa
     assert (config.when, config.rho, config.alpha) == ("every:5", 0.1, 0.7)
     result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
     assert result["gradient_evaluations"] == 20 + 4
+
+
+@pytest.mark.parametrize("when", ["always", "every:2", pytest.param("ae_sam", marks=pytest.mark.long)])
+def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_path: Path, when: str) -> None:
+    result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
+    seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
+    assert result["gradient_evaluations"] == 20 + 3 * len(seen)
+    expected = outlook(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
+    if when != "ae_sam":  # of which it knows an upper bound
+        assert expected.gradient_evaluations == result["gradient_evaluations"]
+    else:
+        assert result["gradient_evaluations"] < expected.gradient_evaluations == 20 + 3 * 20
+
+
+def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
+    one = train(tmp_path / "one", model=tiny, method="k_step_sam", ascent_steps=1, **SETTINGS)
+    sam = train(tmp_path / "sam", model=tiny, method="sam", **SETTINGS)
+    assert one["test_loss"] == pytest.approx(sam["test_loss"], rel=1e-4)
+    assert one["gradient_evaluations"] == sam["gradient_evaluations"]
+
+
+def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp_path: Path) -> None:
+    train(tmp_path / "gsam", model=tiny, method="gsam", when="every:2", **SETTINGS)
+    for record in steps_of(tmp_path / "gsam"):
+        if record["step"] % 2:
+            assert record["surrogate_gap"] is record["perturbed_loss"] is None
+        else:
+            assert record["surrogate_gap"] == pytest.approx(record["perturbed_loss"] - record["loss"], abs=1e-5)
+            assert record["surrogate_gap"] > 0
+    assert "surrogate_gap" in read_curves(tmp_path / "gsam" / "metrics.jsonl")
+    train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
+    assert all("surrogate_gap" not in record for record in steps_of(tmp_path / "sgd"))
 
 
 def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:

@@ -16,7 +16,8 @@ from experiments.program import build
 from experiments.recipe import stream_of
 from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
-from tests.experiments.each_method import each_method
+from experiments.training.methods import METHODS
+from tests.experiments.each_method import each_of
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -59,7 +60,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
     return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
 
 
-@each_method
+@each_of(name for name, method in METHODS.items() if method.ascent_steps == 1)
 def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
     settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
     whole, of_whole = trained(**settings)
@@ -114,7 +115,7 @@ def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: st
     assert isinstance(step, MicroBatchStep)
     _, last = run.train(config, dataset)
     assert last["batch_size"] > config.plan.stages[0].batch_size
-    sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ahead, step._perturbed, step._update)]
+    sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ascend, step._perturbed, step._update)]
     assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
 
 

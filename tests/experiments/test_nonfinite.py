@@ -71,7 +71,7 @@ KINDS = [
 @pytest.mark.parametrize(("method", "m", "ema"), KINDS)
 def test_a_step_that_is_not_finite_changes_nothing_at_all(method: str, m: int | None, ema: float) -> None:
     step, state = made(method, m, ema)
-    perturb = METHODS[method].passes == 2
+    perturb = METHODS[method].makes_second_pass
     state, metrics = step(state, batch(), hyperparameters(method), None, perturb=perturb)
     assert not metrics["skipped"]
     before = copy(state)

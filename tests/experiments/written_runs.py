@@ -32,7 +32,7 @@ def write_run(
         batch_size = plan.batch_size_at(epoch)
         for position in range(512 // batch_size):
             measured: dict[str, Any] = {"grad_norm": step + 1}
-            if METHODS[config.method].passes == 2:
+            if METHODS[config.method].makes_second_pass:
                 measured |= {"perturbed_grad_norm": 2.0, "cosine": 0.9, "perturbation_norm": 0.05, "rho": config.rho}
             if came_out is not None:
                 measured |= {"clean_signal": 1.0, "clean_noise": epoch + 1}
@@ -47,7 +47,7 @@ def write_run(
         writer.write({"kind": "epoch", "epoch": epoch + 1, "step": step, "batch_size": batch_size, **figures, **tested})
     writer.close()
     result = {"train_loss": loss, "train_error": 0.1, "test_loss": loss, "test_error": error}
-    result |= {"updates": step, "gradient_evaluations": METHODS[config.method].passes * step, "seconds": 1.5}
+    result |= {"updates": step, "gradient_evaluations": METHODS[config.method].gradients * step, "seconds": 1.5}
     result |= {} if came_out is None else {"batch_plan": came_out}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
