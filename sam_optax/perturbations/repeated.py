@@ -31,7 +31,7 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
     `optax.contrib.normalize` divides by the norm.
 
     From "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
-    https://arxiv.org/abs/2010.01412), whose appendix compares several steps with one.
+    https://arxiv.org/abs/2010.01412), whose inner maximisation takes one step.
 
     Args:
       adversary: an optimizer whose updates descend, as `optax.chain(optax.contrib.normalize(), optax.sgd(rho))`; they
