@@ -8,12 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# machine code as it comes, since most of the time goes into compiling functions that run a few times; and by the
-# shorter of two ways, where jaxlib has two: later ones have one, and end at a flag that they do not know
+# Most of the time goes into compiling small functions that run a few times: they are compiled without optimization
+# and in one piece. jaxlib 0.10 has two code generators, of which the older one is faster; later versions have one, and
+# abort at a flag that they do not know.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",
         "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
     )
 )

@@ -18,9 +18,6 @@ BASES: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.05),
 }
 
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_cpu_parallel_codegen_split_count": 1})
-"""`jax.jit` for functions that are small and run a few times: it compiles them in about two thirds of the time."""
-
 
 def optimizer(
     name: str, base: optax.GradientTransformation | None = None, rho: float = 0.05, **options: Any

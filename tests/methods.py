@@ -63,9 +63,9 @@ VARIANTS = ("plain", "masked", "scheduled")
 
 
 def _covering() -> list[Product]:
-    """Every combiner with two perturbations, every perturbation with two combiners, both in two variants."""
+    """Every combiner with one perturbation and every perturbation with one combiner, each variant twice."""
     combiners, perturbations = list(enumerate(COMBINERS)), list(enumerate(PERTURBATIONS))
-    pairs = [(*combiners[i], *perturbations[(i + shift) % 6]) for shift in (1, 3) for i in range(6)]
+    pairs = [(*combiners[i], *perturbations[(i + 1) % 6]) for i in range(6)]
     return [Product(c, p, VARIANTS[(i + j) % 3]) for i, c, j, p in pairs]
 
 

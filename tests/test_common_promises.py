@@ -17,7 +17,7 @@ import optax
 import optax.contrib
 
 import sam_optax
-from tests import helpers, methods, optimizers, steps_by_hand, targets
+from tests import methods, optimizers, steps_by_hand, targets
 
 STEPS = 10_000  # as many as in Optax's test
 LARGE = {"rho": 0.1, "decoupled_rate": 0.1}
@@ -120,7 +120,7 @@ class Program:
         )
         self.tx = factory(rate=optimizers.ALL[base].rate, **LARGE)
         self.start = functools.cache(lambda target: self.tx.init(targets.INITIAL[target]))
-        self.run = helpers.quick_jit(self._run)
+        self.run = jax.jit(self._run)
 
     def _run(self, params: Any, state: Any, is_parabola: Any, steps: Any) -> tuple[Any, Any]:
         return jax.lax.fori_loop(0, steps, lambda i, made: self._step(*made, is_parabola), (params, state))

@@ -49,7 +49,7 @@ def assert_all_steps_are_finite(
 
 
 @HOW
-@methods.every_optimizer
+@methods.every_short_optimizer
 def test_no_step_of_a_method_makes_nan(name, how):
     tx = sam_optax.skip_nonfinite(helpers.optimizer(name))
     state = assert_all_steps_are_finite(how(tx), tx, sam_optax.value_and_grad(helpers.small_loss))

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 import sam_optax
 from tests import helpers, methods
 from tests.helpers import batch_of
+from tests.selection import combinations
 
 DEVICES = 4
 EVERYWHERE, PARTED = PartitionSpec(), PartitionSpec("data")
@@ -47,6 +48,9 @@ SPREAD = {
 spread = pytest.mark.parametrize("how", SPREAD)
 
 
+FEW = ("sam", "gsam", "vasso")
+
+
 def whole_step(tx: optax.GradientTransformation, vary: bool = False, **options: Any) -> Callable[..., Any]:
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, **options)
 
@@ -67,9 +71,12 @@ def run(step: Callable[..., Any], tx: optax.GradientTransformation) -> Any:
     return now
 
 
-@spread
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("name", methods.NAMED)
+@combinations(
+    lambda name, how, micro_batches: micro_batches == 2 if how == "shard_map" else name in FEW and micro_batches == 1,
+    name=methods.NAMED,
+    how=SPREAD,
+    micro_batches=(1, 2),
+)
 def test_the_global_perturbation_is_that_of_the_whole_batch(name, how, micro_batches, x64):
     tx = helpers.optimizer(name, rho=0.5)
     step = whole_step(tx, axis_name="data", micro_batches=micro_batches)
@@ -106,8 +113,11 @@ def written_out(name: str) -> Any:
     return params, (state, base_state)
 
 
-@spread
-@pytest.mark.parametrize("name", methods.NAMED)
+@combinations(
+    lambda name, how: how == "shard_map" or name in FEW,
+    name=methods.NAMED,
+    how=SPREAD,
+)
 def test_one_perturbation_a_device_is_what_its_definition_says(name, how, x64):
     averaged = sam_optax.average_over("data", methods.METHODS[name](rho=0.5))
     tx = optax.chain(averaged, helpers.BASES["momentum"]())
@@ -115,8 +125,11 @@ def test_one_perturbation_a_device_is_what_its_definition_says(name, how, x64):
     chex.assert_trees_all_close(run(SPREAD[how](step), tx), written_out(name), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("how", ["shard_map_unchecked", "vmap"])
-@pytest.mark.parametrize("name", ["sam", "gsam", "gsam_clean", "asam"])
+@combinations(
+    lambda name, how: (name in FEW) == (how == "vmap"),
+    name=("sam", "gsam", "gsam_clean", "asam"),
+    how=("shard_map_unchecked", "vmap"),
+)
 def test_it_stands_behind_a_method_in_a_chain(name, how, x64):
     """The states of methods without memory differ in their diagnostics alone."""
     tx = optax.chain(methods.METHODS[name](rho=0.5), sam_optax.average_over("data"), helpers.BASES["momentum"]())
@@ -140,9 +153,12 @@ def test_one_perturbation_a_device_is_another_method_than_one_for_all():
 POLICIES = {"every": sam_optax.every(2), "ae_sam": sam_optax.ae_sam(0.0)}
 
 
-@pytest.mark.parametrize("when", POLICIES)
-@pytest.mark.parametrize("each", [False, True], ids=["global", "per_device"])
-@pytest.mark.parametrize("combiner", methods.COMBINERS)
+@combinations(
+    lambda combiner, each, when: each == (list(methods.COMBINERS).index(combiner) % 2 == (when == "ae_sam")),
+    combiner=methods.COMBINERS,
+    each=(False, True),
+    when=POLICIES,
+)
 def test_a_traced_policy_decides_under_shard_map(combiner, when, each):
     ascent = sam_optax.normalized_ascent(0.5)
     method = sam_optax.sharpness_aware(ascent, methods.COMBINERS[combiner](), POLICIES[when])

@@ -1,6 +1,8 @@
 """The notebooks: each runs from its first cell to its last on small settings, and is in step with its source."""
 
+import ast
 import dataclasses
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of Jupyter's own modu
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 SOURCES = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in NAMES}
+OURS = ("experiments", "sam_optax")
 COLAB = "https://colab.research.google.com/github"
 
 
@@ -97,6 +100,33 @@ def test_what_a_notebook_points_to_is_there(name: str) -> None:
         assert (FOLDER.parent / "experiments" / f"{module}.py").is_file(), module
 
 
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` of an expression of names and attributes; of any other, nothing."""
+    if isinstance(node, ast.Attribute):
+        return f"{start}.{node.attr}" if (start := dotted(node.value)) else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def is_import_of_ours(node: ast.AST) -> bool:
+    names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+    names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    return any(name.split(".")[0] in OURS for name in names)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tpu_cifar100"])  # which runs commands alone
+def test_what_a_notebook_takes_from_our_packages_is_there(name: str) -> None:
+    """Most notebooks run in `make test-long` alone; here a name that has changed is seen in a moment."""
+    nodes = list(ast.walk(ast.parse(SOURCES[name])))
+    bound: dict[str, Any] = {}
+    for node in filter(is_import_of_ours, nodes):
+        exec(ast.unparse(node), bound)  # noqa: S102 - the notebook's own import
+    used = {path for node in nodes if "." in (path := dotted(node)) and path.split(".")[0] in bound}
+    assert used
+    for path in used:
+        first, _, rest = path.partition(".")
+        operator.attrgetter(rest)(bound[first])
+
+
 BEYOND_THE_WHEEL = ("equinox", "experiments", "flax", "haiku", "matfree", "sklearn", "tensorflow")
 
 
@@ -112,6 +142,7 @@ def test_the_quickstart_runs_with_the_wheel_alone() -> None:
     assert (printed(done, "stderr"), pictures(done)) == ("", 4)
 
 
+@pytest.mark.long
 def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
     settings = {
         "EPOCHS": 6,
@@ -136,6 +167,7 @@ def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
     assert (printed(done, "stderr"), pictures(done)) == ("", 5)
 
 
+@pytest.mark.long
 def test_the_flat_minima_run() -> None:
     settings = {"EPOCHS": 10, "SEEDS": 2, "RADII": (1e-4, 1e-3), "POINTS": 5}
     laws = "assert difference < 1e-3\nassert curves['SAM'].slope[0] < 2\nassert loss_fn(minima['SAM'][0], train) < 0.1"
@@ -155,6 +187,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.long
 def test_the_row_of_the_paper_runs_on_eight_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepared: Path
 ) -> None:

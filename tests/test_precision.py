@@ -18,7 +18,7 @@ def filled(value: float, dtype: Any) -> Any:
     return jax.tree.map(lambda x: jnp.full_like(x, value), helpers.small_params(dtype))
 
 
-@methods.every_optimizer
+@methods.every_short_optimizer
 @low_precision
 def test_parameters_and_states_keep_their_types(name, dtype):
     tx, params = helpers.optimizer(name), helpers.small_params(dtype)

@@ -14,6 +14,7 @@ import pytest
 import sam_optax
 from sam_optax import trees
 from tests import helpers, methods
+from tests.selection import some_of
 
 
 class Pair(NamedTuple):
@@ -55,7 +56,10 @@ def gradient(params: Any) -> Any:
     return jax.tree.map(lambda w: (w * w + 1).astype(w.dtype), params)
 
 
-@pytest.mark.parametrize("name", NAMES)
+FEW = ("sam", "asam", "unified_sam", "gsam", "reuse-friendly-scheduled", "perturbed-normalized-masked")
+
+
+@some_of(NAMES, (*FEW, "msam", "wsam_decoupled"))
 @hypothesis.given(params=TREES)
 @hypothesis.settings(max_examples=12)
 def test_every_tree_is_trained_and_comes_back_as_it_was(name, params):
@@ -73,7 +77,7 @@ def test_every_tree_is_trained_and_comes_back_as_it_was(name, params):
 EXACT = [name for name in methods.NAMED if methods.part(name, "combiner") == "perturbed"]
 
 
-@pytest.mark.parametrize("name", EXACT)
+@some_of(EXACT, FEW)
 @hypothesis.given(params=TREES)
 @hypothesis.settings(max_examples=12)
 def test_radius_zero_a_zero_gradient_and_a_skipped_step_are_the_base(name, params):

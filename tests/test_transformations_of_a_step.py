@@ -12,6 +12,12 @@ import numpy as np
 import optax
 
 from tests import helpers, methods
+from tests.selection import some_of
+
+few_optimizers = some_of(
+    (*methods.SHORT, *methods.WRAPPERS), ("sam", "gsam", "vasso", "sam_every_2", "look_sam", "msam", "wsam_decoupled")
+)
+"""In `make test` one optimizer of each kind of state and of decision."""
 
 
 def start(name: str) -> tuple[Any, Any]:
@@ -48,7 +54,7 @@ def meta_loss(name: str, settings: dict[str, Any]) -> jax.Array:
 @methods.every_short_optimizer
 def test_the_gradient_through_two_steps_is_that_of_finite_differences(name, x64):
     settings = {"params": helpers.small_params(), "rho": jnp.asarray(0.3, float), "rate": jnp.asarray(0.2, float)}
-    value_and_grad = helpers.quick_jit(jax.value_and_grad(functools.partial(meta_loss, name)))
+    value_and_grad = jax.jit(jax.value_and_grad(functools.partial(meta_loss, name)))
     _, grads = value_and_grad(settings)
     for key, value in settings.items():
         slope = optax.tree.vdot(grads[key], direction(value))
@@ -66,7 +72,7 @@ def moved(tree: Any, length: float) -> Any:
     return jax.tree.map(lambda x, d: x + length * d, tree, direction(tree))
 
 
-@methods.every_short_optimizer
+@few_optimizers
 def test_an_exported_step_makes_the_same_step(name, x64):
     """It takes and returns leaves, since JAX does not serialize the NamedTuples of Optax's and of our states."""
     made, (batch,) = start(name), helpers.small_batches(1)
@@ -76,15 +82,15 @@ def test_an_exported_step_makes_the_same_step(name, x64):
         return jax.tree.leaves(new_step(name)(*jax.tree.unflatten(structure, leaves), *batch))
 
     written = jax.export.export(jax.jit(step_on_leaves))(leaves, *batch).serialize()
-    read = helpers.quick_jit(jax.export.deserialize(written).call)(leaves, *batch)
+    read = jax.jit(jax.export.deserialize(written).call)(leaves, *batch)
     chex.assert_trees_all_close(jax.tree.unflatten(structure, read), compiled_step(name)(*made, *batch), rtol=1e-12)
 
 
-@methods.every_short_optimizer
+@few_optimizers
 def test_a_scan_over_batches_is_the_loop_over_them(name, x64):
     batches, step = helpers.small_batches(3), new_step(name)
 
-    @helpers.quick_jit
+    @jax.jit
     def scanned(params: Any, state: Any, *stacked: Any) -> Any:
         return jax.lax.scan(lambda made, batch: (step(*made, *batch), None), (params, state), stacked)[0]
 
@@ -92,14 +98,14 @@ def test_a_scan_over_batches_is_the_loop_over_them(name, x64):
     chex.assert_trees_all_close(made, loop(name, start(name), batches), rtol=1e-12)
 
 
-@methods.every_short_optimizer
+@few_optimizers
 def test_a_map_over_seeds_is_the_loop_over_them(name, x64):
     params, batches = helpers.small_params(), helpers.small_batches(4)
     seeds = [jax.tree.map(lambda x: x + 0.1 * seed, params) for seed in range(2)]  # noqa: B023
     per_seed = [batches[:2], batches[2:]]
     tx = helpers.optimizer(name)
     expected = [loop(name, (w, tx.init(w)), own) for w, own in zip(seeds, per_seed, strict=True)]
-    mapped, stacked = helpers.quick_jit(jax.vmap(new_step(name))), stack(seeds)
+    mapped, stacked = jax.jit(jax.vmap(new_step(name))), stack(seeds)
     made = (stacked, jax.vmap(tx.init)(stacked))
     for batch in zip(*per_seed, strict=True):
         made = mapped(*made, *stack(batch))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import pytest
 from flax import nnx
+from matplotlib.figure import Figure
 
 from experiments import models, run
 from experiments.config import Config
@@ -32,6 +33,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
     return "tiny"
+
+
+@pytest.fixture
+def drawn_pictures() -> None:
+    """A test that asks for it draws its pictures; all others write them blank."""
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and written, and nothing is drawn on them, which would take most of the time of a report."""
+    if "drawn_pictures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
 
 
 @pytest.fixture

@@ -11,6 +11,11 @@ from tests.sharpness import batch_norm
 from tests.sharpness.batch_norm import MASK, MEASURES
 
 every_measure = pytest.mark.parametrize("name", MEASURES)
+FEW = ("worst_case", "average_case", "gauss_newton", "landscape")
+few_measures = pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.long) for name in MEASURES]
+)
+"""One measure of each kind of ascent, draw, matrix and plane in `make test`, and all in `make test-long`."""
 
 
 def measured(name, params, mask=MASK, loss=batch_norm.loss, outputs=batch_norm.outputs):
@@ -51,21 +56,21 @@ def test_it_is_the_measure_of_the_weights_with_the_state_closed_over(name, x64):
             assert not x.any()
 
 
-@every_measure
+@few_measures
 def test_without_the_mask_the_statistics_count(name, x64):
     masked, unmasked = (jax.tree.leaves(measured_of_real(name, mask)[0]) for mask in (MASK, None))
     change = max(np.abs(x - y).max() / np.abs(x).max() for x, y in zip(masked, unmasked, strict=True))
     assert change > 0.01
 
 
-@every_measure
+@few_measures
 def test_a_mask_that_chooses_everything_changes_nothing(name, x64):
     everything = lambda tree: jax.tree.map(lambda _: True, tree)  # noqa: E731
     found, expected = (measured_of_real(name, mask) for mask in (everything, None))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@every_measure
+@few_measures
 def test_other_statistics_are_measured_without_a_second_trace(name, x64):
     traced = []
 
@@ -120,7 +125,7 @@ def dense_blocks(variables, batch):
     return hessian, jacobian.T @ jax.hessian(of_logits)(logits.ravel()) @ jacobian
 
 
-@pytest.mark.parametrize("name", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize("name", ["hessian", pytest.param("gauss_newton", marks=pytest.mark.long)])
 def test_the_spectrum_is_that_of_the_dense_block_of_the_weights(name, x64):
     variables, (first, second) = batch_norm.variables(), batch_norm.batches()
     matrix, loss = sharpness.hessian, batch_norm.loss
