@@ -46,7 +46,7 @@ def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-@methods.every_optimizer
+@methods.every_short_optimizer
 def test_a_radius_changes_the_path(name):
     params, batches = helpers.small_params(), helpers.small_batches(3)
     ours = helpers.descend(helpers.optimizer(name, rho=0.5), params, batches)[-1]

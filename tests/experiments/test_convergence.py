@@ -156,6 +156,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     convergence.main()
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_program_draws_tells_and_goes_on_where_it_was(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,7 +62,9 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
         ("ae_sam", None),
     ],
 )
-@pytest.mark.parametrize("method", ["sam", "look_sam", pytest.param("wsam_decoupled", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "method", ["sam", *(pytest.param(name, marks=pytest.mark.long) for name in ("look_sam", "wsam_decoupled"))]
+)
 def test_second_passes_are_made_when_they_should(
     tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
 ) -> None:

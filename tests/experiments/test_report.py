@@ -51,6 +51,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     report.main()
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

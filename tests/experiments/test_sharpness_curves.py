@@ -15,6 +15,7 @@ from tests.experiments.sharpness_records import LARGE, SMALL, VALUES, WAY, measu
 from tests.experiments.written_runs import only_study, write_run
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
@@ -33,6 +34,7 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
     measured_study(tmp_path)
     rho = np.geomspace(1e-4, 1e-2, 5)
@@ -51,6 +53,7 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
     assert "## Sharpness over radii" in published(tmp_path)[1]
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path) -> None:
     measured_study(tmp_path)
     diverged = write_run(tmp_path / "sam-constant-1", 0.9, loss=None, method="sam", batch_plan="4x128", seed=1)

@@ -73,6 +73,7 @@ def test_a_target_in_words(target: Any, words: str) -> None:
     assert in_words(np.asarray(target)) == words
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_program_draws_a_picture(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
