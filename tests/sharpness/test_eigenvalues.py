@@ -42,8 +42,8 @@ def test_they_are_those_of_the_dense_gauss_newton_matrix(x64):
     check_pairs(dense, found, atol=1e-11)
 
 
-def test_vectors_are_trees_like_the_parameters(x64):
-    found = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), 2, steps=26)
+def test_vectors_are_trees_like_the_parameters():
+    found = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), 2, steps=5)
     for vector in found.vectors:
         trees.check_alike("vector", vector, curvature.params(), "")
         np.testing.assert_allclose(trees.norm(vector), 1.0, rtol=1e-5)
@@ -61,8 +61,8 @@ def test_the_largest_is_the_most_positive(x64):
 
 
 def test_more_steps_come_nearer_from_inside(x64):
-    matrix = curvature.symmetric(30)
-    found = [float(of_matrix(matrix, steps=steps).values[0]) for steps in (1, 3, 30)]
+    matrix = curvature.symmetric(100)
+    found = [float(of_matrix(matrix, steps=steps).values[0]) for steps in (1, 4, 16, 64)]
     assert found == sorted(found)
     assert found[0] < found[1] - 1
     np.testing.assert_allclose(found[-1], np.linalg.eigvalsh(matrix)[-1], rtol=1e-12)
