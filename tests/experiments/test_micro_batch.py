@@ -14,9 +14,9 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.program import build
 from experiments.recipe import stream_of
+from experiments.training.methods import METHODS
 from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
-from experiments.training.methods import METHODS
 from tests.experiments.each_method import each_of
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
