@@ -136,6 +136,19 @@ def test_hidden_leaves_stay_and_do_not_count_in_any_ascent_step(x64):
         chex.assert_trees_all_close(found, at, rtol=0, atol=1e-14)
 
 
+def test_hidden_leaves_stay_where_an_adversary_would_move_them_without_a_gradient():
+    asked: list[Any] = []
+
+    def recorded(at: Any) -> Any:
+        asked.append(at["dense"]["bias"])
+        return gradient(at, *batch)
+
+    (batch,), params = helpers.small_batches(1), helpers.small_params()
+    method = k_step_sam(ADVERSARIES["decayed"](), 3, mask=methods.KERNELS)
+    method.update(gradient(params, *batch), method.init(params), params, grad_fn=recorded)
+    chex.assert_trees_all_equal(asked, 3 * [params["dense"]["bias"]])
+
+
 def test_a_schedule_in_the_adversary_counts_ascent_steps_and_one_around_the_method_counts_updates(x64):
     w = jnp.array([3.0, 4.0])
     inner = k_step_sam(optax.sgd(lambda count: jnp.where(count == 0, 0.5, 0.25)), 2)
