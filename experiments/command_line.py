@@ -11,6 +11,7 @@ from rich.console import Console
 
 from experiments import compilation_cache
 from experiments.training.endings import NotFiniteError, Terminated, UnusableError
+from experiments.training.printable import printable
 
 Result = TypeVar("Result")
 
@@ -46,7 +47,7 @@ def start(main: Callable[[], None]) -> None:
         main()
     except (UnusableError, NotFiniteError, Terminated) as ending:
         said = f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}"
-        Console(stderr=True, soft_wrap=True).print(said, markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(printable(said), markup=False, highlight=False)
         sys.exit(ending.code)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped.")
@@ -64,5 +65,5 @@ def sensibly(function: Callable[..., Result], *args: Any) -> Result:
     try:
         return function(*args)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(printable(f"error: {error}"), markup=False, highlight=False)
         sys.exit(2)

@@ -1,6 +1,7 @@
 """Compiled functions are kept on the disk, where the next program that needs them finds them."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -12,11 +13,22 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sam_optax" / "compiled"
 
 
+def _made_private(where: Path) -> bool:
+    """Whether a folder belongs to this user alone, now with mode 0700, and nobody else could write it before."""
+    if not hasattr(os, "getuid"):  # Windows has other rights
+        return True
+    found = where.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return False
+    where.chmod(0o700)
+    return True
+
+
 def switch_on() -> str | None:
     """Keep what is compiled from now on, however small, unless the user has set JAX's own cache, or switched it off.
 
     Returns:
-      Why nothing is kept, where the folder cannot be written.
+      Why nothing is kept, where the folder cannot be written, or is open to others, who could put programs into it.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
         return None
@@ -24,7 +36,13 @@ def switch_on() -> str | None:
         return None
     try:
         where = folder()
-        where.mkdir(parents=True, exist_ok=True)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.mkdir(mode=0o700, exist_ok=True)
+        if not _made_private(where):
+            return (
+                f"compiled functions are not kept for the next program: others can write {where}, and could put programs "
+                "into it. Remove it, or set JAX_COMPILATION_CACHE_DIR."
+            )
         with tempfile.TemporaryFile(dir=where):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home

@@ -9,7 +9,9 @@ from experiments.config import Config
 from experiments.training import checkpoints
 from experiments.training.alone import LOCK
 from experiments.training.endings import UnusableError, reason_of
+from experiments.training.printable import printable
 from experiments.training.progress import Progress
+from experiments.training.schemas import fault_of_notes
 
 CHECKPOINTS = "checkpoints"
 
@@ -60,7 +62,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
         if names := sorted(path.name for path in output.iterdir() if path.suffix != ".new" and path.name != LOCK):
             raise ValueError(f"output folder {output} holds {names[0]} and no run: choose another folder, or empty it.")
         return Start()
-    check_same(read_config(output / "config.json"), config, output)
+    check_same(Config.load(output / "config.json"), config, output)
     if (output / "result.json").exists():
         return None
     saved = checkpoints.steps(output / CHECKPOINTS)
@@ -83,20 +85,6 @@ def notes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
     return {"config": dataclasses.asdict(config), "data": data.fingerprint(dataset)}
 
 
-def read_config(path: Path) -> Config:
-    """The config of a run.
-
-    Raises:
-      UnusableError: If it is damaged, or was written by another version.
-    """
-    try:
-        return Config.load(path)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UnusableError(
-            f"{path} is damaged, or was made by another version ({reason_of(error)}): start again in another folder."
-        ) from error
-
-
 def check_same(found: Config, wanted: Config, where: Path) -> None:
     """Refuse to go on with another run.
 
@@ -115,16 +103,17 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
 
 def _told(notes: dict[str, Any], save: Path) -> tuple[Config, str, Start]:
     """The config, the fingerprint of the data and the start that a save tells of."""
+    again, config = "start again in another folder.", None
     try:
-        config, progress = Config(**notes["config"]), Progress.of(notes["progress"])
-        start = Start(True, int(save.name), progress, int(notes["metrics_bytes"]), float(notes["seconds"]))
-        if progress.step != start.save or not all(isinstance(count, int) for count in progress[:5]):
-            raise ValueError(f"it tells of step {progress.step}")
-        return config, notes["data"], start
+        wrong = fault_of_notes(notes)
+        if wrong is None:
+            config, progress = Config.of(notes["config"]), Progress.of(notes["progress"])
+            wrong = None if progress.step == int(save.name) else f"step is {progress.step}, expected {save.name}"
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UnusableError(
-            f"{save} was made by another version ({reason_of(error)}): start again in another folder."
-        ) from error
+        wrong = reason_of(error)
+    if wrong or config is None:
+        raise UnusableError(printable(f"{save} was made by another version ({wrong}): {again}"))
+    return config, notes["data"], Start(True, progress.step, progress, notes["metrics_bytes"], notes["seconds"])
 
 
 def _check_metrics(path: Path, length: int) -> None:

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import data
+from experiments import data, trained_state
 from experiments.config import Config
 from experiments.metrics_files import length_of, own_writers
 from experiments.program import build
 from experiments.recipe import stream_of, transform_of
 from experiments.resuming import CHECKPOINTS, Start, notes
-from experiments.training import checkpoint, transfer
+from experiments.training import checkpoint, records, transfer
 from experiments.training.alone import LOCK
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.endings import UnusableError, told_of_the_disk
@@ -26,6 +26,7 @@ from experiments.training.loop import Program, Trained, fit
 from experiments.training.placement import Placement
 from experiments.training.progress import Progress
 from experiments.training.saving import Saver, Saving
+from experiments.training.schemas import RESULT
 from experiments.training.step import TrainState
 from experiments.training.stopping import Stop, never
 from experiments.training.whole_file import write_whole
@@ -36,7 +37,6 @@ UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study th
 
 _AGAIN = "remove that run, or start it again in another folder."
 _LAST = ("train_loss", "train_error", "test_loss", "test_error")
-_FIGURES = {*_LAST, "updates", "gradient_evaluations", "seconds"}
 
 Watch = Callable[[Record, TrainState], None]
 """Looks at the record of an epoch and at the state after it, which it must not keep."""
@@ -205,13 +205,7 @@ def result_of(folder: Path) -> Record:
     Raises:
       UnusableError: If there is none, or one that was damaged or made by another version.
     """
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        result = None
-    if not isinstance(result, dict) or _FIGURES - result.keys():
-        raise UnusableError(f"{folder} holds a run that was damaged, or made by another version: {_AGAIN}")
-    return result
+    return records.read(folder / "result.json", RESULT, _AGAIN)
 
 
 def completed(folder: Path) -> Record:
@@ -287,6 +281,7 @@ def _finish(output: Path, state: TrainState, result: Record, placement: Placemen
     checkpoint.save(output / "checkpoint", state)
     result = {name: plain(value) for name, value in result.items()}
     if placement.leads:
+        trained_state.seal(output)
         write_whole(output / "result.json", json.dumps(result, indent=2))
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     return result

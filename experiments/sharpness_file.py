@@ -4,19 +4,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.training import records
 from experiments.training.endings import UnusableError, go_on_hint, reason_of
+from experiments.training.records import ANYTHING, DamagedError, Field, Fields
 from experiments.training.whole_file import write_whole
 from experiments.training.writers import Record, plain
 
-_SHARED = (
-    "epoch",
-    "step",
-    "examples",
-    "measured_batch_size",
-    "normalize_logits",
-    "reestimate_batchnorm",
-    "parameters",
-)
 _BALL = ("norm", "adaptive")
 _ASCENT = (*_BALL, "steps", "restarts")
 _FIELDS = {
@@ -29,6 +22,25 @@ _FIELDS = {
     "landscape": ("coordinates", "loss"),
 }
 """What the record of each measure holds beside what all hold."""
+
+_COUNT, _SWITCH, _NUMBER = Field(int, 1, 2**53), Field(bool), Field(float, nullable=True)
+_SHARED: Fields = {
+    "kind": Field(str, choices=tuple(_FIELDS)),
+    **dict.fromkeys(("epoch", "step", "examples", "measured_batch_size", "parameters"), _COUNT),
+    **dict.fromkeys(("normalize_logits", "reestimate_batchnorm"), _SWITCH),
+}
+_SPECIAL: Fields = {
+    "rho": Field(float, 0),
+    "norm": Field(str, choices=("linf", "l2")),
+    "adaptive": _SWITCH,
+    **dict.fromkeys(("steps", "restarts", "samples"), _COUNT),
+}
+"""The fields that are not figures."""
+
+_LISTS = {"curve": ("rho", "sharpness", "first_order", "slope", "error"), "landscape": ("coordinates", "loss")}
+"""The fields that hold a list of numbers, and of the landscape's loss a list of them."""
+
+_AGAIN = "remove it, and measure again."
 
 _SET = (
     "kind",
@@ -50,25 +62,45 @@ def read(run: Path) -> list[Record]:
       UnusableError: If the file is damaged, or was made by another version.
     """
     path = _path(run)
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        complete = all({*_SHARED, *_FIELDS[record["kind"]]} <= record.keys() for record in records)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        complete = False
-    if not complete:
-        raise UnusableError(f"{path} is damaged, or was made by another version: remove it, and measure again.")
-    return records
+        lines = records.text_of(path).splitlines()
+        found = [records.parsed(line) for line in lines]
+    except DamagedError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, reason_of(error), _AGAIN) from error
+    for number, record in enumerate(found, start=1):
+        if wrong := _fault(record):
+            raise DamagedError(path, f"line {number}: {wrong}", _AGAIN)
+    return found
 
 
-def add(run: Path, records: Iterable[Record]) -> None:
+def _fault(record: object) -> str | None:
+    """What is wrong with a record; further fields may be there, of numbers, texts and lists."""
+    kinds = records.fault(record, {"kind": _SHARED["kind"]}, ANYTHING)
+    if kinds or not isinstance(record, dict):
+        return kinds
+    lists = _LISTS.get(record["kind"], ())
+    figures = {name: Field(list) if name in lists else _SPECIAL.get(name, _NUMBER) for name in _FIELDS[record["kind"]]}
+    wrong = records.fault(record, {**_SHARED, **figures}, ANYTHING)
+    return wrong or next(
+        (f"{name} holds what is not a number" for name in lists if not _is_of_numbers(record[name])), None
+    )
+
+
+def _is_of_numbers(values: list[object]) -> bool:
+    return all(_is_of_numbers(each) if isinstance(each, list) else _NUMBER.admits(each) for each in values)
+
+
+def add(run: Path, measured: Iterable[Record]) -> None:
     """Add records; those that were measured before, with the same settings, are replaced.
 
     Raises:
       UnusableError: If the file is damaged, or cannot be written; it is as it was then.
     """
-    written = [{name: _plain(value) for name, value in record.items()} for record in records]
+    written = [{name: _plain(value) for name, value in record.items()} for record in measured]
     text = "".join(json.dumps(record) + "\n" for record in united(read(run), written))
     try:
         write_whole(_path(run), text)

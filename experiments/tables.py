@@ -1,9 +1,14 @@
 """Tables as rows of text, in the terminal and in Markdown."""
 
+import re
 import statistics
 
 from rich import box
 from rich.table import Table
+
+from experiments.training.printable import printable
+
+_MARKS = re.compile(r"[\\`*\[\]<>|&]|(?<!\w)_|_(?!\w)|^\s*[#+-](?=\s)")
 
 Rows = list[tuple[str, ...]]
 """A table: its heading, and the rows below it, of equal length."""
@@ -20,15 +25,20 @@ def as_terminal(rows: Rows) -> Table:
     for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
         table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
+
+
+def escaped(text: str) -> str:
+    """Text as Markdown shows it, letter by letter: no table, link, picture or tag begins in it, and no line ends."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(printable(text).split("\n")))
 
 
 def as_markdown(rows: Rows) -> str:
     """The rows as a table in Markdown."""
     rule = tuple("---:" if is_figure else "---" for is_figure in figure_columns(rows))
     lines = [rows[0], rule, *rows[1:]]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell if line is rule else escaped(cell) for cell in line)} |" for line in lines)
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:

@@ -1,18 +1,25 @@
 """What a run is: a pure function of these values."""
 
 import dataclasses
+import functools
 import json
+import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from experiments import data
 from experiments.config.checks import check_choice
 from experiments.config.setup import Setup
-from experiments.training import learning_rate, policies
+from experiments.training import learning_rate, policies, records
 from experiments.training.adaptive_plan import AdaptivePlan
 from experiments.training.methods import METHODS
+from experiments.training.records import DamagedError
 from experiments.training.whole_file import write_whole
 from sam_optax import BatchPlan, Policy
+
+_FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,5 +178,36 @@ class Config(Setup):
 
     @classmethod
     def load(cls, path: Path) -> "Config":
-        """Read the config that `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read the config that `save` wrote.
+
+        Raises:
+          DamagedError: If it is damaged, or was made by another version.
+        """
+        again = "start again in another folder."
+        values = records.read(path, _fields(cls), again)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise DamagedError(path, str(error).rstrip("."), again) from error
+
+    @classmethod
+    def of(cls, values: Any) -> "Config":
+        """The config that `dataclasses.asdict` has turned into a dictionary, by way of JSON.
+
+        Raises:
+          ValueError: If a value is missing, unknown or wrong.
+        """
+        if wrong := records.fault(values, _fields(cls)):
+            raise ValueError(wrong)
+        return cls(**values)
+
+
+@functools.cache
+def _fields(config: type[Config]) -> records.Fields:
+    """What the file of a config may hold; what later versions have added may be missing."""
+    found = {}
+    for name, hint in typing.get_type_hints(config).items():
+        kinds = typing.get_args(hint) or (hint,)
+        kind = next(each for each in kinds if each is not NoneType)
+        found[name] = records.Field(kind, nullable=NoneType in kinds, required=name in _FROM_THE_START)
+    return found

@@ -18,6 +18,7 @@ from experiments.measuring.network import trained
 from experiments.reporting.curves import column
 from experiments.studying import Cell
 from experiments.training.feed import Track
+from experiments.training.records import parsed
 from experiments.training.step import TrainState
 from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
@@ -41,7 +42,7 @@ def is_done(cell: Cell, study: NetworkStudy) -> bool:
         return False
     try:
         [settings] = read(path, "settings")
-        of_config = Config(**json.loads(settings.pop("config"))) == cell.config
+        of_config = Config.of(parsed(settings.pop("config"))) == cell.config
         complete = [record["epoch"] for record in read(path, "norms")][-1:] == [cell.config.plan.epochs]
         same = of_config and complete and settings == _measured(study)
     except (OSError, ValueError, TypeError, KeyError):

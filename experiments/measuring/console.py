@@ -4,10 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import data
+from experiments import data, trained_state
 from experiments.config import Config
 from experiments.measuring.runs import measure_run, replay
 from experiments.measuring.settings import Sharpness
+from experiments.training.printable import printable
 
 
 def measure(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness, console: Console) -> None:
@@ -16,10 +17,12 @@ def measure(folder: Path, config: Config, dataset: data.Dataset, settings: Sharp
     Raises:
       ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
     """
+    if remark := trained_state.unchecked(folder):
+        console.print(remark)
     if settings.during is None:
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):
         console.print(
-            f"{folder}: training it again gave other digits here, so that what was measured on the way is not of this "
-            "run, and was not written. Without --during it can be measured."
+            f"{printable(str(folder))}: training it again gave other digits here, so that what was measured on the way is "
+            "not of this run, and was not written. Without --during it can be measured."
         )

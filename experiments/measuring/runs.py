@@ -6,14 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments import data, sharpness_file
+from experiments import data, sharpness_file, trained_state
 from experiments.config import Config
 from experiments.measuring.measures import AT_RADII, measure
 from experiments.measuring.network import trained
 from experiments.measuring.settings import Sharpness
 from experiments.program import build
 from experiments.run import Watch, plan_of, result_of, train
-from experiments.training import checkpoint
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
 from sam_optax import BatchPlan
@@ -116,12 +115,7 @@ def _is_among(name: str, settings: Sharpness, records: list[Record]) -> bool:
 
 def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> TrainState:
     state, _ = build(config, dataset)
-    try:
-        return checkpoint.restore(folder / "checkpoint", state)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder} has no trained state that can be read ({type(error).__name__}): run it again."
-        ) from error
+    return trained_state.restored(folder, config, state)
 
 
 def _measured(

@@ -1,9 +1,10 @@
 """A report in Markdown, its pictures beside it."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 from experiments.reporting.section import Block, Section
-from experiments.tables import as_markdown
+from experiments.tables import as_markdown, escaped
 
 _RUNS = "All runs, a line each, with what tells them apart: [runs.csv](runs.csv)."
 
@@ -15,13 +16,13 @@ def markdown(sections: list[Section], folder: Path) -> str:
 
 def _section(section: Section, folder: Path) -> str:
     blocks = [_block(block, section, folder) for block in section.blocks if not block.is_folded]
-    return "\n\n".join([f"# {section.title}", *blocks]) + "\n"
+    return "\n\n".join([f"# {escaped(section.title)}", *blocks]) + "\n"
 
 
 def _block(block: Block, section: Section, folder: Path) -> str:
-    parts = [f"## {block.heading}"] if block.heading else []
-    parts += [*map(as_markdown, block.tables), *block.words]
+    parts = [f"## {escaped(block.heading)}"] if block.heading else []
+    parts += [*map(as_markdown, block.tables), *map(escaped, block.words)]
     if block.picture is not None:
         path = block.picture.path.relative_to(folder).as_posix()
-        parts.append(f"![{block.picture.title}: {section.title}]({path})")
+        parts.append(f"![{escaped(f'{block.picture.title}: {section.title}')}]({quote(path)})")
     return "\n\n".join(parts)

@@ -13,6 +13,7 @@ from experiments.reporting.runs_file import write_runs
 from experiments.reporting.section import Section, write_section
 from experiments.reporting.variants import base_of
 from experiments.tables import as_terminal
+from experiments.training.printable import printable
 
 _FEW_RUNS = 60  # so many stand in the document one by one
 
@@ -43,7 +44,7 @@ def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, 
         ) from error
     for section in sections:
         _print(section, console)
-    console.print(f"report: {web_page}\nas Markdown: {document}")
+    console.print(printable(f"report: {web_page}\nas Markdown: {document}"))
 
 
 def _section(study: Study, output: Path, found: list[Study]) -> Section:

@@ -10,6 +10,9 @@ from experiments import sharpness_file
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
 from experiments.run import UNFINISHED, diverged, plan_of, result_of
+from experiments.training.endings import reason_of
+from experiments.training.printable import printable
+from experiments.training.records import DamagedError
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
 
@@ -76,11 +79,18 @@ def _read(folder: Path) -> Run:
         config = Config.load(folder / "config.json")
         run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
         complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result["updates"]
-    except (OSError, ValueError, TypeError, LookupError):
-        complete = False
+    except DamagedError as error:
+        raise _left_out(folder, error.reason) from error
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise _left_out(folder, reason_of(error)) from error
     if not complete:
-        raise ValueError(f"{folder} holds a run that was damaged, or made by another version: take it out.")
+        raise _left_out(folder, "metrics.jsonl and result.json disagree")
     return run
+
+
+def _left_out(folder: Path, reason: str) -> ValueError:
+    said = f"{folder} holds a run that was damaged, or made by another version: take it out ({reason})."
+    return ValueError(printable(said))
 
 
 def _counted_once(runs: Iterable[Run]) -> list[Run]:

@@ -12,8 +12,9 @@ from experiments.measuring import Sharpness, watching
 from experiments.resuming import CHECKPOINTS, Start, reopened
 from experiments.training.alone import LOCK, alone_in
 from experiments.training.checkpoints import steps
-from experiments.training.endings import UnusableError, told_of_the_disk
+from experiments.training.endings import UnusableError, reason_of, told_of_the_disk
 from experiments.training.feed import Track
+from experiments.training.records import DamagedError
 from experiments.training.saving import Saving
 from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record, read
@@ -42,14 +43,26 @@ def is_done(cell: Cell) -> bool:
     if not cell.folder.exists():
         return False
     try:
-        same = Config.load(cell.folder / "config.json") == cell.config
-        updates = run.result_of(cell.folder)["updates"]
-        complete = updates == sum(1 for _ in read(cell.folder / "metrics.jsonl", "step"))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        same = complete = False
-    if not (same and complete):
-        raise UnusableError(f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it.")
+        reason = _difference(cell)
+    except DamagedError as error:
+        reason = error.reason
+    except OSError as error:
+        reason = reason_of(error)
+    if reason is not None:
+        raise UnusableError(
+            f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it ({reason})."
+        )
     return True
+
+
+def _difference(cell: Cell) -> str | None:
+    """Why a folder does not hold the cell's run, whole; None where it does."""
+    if Config.load(cell.folder / "config.json") != cell.config:
+        return "its config is another"
+    updates, steps_found = run.result_of(cell.folder)["updates"], 0
+    for _ in read(cell.folder / "metrics.jsonl", "step"):
+        steps_found += 1
+    return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
 
 
 def execute(

@@ -1,7 +1,5 @@
 """Saves within a run: the last few states that it went through, by Orbax, each whole or not there at all."""
 
-import hashlib
-import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +8,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from experiments.training import checkpoint
+from experiments.training import checkpoint, digests, records
 from experiments.training.endings import UnusableError, go_on_hint, reason_of
 
-_DIGESTS = "digests.json"
 _BESIDE = 2**20  # bytes of a save beside its numbers, and more than that
 
 
@@ -90,7 +87,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def notes_of(folder: Path, step: int) -> dict[str, Any]:
+def notes_of(folder: Path, step: int) -> Any:
     """What was written beside the state of a save.
 
     Raises:
@@ -98,8 +95,8 @@ def notes_of(folder: Path, step: int) -> dict[str, Any]:
     """
     save = folder / str(step)
     try:
-        _check_digests(save)
-        return _object_in(save / "notes" / "metadata")
+        digests.check(save, digests.read(save))
+        return records.parsed(records.text_of(save / "notes" / "metadata"))
     except (OSError, ValueError) as error:
         raise _damaged(save, error) from error
 
@@ -130,27 +127,4 @@ def _write_digests(folder: Path) -> None:
     if jax.process_index():
         return
     for save in (path for path in folder.iterdir() if not path.name.isdecimal() and path.is_dir()):
-        files = sorted(path for path in save.glob("*/**/*") if path.is_file())  # beside them Orbax notes its own times
-        digests = {path.relative_to(save).as_posix(): _digest(path) for path in files}
-        (save / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-
-
-def _check_digests(save: Path) -> None:
-    digests = _object_in(save / _DIGESTS)
-    if not digests:
-        raise ValueError(f"{_DIGESTS} is empty")
-    for name, digest in digests.items():
-        if _digest(save / name) != digest:
-            raise ValueError(f"{name} was changed")
-
-
-def _object_in(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no JSON object")
-    return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digests.write(save, digests.of(save, "*/**/*"))  # beside the folders Orbax notes its own times

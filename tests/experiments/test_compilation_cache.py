@@ -1,5 +1,7 @@
 """The programs keep what they compile, where the user did not say otherwise."""
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,36 @@ def test_a_program_keeps_what_it_compiles_however_small(unset: Path) -> None:
     command_line.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
     assert seen == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
     assert (unset / "sam_optax" / "compiled").is_dir()
+
+
+def test_the_folder_belongs_to_the_user_alone(unset: Path) -> None:
+    folder = unset / "sam_optax" / "compiled"
+    for mode in (None, 0o755):  # an earlier version made it so, which nobody else could write
+        if mode is not None:
+            folder.chmod(mode)
+        assert compilation_cache.switch_on() is None
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.mark.parametrize("case", ["open to the group", "a link", "of another user"])
+def test_a_folder_that_others_may_write_is_not_used(unset: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    folder = unset / "sam_optax" / "compiled"
+    folder.parent.mkdir()
+    if case == "a link":
+        (unset / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(unset / "elsewhere")
+    else:
+        folder.mkdir(mode=0o700)
+    if case == "open to the group":
+        folder.chmod(0o770)
+    if case == "of another user":
+        monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    said = compilation_cache.switch_on()
+    assert said is not None
+    assert said.startswith(f"compiled functions are not kept for the next program: others can write {folder}, and")
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_without_a_folder_for_caches_it_is_in_the_users_home(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,7 @@ def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny
     finished(tmp_path / "other", tiny, rho=0.5)
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "its_own")
     (tmp_path / "other" / "checkpoint").rename(tmp_path / "run" / "checkpoint")
+    (tmp_path / "run" / "checkpoint" / "digests.json").unlink()  # they would tell that it is of another run
     assert not replay(tmp_path / "run", config, dataset, Sharpness(**QUICK, during=1))
     assert sharpness_file.read(tmp_path / "run") == []
 

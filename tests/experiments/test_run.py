@@ -139,6 +139,6 @@ def test_a_result_that_is_none_is_named_with_what_can_be_done(tmp_path: Path, co
     if content is not None:
         (tmp_path / "result.json").write_text(content)
     with pytest.raises(
-        UnusableError, match=f"{tmp_path.name} holds a run that was damaged, or .*: remove that run, or"
+        UnusableError, match=r"result\.json is damaged, or was made by another version \(.*\): remove that run, or"
     ):
         run.result_of(tmp_path)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.training.endings import UnusableError
+from experiments.training.records import DamagedError, parsed, regular_file
+from experiments.training.schemas import fault_of_metrics
 from experiments.training.writers.writer import Record
 
-_AGAIN = "Remove the folder of its run, or start the run again in another one."
+_AGAIN = "remove the folder of its run, or start the run again in another one."
 
 
 class JsonLines:
@@ -50,22 +51,28 @@ def read(path: Path, kind: str) -> Iterator[Record]:
     """The records of one kind, in order.
 
     Raises:
-      UnusableError: If a line is no record.
+      DamagedError: If a line is not a record, or if one of the kind is not as runs write it.
+      OSError: If there is no file.
     """
-    with path.open("rb") as lines:
+    found = 0
+    with regular_file(path) as lines:
         for number, line in enumerate(lines, start=1):
-            record = _parsed(line, f"{path} is damaged: line {number} is no record. {_AGAIN}")
-            if record["kind"] == kind:
-                yield record
+            record = _parsed(line, path, number)
+            if record["kind"] != kind:
+                continue
+            if wrong := fault_of_metrics(record, found):
+                raise DamagedError(path, f"line {number}: {wrong}", _AGAIN)
+            found += 1
+            yield record
 
 
-def _parsed(line: bytes, otherwise: str) -> Record:
+def _parsed(line: bytes, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
+        record = parsed(line)
     except ValueError:
         record = None
-    if not isinstance(record, dict) or "kind" not in record:
-        raise UnusableError(otherwise)
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        raise DamagedError(path, f"line {number} is not a record", _AGAIN)
     return record
 
 
