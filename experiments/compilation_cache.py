@@ -40,8 +40,8 @@ def switch_on() -> str | None:
         where.mkdir(mode=0o700, exist_ok=True)
         if not _made_private(where):
             return (
-                f"compiled functions are not kept for the next program: others can write {where}, and could put programs "
-                "into it. Remove it, or set JAX_COMPILATION_CACHE_DIR."
+                f"compiled functions are not kept for the next program: others can write {where}, and could put "
+                "programs into it. Remove it, or set JAX_COMPILATION_CACHE_DIR."
             )
         with tempfile.TemporaryFile(dir=where):
             pass

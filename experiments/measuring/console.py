@@ -23,6 +23,6 @@ def measure(folder: Path, config: Config, dataset: data.Dataset, settings: Sharp
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):
         console.print(
-            f"{printable(str(folder))}: training it again gave other digits here, so that what was measured on the way is "
-            "not of this run, and was not written. Without --during it can be measured."
+            f"{printable(str(folder))}: training it again gave other digits here, so that what was measured on the way "
+            "is not of this run, and was not written. Without --during it can be measured."
         )

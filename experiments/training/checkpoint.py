@@ -18,18 +18,24 @@ from sam_optax.method_states import StepDiagnostics
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without Orbax's own messages: a failure in its threads is raised once, by the call that waits for it."""
-    log, hook = logging.getLogger("absl"), sys.unraisablehook
+    log, loop, hook = logging.getLogger("absl"), logging.getLogger("asyncio"), sys.unraisablehook
     log.addFilter(_is_not_of_orbax)
+    loop.addFilter(_is_no_lost_task)
     sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
     try:
         yield
     finally:
         log.removeFilter(_is_not_of_orbax)
+        loop.removeFilter(_is_no_lost_task)
         sys.unraisablehook = hook
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
+
+
+def _is_no_lost_task(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def save(path: Path, state: Any) -> None:

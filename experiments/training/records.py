@@ -118,9 +118,10 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
       DamagedError: If it is not a regular file: a named pipe would be waited for without end.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DamagedError(path, "it is not a regular file", "remove it, or give another folder.")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DamagedError(path, "it is not a regular file", "remove it, or give another folder.")
         yield file
 
 

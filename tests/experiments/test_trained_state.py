@@ -101,7 +101,7 @@ except ValueError as error:
 @pytest.mark.parametrize(
     "damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:20])], ids=["flipped", "cut"]
 )
-@pytest.mark.parametrize("part", ["manifest.ocdbt", "_METADATA", "d/*"])
+@pytest.mark.parametrize("part", ["manifest.ocdbt", "_METADATA", "d/*", "ocdbt.process_0/manifest.ocdbt"])
 def test_a_damaged_state_without_sums_is_one_sentence_and_nothing_from_the_libraries(
     of_seed: Any, damage: Callable[[Path], Any], part: str
 ) -> None:
