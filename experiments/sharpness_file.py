@@ -79,9 +79,9 @@ def read(run: Path) -> list[Record]:
 
 def _fault(record: object) -> str | None:
     """What is wrong with a record; further fields may be there, of numbers, texts and lists."""
-    kinds = records.fault(record, {"kind": _SHARED["kind"]}, ANYTHING)
-    if kinds or not isinstance(record, dict):
-        return kinds
+    wrong_kind = records.fault(record, {"kind": _SHARED["kind"]}, ANYTHING)
+    if wrong_kind or not isinstance(record, dict):
+        return wrong_kind
     lists = _LISTS.get(record["kind"], ())
     figures = {name: Field(list) if name in lists else _SPECIAL.get(name, _NUMBER) for name in _FIELDS[record["kind"]]}
     wrong = records.fault(record, {**_SHARED, **figures}, ANYTHING)
@@ -90,8 +90,11 @@ def _fault(record: object) -> str | None:
     )
 
 
-def _is_of_numbers(values: list[object]) -> bool:
-    return all(_is_of_numbers(each) if isinstance(each, list) else _NUMBER.admits(each) for each in values)
+def _is_of_numbers(values: list[object], depth: int = 2) -> bool:
+    """Whether a list holds numbers and null alone, or lists of them down to a depth."""
+    return depth > 0 and all(
+        _is_of_numbers(each, depth - 1) if isinstance(each, list) else _NUMBER.admits(each) for each in values
+    )
 
 
 def add(run: Path, measured: Iterable[Record]) -> None:

@@ -1,7 +1,8 @@
-"""What files of runs hold is checked when they are read: one sentence names the file, the key, its value and the remedy."""
+"""What files of runs hold is checked when read: a sentence names the file, the key, its value and the remedy."""
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.reporting import find_runs
+from experiments.reporting.markdown import markdown
+from experiments.reporting.section import Block, Section
 from experiments.resuming import reopened
 from experiments.studying import Cell
 from experiments.studying.cell import is_done
+from experiments.tables import escaped
 from experiments.training.printable import printable
 from experiments.training.schemas import fault_of_metrics, fault_of_notes
 from experiments.training.writers import read
@@ -33,7 +37,7 @@ def changed(path: Path, **values: Any) -> None:
 
 
 def refusal(reading: Callable[[], Any]) -> str:
-    with pytest.raises(ValueError, match=".") as found:
+    with pytest.raises(ValueError, match=r"\w") as found:
         reading()
     said = str(found.value)
     assert "\n" not in said
@@ -79,11 +83,11 @@ def test_numbers_beyond_all_bounds_are_refused(folder: Path) -> None:
 
 
 def test_a_missing_key_is_named(folder: Path) -> None:
-    for path, name in ((folder / "result.json", "updates"), (folder / "config.json", "seed")):
-        values = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in values.items() if key != name}))
-        reading = {"result.json": lambda: run.result_of(folder), "config.json": lambda: Config.load(path)}[path.name]
-        assert f"({name} is missing)" in refusal(reading)
+    for file, name in (("result.json", "updates"), ("config.json", "seed")):
+        values = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({key: value for key, value in values.items() if key != name}))
+    assert "(updates is missing)" in refusal(lambda: run.result_of(folder))
+    assert "(seed is missing)" in refusal(lambda: Config.load(folder / "config.json"))
 
 
 CONFIGS = [
@@ -149,6 +153,7 @@ SHARPNESS = [
     ({"kind": "flatness"}, 'kind is "flatness", expected one of worst_case'),
     ({"kind": None}, "kind is null"),
     ({"epoch": -1}, "epoch is -1, expected an integer"),
+    ({"loss": {}}, "loss is {}, expected a finite number, or null"),
     ({"sharpness": [1.0]}, "sharpness is [1.0], expected a finite number, or null"),
     ({"adaptive": 0}, "adaptive is 0, expected true or false"),
 ]
@@ -227,6 +232,17 @@ def test_forged_notes_of_a_save_are_refused(values: dict[str, Any], words: str) 
 @pytest.mark.parametrize("values", [{"seconds": -1.0}, {"metrics_bytes": -1}, {"data": 3}, {"config": None}, {"x": 1}])
 def test_notes_have_their_fields(values: dict[str, Any]) -> None:
     assert next(iter(values)) in str(fault_of_notes(NOTES | values))
+
+
+def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown() -> None:
+    block = Block(
+        "<b>Errors</b>", [[("method", "x"), ("a|b<script>", "[link](http://x)")]], ["*bold* `code` _it_\n# no"]
+    )
+    text = markdown([Section("![](x)<img src=x>", [block])], Path("report"))
+    assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs)|(?<!\\)[*`]", text)
+    assert "| a\\|b\\<script\\> |" in text
+    assert "\n# no" not in text
+    assert escaped("small_resnet on digits, warm_restarts:10") == "small_resnet on digits, warm_restarts:10"
 
 
 def test_control_characters_are_not_printed(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_sta
     assert len(list(tmp_path.glob("*/result.json"))) == 1
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
 def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: Path, rounds: int) -> None:
     config = Config(model=tiny, batch_plan=f"{10 * rounds}x64")
     moments, killed = random.Random(rounds), 0  # noqa: S311 - a seed makes the moments
@@ -148,11 +148,43 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: 
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+def command_of(output: Path, config: Config) -> list[str]:
+    command = [sys.executable, "-m", "tests.experiments.tiny_program", "--resume", "--model", config.model]
+    command += ["--batch-plan", config.batch_plan, "--output", str(output)]
+    return [*command, "--saving.every", "2", "--saving.keep", "1"]
+
+
+CHOSEN = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 23, 26, 30, 34, 38, 43, 48, 54, 60, 67, 75, 84)
+"""Operations on files: from the first one on each, later ones in the midst of saves."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("plan", ["1x256", "40x64"], ids=["to its end", "between saves"])
+def test_killed_at_chosen_file_operations_it_comes_to_the_same_end(tiny: str, tmp_path: Path, plan: str) -> None:
+    """With `test_killed_at_random_moments_it_comes_to_the_same_end` these are more than 50 kills."""
+    config, output, killed = Config(model=tiny, batch_plan=plan), tmp_path / "run", 0
+    for operation in CHOSEN:
+        killed += _killed_at(output, config, operation)
+        if (output / "result.json").exists():  # begin again, to be killed at the later ones
+            shutil.rmtree(output)
+    assert killed > (len(CHOSEN) // 3 if plan == "1x256" else len(CHOSEN) - 2)
+    execute(output, config)
+    execute(tmp_path / "whole", config)
+    assert_same_run(output, tmp_path / "whole")
+
+
+def _killed_at(output: Path, config: Config, operation: int) -> bool:
+    """Run the program in a process of its own, which kills itself at an operation on files."""
+    environment = os.environ | {"KILLED_AT": str(operation)}
+    how = {"capture_output": True, "cwd": Path(__file__).parents[2], "env": environment}
+    done = subprocess.run(command_of(output, config), check=False, **how)  # noqa: S603
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.returncode != 0
+
+
 def _killed(output: Path, config: Config, seconds: float) -> bool:
     """Run the program in a process of its own, and kill it some time after it saved: that may be while it saves."""
-    folder, command = output / "checkpoints", [sys.executable, "-m", "tests.experiments.tiny_program", "--resume"]
-    command += ["--model", config.model, "--batch-plan", config.batch_plan, "--output", str(output)]
-    command += ["--saving.every", "2", "--saving.keep", "1"]
+    folder, command = output / "checkpoints", command_of(output, config)
     before = checkpoints.steps(folder)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) as program:  # noqa: S603
