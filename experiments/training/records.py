@@ -133,7 +133,11 @@ def text_of(path: Path) -> str:
       ValueError: If it is not a regular file, or not text.
     """
     with regular_file(path) as file:
-        return file.read().decode("utf-8")
+        content = file.read()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text in UTF-8") from error
 
 
 def parsed(text: str | bytes) -> Any:
