@@ -1,1 +1,8 @@
 """The study of Harada and Iiduka (arXiv 2409.09984), reproduced with `sam_optax`."""
+
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m experiments.NAME` is about to import the program, which takes seconds
+    from experiments import before_imports
+
+    before_imports.prepare()

@@ -2,24 +2,29 @@
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
 
-from experiments import compilation_cache
-from experiments.training.endings import NotFiniteError, Terminated, UnusableError
+from experiments import compilation_cache, standard_streams
+from experiments.training import signals
+from experiments.training.endings import INTERRUPTED, NotFiniteError, Terminated, UnusableError
 from experiments.training.printable import printable
 
 Result = TypeVar("Result")
+
+_NO_BACKEND = "Unable to initialize backend"  # how JAX's error begins
 
 
 def parse(arguments: type[Result], program: str, default: Result | None = None) -> Result:
     """The command line of `program`, as a dataclass; what it leaves out is as in `default`."""
     given = {} if default is None else {"default": default}
-    return sensibly(lambda: tyro.cli(arguments, prog=program, **given))
+    with standard_streams.needed():  # --help
+        return sensibly(lambda: tyro.cli(arguments, prog=program, **given))
 
 
 def option(name: str, words: list[str]) -> str | None:
@@ -33,27 +38,59 @@ def option(name: str, words: list[str]) -> str | None:
 
 
 def start(main: Callable[[], None]) -> None:
-    """Call a program's `main`, what it compiles being kept on the disk.
+    """Call a program's `main`, and end the process with the exit code of how it ended.
+
+    Ctrl-C, SIGTERM and the endings of `training.endings` end it with their sentence and their code, as does a device
+    that JAX cannot use. Signals that arrive later change nothing.
+
+    Raises:
+      SystemExit: With that code, if `main` did not return.
+    """
+    try:
+        try:
+            signals.raise_in_main()
+            _call(main)
+        finally:
+            signals.ignore()
+    except (UnusableError, NotFiniteError, Terminated) as ending:
+        _end(f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}", ending.code)
+    except KeyboardInterrupt:
+        _end("stopped.", INTERRUPTED)
+    except standard_streams.OutputLost as lost:
+        _end(lost.words and f"error: {lost.words}", lost.code)
+    except RuntimeError as error:
+        if not str(error).startswith(_NO_BACKEND):
+            raise
+        _end(f"error: JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: {_line(error)}", UnusableError.code)
+
+
+def _call(main: Callable[[], None]) -> None:
+    """Call `main`, with what it compiles kept on the disk.
 
     What is imported by then is not looked through for garbage: it takes a third of a second, several times in a run.
-
-    Ctrl-C ends it with a word, and with the exit code that shells give it; the endings of `training.endings` end it
-    with their sentence and their code.
     """
     if reason := compilation_cache.switch_on():
-        Console(stderr=True, soft_wrap=True).print(reason, markup=False, highlight=False)
+        _say(reason)
     gc.freeze()
     try:
         main()
-    except (UnusableError, NotFiniteError, Terminated) as ending:
-        said = f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}"
-        Console(stderr=True, soft_wrap=True).print(printable(said), markup=False, highlight=False)
-        sys.exit(ending.code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped.")
-        sys.exit(130)
     finally:
         gc.unfreeze()
+
+
+def _end(words: str, code: int) -> NoReturn:
+    signals.ignore()
+    if words:
+        _say(words)
+    sys.exit(code)
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _say(words: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(printable(words), markup=False, highlight=False)
 
 
 def sensibly(function: Callable[..., Result], *args: Any) -> Result:
@@ -65,5 +102,5 @@ def sensibly(function: Callable[..., Result], *args: Any) -> Result:
     try:
         return function(*args)
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(printable(f"error: {error}"), markup=False, highlight=False)
+        _say(f"error: {error}")
         sys.exit(2)

@@ -15,6 +15,7 @@ from experiments import data, models
 from experiments.benchmarking import problem
 from experiments.command_line import parse, start
 from experiments.config import check_choice
+from experiments.standard_streams import needed
 from experiments.tables import Rows, as_terminal
 
 _NORMALISATIONS = (nnx.BatchNorm, nnx.LayerNorm)
@@ -97,11 +98,16 @@ def main() -> None:
     asked = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
     image_shape = data.SIZES[asked.dataset].image_shape
     console = Console(soft_wrap=True, highlight=False)
-    for name in asked.models:
-        rows: Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
-        for rho, found in measure(name, image_shape, asked.radii):
-            rows.append((f"{rho:g}", f"{found.norm:.3f}", f"{found.cosine:.3f}", f"{100 * found.unmoved:.1f}%"))
-        console.print(name, as_terminal(rows))
+    with needed():
+        for name in asked.models:
+            console.print(name, as_terminal(_rows(measure(name, image_shape, asked.radii))))
+
+
+def _rows(measured: Iterator[tuple[float, Seen]]) -> Rows:
+    rows: Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
+    for rho, found in measured:
+        rows.append((f"{rho:g}", f"{found.norm:.3f}", f"{found.cosine:.3f}", f"{100 * found.unmoved:.1f}%"))
+    return rows
 
 
 if __name__ == "__main__":

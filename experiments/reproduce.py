@@ -7,13 +7,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import configs, data
+from experiments import configs, data, standard_streams
 from experiments.command_line import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
 from experiments.studying import Grid, Options, Selection, Tuning
 from experiments.training.saving import Saving
+from experiments.training.stopping import Stop, never, on_sigterm
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,28 @@ def main() -> None:
     name = option("config", sys.argv[1:])
     row = None if name is None else sensibly(configs.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
+    if arguments.dry_run:
+        with standard_streams.needed():
+            done = _conduct(arguments, never)
+    else:
+        with on_sigterm() as stop:
+            done = _conduct(arguments, stop)
+    if not done:
+        sys.exit(1)
+
+
+def _conduct(arguments: Arguments, stop: Stop) -> bool:
     session = Session(
         arguments.selection,
-        Options(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving),
+        Options(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving, stop),
         sensibly(_stored, arguments),
         arguments.dry_run,
         arguments.time_steps_of,
         Console(soft_wrap=True, markup=False, highlight=False),
     )
-    study = arguments.study
-    done = conduct_tuned(study, arguments.tuning, session) if arguments.tune else conduct(study, session)
-    if not done:
-        sys.exit(1)
+    if arguments.tune:
+        return conduct_tuned(arguments.study, arguments.tuning, session)
+    return conduct(arguments.study, session)
 
 
 def _stored(arguments: Arguments) -> int:

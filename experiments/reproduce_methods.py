@@ -15,6 +15,7 @@ from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.studying import Comparison, Options, run_all
 from experiments.tables import as_markdown, as_terminal
+from experiments.training.stopping import on_sigterm
 
 _ROUNDS = 10
 
@@ -41,7 +42,9 @@ def main() -> None:
     console = Console(soft_wrap=True, markup=False, highlight=False)
     document = sensibly(run.make_folder, study.output) / "methods.md"
     title = f"{study.model} on {study.dataset}"
-    if run_all(title, study.cells, Options(arguments.location, arguments.sharpness), console):
+    with on_sigterm() as stop:
+        failed = run_all(title, study.cells, Options(arguments.location, arguments.sharpness, stop=stop), console)
+    if failed:
         sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
     configs = {method: study.config(method, study.seeds[0]) for method in study.methods}

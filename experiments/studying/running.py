@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
+import jax
 from rich.console import Console
 from rich.progress import Progress
 
@@ -15,7 +16,7 @@ from experiments.measuring.console import measure
 from experiments.studying.cell import Cell, execute, is_done
 from experiments.training.endings import NotFiniteError, Terminated, UnusableError
 from experiments.training.saving import Saving
-from experiments.training.stopping import Stop, on_sigterm
+from experiments.training.stopping import Stop, never
 
 
 class Options(NamedTuple):
@@ -26,12 +27,14 @@ class Options(NamedTuple):
       sharpness: how the sharpness of each is measured; None: not at all.
       tensorboard: whether TensorBoard's event files are written, too.
       saving: how each is saved on its way.
+      stop: whether to stop, asked before each step, each run and each measurement.
     """
 
     location: data.Location = data.Location()
     sharpness: Sharpness | None = None
     tensorboard: bool = False
     saving: Saving = Saving()
+    stop: Stop = never
 
 
 def run_all(title: str, cells: list[Cell], options: Options, console: Console) -> list[Cell]:
@@ -51,19 +54,22 @@ def run_all(title: str, cells: list[Cell], options: Options, console: Console) -
       The cells that failed.
 
     Raises:
-      Terminated: At SIGTERM; the run in progress is saved.
+      Terminated: If the options' `stop` said so; the run in progress is saved.
+      RuntimeError: If JAX cannot use a device, before the first run.
     """
     left = sensibly(_to_do, cells, options.location)
+    jax.local_devices()  # else each run would fail of it
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
         overall = progress.add_task("runs", total=len(left))
-        with on_sigterm() as stop:
-            failed = [cell for cell in left if not _survives(cell, options, progress, overall, stop=stop)]
-            if options.sharpness is not None:
-                run_well = [cell for cell in cells if cell not in failed]
-                measure_all(run_well, options.location, options.sharpness, progress, stop=stop)
+        failed = [cell for cell in left if not _survives(cell, options, progress, overall)]
+        if options.sharpness is not None:
+            run_well = [cell for cell in cells if cell not in failed]
+            measure_all(run_well, options.location, options.sharpness, progress, stop=options.stop)
     if failed:
         console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
+    if options.stop(0):
+        raise Terminated("stopped after the last run: the same command goes on.")
     return failed
 
 
@@ -94,15 +100,15 @@ def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
     return [cell for cell in cells if not is_done(cell)]
 
 
-def _survives(cell: Cell, options: Options, progress: Progress, overall: object, *, stop: Stop) -> bool:
+def _survives(cell: Cell, options: Options, progress: Progress, overall: object) -> bool:
     """Whether the run came to its end; memory may be too small for it, or the disk."""
-    if stop(0):
+    if options.stop(0):
         raise Terminated("stopped between two runs: the same command goes on.")
     dataset = run.load(cell.config, options.location)
     task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
     try:
         track = partial(progress.track, task_id=task)
-        how = {"saving": options.saving, "stop": stop}
+        how = {"saving": options.saving, "stop": options.stop}
         result = execute(cell, dataset, track, options.sharpness, options.tensorboard, **how)
     except (UnusableError, NotFiniteError) as ending:
         progress.console.print(f"{cell.name} failed: {ending}")

@@ -12,6 +12,10 @@ _OF_THE_DISK = (
 )
 
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, which is that of shells."""
+
+
 class UnusableError(ValueError):
     """What a run needs cannot be read or written: a damaged save, a full disk."""
 

@@ -6,11 +6,13 @@ import sys
 
 from experiments.benchmarking.peers import race
 from experiments.command_line import start
+from experiments.standard_streams import needed
 
 
 def main() -> None:
     """Measure, print."""
-    print(json.dumps([dataclasses.asdict(figure) for figure in race.figures(sys.argv[1])]))
+    with needed():
+        print(json.dumps([dataclasses.asdict(figure) for figure in race.figures(sys.argv[1])]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""SIGTERM and Ctrl-C, from before the imports until the process has ended.
+
+A program goes through three stages. While it imports, nothing is open, and a signal ends the process (`end_at_once`).
+While it works, a signal raises an exception in the main thread (`raise_in_main`), except where a run asks between two
+steps whether it is to stop (`training.stopping`). From the moment the exit code is decided, signals do nothing
+(`ignore`): Python restores the default of its own handlers while it shuts down, and a second SIGTERM would then kill the
+process and replace its exit code.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from experiments.training.endings import INTERRUPTED, Terminated
+
+_CODES = {signal.SIGTERM: Terminated.code, signal.SIGINT: INTERRUPTED}
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def end_at_once() -> None:
+    """From now on, a signal ends the process with its exit code."""
+    _listen(_end)
+
+
+def raise_in_main() -> None:
+    """From now on, a signal raises `Terminated` or `KeyboardInterrupt` in the main thread."""
+    _listen(_raise)
+
+
+def ignore() -> None:
+    """From now on, signals do nothing; the system keeps this setting until the process has ended."""
+    for number in _CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _listen(handler: Handler) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell has background jobs ignore Ctrl-C
+        signal.signal(signal.SIGINT, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del frame
+    ignore()
+    try:
+        os.write(2, b"stopped.\n")
+    finally:
+        os._exit(_CODES[signal.Signals(number)])
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """Raise the exception of a signal, unless that of an earlier one is being handled.
+
+    What is open is closed meanwhile, which a second exception would cut short. An exception that was lost, as those in
+    `__del__` are, is being handled nowhere: then the next signal counts again.
+    """
+    del frame
+    if any(isinstance(error, Terminated | KeyboardInterrupt) for error in _handled()):
+        return
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated("stopped.")
+
+
+def _handled() -> Iterator[BaseException]:
+    """The exception that the main thread handles at the moment, and those that it was raised in the handling of."""
+    error = sys.exception()
+    while error is not None:
+        yield error
+        error = error.__context__
