@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import run
 from experiments.benchmarking.cases import CASES, ON_TWO_CORES
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.machine import machine
@@ -16,6 +15,7 @@ from experiments.benchmarking.peers import apart
 from experiments.benchmarking.peers import race as peers
 from experiments.benchmarking.table import table
 from experiments.command_line import parse, sensibly, start
+from experiments.output_folder import make_folder, write_document
 
 _FEWEST_ROUNDS = 10
 
@@ -56,7 +56,7 @@ class Benchmark:
 def main() -> None:
     """Parse, build, call."""
     benchmark = parse(Benchmark, "python -m experiments.benchmark")
-    path = sensibly(run.make_folder, benchmark.output) / "benchmark.json"
+    path = sensibly(make_folder, benchmark.output) / "benchmark.json"
     console = Console(soft_wrap=True, highlight=False)
     figures: list[Figure] = []
     for case in (case for model in benchmark.models for case in CASES[model]):
@@ -80,7 +80,7 @@ def save(path: Path, benchmark: Benchmark, figures: list[Figure]) -> None:
     """Write the figures, with where and with what they were measured, into the file `path`."""
     settings = dataclasses.asdict(benchmark) | {"output": str(benchmark.output)}
     content = {**machine(), "settings": settings, "figures": [figure.as_json() for figure in figures]}
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    write_document(path, json.dumps(content, indent=2))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from experiments import run
 from experiments.command_line import sensibly
+from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs, publish
 from experiments.studying import Cell, Grid, Options, Selection, Tuning, outlook, run_all, timing, tuning
 from experiments.studying.cell import is_done
@@ -70,7 +70,7 @@ def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)
     session.console.print(as_terminal(rows))
-    (study.output / "choices.md").write_text(f"{as_markdown(rows)}\n", encoding="utf-8")
+    sensibly(write_document, study.output / "choices.md", f"{as_markdown(rows)}\n")
     chosen = tuning.tuned_cells(study, choices, session.stored)
     return _complete(study, chosen, session, chosen=("learning_rate", "rho"))
 
@@ -78,7 +78,7 @@ def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
 def _complete(study: Grid, cells: list[Cell], session: Session, chosen: tuple[str, ...] = ()) -> bool:
     report = study.output / "report"
     if not session.dry_run:
-        sensibly(run.make_folder, report)
+        sensibly(make_folder, report)
     survived = _run(study, cells, session)
     if session.selection.is_whole and not session.dry_run:
         finished = [cell.folder for cell in cells if sensibly(is_done, cell)]

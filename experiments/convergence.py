@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import data, run
+from experiments import data
 from experiments.command_line import parse, sensibly, start
 from experiments.config import check_choice
 from experiments.converging.bound import REACH
@@ -14,6 +14,7 @@ from experiments.converging.conducting import cells_of, study_networks, study_qu
 from experiments.converging.document import markdown
 from experiments.converging.network_study import NetworkStudy
 from experiments.converging.quadratic_study import QuadraticStudy
+from experiments.output_folder import make_folder, write_document
 
 _PARTS = ("quadratic", "networks")
 
@@ -50,7 +51,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study = arguments.study
-    document = sensibly(run.make_folder, study.output) / "convergence.md"
+    document = sensibly(make_folder, study.output) / "convergence.md"
     cells = sensibly(cells_of, study, arguments.location) if "networks" in arguments.parts else []
     parts = []
     if "quadratic" in arguments.parts:
@@ -58,7 +59,7 @@ def main() -> None:
         parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
     if cells:
         parts.append(study_networks(study, cells, arguments.location, console))
-    document.write_text(markdown(parts), encoding="utf-8")
+    sensibly(write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
 
 

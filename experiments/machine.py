@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.training.endings import NotFiniteError, UnusableError
+from experiments.training.endings import INTERRUPTED, NotFiniteError, UnusableError
 from experiments.training.placement import Placement, mesh_of
 
 Result = TypeVar("Result")
 
 _LONGEST = 1000  # bytes of a refusal that are told to other processes
-_STOPPED = 130  # the exit code that shells give Ctrl-C
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,11 @@ class Machine:
         if self.distributed:
             raise ValueError("distributed is True, and coordinator is given: leave one of them out.")
         host, _, port = coordinator.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(f"coordinator is {coordinator!r}: give host:port, 10.0.0.1:8476 for instance.")
+        if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) <= _LAST_PORT):
+            raise ValueError(
+                f"coordinator is {coordinator!r}: give host:port, 10.0.0.1:8476 for instance, with a port from 1 to "
+                f"{_LAST_PORT}."
+            )
         if not 0 <= process < processes:
             raise ValueError(f"process is {process} of {processes} processes: they count from 0 to {processes - 1}.")
 
@@ -122,7 +125,7 @@ def together(placement: Placement) -> Iterator[None]:
             code = error.code
         else:
             traceback.print_exc()
-            code = _STOPPED if isinstance(error, KeyboardInterrupt) else 1
+            code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

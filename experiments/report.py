@@ -7,8 +7,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from experiments.command_line import parse, sensibly, start
+from experiments.output_folder import make_folder
 from experiments.reporting import find_runs, publish
-from experiments.run import make_folder
 
 
 @dataclass(frozen=True)

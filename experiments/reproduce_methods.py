@@ -11,6 +11,7 @@ from experiments import data, run
 from experiments.benchmarking import method_steps
 from experiments.command_line import parse, sensibly, start
 from experiments.measuring import Sharpness
+from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.studying import Comparison, Options, run_all
@@ -40,7 +41,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.reproduce_methods")
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    document = sensibly(run.make_folder, study.output) / "methods.md"
+    document = sensibly(make_folder, study.output) / "methods.md"
     title = f"{study.model} on {study.dataset}"
     with on_sigterm() as stop:
         failed = run_all(title, study.cells, Options(arguments.location, arguments.sharpness, stop=stop), console)
@@ -51,7 +52,7 @@ def main() -> None:
     dataset = run.load(configs[study.methods[0]], arguments.location)
     seconds = method_steps.race_configs(configs, dataset, _ROUNDS)
     rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
-    document.write_text(f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n", encoding="utf-8")
+    sensibly(write_document, document, f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n")
     console.print(as_terminal(rows))
     console.print(f"{caption(study.seeds)}\nas Markdown: {document}")
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import checkpoints
+from experiments.training import checkpoints, own_files
 from experiments.training.alone import LOCK
 from experiments.training.endings import UnusableError, reason_of
 from experiments.training.printable import printable
@@ -59,7 +59,8 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
       ValueError: If the folder holds something else, a run of another config or of other data, or a damaged one.
     """
     if not (output / "config.json").exists():
-        if names := sorted(path.name for path in output.iterdir() if path.suffix != ".new" and path.name != LOCK):
+        names = sorted(path.name for path in output.iterdir() if path.name != LOCK)
+        if names := [name for name in names if not own_files.is_temporary(name)]:
             raise ValueError(f"output folder {output} holds {names[0]} and no run: choose another folder, or empty it.")
         return Start()
     check_same(Config.load(output / "config.json"), config, output)

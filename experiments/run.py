@@ -1,8 +1,6 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
@@ -16,8 +14,7 @@ from experiments.metrics_files import length_of, own_writers
 from experiments.program import build
 from experiments.recipe import stream_of, transform_of
 from experiments.resuming import CHECKPOINTS, Start, notes
-from experiments.training import checkpoint, records, transfer
-from experiments.training.alone import LOCK
+from experiments.training import checkpoint, own_files, records, transfer
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.endings import UnusableError, told_of_the_disk
 from experiments.training.feed import Feed, Track, shown
@@ -88,37 +85,6 @@ def plan_of(config: Config, result: Record) -> BatchPlan:
         ) from error
 
 
-def make_folder(output: Path) -> Path:
-    """The folder `output`, made where it is not there.
-
-    Raises:
-      UnusableError: If it cannot be made, read or written.
-    """
-    if set("*?[") & set(str(output.resolve())):
-        raise UnusableError(
-            f"output folder {output} has one of * ? [ in its path, where checkpoints get lost: rename it."
-        )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            return output
-    except OSError as error:
-        reason = "it is a file" if output.is_file() else error.strerror
-        raise UnusableError(f"output folder {output} cannot be used: {reason}. Choose another.") from error
-
-
-def claim(output: Path) -> Path:
-    """The folder of a run, made where it is not there.
-
-    Raises:
-      ValueError: If it cannot be made, or holds something already.
-    """
-    names = sorted(path.name for path in make_folder(output).iterdir() if path.name != LOCK)
-    if names:
-        raise ValueError(f"output folder {output} holds {names[0]} already: choose another folder, or empty it.")
-    return output
-
-
 def execute(
     config: Config,
     dataset: data.Dataset,
@@ -158,10 +124,13 @@ def execute(
     Raises:
       Terminated: If `stop` said so; the run is saved.
       NotFiniteError: If a step is not finite, and the config has it stop there; the run is saved as it was before.
-      UnusableError: If the folder cannot be written, or what was saved cannot be read.
+      UnusableError: If the folder cannot be written or holds what has the place of a file of the run, or if what was
+        saved cannot be read.
     """
     clock = _Clock(watch, start.seconds)
     with told_of_the_disk(output), ExitStack() as opened:
+        if placement.leads:
+            own_files.make_room(output)
         writers = [opened.enter_context(closing(writer)) for writer in writers]
         state, program = build(config, dataset, placement)
         state = start.restored(output, state)
@@ -215,7 +184,7 @@ def completed(folder: Path) -> Record:
       UnusableError: As `result_of`.
     """
     result = result_of(folder)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    own_files.remove(folder, CHECKPOINTS)
     return result
 
 
@@ -275,15 +244,14 @@ def _train(
 def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:
     """Write down what came out, and what tells that it is all there at last."""
     if placement.leads:
-        for left in output.glob("checkpoint.*"):  # of a program that was stopped here
-            shutil.rmtree(left)
-        shutil.rmtree(output / "checkpoint", ignore_errors=True)
+        own_files.make_room(output)
+        own_files.remove(output, "checkpoint")  # of a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     result = {name: plain(value) for name, value in result.items()}
     if placement.leads:
         trained_state.seal(output)
         write_whole(output / "result.json", json.dumps(result, indent=2))
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+        own_files.remove(output, CHECKPOINTS)
     return result
 
 

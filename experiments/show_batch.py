@@ -11,6 +11,7 @@ from experiments import data, run, showing
 from experiments.command_line import parse, sensibly, start
 from experiments.config import Config
 from experiments.config.checks import check_count
+from experiments.output_folder import make_folder
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def main() -> None:
     sensibly(check_count, "images", arguments.images)
     dataset = sensibly(run.load, arguments.config, arguments.location)
     views = sensibly(showing.views, arguments.config, dataset, arguments.batch)
-    path = sensibly(run.make_folder, arguments.output) / "batch.png"
+    path = sensibly(make_folder, arguments.output) / "batch.png"
     showing.draw(views, arguments.images, path)
     Console(soft_wrap=True, markup=False, highlight=False).print(f"batch {arguments.batch}, step by step, is in {path}")
 

@@ -97,7 +97,7 @@ def correct_size() -> None:
     """Ignore sizes in the environment that are no sizes, and replace a width at which nothing can be laid out."""
     for name in ("COLUMNS", "LINES"):
         text = os.environ.get(name, "1")
-        if not (text.isascii() and text.isdecimal() and 0 < int(text[:_MOST_DIGITS])):
+        if not (text.isascii() and text.isdecimal() and int(text[:_MOST_DIGITS]) > 0):
             del os.environ[name]
     width = _width()
     if not NARROWEST <= width <= WIDEST:

@@ -15,6 +15,7 @@ from experiments.command_line import parse, sensibly, start
 from experiments.config import Config
 from experiments.machine import Machine, agreed, placement_on, together
 from experiments.measuring import Sharpness, watching
+from experiments.output_folder import claim, make_folder
 from experiments.resuming import Start, reopened
 from experiments.training.alone import alone_in
 from experiments.training.placement import Placement
@@ -104,7 +105,7 @@ def _claim(arguments: Arguments, placement: Placement) -> Path:
     """The folder of the run, which is that of the process that leads."""
     if not placement.leads:
         return arguments.output
-    return run.make_folder(arguments.output) if arguments.resume else run.claim(arguments.output)
+    return make_folder(arguments.output) if arguments.resume else claim(arguments.output)
 
 
 def _check(sharpness: Sharpness) -> None:

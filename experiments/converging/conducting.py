@@ -10,7 +10,7 @@ from rich.progress import Progress
 from experiments import data, run
 from experiments.converging.curve import Curves
 from experiments.converging.document import Part, network_part, quadratic_part
-from experiments.converging.network_cell import curve_of, execute, is_done
+from experiments.converging.network_cell import check_unfinished, curve_of, execute, is_done
 from experiments.converging.network_study import NetworkStudy
 from experiments.converging.pictures import Floors
 from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
@@ -27,7 +27,8 @@ def cells_of(study: NetworkStudy, location: data.Location) -> list[Cell]:
     cells = study.cells(len(data.load(study.dataset, study.seeds[0], location).train))
     for cell in cells:
         run.load(cell.config, location)
-        is_done(cell, study)
+        if not is_done(cell, study):
+            check_unfinished(cell)
     return cells
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,12 +18,15 @@ from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
 from experiments.reporting.curves import column
 from experiments.studying import Cell
+from experiments.training.endings import UnusableError
 from experiments.training.feed import Track
 from experiments.training.records import parsed
 from experiments.training.step import TrainState
+from experiments.training.whole_file import refuse_link
 from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
 
+_HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it
 _MEASURED = ("every", "measured_rho", "measured_batch_size", "reestimate_batchnorm")
 
 
@@ -38,7 +42,7 @@ def is_done(cell: Cell, study: NetworkStudy) -> bool:
       ValueError: If its file holds another run, or was damaged.
     """
     path = path_of(cell)
-    if not path.exists():
+    if not os.path.lexists(path):
         return False
     try:
         [settings] = read(path, "settings")
@@ -50,6 +54,24 @@ def is_done(cell: Cell, study: NetworkStudy) -> bool:
     if not same:
         raise ValueError(f"{path} holds another run, or a damaged one: choose another output, or remove it.")
     return True
+
+
+def check_unfinished(cell: Cell) -> Path:
+    """The file that a run is measured into; one that is there is replaced, where a run that was stopped has left it.
+
+    Raises:
+      UnusableError: If it is something else.
+    """
+    unfinished = path_of(cell).with_name(f"{path_of(cell).name}{run.UNFINISHED}")
+    refuse_link(unfinished)
+    if not unfinished.exists():
+        return unfinished
+    found = unfinished.read_bytes()[: len(_HEAD)] if unfinished.is_file() else None
+    if found is None or not _HEAD.startswith(found):
+        raise UnusableError(
+            f"{unfinished} is not of a run that was stopped: move it elsewhere, or choose another output."
+        )
+    return unfinished
 
 
 def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> Record:
@@ -65,7 +87,7 @@ def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: Track
       The record of the last epoch.
     """
     path = path_of(cell)
-    unfinished = path.with_name(f"{path.name}{run.UNFINISHED}")
+    unfinished = check_unfinished(cell)
     unfinished.unlink(missing_ok=True)
     with closing(JsonLines(unfinished)) as file:
         file.write(_measured(study) | {"config": json.dumps(dataclasses.asdict(cell.config))})

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
+from experiments.training.whole_file import replacing
+
 DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 WIDTHS = (1.4, 2.0, 1.8, 1.4, 1.8)  # dots look thinner than they are
 MARKERS = ("o", "s", "^", "D", "v", "x", "P", "*")
@@ -61,7 +63,8 @@ def save(figure: Figure, title: str, caption: str, folder: Path, name: str | Non
         figure.savefig(pixels, format="png", dpi=_DPI)
     path = folder / f"{name or title.lower().replace(' ', '-')}.png"
     few = Image.open(pixels).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+    with replacing(path) as new:
+        few.save(new, format="png", optimize=True)
     return Picture(title, caption, path, drawing.getvalue())
 
 

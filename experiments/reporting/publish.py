@@ -14,6 +14,7 @@ from experiments.reporting.section import Section, write_section
 from experiments.reporting.variants import base_of
 from experiments.tables import as_terminal
 from experiments.training.printable import printable
+from experiments.training.whole_file import refuse_link, write_whole
 
 _FEW_RUNS = 60  # so many stand in the document one by one
 
@@ -35,13 +36,12 @@ def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, 
     found = studies(runs, chosen)
     try:
         sections = [_section(study, output, found) for study in found]
-        document.write_text(markdown(sections, output), encoding="utf-8")
-        web_page.write_text(page(sections), encoding="utf-8")
+        write_whole(document, markdown(sections, output))
+        write_whole(web_page, page(sections))
         write_runs([run for study in found for run in study.runs], output / "runs.csv")
     except OSError as error:
-        raise ValueError(
-            f"report {error.filename} cannot be written: {error.strerror}. Choose another output."
-        ) from error
+        where = error.filename or output  # a full disk names no file
+        raise ValueError(f"report {where} cannot be written: {error.strerror}. Choose another output.") from error
     for section in sections:
         _print(section, console)
     console.print(printable(f"report: {web_page}\nas Markdown: {document}"))
@@ -54,6 +54,8 @@ def _section(study: Study, output: Path, found: list[Study]) -> Section:
 
 def _picture_folder(output: Path, study: Study) -> Path:
     folder = output / "pictures" / re.sub(r"\W+", "-", study.title)
+    refuse_link(folder.parent)
+    refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

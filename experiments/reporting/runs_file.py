@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from experiments.config import Config
 from experiments.reporting.runs import Run
 from experiments.reporting.ways import worst_cases
+from experiments.training.whole_file import write_whole
 
 _FIGURES = ("test_error", "test_loss", "train_loss", "updates", "gradient_evaluations")
 _ALWAYS = ("method", "batch_plan", "lr_schedule", "seed")
@@ -24,13 +26,14 @@ def write_runs(runs: Sequence[Run], path: Path) -> None:
     names = [field.name for field in dataclasses.fields(Config) if _is_told(field.name, runs)]
     sharpness = [_sharpness(run) for run in runs]
     measured = list(dict.fromkeys(name for found in sharpness for name in found))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, *_FIGURES, *measured])
-        for run, found in zip(runs, sharpness, strict=True):
-            settings = [getattr(run.config, name) for name in names]
-            figures = [run.result[name] for name in _FIGURES]
-            writer.writerow(map(_plain, [*settings, *figures, *(found.get(name) for name in measured)]))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *_FIGURES, *measured])
+    for run, found in zip(runs, sharpness, strict=True):
+        settings = [getattr(run.config, name) for name in names]
+        figures = [run.result[name] for name in _FIGURES]
+        writer.writerow(map(_plain, [*settings, *figures, *(found.get(name) for name in measured)]))
+    write_whole(path, text.getvalue())
 
 
 def _is_told(name: str, runs: Sequence[Run]) -> bool:

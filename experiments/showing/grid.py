@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.showing.views import View
+from experiments.training.whole_file import replacing
 
 _SIDE = 1.5  # inches
 _SMALLEST = 1e-6  # of what a target differs by
@@ -29,7 +30,8 @@ def draw(views: list[View], rows: int, path: Path) -> None:
             tells_more = view is views[0] or view is views[-1]
             _draw_image(panel, image, in_words(target) if tells_more else "", brightest)
         panels[0].set_title(view.step.replace("_", " "), fontsize=9)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as new:
+        figure.savefig(new, format="png", dpi=120)
 
 
 def in_words(target: np.ndarray) -> str:

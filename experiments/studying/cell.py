@@ -1,6 +1,6 @@
 """A run of a study: in a folder of its own, done once."""
 
-import shutil
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 from experiments import data, run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, watching
+from experiments.output_folder import make_folder
 from experiments.resuming import CHECKPOINTS, Start, reopened
 from experiments.training.alone import LOCK, alone_in
 from experiments.training.checkpoints import steps
 from experiments.training.endings import UnusableError, reason_of, told_of_the_disk
 from experiments.training.feed import Track
+from experiments.training.own_files import foreign, remove
 from experiments.training.records import DamagedError
 from experiments.training.saving import Saving
 from experiments.training.stopping import Stop, never
+from experiments.training.whole_file import refuse_link
 from experiments.training.writers import Record, read
 
 
@@ -40,7 +43,7 @@ def is_done(cell: Cell) -> bool:
     Raises:
       UnusableError: If its folder holds something else, or a run that was damaged.
     """
-    if not cell.folder.exists():
+    if not os.path.lexists(cell.folder):
         return False
     try:
         reason = _difference(cell)
@@ -63,6 +66,25 @@ def _difference(cell: Cell) -> str | None:
     for _ in read(cell.folder / "metrics.jsonl", "step"):
         steps_found += 1
     return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
+
+
+def check_unfinished(cell: Cell) -> None:
+    """Refuse to begin or to go on with a cell where its unfinished folder holds what is not of a run.
+
+    What is beside a save stays where it is; a run that has none starts anew, in a folder that has to be its own.
+
+    Raises:
+      UnusableError: If the folder is a symbolic link, or holds anything foreign and no save.
+    """
+    unfinished = _unfinished(cell)
+    refuse_link(unfinished)
+    if not unfinished.is_dir() or _has_begun(unfinished):
+        return
+    if found := foreign(unfinished):
+        raise UnusableError(
+            f"{unfinished} holds {found[0]}, which is not of the run, and no save: move it elsewhere, or choose "
+            "another output."
+        )
 
 
 def execute(
@@ -96,7 +118,8 @@ def execute(
       UnusableError: If there are saves of a run of another config, or damaged ones, if another process works on it, or
         if it cannot be written.
     """
-    unfinished = run.make_folder(cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}"))
+    refuse_link(_unfinished(cell))
+    unfinished = make_folder(_unfinished(cell))
     with alone_in(unfinished):
         if _is_done(cell, unfinished):
             result = run.result_of(cell.folder)
@@ -104,6 +127,7 @@ def execute(
             write = partial(sharpness_file.add, unfinished)
             watch = watching(cell.config, dataset, sharpness, write) if sharpness else None
             around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "stop": stop}
+            check_unfinished(cell)
             result = _completed(unfinished, cell.config, dataset, track, **around)
             with told_of_the_disk(unfinished):
                 unfinished.rename(cell.folder)
@@ -135,8 +159,18 @@ def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: T
 
 def _start(unfinished: Path, config: Config, dataset: data.Dataset) -> Start | None:
     """Where an unfinished run goes on; where nothing was saved, nothing is lost, and it starts anew."""
-    if steps(unfinished / CHECKPOINTS) or (unfinished / "result.json").exists():
+    if _has_begun(unfinished):
         return reopened(unfinished, config, dataset)
-    for path in (path for path in unfinished.iterdir() if path.name != LOCK):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in (path.name for path in unfinished.iterdir() if path.name != LOCK):
+        remove(unfinished, name)
     return Start()
+
+
+def _has_begun(unfinished: Path) -> bool:
+    """Whether there is something to go on from."""
+    return bool(steps(unfinished / CHECKPOINTS)) or (unfinished / "result.json").exists()
+
+
+def _unfinished(cell: Cell) -> Path:
+    """The folder of a cell that was not run to its end."""
+    return cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}")

@@ -13,7 +13,7 @@ from experiments import data, run
 from experiments.command_line import sensibly
 from experiments.measuring import Sharpness, has_measured
 from experiments.measuring.console import measure
-from experiments.studying.cell import Cell, execute, is_done
+from experiments.studying.cell import Cell, check_unfinished, execute, is_done
 from experiments.training.endings import NotFiniteError, Terminated, UnusableError
 from experiments.training.saving import Saving
 from experiments.training.stopping import Stop, never
@@ -97,7 +97,10 @@ def measure_all(
 def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
     for cell in cells:
         run.load(cell.config, location)
-    return [cell for cell in cells if not is_done(cell)]
+    left = [cell for cell in cells if not is_done(cell)]
+    for cell in left:
+        check_unfinished(cell)
+    return left
 
 
 def _survives(cell: Cell, options: Options, progress: Progress, overall: object) -> bool:

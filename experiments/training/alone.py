@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ LOCK = ".lock"
 """The file by which a folder is held; it stays where a run was not completed."""
 
 _HELD = (errno.EAGAIN, errno.EACCES)
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # network file systems lock what can be written
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Some file systems know no locks, or none between machines, and Windows has other ones: there nothing is held.
 
     Raises:
-      UnusableError: If another process holds it, or if nothing can be written there.
+      UnusableError: If another process holds it, if nothing can be written there, or if the user has a file of the name
+        of the lock there.
     """
     try:
         import fcntl  # noqa: PLC0415
@@ -30,8 +33,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         return
     with (
         _opened(folder, folder, os.O_RDONLY) as directory,
-        _opened(folder, LOCK, os.O_RDWR | os.O_CREAT, directory) as lock,  # network file systems lock no other files
+        _opened(folder, LOCK, _LOCK_FLAGS, directory) as lock,
     ):
+        _check_own(folder, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -40,7 +44,19 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
         # who waits with the file that is gone, and who makes a new one, both find a run that is complete
         with suppress(OSError):
-            os.unlink(LOCK, dir_fd=directory)
+            if os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=directory, follow_symlinks=False)):
+                os.unlink(LOCK, dir_fd=directory)
+
+
+def _check_own(folder: Path, lock: int) -> None:
+    """The lock is an empty file: with another one of its name, which is the user's, nothing is done."""
+    found = os.fstat(lock)
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        raise _foreign(folder)
+
+
+def _foreign(folder: Path) -> UnusableError:
+    return UnusableError(f"{folder} holds a file {LOCK} that is not this program's: move it elsewhere.")
 
 
 @contextmanager
@@ -48,6 +64,8 @@ def _opened(folder: Path, path: Path | str, flags: int, within: int | None = Non
     try:
         handle = os.open(path, flags, 0o666, dir_fd=within)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _foreign(folder) from error
         raise UnusableError(f"{folder} cannot be written: {reason_of(error)}. {go_on_hint(folder)}") from error
     try:
         yield handle

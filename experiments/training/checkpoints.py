@@ -70,9 +70,8 @@ class Checkpoints:
         if self._manager is None:
             self._quiet.enter_context(checkpoint.quietly())
             in_background = ocp.AsyncOptions(post_finalization_callback=lambda: _write_digests(self._folder))
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, cleanup_tmp_directories=True, async_options=in_background
-            )
+            # unfinished saves are removed by `own_files.make_room`, which knows them by their exact names
+            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, async_options=in_background)
             self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
         return self._manager
 

@@ -23,6 +23,7 @@ import optax
 
 FINAL_FRACTION = 0.01  # of the initial rate: where the paper's cosine ends, and its warm-up begins
 
+_LARGEST = float(np.finfo(np.float32).max)
 _MOST_PERIODS = 1000
 _REMEDY = "give constant, cosine, linear, polynomial:2, inverse_sqrt, steps:0.2:60,120 or warm_restarts:10x2."
 
@@ -106,6 +107,6 @@ def name_of(text: str) -> str:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if not 0 < value < np.inf:
+    if not 0 < value <= _LARGEST:
         raise ValueError(_REMEDY)
     return value

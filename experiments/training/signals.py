@@ -3,8 +3,8 @@
 A program goes through three stages. While it imports, nothing is open, and a signal ends the process (`end_at_once`).
 While it works, a signal raises an exception in the main thread (`raise_in_main`), except where a run asks between two
 steps whether it is to stop (`training.stopping`). From the moment the exit code is decided, signals do nothing
-(`ignore`): Python restores the default of its own handlers while it shuts down, and a second SIGTERM would then kill the
-process and replace its exit code.
+(`ignore`): Python restores the default of its own handlers while it shuts down, and a second SIGTERM would then kill
+the process and replace its exit code.
 """
 
 import os

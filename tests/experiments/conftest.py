@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import models, run
 from experiments.config import Config
 from experiments.models import registry
+from experiments.output_folder import claim
 
 
 class TinyNet(nnx.Module):
@@ -62,4 +63,4 @@ def started() -> Callable[[], list[str]]:
 def train(output: Path, **settings: Any) -> Any:
     """The result of a run in `output`."""
     config = Config(**settings)
-    return run.execute(config, run.load(config), run.claim(output))
+    return run.execute(config, run.load(config), claim(output))

@@ -5,12 +5,13 @@ from typing import Any
 
 from experiments import data, run, sharpness_file
 from experiments.config import Config
+from experiments.output_folder import claim
 
 
 def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
     config = Config(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
     dataset = run.load(config)
-    run.execute(config, dataset, run.claim(folder))
+    run.execute(config, dataset, claim(folder))
     return config, dataset
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import data, run
 from experiments.config import Config
+from experiments.output_folder import make_folder
 from experiments.program import build
 from experiments.resuming import reopened
 from experiments.training import checkpoint
@@ -28,7 +29,7 @@ def at(step: int) -> Callable[[int], bool]:
 def execute(output: Path, config: Config, dataset: data.Dataset | None = None, **around: Any) -> Any:
     """The run in `output`, from the beginning or from where it is, to the end."""
     dataset = run.load(config) if dataset is None else dataset
-    start = reopened(run.make_folder(output), config, dataset)
+    start = reopened(make_folder(output), config, dataset)
     assert start is not None
     return run.execute(config, dataset, output, start=start, **around)
 
@@ -48,7 +49,7 @@ def killed(output: Path, config: Config, step: int, every: int | None = None, **
                 raise ZeroDivisionError("killed")
             yield batch
 
-    reached = reopened(run.make_folder(output), config, run.load(config)).progress.step
+    reached = reopened(make_folder(output), config, run.load(config)).progress.step
     with pytest.raises(ZeroDivisionError):
         execute(output, config, track=dies, saving=Saving(every), **around)
 

@@ -14,6 +14,7 @@ import pytest
 from experiments import run, train
 from experiments.command_line import start
 from experiments.config import Config
+from experiments.output_folder import claim
 from experiments.resuming import Start, reopened
 from experiments.studying import cell as cells
 from experiments.studying import running
@@ -80,7 +81,7 @@ def test_the_file_of_a_process_that_was_killed_is_no_content(
 ) -> None:
     (tmp_path / LOCK).touch()
     config = Config(model=tiny, batch_plan="1x256")
-    assert run.claim(tmp_path) == tmp_path
+    assert claim(tmp_path) == tmp_path
     assert reopened(tmp_path, config, run.load(config)) == Start()
     train_in(tmp_path, monkeypatch)
     assert (tmp_path / "result.json").exists()

@@ -12,6 +12,7 @@ import pytest
 from experiments import data, models, recipe, run
 from experiments.config import Config
 from experiments.models import registry
+from experiments.output_folder import claim
 from experiments.resuming import reopened
 from experiments.training.endings import Terminated
 from experiments.training.methods import METHODS
@@ -166,7 +167,7 @@ def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: boo
 def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_path: Path) -> None:
     config = config_of("normed", method="sam", batch_plan="1x16,1x32", train_examples=128)
     dataset, seen = run.load(config), []
-    one, several = (run.claim(tmp_path / name) for name in ("one", "several"))
+    one, several = (claim(tmp_path / name) for name in ("one", "several"))
     run.execute(config, dataset, one)
     watch = lambda record, state: seen.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
     run.execute(config, dataset, several, watch=watch, placement=placed(4, fsdp=fsdp))
@@ -183,7 +184,7 @@ def test_a_stopped_run_goes_on_on_another_number_of_devices(
 ) -> None:
     config = config_of("normed", method="vasso", batch_plan="1x32", train_examples=320)
     dataset = run.load(config)
-    stopped, whole = (run.claim(tmp_path / name) for name in ("stopped", "whole"))
+    stopped, whole = (claim(tmp_path / name) for name in ("stopped", "whole"))
     with pytest.raises(Terminated):
         run.execute(config, dataset, stopped, stop=lambda step: step == 6, placement=before)
     run.execute(config, dataset, stopped, start=reopened(stopped, config, dataset), placement=after)

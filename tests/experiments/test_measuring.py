@@ -17,6 +17,7 @@ from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run, replay
 from experiments.measuring.network import trained
 from experiments.measuring.settings import MEASURES
+from experiments.output_folder import claim
 from experiments.program import build
 from experiments.reporting import find_runs, publish
 from experiments.training import checkpoint
@@ -140,7 +141,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
 
     config = Config(model=tiny, method="sgd", batch_plan="2x64")
     writer = types.SimpleNamespace(write=write, close=lambda: None)
-    result = run.execute(config, run.load(config), run.claim(tmp_path), writers=[writer], watch=watch)
+    result = run.execute(config, run.load(config), claim(tmp_path), writers=[writer], watch=watch)
     assert result["seconds"] == 0.5
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from experiments import data, run
 from experiments.config import Config
+from experiments.output_folder import claim
 from experiments.program import build
 from experiments.training import checkpoint
 from sam_optax import BatchPlan
@@ -34,7 +35,7 @@ def assert_same_run(found: Path, wanted: Path) -> None:
 
 
 def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny: str, tmp_path: Path) -> None:
-    output, alone = tmp_path / "together", run.claim(tmp_path / "alone")
+    output, alone = tmp_path / "together", claim(tmp_path / "alone")
     command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
     first, second = together(*command)
     assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
@@ -55,7 +56,7 @@ def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny:
 @pytest.mark.long
 @pytest.mark.parametrize("extra", [("--fsdp",), ("--ema", "0.9"), ("--perturbation", "device")], ids=lambda x: x[0])
 def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
-    output, alone = tmp_path / "together", run.claim(tmp_path / "alone")
+    output, alone = tmp_path / "together", claim(tmp_path / "alone")
     measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
     smooth = ("--model", "vit_tiny")  # of a ResNet's million ReLUs one a run is so near zero that rounding decides
     for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):

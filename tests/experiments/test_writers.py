@@ -11,6 +11,7 @@ import pytest
 from experiments import run
 from experiments.config import Config
 from experiments.metrics_files import length_of, own_writers
+from experiments.output_folder import claim
 from experiments.resuming import Start
 from experiments.training.endings import UnusableError
 from experiments.training.writers import JsonLines, TensorBoard, plain, read, tensorboard
@@ -97,7 +98,7 @@ def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
 def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
     config = Config(model=tiny, method="sam", batch_plan="1x128,1x256")
     output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
-    run.execute(config, run.load(config), run.claim(output), writers=[kept, board])
+    run.execute(config, run.load(config), claim(output), writers=[kept, board])
     assert kept.closed
     for kind in ("step", "epoch"):
         written = list(read(output / "metrics.jsonl", kind))
@@ -160,7 +161,7 @@ def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> 
 
     config, kept = Config(model=tiny, batch_plan="2x256"), Kept()
     with pytest.raises(KeyboardInterrupt):
-        run.execute(config, run.load(config), run.claim(tmp_path), interrupted, [kept])
+        run.execute(config, run.load(config), claim(tmp_path), interrupted, [kept])
     assert kept.closed
     assert not (tmp_path / "result.json").exists()
 

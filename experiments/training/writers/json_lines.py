@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.training.records import DamagedError, parsed, regular_file
 from experiments.training.schemas import fault_of_metrics
+from experiments.training.whole_file import refuse_link
 from experiments.training.writers.writer import Record
 
 _AGAIN = "remove the folder of its run, or start the run again in another one."
@@ -25,6 +26,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, go_on_at: int | None = None) -> None:
+        refuse_link(path)
         self._file = path.open("x" if go_on_at is None else "a", encoding="utf-8")
         if go_on_at is not None:
             self._file.truncate(go_on_at)
