@@ -1,7 +1,8 @@
 """A network that compiles at once, beside the real ones; what a test leaves running."""
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ class TinyNet(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.head(self.norm(images.reshape(len(images), -1)))
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard_again() -> Iterator[None]:
+    """A program that has ended ignores signals; the next one in this process does not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
