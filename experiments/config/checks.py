@@ -7,6 +7,7 @@ import numpy as np
 from sam_optax import BatchPlan
 
 _LARGEST = float(np.finfo(np.float32).max)
+_LARGEST_COUNT = 2**31 - 1
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -28,9 +29,11 @@ def check_fraction(name: str, value: float) -> None:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse a value of the argument `name` that is not positive."""
+    """Refuse a value of the argument `name` that is not positive, or that no machine can count to."""
     if value < 1:
         raise ValueError(f"{name} is {value}: give an integer of at least 1.")
+    if value > _LARGEST_COUNT:
+        raise ValueError(f"{name} is {value}: give an integer of at most {_LARGEST_COUNT}.")
 
 
 def check_plan(name: str, text: str) -> None:

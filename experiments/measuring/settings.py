@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from experiments.config import check_choice
 
 _ALIKE = 0.005  # radii that differ by less are one
+_MOST = {"steps": 10_000, "restarts": 10_000, "examples": 2**31 - 1, "batch_size": 2**31 - 1, "during": 2**31 - 1}
 MEASURES = ("worst_case", "curve", "average_case", "surrogate_gap", "top_eigenvalue", "trace", "landscape")
 
 
@@ -57,6 +58,8 @@ class Sharpness:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give a positive integer.")
+            if value is not None and value > _MOST[name]:
+                raise ValueError(f"{name} is {value}: give an integer of at most {_MOST[name]}.")
 
     def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
         """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""

@@ -1,5 +1,6 @@
 """The finished runs in some folders."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     """
     found: dict[Path, Run] = {}
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ValueError(f"{folder} is no folder: give folders that hold runs.")
         inside = [path for path in sorted(folder.rglob("result.json")) if (path.parent / "config.json").is_file()]
         finished = [path.parent for path in inside if not any(part.endswith(UNFINISHED) for part in path.parts)]

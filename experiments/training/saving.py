@@ -8,6 +8,7 @@ from experiments.training.checkpoints import Checkpoints
 from experiments.training.progress import Progress
 
 _EXAMPLES = 10_000
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Saving:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"saving.{name} is {value}: give an integer of at least 1.")
+            if value is not None and value > _MOST:
+                raise ValueError(f"saving.{name} is {value}: give an integer of at most {_MOST}.")
 
     def due(self, epoch: int, steps: range, num_examples: int) -> list[int]:
         """After which updates of an epoch a run is saved: a function of the position, so that all processes agree.

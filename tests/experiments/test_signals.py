@@ -163,9 +163,7 @@ def test_a_program_that_imports_ends_at_a_signal_with_its_code(
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", CODES)
-def test_a_run_that_gets_many_signals_ends_with_the_code_of_the_first(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_run_that_gets_many_signals_ends_with_the_code_of_the_first(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["--method", "sgd", "--batch-plan", "2000x64", "--saving.every", "20", "--output", str(run)]
     with python("-m", "experiments.train", *arguments) as process:

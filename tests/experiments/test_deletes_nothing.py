@@ -1,0 +1,231 @@
+"""What is not of the program is left as it is, by a study, a run, a resume, a report and a measurement."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import report, reproduce, run, sharpness, train
+from experiments.config import Config
+from experiments.converging import network_cell
+from experiments.training import own_files
+from experiments.training.alone import LOCK, alone_in
+from experiments.training.endings import UnusableError
+from experiments.training.whole_file import write_whole
+from tests.experiments.interrupted_runs import execute, stopped
+from tests.experiments.test_stopping import STUDY, command, constant_cell, unfinished_of  # noqa: F401
+
+ARGUMENTS = ["--model", "tiny", "--batch-plan", "1x256"]
+FOREIGN = ("thesis.tex", "checkpoint.txt", "checkpoint.best/w.npz", "checkpoints.old/5/w", "config.json.new", ".x.new")
+SHARPNESS = ["--steps", "1", "--examples", "16"]
+
+
+class Salt:
+    """Foreign files and links, of which none changes."""
+
+    def __init__(self, outside: Path) -> None:
+        self._outside, self._files, self._links = outside, [], []
+        (outside / "inside").mkdir(parents=True)
+        self._write(outside / "file")
+        self._write(outside / "inside" / "file")
+
+    def add(self, folder: Path, *names: str) -> None:
+        for name in names or FOREIGN:
+            self._write(folder / name)
+        if not names:
+            self.link(folder / "link", "inside")
+            self.link(folder / "to-file", "file")
+            self.link(folder / "nowhere", "nothing")
+
+    def link(self, path: Path, to: str) -> None:
+        path.symlink_to(self._outside / to)
+        self._links.append((path, self._outside / to))
+
+    def moved(self, before: Path, after: Path) -> None:
+        self._files = [after / path.relative_to(before) if before in path.parents else path for path in self._files]
+        self._links = [
+            (after / path.relative_to(before) if before in path.parents else path, to) for path, to in self._links
+        ]
+
+    def check(self) -> None:
+        assert [path for path in self._files if not path.is_file() or path.read_text() != "mine"] == []
+        assert [path for path, to in self._links if not path.is_symlink() or path.readlink() != to] == []
+
+    def _write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        self._files.append(path)
+
+
+@pytest.fixture
+def salt(tmp_path: Path) -> Salt:
+    return Salt(tmp_path / "outside")
+
+
+def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_are(
+    command: Any,  # noqa: F811
+    salt: Salt,
+    tmp_path: Path,
+) -> None:
+    run_folder = tmp_path / "run"
+    salt.add(run_folder)
+    assert command(train, *ARGUMENTS, "--output", str(run_folder)) == 2
+    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 2
+    salt.check()
+    shutil.copytree(run_folder, tmp_path / "kept", symlinks=True)
+    shutil.rmtree(run_folder)
+    stopped(run_folder, Config(model="tiny", batch_plan="1x256"), 2, every=1)
+    shutil.copytree(tmp_path / "kept", run_folder, dirs_exist_ok=True, symlinks=True)
+    salt.add(run_folder / "checkpoints", "notes.txt")
+    salt.link(run_folder / "checkpoints" / "link", "inside")
+    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
+    salt.check()
+    assert not (run_folder / "checkpoints" / "2").exists()
+    salt.add(run_folder / "checkpoint", "thesis.tex")
+    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
+    assert command(sharpness, *SHARPNESS, str(run_folder)) == 0
+    salt.add(run_folder / "report")
+    assert command(report, str(run_folder)) == 0
+    salt.check()
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "runs.csv", "pictures"])
+def test_a_report_is_not_written_through_a_link(command: Any, salt: Salt, tmp_path: Path, name: str) -> None:  # noqa: F811
+    execute(tmp_path / "run", Config(model="tiny", batch_plan="1x512"))
+    (tmp_path / "run" / "report").mkdir()
+    salt.link(tmp_path / "run" / "report" / name, "inside" if name == "pictures" else "file")
+    assert command(report, str(tmp_path / "run")) == 2
+    salt.check()
+
+
+def test_a_study_refuses_an_unfinished_folder_with_anything_foreign(
+    command: Any,  # noqa: F811
+    salt: Salt,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    unfinished = unfinished_of(constant_cell(tmp_path / "study").folder)
+    for name in ("thesis.tex", "tensorboard/mine.txt", "checkpoint.best/w.npz", "metrics.jsonl/mine"):
+        salt.add(unfinished, name)
+        capsys.readouterr()
+        assert command(reproduce, *STUDY, "--output", str(tmp_path / "study")) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        salt.check()
+        shutil.rmtree(unfinished)
+        salt._files = [path for path in salt._files if unfinished not in path.parents]
+
+
+def test_a_study_follows_no_link(
+    command: Any,  # noqa: F811
+    salt: Salt,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    cell = constant_cell(tmp_path / "study")
+    (tmp_path / "study").mkdir()
+    for path, to in ((unfinished_of(cell.folder), "inside"), (cell.folder, "nothing")):
+        salt.link(path, to)
+        assert command(reproduce, *STUDY, "--output", str(tmp_path / "study")) == 2
+        assert "Traceback" not in capsys.readouterr().err
+        salt.check()
+        path.unlink()
+        salt._links.clear()
+
+
+def test_a_study_goes_on_beside_foreign_files_and_keeps_them(command: Any, salt: Salt, tmp_path: Path) -> None:  # noqa: F811
+    cell = constant_cell(tmp_path)
+    stopped(unfinished_of(cell.folder), cell.config, 3)
+    salt.add(unfinished_of(cell.folder))
+    assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
+    salt.moved(unfinished_of(cell.folder), cell.folder)
+    salt.check()
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoint", "checkpoints", "result.json", "sharpness.jsonl", "checkpoint.orbax-checkpoint-tmp"]
+)
+@pytest.mark.parametrize("to", ["inside", "nothing"])
+def test_a_link_in_the_place_of_a_file_of_the_run_is_refused_before_training(
+    tiny: str, salt: Salt, tmp_path: Path, place: str, to: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    salt.link(tmp_path / "run" / place, to)
+    config = Config(model=tiny, batch_plan="1x512")
+    with pytest.raises(UnusableError, match=f"run holds {place}, which is not of the run"):
+        run.execute(config, run.load(config), tmp_path / "run", track=lambda batches: 1 / 0)
+    salt.check()
+
+
+def test_a_foreign_file_in_a_save_is_refused(tmp_path: Path, salt: Salt) -> None:
+    salt.add(tmp_path / "run" / "checkpoints" / "5", "state/thesis.tex")
+    with pytest.raises(UnusableError, match=r"run holds checkpoints/5/state/thesis.tex"):
+        own_files.make_room(tmp_path / "run")
+    own_files.remove(tmp_path / "run", "checkpoints")
+    salt.check()
+
+
+def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
+    for name in ("checkpoint.orbax-checkpoint-tmp/d", "checkpoint.orbax-checkpoint-tmp-17", "checkpoints/3"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
+    (tmp_path / "checkpoint.orbax-checkpoint-tmp" / "manifest.ocdbt").touch()
+    (tmp_path / ".result.json.0123abcd.new").touch()
+    kept = {"checkpoint.orbax-checkpoint-tmp.old", "checkpoint.orbax-checkpoint", "result.json.new", ".result.json.new"}
+    for name in kept:
+        (tmp_path / name).mkdir()
+    own_files.make_room(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", *kept}
+    assert os.listdir(tmp_path / "checkpoints") == ["3"]
+
+
+def test_all_that_a_run_writes_is_known(tiny: str, tmp_path: Path) -> None:
+    config = Config(model=tiny, batch_plan="2x128")
+    stopped(tmp_path / "run", config, 5, every=2)
+    assert own_files.foreign(tmp_path / "run") == []
+    execute(tmp_path / "run", config, tensorboard=True)
+    assert own_files.foreign(tmp_path / "run") == []
+    for name in os.listdir(tmp_path / "run"):
+        own_files.remove(tmp_path / "run", name)
+    assert os.listdir(tmp_path / "run") == []
+
+
+PLACES: dict[str, Callable[[Path, Salt], object]] = {
+    "a file": lambda path, salt: salt.add(path.parent, path.name),
+    "a link": lambda path, salt: salt.link(path, "file"),
+    "a folder": lambda path, salt: salt.add(path, "file"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_users_file_with_the_name_of_the_lock_is_refused(tmp_path: Path, salt: Salt, kind: str) -> None:
+    PLACES[kind](tmp_path / "run" / LOCK, salt) if kind != "a link" else (tmp_path / "run").mkdir()
+    if kind == "a link":
+        salt.link(tmp_path / "run" / LOCK, "file")
+    with pytest.raises(UnusableError), alone_in(tmp_path / "run"):
+        pass
+    salt.check()
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_convergence_study_replaces_only_its_own_file(tmp_path: Path, salt: Salt, kind: str) -> None:
+    cell = constant_cell(tmp_path)
+    path = network_cell.path_of(cell).with_name(f"{network_cell.path_of(cell).name}{run.UNFINISHED}")
+    PLACES[kind](path, salt)
+    with pytest.raises(UnusableError):
+        network_cell.check_unfinished(cell)
+    salt.check()
+
+
+def test_a_file_is_not_written_through_a_link_nor_over_one_of_another_name(tmp_path: Path, salt: Salt) -> None:
+    salt.add(tmp_path, "words.md.new")
+    write_whole(tmp_path / "words.md", "words")
+    write_whole(tmp_path / "words.md", "other words")
+    assert (tmp_path / "words.md").read_text() == "other words"
+    salt.link(tmp_path / "link.md", "file")
+    with pytest.raises(UnusableError, match="is a symbolic link"):
+        write_whole(tmp_path / "link.md", "words")
+    salt.check()
+    assert not list(tmp_path.glob(".*.new"))
