@@ -210,7 +210,7 @@ def test_a_users_file_with_the_name_of_the_lock_is_refused(tmp_path: Path, salt:
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_a_convergence_study_replaces_only_its_own_file(tmp_path: Path, salt: Salt, kind: str) -> None:
+def test_a_convergence_study_replaces_only_its_own_file(tiny: str, tmp_path: Path, salt: Salt, kind: str) -> None:
     cell = constant_cell(tmp_path)
     path = network_cell.path_of(cell).with_name(f"{network_cell.path_of(cell).name}{run.UNFINISHED}")
     PLACES[kind](path, salt)

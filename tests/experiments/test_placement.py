@@ -134,6 +134,8 @@ def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"processes": 2, "process": 0}, "processes is 2: give coordinator, processes and process."),
         ({"coordinator": "here", "processes": 2, "process": 0}, "coordinator is 'here': give host:port"),
         ({"coordinator": "here:x", "processes": 2, "process": 0}, "coordinator is 'here:x': give host:port"),
+        ({"coordinator": "here:99999", "processes": 2, "process": 0}, "coordinator is 'here:99999': give host:port"),
+        ({"coordinator": "here:0", "processes": 2, "process": 0}, "coordinator is 'here:0': give host:port"),
         ({"coordinator": "here:1", "processes": 2, "process": 2}, "process is 2 of 2 processes"),
         ({"coordinator": "here:1", "processes": 2, "process": -1}, "process is -1 of 2 processes"),
         ({"coordinator": "here:1", "processes": 2, "process": 0, "distributed": True}, "leave one of them out"),

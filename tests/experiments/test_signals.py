@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,8 @@ def test_a_signal_whose_exception_was_lost_can_be_repeated() -> None:
     """Python drops exceptions in `__del__` and in the callbacks of weak references."""
 
     def main() -> None:
-        try:
+        with suppress(KeyboardInterrupt):
             send(signal.SIGINT)
-        except KeyboardInterrupt:
-            pass
         send(signal.SIGTERM)
 
     assert code_of(main) == 75

@@ -100,7 +100,7 @@ def test_a_width_is_one_at_which_something_can_be_laid_out(
 
 def test_a_terminal_that_is_too_narrow_is_taken_as_wider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_streams.os, "get_terminal_size", lambda number: os.terminal_size((1, 24)))
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "0")  # so that it is as it was after the test
     standard_streams.correct_size()
     assert os.environ["COLUMNS"] == str(NARROWEST)
 
