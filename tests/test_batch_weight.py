@@ -130,7 +130,7 @@ def test_m_sam_weighs_its_shards(name, loop, x64):
     for start in range(0, 16, 4):
         part = x[start : start + 4], mask[start : start + 4]
         value, clean, grad_fn = sam_optax.value_and_grad(token_mean)(params(), *part)
-        made, after = method.update(clean, method.init(params()), params(), grad_fn=grad_fn)
+        made, after = method.update(clean, method.init(params()), params(), grad_fn=grad_fn, value=value)
         found.append((value, made, floating(after)))
         weights.append(float(jnp.sum(part[1])))
     mean = lambda *xs: sum(w * x for w, x in zip(weights, xs, strict=True)) / sum(weights)  # noqa: E731

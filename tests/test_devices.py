@@ -105,8 +105,8 @@ def written_out(name: str) -> Any:
     for seed in range(3):
         found = []
         for part in zip(*(jnp.split(x, DEVICES) for x in batch_of(16, seed)), strict=True):
-            _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *part)
-            found.append(method.update(grads, state, params, grad_fn=grad_fn))
+            value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *part)
+            found.append(method.update(grads, state, params, grad_fn=grad_fn, value=value))
         grads, state = (jax.tree.map(lambda *x: sum(x) / DEVICES, *parts) for parts in zip(*found, strict=True))
         updates, base_state = base.update(grads, base_state, params)
         params = optax.apply_updates(params, updates)

@@ -63,10 +63,15 @@ def test_a_step_of_equinox_is_that_of_two_gradients(name):
 
     @eqx.filter_jit
     def plain_step(model: Net, state: Any, opt_state: Any, *batch: Any) -> Any:
-        gradient = eqx.filter_grad(equinox_loss, has_aux=True)
-        grads, moved = gradient(model, state, *batch)
-        second = lambda params: gradient(eqx.combine(params, model), state, *batch)[0]  # noqa: E731
-        updates, opt_state = tx.update(grads, opt_state, arrays(model), grad_fn=second)
+        gradient = eqx.filter_value_and_grad(equinox_loss, has_aux=True)
+        (loss, moved), grads = gradient(model, state, *batch)
+
+        def second(params: Any) -> sam_optax.SecondPass:
+            (loss, _), grads = gradient(eqx.combine(params, model), state, *batch)
+            return sam_optax.SecondPass(grads, loss)
+
+        grad_fn = sam_optax.GradFn(second, ())
+        updates, opt_state = tx.update(grads, opt_state, arrays(model), grad_fn=grad_fn, value=loss)
         return eqx.apply_updates(model, updates), moved, opt_state
 
     model, state = eqx.nn.make_with_state(Net)()
@@ -114,9 +119,14 @@ def test_a_step_of_haiku_is_that_of_two_gradients(name):
 
     @jax.jit
     def plain_step(params: Any, state: Any, opt_state: Any, *call: Any) -> Any:
-        grads, moved = jax.grad(loss_fn, has_aux=True)(params, state, *call)
-        second = lambda at: jax.grad(loss_fn, has_aux=True)(at, state, *call)[0]  # noqa: E731
-        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=second)
+        (loss, moved), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, state, *call)
+
+        def second(at: Any) -> sam_optax.SecondPass:
+            (loss, _), grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state, *call)
+            return sam_optax.SecondPass(grads, loss)
+
+        grad_fn = sam_optax.GradFn(second, ())
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss)
         return optax.apply_updates(params, updates), moved, opt_state
 
     params, state = net.init(jax.random.key(0), helpers.small_batches(1)[0][0])

@@ -53,7 +53,7 @@ def variance() -> Variance:
 def measured(seed: int) -> sam_optax.NoiseTerms:
     """The terms of the clean gradient in many steps at one point."""
     value_and_grad = sam_optax.value_and_grad(loss_fn, micro_batches=PARTS, measure_noise=True)
-    return jax.jit(jax.vmap(lambda z: value_and_grad(jnp.asarray(W), z)[2].clean))(examples(seed))
+    return jax.jit(jax.vmap(lambda z: value_and_grad(jnp.asarray(W), z)[2].clean_noise))(examples(seed))
 
 
 def errors_off(estimate: float, truth: float, variance: float, steps: float = STEPS) -> float:

@@ -45,8 +45,9 @@ def test_extra_arguments_reach_the_perturbation():
     seen: dict[str, Any] = {}
     ascent = optax.chain(probe(seen), sam_optax.normalized_ascent())
     tx, w = sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), jnp.ones(2)
-    tx.update(w, tx.init(w), w, grad_fn=lambda w: w, temperature=0.5)
-    assert seen == {"temperature": 0.5}
+    grad_fn = lambda w: w  # noqa: E731
+    tx.update(w, tx.init(w), w, grad_fn=grad_fn, temperature=0.5)
+    assert seen == {"temperature": 0.5, "grad_fn": grad_fn, "perturb": True}
 
 
 @methods.every_method

@@ -40,7 +40,7 @@ def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, 
         write_whole(web_page, page(sections))
         write_runs([run for study in found for run in study.runs], output / "runs.csv")
     except OSError as error:
-        where = error.filename or output  # a full disk names no file
+        where = error.filename2 or error.filename or output  # a full disk names no file
         raise ValueError(f"report {where} cannot be written: {error.strerror}. Choose another output.") from error
     for section in sections:
         _print(section, console)

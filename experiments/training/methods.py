@@ -24,7 +24,7 @@ class Hyperparameters(NamedTuple):
     alpha: Any
     learning_rate: Any
     when: Policy
-    ascent_steps: int
+    ascent_steps: int = 1
 
 
 Estimator = Callable[[Hyperparameters], optax.GradientTransformation]
