@@ -27,9 +27,11 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     names = [name for name in method.uses if len(values[name]) > 1]
     settings = [f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names]
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
+    is_usual = config.ascent_steps in (None, method.ascent_steps)
+    own_steps = [] if is_usual else [f"{config.ascent_steps} ascent steps"]
     is_alone = method.momentum and {each.momentum for each in configs} != {config.momentum}
     own_momentum = [f"momentum {config.momentum:g}"] if is_alone else []
-    return ", ".join([method.title, *settings, *own_time, *own_momentum])
+    return ", ".join([method.title, *settings, *own_time, *own_steps, *own_momentum])
 
 
 def column(config: Config, configs: Sequence[Config]) -> str:

@@ -10,7 +10,7 @@ from experiments.training.methods import METHODS
 Part = tuple[tuple[str, Any], ...]
 """The settings that the runs of a part share, with their values."""
 
-METHOD = ("method", "rho", "alpha", "when")
+METHOD = ("method", "rho", "alpha", "when", "ascent_steps")
 STRATEGY = ("batch_plan", "lr_schedule")
 _TITLE = ("model", "dataset")
 

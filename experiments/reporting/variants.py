@@ -93,4 +93,12 @@ def _problem(part: Part) -> Part:
 
 def _place(group: Group) -> tuple[Any, ...]:
     config = group.config
-    return config.method, config.rho, config.alpha, config.when, config.batch_plan, config.lr_schedule
+    return (
+        config.method,
+        config.rho,
+        config.alpha,
+        config.when,
+        config.ascent_steps,
+        config.batch_plan,
+        config.lr_schedule,
+    )

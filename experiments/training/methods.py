@@ -110,7 +110,7 @@ METHODS: dict[str, Method] = {
     "unified_sam": Method("Unified SAM", lambda now: sam_optax.unified_sam(now.rho, when=now.when)),
     "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
-    "k_step_sam": Method("SAM, several ascent steps", _k_step_sam, ascent_steps=2),
+    "k_step_sam": Method("k-step SAM", _k_step_sam, ascent_steps=2),
     "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
     "msam": Method(
         "MSAM",

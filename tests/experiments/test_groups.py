@@ -62,6 +62,12 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ({}, {"lr_schedule": "linear"}, {"SAM, constant", "SAM, linear"}),
         ({}, {"method": "msam"}, {"SAM, constant", "MSAM, momentum 0.9, constant"}),
         ({"alpha": 0.0}, {"alpha": 0.5, "seed": 1}, {"SAM, constant"}),
+        ({}, {"method": "k_step_sam"}, {"SAM, constant", "k-step SAM, constant"}),
+        (
+            {"method": "k_step_sam"},
+            {"method": "k_step_sam", "ascent_steps": 4},
+            {"k-step SAM, constant", "k-step SAM, 4 ascent steps, constant"},
+        ),
     ],
 )
 def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
