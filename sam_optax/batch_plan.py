@@ -31,9 +31,8 @@ class BatchPlan:
     """A batch size for every epoch, and the exact arithmetic between epochs and updates.
 
     With `n` examples, an epoch at batch size `b` has `⌊n/b⌋` updates where the last incomplete batch is dropped,
-    and `⌈n/b⌉` where it is kept (`drop_last=False`). The constructors by name are `constant`, `exponential`,
-    `polynomial`, `from_stages` and `parse`; `str(plan)` is what `parse` reads. Increasing batch sizes are the
-    subject of Harada and Iiduka (2024, https://arxiv.org/abs/2409.09984).
+    and `⌈n/b⌉` where it is kept (`drop_last=False`). `parse` reads what `str(plan)` writes. Increasing batch sizes are
+    the subject of Harada and Iiduka (2024, https://arxiv.org/abs/2409.09984).
 
     Attributes:
       stages: the stages in order, each `(epochs, batch_size)`.
@@ -284,9 +283,7 @@ class BatchPlan:
                 f"batch size {largest} of the plan {self} is larger than the data, {num_examples} examples: "
                 "make the batch smaller."
             )
-        if drop_last:
-            return [num_examples // stage.batch_size for stage in self.stages]
-        return [-(-num_examples // stage.batch_size) for stage in self.stages]
+        return [(num_examples + (0 if drop_last else s.batch_size - 1)) // s.batch_size for s in self.stages]
 
 
 def _or_infinity(size: Callable[[int], float], k: int) -> float:

@@ -9,10 +9,10 @@ import jax
 import optax
 
 from sam_optax import parts, second_pass, trees
-from sam_optax.method_states import SharpnessAwareState, ascending, ascending_in, check_one_method, states_in
+from sam_optax.method_states import ascending, ascending_in
 from sam_optax.perturbations.repeated import RepeatedAscentState
 from sam_optax.second_pass import GradFn
-from sam_optax.step_diagnostics import check_loss
+from sam_optax.step_diagnostics import check_loss, check_second_pass
 from sam_optax.typing import Params, State, Updates
 
 
@@ -126,12 +126,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
 
 def _check_phases(name: str, state: Any) -> None:
     """Raise `ValueError` unless `state` holds one method, and one that makes a single second pass."""
-    check_one_method(name, state)
-    if not any(isinstance(node, SharpnessAwareState) for node in states_in(state)):
-        raise ValueError(
-            f"{name} holds no sharpness-aware method with a second pass, expected one: msam and plain optimizers have "
-            "no two phases, call their update."
-        )
+    check_second_pass(name, state)
     nodes = jax.tree.leaves(state, is_leaf=_is_repeated)
     if any(_is_repeated(node) for node in nodes):
         raise ValueError(

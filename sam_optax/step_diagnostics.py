@@ -140,7 +140,7 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
       >>> print(sam_optax.diagnostics(tx.init(w), unmeasured=0.0).cosine)
       0.0
     """
-    _check_measuring("opt_state", opt_state)
+    check_second_pass("opt_state", opt_state)
     found = next(node.diagnostics for node in states_in(opt_state) if isinstance(node, SharpnessAwareState))
     found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer keeps the state in variables of its own
     flags = {"perturbed_loss": found.loss_measured, "surrogate_gap": found.gap_measured}
@@ -182,7 +182,7 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
 
     def init(params: Params) -> State:
         state = inner.init(params)
-        _check_measuring("method", state)
+        check_second_pass("method", state)
         return state
 
     def update(
@@ -195,7 +195,7 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_measuring(name: str, state: Any) -> None:
+def check_second_pass(name: str, state: Any) -> None:
     """Raise `ValueError` unless `state` holds one method, and one that makes a second pass."""
     check_one_method(name, state)
     if not any(isinstance(node, SharpnessAwareState) for node in states_in(state)):

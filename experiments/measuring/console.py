@@ -17,8 +17,8 @@ def measure(folder: Path, config: Config, dataset: data.Dataset, settings: Sharp
     Raises:
       ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
     """
-    if remark := trained_state.unchecked(folder):
-        console.print(remark)
+    if warning := trained_state.unchecked(folder):
+        console.print(warning)
     if settings.during is None:
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):

@@ -71,7 +71,8 @@ def _difference(cell: Cell) -> str | None:
 def check_unfinished(cell: Cell) -> None:
     """Refuse to begin or to go on with a cell where its unfinished folder holds what is not of a run.
 
-    What is beside a save stays where it is; a run that has none starts anew, in a folder that has to be its own.
+    Foreign files next to a save stay where they are. A run without a save starts anew, and its folder must hold no
+    foreign file.
 
     Raises:
       UnusableError: If the folder is a symbolic link, or holds anything foreign and no save.
