@@ -14,6 +14,8 @@ from jax.core import Tracer
 from sam_optax import trees
 from sam_optax.typing import Params, ScalarOrSchedule
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class CountState(NamedTuple):
     """The number of updates so far, int32: where a schedule is read."""
@@ -107,8 +109,19 @@ def _check(name: str, value: ScalarOrSchedule, good: Callable[[float], bool], wa
         return
     if not _is_number(start):
         raise ValueError(f"{what}: give a number, or an Optax schedule from the number of updates to one.")
-    if not math.isfinite(float(start)) or not good(float(start)):
+    number = _as_float(start)
+    if not math.isfinite(number) or not good(number):
         raise ValueError(f"{what}: give {wanted}.")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{what}, which is infinite in float32: give {wanted}, not above {_LARGEST:.1e}.")
+
+
+def _as_float(value: Any) -> float:
+    """`value` as a float; infinite for an integer that no float holds."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _refuse_schedule(name: str, value: Any) -> None:

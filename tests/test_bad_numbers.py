@@ -71,6 +71,18 @@ def refused(message: str) -> Any:
     return pytest.raises(ValueError, match=message)
 
 
+@pytest.mark.parametrize("value", [1e39, np.float64(1e300), 2**130], ids=repr)
+@pytest.mark.parametrize("case", FACTORIES)
+def test_a_number_is_refused_that_is_infinite_in_float32(case, value):
+    with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}, which is infinite in float32: give "):
+        FACTORIES[case](value)
+
+
+def test_an_integer_that_no_float_holds_is_refused():
+    with refused("give a finite number of at least 0"):
+        sam_optax.sam(rho=10**400)
+
+
 @pytest.mark.parametrize("value", NUMBERS, ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
 def test_a_number_must_be_finite_and_not_negative(case, value):
