@@ -55,8 +55,7 @@ def measure(clean: Updates, found: SecondPass, offset: Updates, value: Any, para
       params: `w`.
     """
     norm, perturbed_norm = trees.norm(clean), trees.norm(found.gradient)
-    product = norm * perturbed_norm
-    cosine = trees.inner(clean, found.gradient) / jnp.where(product > 0, product, 1)
+    cosine = trees.quotient(trees.wide_inner(clean, found.gradient), trees.wide_product(norm, perturbed_norm))
     none = nothing_measured(params)
     numbers = {
         "grad_norm": norm,

@@ -1,6 +1,7 @@
 """Arithmetic on trees of arrays, accumulated in float32 or wider, and what makes two trees alike."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +24,60 @@ def inner(a: Updates, b: Updates) -> jax.Array:
     An elementwise product that is then summed, and not a matrix product: accelerators round the
     factors of a matrix product to fewer bits.
     """
-    dtype = accumulator_dtype(a, b)
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    products = (jnp.sum(_product(jnp.asarray(x, dtype), jnp.asarray(y, dtype))) for x, y in pairs)
-    return sum(products, start=jnp.zeros((), dtype))
+    return _sum_of_products(a, b, _product)
+
+
+class WideSum(NamedTuple):
+    """A sum of products, and the same sum of factors that are scaled down.
+
+    The squares of numbers above `1e19` are infinite in float32, and those of a gradient of norm `1e30` are. Where the
+    plain sum overflows, `quotient` and `norm` use the scaled one, without a branch: the operands of a `lax.cond` would
+    be kept in memory until the other pass has ended. Where nothing overflows, the result has the bits of the plain sum.
+
+    Attributes:
+      plain: the sum.
+      scaled: the sum times `down²`.
+      down: the power of two that scales each factor, `2^-78` in float32: the largest factors leave room for `2^28`
+        terms, and a sum that overflows has a term that does not underflow.
+    """
+
+    plain: jax.Array
+    scaled: jax.Array
+    down: float
+
+
+def wide_inner(a: Updates, b: Updates) -> WideSum:
+    """The inner product `⟨a, b⟩`, and that of both trees scaled down."""
+    down = _down(accumulator_dtype(a, b))
+    scaled = _sum_of_products(a, b, lambda x, y: _unfused((x * down) * (y * down)))
+    return WideSum(inner(a, b), scaled, down)
+
+
+def wide_product(a: jax.Array, b: jax.Array) -> WideSum:
+    """The product of two norms, and that of both scaled down."""
+    down = _down(accumulator_dtype(a, b))
+    return WideSum(a * b, (a * down) * (b * down), down)
+
+
+def quotient(top: WideSum, bottom: WideSum, tiny: float = 0.0) -> jax.Array:
+    """`top / (bottom + tiny)`, finite also where one of both sums overflows; 0 where `bottom + tiny` is zero."""
+    is_finite = jnp.isfinite(top.plain) & jnp.isfinite(bottom.plain)
+    divisor = jnp.where(is_finite, bottom.plain + tiny, bottom.scaled)
+    return jnp.where(is_finite, top.plain, top.scaled) / jnp.where(divisor == 0, 1, divisor)
 
 
 def norm(tree: Updates) -> jax.Array:
-    """The global L2 norm `‖tree‖`, over all leaves."""
-    return jnp.sqrt(inner(tree, tree))
+    """The global L2 norm `‖tree‖`, over all leaves.
+
+    It is infinite only where it is above the largest number of its dtype, and its derivative at zero is zero.
+    """
+    plain, scaled, down = wide_inner(tree, tree)
+    is_finite = jnp.isfinite(plain)
+    square = jnp.where(is_finite, plain, scaled)
+    # the derivative of a root is infinite at zero, also in the branch of a `where` that is not taken
+    is_zero = square == 0
+    root = jnp.where(is_zero, square, jnp.sqrt(jnp.where(is_zero, 1, square)))
+    return jnp.where(is_finite, root, root / down)
 
 
 def widen(tree: Updates) -> Updates:
@@ -172,17 +218,32 @@ def _names(path: tuple[Any, ...]) -> Names:
     return names[:-1] if names[1:] and names[-1] == "value" else names
 
 
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x · y`; that of two convolution kernels is not drawn into the sum that follows.
+def _down(dtype: jnp.dtype) -> float:
+    """The power of two that scales factors of a sum down, so that no square overflows."""
+    return 2.0**-600 if dtype == jnp.float64 else 2.0**-78
 
-    On the CPU a library sums, and would multiply, too, what lies in memory in the order of its axes. The gradient of a
-    kernel does not: the library needs a copy, and between two passes that is one more copy of all kernels. It takes in
-    no rounding; one to the precision that the numbers have leaves every bit as it is.
+
+def _sum_of_products(a: Updates, b: Updates, product: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """The sum of `product(x, y)` over all entries of all leaves, which are in the accumulator's dtype."""
+    dtype = accumulator_dtype(a, b)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    sums = (jnp.sum(product(jnp.asarray(x, dtype), jnp.asarray(y, dtype))) for x, y in pairs)
+    return sum(sums, start=jnp.zeros((), dtype))
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x · y`; that of two convolution kernels is not fused with the sum that follows.
+
+    On the CPU a library computes a fused product and sum of arrays whose axes lie in memory in their order. Those of a
+    kernel's gradient do not, so the library needs a copy: one more copy of all kernels between the two passes.
     """
-    if x.ndim <= 2:
-        return x * y
+    return x * y if x.ndim <= 2 else _unfused(x * y)
+
+
+def _unfused(x: jax.Array) -> jax.Array:
+    """`x`, which no library of the CPU fuses with what follows: rounding to its own precision keeps every bit."""
     precision = jnp.finfo(x.dtype)
-    return jax.lax.reduce_precision(x * y, precision.nexp, precision.nmant)
+    return jax.lax.reduce_precision(x, precision.nexp, precision.nmant)
 
 
 def _is_masked(node: Any) -> bool:

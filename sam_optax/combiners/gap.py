@@ -39,7 +39,8 @@ def gap_guided(alpha: ScalarOrSchedule = 0.02) -> Combiner:
 
     def gradient(alpha: jax.Array, clean: Updates, perturbed: Updates) -> Updates:
         clean_norm, perturbed_norm = trees.norm(clean), trees.norm(perturbed)
-        cosine = trees.inner(clean, perturbed) / (clean_norm * perturbed_norm + 1e-12)
+        norms = trees.wide_product(clean_norm, perturbed_norm)
+        cosine = trees.quotient(trees.wide_inner(clean, perturbed), norms, tiny=1e-12)
         along = cosine * clean_norm / (perturbed_norm + 1e-12)
         return jax.tree.map(lambda g, g_s: g_s - alpha * (g - along * g_s), clean, perturbed)
 

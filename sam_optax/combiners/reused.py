@@ -70,7 +70,7 @@ def _advance(state: ReuseState, direction: Updates) -> ReuseState:
 
 def _orthogonal_direction(clean: Updates, perturbed: Updates) -> Updates:
     """The direction of the part of `perturbed` that is orthogonal to `clean`, of length 1, or zero."""
-    along = trees.inner(clean, perturbed) / (trees.inner(clean, clean) + 1e-12)
+    along = trees.quotient(trees.wide_inner(clean, perturbed), trees.wide_inner(clean, clean), tiny=1e-12)
     rest = jax.tree.map(lambda g, g_s: g_s - along * g, clean, perturbed)
     length = trees.norm(rest)
     rounding = 1e-12 if length.dtype == jnp.float64 else 1e-6

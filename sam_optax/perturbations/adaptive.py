@@ -94,9 +94,16 @@ def _scaled_ascent(
         if params is None:
             raise ValueError(f"{name} needs params: call update(grads, state, params).")
         by = scale(params)
-        scaled = jax.tree.map(jnp.multiply, trees.widen(updates), by)
+        scaled = _finite_product(trees.widen(updates), by)
         length = hyperparameters.at(rho, state.count) / (trees.norm(scaled) + tiny)
         offset = jax.tree.map(lambda s, t: length * s * t, scaled, by)
         return trees.cast_like(offset, updates), hyperparameters.advance(state)
 
     return optax.GradientTransformation(hyperparameters.init, update)
+
+
+def _finite_product(updates: Updates, scale: Updates) -> Updates:
+    """`T g`, or the same of `g / ‖g‖` where it overflows: the offset depends on the direction of `g` alone."""
+    plain = trees.inner(*[jax.tree.map(jnp.multiply, updates, scale)] * 2)
+    by = 1 / jnp.where(jnp.isfinite(plain), 1, trees.norm(updates))
+    return jax.tree.map(lambda g, t: by * g * t, updates, scale)
