@@ -4,6 +4,8 @@ Debian's archives are the published ones but for their gzip headers, from which 
 they put a time of their own. With both restored TFDS finds its own checksums, and takes them as it would the originals.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,8 @@ from rich.console import Console
 
 from experiments import data
 from experiments.command_line import parse, sensibly, start
-from experiments.data.preparation import manual_folder
+from experiments.data.preparation import manual_folder, published_sums
+from experiments.training.whole_file import replacing
 
 _NAME = "fashion_mnist"
 _MODIFIED = {  # in the published headers, seconds since 1970
@@ -42,29 +45,56 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
     folder = sensibly(manual_folder, _NAME, arguments.location)
-    sensibly(copy_archives, arguments.archives, folder)
+    sensibly(copy_archives, arguments.archives, folder, published_sums(_NAME, arguments.location))
     dataset = sensibly(data.load, _NAME, 0, arguments.location)
     Console(soft_wrap=True, highlight=False).print(
         f"{_NAME}: {len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
     )
 
 
-def copy_archives(source: Path, target: Path) -> None:
+def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
     """Copy the four archives from the package's folder, with the published headers.
 
+    A published archive that is in `target` already is left there.
+
+    Args:
+      source: the package's folder.
+      target: the folder for archives of this data set.
+      sums: the SHA-256 sums of the published archives, by name.
+
     Raises:
-      ValueError: If one is not there, is no gzip file, or cannot be written.
+      ValueError: If an archive is missing, is not the package's, or cannot be written, or if `target` has another file
+        of its name.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, modified in _MODIFIED.items():
-            archive = (source / f"{name}.gz").read_bytes()
-            (target / f"{name}.gz").write_bytes(with_header(archive, name, modified))
+            archive = f"{name}.gz"
+            _copy(source / archive, target / archive, modified, sums[archive])
     except OSError as error:
         raise ValueError(
             f"{error.filename}: {error.strerror}. Name the folder of the package dataset-fashion-mnist by --archives, "
             "and by --manual-dir one that can be written."
         ) from error
+
+
+def _copy(source: Path, target: Path, modified: int, checksum: str) -> None:
+    if target.exists() or target.is_symlink():
+        if not target.is_file() or _sum_of(target.read_bytes()) != checksum:
+            raise ValueError(
+                f"{target} is not the published archive, and is not replaced: move it elsewhere, or name another "
+                "folder by --manual-dir."
+            )
+        return
+    content = with_header(source.read_bytes(), source.stem, modified)
+    if _sum_of(content) != checksum:
+        raise ValueError(f"{source} is not the archive of Debian's package: fetch the package anew.")
+    with replacing(target) as new:
+        new.write_bytes(content)
+
+
+def _sum_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def with_header(archive: bytes, name: str, modified: int) -> bytes:

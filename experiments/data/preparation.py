@@ -74,6 +74,11 @@ def manual_folder(name: str, location: Location) -> Path:
     return archives.own_folder(_builder(name, location), location)
 
 
+def published_sums(name: str, location: Location) -> dict[str, str]:
+    """The SHA-256 sums of the published archives of a data set, by the archive's name."""
+    return {archive.name: archive.checksum for archive in archives.archives_of(_builder(name, location))}
+
+
 def _builder(name: str, location: Location, file_format: str | None = None) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=location.data_dir, file_format=file_format)

@@ -85,9 +85,43 @@ def test_a_package_that_is_not_there_or_damaged_ends_in_a_sentence(
     archive = package / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(archive.read_bytes()[:-1])
     message = failure(monkeypatch, capsys, "--archives", package, *where)
-    assert message.startswith("error: data set 'fashion_mnist'")
-    assert "wrong checksum" in message
+    assert message == f"error: {archive} is not the archive of Debian's package: fetch the package anew.\n"
+    assert not (tmp_path / "data" / "downloads" / "manual" / "fashion_mnist" / archive.name).exists()
     (tmp_path / "file").touch()
     assert "--manual-dir" in failure(
         monkeypatch, capsys, "--archives", package, *where, "--manual-dir", tmp_path / "file"
     )
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "a folder"])
+def test_a_file_with_the_name_of_an_archive_is_not_replaced(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
+    mine, outside = tmp_path / "data" / "downloads" / "manual" / "fashion_mnist", tmp_path / "outside"
+    mine.mkdir(parents=True)
+    outside.write_text("mine")
+    archive = mine / "train-labels-idx1-ubyte.gz"
+    if kind == "a file":
+        archive.write_text("mine")
+    elif kind == "a link":
+        archive.symlink_to(outside)
+    else:
+        archive.mkdir()
+    message = failure(monkeypatch, capsys, "--archives", package, "--data-dir", tmp_path / "data")
+    assert message.startswith(f"error: {archive} is not the published archive, and is not replaced: move it elsewhere")
+    assert message.count("\n") == 1
+    assert archive.is_dir() if kind == "a folder" else archive.read_text() == "mine"
+    assert archive.is_symlink() == (kind == "a link")
+    assert outside.read_text() == "mine"
+
+
+def test_published_archives_that_are_there_are_left_as_they_are(
+    package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = tmp_path / "by hand" / "fashion_mnist"
+    target.mkdir(parents=True)
+    for archive in (tmp_path / "published").iterdir():
+        (target / archive.name).symlink_to(archive)
+    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
+    assert all(archive.is_symlink() for archive in target.iterdir())
+    assert len(list(target.iterdir())) == 4
