@@ -1,6 +1,6 @@
 """Refusals of settings, each with a remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from sam_optax import BatchPlan
 
 _LARGEST = float(np.finfo(np.float32).max)
 _LARGEST_COUNT = 2**31 - 1
+_MOST_RUNS = 10_000  # of a study: planning them takes ten seconds
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -45,6 +46,16 @@ def check_plan(name: str, text: str) -> None:
 
 
 def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
-    """Refuse seeds of a study that are none, or not each another."""
+    """Refuse seeds of a study that are none, not each another, or more than a study has runs."""
+    check_runs(name, seeds, 1)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{name} is {seeds}: give at least one, each once.")
+
+
+def check_runs(name: str, values: Sequence[object], runs_of_each: int) -> None:
+    """Refuse so many values of the argument `name` that a study has more runs than can be planned."""
+    if len(values) * runs_of_each > _MOST_RUNS:
+        raise ValueError(
+            f"{name} has {len(values)} values, which makes {len(values) * runs_of_each} runs: give fewer, a study has "
+            f"at most {_MOST_RUNS} runs."
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments import data
 from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
+from experiments.config.checks import check_runs
 from experiments.studying import strategies
 from experiments.studying.cell import Cell
 from experiments.studying.matching import MATCHES, budget, matched
@@ -55,6 +56,7 @@ class Grid(Setup):
                 check_choice(name, value, known)
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(f"{name} is {chosen}: give at least one, each once.")
+        check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         if strategies.ADAPTIVE in self.strategies and self.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "

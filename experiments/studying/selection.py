@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 
 from experiments.studying.cell import Cell
 
+_MOST_PARTS = 10_000  # as many as a study has runs
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -21,9 +23,9 @@ class Selection:
     part: str = "1/1"
 
     def __post_init__(self) -> None:
-        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise ValueError(f"part is {self.part!r}: give one of several, as 2/8.")
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.part)
+        if not found or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_PARTS:
+            raise ValueError(f"part is {self.part!r}: give one of several, as 2/8, of at most {_MOST_PARTS}.")
 
     @property
     def is_whole(self) -> bool:

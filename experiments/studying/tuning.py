@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from experiments import data, run
 from experiments.config import check_fraction, check_seeds
-from experiments.config.checks import check_number
+from experiments.config.checks import check_number, check_runs
 from experiments.studying.cell import Cell
 from experiments.studying.grid import Grid
 from experiments.tables import Rows
@@ -37,6 +37,7 @@ class Tuning:
         for name in ("rates", "radii"):
             if not getattr(self, name):
                 raise ValueError(f"tuning.{name} is (): give at least one.")
+            check_runs(f"tuning.{name}", getattr(self, name), 1)
             for value in getattr(self, name):
                 check_number(f"tuning.{name}", value)
         check_seeds(self.seeds, "tuning.seeds")
@@ -91,12 +92,15 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
       stored: how many training examples the data set has.
 
     Raises:
-      ValueError: If a seed of the tuning is one of the study, or if cells would be matched in several ways.
+      ValueError: If a seed of the tuning is one of the study, if cells would be matched in several ways, or if there
+        are more trials than can be planned.
     """
     if len(study.match) > 1:
         raise ValueError(f"match is {study.match}: give one of them, a cell is tuned for one number of epochs.")
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
+    cells = len(study.strategies) * len(study.methods)
+    check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
     return [
         _trial(study, tuning, setting, stored)
         for strategy in study.strategies

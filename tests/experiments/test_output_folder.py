@@ -12,6 +12,7 @@ from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
 from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs, publish
+from experiments.studying import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
 from experiments.training.endings import UnusableError
 from experiments.training.saving import Saving
@@ -99,3 +100,24 @@ def test_saves_and_other_counts_beyond_32_bits_are_refused() -> None:
 def test_numbers_of_a_schedule_that_float32_lacks_are_refused(schedule: str) -> None:
     with pytest.raises(ValueError, match=f"lr_schedule is '{schedule}': give"):
         learning_rate.parse(schedule, 0.1, 10)
+
+
+MANY = tuple(range(200, 10_201))
+
+
+def test_more_runs_than_can_be_planned_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seeds has 10001 values, which makes 10001 runs: give fewer, a study has at"):
+        Grid(tmp_path, seeds=MANY, methods=("sgd",), strategies=("constant",))
+    with pytest.raises(ValueError, match="seeds has 1112 values, which makes 10008 runs"):
+        Grid(tmp_path, seeds=MANY[:1112])
+    for name in ("rates", "radii", "seeds"):
+        with pytest.raises(ValueError, match=f"tuning.{name} has 10001 values"):
+            Tuning(**{name: MANY})
+    with pytest.raises(ValueError, match=r"tuning\.rates has 300 values, which makes 21600 runs"):
+        tuning.trials(Grid(tmp_path), Tuning(rates=MANY[:300]), 512)
+
+
+@pytest.mark.parametrize("part", ["1/10001", "1/9999999999", f"1/{'9' * 5000}", "1/²"])
+def test_more_parts_than_a_study_has_runs_are_refused(part: str) -> None:
+    with pytest.raises(ValueError, match=f"part is '{part}': give one of several"):
+        Selection(part=part)
