@@ -17,7 +17,10 @@ _NEW = r"\.[a-z]+\.[a-z]+\.[0-9a-f]{8}\.new"  # as `whole_file` has it
 _UNFINISHED = r"\.orbax-checkpoint-tmp(-\d+)?"  # at the end of a name, while Orbax writes the folder
 _SAVE = r"(checkpoint|checkpoints/\d+)"
 _INSIDE = rf"/(state|notes|d|array_metadatas|ocdbt\.process_\d+)({_UNFINISHED})?"
-_WRITTEN = r"/(_\w+|metadata|manifest\.ocdbt|[0-9a-f]{32}|process_\d+|commit_success\.txt|digests\.json|.+\.__lock)"
+_WRITTEN = (
+    r"/(_\w+|metadata|manifest\.ocdbt|[0-9a-f]{32}|process_\d+|commit_success\.txt|digests\.json|.+\.__lock"
+    rf"|{_NEW})"
+)
 
 _FOLDERS = re.compile(rf"checkpoints|tensorboard|{_SAVE}({_UNFINISHED})?({_INSIDE})*")
 _FILES = re.compile(

@@ -229,3 +229,14 @@ def test_a_file_is_not_written_through_a_link_nor_over_one_of_another_name(tmp_p
         write_whole(tmp_path / "link.md", "words")
     salt.check()
     assert not list(tmp_path.glob(".*.new"))
+
+
+@pytest.mark.parametrize("folder", ["checkpoint", "checkpoints/4.orbax-checkpoint-tmp"])
+def test_a_run_that_was_killed_while_it_wrote_checksums_goes_on(tiny: str, tmp_path: Path, folder: str) -> None:
+    config = Config(model=tiny, batch_plan="1x128")
+    stopped(tmp_path / "run", config, 3, every=2)
+    (tmp_path / "run" / folder).mkdir()
+    (tmp_path / "run" / folder / ".digests.json.0123abcd.new").write_text("{")
+    execute(tmp_path / "run", config)
+    assert list((tmp_path / "run").rglob(".*.new")) == []
+    assert (tmp_path / "run" / "result.json").exists()

@@ -2,12 +2,8 @@
 
 import itertools
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -134,67 +130,6 @@ def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_sta
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
     assert "stopped between two runs" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/result.json"))) == 1
-
-
-@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
-def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: Path, rounds: int) -> None:
-    config = Config(model=tiny, batch_plan=f"{10 * rounds}x64")
-    moments, killed = random.Random(rounds), 0  # noqa: S311 - a seed makes the moments
-    for _ in range(rounds):
-        killed += _killed(tmp_path / "run", config, moments.uniform(0.0, 0.5))
-    assert killed > rounds / 2
-    execute(tmp_path / "run", config)
-    execute(tmp_path / "whole", config)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-
-
-def command_of(output: Path, config: Config) -> list[str]:
-    command = [sys.executable, "-m", "tests.experiments.tiny_program", "--resume", "--model", config.model]
-    command += ["--batch-plan", config.batch_plan, "--output", str(output)]
-    return [*command, "--saving.every", "2", "--saving.keep", "1"]
-
-
-CHOSEN = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 23, 26, 30, 34, 38, 43, 48, 54, 60, 67, 75, 84)
-"""Operations on files: from the first one on each, later ones in the midst of saves."""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("plan", ["1x256", "40x64"], ids=["to its end", "between saves"])
-def test_killed_at_chosen_file_operations_it_comes_to_the_same_end(tiny: str, tmp_path: Path, plan: str) -> None:
-    """With `test_killed_at_random_moments_it_comes_to_the_same_end` these are more than 50 kills."""
-    config, output, killed = Config(model=tiny, batch_plan=plan), tmp_path / "run", 0
-    for operation in CHOSEN:
-        killed += _killed_at(output, config, operation)
-        if (output / "result.json").exists():  # begin again, to be killed at the later ones
-            shutil.rmtree(output)
-    assert killed > (len(CHOSEN) // 4 if plan == "1x256" else len(CHOSEN) - 5)
-    execute(output, config)
-    execute(tmp_path / "whole", config)
-    assert_same_run(output, tmp_path / "whole")
-
-
-def _killed_at(output: Path, config: Config, operation: int) -> bool:
-    """Run the program in a process of its own, which kills itself at an operation on files."""
-    environment = os.environ | {"KILLED_AT": str(operation)}
-    how = {"capture_output": True, "cwd": Path(__file__).parents[2], "env": environment}
-    done = subprocess.run(command_of(output, config), check=False, **how)  # noqa: S603
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.returncode != 0
-
-
-def _killed(output: Path, config: Config, seconds: float) -> bool:
-    """Run the program in a process of its own, and kill it some time after it saved: that may be while it saves."""
-    folder, command = output / "checkpoints", command_of(output, config)
-    before = checkpoints.steps(folder)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes) as program:  # noqa: S603
-        while program.poll() is None and checkpoints.steps(folder) == before:
-            time.sleep(0.01)
-        time.sleep(seconds)
-        program.kill()
-        _, said = program.communicate()
-    assert program.returncode in {0, -signal.SIGKILL}, said
-    return program.returncode != 0
 
 
 @pytest.mark.parametrize("damage", ["damaged", "another"])

@@ -1,0 +1,55 @@
+"""Runs that are killed go on to the same end, bit for bit.
+
+`make test-long` kills 25 times at random moments, 25 times at chosen file operations of a run that goes on each time, and
+once at each file operation of a run that begins anew.
+"""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.config import Config
+from tests.experiments.interrupted_runs import assert_same_run, execute
+from tests.experiments.killed_programs import killed_after_a_save, killed_at
+
+LATER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 23, 26, 30, 34, 38, 43, 48, 54, 60, 67, 75, 84)
+"""Operations on files: from the first one on each, later ones in the midst of saves."""
+
+
+def assert_same_end(output: Path, config: Config, whole: Path) -> None:
+    execute(output, config)
+    execute(whole, config)
+    assert_same_run(output, whole)
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: Path, rounds: int) -> None:
+    config = Config(model=tiny, batch_plan=f"{10 * rounds}x64")
+    moments = random.Random(rounds)  # noqa: S311 - a seed makes the moments
+    for _ in range(rounds):
+        assert killed_after_a_save(tmp_path / "run", config, moments.uniform(0.0, 0.5))
+    assert_same_end(tmp_path / "run", config, tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_killed_at_chosen_file_operations_between_saves_it_comes_to_the_same_end(tiny: str, tmp_path: Path) -> None:
+    config = Config(model=tiny, batch_plan="40x64")
+    for operation in LATER:
+        assert killed_at(tmp_path / "run", config, operation)
+    assert_same_end(tmp_path / "run", config, tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_killed_at_each_file_operation_of_a_short_run_it_comes_to_the_same_end(tiny: str, tmp_path: Path) -> None:
+    """The run begins anew for each operation; it is saved once on its way."""
+    config, output, operation = Config(model=tiny, batch_plan="1x128"), tmp_path / "run", 0
+    execute(tmp_path / "whole", config)
+    while killed_at(output, config, operation):
+        if not (output / "result.json").exists():
+            execute(output, config)
+        assert_same_run(output, tmp_path / "whole")
+        shutil.rmtree(output)
+        operation += 1
+    assert operation > 25
