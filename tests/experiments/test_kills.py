@@ -1,7 +1,7 @@
 """Runs that are killed go on to the same end, bit for bit.
 
-`make test-long` kills 25 times at random moments, 25 times at chosen file operations of a run that goes on each time, and
-once at each file operation of a run that begins anew.
+`make test-long` kills 25 times at random moments, 25 times at chosen file operations of a run that goes on each time,
+and once at each file operation of a run that begins anew.
 """
 
 import random
