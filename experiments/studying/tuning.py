@@ -35,10 +35,11 @@ class Tuning:
 
     def __post_init__(self) -> None:
         for name in ("rates", "radii"):
-            if not getattr(self, name):
-                raise ValueError(f"tuning.{name} is (): give at least one.")
-            check_runs(f"tuning.{name}", getattr(self, name), 1)
-            for value in getattr(self, name):
+            values = getattr(self, name)
+            check_runs(f"tuning.{name}", values, 1)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"tuning.{name} is {values}: give at least one, each once.")
+            for value in values:
                 check_number(f"tuning.{name}", value)
         check_seeds(self.seeds, "tuning.seeds")
         check_fraction("tuning.validation", self.validation)

@@ -176,6 +176,13 @@ def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> Non
         assert tested.isdisjoint(image.tobytes() for part in (seen.train, seen.test) for image in part.images)
 
 
+@pytest.mark.parametrize("name", ["rates", "radii"])
+@pytest.mark.parametrize("values", [(), (1.0, 1.0)])
+def test_a_tuning_tries_each_value_once(name: str, values: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"tuning.{name} is .*: give at least one, each once"):
+        Tuning(**{name: values})
+
+
 def test_radii_and_rates_are_in_units_of_the_method_and_of_the_study() -> None:
     study = Grid(Path("study"), methods=("asam",), strategies=("constant",), learning_rate=0.2)
     tried = tuning.trials(study, Tuning(rates=(0.5,), radii=(1.0, 3.0)), 512)

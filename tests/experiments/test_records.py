@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,16 @@ def test_a_config_of_an_earlier_version_lacks_what_was_added_since(folder: Path)
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "sharpness.jsonl"])
 @pytest.mark.parametrize("damage", ["pipe", "folder", "brackets", "bytes"])
-def test_what_is_no_file_of_ours_neither_hangs_nor_crashes(folder: Path, name: str, damage: str) -> None:
+def test_what_is_no_file_of_ours_neither_hangs_nor_crashes(
+    folder: Path, name: str, damage: str, request: pytest.FixtureRequest
+) -> None:
     path = folder / name
     path.unlink(missing_ok=True)
     if damage == "pipe":
         os.mkfifo(path)
+        request.addfinalizer(lambda: signal.alarm(0))
+        signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"{path} is read as a pipe"))
+        signal.alarm(20)  # a pipe without a writer is waited for without end
     elif damage == "folder":
         path.mkdir()
     elif damage == "brackets":
