@@ -1,5 +1,6 @@
 """The largest eigenvalues of a curvature matrix, and their eigenvectors."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -172,18 +173,24 @@ def _complement(rows: jax.Array) -> tuple[Map, Map]:
     raw, scales = jnp.linalg.qr(rows.T, mode="raw")
     normals = jnp.triu(raw, 1) + jnp.eye(number, size, dtype=rows.dtype)
 
-    def reflect(vector: jax.Array, order: range) -> jax.Array:
-        for i in order:
-            vector = vector - scales[i] * jnp.sum(normals[i] * vector) * normals[i]
-        return vector
-
     def embed(coordinates: jax.Array) -> jax.Array:
-        return reflect(jnp.pad(coordinates, (number, 0)), range(number)[::-1])
+        return _reflect(jnp.pad(coordinates, (number, 0)), normals, scales, reverse=True)
 
     def restrict(vector: jax.Array) -> jax.Array:
-        return reflect(vector, range(number))[number:]
+        return _reflect(vector, normals, scales)[number:]
 
     return embed, restrict
+
+
+@functools.partial(jax.jit, static_argnames="reverse")
+def _reflect(vector: jax.Array, normals: jax.Array, scales: jax.Array, reverse: bool = False) -> jax.Array:
+    """One Householder reflection after the other, or in the reverse order."""
+
+    def reflect(vector: jax.Array, reflection: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        normal, scale = reflection
+        return vector - scale * jnp.sum(normal * vector) * normal, None
+
+    return jax.lax.scan(reflect, vector, (normals, scales), reverse=reverse)[0]
 
 
 @jax.default_matmul_precision("highest")

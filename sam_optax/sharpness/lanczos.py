@@ -1,13 +1,29 @@
 """Lanczos' algorithm: a symmetric matrix on the Krylov space of a vector, where it is small and tridiagonal."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import Primitive
 
 from sam_optax.sharpness import matrices
 
 _NEGLIGIBLE = 10  # roundings of the matrix: a residual below is one of rounding
+
+_product = Primitive("lanczos_product")
+"""`matvec(vector)`, which matfree traces as one operation and runs as it is, compiled, while compilation is off."""
+
+
+@_product.def_impl
+def _run_product(vector: jax.Array, *, matvec: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    with jax.disable_jit(False):
+        return matvec(vector)
+
+
+@_product.def_abstract_eval
+def _type_of_product(vector: Any, *, matvec: Callable[[jax.Array], jax.Array]) -> Any:
+    return vector
 
 
 def ritz(
@@ -34,11 +50,12 @@ def ritz(
       ImportError: If matfree is not installed.
     """
     decomp = matrices.import_matfree("decomp")
-    # With compilation off matfree's loop is one in Python, where on the CPU gradients of convolutions are fast;
-    # `matvec` turns it on again for itself. `hessenberg` is what `tridiag_sym` calls, and is Lanczos' algorithm for a
+    # With compilation off matfree's loop is one in Python, where on the CPU gradients of convolutions are fast. It
+    # traces the product before that, and would run the trace operation by operation if `matvec` were not one primitive.
+    # `hessenberg` is what `tridiag_sym` calls, and is Lanczos' algorithm for a
     # symmetric matrix: but the latter averages both off-diagonals, and only the lower one is the residuals' lengths.
     with jax.disable_jit(), jax.default_matmul_precision("highest"):
-        basis, matrix, *_ = decomp.hessenberg(steps, reortho="full")(matvec, start)
+        basis, matrix, *_ = decomp.hessenberg(steps, reortho="full")(lambda v: _product.bind(v, matvec=matvec), start)
     matrix = np.asarray(matrix)
     diagonal, off_diagonal = np.diag(matrix), np.diag(matrix, -1)
     size = _exact_size(diagonal, off_diagonal)
