@@ -7,14 +7,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from sam_optax import sharpness, trees
+from tests.selection import some_of
 from tests.sharpness import batch_norm
 from tests.sharpness.batch_norm import MASK, MEASURES
 
 every_measure = pytest.mark.parametrize("name", MEASURES)
-FEW = ("worst_case", "average_case", "gauss_newton", "landscape")
-few_measures = pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.long) for name in MEASURES]
-)
+few_measures = some_of(MEASURES, quick=("worst_case", "average_case", "gauss_newton", "landscape"))
 """One measure of each kind of ascent, draw, matrix and plane in `make test`, and all in `make test-long`."""
 
 
@@ -42,7 +40,7 @@ def measured_of_real(name, mask):
     return MEASURES[name](*call, mask=mask)
 
 
-@every_measure
+@few_measures
 def test_it_is_the_measure_of_the_weights_with_the_state_closed_over(name, x64):
     variables = batch_norm.variables()
     values, vectors = measured(name, variables)
@@ -56,7 +54,7 @@ def test_it_is_the_measure_of_the_weights_with_the_state_closed_over(name, x64):
             assert not x.any()
 
 
-@few_measures
+@some_of(MEASURES, quick=("average_case", "gauss_newton"))
 def test_without_the_mask_the_statistics_count(name, x64):
     masked, unmasked = (jax.tree.leaves(measured_of_real(name, mask)[0]) for mask in (MASK, None))
     change = max(np.abs(x - y).max() / np.abs(x).max() for x, y in zip(masked, unmasked, strict=True))

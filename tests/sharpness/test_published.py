@@ -21,20 +21,33 @@ def _is_of_another_ascent(case: Case) -> bool:
     return case.norm == "l2" and case.adaptive
 
 
+QUICK = [("linf", False, 0.01), ("linf", True, 0.01), ("l2", False, 0.1), ("l2", True, 0.1)]
+"""One radius of each ball, of which `make test` makes the long ascents, too."""
+
+
+def _rows(cases: list[Case]) -> pytest.MarkDecorator:
+    """All cases: in `make test` the short ascents of two radii of each ball, and the long ones of one."""
+    rows = []
+    for case in cases:
+        is_quick = case[:3] in QUICK or (case.steps == 3 and case.rho == 0.5)
+        rows.append(pytest.param(case, marks=[] if is_quick else pytest.mark.long, id=_name(case)))
+    return pytest.mark.parametrize("case", rows)
+
+
 ALIKE = [case for case in CASES if not _is_of_another_ascent(case)]
 
 
-@pytest.mark.parametrize("case", [case for case in ALIKE if not case.halvings], ids=_name)
+@_rows([case for case in ALIKE if not case.halvings])
 def test_without_halvings_the_values_are_equal(case, x64):
     assert _ours(case) == pytest.approx(case.sharpness, rel=1e-12)
 
 
-@pytest.mark.parametrize("case", [case for case in ALIKE if case.halvings], ids=_name)
+@_rows([case for case in ALIKE if case.halvings])
 def test_with_halvings_they_differ_by_where_the_ascent_goes_on(case, x64):
     assert _ours(case) == pytest.approx(case.sharpness, rel=1e-3)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if _is_of_another_ascent(case)], ids=_name)
+@_rows([case for case in CASES if _is_of_another_ascent(case)])
 def test_in_the_adaptive_ball_ours_finds_more(case, x64):
     assert case.sharpness < _ours(case) < 2 * case.sharpness
 

@@ -41,10 +41,12 @@ def test_without_a_gradient_the_gap_is_zero():
 
 
 def test_fewer_examples_have_a_higher_worst_case(x64):
-    found = sharpness.m_sharpness(published.loss_fn, published.params(), published.batches(), (4, 16, 32), rho=0.01)
+    found = sharpness.m_sharpness(
+        published.loss_fn, published.params(), published.batches(), (4, 16, 32), rho=0.01, steps=3
+    )
     values = [found[m].sharpness for m in (4, 16, 32)]
     assert values == sorted(values, reverse=True)
-    whole = sharpness.worst_case(published.loss_fn, published.params(), published.batches(), rho=0.01)
+    whole = sharpness.worst_case(published.loss_fn, published.params(), published.batches(), rho=0.01, steps=3)
     assert found[32].sharpness == whole.sharpness
     assert found[4].per_batch.shape == (24,)
     assert found[4].loss == pytest.approx(float(whole.loss), rel=1e-12)
