@@ -10,6 +10,7 @@ import pytest
 
 import sam_optax
 from sam_optax.policies import Policy, always
+from tests.selection import some_of
 
 COMBINERS: dict[str, Callable[[], sam_optax.Combiner]] = {
     "perturbed": sam_optax.perturbed_gradient,
@@ -124,8 +125,9 @@ WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 }
 """The methods that wrap their base optimizer, as functions of it and of `rho`."""
 
-OF_OWN_NAME = (*NAMED, "sam_every_2", "look_sam", "repeated_sam", "msam", "wsam_decoupled")
-"""The methods that have a name of their own. Promises that are slow to compile run with these only in `make test`."""
+OF_EACH_KIND = ("asam", "vasso", "gsam", "look_sam", "repeated_sam", "msam", "wsam_decoupled")
+"""A perturbation with a scale and one with a memory, a combiner without and one with a memory, several ascent steps,
+and the wrappers. Promises that are slow to compile run with these only in `make test`; the methods share the rest."""
 
 
 def gradients(name: str) -> int:
@@ -144,10 +146,9 @@ def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any
 every_method = where(lambda name: True)
 every_wrapper = where(lambda name: False, WRAPPERS)
 every_optimizer = where(lambda name: True, WRAPPERS)
-every_short_optimizer = pytest.mark.parametrize(
-    "name",
-    [name if name in OF_OWN_NAME else pytest.param(name, marks=pytest.mark.long) for name in (*SHORT, *WRAPPERS)],
-)
+every_short_optimizer = some_of((*SHORT, *WRAPPERS), quick=OF_EACH_KIND)
+a_method_of_each_kind = some_of(METHODS, quick=OF_EACH_KIND)
+an_optimizer_of_each_kind = some_of((*METHODS, *WRAPPERS), quick=OF_EACH_KIND)
 
 
 def part(name: str, kind: str) -> str:

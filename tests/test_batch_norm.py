@@ -118,7 +118,7 @@ def check_statistics(seen: list[Any], expected: list[Any]) -> None:
 
 
 @combinations(
-    lambda name, run: name in (methods.OF_OWN_NAME if run == "nnx" else LINEN),
+    lambda name, run: name in (methods.OF_EACH_KIND if run == "nnx" else LINEN),
     name=OPTIMIZERS,
     run=RUNS,
 )

@@ -12,6 +12,7 @@ from flax import nnx
 import sam_optax
 import sam_optax.flax
 from tests import methods
+from tests.selection import some_of
 from tests.test_devices import SPREAD
 
 LENGTHS = [3, 1, 0, 4, 2, 0, 1, 4, 4, 4, 0, 0, 1, 2, 3, 0]
@@ -121,7 +122,7 @@ def test_integer_aux_is_summed_over_parts_without_weight_too():
     assert int(both_passes(value_and_grad, *tokens())[0][1]["sequences"]) == 16
 
 
-@pytest.mark.parametrize("name", ["sam", "gsam", "vasso", "friendly_sam"])
+@some_of(("sam", "gsam", "vasso", "friendly_sam"), quick=("gsam", "vasso"))
 def test_m_sam_weighs_its_shards(name, loop, x64):
     method, (x, mask) = methods.METHODS[name](rho=0.5), tokens()
     fn = sam_optax.sharpness_aware_grad(token_mean, method, 4, **NAMED)

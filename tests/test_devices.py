@@ -48,7 +48,7 @@ SPREAD = {
 spread = pytest.mark.parametrize("how", SPREAD)
 
 
-FEW = ("sam", "gsam", "vasso")
+FEW = ("gsam", "vasso")
 
 
 def whole_step(tx: optax.GradientTransformation, vary: bool = False, **options: Any) -> Callable[..., Any]:
@@ -72,7 +72,10 @@ def run(step: Callable[..., Any], tx: optax.GradientTransformation) -> Any:
 
 
 @combinations(
-    lambda name, how, micro_batches: micro_batches == 2 if how == "shard_map" else name in FEW and micro_batches == 1,
+    lambda name, how, micro_batches: (
+        micro_batches == (2 if how == "shard_map" else 1)
+        and name in (methods.OF_EACH_KIND if how == "shard_map" else FEW)
+    ),
     name=methods.NAMED,
     how=SPREAD,
     micro_batches=(1, 2),
@@ -114,7 +117,7 @@ def written_out(name: str) -> Any:
 
 
 @combinations(
-    lambda name, how: how == "shard_map" or name in FEW,
+    lambda name, how: name in (methods.OF_EACH_KIND if how == "shard_map" else FEW),
     name=methods.NAMED,
     how=SPREAD,
 )

@@ -43,10 +43,10 @@ def spread(request: pytest.FixtureRequest) -> Spread:
 QUICK = ((2, "rows"), (8, "rows_over_two_axes"), (2, "rows_and_features"))
 
 
-def on_meshes(sizes: str) -> pytest.MarkDecorator:
+def on_meshes(sizes: str, quick: tuple[tuple[int, str], ...] = QUICK) -> pytest.MarkDecorator:
     """Parametrize by a number of parts or examples, and by a mesh."""
     rows = [
-        pytest.param(size, mesh, marks=[] if (size, mesh) in QUICK else [pytest.mark.long])
+        pytest.param(size, mesh, marks=[] if (size, mesh) in quick else [pytest.mark.long])
         for size in (2, 8)
         for mesh in MESHES
     ]
@@ -72,7 +72,7 @@ def test_micro_batches_have_the_gradients_of_one_device(parts, spread, loop, x64
     chex.assert_trees_all_close(jax.device_get(found), jax.device_get(alone), rtol=1e-12)
 
 
-@on_meshes("m")
+@on_meshes("m", quick=((8, "rows_over_two_axes"), (2, "rows_and_features")))
 def test_the_shards_of_m_sam_are_those_of_one_device(m, spread, loop, x64):
     method, params, batch = sam_optax.vasso(rho=0.5), helpers.small_params(), helpers.batch_of(16)
     fn = jax.jit(sam_optax.sharpness_aware_grad(helpers.small_loss, method, m, batch_argnums=(0, 1)))
@@ -94,7 +94,7 @@ def test_parts_are_contiguous_and_spread_where_the_devices_divide_them(spread):
             assert found.sharding.spec[1] == (rows if (16 // parts) % devices == 0 else None)
 
 
-@on_meshes("m")
+@on_meshes("m", quick=((8, "rows_over_two_axes"),))
 def test_m_sharpness_is_that_of_one_device(m, spread, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
     loss_fn = lambda params, batch: helpers.small_loss(params, *batch)  # noqa: E731

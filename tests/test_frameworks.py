@@ -16,7 +16,7 @@ import sam_optax.equinox
 from tests import helpers, methods
 from tests.selection import some_of
 
-every_optimizer = some_of((*methods.NAMED, *methods.WRAPPERS), ("sam", "gsam", "vasso", "msam", "wsam_decoupled"))
+every_optimizer = some_of((*methods.NAMED, *methods.WRAPPERS), ("vasso", "wsam_decoupled"))
 
 
 class Net(eqx.Module):

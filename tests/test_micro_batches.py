@@ -12,7 +12,7 @@ import pytest
 import sam_optax
 from tests import helpers, methods
 from tests.helpers import batch_of
-from tests.selection import combinations
+from tests.selection import combinations, some_of
 
 
 def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
@@ -31,13 +31,17 @@ def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
     return run
 
 
-@combinations(lambda name, parts: parts == 4 or name == "vasso", name=methods.NAMED, parts=(2, 4, 8))
+@combinations(
+    lambda name, parts: name in methods.OF_EACH_KIND if parts == 4 else name == "vasso",
+    name=methods.NAMED,
+    parts=(2, 4, 8),
+)
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(name, parts, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)
     chex.assert_trees_all_close(steps(tx, micro_batches=parts), steps(tx), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", methods.WRAPPERS)
+@some_of(methods.WRAPPERS, quick=("msam", "wsam_decoupled_masked"))
 def test_the_wrappers_go_through_parts_alike(name, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)
     chex.assert_trees_all_close(steps(tx, micro_batches=4), steps(tx), rtol=0, atol=1e-12)

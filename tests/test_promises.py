@@ -50,7 +50,7 @@ def test_extra_arguments_reach_the_perturbation():
     assert seen == {"temperature": 0.5, "grad_fn": grad_fn, "perturb": True}
 
 
-@methods.every_method
+@methods.a_method_of_each_kind
 def test_a_step_is_traced_once_a_shape_and_a_decision(name):
     traces = []
 
@@ -114,7 +114,7 @@ def test_every_update_advances_the_count(name, perturb):
     assert int(state[0].count) == 3
 
 
-@methods.every_method
+@methods.a_method_of_each_kind
 def test_the_traced_decision_is_the_plain_one(name, x64):
     policy, batches, params = sam_optax.every(3), helpers.small_batches(7), helpers.small_params()
     tx = helpers.optimizer(name, when=policy)
@@ -132,7 +132,7 @@ def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
     assert found == jax.tree.map(lambda x: x.ndim > 0, state)
 
 
-@methods.every_optimizer
+@methods.an_optimizer_of_each_kind
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
     tx, (*before, batch) = helpers.optimizer(name), helpers.small_batches(3)
     step, run = helpers.make_step(tx), (helpers.small_params(), tx.init(helpers.small_params()))
@@ -147,7 +147,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
     chex.assert_trees_all_equal(step(*restored, *batch), step(*run, *batch))
 
 
-@methods.every_method
+@methods.a_method_of_each_kind
 def test_an_injected_radius_is_the_radius(name):
     factory: Callable[..., Any] = methods.METHODS[name]
     static = {"mask", "exempt", "when"} & set(inspect.signature(factory).parameters)
@@ -168,7 +168,7 @@ def test_64_bits_stay_64_bits(name, x64):
     assert {x.dtype for x in floating} == {jnp.dtype("float64")}
 
 
-@methods.every_method
+@methods.a_method_of_each_kind
 def test_a_compiled_update_takes_the_second_pass_as_an_argument(name):
     tx, params, traces = helpers.optimizer(name), helpers.small_params(), []
 

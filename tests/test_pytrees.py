@@ -56,7 +56,7 @@ def gradient(params: Any) -> Any:
     return jax.tree.map(lambda w: (w * w + 1).astype(w.dtype), params)
 
 
-FEW = ("sam", "asam", "unified_sam", "gsam", "reuse-friendly-scheduled", "perturbed-normalized-masked")
+FEW = ("asam", "gsam", "reuse-friendly-scheduled", "perturbed-normalized-masked")
 
 
 @some_of(NAMES, (*FEW, "msam", "wsam_decoupled"))

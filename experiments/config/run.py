@@ -22,6 +22,12 @@ from sam_optax import BatchPlan, Policy
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
 
 
+@functools.cache
+def _parsed(batch_plan: str) -> BatchPlan:
+    """A report asks each of its configs for the plan hundreds of times."""
+    return BatchPlan.parse(batch_plan)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(Setup):
     """Train one network.
@@ -142,7 +148,7 @@ class Config(Setup):
     def plan(self) -> BatchPlan:
         """The batch plan; of an adaptive one that of a run whose batch never grows, which makes the most updates."""
         if self.adaptive is None:
-            return BatchPlan.parse(self.batch_plan)
+            return _parsed(self.batch_plan)
         stored = data.SIZES[self.dataset].train
         return self.adaptive.at_first(self.epoch_size(self.num_examples(stored)))
 

@@ -10,10 +10,15 @@ APART = ("sgd", "sam", "gsam", "vasso", "look_sam", "wsam_decoupled", "k_step_sa
 """Those that go their own way through the program: by their passes, by their state or around their optimizer."""
 
 
-def each_of(names: Iterable[str]) -> pytest.MarkDecorator:
-    """Asks `APART` of `make test`; the others, which differ from one of them in a formula, of `make test-long`."""
-    rows = [name if name in APART else pytest.param(name, marks=pytest.mark.long) for name in names]
+OF_EACH_KIND = ("gsam", "vasso", "wsam_decoupled", "msam")
+"""Two gradients, a state of its own, a wrapped optimizer, and one gradient at another point."""
+
+
+def each_of(names: Iterable[str], quick: Iterable[str] = APART) -> pytest.MarkDecorator:
+    """Parametrize a test by `method`, of which `make test` runs those of `quick` and `make test-long` the others."""
+    rows = [name if name in quick else pytest.param(name, marks=pytest.mark.long) for name in names]
     return pytest.mark.parametrize("method", rows)
 
 
 each_method = each_of(METHODS)
+a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)

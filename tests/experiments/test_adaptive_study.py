@@ -229,7 +229,11 @@ def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     assert not any("3,072" in cell for row in told for cell in row)
 
 
-@pytest.mark.parametrize("silent", [{1}, pytest.param({3}, marks=pytest.mark.long), {1, 2, 3, 4}], ids=str)
+@pytest.mark.parametrize(
+    "silent",
+    [pytest.param({1}, marks=pytest.mark.long), pytest.param({3}, marks=pytest.mark.long), {1, 2, 3, 4}],
+    ids=str,
+)
 @pytest.mark.usefixtures("drawn_pictures")
 def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[int]) -> None:
     """All steps of them were left out, or were not finite."""

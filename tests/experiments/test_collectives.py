@@ -16,6 +16,7 @@ import pytest
 from experiments import models
 from experiments.models import registry
 from experiments.training.methods import METHODS
+from tests.experiments.each_method import OF_EACH_KIND, each_of
 from tests.experiments.many_devices import Hidden, config_of, hyperparameters, placed, started
 
 PARAMETERS = 64 * 32 + 32 + 32 * 10 + 10
@@ -60,7 +61,7 @@ def assert_moved(found: Counter[str], **parameters: int) -> None:
         assert 4 * count <= found[name.replace("_", "-")] <= 4 * count + SCALARS
 
 
-@pytest.mark.parametrize("method", ["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"])
+@each_of(["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"], quick=OF_EACH_KIND)
 def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
     assert_moved(moved(method=method), all_reduce=METHODS[method].gradients * PARAMETERS)
 

@@ -104,6 +104,7 @@ def test_the_grid_is_run_once_and_reported(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     study = ["--model", tiny, "--output", str(tmp_path), "--methods", "sgd", "gsam", *GRID]
+    study += ["--sharpness.steps", "1", "--sharpness.examples", "64"]
     call(reproduce, monkeypatch, *study)
     first = capsys.readouterr().out
     assert "12 runs of tiny on digits, 12 of them to do" in first

@@ -15,6 +15,7 @@ from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet
 from experiments.models.torch_names import conventions, torch_name
 from experiments.models.vit import Size, ViT
 from experiments.models.wide_resnet import WideResNet
+from tests.selection import some_of
 
 CLASSES = 10
 WIDTHS = (4, 8, 16, 32)
@@ -68,7 +69,7 @@ def same(one: nnx.Module, other: nnx.Module) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", CASES)
+@some_of(CASES, quick=("bottleneck", "wide", "vit_shifted_local"))
 def test_the_logits_are_those_of_the_original(name: str) -> None:
     model = models.load_torch(small(name), weights(name))
     model.eval()

@@ -17,7 +17,7 @@ from experiments.resuming import reopened
 from experiments.training.endings import Terminated
 from experiments.training.methods import METHODS
 from experiments.training.placement import Placement
-from tests.experiments.each_method import each_method
+from tests.experiments.each_method import a_method_of_each_kind
 from tests.experiments.many_devices import (
     NETWORKS,
     Hidden,
@@ -28,6 +28,7 @@ from tests.experiments.many_devices import (
     started,
     trained,
 )
+from tests.selection import combinations
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +47,13 @@ def assert_same(found: Any, wanted: Any) -> None:
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=0, atol=1e-10)
 
 
-@each_method
+@a_method_of_each_kind
 def test_eight_devices_train_every_method_as_one_does(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
     assert_same(trained(config, placed(8)), alone(config))
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_any_number_of_devices_does(devices: int, x64: None) -> None:
     config = config_of("plain", method="gsam")
     assert_same(trained(config, placed(devices)), alone(config))
@@ -70,7 +71,7 @@ def test_every_method_with_and_without_batch_norm_on_any_number(
     assert_same(trained(config, placed(devices, fsdp=fsdp)), alone(config))
 
 
-@pytest.mark.parametrize("method", ["sam", "vasso"])
+@pytest.mark.parametrize("method", [pytest.param("sam", marks=pytest.mark.long), "vasso"])
 def test_split_parameters_are_trained_as_whole_ones(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
     assert_same(trained(config, placed(8, fsdp=True)), alone(config))
@@ -90,7 +91,7 @@ def test_images_that_are_sent_are_those_that_live_on_the_devices(monkeypatch: py
     assert_same(trained(config, placed(8)), resident)
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
     config = config_of("plain", method="gsam", micro_batch=16)
     assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("plain", method="gsam")))
@@ -103,7 +104,7 @@ def test_a_perturbation_for_m_examples_does_not_depend_on_the_devices(devices: i
     assert_same(trained(config, placed(devices)), alone(config))
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_perturbation_a_device_is_one_for_as_many_examples_as_it_has(fsdp: bool, x64: None) -> None:
     config = config_of("normed", method="gsam", perturbation="device")
     assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("normed", method="gsam", m=8)))
@@ -136,8 +137,9 @@ def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], word
         Config(**settings)
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"perturbation": "device"}], ids=["global", "device"])
+@combinations(
+    lambda settings, fsdp: fsdp == (settings == {}), settings=({}, {"perturbation": "device"}), fsdp=(False, True)
+)
 def test_the_state_stays_where_it_lies_so_that_a_step_is_compiled_once(fsdp: bool, settings: dict[str, Any]) -> None:
     state, program, batches = started(config_of("normed", method="vasso", **settings), placed(4, fsdp=fsdp))
     places = jax.tree.map(lambda x: x.sharding, state)
@@ -150,8 +152,11 @@ def test_the_state_stays_where_it_lies_so_that_a_step_is_compiled_once(fsdp: boo
     assert any("data" in place.spec for place in jax.tree.leaves(places)) == fsdp
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"method": "msam"}], ids=["plain", "averaged", "msam"])
+@combinations(
+    lambda settings, fsdp: fsdp == (settings == {"ema": 0.9}),
+    settings=({}, {"ema": 0.9}, {"method": "msam"}),
+    fsdp=(False, True),
+)
 def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: bool) -> None:
     """Also of averaged weights, whose BatchNorm statistics are taken anew; eight do not divide batches of 500."""
     config = config_of("normed", **{"method": "sgd"} | settings)
@@ -163,7 +168,7 @@ def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: boo
     assert found[1] == pytest.approx(found[0], abs=1e-6)
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_path: Path) -> None:
     config = config_of("normed", method="sam", batch_plan="1x16,1x32", train_examples=128)
     dataset, seen = run.load(config), []
@@ -177,7 +182,11 @@ def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(placed(8), placed(4, fsdp=True)), (placed(4, fsdp=True), Placement())], ids=["fewer", "one"]
+    ("before", "after"),
+    [
+        pytest.param(placed(8), placed(4, fsdp=True), marks=pytest.mark.long, id="fewer"),
+        pytest.param(placed(4, fsdp=True), Placement(), id="one"),
+    ],
 )
 def test_a_stopped_run_goes_on_on_another_number_of_devices(
     before: Placement, after: Placement, tmp_path: Path

@@ -17,7 +17,7 @@ from experiments.recipe import stream_of
 from experiments.training.methods import METHODS
 from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
-from tests.experiments.each_method import each_of
+from tests.experiments.each_method import OF_EACH_KIND, each_of
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -60,7 +60,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
     return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
 
 
-@each_of(name for name, method in METHODS.items() if method.ascent_steps == 1)
+@each_of((name for name, method in METHODS.items() if method.ascent_steps == 1), quick=OF_EACH_KIND)
 def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
     settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
     whole, of_whole = trained(**settings)

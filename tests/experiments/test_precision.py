@@ -21,7 +21,7 @@ from experiments.measuring.network import trained
 from experiments.models import pytorch_defaults, registry
 from experiments.program import build
 from sam_optax import trees
-from tests.experiments.each_method import each_method
+from tests.experiments.each_method import a_method_of_each_kind
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
 
@@ -74,7 +74,7 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
     assert len(widened) <= (12 if name == "vit_small" else 9 if name == "vit_tiny" else 0)  # attention sums in float32
 
 
-@each_method
+@a_method_of_each_kind
 def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):

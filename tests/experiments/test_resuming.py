@@ -17,6 +17,7 @@ from experiments.training.saving import Saving
 from experiments.training.writers import read
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, execute, killed, stopped
+from tests.selection import combinations
 
 PLAN = "1x64,1x128,1x256"  # 8, 4 and 2 updates, of 512 images
 
@@ -43,7 +44,7 @@ def whole(tiny: str, tmp_path_factory: pytest.TempPathFactory, memory: dict[Any,
     return folder
 
 
-@pytest.mark.parametrize("step", [0, 3, 8, 10, 13, 14], ids=lambda step: f"before step {step}")
+@combinations(lambda step: step in {0, 8, 13}, step=(0, 3, 8, 10, 13, 14))
 def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path: Path, step: int) -> None:
     stopped(tmp_path, config(tiny), step)
     assert checkpoints.steps(tmp_path / "checkpoints") == [step]
@@ -54,8 +55,12 @@ def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"ema": 0.9, "when": "every:3"},
-        {"m": 32, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3},
+        pytest.param({"ema": 0.9, "when": "every:3"}, marks=pytest.mark.long),
+        pytest.param(
+            {"m": 32, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3},
+            marks=pytest.mark.long,
+        ),
+        {"m": 128, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3, "ema": 0.9},
         pytest.param({"method": "msam"}, marks=pytest.mark.long),
         pytest.param({"method": "look_sam", "lr_schedule": "cosine", "when": "bernoulli:0.5"}, marks=pytest.mark.long),
         {"when": "ae_sam", "mixing": 0.5, "random_erasing": 0.5, "passes": 2, "batch_plan": "1x256"},
@@ -93,7 +98,15 @@ def test_a_network_that_draws_lots_goes_on_with_its_keys(
     assert_same_run(tmp_path, whole(drawing))
 
 
-@pytest.mark.parametrize(("step", "saved"), [(4, []), (7, [5]), (12, [5, 10]), (13, [5, 10])])
+@pytest.mark.parametrize(
+    ("step", "saved"),
+    [
+        (4, []),
+        pytest.param(7, [5], marks=pytest.mark.long),
+        (12, [5, 10]),
+        pytest.param(13, [5, 10], marks=pytest.mark.long),
+    ],
+)
 def test_killed_it_goes_on_from_its_last_save(
     whole: Any, tiny: str, tmp_path: Path, step: int, saved: list[int]
 ) -> None:

@@ -34,7 +34,6 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
 
 
-@pytest.mark.usefixtures("drawn_pictures")
 def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
     measured_study(tmp_path)
     rho = np.geomspace(1e-4, 1e-2, 5)

@@ -10,6 +10,7 @@ from experiments.converging.quadratic_study import Floor, QuadraticStudy, floor,
 from experiments.converging.rates import fitted_slope
 from experiments.converging.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.converging.tables import floor_rows
+from tests.experiments.each_method import each_of
 
 METHODS = ("sgd", "sam", "gsam")
 PROBLEM = Quadratic(np.geomspace(0.2, 1.0, 8), 1.0)
@@ -42,7 +43,7 @@ def test_sgd_stops_at_the_exact_floor(rate: float, batch_size: int) -> None:
     assert found.standard_error < 0.02 * found.sgd
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_of(METHODS, quick=("gsam",))
 def test_the_floor_goes_as_one_over_root_b_and_root_eta(method: str) -> None:
     by_batch_size = [floor(STUDY, method, 0.02, size).square for size in STUDY.floor_batch_sizes]
     by_rate = [floor(STUDY, method, rate, 4).square for rate in STUDY.floor_rates]
