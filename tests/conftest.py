@@ -24,6 +24,8 @@ import hypothesis
 import jax
 import pytest
 
+from tests.selection import LOOPS
+
 jax.config.update("jax_num_cpu_devices", 8)  # simulated, for what runs on several
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -51,21 +53,21 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["unrolled", "scanned"])
+@pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The loop of the CPU, and that of accelerators, which a CPU can run, too."""
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
     return request.param
 
 
-MANY_MAPS = 25_000  # of the 65,530 that Linux gives a process, where the next compilation ends it; a function takes 26
+MANY_MAPS = 40_000  # of the 65,530 that Linux gives a process, where the next compilation ends it; a function takes 26
 _tests = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def compiled_functions_are_forgotten() -> None:
     """What the tests before compiled, where it is much: from the compilation cache it comes back at once."""
-    if next(_tests) % 20 == 0 and _maps() > MANY_MAPS:
+    if next(_tests) % 8 == 0 and _maps() > MANY_MAPS:
         jax.clear_caches()
         gc.collect()
 

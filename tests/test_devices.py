@@ -157,7 +157,9 @@ POLICIES = {"every": sam_optax.every(2), "ae_sam": sam_optax.ae_sam(0.0)}
 
 
 @combinations(
-    lambda combiner, each, when: each == (list(methods.COMBINERS).index(combiner) % 2 == (when == "ae_sam")),
+    lambda combiner, each, when: (
+        (each, when) == ((True, "every"), (False, "ae_sam"))[list(methods.COMBINERS).index(combiner) % 2]
+    ),
     combiner=methods.COMBINERS,
     each=(False, True),
     when=POLICIES,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -71,12 +72,17 @@ def test_functional_sam_follows_the_formula(x64):
         lambda w, x, y: jnp.tanh(x @ w["w1"] + w["b1"]) @ w["w2"] + w["b2"],
         lambda logits, x, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y)),
     )
+
+    @jax.jit
+    def step(params, state, *batch):
+        value, grads, grad_fn = value_and_grad(params, *batch)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state, value, helpers.golden_loss(params, *batch)
+
     params, state, ours = golden.params, tx.init(golden.params), []
     for batch in golden.batches:
-        value, grads, grad_fn = value_and_grad(params, *batch)
-        np.testing.assert_allclose(value, helpers.golden_loss(params, *batch), rtol=1e-14)
-        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
-        params = optax.apply_updates(params, updates)
+        params, state, value, loss = step(params, state, *batch)
+        np.testing.assert_allclose(value, loss, rtol=1e-14)
         ours.append(params)
     assert_same(ours, formulas.with_momentum(formulas.functional_sam(), *numpy_golden()))
 

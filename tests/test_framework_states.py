@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import linen
 
 import sam_optax
 import sam_optax.equinox
+from tests.selection import LOOPS, combinations, loop_in_turn
 
 STEPS, PARTS = 40, 2
 
@@ -101,7 +101,12 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@combinations(
+    lambda name, loop: loop == loop_in_turn(list(PROBLEMS).index(name)),
+    indirect=["loop"],
+    name=PROBLEMS,
+    loop=LOOPS,
+)
 def test_counters_and_statistics_are_those_of_the_clean_passes_over_the_parts(name, loop):
     problem = PROBLEMS[name]()
     tx = optax.chain(sam_optax.gsam(rho=0.1), optax.sgd(0.05))

@@ -1,5 +1,6 @@
 """The laws of the methods, as they are true."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import chex
@@ -12,9 +13,21 @@ import pytest
 import sam_optax
 from sam_optax import trees
 from tests import helpers, methods
+from tests.selection import combinations
 
 exact_methods = methods.where(lambda name: methods.part(name, "combiner") == "perturbed")
-dividing_optimizers = methods.where(lambda name: methods.part(name, "combiner") != "perturbed", methods.WRAPPERS)
+DIVIDING = [name for name in methods.METHODS if methods.part(name, "combiner") != "perturbed"] + [*methods.WRAPPERS]
+dividing_optimizers = methods.where(lambda name: name in DIVIDING, methods.WRAPPERS)
+
+
+def with_each_base(names: list[str], quick: Iterable[str]) -> pytest.MarkDecorator:
+    """By `name` and `base`; `make test` has the methods of `quick`, each with one base in turn."""
+    bases = list(helpers.BASES)
+    return combinations(
+        lambda name, base: name in quick and base == bases[names.index(name) % len(bases)], name=names, base=bases
+    )
+
+
 scheduled_methods = methods.where(lambda name: methods.part(name, "variant") == "scheduled")
 
 
@@ -37,8 +50,7 @@ def test_radius_zero_is_the_base_bit_for_bit(name, base):
     chex.assert_trees_all_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("base", helpers.BASES)
-@dividing_optimizers
+@with_each_base(DIVIDING, quick=(*methods.OF_EACH_KIND, "wsam", "stable_sam", "gsam_clean"))
 def test_radius_zero_is_the_base_to_rounding(name, base, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)

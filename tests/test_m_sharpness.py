@@ -14,7 +14,7 @@ import sam_optax
 from sam_optax import trees
 from tests import helpers, methods
 from tests.helpers import batch_of
-from tests.selection import combinations
+from tests.selection import LOOPS, combinations
 
 
 def loss_fn(params: Any, batch: Any) -> jax.Array:
@@ -36,7 +36,13 @@ def written_out(method: Any, params: Any, state: Any, batch: Any, m: int) -> Any
     return value, grads, states
 
 
-@combinations(lambda name, m: name in methods.OF_EACH_KIND if m == 2 else name == "vasso", name=methods.NAMED, m=(2, 4))
+@combinations(
+    lambda name, m, loop: name == "vasso" or (name, m, loop) in {("asam", 2, "scanned"), ("gsam", 2, "unrolled")},
+    indirect=["loop"],
+    name=methods.NAMED,
+    m=(2, 4),
+    loop=LOOPS,
+)
 def test_it_is_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
     method, params = methods.METHODS[name](rho=0.5), helpers.small_params()
     fn, state = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, m)), method.init(params)

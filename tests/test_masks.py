@@ -17,6 +17,10 @@ from tests import helpers, methods
 from tests.frameworks import BIASES, FRAMEWORKS, PATHS, NnxNet
 
 every_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+a_framework = pytest.mark.parametrize(
+    "framework",
+    [name if name in ("nnx", "haiku") else pytest.param(name, marks=pytest.mark.long) for name in FRAMEWORKS],
+)
 
 MASKS = {
     "function": lambda: methods.KERNELS,
@@ -55,7 +59,7 @@ def test_biases_are_the_leaves_called_bias_or_b(framework):
     assert jax.tree.structure(mask) == jax.tree.structure(params)
 
 
-@every_framework
+@a_framework
 def test_asam_scales_every_leaf_but_the_biases(framework, x64):
     """At weights of 2 and gradients of 1, `ε` of a scaled leaf is `(2 + η)²` times that of an exempt one."""
     params = jax.tree.map(lambda x: jnp.full(x.shape, 2.0), FRAMEWORKS[framework]())

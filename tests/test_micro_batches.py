@@ -12,7 +12,7 @@ import pytest
 import sam_optax
 from tests import helpers, methods
 from tests.helpers import batch_of
-from tests.selection import combinations, some_of
+from tests.selection import LOOPS, combinations, some_of
 
 
 def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
@@ -32,9 +32,13 @@ def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
 
 
 @combinations(
-    lambda name, parts: name in methods.OF_EACH_KIND if parts == 4 else name == "vasso",
+    lambda name, parts, loop: (
+        name == "vasso" or (name, parts, loop) in {("asam", 4, "scanned"), ("gsam", 4, "unrolled")}
+    ),
+    indirect=["loop"],
     name=methods.NAMED,
     parts=(2, 4, 8),
+    loop=LOOPS,
 )
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(name, parts, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)

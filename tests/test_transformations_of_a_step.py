@@ -15,7 +15,7 @@ from tests import helpers, methods
 from tests.selection import some_of
 
 few_optimizers = some_of(
-    (*methods.SHORT, *methods.WRAPPERS), ("sam", "gsam", "vasso", "sam_every_2", "look_sam", "msam", "wsam_decoupled")
+    (*methods.SHORT, *methods.WRAPPERS), ("gsam", "vasso", "sam_every_2", "msam", "wsam_decoupled")
 )
 """In `make test` one optimizer of each kind of state and of decision."""
 

@@ -22,7 +22,7 @@ COUNTS = {
     "cifar100_vit_tiny": 2_709_796,
     "cifar100_vit_small": 14_276_068,
 }
-QUICK = ("digits", "fashion_mnist")
+QUICK = ("digits",)
 
 
 @pytest.mark.parametrize(

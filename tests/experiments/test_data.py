@@ -62,7 +62,7 @@ def test_seeds_differ_and_the_same_seed_repeats() -> None:
     assert not np.array_equal(first, other)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(sizes=st.lists(st.sampled_from([1, 3, 8, 20, 40]), min_size=1, max_size=3), seed=st.integers(0, 2**31))
 def test_the_batch_size_changes_nothing_but_the_batches(sizes: list[int], seed: int) -> None:
     plan = BatchPlan.from_stages((2, size) for size in sizes)

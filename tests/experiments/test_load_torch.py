@@ -149,13 +149,19 @@ def test_a_network_of_ours_has_no_original() -> None:
     ("name", "options", "expected"),
     [
         ("resnet18", {}, "conv4_x.0.shortcut.1.running_mean layer4.1.bn2.bias linear.bias"),
-        ("resnet50", {}, "conv4_x.5.residual_function.6.weight layer4.2.conv3.weight layer1.0.downsample.0.weight"),
+        pytest.param(
+            "resnet50",
+            {},
+            "conv4_x.5.residual_function.6.weight layer4.2.conv3.weight layer1.0.downsample.0.weight",
+            marks=pytest.mark.long,
+        ),
         ("wide_resnet28_10", {}, "block1.layer.0.convShortcut.weight block3.layer.3.conv2.weight bn1.running_var"),
         ("vit_tiny", {}, "to_patch_embedding.1.bias transformer.layers.8.1.fn.net.3.weight mlp_head.0.weight"),
-        (
+        pytest.param(
             "vit_small",
             {"shifted_patches": True, "locality_attention": True},
             "to_patch_embedding.merging.2.bias transformer.layers.11.0.fn.scale mlp_head.1.bias",
+            marks=pytest.mark.long,
         ),
     ],
 )

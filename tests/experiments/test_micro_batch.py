@@ -74,7 +74,12 @@ def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_par
 
 @pytest.mark.parametrize(
     "settings",
-    [{"when": "every:2"}, {"optimizer": "adamw", "momentum": None}, {"ema": 0.9}, {"label_smoothing": 0.1}],
+    [
+        {"when": "every:2"},
+        pytest.param({"optimizer": "adamw", "momentum": None}, marks=pytest.mark.long),
+        {"ema": 0.9},
+        pytest.param({"label_smoothing": 0.1}, marks=pytest.mark.long),
+    ],
     ids=["skipping", "adamw", "averaged", "smoothed"],
 )
 def test_so_it_is_with_what_stands_around_a_method(plain: str, wide_params: None, settings: dict[str, Any]) -> None:

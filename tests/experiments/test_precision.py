@@ -22,6 +22,7 @@ from experiments.models import pytorch_defaults, registry
 from experiments.program import build
 from sam_optax import trees
 from tests.experiments.each_method import a_method_of_each_kind
+from tests.selection import some_of
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
 
@@ -50,7 +51,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> str:
     return "net"
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@some_of(models.NAMES, quick=("small_resnet", "resnet18", "vit_tiny"))
 def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float32(name: str) -> None:
     options = {"shifted_patches": True, "locality_attention": True} if name.startswith("vit") else {}
     shape = (8, 8, 1) if name == "small_resnet" else (32, 32, 3)

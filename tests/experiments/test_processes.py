@@ -3,14 +3,16 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import chex
 import numpy as np
 import pytest
 import tensorflow as tf
+from jax.experimental import multihost_utils
 
-from experiments import data, run
+from experiments import data, machine, run
 from experiments.config import Config
 from experiments.output_folder import claim
 from experiments.program import build
@@ -45,12 +47,34 @@ def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny:
     run.execute(config, run.load(config), alone)
     assert_same_run(output, alone)
 
-    # what is refused on one, the folder here, which is the first one's alone, is refused on both
-    before = sorted(output.iterdir())
+
+@pytest.mark.long
+def test_a_folder_that_the_first_process_refuses_is_refused_on_both(tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
     for refused in together(*command):
         assert refused.code == 2
         assert f"error: output folder {output} holds" in refused.told_errors
-    assert sorted(output.iterdir()) == before
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("words", [("the folder is full", ""), ("", "the folder is full")], ids=["first", "second"])
+def test_what_one_process_refuses_all_refuse(monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]) -> None:
+    def gathered(letters: np.ndarray) -> np.ndarray:
+        sent = [np.frombuffer(each.encode().ljust(len(letters)), np.uint8) for each in words]
+        assert bytes(letters) == bytes(sent[0])
+        return np.stack(sent)
+
+    def checked() -> None:
+        if words[0]:
+            raise ValueError(words[0])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    first_of_two: Any = SimpleNamespace(part=(0, 2))
+    with pytest.raises(ValueError, match=r"^the folder is full$"):
+        machine.agreed(first_of_two, checked)
 
 
 @pytest.mark.long

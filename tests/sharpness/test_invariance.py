@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from sam_optax import sharpness
+from tests.selection import some_of
 
 INPUTS = jax.random.normal(jax.random.key(0), (8, 3))
 FACTOR = 8.0  # a power of two, so that scaling rounds nothing
@@ -63,13 +64,15 @@ def _both(measure):
     return tuple(float(measure(_loss_fn, each, [INPUTS])) for each in (params, _rescaled(params)))
 
 
-@pytest.mark.parametrize("name", INVARIANT)
+@some_of(
+    INVARIANT, quick=("worst case, adaptive linf", "average case, adaptive Gaussian", "landscape, filter-normalised")
+)
 def test_in_units_of_the_weights_nothing_changes(name, x64):
     before, after = _both(INVARIANT[name])
     assert after == pytest.approx(before, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", VARYING)
+@some_of(VARYING, quick=("worst case, linf", "average case, Gaussian", "top eigenvalue"))
 def test_in_absolute_units_the_same_function_has_another_sharpness(name, x64):
     before, after = _both(VARYING[name])
     assert after != pytest.approx(before, rel=0.1)

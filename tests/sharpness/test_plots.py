@@ -91,7 +91,9 @@ def test_landscapes_of_one_direction_share_a_panel_with_a_dash_each():
     assert plots.plot_landscape(line(), "One").axes[0].get_title() == "One"
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.long), pytest.param(-np.inf, marks=pytest.mark.long)]
+)
 def test_losses_that_are_not_finite_are_left_out(bad):
     holed = plane().loss.at[0, 0].set(bad)
     figure = plots.plot_landscapes({"holed": Landscape(POINTS, holed), "whole": plane(2.0)})
@@ -140,7 +142,7 @@ def test_marks_are_labelled_with_the_radius_and_the_length_of_the_corner():
     assert second.get_xlabel().startswith("ρ√d")
 
 
-@pytest.mark.parametrize("other", [curve(number=100), curve(norm="l2")])
+@pytest.mark.parametrize("other", [curve(number=100), pytest.param(curve(norm="l2"), marks=pytest.mark.long)])
 def test_without_one_number_of_parameters_and_the_linf_norm_there_is_no_second_axis(other):
     for curves in ({"SGD": curve(), "SAM": other}, {"l2": curve(norm="l2")}):
         figure = plots.plot_curve(curves)
@@ -148,7 +150,9 @@ def test_without_one_number_of_parameters_and_the_linf_norm_there_is_no_second_a
         assert "ρ = 0.0002" in written(figure)
 
 
-@pytest.mark.parametrize("sharpness", [(-1e-9, 1e-2, 1.0), (0.0, 0.0, 0.0), (np.nan, np.inf, 1.0)])
+@pytest.mark.parametrize(
+    "sharpness", [pytest.param((-1e-9, 1e-2, 1.0), marks=pytest.mark.long), (0.0, 0.0, 0.0), (np.nan, np.inf, 1.0)]
+)
 def test_sharpness_that_has_no_logarithm_is_left_out(sharpness):
     figure = plots.plot_curve(curve(sharpness=sharpness))
     drawn = figure.axes[0].lines[0].get_ydata()
