@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sam_optax
+from tests.selection import LOOPS, combinations
 from tests.test_devices import SPREAD
 
 
@@ -45,8 +46,13 @@ def test_a_state_may_hold_counters_flags_and_keys(wrap, loop):
     np.testing.assert_allclose(grads * w, loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("how", SPREAD)
+@combinations(
+    lambda how, micro_batches, loop: micro_batches == 2 and (how == "vmap") == (loop == "scanned"),
+    indirect=["loop"],
+    how=SPREAD,
+    micro_batches=(1, 2),
+    loop=LOOPS,
+)
 def test_over_devices_numbers_are_averaged_and_the_rest_is_kept(how, micro_batches, loop):
     options = {"has_aux": True, "micro_batches": micro_batches, "state_argnum": 0, "batch_argnums": 1}
     value_and_grad = sam_optax.value_and_grad(counting, axis_name="data", **options)

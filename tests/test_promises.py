@@ -15,6 +15,7 @@ import pytest
 
 import sam_optax
 from tests import helpers, methods
+from tests.selection import combinations
 
 
 def probe(seen: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
@@ -107,8 +108,11 @@ def test_the_state_has_one_structure_perturbed_or_not(name):
         assert helpers.shapes(helpers.one_call(name, **call)[1]) == fresh
 
 
-@methods.every_method
-@pytest.mark.parametrize("perturb", [True, False, np.bool_(True), None])
+@combinations(
+    lambda name, perturb: name in methods.SHORT and (perturb is None or name in methods.OF_EACH_KIND),
+    name=methods.METHODS,
+    perturb=(True, False, np.bool_(True), None),
+)
 def test_every_update_advances_the_count(name, perturb):
     state = helpers.one_call(name, steps=3, perturb=perturb)[1]
     assert int(state[0].count) == 3

@@ -17,7 +17,7 @@ from tests.experiments.conftest import train
 
 
 def _little_vit(num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs, *, drop_path: float = 0.0) -> ViT:
-    return ViT(Size(8, 2, 2), num_classes, image_shape, rngs=rngs, drop_path=drop_path)
+    return ViT(Size(8, 1, 2), num_classes, image_shape, rngs=rngs, drop_path=drop_path)
 
 
 @pytest.fixture

@@ -97,7 +97,10 @@ def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
     assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("plain", method="gsam")))
 
 
-@pytest.mark.parametrize("devices", [4, 8], ids=["own_shards", "shared_shards"])
+@pytest.mark.parametrize(
+    "devices",
+    [pytest.param(4, marks=pytest.mark.long, id="own_shards"), pytest.param(8, id="shared_shards")],
+)
 def test_a_perturbation_for_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
     """Four devices have eight of 32 examples each, one shard; two of eight share one."""
     config = config_of("normed", method="gsam", m=8)

@@ -56,7 +56,7 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
     [
         ("always", range(20)),
         ("every:7", (0, 7, 14)),
-        ("after:15", range(15, 20)),
+        pytest.param("after:15", range(15, 20), marks=pytest.mark.long),
         ("last:0.5", range(12, 20)),
         ("bernoulli:0.3", None),
         ("ae_sam", None),

@@ -24,7 +24,7 @@ def records(output: Path, kind: str) -> list[dict[str, Any]]:
     return list(read(output / "metrics.jsonl", kind))
 
 
-@pytest.mark.parametrize("lr_schedule", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("lr_schedule", ["constant", "cosine", pytest.param("linear", marks=pytest.mark.long)])
 def test_a_growing_plan_takes_its_updates_at_the_rates_of_its_schedule(
     tiny: str, tmp_path: Path, lr_schedule: str
 ) -> None:
