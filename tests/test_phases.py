@@ -103,7 +103,7 @@ def test_compiled_they_are_the_same_to_rounding(name, x64):
     chex.assert_trees_all_close(two, one, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@some_of(CHAINS, quick=("clipped", "finite", "decoupled_rates", "adaptive_policy"))
 def test_whole_chains_have_two_phases(name, x64):
     exactly = (run(CHAINS[name](), DECISIONS, uncompiled) for run in (in_one_call, in_two_phases))
     chex.assert_trees_all_equal(*exactly)

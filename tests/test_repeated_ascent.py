@@ -56,7 +56,10 @@ def by_optax(adversary: Any, steps: int, params: Any, batches: Any) -> list[Any]
 
 
 @combinations(
-    lambda steps, adversary: adversary in ("normalized", "momentum") or steps == 2,
+    lambda steps, adversary: (
+        (steps == 2 and adversary in ("normalized", "adam", "scheduled"))
+        or (steps, adversary) in {(1, "normalized"), (4, "momentum")}
+    ),
     steps=[1, 2, 3, 4],
     adversary=ADVERSARIES,
 )
