@@ -45,7 +45,8 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
     folder = sensibly(manual_folder, _NAME, arguments.location)
-    sensibly(copy_archives, arguments.archives, folder, published_sums(_NAME, arguments.location))
+    sums = sensibly(published_sums, _NAME, arguments.location)
+    sensibly(copy_archives, arguments.archives, folder, sums)
     dataset = sensibly(data.load, _NAME, 0, arguments.location)
     Console(soft_wrap=True, highlight=False).print(
         f"{_NAME}: {len(dataset.train):,} training and {len(dataset.test):,} test images are ready"

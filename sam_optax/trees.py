@@ -31,8 +31,9 @@ class WideSum(NamedTuple):
     """A sum of products, and the same sum of factors that are scaled down.
 
     The squares of numbers above `1e19` are infinite in float32, and those of a gradient of norm `1e30` are. Where the
-    plain sum overflows, `quotient` and `norm` use the scaled one, without a branch: the operands of a `lax.cond` would
-    be kept in memory until the other pass has ended. Where nothing overflows, the result has the bits of the plain sum.
+    plain sum overflows, `quotient` and `norm` use the scaled one. Both are computed in any case: on the CPU a
+    `lax.cond` around the scaled one takes more memory. Where nothing overflows, the result has the bits of the plain
+    sum.
 
     Attributes:
       plain: the sum.

@@ -8,7 +8,8 @@ from sam_optax import BatchPlan
 
 _LARGEST = float(np.finfo(np.float32).max)
 _LARGEST_COUNT = 2**31 - 1
-_MOST_RUNS = 10_000  # of a study: planning them takes ten seconds
+MOST_RUNS = 10_000
+"""The most runs of a study: planning them takes ten seconds."""
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -54,8 +55,8 @@ def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
 
 def check_runs(name: str, values: Sequence[object], runs_of_each: int) -> None:
     """Refuse so many values of the argument `name` that a study has more runs than can be planned."""
-    if len(values) * runs_of_each > _MOST_RUNS:
+    if len(values) * runs_of_each > MOST_RUNS:
         raise ValueError(
             f"{name} has {len(values)} values, which makes {len(values) * runs_of_each} runs: give fewer, a study has "
-            f"at most {_MOST_RUNS} runs."
+            f"at most {MOST_RUNS} runs."
         )

@@ -24,7 +24,7 @@ _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", 
 
 @functools.cache
 def _parsed(batch_plan: str) -> BatchPlan:
-    """A report asks each of its configs for the plan hundreds of times."""
+    """The plan that a text stands for, cached: a report asks each of its configs for it hundreds of times."""
     return BatchPlan.parse(batch_plan)
 
 

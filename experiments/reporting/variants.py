@@ -8,7 +8,7 @@ from experiments.reporting import labels
 from experiments.reporting.figures import figures_of
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
-from experiments.reporting.parts import Part, said
+from experiments.reporting.parts import METHOD, STRATEGY, Part, said
 from experiments.reporting.wording import cell, direction
 from experiments.tables import Rows
 
@@ -92,13 +92,4 @@ def _problem(part: Part) -> Part:
 
 
 def _place(group: Group) -> tuple[Any, ...]:
-    config = group.config
-    return (
-        config.method,
-        config.rho,
-        config.alpha,
-        config.when,
-        config.ascent_steps,
-        config.batch_plan,
-        config.lr_schedule,
-    )
+    return tuple(getattr(group.config, name) for name in (*METHOD, *STRATEGY))

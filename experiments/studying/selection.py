@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from experiments.config.checks import MOST_RUNS
 from experiments.studying.cell import Cell
-
-_MOST_PARTS = 10_000  # as many as a study has runs
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.part)
-        if not found or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_PARTS:
-            raise ValueError(f"part is {self.part!r}: give one of several, as 2/8, of at most {_MOST_PARTS}.")
+        if not found or not 1 <= int(found[1]) <= int(found[2]) <= MOST_RUNS:
+            raise ValueError(f"part is {self.part!r}: give one of several, as 2/8, of at most {MOST_RUNS}.")
 
     @property
     def is_whole(self) -> bool:

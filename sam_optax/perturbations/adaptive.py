@@ -104,6 +104,6 @@ def _scaled_ascent(
 
 def _finite_product(updates: Updates, scale: Updates) -> Updates:
     """`T g`, or the same of `g / ‖g‖` where it overflows: the offset depends on the direction of `g` alone."""
-    plain = trees.inner(*[jax.tree.map(jnp.multiply, updates, scale)] * 2)
-    by = 1 / jnp.where(jnp.isfinite(plain), 1, trees.norm(updates))
-    return jax.tree.map(lambda g, t: by * g * t, updates, scale)
+    scaled = jax.tree.map(jnp.multiply, updates, scale)
+    divisor = jnp.where(jnp.isfinite(trees.inner(scaled, scaled)), 1, trees.norm(updates))
+    return jax.tree.map(lambda g, t: g / divisor * t, updates, scale)

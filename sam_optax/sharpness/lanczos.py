@@ -49,8 +49,8 @@ def ritz(
     decomp = matrices.import_matfree("decomp")
     # With compilation off matfree's loop is one in Python, where on the CPU gradients of convolutions are fast. It
     # traces the product before that, and would run the trace operation by operation if `matvec` were not one primitive.
-    # `hessenberg` is what `tridiag_sym` calls, and is Lanczos' algorithm for a
-    # symmetric matrix: but the latter averages both off-diagonals, and only the lower one is the residuals' lengths.
+    # `hessenberg` is what `tridiag_sym` calls, and is Lanczos' algorithm for a symmetric matrix: but the latter
+    # averages both off-diagonals, and only the lower one is the residuals' lengths.
     with jax.disable_jit(), jax.default_matmul_precision("highest"):
         basis, matrix, *_ = decomp.hessenberg(steps, reortho="full")(lambda v: _product.bind(v, matvec=matvec), start)
     matrix = np.asarray(matrix)
