@@ -6,13 +6,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from experiments.data.catalogue import SIZES, Location, made_up
 from experiments.data.dataset import Dataset, Examples, Split
-from experiments.data.fingerprint import fingerprint
-from experiments.data.location import Location
-from experiments.data.moving import moved
-from experiments.data.registry import NAMES, SPLIT_BY_SEED, load
-from experiments.data.sizes import SIZES, made_up
-from experiments.data.stream import Batch, evaluation_batches, training_batches
+from experiments.data.examples import fingerprint
+from experiments.data.sources import NAMES, SPLIT_BY_SEED, load
+from experiments.data.stream import Batch, evaluation_batches, moved, training_batches
 
 __all__ = [
     "NAMES",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import requests
 import tensorflow_datasets as tfds
 
-from experiments.data.location import Location
+from experiments.data.catalogue import Location
 
 _PATIENCE = 10.0  # seconds
 

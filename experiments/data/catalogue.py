@@ -1,11 +1,72 @@
-"""The data sets that TensorFlow Datasets (TFDS) gets, reads and splits, and what it does not say of them."""
+"""The data sets of TensorFlow Datasets (TFDS): location, sizes, splits, and what TFDS does not say of them.
+
+The sizes serve planning and timing before any data are there.
+"""
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from experiments.data.dataset import Dataset, channel_moments
-from experiments.data.location import Location
+import numpy as np
+
+from experiments.data.dataset import Dataset, Split, channel_moments
+
+
+@dataclass(frozen=True)
+class Location:
+    """The folders of TensorFlow Datasets (TFDS); the embedded digits need none.
+
+    Attributes:
+      data_dir: TFDS's folder of prepared data; left out, TFDS_DATA_DIR or ~/tensorflow_datasets.
+      manual_dir: The folder with archives fetched by hand, each data set's in it or in a folder of the set's name;
+        left out, downloads/manual within data_dir.
+    """
+
+    data_dir: Path | None = None
+    manual_dir: Path | None = None
+
+
+class Size(NamedTuple):
+    """How large a data set is.
+
+    Attributes:
+      train: how many training examples it has.
+      num_classes: labels run from 0 to below it.
+      image_shape: `(height, width, channels)`, as the network gets them.
+    """
+
+    train: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+
+SIZES = {
+    "digits": Size(512, 10, (8, 8, 1)),
+    "cifar10": Size(50_000, 10, (32, 32, 3)),
+    "cifar100": Size(50_000, 100, (32, 32, 3)),
+    "fashion_mnist": Size(60_000, 10, (28, 28, 1)),
+    "mnist": Size(60_000, 10, (28, 28, 1)),
+    "svhn_cropped": Size(73_257, 10, (32, 32, 3)),
+    "tiny_imagenet": Size(100_000, 200, (64, 64, 3)),
+    "imagenet2012": Size(1_281_167, 1000, (224, 224, 3)),
+}
+
+
+def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
+    """A data set of noise, of the shapes of a real one, shifted and mirrored: its steps take about as long.
+
+    Args:
+      name: of `SIZES`.
+      examples: how many it has, to train on and to test on.
+      seed: of the noise.
+    """
+    _, num_classes, image_shape = SIZES[name]
+    bits = np.random.default_rng(seed)
+    images = bits.integers(0, 256, (examples, *image_shape)).astype(np.uint8)
+    part = Split(images, bits.integers(0, num_classes, examples).astype(np.int32))
+    channels = np.ones(image_shape[-1], np.float32)
+    return Dataset(part, part, num_classes, 127.5 * channels, 73.9 * channels, crop_padding=4, flip=True)
 
 
 @dataclass(frozen=True)
@@ -67,17 +128,17 @@ def load(name: str, location: Location) -> Dataset:
 
 
 def _in_memory(builder: Any, entry: Entry) -> Dataset:
-    from experiments.data import reading  # noqa: PLC0415 - likewise
+    from experiments.data import preparation  # noqa: PLC0415 - likewise
 
-    train, test = reading.read(builder, "train"), reading.read(builder, entry.test)
+    train, test = preparation.read(builder, "train"), preparation.read(builder, entry.test)
     mean, std = channel_moments(train.images)
     return Dataset(train, test, _classes(builder), mean, std, entry.crop_padding, entry.flip)
 
 
 def _on_disk(builder: Any, entry: Entry) -> Dataset:
-    from experiments.data import imagenet, reading  # noqa: PLC0415 - likewise
+    from experiments.data import imagenet, preparation  # noqa: PLC0415 - likewise
 
-    train, test = reading.opened(builder, "train"), reading.opened(builder, entry.test)
+    train, test = preparation.opened(builder, "train"), preparation.opened(builder, entry.test)
     return Dataset(train, test, _classes(builder), imagenet.MEAN, imagenet.STD, entry.crop_padding, entry.flip)
 
 

@@ -1,4 +1,9 @@
-"""What a data set is: examples, and how its images may be moved without changing what they show."""
+"""A data set: its examples, label noise, a validation part, and a fingerprint.
+
+A dataset says how its images may be moved without changing what they show. Label noise is symmetric. The validation
+part is held out of the training examples to choose settings by. A run that resumes has to find the examples that it had
+before, which the fingerprint tells.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

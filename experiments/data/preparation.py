@@ -1,4 +1,4 @@
-"""From archives to prepared data on disk: TFDS's work, kept quiet, short and all or nothing."""
+"""Prepares data sets on disk by TFDS, quietly and all or nothing, and reads them."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
@@ -15,7 +16,9 @@ from rich.console import Console
 
 import experiments.data.tiny_imagenet  # noqa: F401 - makes it known to TFDS
 from experiments.data import archives
-from experiments.data.location import Location
+from experiments.data.catalogue import Location
+from experiments.data.dataset import Split
+from experiments.data.imagenet import Records
 
 BY_INDEX = "array_record"
 """The format of prepared data of which any example can be read without those before it."""
@@ -163,3 +166,56 @@ def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         raise
+
+
+_DAMAGE = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
+
+
+def read(builder: tfds.core.DatasetBuilder, split: str) -> Split:
+    """All examples of one part, in the order of their files.
+
+    Args:
+      builder: of a data set that is prepared.
+      split: the part's name in TFDS.
+
+    Returns:
+      The images and labels, in arrays that cannot be written.
+
+    Raises:
+      ValueError: If the files are damaged.
+    """
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    try:
+        examples = builder.as_dataset(split=split, batch_size=-1, read_config=in_order)
+    except (tf.errors.OpError, OSError, LookupError) as error:
+        raise _damaged(builder) from error
+    images, labels = examples["image"].numpy(), examples["label"].numpy().astype(np.int32)
+    for array in (images, labels):
+        array.flags.writeable = False
+    return Split(images, labels)
+
+
+def opened(builder: tfds.core.DatasetBuilder, split: str) -> Records:
+    """The examples of one part, left on disk; of every file one is read, to see whether it is whole.
+
+    Args:
+      builder: of a data set that is prepared in a format with random access.
+      split: the part's name in TFDS.
+
+    Raises:
+      ValueError: If the files are damaged.
+    """
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    try:
+        source = builder.as_data_source(split, deserialize_method=raw)
+        last = np.cumsum(builder.info.splits[split].shard_lengths) - 1
+        source.__getitems__(last.tolist())
+    except _DAMAGE as error:
+        raise _damaged(builder) from error
+    return Records.of(source, builder.info.features["label"].num_classes)
+
+
+def _damaged(builder: tfds.core.DatasetBuilder) -> ValueError:
+    return ValueError(
+        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder, and it is prepared anew."
+    )

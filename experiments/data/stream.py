@@ -1,9 +1,7 @@
-"""The pipeline that a batch plan drives: a pure function of the seed and the position in examples.
+"""The stream of training batches by tf.data: shuffled, moved, and cut into batches by a batch plan.
 
-An epoch is one pass over the n examples, or `passes` of them. Position `epoch · passes · n + i` is the i-th example in
-the order of that epoch, and the order of a pass depends on the seed and on the number of the pass alone; what is drawn
-for an example depends on the seed and its position. So a change of the batch size changes nothing else, and the number
-of batches read resumes a run.
+The stream is a pure function of the seed and the position, so a run resumes at any step. A crop or a flip belongs here
+only where AutoAugment follows it; otherwise the compiled step makes it.
 """
 
 import os
@@ -16,6 +14,32 @@ import tensorflow as tf
 
 from experiments.data.dataset import Examples
 from sam_optax import BatchPlan
+
+_STREAM = 32  # keeps these lots apart from others that are drawn with the key
+
+
+def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.Tensor:
+    """The image, mirrored with probability one half, and a crop of its size out of it with a border of zeros.
+
+    Args:
+      image: uint8 `(height, width, channels)`.
+      key: int64 `(2,)`, of which the result is a pure function: the seed and the position.
+      padding: the border's width, in pixels.
+      flip: whether it may be mirrored.
+
+    Returns:
+      An image of the same shape and dtype.
+    """
+    lots = tf.random.stateless_uniform((3,), tf.random.fold_in(key, _STREAM))
+    if flip:
+        image = tf.cond(lots[0] < 0.5, lambda: image[:, ::-1], lambda: image)
+    if not padding:
+        return image
+    row, column = tf.unstack(tf.cast(lots[1:] * (2 * padding + 1), tf.int32))
+    height, width, channels = image.shape
+    padded = tf.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    return tf.ensure_shape(padded[row : row + height, column : column + width], (height, width, channels))
+
 
 _READ_AHEAD = 4  # batches
 _AT_ONCE = 4  # batches that several threads work on: more would be memory for nothing, as a batch occupies ten already

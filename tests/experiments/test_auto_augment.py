@@ -6,9 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from experiments.data.auto_augment import auto_augment
-from experiments.data.auto_augment.operations import OPERATIONS
-from experiments.data.auto_augment.policy import MAGNITUDES, POLICY, SIGNED
+from experiments.data.auto_augment import MAGNITUDES, OPERATIONS, POLICY, SIGNED, auto_augment
 from tests.selection import some_of
 
 _GREY = (128, 128, 128)

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from experiments import data
-from experiments.data import catalogue, digits
+from experiments.data import catalogue, sources
 from tests.experiments import made_up
 
 
@@ -141,7 +141,7 @@ def test_without_tfds_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 def test_the_embedded_data_need_no_location() -> None:
     dataset = data.load("digits", 3, data.Location(Path("nowhere")))
-    np.testing.assert_array_equal(dataset.test.images, digits.load(3).test.images)
+    np.testing.assert_array_equal(dataset.test.images, sources.load_digits(3).test.images)
 
 
 def test_a_name_that_nobody_knows_is_refused_with_those_that_are_known() -> None:

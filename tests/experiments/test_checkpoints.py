@@ -12,7 +12,7 @@ import pytest
 
 from experiments import data, run
 from experiments.config import Config
-from experiments.data import digits
+from experiments.data import imagenet, sources
 from experiments.resuming import reopened
 from experiments.training import checkpoints
 from experiments.training.checkpoints import Checkpoints
@@ -69,7 +69,7 @@ def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Pat
 
 
 def test_a_fingerprint_tells_data_sets_apart() -> None:
-    dataset = digits.load(0)
+    dataset = sources.load_digits(0)
     train = dataset.train
     labels = train.labels.copy()
     labels[5] = (labels[5] + 1) % 10
@@ -81,11 +81,11 @@ def test_a_fingerprint_tells_data_sets_apart() -> None:
         dataclasses.replace(dataset, train=data.Split(train.images[::-1], train.labels[::-1])),
         dataclasses.replace(dataset, test=data.Split(dataset.test.images[:-1], dataset.test.labels[:-1])),
         dataclasses.replace(dataset, mean=dataset.mean + 1),
-        digits.load(1),
+        sources.load_digits(1),
     ]
     found = [data.fingerprint(each) for each in (dataset, *others)]
     assert len(set(found)) == len(found)
-    assert data.fingerprint(digits.load(0)) == found[0]
+    assert data.fingerprint(sources.load_digits(0)) == found[0]
 
 
 def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
@@ -95,8 +95,8 @@ def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
             return [self[key] for key in keys]
 
     def fingerprint(source: Source) -> str:
-        records = data.records.Records.of(source, 10)
-        return data.fingerprint(dataclasses.replace(digits.load(0), train=records))
+        records = imagenet.Records.of(source, 10)
+        return data.fingerprint(dataclasses.replace(sources.load_digits(0), train=records))
 
     read: list[int] = []
     made = [str(i).encode() for i in range(1000)]

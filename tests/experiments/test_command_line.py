@@ -9,7 +9,7 @@ import pytest
 
 from experiments import reproduce, run, train
 from experiments.command_line import start
-from experiments.data import digits
+from experiments.data import sources
 from experiments.studying import Grid
 from experiments.studying.cell import execute, is_done
 
@@ -72,7 +72,7 @@ def test_an_output_that_is_a_file_is_refused(
 def test_data_that_are_not_there_end_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    digits._scans.cache_clear()
+    sources._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(SystemExit) as stop:
         call(train, monkeypatch, "--output", str(tmp_path / "run"))

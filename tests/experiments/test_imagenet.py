@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.data import catalogue, imagenet, preparation
-from experiments.data.records import Records
+from experiments.data.imagenet import Records
 from sam_optax import BatchPlan
 from tests.experiments import made_up
 from tests.experiments.made_up_imagenet import TRAIN, VALIDATION, centre, close, tar, train_files, validation_files

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import digits, label_noise, registry
+from experiments.data import examples, sources
 
 SIZE, CLASSES = 20_000, 5
 
@@ -18,8 +18,8 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> str:
     train = data.Split(pixels, (np.arange(SIZE) % CLASSES).astype(np.int32))
     test = data.Split(pixels[:10], train.labels[:10])
     dataset = data.Dataset(train, test, CLASSES, np.zeros(1), np.ones(1), crop_padding=0, flip=False)
-    monkeypatch.setitem(registry._EMBEDDED, "numbered", lambda seed: dataset)
-    registry._parted.cache_clear()
+    monkeypatch.setitem(sources._EMBEDDED, "numbered", lambda seed: dataset)
+    sources._parted.cache_clear()
     return "numbered"
 
 
@@ -40,7 +40,7 @@ def test_exactly_that_fraction_of_the_training_labels_is_wrong(numbered: str, fr
 
 def test_a_wrong_label_is_any_other_class_alike() -> None:
     split = data.Split(np.zeros((SIZE, 1, 1, 1), np.uint8), np.full(SIZE, 3, np.int32))
-    noisy = label_noise.with_noise(split, CLASSES, 0.8, seed=0)
+    noisy = examples.with_noise(split, CLASSES, 0.8, seed=0)
     counts = np.bincount(noisy.labels, minlength=CLASSES)
     assert counts[3] == 0.2 * SIZE
     others = np.delete(counts, 3)
@@ -102,7 +102,7 @@ def test_the_moments_are_those_of_what_is_trained_on(settings: dict[str, float])
 def test_the_test_images_of_the_digits_are_not_to_be_seen_in_tuning() -> None:
     tuned = data.load("digits", 0, validation=0.25)
     seen = {image.tobytes() for split in (tuned.train, tuned.test) for image in split.images}
-    assert seen.isdisjoint({image.tobytes() for image in digits.load(0).test.images})
+    assert seen.isdisjoint({image.tobytes() for image in sources.load_digits(0).test.images})
 
 
 def test_shared_arrays_stay_as_they_are(numbered: str) -> None:
