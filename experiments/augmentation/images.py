@@ -1,7 +1,53 @@
-"""Random erasing: a rectangle of an image gives way to one colour (Zhong et al. 2017, arXiv 1708.04896)."""
+"""Augmentation of images inside the compiled step: crop, flip, random erasing and normalisation.
+
+Each example has a random key of its own, whatever its batch. A crop shifts an image by up to `padding` pixels, with
+zeros at its edge. Random erasing replaces a rectangle by one colour (Zhong et al. 2017, arXiv 1708.04896).
+"""
 
 import jax
 import jax.numpy as jnp
+
+
+def example_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """The keys of the examples at `positions`, `(batch,)`, of a run with `key`."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
+def random_crop(keys: jax.Array, images: jax.Array, padding: int) -> jax.Array:
+    """A crop of the original size out of each image with a border of `padding` zeros.
+
+    Args:
+      keys: a random key an image, `(batch,)`.
+      images: `(batch, height, width, channels)`.
+      padding: the border's width, in pixels.
+
+    Returns:
+      Images of the same shape and dtype.
+    """
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(images, border)
+
+    def crop(key: jax.Array, image: jax.Array) -> jax.Array:
+        # one draw of bits, where randint makes several: it is compiled for every batch size
+        row, column = (jax.random.uniform(key, (2,)) * (2 * padding + 1)).astype(jnp.int32)
+        return jax.lax.dynamic_slice(image, (row, column, jnp.int32(0)), images.shape[1:])
+
+    return jax.vmap(crop)(keys, padded)
+
+
+def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Each image or its mirror image, left and right exchanged.
+
+    Args:
+      keys: a random key an image, `(batch,)`.
+      images: `(batch, height, width, channels)`.
+
+    Returns:
+      Images of the same shape and dtype.
+    """
+    mirrored = jax.vmap(jax.random.bernoulli)(keys)
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
 
 _LEAST_AREA, _LARGEST_AREA = 0.02, 0.4  # of the image's
 _FLATTEST = 0.3  # height by width; the steepest is its inverse
@@ -65,3 +111,17 @@ def _interval(lot: jax.Array, length: jax.Array, side: int) -> jax.Array:
     start = jnp.floor(lot * (side - length + 1))
     places = jnp.arange(side)
     return (places >= start) & (places < start + length)
+
+
+def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """`(images − mean) / std` in float32.
+
+    Args:
+      images: `(batch, height, width, channels)`, of stored integers.
+      mean: a channel's mean in the same units, `(channels,)`.
+      std: its standard deviation, likewise.
+
+    Returns:
+      float32 images of the same shape.
+    """
+    return (images.astype(jnp.float32) - mean) / std

@@ -1,12 +1,36 @@
-"""Mixup and CutMix: each image of a batch is mixed with another one of it, and so are the targets.
+"""Augmentation of targets: label smoothing, and Mixup and CutMix, which mix images and their targets.
 
-Mixup (Zhang et al. 2017, arXiv 1710.09412) takes the average of two images, with a weight λ that is uniform between 0
-and 1, which is Beta(1, 1). CutMix (Yun et al. 2019, arXiv 1905.04899) puts a rectangle of 1 − λ of the area into an
-image, from the same place of the other. Both come down to a weight for each pixel.
+Label smoothing spreads a part of each label over all classes (Szegedy et al. 2015, arXiv 1512.00567). Mixup (Zhang et
+al. 2017, arXiv 1710.09412) takes the average of two images, with a weight λ that is uniform between 0 and 1, which is
+Beta(1, 1). CutMix (Yun et al. 2019, arXiv 1905.04899) puts a rectangle of 1 − λ of the area into an image, from the
+same place of the other. Both come down to a weight for each pixel.
 """
 
 import jax
 import jax.numpy as jnp
+
+
+def smoothed(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+    """The distribution over classes that stands for each label: `(1 − smoothing)` of it, and `smoothing` of all alike.
+
+    The cross-entropy with it is `(1 − smoothing) · CE(label) + smoothing · mean of −log p`, as in the study's code.
+
+    Args:
+      labels: integers from 0 to below `num_classes`, of any shape.
+      num_classes: of the problem.
+      smoothing: the part that is spread, at least 0 and below 1.
+
+    Returns:
+      float32, the labels' shape and then `(num_classes,)`.
+
+    Raises:
+      ValueError: If `labels` are no integers, or if `smoothing` is no such part.
+    """
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels is of {labels.dtype}: give integers.")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing is {smoothing}: give a number of at least 0 and below 1.")
+    return (1 - smoothing) * jax.nn.one_hot(labels, num_classes) + smoothing / num_classes
 
 
 def mix(key: jax.Array, images: jax.Array, targets: jax.Array, probability: float) -> tuple[jax.Array, jax.Array]:
