@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from experiments.models import pytorch_defaults
+from experiments.models.layers import BatchNorm, bias, kernel
 
 STEMS = ("cifar", "imagenet")
 
@@ -27,12 +27,12 @@ class Layers(NamedTuple):
     def convolution(self, channels_in: int, channels: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
         """A convolution of `size` x `size` pixels without bias, initialised as PyTorch has it."""
         padding = "SAME" if self.same_padding else size // 2
-        how = {"padding": padding, "use_bias": False, "kernel_init": pytorch_defaults.kernel, "dtype": self.dtype}
+        how = {"padding": padding, "use_bias": False, "kernel_init": kernel, "dtype": self.dtype}
         return nnx.Conv(channels_in, channels, (size, size), strides=stride, rngs=rngs, **how)
 
     def norm(self, channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
         """A BatchNorm with PyTorch's constants."""
-        return pytorch_defaults.BatchNorm(channels, dtype=self.dtype, rngs=rngs)
+        return BatchNorm(channels, dtype=self.dtype, rngs=rngs)
 
     def shortcut(self, channels_in: int, channels: int, stride: int, *, rngs: nnx.Rngs) -> nnx.Sequential | None:
         """A projection where a block changes the shape, else None."""
@@ -128,7 +128,7 @@ class ResNet(nnx.Module):
                 blocks.append(block(width, channels, stride, layers, rngs=rngs))
                 width = block.expansion * channels
         self.blocks = nnx.List(blocks)
-        laws = {"kernel_init": pytorch_defaults.kernel, "bias_init": pytorch_defaults.bias(width)}
+        laws = {"kernel_init": kernel, "bias_init": bias(width)}
         self.head = nnx.Linear(width, num_classes, **laws, dtype=layers.dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:

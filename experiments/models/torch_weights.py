@@ -1,4 +1,9 @@
-"""The weights of the original PyTorch networks in ours."""
+"""The weights of the original PyTorch networks in ours, and their names there.
+
+A convention is a dictionary: a word of our path is a word, or several, of theirs; what it does not have is the same in
+both, as the numbers are. So `blocks.3.conv_1.kernel` becomes `stage_2.1.conv_1.kernel`, blocks being numbered within
+their stage, and with `_PAPER` then `conv3_x.1.residual_function.0.weight`.
+"""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +14,99 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.models.torch_names import conventions, torch_name
+from experiments.models.resnet import ResNet
+from experiments.models.vit import ViT
+from experiments.models.wide_resnet import WideResNet
+
+Convention = dict[str, str]
+
+_VARIABLES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+# The code of the paper, and that of weiaicunzai/pytorch-cifar100, from which it has its ResNets.
+_PAPER = _VARIABLES | {
+    "conv": "conv1.0",
+    "norm": "conv1.1",
+    **{f"stage_{stage}": f"conv{stage + 1}_x" for stage in (1, 2, 3, 4)},
+    **{f"conv_{number}": f"residual_function.{3 * number - 3}" for number in (1, 2, 3)},
+    **{f"norm_{number}": f"residual_function.{3 * number - 2}" for number in (1, 2, 3)},
+    "layers": "",
+    "head": "fc",
+}
+_TORCHVISION = _VARIABLES | {
+    "conv": "conv1",
+    "norm": "bn1",
+    **{f"stage_{stage}": f"layer{stage}" for stage in (1, 2, 3, 4)},
+    **{f"conv_{number}": f"conv{number}" for number in (1, 2, 3)},
+    **{f"norm_{number}": f"bn{number}" for number in (1, 2, 3)},
+    "shortcut": "downsample",
+    "layers": "",
+    "head": "fc",
+}
+_KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangliu/pytorch-cifar
+
+_WIDE = _VARIABLES | {
+    "conv": "conv1",
+    **{f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)},
+    **{f"conv_{number}": f"conv{number}" for number in (1, 2)},
+    **{f"norm_{number}": f"bn{number}" for number in (1, 2)},
+    "shortcut": "convShortcut",
+    "norm": "bn1",
+    "head": "fc",
+}
+
+# The code of the paper, and that of aanna0701/SPT_LSA_ViT, from which it has its ViTs.
+_VIT = _VARIABLES | {
+    "tokens": "to_patch_embedding",
+    "projection": "1",
+    "class_token": "cls_token",
+    "positions": "pos_embedding",
+    "blocks": "transformer.layers",
+    "attention_norm": "0.norm",
+    "attention": "0.fn",
+    "qkv": "to_qkv",
+    "inverse_temperature": "scale",
+    "out": "to_out.0",
+    "mlp_norm": "1.norm",
+    "mlp_in": "1.fn.net.0",
+    "mlp_out": "1.fn.net.3",
+    "norm": "mlp_head.0",
+    "head": "mlp_head.1",
+}
+_SHIFTED = _VIT | {"tokens": "to_patch_embedding.merging", "patch_norm": "1", "projection": "2"}
+
+_CONVENTIONS: dict[type[nnx.Module], tuple[Convention, ...]] = {
+    ResNet: (_PAPER, _TORCHVISION, _KUANGLIU),
+    WideResNet: (_WIDE,),
+    ViT: (_VIT, _SHIFTED),
+}
+
+
+def conventions(model: nnx.Module) -> tuple[Convention, ...]:
+    """How the originals of a network name their variables.
+
+    Raises:
+      ValueError: If the network has no original.
+    """
+    if type(model) not in _CONVENTIONS:
+        known = ", ".join(kind.__name__ for kind in _CONVENTIONS)
+        raise ValueError(f"model is a {type(model).__name__}, which has no original in PyTorch: give a {known}.")
+    return _CONVENTIONS[type(model)]
+
+
+def torch_name(path: tuple[str | int, ...], convention: Convention, depths: tuple[int, ...]) -> str:
+    """What a variable is called in the original.
+
+    Args:
+      path: of the variable in our network.
+      convention: of the original.
+      depths: the blocks of each stage; none where blocks are not in stages.
+    """
+    words = [str(word) for word in path]
+    if depths and words[0] == "blocks":
+        places = [(f"stage_{stage}", str(number)) for stage, depth in enumerate(depths, 1) for number in range(depth)]
+        words[:2] = places[int(words[1])]
+    return ".".join(filter(None, (convention.get(word, word) for word in words)))
+
 
 Model = TypeVar("Model", bound=nnx.Module)
 

@@ -12,10 +12,8 @@ from flax import nnx
 from jax.nn.initializers import normal, variance_scaling
 from jax.typing import DTypeLike
 
-from experiments.models import pytorch_defaults
-from experiments.models.attention import SelfAttention
-from experiments.models.patches import PatchTokens
-from experiments.models.stochastic_depth import StochasticDepth
+from experiments.models import layers
+from experiments.models.layers import PatchTokens, SelfAttention, StochasticDepth
 
 _xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # not JAX's `xavier_normal`, whose tails are cut off
 
@@ -44,9 +42,9 @@ class Block(nnx.Module):
     def __init__(self, size: Size, *, is_local: bool, dtype: DTypeLike | None, rngs: nnx.Rngs) -> None:
         how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
         hidden = size.mlp_ratio * size.width
-        self.attention_norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.attention_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
         self.attention = SelfAttention(size.width, size.heads, is_local=is_local, **how)
-        self.mlp_norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
         self.mlp_in = nnx.Linear(size.width, hidden, **how)
         self.mlp_out = nnx.Linear(hidden, size.width, **how)
 
@@ -99,7 +97,7 @@ class ViT(nnx.Module):
         self.positions = nnx.Param(normal(1.0)(rngs.params(), (1, patches + 1, size.width)))
         blocks = [Block(size, is_local=locality_attention, dtype=dtype, rngs=rngs) for _ in range(size.depth)]
         self.blocks = nnx.List(blocks)
-        self.norm = pytorch_defaults.LayerNorm(size.width, dtype=dtype, rngs=rngs)
+        self.norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(size.width, num_classes, **how)
         # last, so that it changes no initial parameter
         self.stochastic_depth = StochasticDepth(drop_path, rngs=rngs)

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 
-from experiments.models import pytorch_defaults
+from experiments.models import layers
 
 _he_normal = variance_scaling(2.0, "fan_out", "normal")  # not JAX's `he_normal`, whose tails are cut off
 _CHANNELS = 16  # of the stem, and of the first stage at a width of 1
@@ -25,9 +25,9 @@ class PreActivationBlock(nnx.Module):
     def __init__(
         self, channels_in: int, channels: int, stride: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs
     ) -> None:
-        self.norm_1 = pytorch_defaults.BatchNorm(channels_in, dtype=dtype, rngs=rngs)
+        self.norm_1 = layers.BatchNorm(channels_in, dtype=dtype, rngs=rngs)
         self.conv_1 = _convolution(channels_in, channels, 3, stride, dtype=dtype, rngs=rngs)
-        self.norm_2 = pytorch_defaults.BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.norm_2 = layers.BatchNorm(channels, dtype=dtype, rngs=rngs)
         self.conv_2 = _convolution(channels, channels, 3, dtype=dtype, rngs=rngs)
         projection = None
         if channels_in != channels:
@@ -79,8 +79,8 @@ class WideResNet(nnx.Module):
                 blocks.append(PreActivationBlock(channels, wide, stride, **how))
                 channels = wide
         self.blocks = nnx.List(blocks)
-        self.norm = pytorch_defaults.BatchNorm(channels, **how)
-        self.head = nnx.Linear(channels, num_classes, kernel_init=pytorch_defaults.kernel, **how)
+        self.norm = layers.BatchNorm(channels, **how)
+        self.head = nnx.Linear(channels, num_classes, kernel_init=layers.kernel, **how)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""

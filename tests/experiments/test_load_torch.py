@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments import models
 from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet
-from experiments.models.torch_names import conventions, torch_name
+from experiments.models.torch_weights import conventions, torch_name
 from experiments.models.vit import Size, ViT
 from experiments.models.wide_resnet import WideResNet
 from tests.selection import some_of

@@ -18,7 +18,7 @@ from experiments.config import Config
 from experiments.effective_perturbation import cast_in, seen
 from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
-from experiments.models import pytorch_defaults, registry
+from experiments.models import layers, registry
 from experiments.program import build
 from sam_optax import trees
 from tests.experiments.each_method import a_method_of_each_kind
@@ -34,7 +34,7 @@ class Net(nnx.Module):
         self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs, *, dtype: DTypeLike | None = None
     ) -> None:
         pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        self.norm = pytorch_defaults.BatchNorm(pixels, dtype=dtype, rngs=rngs)
+        self.norm = layers.BatchNorm(pixels, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(pixels, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(ne
 
 
 def test_normalisations_round_their_result_alone() -> None:
-    norm = pytorch_defaults.BatchNorm(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    norm = layers.BatchNorm(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     norm.mean[...] = jnp.full(3, 4.0 + 2.0**-10, jnp.float32)  # neither is in bfloat16
     norm.scale[...] = jnp.full(3, 1.0 + 2.0**-10, jnp.float32)
     norm.eval()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models.stochastic_depth import StochasticDepth
+from experiments.models.layers import StochasticDepth
 from experiments.models.vit import Size, ViT
 from experiments.training import checkpoint, descent, optimizer
 from experiments.training.step import TrainState, initial_state, train_step

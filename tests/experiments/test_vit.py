@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models import patches
-from experiments.models.attention import SelfAttention
+from experiments.models import layers
+from experiments.models.layers import SelfAttention
 from experiments.models.vit import Size, ViT
 
 NORMAL = jax.nn.initializers.normal(1.0)
@@ -27,7 +27,7 @@ def wide_vit(**options: Any) -> ViT:
 def test_patches_go_row_by_row_and_their_pixels_too() -> None:
     pixels = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]])
     images = np.stack([pixels, 100 + pixels], -1)[None]
-    found = patches.patches(jnp.asarray(images), 2)
+    found = layers.patches(jnp.asarray(images), 2)
     assert found.shape == (1, 4, 8)
     np.testing.assert_array_equal(found[0, 1], [2, 102, 3, 103, 6, 106, 7, 107])
     np.testing.assert_array_equal(found[0, 2, ::2], [8, 9, 12, 13])
@@ -35,7 +35,7 @@ def test_patches_go_row_by_row_and_their_pixels_too() -> None:
 
 def test_shifted_copies_show_the_four_diagonal_neighbours_and_zeros_beyond_the_border() -> None:
     images = np.arange(1, 31).reshape(1, 5, 6, 1)
-    copies = patches.shifted(jnp.asarray(images), 2)
+    copies = layers.shifted(jnp.asarray(images), 2)
     neighbours = [copies[0, 2, 3, channel] for channel in range(5)]
     np.testing.assert_array_equal(
         neighbours, [images[0, 2 + y, 3 + x, 0] for y, x in ((0, 0), (-2, -2), (-2, 2), (2, -2), (2, 2))]
