@@ -7,7 +7,7 @@ import os
 import sys
 
 from experiments import standard_streams
-from experiments.training import signals
+from experiments.training import preemption
 
 _DEVICES = "JAX_NUM_CPU_DEVICES"
 _MOST_DEVICES = 1024
@@ -15,7 +15,7 @@ _MOST_DEVICES = 1024
 
 def prepare() -> None:
     """Prepare the process; where JAX could not be imported, it ends with a sentence and exit code 2."""
-    signals.end_at_once()
+    preemption.end_at_once()
     standard_streams.prepare()
     try:
         check_environment()

@@ -11,9 +11,8 @@ import tyro
 from rich.console import Console
 
 from experiments import compilation_cache, standard_streams
-from experiments.training import signals
-from experiments.training.endings import INTERRUPTED, NotFiniteError, Terminated, UnusableError
-from experiments.training.printable import printable
+from experiments.training import preemption
+from experiments.training.exceptions import INTERRUPTED, NotFiniteError, Terminated, UnusableError, printable
 
 Result = TypeVar("Result")
 
@@ -48,10 +47,10 @@ def start(main: Callable[[], None]) -> None:
     """
     try:
         try:
-            signals.raise_in_main()
+            preemption.raise_in_main()
             _call(main)
         finally:
-            signals.ignore()
+            preemption.ignore()
     except (UnusableError, NotFiniteError, Terminated) as ending:
         _end(f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}", ending.code)
     except KeyboardInterrupt:
@@ -79,7 +78,7 @@ def _call(main: Callable[[], None]) -> None:
 
 
 def _end(words: str, code: int) -> NoReturn:
-    signals.ignore()
+    preemption.ignore()
     if words:
         _say(words)
     sys.exit(code)

@@ -13,8 +13,8 @@ from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
 from experiments.training.batch_norm import reestimation
 from experiments.training.methods import METHODS
+from experiments.training.optimizer import weight_average
 from experiments.training.step import TrainState
-from experiments.training.weight_average import weight_average
 
 _BATCH = 500
 

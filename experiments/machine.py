@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.training.endings import INTERRUPTED, NotFiniteError, UnusableError
-from experiments.training.placement import Placement, mesh_of
+from experiments.training.exceptions import INTERRUPTED, NotFiniteError, UnusableError
+from experiments.training.sharding import Placement, mesh_of
 
 Result = TypeVar("Result")
 

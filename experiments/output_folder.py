@@ -4,9 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from experiments.training.alone import LOCK
-from experiments.training.endings import UnusableError, told_of_the_disk
-from experiments.training.whole_file import write_whole
+from experiments.training.atomic_write import write_whole
+from experiments.training.exceptions import UnusableError, told_of_the_disk
+from experiments.training.run_lock import LOCK
 
 _GLOB = "*?["
 _BELOW = 250  # bytes that the longest path below the folder of a run needs

@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments import data
 from experiments.command_line import parse, sensibly, start
 from experiments.data.preparation import manual_folder, published_sums
-from experiments.training.whole_file import replacing
+from experiments.training.atomic_write import replacing
 
 _NAME = "fashion_mnist"
 _MODIFIED = {  # in the published headers, seconds since 1970

@@ -13,13 +13,12 @@ from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
 from experiments.evaluated import evaluated
 from experiments.recipe import Constants, Recipe, constants_of, normalization, preparation, recipe_of
-from experiments.training import descent, learning_rate, optimizer
-from experiments.training.ahead import AheadStep, Decisions
+from experiments.training import learning_rate, loss_and_update, optimizer
+from experiments.training.accumulation import MicroBatchStep
 from experiments.training.loop import Program
-from experiments.training.methods import METHODS
-from experiments.training.micro_batch import MicroBatchStep
-from experiments.training.placement import Placement
-from experiments.training.policies import GRADIENT_DECIDES, falling_bar
+from experiments.training.methods import GRADIENT_DECIDES, METHODS, falling_bar
+from experiments.training.precompile import AheadStep, Decisions
+from experiments.training.sharding import Placement
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 
 _EVALUATION_BATCH = 500
@@ -86,16 +85,16 @@ def _training(
     how = {"keep": placement.kept, "skips_nonfinite": skips_nonfinite}
     if micro_batch is not None:
         tx = optimizer.create(settings)
-        passes = descent.passes(network(shape), METHODS[settings.method].functional, placement)
+        passes = loss_and_update.passes(network(shape), METHODS[settings.method].functional, placement)
         size = micro_batch // placement.part[1]
         how |= {"send": placement.batch, "noise_of": micro_batch if measures_noise else None}
         return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, **how)
     if in_shards:
         tx = optimizer.create_parted(settings)
-        descend = descent.in_shards(network(shape), tx, m, placement)
+        descend = loss_and_update.in_shards(network(shape), tx, m, placement)
     else:
         tx = optimizer.create(settings)
-        descend = descent.whole(network(shape), tx, METHODS[settings.method].functional, placement)
+        descend = loss_and_update.whole(network(shape), tx, METHODS[settings.method].functional, placement)
     return tx.init, train_step(descend, preparation(recipe), **how)
 
 

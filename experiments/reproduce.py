@@ -13,8 +13,8 @@ from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
 from experiments.studying import Grid, Options, Selection, Tuning
-from experiments.training.saving import Saving
-from experiments.training.stopping import Stop, never, on_sigterm
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.preemption import Stop, never, on_sigterm
 
 
 @dataclass(frozen=True)

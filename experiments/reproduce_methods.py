@@ -16,7 +16,7 @@ from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.studying import Comparison, Options, run_all
 from experiments.tables import as_markdown, as_terminal
-from experiments.training.stopping import on_sigterm
+from experiments.training.preemption import on_sigterm
 
 _ROUNDS = 10
 

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import checkpoints, own_files
-from experiments.training.alone import LOCK
-from experiments.training.endings import UnusableError, reason_of
-from experiments.training.printable import printable
+from experiments.training import checkpoint, own_files
+from experiments.training.exceptions import UnusableError, printable, reason_of
 from experiments.training.progress import Progress
-from experiments.training.schemas import fault_of_notes
+from experiments.training.records import fault_of_notes
+from experiments.training.run_lock import LOCK
 
 CHECKPOINTS = "checkpoints"
 
@@ -39,7 +38,7 @@ class Start(NamedTuple):
         Raises:
           UnusableError: If it is damaged, or that of another network or method.
         """
-        return state if self.save is None else checkpoints.restore(output / CHECKPOINTS, self.save, state)
+        return state if self.save is None else checkpoint.restore_save(output / CHECKPOINTS, self.save, state)
 
 
 def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | None:
@@ -66,11 +65,11 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     check_same(Config.load(output / "config.json"), config, output)
     if (output / "result.json").exists():
         return None
-    saved = checkpoints.steps(output / CHECKPOINTS)
+    saved = checkpoint.steps(output / CHECKPOINTS)
     if not saved:
         return Start(is_again=True)
     save = output / CHECKPOINTS / str(saved[-1])
-    found, fingerprint, start = _told(checkpoints.notes_of(output / CHECKPOINTS, saved[-1]), save)
+    found, fingerprint, start = _told(checkpoint.notes_of(output / CHECKPOINTS, saved[-1]), save)
     check_same(found, config, save)
     if fingerprint != data.fingerprint(dataset):
         raise UnusableError(

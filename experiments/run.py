@@ -14,19 +14,19 @@ from experiments.metrics_files import length_of, own_writers
 from experiments.program import build
 from experiments.recipe import stream_of, transform_of
 from experiments.resuming import CHECKPOINTS, Start, notes
-from experiments.training import checkpoint, own_files, records, transfer
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.endings import UnusableError, told_of_the_disk
-from experiments.training.feed import Feed, Track, shown
-from experiments.training.growing import Growing, as_planned, plan_at
+from experiments.training import checkpoint, json_files, own_files, prefetch
+from experiments.training.adaptive import Growing, as_planned, plan_at
+from experiments.training.atomic_write import write_whole
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.checkpoint_schedule import Saver, Saving
+from experiments.training.exceptions import UnusableError, told_of_the_disk
 from experiments.training.loop import Program, Trained, fit
-from experiments.training.placement import Placement
+from experiments.training.preemption import Stop, never
+from experiments.training.prefetch import Feed, Track, shown
 from experiments.training.progress import Progress
-from experiments.training.saving import Saver, Saving
-from experiments.training.schemas import RESULT
+from experiments.training.records import RESULT
+from experiments.training.sharding import Placement
 from experiments.training.step import TrainState
-from experiments.training.stopping import Stop, never
-from experiments.training.whole_file import write_whole
 from experiments.training.writers import Record, Writer, plain
 from sam_optax import BatchPlan
 
@@ -174,7 +174,7 @@ def result_of(folder: Path) -> Record:
     Raises:
       UnusableError: If there is none, or one that was damaged or made by another version.
     """
-    return records.read(folder / "result.json", RESULT, _AGAIN)
+    return json_files.read(folder / "result.json", RESULT, _AGAIN)
 
 
 def completed(folder: Path) -> Record:
@@ -231,7 +231,7 @@ def _train(
     size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
-        return transfer.in_background(stream_of(config, dataset, step, placement.part, plan), program.send)
+        return prefetch.in_background(stream_of(config, dataset, step, placement.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = Feed(opened, plan, progress.step)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.training import records
-from experiments.training.endings import UnusableError, go_on_hint, reason_of
-from experiments.training.records import ANYTHING, DamagedError, Field, Fields
-from experiments.training.whole_file import write_whole
+from experiments.training import json_files
+from experiments.training.atomic_write import write_whole
+from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
+from experiments.training.json_files import ANYTHING, DamagedError, Field, Fields
 from experiments.training.writers import Record, plain
 
 _BALL = ("norm", "adaptive")
@@ -65,8 +65,8 @@ def read(run: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        lines = records.text_of(path).splitlines()
-        found = [records.parsed(line) for line in lines]
+        lines = json_files.text_of(path).splitlines()
+        found = [json_files.parsed(line) for line in lines]
     except DamagedError:
         raise
     except (OSError, ValueError) as error:
@@ -79,12 +79,12 @@ def read(run: Path) -> list[Record]:
 
 def _fault(record: object) -> str | None:
     """What is wrong with a record; further fields may be there, of numbers, texts and lists."""
-    wrong_kind = records.fault(record, {"kind": _SHARED["kind"]}, ANYTHING)
+    wrong_kind = json_files.fault(record, {"kind": _SHARED["kind"]}, ANYTHING)
     if wrong_kind or not isinstance(record, dict):
         return wrong_kind
     lists = _LISTS.get(record["kind"], ())
     figures = {name: Field(list) if name in lists else _SPECIAL.get(name, _NUMBER) for name in _FIELDS[record["kind"]]}
-    wrong = records.fault(record, {**_SHARED, **figures}, ANYTHING)
+    wrong = json_files.fault(record, {**_SHARED, **figures}, ANYTHING)
     return wrong or next(
         (f"{name} holds what is not a number" for name in lists if not _is_of_numbers(record[name])), None
     )

@@ -6,7 +6,7 @@ import statistics
 from rich import box
 from rich.table import Table
 
-from experiments.training.printable import printable
+from experiments.training.exceptions import printable
 
 _MARKS = re.compile(r"[\\`*\[\]<>|&]|(?<!\w)_|_(?!\w)|^\s*[#+-](?=\s)")
 

@@ -17,10 +17,10 @@ from experiments.machine import Machine, agreed, placement_on, together
 from experiments.measuring import Sharpness, watching
 from experiments.output_folder import claim, make_folder
 from experiments.resuming import Start, reopened
-from experiments.training.alone import alone_in
-from experiments.training.placement import Placement
-from experiments.training.saving import Saving
-from experiments.training.stopping import on_sigterm
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.preemption import on_sigterm
+from experiments.training.run_lock import alone_in
+from experiments.training.sharding import Placement
 from experiments.training.writers import Record
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from experiments.config import Config
 from experiments.resuming import check_same
-from experiments.training import checkpoint, digests
-from experiments.training.endings import UnusableError, reason_of
-from experiments.training.printable import printable
+from experiments.training import atomic_write, checkpoint
+from experiments.training.exceptions import UnusableError, printable, reason_of
 
 CHECKPOINT = "checkpoint"
 """The folder of the trained state in that of a run."""
@@ -22,7 +21,7 @@ def seal(output: Path) -> None:
     """
     folder = output / CHECKPOINT
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))
-    digests.write(folder, {"config": config, "files": digests.of(folder)})
+    atomic_write.write(folder, {"config": config, "files": atomic_write.of(folder)})
 
 
 def restored(output: Path, config: Config, like: Any) -> Any:
@@ -53,8 +52,8 @@ def check(output: Path, config: Config) -> None:
         return
     folder = output / CHECKPOINT
     try:
-        sealed = digests.read(folder)
-        digests.check(folder, sealed.get("files"))
+        sealed = atomic_write.read(folder)
+        atomic_write.check(folder, sealed.get("files"))
         found = Config.of(sealed.get("config"))
     except (OSError, ValueError) as error:
         raise _unreadable(output, reason_of(error)) from error
@@ -63,7 +62,7 @@ def check(output: Path, config: Config) -> None:
 
 def unchecked(output: Path) -> str | None:
     """A sentence where a trained state has no checksums, as earlier versions saved it; None where it has them."""
-    if (output / CHECKPOINT / digests.DIGESTS).exists() or not (output / CHECKPOINT).exists():
+    if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
     return printable(
         f"{output} was made before trained states had checksums: that its state is whole, and of this run, cannot be "

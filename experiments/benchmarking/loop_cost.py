@@ -15,7 +15,7 @@ from experiments.benchmarking.method_steps import steps
 from experiments.benchmarking.race import Subject
 from experiments.config import Config
 from experiments.program import build
-from experiments.training import transfer
+from experiments.training import prefetch
 from experiments.training.loop import fit
 from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
@@ -57,7 +57,7 @@ class _Loop:
         [stage] = config.plan.stages
         stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
         self._state, program = build(config, dataset)
-        self._batches = transfer.in_background(stream, program.send)
+        self._batches = prefetch.in_background(stream, program.send)
         self._program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
         self._fitting = {"plan": config.plan, "num_examples": num_examples, "write": metrics.write}
         self._updates = config.plan.total_steps(num_examples)

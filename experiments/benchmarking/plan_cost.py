@@ -17,7 +17,7 @@ from experiments.benchmarking.method_steps import steps
 from experiments.config import Config
 from experiments.program import build
 from experiments.recipe import stream_of
-from experiments.training import transfer
+from experiments.training import prefetch
 from experiments.training.loop import fit
 
 PLAN, STEPS = "plan of five stages", "its steps"
@@ -87,7 +87,7 @@ def _training(config: Config, dataset: data.Dataset) -> Callable[[], None]:
     jax.clear_caches()
 
     def run() -> None:
-        batches = transfer.in_background(stream_of(config, dataset), program.send)
+        batches = prefetch.in_background(stream_of(config, dataset), program.send)
         how = {"plan": config.plan, "num_examples": len(dataset.train), "write": lambda record: None}
         with closing(program):
             jax.block_until_ready(fit(state, program, batches, **how).state)

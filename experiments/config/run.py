@@ -12,11 +12,11 @@ from typing import Any
 from experiments import data
 from experiments.config.checks import check_choice
 from experiments.config.setup import Setup
-from experiments.training import learning_rate, policies, records
-from experiments.training.adaptive_plan import AdaptivePlan
+from experiments.training import json_files, learning_rate, methods
+from experiments.training.adaptive import AdaptivePlan
+from experiments.training.atomic_write import write_whole
+from experiments.training.json_files import DamagedError
 from experiments.training.methods import METHODS
-from experiments.training.records import DamagedError
-from experiments.training.whole_file import write_whole
 from sam_optax import BatchPlan, Policy
 
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
@@ -132,7 +132,7 @@ class Config(Setup):
         given = f"micro_batch is {self.micro_batch}"
         if self.in_shards:
             raise ValueError(f"{given}, and parts of a batch have perturbations of their own, by m: leave one out.")
-        if self.when == policies.GRADIENT_DECIDES:
+        if self.when == methods.GRADIENT_DECIDES:
             raise ValueError(f"{given}, and {self.when} decides inside the step, which it cuts: leave one out.")
         if self.second_pass_gradients > 1:
             raise ValueError(
@@ -159,7 +159,7 @@ class Config(Setup):
 
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""
-        return policies.parse(str(self.when), self.plan, num_examples, self.seed)
+        return methods.parse(str(self.when), self.plan, num_examples, self.seed)
 
     @property
     def second_pass_gradients(self) -> int:
@@ -190,7 +190,7 @@ class Config(Setup):
           DamagedError: If it is damaged, or was made by another version.
         """
         again = "start again in another folder."
-        values = records.read(path, _fields(cls), again)
+        values = json_files.read(path, _fields(cls), again)
         try:
             return cls(**values)
         except ValueError as error:
@@ -203,17 +203,17 @@ class Config(Setup):
         Raises:
           ValueError: If a value is missing, unknown or wrong.
         """
-        if wrong := records.fault(values, _fields(cls)):
+        if wrong := json_files.fault(values, _fields(cls)):
             raise ValueError(wrong)
         return cls(**values)
 
 
 @functools.cache
-def _fields(config: type[Config]) -> records.Fields:
+def _fields(config: type[Config]) -> json_files.Fields:
     """What the file of a config may hold; what later versions have added may be missing."""
     found = {}
     for name, hint in typing.get_type_hints(config).items():
         kinds = typing.get_args(hint) or (hint,)
         kind = next(each for each in kinds if each is not NoneType)
-        found[name] = records.Field(kind, nullable=NoneType in kinds, required=name in _FROM_THE_START)
+        found[name] = json_files.Field(kind, nullable=NoneType in kinds, required=name in _FROM_THE_START)
     return found

@@ -18,11 +18,11 @@ from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
 from experiments.reporting.curves import column
 from experiments.studying import Cell
-from experiments.training.endings import UnusableError
-from experiments.training.feed import Track
-from experiments.training.records import parsed
+from experiments.training.atomic_write import refuse_link
+from experiments.training.exceptions import UnusableError
+from experiments.training.json_files import parsed
+from experiments.training.prefetch import Track
 from experiments.training.step import TrainState
-from experiments.training.whole_file import refuse_link
 from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
 

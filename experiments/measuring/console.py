@@ -8,7 +8,7 @@ from experiments import data, trained_state
 from experiments.config import Config
 from experiments.measuring.runs import measure_run, replay
 from experiments.measuring.settings import Sharpness
-from experiments.training.printable import printable
+from experiments.training.exceptions import printable
 
 
 def measure(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness, console: Console) -> None:

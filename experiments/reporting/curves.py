@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.training.epoch_noise import term_names
+from experiments.training.progress import term_names
 from experiments.training.writers import Record, read
 
 _SAMPLES = 256  # steps at which a picture reads what is set

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from experiments.training.whole_file import replacing
+from experiments.training.atomic_write import replacing
 
 DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 WIDTHS = (1.4, 2.0, 1.8, 1.4, 1.8)  # dots look thinner than they are

@@ -13,8 +13,8 @@ from experiments.reporting.runs_file import write_runs
 from experiments.reporting.section import Section, write_section
 from experiments.reporting.variants import base_of
 from experiments.tables import as_terminal
-from experiments.training.printable import printable
-from experiments.training.whole_file import refuse_link, write_whole
+from experiments.training.atomic_write import refuse_link, write_whole
+from experiments.training.exceptions import printable
 
 _FEW_RUNS = 60  # so many stand in the document one by one
 

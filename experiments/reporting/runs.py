@@ -11,9 +11,8 @@ from experiments import sharpness_file
 from experiments.config import Config
 from experiments.reporting.curves import Curves, read_curves
 from experiments.run import UNFINISHED, diverged, plan_of, result_of
-from experiments.training.endings import reason_of
-from experiments.training.printable import printable
-from experiments.training.records import DamagedError
+from experiments.training.exceptions import printable, reason_of
+from experiments.training.json_files import DamagedError
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
 

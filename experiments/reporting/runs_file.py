@@ -10,7 +10,7 @@ from typing import Any
 from experiments.config import Config
 from experiments.reporting.runs import Run
 from experiments.reporting.ways import worst_cases
-from experiments.training.whole_file import write_whole
+from experiments.training.atomic_write import write_whole
 
 _FIGURES = ("test_error", "test_loss", "train_loss", "updates", "gradient_evaluations")
 _ALWAYS = ("method", "batch_plan", "lr_schedule", "seed")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.showing.views import View
-from experiments.training.whole_file import replacing
+from experiments.training.atomic_write import replacing
 
 _SIDE = 1.5  # inches
 _SMALLEST = 1e-6  # of what a target differs by

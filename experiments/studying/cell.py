@@ -11,15 +11,15 @@ from experiments.config import Config
 from experiments.measuring import Sharpness, watching
 from experiments.output_folder import make_folder
 from experiments.resuming import CHECKPOINTS, Start, reopened
-from experiments.training.alone import LOCK, alone_in
-from experiments.training.checkpoints import steps
-from experiments.training.endings import UnusableError, reason_of, told_of_the_disk
-from experiments.training.feed import Track
+from experiments.training.atomic_write import refuse_link
+from experiments.training.checkpoint import steps
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.exceptions import UnusableError, reason_of, told_of_the_disk
+from experiments.training.json_files import DamagedError
 from experiments.training.own_files import foreign, remove
-from experiments.training.records import DamagedError
-from experiments.training.saving import Saving
-from experiments.training.stopping import Stop, never
-from experiments.training.whole_file import refuse_link
+from experiments.training.preemption import Stop, never
+from experiments.training.prefetch import Track
+from experiments.training.run_lock import LOCK, alone_in
 from experiments.training.writers import Record, read
 
 

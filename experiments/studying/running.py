@@ -14,9 +14,9 @@ from experiments.command_line import sensibly
 from experiments.measuring import Sharpness, has_measured
 from experiments.measuring.console import measure
 from experiments.studying.cell import Cell, check_unfinished, execute, is_done
-from experiments.training.endings import NotFiniteError, Terminated, UnusableError
-from experiments.training.saving import Saving
-from experiments.training.stopping import Stop, never
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
+from experiments.training.preemption import Stop, never
 
 
 class Options(NamedTuple):

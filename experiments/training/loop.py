@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.training.course import Course
-from experiments.training.endings import NotFiniteError, Terminated
-from experiments.training.growing import Decide, as_planned
+from experiments.training.adaptive import Decide, as_planned
+from experiments.training.checkpoint_schedule import Saver
+from experiments.training.epoch_schedule import Course
+from experiments.training.exceptions import NotFiniteError, Terminated
+from experiments.training.preemption import Stop, never
 from experiments.training.progress import Progress
-from experiments.training.saving import Saver
 from experiments.training.step import HALTED, Metrics, TrainState, unhalted
-from experiments.training.stopping import Stop, never
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
 

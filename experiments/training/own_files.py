@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.training.endings import UnusableError
+from experiments.training.exceptions import UnusableError
 
 _NEW = r"\.[a-z]+\.[a-z]+\.[0-9a-f]{8}\.new"  # as `whole_file` has it
 _UNFINISHED = r"\.orbax-checkpoint-tmp(-\d+)?"  # at the end of a name, while Orbax writes the folder

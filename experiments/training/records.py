@@ -1,177 +1,85 @@
-"""What the files of a run hold: each file is read here, and what it says is checked against the fields that it has."""
+"""The fields of the records that a run writes."""
 
-import json
-import math
-import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from experiments.training.endings import UnusableError, reason_of
-from experiments.training.printable import printable
+from experiments.training.json_files import Field, Fields, fault
 
-_LONGEST = 60  # characters of a value in an error message
+COUNT = Field(int, 0, 2**53)
+_OPTIONAL_COUNT = Field(int, 0, 2**53, required=False)
+_SHARE = Field(float, 0, 1)
+_SHARE_OR_NULL = Field(float, 0, 1, nullable=True)
+_FIGURE = Field(float, nullable=True)
+_POSITIVE_COUNT = Field(int, 1, 2**53)
+
+RESULT: Fields = {
+    "train_loss": _FIGURE,
+    "train_error": _SHARE_OR_NULL,
+    "test_loss": _FIGURE,
+    "test_error": _SHARE,
+    "updates": _POSITIVE_COUNT,
+    "gradient_evaluations": COUNT,
+    "skipped": _OPTIONAL_COUNT,
+    "seconds": Field(float, 0),
+    "batch_plan": Field(str, required=False),
+}
+"""`result.json`."""
+
+MEASURED = Field(float, nullable=True)
+"""A column of `metrics.jsonl` that is not among those below: methods and diagnostics add some."""
+
+_SIZE = Field(int, 1, 2**53, required=False)
+_EPOCH: Fields = {
+    "kind": Field(str),
+    "epoch": _POSITIVE_COUNT,
+    "step": COUNT,
+    "batch_size": _SIZE,
+    "test_error": _SHARE_OR_NULL,
+}
+_STEP: Fields = {"kind": Field(str), "step": COUNT, "epoch": Field(float, 0), "batch_size": _SIZE}
+
+_OF_KIND = {"epoch": ("epoch", _EPOCH), "step": ("step", _STEP)}
+"""Of each kind of a record what counts its records, and its fields."""
+
+_PROGRESS: Fields = {
+    **dict.fromkeys(("step", "epoch", "gradient_evaluations", "counted"), COUNT),
+    "skipped": _OPTIONAL_COUNT,
+    "loss": Field(float, any_float=True),
+    "error": Field(float, any_float=True),
+    "noise": Field(list, required=False),
+    "growth": Field(dict, nullable=True, required=False),
+}
+NOTES: Fields = {
+    "progress": Field(dict),
+    "config": Field(dict),
+    "data": Field(str),
+    "metrics_bytes": COUNT,
+    "seconds": Field(float, 0),
+}
+"""The notes of a save."""
 
 
-class DamagedError(UnusableError):
-    """A file does not hold what the program writes into it.
+def fault_of_metrics(record: dict[str, Any], number: int) -> str | None:
+    """What is wrong with a record of `metrics.jsonl`, the one of its kind with this number, from 0.
 
-    Attributes:
-      reason: what is wrong, after the name of the file.
+    Columns that are not known here may be there, of numbers. Records of other kinds are not of a run.
     """
-
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        self.reason = printable(f"{path.name}: {reason}")
-        super().__init__(printable(f"{path} is damaged, or was made by another version ({reason}): {remedy}"))
-
-
-@dataclass(frozen=True)
-class Field:
-    """What a key of a record may hold.
-
-    Attributes:
-      kind: the type of its value; a float may be written as an integer.
-      low: the lowest number.
-      high: the highest number.
-      nullable: whether null is allowed: the program writes it for a number that is not finite.
-      required: whether a record without it is damaged.
-      choices: the texts that are allowed; empty: any.
-      any_float: whether NaN and infinities are allowed, which the notes of a save may hold.
-    """
-
-    kind: type
-    low: float = -math.inf
-    high: float = math.inf
-    nullable: bool = False
-    required: bool = True
-    choices: Sequence[str] = ()
-    any_float: bool = False
-
-    def admits(self, value: Any) -> bool:
-        """Whether it may hold this value."""
-        if value is None:
-            return self.nullable
-        if self.kind is float:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and self._admits_number(value)
-        if self.kind is int:
-            return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
-        if self.kind is str:
-            is_text = isinstance(value, str) and value == printable(value)
-            return is_text and (not self.choices or value in self.choices)
-        return isinstance(value, self.kind)  # `object` is anything
-
-    def _admits_number(self, value: float) -> bool:
-        if self.any_float and isinstance(value, float) and not math.isfinite(value):
-            return True
-        return -_LARGEST <= value <= _LARGEST and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        """What is expected, in words."""
-        words = {int: "an integer", float: "a finite number", bool: "true or false", list: "a list"}
-        said = words.get(self.kind, "an object")
-        if self.kind is str:
-            said = f"one of {', '.join(self.choices)}" if self.choices else "a text without control characters"
-        if math.isfinite(self.low):
-            said += f" from {self.low:g} to {self.high:g}" if math.isfinite(self.high) else f" of at least {self.low:g}"
-        return f"{said}, or null" if self.nullable else said
+    if record["kind"] not in _OF_KIND:
+        return None
+    counted, fields = _OF_KIND[record["kind"]]
+    if found := fault(record, fields, MEASURED):
+        return found
+    first = 1 if counted == "epoch" else 0
+    is_next = record[counted] == number + first
+    return None if is_next else f"{counted} is {record[counted]}, expected {number + first}: lines are missing"
 
 
-ANYTHING = Field(object, nullable=True)
-"""A key whose value is not looked at."""
-
-_LARGEST = 1.7976931348623157e308
-Fields = Mapping[str, Field]
+def fault_of_notes(notes: Any) -> str | None:
+    """What is wrong with the notes of a save."""
+    return fault(notes, NOTES) or fault(notes["progress"], _PROGRESS) or _fault_of_noise(notes["progress"])
 
 
-def fault(record: Any, fields: Fields, others: Field | None = None) -> str | None:
-    """What is wrong with a record, in a few words; None where nothing is.
-
-    Args:
-      record: what was read.
-      fields: its keys.
-      others: what keys may hold that are not among `fields`; None: there must be none.
-    """
-    if not isinstance(record, dict):
-        return f"{_shown(record)} stands where an object is expected"
-    missing = [name for name, field in fields.items() if field.required and name not in record]
-    if missing:
-        return f"{missing[0]} is missing"
-    for name, value in record.items():
-        field = fields.get(name, others)
-        if field is None:
-            return f"{_shown(name)} is unknown"
-        if not field.admits(value):
-            return f"{printable(name)[:_LONGEST]} is {_shown(value)}, expected {field}"
+def _fault_of_noise(progress: dict[str, Any]) -> str | None:
+    for sums in progress.get("noise", ()):
+        if not isinstance(sums, list) or not all(isinstance(each, int | float) for each in sums):
+            return "noise is not a list of lists of numbers"
     return None
-
-
-@contextmanager
-def regular_file(path: Path) -> Iterator[BinaryIO]:
-    """A file, opened to be read.
-
-    Raises:
-      OSError: If it cannot be read.
-      DamagedError: If it is not a regular file: a named pipe would be waited for without end.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DamagedError(path, "it is not a regular file", "remove it, or give another folder.")
-    with os.fdopen(handle, "rb") as file:
-        yield file
-
-
-def text_of(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-      OSError: If it cannot be read.
-      ValueError: If it is not a regular file, or not text.
-    """
-    with regular_file(path) as file:
-        content = file.read()
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError("it is not text in UTF-8") from error
-
-
-def parsed(text: str | bytes) -> Any:
-    """The value that a text in JSON stands for.
-
-    Raises:
-      ValueError: If it is not JSON, or nested too deeply to be one of ours.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def read(path: Path, fields: Fields, remedy: str, others: Field | None = None) -> dict[str, Any]:
-    """The object that a file holds.
-
-    Raises:
-      DamagedError: If it cannot be read, or if a key or a value is not as `fields` and `others` have it.
-    """
-    try:
-        record = parsed(text_of(path))
-    except DamagedError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DamagedError(path, reason_of(error), remedy) from error
-    if wrong := fault(record, fields, others):
-        raise DamagedError(path, wrong, remedy)
-    return record
-
-
-def _shown(value: Any) -> str:
-    try:
-        said = json.dumps(value)
-    except (RecursionError, ValueError):
-        said = f"a {type(value).__name__}"
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.descent import Descend
+from experiments.training.loss_and_update import Descend
 from experiments.training.optimizer import inject
 from sam_optax.finiteness import is_finite_step
 from sam_optax.method_states import check_one_method

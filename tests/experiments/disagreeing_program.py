@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
-from experiments.training.epoch_noise import EpochNoise
-from experiments.training.growing import Growing
+from experiments.training.adaptive import Growing
+from experiments.training.progress import EpochNoise
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments import tiny_program
 

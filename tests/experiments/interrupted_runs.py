@@ -16,9 +16,9 @@ from experiments.output_folder import make_folder
 from experiments.program import build
 from experiments.resuming import reopened
 from experiments.training import checkpoint
-from experiments.training.alone import LOCK
-from experiments.training.endings import Terminated
-from experiments.training.saving import Saving
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.exceptions import Terminated
+from experiments.training.run_lock import LOCK
 
 
 def at(step: int) -> Callable[[int], bool]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config
-from experiments.training import checkpoints
+from experiments.training import checkpoint
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")
 
@@ -38,9 +38,9 @@ def killed_after_a_save(output: Path, config: Config, seconds: float) -> bool:
       Whether it was killed before the run was complete.
     """
     folder = output / "checkpoints"
-    before = checkpoints.steps(folder)
+    before = checkpoint.steps(folder)
     program = _started(output, config)
-    while program.is_alive() and checkpoints.steps(folder) == before:
+    while program.is_alive() and checkpoint.steps(folder) == before:
         time.sleep(0.01)
     time.sleep(seconds)
     program.kill()

@@ -14,7 +14,7 @@ from experiments import data, run
 from experiments.config import Config
 from experiments.program import build
 from experiments.recipe import stream_of
-from experiments.training.placement import Placement, mesh_of
+from experiments.training.sharding import Placement, mesh_of
 from experiments.training.step import TrainState
 from experiments.training.writers import read
 

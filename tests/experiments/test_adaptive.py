@@ -16,11 +16,10 @@ from experiments.config import Config
 from experiments.measuring import Sharpness, runs, watching
 from experiments.program import build
 from experiments.recipe import stream_of
-from experiments.training.adaptive_plan import AdaptivePlan
-from experiments.training.endings import UnusableError
-from experiments.training.epoch_noise import EpochNoise, Total
-from experiments.training.placement import Placement, mesh_of
-from experiments.training.progress import Progress
+from experiments.training.adaptive import AdaptivePlan
+from experiments.training.exceptions import UnusableError
+from experiments.training.progress import EpochNoise, Progress, Total
+from experiments.training.sharding import Placement, mesh_of
 from experiments.training.writers import Record
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, killed, stopped

@@ -9,10 +9,10 @@ from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run
 from experiments.program import build
-from experiments.training.adaptive_plan import AdaptivePlan
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.placement import Placement
-from experiments.training.saving import Saving
+from experiments.training.adaptive import AdaptivePlan
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.sharding import Placement
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import execute
 from tests.experiments.test_adaptive import SMALL, config

@@ -13,7 +13,7 @@ import pytest
 from experiments import run
 from experiments.config import Config
 from experiments.program import build
-from experiments.training.ahead import AheadStep
+from experiments.training.precompile import AheadStep
 
 HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}
 

@@ -19,9 +19,9 @@ from experiments.resuming import Start, reopened
 from experiments.studying import cell as cells
 from experiments.studying import running
 from experiments.studying.cell import Cell
-from experiments.training import checkpoints
-from experiments.training.alone import LOCK, alone_in
-from experiments.training.endings import UnusableError
+from experiments.training import checkpoint
+from experiments.training.exceptions import UnusableError
+from experiments.training.run_lock import LOCK, alone_in
 from tests.experiments.interrupted_runs import stopped
 from tests.experiments.test_command_line import call
 
@@ -146,7 +146,7 @@ def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_pa
     stopped(unfinished, cell.config, 1)
     with alone_in(unfinished), pytest.raises(UnusableError, match="another process works in"):
         cells.execute(cell, run.load(cell.config))
-    assert checkpoints.steps(unfinished / "checkpoints") == [1]
+    assert checkpoint.steps(unfinished / "checkpoints") == [1]
 
 
 @pytest.mark.parametrize("begun", [True, False])

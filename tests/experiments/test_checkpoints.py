@@ -14,9 +14,9 @@ from experiments import data, run
 from experiments.config import Config
 from experiments.data import imagenet, sources
 from experiments.resuming import reopened
-from experiments.training import checkpoints
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.saving import Saving
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.checkpoint_schedule import Saving
 from tests.experiments.interrupted_runs import execute, stopped
 
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
@@ -26,7 +26,7 @@ def test_the_last_saves_are_kept_and_none_when_the_result_is_there(tiny: str, tm
     seen: list[list[int]] = []
 
     def looks(record: Any, state: Any) -> None:
-        seen.append(checkpoints.steps(tmp_path / "checkpoints"))
+        seen.append(checkpoint.steps(tmp_path / "checkpoints"))
 
     execute(tmp_path, Config(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
     for epoch, steps in enumerate(seen, start=1):
@@ -63,9 +63,9 @@ def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Pat
             state = step(state)
     saves.close()
     for number, was in wanted.items():
-        found = checkpoints.restore(tmp_path / "saves", number, state)
+        found = checkpoint.restore_save(tmp_path / "saves", number, state)
         jax.tree.map(np.testing.assert_array_equal, found, was)
-        assert checkpoints.notes_of(tmp_path / "saves", number) == {"number": number}
+        assert checkpoint.notes_of(tmp_path / "saves", number) == {"number": number}
 
 
 def test_a_fingerprint_tells_data_sets_apart() -> None:

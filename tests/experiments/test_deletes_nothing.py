@@ -12,9 +12,9 @@ from experiments import report, reproduce, run, sharpness, train
 from experiments.config import Config
 from experiments.converging import network_cell
 from experiments.training import own_files
-from experiments.training.alone import LOCK, alone_in
-from experiments.training.endings import UnusableError
-from experiments.training.whole_file import write_whole
+from experiments.training.atomic_write import write_whole
+from experiments.training.exceptions import UnusableError
+from experiments.training.run_lock import LOCK, alone_in
 from tests.experiments.interrupted_runs import execute, stopped
 from tests.experiments.test_stopping import STUDY, command, constant_cell, unfinished_of  # noqa: F401
 

@@ -13,9 +13,9 @@ from experiments import run
 from experiments.config import Config
 from experiments.evaluated import evaluated
 from experiments.program import build
-from experiments.training import checkpoint, descent, optimizer
+from experiments.training import checkpoint, loss_and_update, optimizer
+from experiments.training.optimizer import average_weights, weight_average
 from experiments.training.step import TrainState, initial_state
-from experiments.training.weight_average import average_weights, weight_average
 from tests.experiments.conftest import TinyNet, train
 
 SETTINGS = optimizer.Settings("gsam", momentum=0.9, weight_decay=1e-2)
@@ -33,7 +33,9 @@ def batch(size: int) -> tuple[jax.Array, jax.Array]:
     return images, jnp.arange(size) % 10
 
 
-def updates(descend: descent.Descend, init: Any, images: jax.Array, labels: jax.Array, targets: Any = None) -> Any:
+def updates(
+    descend: loss_and_update.Descend, init: Any, images: jax.Array, labels: jax.Array, targets: Any = None
+) -> Any:
     state = initial_state(net(), init)
     opt_state = optimizer.inject(state.opt_state, HYPERPARAMETERS)
     call = (state.model_state, images, labels if targets is None else targets, labels)
@@ -46,9 +48,9 @@ def assert_close(found: Any, wanted: Any, rtol: float = 1e-5) -> None:
 
 def test_a_batch_of_at_most_m_is_one_whole() -> None:
     tx, parted, seen = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS), batch(32)
-    whole = updates(descent.whole(net(), tx), tx.init, *seen)
+    whole = updates(loss_and_update.whole(net(), tx), tx.init, *seen)
     for m in (32, 64):
-        in_shards = updates(descent.in_shards(net(), parted, m), parted.init, *seen)
+        in_shards = updates(loss_and_update.in_shards(net(), parted, m), parted.init, *seen)
         for name in ("loss", "error", "updates", "model_state"):
             assert_close(getattr(in_shards, name), getattr(whole, name))
 
@@ -56,15 +58,15 @@ def test_a_batch_of_at_most_m_is_one_whole() -> None:
 def test_shards_give_the_mean_of_what_each_would_give_alone() -> None:
     settings = optimizer.Settings("gsam")
     tx, parted, (images, labels) = optimizer.create(settings), optimizer.create_parted(settings), batch(32)
-    in_shards = updates(descent.in_shards(net(), parted, 8), parted.init, images, labels)
+    in_shards = updates(loss_and_update.in_shards(net(), parted, 8), parted.init, images, labels)
     alone = [
-        updates(descent.whole(net(), tx), tx.init, images[part], labels[part])
+        updates(loss_and_update.whole(net(), tx), tx.init, images[part], labels[part])
         for part in (slice(k, k + 8) for k in range(0, 32, 8))
     ]
     for name in ("loss", "error", "updates", "model_state"):  # without momentum an update is linear in the gradient
         mean = jax.tree.map(lambda *x: sum(x) / 4, *(getattr(each, name) for each in alone))
         assert_close(getattr(in_shards, name), mean, rtol=1e-4)
-    whole = updates(descent.whole(net(), tx), tx.init, images, labels)
+    whole = updates(loss_and_update.whole(net(), tx), tx.init, images, labels)
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, in_shards.updates, whole.updates))
     assert gap > 1e-3 * optax.tree.norm(whole.updates)
 
@@ -76,10 +78,10 @@ def test_both_passes_share_one_trace_of_the_network(way: str, monkeypatch: pytes
     monkeypatch.setattr(TinyNet, "__call__", lambda self, images: seen.append(images) or forward(self, images))
     tx, parted = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS)
     descend, init = {
-        "whole": lambda: (descent.whole(net(), tx), tx.init),
-        "functional": lambda: (descent.whole(net(), tx, functional=True), tx.init),
-        "in shards": lambda: (descent.in_shards(net(), parted, 8), parted.init),
-        "a shard of each device": lambda: (descent.in_shards(net(), parted), parted.init),
+        "whole": lambda: (loss_and_update.whole(net(), tx), tx.init),
+        "functional": lambda: (loss_and_update.whole(net(), tx, functional=True), tx.init),
+        "in shards": lambda: (loss_and_update.in_shards(net(), parted, 8), parted.init),
+        "a shard of each device": lambda: (loss_and_update.in_shards(net(), parted), parted.init),
     }[way]()
     updates(descend, init, *batch(32))
     assert len(seen) == 1
@@ -87,7 +89,7 @@ def test_both_passes_share_one_trace_of_the_network(way: str, monkeypatch: pytes
 
 def test_targets_of_one_class_are_its_label_and_others_weigh_the_losses() -> None:
     tx, (images, labels) = optimizer.create(SETTINGS), batch(16)
-    descend = descent.whole(net(), tx)
+    descend = loss_and_update.whole(net(), tx)
     hard = updates(descend, tx.init, images, labels)
     one_hot = updates(descend, tx.init, images, labels, jax.nn.one_hot(labels, 10))
     assert_close(one_hot.updates, hard.updates)

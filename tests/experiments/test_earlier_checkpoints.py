@@ -13,8 +13,8 @@ import sam_optax
 from experiments import run
 from experiments.config import Config
 from experiments.program import build
-from experiments.training import checkpoint, checkpoints
-from experiments.training.checkpoints import Checkpoints
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
 from sam_optax.method_states import StepDiagnostics
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
 
@@ -74,7 +74,7 @@ def seen(*numbers: float) -> StepDiagnostics:
 def write_in_the_earlier_layout(folder: Path, step: int, config: Config, layout: Any) -> None:
     """Replace the save of a stopped run."""
     state, _ = build(config, run.load(config))
-    notes, found = checkpoints.notes_of(folder, step), checkpoints.restore(folder, step, state)
+    notes, found = checkpoint.notes_of(folder, step), checkpoint.restore_save(folder, step, state)
     assert sum(map(is_diagnostics, jax.tree.leaves(found, is_leaf=is_diagnostics))) == 1
     shutil.rmtree(folder)
     saves = Checkpoints(folder, keep=1)

@@ -13,10 +13,10 @@ import pytest
 
 from experiments import run, sharpness_file
 from experiments.config import Config
-from experiments.training import checkpoints
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.endings import UnusableError, told_of_the_disk
-from experiments.training.saving import Saving
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.exceptions import UnusableError, told_of_the_disk
 from experiments.training.writers import JsonLines, TensorBoard
 from tests.experiments.interrupted_runs import assert_same_run, execute
 from tests.experiments.sharpness_records import worst_case
@@ -48,7 +48,7 @@ def limited(size: int, folder: Path) -> Callable[[Any], Any]:
     def track(batches: Any) -> Any:
         for i, batch in enumerate(batches):
             if i == 4:
-                while not checkpoints.steps(folder):
+                while not checkpoint.steps(folder):
                     time.sleep(0.01)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
             yield batch
@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
         execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
     assert "the same command goes on, that of one run with --resume" in str(told.value)
-    assert checkpoints.steps(tmp_path / "checkpoints") == [3]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3]
     execute(tmp_path, config)
     assert_same_run(tmp_path, whole_run)
 
@@ -75,7 +75,7 @@ def test_a_disk_without_room_is_told_before_anything_is_tried(
     tiny: str, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
-        full.setattr(checkpoints.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1_000_000))
+        full.setattr(checkpoint.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1_000_000))
         with pytest.raises(UnusableError, match=r"cannot be saved: 1.1 MB are needed, 1.0 MB are free"):
             execute(tmp_path, Config(**SETTINGS), saving=Saving(3))
     assert not (tmp_path / "checkpoints").exists()

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from experiments import run
 from experiments.config import Config
 from experiments.config.descent import ON_NONFINITE
-from experiments.training import checkpoints
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.course import Course
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Course
 from experiments.training.methods import METHODS
 from experiments.training.optimizer import BASES
-from experiments.training.saving import Saving
 from sam_optax import BatchPlan
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
 
@@ -176,8 +176,8 @@ def test_any_state_comes_back_as_it_was_saved(tree: Any) -> None:
         saves = Checkpoints(Path(folder) / "saves", keep=1)
         saves.save(7, tree, {"notes": [1.5, None, math.nan]})
         saves.close()
-        assert_same_state(checkpoints.restore(Path(folder) / "saves", 7, tree), tree)
-        first, second, third = checkpoints.notes_of(Path(folder) / "saves", 7)["notes"]
+        assert_same_state(checkpoint.restore_save(Path(folder) / "saves", 7, tree), tree)
+        first, second, third = checkpoint.notes_of(Path(folder) / "saves", 7)["notes"]
         assert (first, second) == (1.5, None)
         assert math.isnan(third)
 

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from experiments.training.adaptive_plan import AdaptivePlan
-from experiments.training.epoch_noise import EpochNoise, Total
-from experiments.training.growing import Growing
-from experiments.training.placement import Placement, mesh_of
-from experiments.training.progress import Progress
+from experiments.training.adaptive import AdaptivePlan, Growing
+from experiments.training.progress import EpochNoise, Progress, Total
+from experiments.training.sharding import Placement, mesh_of
 from sam_optax import AdaptiveState
 from sam_optax.batch_plan import Stage
 

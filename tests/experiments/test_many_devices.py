@@ -14,9 +14,9 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.output_folder import claim
 from experiments.resuming import reopened
-from experiments.training.endings import Terminated
+from experiments.training.exceptions import Terminated
 from experiments.training.methods import METHODS
-from experiments.training.placement import Placement
+from experiments.training.sharding import Placement
 from tests.experiments.each_method import a_method_of_each_kind
 from tests.experiments.many_devices import (
     NETWORKS,

@@ -14,8 +14,8 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.program import build
 from experiments.recipe import stream_of
+from experiments.training.accumulation import MicroBatchStep
 from experiments.training.methods import METHODS
-from experiments.training.micro_batch import MicroBatchStep
 from experiments.training.writers import Record
 from tests.experiments.each_method import OF_EACH_KIND, each_of
 

@@ -16,8 +16,8 @@ from experiments import program, run, train
 from experiments.command_line import start
 from experiments.config import Config
 from experiments.program import build
-from experiments.training import checkpoints, descent, optimizer
-from experiments.training.endings import NotFiniteError
+from experiments.training import checkpoint, loss_and_update, optimizer
+from experiments.training.exceptions import NotFiniteError
 from experiments.training.methods import METHODS
 from experiments.training.step import HALTED, TrainState, initial_state, train_step
 from experiments.training.writers import read
@@ -39,10 +39,10 @@ def made(method: str, m: int | None = None, ema: float = 0.0, *, guarded: bool =
     settings = optimizer.Settings(method, momentum=0.9, ema=ema)
     if m is None:
         tx = optimizer.create(settings)
-        descend = descent.whole(net(), tx, METHODS[method].functional)
+        descend = loss_and_update.whole(net(), tx, METHODS[method].functional)
     else:
         tx = optimizer.create_parted(settings)
-        descend = descent.in_shards(net(), tx, m)
+        descend = loss_and_update.in_shards(net(), tx, m)
     prepare: Callable[..., Any] = lambda batch, constants: (batch["image"], batch["label"], batch["label"])  # noqa: E731
     return train_step(descend, prepare, skips_nonfinite=guarded), initial_state(net(), tx.init)
 
@@ -192,11 +192,11 @@ def test_a_run_that_stops_there_is_saved_as_it_was_before(
     for _ in range(2):  # when it goes on it comes to the same step
         with pytest.raises(NotFiniteError, match=f"step {BAD} is not finite"):
             execute(tmp_path / "run", config)
-        assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [BAD]
+        assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [BAD]
         files = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "wanted")]
         assert files[0] == files[1]
         like, _ = build(config, run.load(config))
-        states = [checkpoints.restore(tmp_path / name / "checkpoints", BAD, like) for name in ("run", "wanted")]
+        states = [checkpoint.restore_save(tmp_path / name / "checkpoints", BAD, like) for name in ("run", "wanted")]
         assert_same_state(*states)
     assert not (tmp_path / "run" / "result.json").exists()
 

@@ -14,8 +14,8 @@ from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs, publish
 from experiments.studying import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
-from experiments.training.endings import UnusableError
-from experiments.training.saving import Saving
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.exceptions import UnusableError
 
 
 def loop(folder: Path) -> Path:

@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec
 
 from experiments import machine
 from experiments.machine import Machine, agreed, placement_on, together
-from experiments.training.endings import UnusableError
-from experiments.training.placement import Placement
+from experiments.training.exceptions import UnusableError
+from experiments.training.sharding import Placement
 from experiments.training.step import TrainState
 from sam_optax import BatchPlan
 from tests.experiments.many_devices import placed

@@ -19,8 +19,8 @@ from experiments.resuming import reopened
 from experiments.studying import Cell
 from experiments.studying.cell import is_done
 from experiments.tables import escaped
-from experiments.training.printable import printable
-from experiments.training.schemas import fault_of_metrics, fault_of_notes
+from experiments.training.exceptions import printable
+from experiments.training.records import fault_of_metrics, fault_of_notes
 from experiments.training.writers import read
 from tests.experiments.sharpness_records import SMALL, worst_case
 from tests.experiments.written_runs import write_run

@@ -16,9 +16,9 @@ import pytest
 from experiments import data, run, train
 from experiments.command_line import start
 from experiments.config import Config
-from experiments.training import checkpoints
-from experiments.training.alone import LOCK
-from experiments.training.checkpoints import Checkpoints
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.run_lock import LOCK
 from tests.experiments.interrupted_runs import assert_same_run, copied, execute, stopped
 from tests.experiments.test_command_line import call
 
@@ -136,7 +136,7 @@ def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) 
     """As of another version of the program: the config is the same, and the state has another shape."""
     Checkpoints(tmp_path / "other", keep=1).close()
     saves = Checkpoints(tmp_path / "other", keep=1)
-    notes = checkpoints.notes_of(stopped_run / "checkpoints", 5)
+    notes = checkpoint.notes_of(stopped_run / "checkpoints", 5)
     notes["progress"]["step"] = 6
     saves.save(6, {"params": jnp.zeros(3)}, notes)
     saves.close()

@@ -12,8 +12,8 @@ from experiments.config import Config
 from experiments.measuring import Sharpness, watching
 from experiments.models import registry
 from experiments.resuming import reopened
-from experiments.training import checkpoints
-from experiments.training.saving import Saving
+from experiments.training import checkpoint
+from experiments.training.checkpoint_schedule import Saving
 from experiments.training.writers import read
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, execute, killed, stopped
@@ -47,7 +47,7 @@ def whole(tiny: str, tmp_path_factory: pytest.TempPathFactory, memory: dict[Any,
 @combinations(lambda step: step in {0, 8, 13}, step=(0, 3, 8, 10, 13, 14))
 def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path: Path, step: int) -> None:
     stopped(tmp_path, config(tiny), step)
-    assert checkpoints.steps(tmp_path / "checkpoints") == [step]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [step]
     execute(tmp_path, config(tiny))
     assert_same_run(tmp_path, whole(config(tiny)))
 
@@ -111,7 +111,7 @@ def test_killed_it_goes_on_from_its_last_save(
     whole: Any, tiny: str, tmp_path: Path, step: int, saved: list[int]
 ) -> None:
     killed(tmp_path, config(tiny), step, every=5)
-    assert checkpoints.steps(tmp_path / "checkpoints") == saved
+    assert checkpoint.steps(tmp_path / "checkpoints") == saved
     start = reopened(tmp_path, config(tiny), run.load(config(tiny)))
     assert start is not None
     assert start.progress.step == (saved or [0])[-1]

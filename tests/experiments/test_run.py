@@ -14,7 +14,7 @@ from experiments import augmentation, data, models, run
 from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint
-from experiments.training.endings import UnusableError
+from experiments.training.exceptions import UnusableError
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 from tests.experiments.conftest import train

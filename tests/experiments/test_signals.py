@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from experiments.command_line import start
-from experiments.training import signals
-from experiments.training.endings import Terminated
-from experiments.training.stopping import on_sigterm
+from experiments.training import preemption
+from experiments.training.exceptions import Terminated
+from experiments.training.preemption import on_sigterm
 
 ROOT = Path(__file__).parents[2]
 CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -112,7 +112,7 @@ def test_a_run_is_asked_to_stop_and_no_later_signal_cuts_it_short() -> None:
 
 def test_ctrl_c_of_a_background_job_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signals.raise_in_main()
+    preemption.raise_in_main()
     send(signal.SIGINT)
     with pytest.raises(Terminated):
         send(signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Sig
 def test_signals_while_the_process_shuts_down_change_nothing(number: signal.Signals) -> None:
     """Python has given its handlers up by then: a second SIGTERM would kill the process, with another code."""
     code = (
-        "import threading, time; from experiments.training import signals; signals.raise_in_main(); signals.ignore(); "
+        "import threading, time; from experiments.training import preemption; preemption.raise_in_main(); preemption.ignore(); "
         "threading.Thread(target=lambda: (print('up', flush=True), time.sleep(0.3))).start()"
     )
     with python("-c", code) as process:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from experiments.models.layers import StochasticDepth
 from experiments.models.vit import Size, ViT
-from experiments.training import checkpoint, descent, optimizer
+from experiments.training import checkpoint, loss_and_update, optimizer
 from experiments.training.step import TrainState, initial_state, train_step
 
 SHAPE = (8, 8, 1)
@@ -41,7 +41,7 @@ def compiled() -> tuple[Any, Any]:
     """The update of SAM, and what makes the state of its optimizer."""
     tx = optimizer.create(optimizer.Settings("sam"))
     return train_step(
-        descent.whole(vit(), tx), lambda batch, constants: (batch["image"], batch["label"], batch["label"])
+        loss_and_update.whole(vit(), tx), lambda batch, constants: (batch["image"], batch["label"], batch["label"])
     ), tx.init
 
 

@@ -16,7 +16,7 @@ from experiments import reproduce, run, train
 from experiments.command_line import start
 from experiments.config import Config
 from experiments.studying import Cell, Grid, running
-from experiments.training import checkpoints
+from experiments.training import checkpoint
 from tests.experiments.interrupted_runs import assert_same_run, execute, stopped
 from tests.experiments.test_command_line import call
 
@@ -65,7 +65,7 @@ def test_sigterm_saves_and_says_so_and_the_run_goes_on(
         assert command(train, *arguments) == 75
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    [step] = checkpoints.steps(tmp_path / "run" / "checkpoints")
+    [step] = checkpoint.steps(tmp_path / "run" / "checkpoints")
     assert said.startswith(f"stopped after {step} updates")
     assert step == 10  # the step in progress is finished
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # until the process has ended
@@ -89,7 +89,7 @@ def test_a_new_folder_is_started_and_ctrl_c_is_as_it_was(
         assert command(train, *arguments) == 130
     signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped.\n"
-    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [8, 12]
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [8, 12]
     assert command(train, *arguments) == 0
     assert_same_run(tmp_path / "run", whole)
 
@@ -110,7 +110,7 @@ def test_a_study_stops_and_goes_on_within_its_run(
         assert command(reproduce, *arguments) == 75
     assert "stopped after" in capsys.readouterr().err
     [unfinished] = tmp_path.glob("study/*.unfinished")
-    assert checkpoints.steps(unfinished / "checkpoints")
+    assert checkpoint.steps(unfinished / "checkpoints")
     assert command(reproduce, *arguments) == 0
     assert "2 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
     for name in ("sgd-constant-0", "sgd-increasing-0"):
@@ -147,7 +147,7 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
     words = "checkpoints/3 is damaged" if damage == "damaged" else "learning_rate is 0.2 there and 0.1 here"
     assert words in said
     assert "Traceback" not in said
-    assert checkpoints.steps(left / "checkpoints") == [3]
+    assert checkpoint.steps(left / "checkpoints") == [3]
     assert (tmp_path / "sgd-increasing-0" / "result.json").exists()
     shutil.rmtree(left)
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0

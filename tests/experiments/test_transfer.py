@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.training import transfer
+from experiments.training import prefetch
 
-every_way = pytest.mark.parametrize("sent", [transfer.ahead, transfer.in_background])
+every_way = pytest.mark.parametrize("sent", [prefetch.ahead, prefetch.in_background])
 
 
 @every_way
@@ -32,7 +32,7 @@ def test_two_more_are_under_way_than_were_handed_out() -> None:
         log.append(("sent", batch))
         return batch
 
-    log.extend(("used", batch) for batch in transfer.ahead(read(), send))
+    log.extend(("used", batch) for batch in prefetch.ahead(read(), send))
     assert log[:6] == [(what, batch) for batch in range(3) for what in ("read", "sent")]
     assert log[6:9] == [("used", 0), ("read", 3), ("sent", 3)]
     for batch in range(5):
@@ -49,7 +49,7 @@ def test_in_the_background_as_many_are_read_and_no_more() -> None:
         enough.release()
         return batch
 
-    batches = transfer.in_background(range(9), send)
+    batches = prefetch.in_background(range(9), send)
     for handed_out in range(3):
         assert next(batches) == handed_out
         for _ in range(3 if handed_out == 0 else 1):
@@ -60,26 +60,26 @@ def test_in_the_background_as_many_are_read_and_no_more() -> None:
 def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more(
     started: Callable[[], list[str]],
 ) -> None:
-    batches = transfer.in_background(range(9), lambda batch: batch)
+    batches = prefetch.in_background(range(9), lambda batch: batch)
     next(batches)
     assert len(started()) == 1
     batches.close()
-    assert list(transfer.in_background(range(3), lambda batch: batch)) == [0, 1, 2]
+    assert list(prefetch.in_background(range(3), lambda batch: batch)) == [0, 1, 2]
     assert started() == []
 
 
 def test_what_goes_wrong_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
-    batches = transfer.in_background([1, 0], lambda batch: 1 / batch)
+    batches = prefetch.in_background([1, 0], lambda batch: 1 / batch)
     assert next(batches) == 1.0
     with pytest.raises(ZeroDivisionError):
         next(batches)
 
 
 def test_the_background_has_wide_numbers_where_its_user_has_them(x64: None) -> None:
-    [batch] = transfer.in_background([1.0], jnp.asarray)
+    [batch] = prefetch.in_background([1.0], jnp.asarray)
     assert batch.dtype == jnp.float64
     with jax.enable_x64(False):
-        [batch] = transfer.in_background([1.0], jnp.asarray)
+        [batch] = prefetch.in_background([1.0], jnp.asarray)
     assert batch.dtype == jnp.float32
 
 

@@ -13,8 +13,9 @@ from experiments.config import Config
 from experiments.metrics_files import length_of, own_writers
 from experiments.output_folder import claim
 from experiments.resuming import Start
-from experiments.training.endings import UnusableError
-from experiments.training.writers import JsonLines, TensorBoard, plain, read, tensorboard
+from experiments.training import writers
+from experiments.training.exceptions import UnusableError
+from experiments.training.writers import JsonLines, TensorBoard, plain, read
 from tests.experiments.interrupted_runs import execute, killed
 
 STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
@@ -85,10 +86,10 @@ def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
 def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tensorboard.time, "time", lambda: 1_750_000_000.5)
+    monkeypatch.setattr(writers.time, "time", lambda: 1_750_000_000.5)
     made: list[Path] = []
     for process, step in ((9, None), (8, 0), (7, 8), (6, 12), (5, 112), (6, 112)):
-        monkeypatch.setattr(tensorboard.os, "getpid", lambda process=process: process)
+        monkeypatch.setattr(writers.os, "getpid", lambda process=process: process)
         TensorBoard(tmp_path, step).close()
         made += [path for path in tmp_path.iterdir() if path not in made]
     assert len(made) == 6

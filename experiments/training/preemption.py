@@ -1,19 +1,20 @@
-"""SIGTERM and Ctrl-C, from before the imports until the process has ended.
+"""Signals: SIGTERM and Ctrl-C, from before the imports until the process has ended.
 
 A program goes through three stages. While it imports, nothing is open, and a signal ends the process (`end_at_once`).
 While it works, a signal raises an exception in the main thread (`raise_in_main`), except where a run asks between two
-steps whether it is to stop (`training.stopping`). From the moment the exit code is decided, signals do nothing
-(`ignore`): Python restores the default of its own handlers while it shuts down, and a second SIGTERM would then kill
-the process and replace its exit code.
+steps whether it is to stop (`on_sigterm`): schedulers send SIGTERM before they take the machine away. From the moment
+the exit code is decided, signals do nothing (`ignore`): Python restores the default of its own handlers while it shuts
+down, and a second SIGTERM would then kill the process and replace its exit code.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-from experiments.training.endings import INTERRUPTED, Terminated
+from experiments.training.exceptions import INTERRUPTED, Terminated
 
 _CODES = {signal.SIGTERM: Terminated.code, signal.SIGINT: INTERRUPTED}
 
@@ -69,3 +70,44 @@ def _handled() -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
+
+
+Stop = Callable[[int], bool]
+"""From the number of updates made to whether the run is to stop there; all processes get the same answer."""
+
+
+def never(step: int) -> bool:
+    """Nothing asks the run to stop."""
+    del step
+    return False
+
+
+@contextmanager
+def on_sigterm() -> Iterator[Stop]:
+    """Have SIGTERM ask a run to stop between two steps, instead of raising an exception.
+
+    Once it has asked, further signals do nothing, until the process has ended. Of several processes JAX listens, and
+    makes them agree on a step; there nothing is installed here.
+
+    Yields:
+      Whether to stop, asked before each step.
+    """
+    import jax  # noqa: PLC0415 - this module is imported before anything that takes time
+    from jax.experimental import multihost_utils  # noqa: PLC0415 - as above
+
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        del frame
+        ignore()
+        heard.append(number)
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield lambda step: bool(heard)
+    finally:
+        if not heard:
+            signal.signal(signal.SIGTERM, before)

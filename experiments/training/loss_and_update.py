@@ -11,7 +11,7 @@ from flax import nnx
 
 import sam_optax
 from experiments.training.optimizer import Parted
-from experiments.training.placement import AXIS, Placement
+from experiments.training.sharding import AXIS, Placement
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
 """What the network sees beside its parameters: `(model_state, images, targets, labels)`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from experiments.training.endings import UnusableError, go_on_hint, reason_of
+from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 
 LOCK = ".lock"
 """The file by which a folder is held; it stays where a run was not completed."""

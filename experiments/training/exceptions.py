@@ -1,7 +1,11 @@
-"""Why a program ends before its run does: a sentence for the person who waits, and an exit code for the scheduler."""
+"""The exceptions that end a program before its run is complete, and text that is safe to print.
+
+Each has a sentence for the user and an exit code for the scheduler.
+"""
 
 import errno
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,3 +69,11 @@ def go_on_hint(folder: Path) -> str:
         "Make room, or make it writable: the same command goes on, that of one run with --resume, since what "
         f"{folder.name} holds is as it was saved last."
     )
+
+
+_KEPT = "\n"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey, and without lone surrogates; lines stay lines."""
+    return "".join(each for each in text if each in _KEPT or unicodedata.category(each) not in ("Cc", "Cf", "Cs"))

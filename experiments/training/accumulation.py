@@ -15,9 +15,9 @@ import numpy as np
 import optax
 
 import sam_optax
-from experiments.training import transfer
-from experiments.training.epoch_noise import GRADIENTS, term_names
+from experiments.training import prefetch
 from experiments.training.optimizer import inject
+from experiments.training.progress import GRADIENTS, term_names
 from experiments.training.step import Metrics, Prepare, TrainState, gradient_metrics, if_finite, without_halt
 from sam_optax import noise_terms
 
@@ -108,7 +108,7 @@ class MicroBatchStep:
     def _parts(self, batch: HostBatch) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
         cut = ({name: rows[start : start + self._size] for name, rows in batch.items()} for start in starts)
-        return transfer.ahead(cut, self._send)
+        return prefetch.ahead(cut, self._send)
 
     def _zeros_like(self, state: TrainState) -> Sums:
         gradient, model_state = (jax.tree.map(_zero, tree) for tree in (state.params, state.model_state))

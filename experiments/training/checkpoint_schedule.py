@@ -1,10 +1,10 @@
-"""When a run is saved on its way, and what of it."""
+"""When a run saves a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.training.checkpoints import Checkpoints
+from experiments.training.checkpoint import Checkpoints
 from experiments.training.progress import Progress
 
 _EXAMPLES = 10_000

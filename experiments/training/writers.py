@@ -1,0 +1,161 @@
+"""Writers of metrics: JSON lines, which the report reads, and TensorBoard's event files."""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from experiments.training.atomic_write import refuse_link
+from experiments.training.json_files import DamagedError, parsed, regular_file
+from experiments.training.records import fault_of_metrics
+
+__all__ = ["JsonLines", "Record", "TensorBoard", "Writer", "plain", "read"]
+
+
+Record = dict[str, Any]
+
+
+class Writer(Protocol):
+    """Takes the records of a run, one after another, and keeps them somewhere.
+
+    A record of `kind` `step` comes after each update and holds its `step` (counted from 0), its `epoch` (a float), the
+    batch size, the hyperparameters and what was measured; one of `kind` `epoch` comes after each epoch and holds the
+    number of epochs and updates so far, and the mean training and test figures. All other values are numbers.
+    """
+
+    def write(self, record: Record) -> None:
+        """Take one record."""
+        ...
+
+    def close(self) -> None:
+        """Keep safe what was taken; no record comes after."""
+        ...
+
+
+_AGAIN = "remove the folder of its run, or start the run again in another one."
+
+
+class JsonLines:
+    """A file of records, each on a line of its own, complete on disk when the writer is closed.
+
+    Numbers are written to the seven digits that float32 holds, so that equal runs give equal files.
+
+    Args:
+      path: the file, which is new.
+      go_on_at: instead of a new file, one that may be there: what it has beyond so many bytes is cut off.
+    """
+
+    def __init__(self, path: Path, go_on_at: int | None = None) -> None:
+        refuse_link(path)
+        self._file = path.open("x" if go_on_at is None else "a", encoding="utf-8")
+        if go_on_at is not None:
+            self._file.truncate(go_on_at)
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
+
+    def length(self) -> int:
+        """How many bytes the file has, all of them on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Write out what is left."""
+        try:
+            self.length()
+        finally:
+            self._file.close()
+
+
+def read(path: Path, kind: str) -> Iterator[Record]:
+    """The records of one kind, in order.
+
+    Raises:
+      DamagedError: If a line is not a record, or if one of the kind is not as runs write it.
+      OSError: If there is no file.
+    """
+    found = 0
+    with regular_file(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            record = _parsed(line, path, number)
+            if record["kind"] != kind:
+                continue
+            if wrong := fault_of_metrics(record, found):
+                raise DamagedError(path, f"line {number}: {wrong}", _AGAIN)
+            found += 1
+            yield record
+
+
+def _parsed(line: bytes, path: Path, number: int) -> Record:
+    try:
+        record = parsed(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        raise DamagedError(path, f"line {number} is not a record", _AGAIN)
+    return record
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: seven digits of a number, and null where a diverged run has none."""
+    if isinstance(value, str | bool | int):
+        return value
+    return float(f"{float(value):.7g}") if math.isfinite(value) else None
+
+
+class TensorBoard:
+    """A folder that `tensorboard --logdir` shows: a curve a number, `step/loss` or `epoch/test_error`, over updates.
+
+    What was written is on disk after `flush`, at the end of each epoch, and when the writer is closed. tensorboardX
+    gives the format alone: its `SummaryWriter` writes from a thread, whose queue cannot be waited for, and which waits
+    for ever where the disk is full.
+
+    Args:
+      folder: of the event files, of which each writer adds one.
+      go_on_at: the update from which on earlier files of the folder count no longer.
+    """
+
+    def __init__(self, folder: Path, go_on_at: int | None = None) -> None:
+        from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - only those who ask for it wait for it
+        from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = "" if go_on_at is None else f"{go_on_at:010d}"  # they are read in the order of their names
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
+        self._file = RecordWriter(str(folder / name))
+        self._add(file_version="brain.Event:2")
+        if go_on_at is not None:
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=go_on_at, session_log=started)
+
+    def write(self, record: Record) -> None:
+        """Add a point to each curve, but where a diverged run has none."""
+        points = [
+            self._summary.Value(tag=f"{record['kind']}/{name}", simple_value=float(value))
+            for name, value in record.items()
+            if name not in ("kind", "step") and value is not None and math.isfinite(value)
+        ]
+        self._add(step=int(record["step"]), summary=self._summary(value=points))
+        if record["kind"] == "epoch":
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring what was taken to the disk."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write out what is left."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _add(self, **what: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **what).SerializeToString())
