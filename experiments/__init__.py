@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # `python -m experiments.NAME` is about to import the program, which takes seconds
-    from experiments import before_imports
+    from experiments.cli import standard_streams
 
-    before_imports.prepare()
+    standard_streams.prepare()

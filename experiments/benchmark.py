@@ -14,8 +14,8 @@ from experiments.benchmarking.measure import measure
 from experiments.benchmarking.peers import apart
 from experiments.benchmarking.peers import race as peers
 from experiments.benchmarking.table import table
-from experiments.command_line import parse, sensibly, start
-from experiments.output_folder import make_folder, write_document
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import make_folder, write_document
 
 _FEWEST_ROUNDS = 10
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from experiments.command_line import sensibly
-from experiments.output_folder import make_folder, write_document
+from experiments.cli.errors import sensibly
+from experiments.cli.output_folder import make_folder, write_document
+from experiments.cli.tables import as_markdown, as_terminal
 from experiments.reporting import find_runs, publish
 from experiments.studying import Cell, Grid, Options, Selection, Tuning, outlook, run_all, timing, tuning
 from experiments.studying.cell import is_done
-from experiments.tables import as_markdown, as_terminal
 
 
 class Session(NamedTuple):

@@ -7,14 +7,14 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.command_line import parse, sensibly, start
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import make_folder, write_document
 from experiments.config import check_choice
 from experiments.converging.bound import REACH
 from experiments.converging.conducting import cells_of, study_networks, study_quadratic
 from experiments.converging.document import markdown
 from experiments.converging.network_study import NetworkStudy
 from experiments.converging.quadratic_study import QuadraticStudy
-from experiments.output_folder import make_folder, write_document
 
 _PARTS = ("quadratic", "networks")
 

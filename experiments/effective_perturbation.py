@@ -13,10 +13,10 @@ from rich.console import Console
 
 from experiments import data, models
 from experiments.benchmarking import problem
-from experiments.command_line import parse, start
+from experiments.cli.errors import parse, start
+from experiments.cli.standard_streams import needed
+from experiments.cli.tables import Rows, as_terminal
 from experiments.config import check_choice
-from experiments.standard_streams import needed
-from experiments.tables import Rows, as_terminal
 
 _NORMALISATIONS = (nnx.BatchNorm, nnx.LayerNorm)
 _BATCH = 128

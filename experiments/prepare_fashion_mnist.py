@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.command_line import parse, sensibly, start
+from experiments.cli.errors import parse, sensibly, start
 from experiments.data.preparation import manual_folder, published_sums
 from experiments.training.atomic_write import replacing
 

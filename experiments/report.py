@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from experiments.command_line import parse, sensibly, start
-from experiments.output_folder import make_folder
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import make_folder
 from experiments.reporting import find_runs, publish
 
 

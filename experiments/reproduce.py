@@ -7,8 +7,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import configs, data, standard_streams
-from experiments.command_line import option, parse, sensibly, start
+from experiments import configs, data
+from experiments.cli import standard_streams
+from experiments.cli.errors import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
 from experiments.measuring import Sharpness

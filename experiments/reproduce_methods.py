@@ -9,13 +9,13 @@ from rich.console import Console
 
 from experiments import data, run
 from experiments.benchmarking import method_steps
-from experiments.command_line import parse, sensibly, start
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import make_folder, write_document
+from experiments.cli.tables import as_markdown, as_terminal
 from experiments.measuring import Sharpness
-from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.studying import Comparison, Options, run_all
-from experiments.tables import as_markdown, as_terminal
 from experiments.training.preemption import on_sigterm
 
 _ROUNDS = 10

@@ -8,10 +8,10 @@ import tyro
 from rich.console import Console
 
 from experiments import data, run, showing
-from experiments.command_line import parse, sensibly, start
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.config.checks import check_count
-from experiments.output_folder import make_folder
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import data, run, sharpness_file
-from experiments.command_line import parse, sensibly, start
+from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.output_folder import claim, make_folder
 from experiments.config import Config
 from experiments.machine import Machine, agreed, placement_on, together
 from experiments.measuring import Sharpness, watching
-from experiments.output_folder import claim, make_folder
 from experiments.resuming import Start, reopened
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import on_sigterm

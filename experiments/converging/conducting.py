@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments import data, run
+from experiments.cli.tables import as_terminal
 from experiments.converging.curve import Curves
 from experiments.converging.document import Part, network_part, quadratic_part
 from experiments.converging.network_cell import check_unfinished, curve_of, execute, is_done
@@ -15,7 +16,6 @@ from experiments.converging.network_study import NetworkStudy
 from experiments.converging.pictures import Floors
 from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
 from experiments.studying import Cell
-from experiments.tables import as_terminal
 
 
 def cells_of(study: NetworkStudy, location: data.Location) -> list[Cell]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.cli.tables import Rows, as_markdown
 from experiments.converging.curve import Curves
 from experiments.converging.pictures import NORMS, Floors, draw_floors, draw_norms
 from experiments.converging.quadratic_study import Course, QuadraticStudy
 from experiments.converging.tables import bound_rows, floor_rows, rate_rows, slope_rows
 from experiments.reporting.drawing import Picture, save
-from experiments.tables import Rows, as_markdown
 
 _RATES = (
     "Slopes of the logarithm of ‖∇f‖, fitted over the second half of the updates, and of the examples, with the "

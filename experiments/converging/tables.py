@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.converging.curve import Curves
 from experiments.converging.quadratic_study import Course, Floor
 from experiments.converging.rates import fitted_slope, late_rate
-from experiments.tables import Rows, mean_and_deviation
 from experiments.training.methods import METHODS
 
 

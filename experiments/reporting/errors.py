@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting import labels, sharpness
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.matches import Match, tables
 from experiments.reporting.ways import Way, headline
-from experiments.tables import Rows, mean_and_deviation
 
 _ERROR = "test error, %"
 

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 
+from experiments.cli.tables import Rows
 from experiments.reporting.runs import Run
 from experiments.reporting.ways import Way
-from experiments.tables import Rows
 from experiments.training.writers import Record
 
 

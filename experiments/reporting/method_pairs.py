@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from experiments.cli.tables import Rows
 from experiments.reporting import labels
 from experiments.reporting.figures import TEST_ERROR
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.matches import Match, tables
 from experiments.reporting.paired import Difference
 from experiments.reporting.wording import cell, direction
-from experiments.tables import Rows
 
 _MOST_PAIRS = 6
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting import sharpness
 from experiments.reporting.runs import Run
 from experiments.reporting.ways import Way, common
-from experiments.tables import Rows, mean_and_deviation
 from experiments.training.methods import METHODS
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.cli.tables import figure_columns
 from experiments.reporting.drawing import Picture
 from experiments.reporting.section import Section
-from experiments.tables import figure_columns
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 

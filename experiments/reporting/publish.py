@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.cli.tables import as_terminal
 from experiments.reporting.groups import Study, studies
 from experiments.reporting.markdown import markdown
 from experiments.reporting.page import page
@@ -12,7 +13,6 @@ from experiments.reporting.runs import Run
 from experiments.reporting.runs_file import write_runs
 from experiments.reporting.section import Section, write_section
 from experiments.reporting.variants import base_of
-from experiments.tables import as_terminal
 from experiments.training.atomic_write import refuse_link, write_whole
 from experiments.training.exceptions import printable
 

@@ -5,12 +5,12 @@ import functools
 import statistics
 
 from experiments import configs
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.config import Config
 from experiments.configs import Published
 from experiments.reporting import labels, sharpness
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.ways import PAPERS_RADIUS
-from experiments.tables import Rows, mean_and_deviation
 
 REMARK = "The paper has one run a cell. Its sharpness is compared with ours at ρ 0.0002, of as many examples as above."
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.cli.tables import Rows
 from experiments.reporting import chosen, decided_plans, drawn, errors, published, sharpness
 from experiments.reporting.claims import claim_rows, claims
 from experiments.reporting.drawing import Picture
@@ -14,7 +15,6 @@ from experiments.reporting.tables import difference_rows, run_rows, setting_rows
 from experiments.reporting.variants import variant_differences, variant_heading, variant_rows
 from experiments.reporting.verdicts import verdicts
 from experiments.reporting.wording import multiplicity
-from experiments.tables import Rows
 
 
 class Block(NamedTuple):

@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Sequence
 from itertools import combinations
 
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import is_direct_pair
 from experiments.reporting.runs import Run
 from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, most_common, worst_cases
-from experiments.tables import Rows, mean_and_deviation
 
 _MOST_NAMED = 8  # pairs
 

@@ -3,13 +3,13 @@
 import dataclasses
 import os
 
+from experiments.cli.tables import Rows
 from experiments.config import Config
 from experiments.reporting.figures import signed
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
 from experiments.reporting.runs import Run
 from experiments.reporting.wording import direction
-from experiments.tables import Rows
 from experiments.training.methods import METHODS
 
 _ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "learning_rate", "seed")

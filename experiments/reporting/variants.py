@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from experiments.cli.tables import Rows
 from experiments.reporting import labels
 from experiments.reporting.figures import figures_of
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
 from experiments.reporting.parts import METHOD, STRATEGY, Part, said
 from experiments.reporting.wording import cell, direction
-from experiments.tables import Rows
 
 _TITLE = ("dataset", "model")
 _PROBLEM = (*_TITLE, "train_examples", "label_noise", "validation")

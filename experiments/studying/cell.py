@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import data, run, sharpness_file
+from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.measuring import Sharpness, watching
-from experiments.output_folder import make_folder
 from experiments.resuming import CHECKPOINTS, Start, reopened
 from experiments.training.atomic_write import refuse_link
 from experiments.training.checkpoint import steps

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
 from experiments.studying.cell import Cell
-from experiments.tables import Rows, as_terminal
 from experiments.training import learning_rate
 from experiments.training.methods import METHODS
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments import data, run
-from experiments.command_line import sensibly
+from experiments.cli.errors import sensibly
 from experiments.measuring import Sharpness, has_measured
 from experiments.measuring.console import measure
 from experiments.studying.cell import Cell, check_unfinished, execute, is_done

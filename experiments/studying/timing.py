@@ -11,11 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from experiments import data
+from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
 from experiments.program import build
 from experiments.studying.cell import Cell
 from experiments.studying.outlook import outlook
-from experiments.tables import Rows, as_terminal
 from experiments.training.methods import METHODS
 
 _STEPS = 5

@@ -7,11 +7,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 from experiments import data, run
+from experiments.cli.tables import Rows
 from experiments.config import check_fraction, check_seeds
 from experiments.config.checks import check_number, check_runs
 from experiments.studying.cell import Cell
 from experiments.studying.grid import Grid
-from experiments.tables import Rows
 from experiments.training.methods import METHODS
 
 _USUAL = (0.9, 5e-4)  # momentum and weight decay

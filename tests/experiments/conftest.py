@@ -12,9 +12,9 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from experiments import models, run
+from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.models import registry
-from experiments.output_folder import claim
 
 
 class TinyNet(nnx.Module):

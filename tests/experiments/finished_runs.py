@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import data, run, sharpness_file
+from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.output_folder import claim
 
 
 def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from experiments import data, run
+from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.output_folder import make_folder
 from experiments.program import build
 from experiments.resuming import reopened
 from experiments.training import checkpoint

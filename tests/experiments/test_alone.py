@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from experiments import run, train
-from experiments.command_line import start
+from experiments.cli.errors import start
+from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.output_folder import claim
 from experiments.resuming import Start, reopened
 from experiments.studying import cell as cells
 from experiments.studying import running

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce, run, train
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.data import sources
 from experiments.studying import Grid
 from experiments.studying.cell import execute, is_done

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import command_line, compilation_cache
+from experiments.cli import compilation_cache, errors
 
 OPTIONS = (
     "jax_compilation_cache_dir",
@@ -33,7 +33,7 @@ def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_program_keeps_what_it_compiles_however_small(unset: Path) -> None:
     seen = []
-    command_line.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
+    errors.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
     assert seen == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
     assert (unset / "sam_optax" / "compiled").is_dir()
 
@@ -93,7 +93,7 @@ def test_what_the_user_has_set_stays(unset: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_cannot_be_written_stops_no_run(unset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (unset / "sam_optax").write_text("a file in its place")
     ran = []
-    command_line.start(lambda: ran.append(True))
+    errors.start(lambda: ran.append(True))
     assert ran == [True]
     assert jax.config.jax_compilation_cache_dir is None
     assert "compiled functions are not kept for the next program" in capsys.readouterr().err

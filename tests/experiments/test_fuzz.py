@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from experiments import run
 from experiments.config import Config
-from experiments.config.descent import ON_NONFINITE
+from experiments.config.sections import ON_NONFINITE
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving

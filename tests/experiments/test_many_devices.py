@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import data, models, recipe, run
+from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.models import registry
-from experiments.output_folder import claim
 from experiments.resuming import reopened
 from experiments.training.exceptions import Terminated
 from experiments.training.methods import METHODS

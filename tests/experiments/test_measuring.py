@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from experiments import run, sharpness_file
+from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run, replay
 from experiments.measuring.network import trained
 from experiments.measuring.settings import MEASURES
-from experiments.output_folder import claim
 from experiments.program import build
 from experiments.reporting import find_runs, publish
 from experiments.training import checkpoint

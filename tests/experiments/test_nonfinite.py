@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from experiments import program, run, train
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.config import Config
 from experiments.program import build
 from experiments.training import checkpoint, loss_and_update, optimizer

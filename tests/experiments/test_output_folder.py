@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments.cli.output_folder import make_folder, write_document
 from experiments.config.checks import check_count
 from experiments.measuring import Sharpness
-from experiments.output_folder import make_folder, write_document
 from experiments.reporting import find_runs, publish
 from experiments.studying import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate

@@ -13,8 +13,8 @@ import tensorflow as tf
 from jax.experimental import multihost_utils
 
 from experiments import data, machine, run
+from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.output_folder import claim
 from experiments.program import build
 from experiments.training import checkpoint
 from sam_optax import BatchPlan

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from experiments import run, sharpness_file
+from experiments.cli.tables import escaped
 from experiments.config import Config
 from experiments.reporting import find_runs
 from experiments.reporting.markdown import markdown
@@ -18,7 +19,6 @@ from experiments.reporting.section import Block, Section
 from experiments.resuming import reopened
 from experiments.studying import Cell
 from experiments.studying.cell import is_done
-from experiments.tables import escaped
 from experiments.training.exceptions import printable
 from experiments.training.records import fault_of_metrics, fault_of_notes
 from experiments.training.writers import read

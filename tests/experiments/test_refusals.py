@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import data, run, train
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.config import Config
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints

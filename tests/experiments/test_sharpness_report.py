@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import sharpness_file
+from experiments.cli.tables import Rows
 from experiments.reporting import (
     find_runs,
     loss_pictures,
@@ -16,7 +17,6 @@ from experiments.reporting.errors import error_rows
 from experiments.reporting.groups import Study
 from experiments.reporting.matches import tables
 from experiments.reporting.methods import method_rows
-from experiments.tables import Rows
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.training import preemption
 from experiments.training.exceptions import Terminated
 from experiments.training.preemption import on_sigterm
@@ -121,7 +121,7 @@ def test_ctrl_c_of_a_background_job_stays_ignored() -> None:
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Signals) -> None:
     """As `experiments/__init__.py` prepares it, with the seconds that the imports take made one sleep."""
-    code = "from experiments import before_imports; import time; before_imports.prepare(); print('up', flush=True); "
+    code = "from experiments.cli import standard_streams; import time; standard_streams.prepare(); print('up', flush=True); "
     with python("-c", code + "time.sleep(60)") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
@@ -134,7 +134,8 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Sig
 def test_signals_while_the_process_shuts_down_change_nothing(number: signal.Signals) -> None:
     """Python has given its handlers up by then: a second SIGTERM would kill the process, with another code."""
     code = (
-        "import threading, time; from experiments.training import preemption; preemption.raise_in_main(); preemption.ignore(); "
+        "import threading, time; from experiments.training import preemption; "
+        "preemption.raise_in_main(); preemption.ignore(); "
         "threading.Thread(target=lambda: (print('up', flush=True), time.sleep(0.3))).start()"
     )
     with python("-c", code) as process:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import before_imports, standard_streams
-from experiments.standard_streams import NARROWEST, WIDEST, LossyFile, OutputLost
+from experiments.cli import standard_streams
+from experiments.cli.standard_streams import NARROWEST, WIDEST, LossyFile, OutputLost
 
 ROOT = Path(__file__).parents[2]
-PREPARED = "import sys; from experiments import standard_streams; standard_streams.prepare(); "
+PREPARED = "import sys; from experiments.cli import standard_streams; standard_streams.prepare_streams(); "
 SHOWN = PREPARED + "print('x' * 100_000); print('y', flush=True); sys.exit(7)"
 
 
@@ -51,7 +51,7 @@ def test_a_file_that_is_opened_later_is_not_standard_output(tmp_path: Path) -> N
 )
 def test_where_showing_is_all_that_is_asked_for_the_program_ends(where: str, said: str) -> None:
     code = PREPARED + (
-        "from experiments.standard_streams import needed, OutputLost\n"
+        "from experiments.cli.standard_streams import needed, OutputLost\n"
         "try:\n"
         "  with needed():\n"
         "    for _ in range(100): print('x' * 100_000)\n"
@@ -109,7 +109,7 @@ def test_a_terminal_that_is_too_narrow_is_taken_as_wider(monkeypatch: pytest.Mon
 def test_a_number_of_devices_that_cannot_be_is_refused(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", count)
     with pytest.raises(ValueError, match=f"JAX_NUM_CPU_DEVICES is '{count}' in the environment: give an integer"):
-        before_imports.check_environment()
+        standard_streams.check_environment()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiments import reproduce, run, train
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.config import Config
 from experiments.studying import Cell, Grid, running
 from experiments.training import checkpoint

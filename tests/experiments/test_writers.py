@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import run
+from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.metrics_files import length_of, own_writers
-from experiments.output_folder import claim
 from experiments.resuming import Start
 from experiments.training import writers
 from experiments.training.exceptions import UnusableError

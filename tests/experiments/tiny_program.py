@@ -1,7 +1,7 @@
 """`experiments.train` with the network that compiles at once, for a process of its own."""
 
 from experiments import models, train
-from experiments.command_line import start
+from experiments.cli.errors import start
 from experiments.models import registry
 from tests import conftest  # noqa: F401 - the same devices and the same cache as the tests have
 from tests.experiments.conftest import TinyNet

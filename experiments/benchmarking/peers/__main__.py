@@ -5,8 +5,8 @@ import json
 import sys
 
 from experiments.benchmarking.peers import race
-from experiments.command_line import start
-from experiments.standard_streams import needed
+from experiments.cli.errors import start
+from experiments.cli.standard_streams import needed
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Standard output and standard error that may be closed, full or read by nobody, and of any encoding and width.
+"""Standard output and standard error that may be closed, full, unread, of any encoding and width.
 
 What cannot be shown is lost, and the program goes on: a run does not end because the program that read its progress has
 ended. Where showing is all that is asked for, as with `--help`, the program ends instead (`needed`).
@@ -12,6 +12,8 @@ import select
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from experiments.training import preemption
 
 NARROWEST, WIDEST = 40, 10_000  # columns
 _STDOUT, _STDERR = 1, 2
@@ -61,7 +63,7 @@ class LossyFile(io.FileIO):
         return count
 
 
-def prepare() -> None:
+def prepare_streams() -> None:
     """Replace the standard streams by lossy ones, and correct the width that the environment gives."""
     for number in (0, _STDOUT, _STDERR):
         if not _is_open(number):  # else the next file that is opened would be standard output
@@ -142,3 +144,31 @@ def _send_to_null(number: int) -> None:
         os.close(null)
     else:
         os.set_inheritable(number, True)
+
+
+_DEVICES = "JAX_NUM_CPU_DEVICES"
+_MOST_DEVICES = 1024
+
+
+def prepare() -> None:
+    """Prepare the process; where JAX could not be imported, it ends with a sentence and exit code 2."""
+    preemption.end_at_once()
+    prepare_streams()
+    try:
+        check_environment()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_environment() -> None:
+    """Refuse numbers of devices with which JAX cannot be imported, or finds no device.
+
+    Raises:
+      ValueError: If there is such a number in the environment.
+    """
+    text = os.environ.get(_DEVICES)
+    if text is None or text == "-1":  # as many as JAX takes by itself
+        return
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_DEVICES):
+        raise ValueError(f"{_DEVICES} is {text!r} in the environment: give an integer from 1 to {_MOST_DEVICES}.")

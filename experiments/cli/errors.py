@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from rich.console import Console
 
-from experiments import compilation_cache, standard_streams
+from experiments.cli import compilation_cache, standard_streams
 from experiments.training import preemption
 from experiments.training.exceptions import INTERRUPTED, NotFiniteError, Terminated, UnusableError, printable
 
@@ -39,8 +39,8 @@ def option(name: str, words: list[str]) -> str | None:
 def start(main: Callable[[], None]) -> None:
     """Call a program's `main`, and end the process with the exit code of how it ended.
 
-    Ctrl-C, SIGTERM and the endings of `training.endings` end it with their sentence and their code, as does a device
-    that JAX cannot use. Signals that arrive later change nothing.
+    Ctrl-C, SIGTERM and the exceptions of `training.exceptions` end it with their sentence and their code, as does a
+    device that JAX cannot use. Signals that arrive later change nothing.
 
     Raises:
       SystemExit: With that code, if `main` did not return.

@@ -1,0 +1,1 @@
+"""The command line: errors and exit codes, standard streams, tables, output folders, and the compilation cache."""
