@@ -121,7 +121,8 @@ def test_ctrl_c_of_a_background_job_stays_ignored() -> None:
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Signals) -> None:
     """As `experiments/__init__.py` prepares it, with the seconds that the imports take made one sleep."""
-    code = "from experiments.cli import standard_streams; import time; standard_streams.prepare(); print('up', flush=True); "
+    code = "import time; from experiments.cli import standard_streams; standard_streams.prepare(); "
+    code += "print('up', flush=True); "
     with python("-c", code + "time.sleep(60)") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
