@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional
 
-from experiments import data, run
+from experiments import data
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.tables import as_terminal
 from experiments.measuring import Sharpness
 from experiments.measuring.console import measure
 from experiments.reporting import find_runs
 from experiments.reporting.measured import measured_rows
+from experiments.runner import run
 
 
 @dataclass(frozen=True)

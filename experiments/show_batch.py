@@ -7,11 +7,12 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import data, run, showing
+from experiments import data, showing
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.config.checks import check_count
+from experiments.runner import run
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import data, run, sharpness_file
+from experiments import data
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import claim, make_folder
 from experiments.config import Config
-from experiments.machine import Machine, agreed, placement_on, together
 from experiments.measuring import Sharpness, watching
-from experiments.resuming import Start, reopened
+from experiments.runner import run, sharpness_records
+from experiments.runner.hosts import Machine, agreed, placement_on, together
+from experiments.runner.resume import Start, reopened
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import on_sigterm
 from experiments.training.run_lock import alone_in
@@ -86,7 +87,7 @@ def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, placemen
         description=f"{config.method} on {config.dataset}",
         transient=True,
     )
-    watch = watching(config, dataset, arguments.sharpness, partial(sharpness_file.add, output))
+    watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))
     around = {"watch": watch, "placement": placement, "tensorboard": arguments.tensorboard}
     with on_sigterm() as stop:
         return run.execute(

@@ -14,7 +14,7 @@ from experiments import data
 from experiments.benchmarking.method_steps import steps
 from experiments.benchmarking.race import Subject
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner.program import build
 from experiments.training import prefetch
 from experiments.training.loop import fit
 from experiments.training.writers import JsonLines

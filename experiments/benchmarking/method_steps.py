@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments import data
 from experiments.benchmarking.race import Subject, race
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner.program import build
 from sam_optax import BatchPlan
 
 STEPS = 10

@@ -15,8 +15,8 @@ from experiments.benchmarking.cases import Case
 from experiments.benchmarking.figure import Figure
 from experiments.benchmarking.method_steps import steps
 from experiments.config import Config
-from experiments.program import build
-from experiments.recipe import stream_of
+from experiments.runner.image_pipeline import stream_of
+from experiments.runner.program import build
 from experiments.training import prefetch
 from experiments.training.loop import fit
 

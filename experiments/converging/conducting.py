@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import data, run
+from experiments import data
 from experiments.cli.tables import as_terminal
 from experiments.converging.curve import Curves
 from experiments.converging.document import Part, network_part, quadratic_part
@@ -15,6 +15,7 @@ from experiments.converging.network_cell import check_unfinished, curve_of, exec
 from experiments.converging.network_study import NetworkStudy
 from experiments.converging.pictures import Floors
 from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
+from experiments.runner import run
 from experiments.studying import Cell
 
 

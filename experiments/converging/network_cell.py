@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import data, run
+from experiments import data
 from experiments.config import Config
 from experiments.converging.curve import Curve
 from experiments.converging.full_gradient import full_norms
 from experiments.converging.network_study import NetworkStudy
 from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
-from experiments.reporting.curves import column
+from experiments.runner import run
+from experiments.runner.finished_runs import column
 from experiments.studying import Cell
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import data, trained_state
+from experiments import data
 from experiments.config import Config
 from experiments.measuring.runs import measure_run, replay
 from experiments.measuring.settings import Sharpness
+from experiments.runner import trained_state
 from experiments.training.exceptions import printable
 
 

@@ -11,10 +11,9 @@ import optax
 from flax import nnx
 
 from experiments import data
-from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
-from experiments.evaluated import evaluated, stored_batches, with_own_statistics
 from experiments.measuring.settings import Sharpness
+from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
 from experiments.training.step import TrainState
 from sam_optax import sharpness
 

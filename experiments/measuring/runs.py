@@ -6,13 +6,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments import data, sharpness_file, trained_state
+from experiments import data
 from experiments.config import Config
 from experiments.measuring.measures import AT_RADII, measure
 from experiments.measuring.network import trained
 from experiments.measuring.settings import Sharpness
-from experiments.program import build
-from experiments.run import Watch, plan_of, result_of, train
+from experiments.runner import sharpness_records, trained_state
+from experiments.runner.program import build
+from experiments.runner.run import Watch, plan_of, result_of, train
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
 from sam_optax import BatchPlan
@@ -35,7 +36,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     state = _trained_state(folder, config, dataset)
     plan = plan_of(config, result_of(folder))
     last = {"epoch": plan.epochs, "step": plan.total_steps(config.epoch_size(len(dataset.train)))}
-    sharpness_file.add(folder, _measured(config, dataset, settings, last, state))
+    sharpness_records.add(folder, _measured(config, dataset, settings, last, state))
 
 
 def watching(config: Config, dataset: data.Dataset, settings: Sharpness, write: Write) -> Watch | None:
@@ -66,7 +67,7 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
     alike = jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), state.params, before.params)
     is_same = bool(jax.tree.all(alike))
     if is_same:
-        sharpness_file.add(folder, records)
+        sharpness_records.add(folder, records)
     return is_same
 
 
@@ -81,7 +82,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     wanted |= {"measured_batch_size": settings.batch_size, "examples": min(settings.examples, len(dataset.train))}
     alike = [
         record
-        for record in sharpness_file.read(folder)
+        for record in sharpness_records.read(folder)
         if all(record.get(name, value) == value for name, value in wanted.items())  # not every measure has a ball
     ]
     return all(

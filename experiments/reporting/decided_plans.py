@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.cli.tables import Rows
-from experiments.reporting.curves import NOISE_SCALE
 from experiments.reporting.drawing import STYLE, legend_below, make_logarithmic
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.panels import grid, name_axes
-from experiments.reporting.runs import Run
+from experiments.runner.finished_runs import NOISE_SCALE, Run
 
 CAPTION = (
     "A panel a group, a line a seed. At the end of an epoch its noise scale decides, by the rule, on the batch size of "

@@ -17,12 +17,12 @@ from experiments.reporting import (
     sharpness_curves,
     sharpness_pictures,
 )
-from experiments.reporting.curves import Curve, Curves, Quantity, mean_curves
 from experiments.reporting.drawing import Picture
 from experiments.reporting.groups import FEW, Group, Study
 from experiments.reporting.matches import papers_cells, reference
 from experiments.reporting.paired import DIRECT, Difference, differences
 from experiments.reporting.sentences import listed
+from experiments.runner.finished_runs import Curve, Curves, Quantity, mean_curves
 
 
 def pictures_of(study: Study, folder: Path) -> list[Picture]:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from experiments.reporting import paired
 from experiments.reporting.groups import Group, Study
-from experiments.reporting.runs import Run
 from experiments.reporting.sharpness import ways_of
 from experiments.reporting.ways import Way, headline, worst_cases
+from experiments.runner.finished_runs import Run
 
 
 class Figure(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from experiments.config import Config
 from experiments.reporting import labels
 from experiments.reporting.parts import Part, part_of, part_titles
-from experiments.reporting.runs import Run
+from experiments.runner.finished_runs import Run
 
 
 class Group(NamedTuple):

@@ -15,9 +15,9 @@ from experiments.reporting import labels
 from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
 from experiments.reporting.groups import Study
 from experiments.reporting.panels import grid, name_axes
-from experiments.reporting.runs import Run
 from experiments.reporting.sharpness import ways_of
 from experiments.reporting.ways import Way, worst_cases
+from experiments.runner.finished_runs import Run
 from experiments.training.writers import Record
 
 _IN_A_ROW = 3

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.cli.tables import Rows
-from experiments.reporting.runs import Run
 from experiments.reporting.ways import Way
+from experiments.runner.finished_runs import Run
 from experiments.training.writers import Record
 
 

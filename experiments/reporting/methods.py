@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting import sharpness
-from experiments.reporting.runs import Run
 from experiments.reporting.ways import Way, common
+from experiments.runner.finished_runs import Run
 from experiments.training.methods import METHODS
 
 

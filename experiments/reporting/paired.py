@@ -13,7 +13,7 @@ from scipy import stats
 
 from experiments.reporting.groups import Group
 from experiments.reporting.parts import METHOD, STRATEGY
-from experiments.reporting.runs import Run
+from experiments.runner.finished_runs import Run
 
 CONFIDENCE = 0.95
 DIRECT = "Of the pairs that differ in strategy alone, or in method alone."

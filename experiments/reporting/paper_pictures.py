@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.reporting import labels
-from experiments.reporting.curves import Curve
 from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.reporting.groups import Group
 from experiments.reporting.panels import grid, name_axes
+from experiments.runner.finished_runs import Curve
 
 _IN_A_ROW = 4
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from experiments.reporting.curves import QUANTITIES, Curve, Curves, Quantity
 from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
+from experiments.runner.finished_runs import QUANTITIES, Curve, Curves, Quantity
 
 _LEGEND_WIDTH = 120  # characters
 _AXES = {"epoch": "epochs", "step": "updates"}

@@ -9,10 +9,10 @@ from experiments.cli.tables import as_terminal
 from experiments.reporting.groups import Study, studies
 from experiments.reporting.markdown import markdown
 from experiments.reporting.page import page
-from experiments.reporting.runs import Run
 from experiments.reporting.runs_file import write_runs
 from experiments.reporting.section import Section, write_section
 from experiments.reporting.variants import base_of
+from experiments.runner.finished_runs import Run
 from experiments.training.atomic_write import refuse_link, write_whole
 from experiments.training.exceptions import printable
 

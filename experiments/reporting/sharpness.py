@@ -8,8 +8,8 @@ from itertools import combinations
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import is_direct_pair
-from experiments.reporting.runs import Run
 from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, most_common, worst_cases
+from experiments.runner.finished_runs import Run
 
 _MOST_NAMED = 8  # pairs
 

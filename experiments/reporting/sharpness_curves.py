@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.reporting.curves import Curve, column
-from experiments.reporting.runs import Run
 from experiments.reporting.ways import PAPERS_RADIUS, Way, in_order, worst_cases
+from experiments.runner.finished_runs import Curve, Run, column
 from experiments.training.writers import Record
 
 

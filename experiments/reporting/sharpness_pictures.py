@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.reporting.groups import Study
-from experiments.reporting.runs import Run
 from experiments.reporting.sharpness import ways_of
 from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, in_order, worst_cases
+from experiments.runner.finished_runs import Run
 from experiments.training.writers import Record
 from sam_optax.sharpness import Curve, Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes

@@ -8,8 +8,8 @@ from experiments.config import Config
 from experiments.reporting.figures import signed
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import Difference
-from experiments.reporting.runs import Run
 from experiments.reporting.wording import direction
+from experiments.runner.finished_runs import Run
 from experiments.training.methods import METHODS
 
 _ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "learning_rate", "seed")

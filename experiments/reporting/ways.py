@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.reporting.runs import Run
+from experiments.runner.finished_runs import Run
 from experiments.training.writers import Record
 
 PAPERS_RADIUS = 0.0002

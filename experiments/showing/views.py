@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, recipe
+from experiments import data
 from experiments.config import Config
+from experiments.runner import image_pipeline
 
 _NORMALIZE = "normalize"  # it is undone for the eye
 
@@ -42,14 +43,14 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
         raise ValueError(f"batch is {batch}: the run has {total}, give an integer from 0 to {total - 1}.")
     read = _batch(config, dataset, batch)
     shown = [View("as read", read["image"], read["label"])]
-    if (transform := recipe.transform_of(config, dataset)) is not None:
+    if (transform := image_pipeline.transform_of(config, dataset)) is not None:
         read = _batch(config, dataset, batch, transform)
         shown += [View("crop, flip, auto_augment", read["image"], read["label"])]
     return shown + _in_the_step(config, dataset, read)
 
 
 def _batch(
-    config: Config, dataset: data.Dataset, batch: int, transform: recipe.Transform | None = None
+    config: Config, dataset: data.Dataset, batch: int, transform: image_pipeline.Transform | None = None
 ) -> dict[str, np.ndarray]:
     stream = data.training_batches(
         dataset.train, config.plan, config.seed, batch, passes=config.passes, transform=transform
@@ -59,13 +60,13 @@ def _batch(
 
 def _in_the_step(config: Config, dataset: data.Dataset, read: dict[str, np.ndarray]) -> list[View]:
     """What happens inside the compiled step."""
-    ours, constants = recipe.recipe_of(config, dataset), recipe.constants_of(config, dataset)
+    ours, constants = image_pipeline.recipe_of(config, dataset), image_pipeline.constants_of(config, dataset)
     images, shown = jnp.asarray(read["image"]), []
-    for name, stage in recipe.stages(ours).items():
+    for name, stage in image_pipeline.stages(ours).items():
         images = stage(constants, read["position"], images)
         if name != _NORMALIZE:
             shown.append(View(name, _for_the_eye(images, dataset), read["label"]))
-    images, targets, _ = recipe.preparation(ours)(read, constants)
+    images, targets, _ = image_pipeline.preparation(ours)(read, constants)
     last = "mixing" if ours.mixing else "to the network"
     return [*shown, View(last, _for_the_eye(images, dataset), np.asarray(targets))]
 

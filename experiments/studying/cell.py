@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import data, run, sharpness_file
+from experiments import data
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.measuring import Sharpness, watching
-from experiments.resuming import CHECKPOINTS, Start, reopened
+from experiments.runner import run, sharpness_records
+from experiments.runner.resume import CHECKPOINTS, Start, reopened
 from experiments.training.atomic_write import refuse_link
 from experiments.training.checkpoint import steps
 from experiments.training.checkpoint_schedule import Saving
@@ -125,7 +126,7 @@ def execute(
         if _is_done(cell, unfinished):
             result = run.result_of(cell.folder)
         else:
-            write = partial(sharpness_file.add, unfinished)
+            write = partial(sharpness_records.add, unfinished)
             watch = watching(cell.config, dataset, sharpness, write) if sharpness else None
             around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "stop": stop}
             check_unfinished(cell)

@@ -9,10 +9,11 @@ import jax
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import data, run
+from experiments import data
 from experiments.cli.errors import sensibly
 from experiments.measuring import Sharpness, has_measured
 from experiments.measuring.console import measure
+from experiments.runner import run
 from experiments.studying.cell import Cell, check_unfinished, execute, is_done
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError

@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments import data
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner.program import build
 from experiments.studying.cell import Cell
 from experiments.studying.outlook import outlook
 from experiments.training.methods import METHODS

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
-from experiments import data, run
+from experiments import data
 from experiments.cli.tables import Rows
 from experiments.config import check_fraction, check_seeds
 from experiments.config.checks import check_number, check_runs
+from experiments.runner import run
 from experiments.studying.cell import Cell
 from experiments.studying.grid import Grid
 from experiments.training.methods import METHODS

@@ -11,10 +11,11 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments import models, run
+from experiments import models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.models import registry
+from experiments.runner import run
 
 
 class TinyNet(nnx.Module):

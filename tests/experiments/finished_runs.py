@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from experiments import data, run, sharpness_file
+from experiments import data
 from experiments.cli.output_folder import claim
 from experiments.config import Config
+from experiments.runner import run, sharpness_records
 
 
 def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
@@ -16,4 +17,4 @@ def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dat
 
 
 def measured(folder: Path, kind: str = "worst_case") -> list[dict[str, Any]]:
-    return [record for record in sharpness_file.read(folder) if record["kind"] == kind]
+    return [record for record in sharpness_records.read(folder) if record["kind"] == kind]

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, run
+from experiments import data
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.program import build
-from experiments.resuming import reopened
+from experiments.runner import run
+from experiments.runner.program import build
+from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import Terminated

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import sharpness_file
+from experiments.runner import sharpness_records
 from experiments.studying import Grid
 from experiments.studying.strategies import CONTROLS, PAPERS
 from experiments.training.methods import METHODS
@@ -43,5 +43,5 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
             for rho, value in values.items()
         ]
         eigenvalue = {"kind": "top_eigenvalue", **WAY, **place, "eigenvalue": 50.0 + 5 * draw.standard_normal()}
-        sharpness_file.add(cell.folder, [*records, eigenvalue])
+        sharpness_records.add(cell.folder, [*records, eigenvalue])
     return folder

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import data, run
+from experiments import data
 from experiments.config import Config
-from experiments.program import build
-from experiments.recipe import stream_of
+from experiments.runner import run
+from experiments.runner.image_pipeline import stream_of
+from experiments.runner.program import build
 from experiments.training.sharding import Placement, mesh_of
 from experiments.training.step import TrainState
 from experiments.training.writers import read

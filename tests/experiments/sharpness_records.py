@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import sharpness_file
 from experiments.reporting import find_runs, publish
 from experiments.reporting.groups import Study
+from experiments.runner import sharpness_records
 from tests.experiments.written_runs import only_study, write_study
 
 WAY: dict[str, Any] = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512}
@@ -34,7 +34,7 @@ def measured_study(folder: Path) -> Study:
         for seed in range(3):
             pairs = zip((SMALL, LARGE), values, strict=True)
             records = [worst_case(rho, value * (1 + 0.1 * seed)) for rho, value in pairs]
-            sharpness_file.add(folder / f"{name}-{seed}", records)
+            sharpness_records.add(folder / f"{name}-{seed}", records)
     return only_study(folder)
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import run
 from experiments.config import Config
 from experiments.measuring import Sharpness, runs, watching
-from experiments.program import build
-from experiments.recipe import stream_of
+from experiments.runner import run
+from experiments.runner.image_pipeline import stream_of
+from experiments.runner.program import build
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.exceptions import UnusableError
 from experiments.training.progress import EpochNoise, Progress, Total

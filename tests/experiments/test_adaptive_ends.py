@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run
-from experiments.program import build
+from experiments.runner import run, sharpness_records
+from experiments.runner.program import build
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving
@@ -34,7 +34,7 @@ def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path
     epochs = BatchPlan.parse(result["batch_plan"]).epochs
     assert epochs != made.plan.epochs
     measure_run(tmp_path, made, run.load(made), settings)
-    assert {(each["epoch"], each["step"]) for each in sharpness_file.read(tmp_path)} == {(epochs, result["updates"])}
+    assert {(each["epoch"], each["step"]) for each in sharpness_records.read(tmp_path)} == {(epochs, result["updates"])}
     assert has_measured(tmp_path, made, run.load(made), settings)
 
 

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from experiments.converging.network_study import NetworkStudy
 from experiments.reporting.claims import BEST, DECIDED, GROWTH, Claim, claims
-from experiments.reporting.curves import mean_curves
 from experiments.reporting.decided_plans import plan_rows
 from experiments.reporting.drawn import pictures_of
 from experiments.reporting.errors import error_rows
@@ -20,6 +19,7 @@ from experiments.reporting.matches import matches, papers_cells, tables
 from experiments.reporting.section import write_section
 from experiments.reporting.tables import setting_rows
 from experiments.reporting.verdicts import verdicts
+from experiments.runner.finished_runs import mean_curves
 from experiments.studying import Grid
 from experiments.studying.outlook import outlook, show
 from experiments.studying.strategies import NAMES

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import run
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner import run
+from experiments.runner.program import build
 from experiments.training.precompile import AheadStep
 
 HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from experiments import run, train
+from experiments import train
 from experiments.cli.errors import start
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.resuming import Start, reopened
+from experiments.runner import run
+from experiments.runner.resume import Start, reopened
 from experiments.studying import cell as cells
 from experiments.studying import running
 from experiments.studying.cell import Cell

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, run
+from experiments import data
 from experiments.config import Config
 from experiments.data import imagenet, sources
-from experiments.resuming import reopened
+from experiments.runner import run
+from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import reproduce, run, train
+from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.data import sources
+from experiments.runner import run
 from experiments.studying import Grid
 from experiments.studying.cell import execute, is_done
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from experiments import configs, reproduce, run
+from experiments import configs, reproduce
 from experiments.config import Config
 from experiments.reporting import drawn
+from experiments.runner import run
 from experiments.studying import Grid, Tuning, cell, tuning
 from tests.experiments.test_command_line import GRID, call
 

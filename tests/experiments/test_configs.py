@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import configs, data, run
+from experiments import configs, data
 from experiments.config import Config
+from experiments.runner import run
 
 COUNTS = {
     "digits": 77_754,

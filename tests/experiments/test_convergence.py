@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import convergence, run
+from experiments import convergence
 from experiments.config import Config
 from experiments.converging.curve import Curve
 from experiments.converging.full_gradient import full_norms
@@ -20,6 +20,7 @@ from experiments.converging.rates import fitted_slope, late_rate
 from experiments.converging.tables import rate_rows
 from experiments.measuring import Sharpness
 from experiments.measuring.network import trained
+from experiments.runner import run
 from experiments.studying import Cell
 from experiments.training.writers import read
 from sam_optax import BatchPlan

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.reporting import pictures
-from experiments.reporting.curves import Curves, mean_curves
 from experiments.reporting.groups import Group
+from experiments.runner.finished_runs import Curves, mean_curves
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiments import report, reproduce, run, sharpness, train
+from experiments import report, reproduce, sharpness, train
 from experiments.config import Config
 from experiments.converging import network_cell
+from experiments.runner import run
 from experiments.training import own_files
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError

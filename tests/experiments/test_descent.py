@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import run
 from experiments.config import Config
-from experiments.evaluated import evaluated
-from experiments.program import build
+from experiments.runner import run
+from experiments.runner.networks import evaluated
+from experiments.runner.program import build
 from experiments.training import checkpoint, loss_and_update, optimizer
 from experiments.training.optimizer import average_weights, weight_average
 from experiments.training.step import TrainState, initial_state

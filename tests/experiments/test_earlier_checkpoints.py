@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import sam_optax
-from experiments import run
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner import run
+from experiments.runner.program import build
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from sam_optax.method_states import StepDiagnostics

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from experiments import run, sharpness_file
 from experiments.config import Config
+from experiments.runner import run, sharpness_records
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving
@@ -103,10 +103,10 @@ def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> 
 
 
 def test_sharpness_that_cannot_be_written_is_told_and_what_was_measured_is_there(tmp_path: Path) -> None:
-    sharpness_file.add(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
+    sharpness_records.add(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
     before = (tmp_path / "sharpness.jsonl").read_text()
     with largest_file(len(before)), pytest.raises(UnusableError, match=r"jsonl cannot be written: File too"):
-        sharpness_file.add(tmp_path, [worst_case(0.1, 1.0, epoch=2)])
+        sharpness_records.add(tmp_path, [worst_case(0.1, 1.0, epoch=2)])
     assert (tmp_path / "sharpness.jsonl").read_text() == before
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_file_of_sharpness_ends_a_run_that_measures_with_a_sentence(tm
     with pytest.raises(
         UnusableError, match=r"sharpness\.jsonl is damaged, or was made by another version .*: remove it"
     ):
-        sharpness_file.add(tmp_path, [])
+        sharpness_records.add(tmp_path, [])
     assert (tmp_path / "sharpness.jsonl").read_bytes() == content.encode("latin-1")
 
 

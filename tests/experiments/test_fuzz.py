@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from experiments import run
 from experiments.config import Config
 from experiments.config.sections import ON_NONFINITE
+from experiments.runner import run
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import run
 from experiments.config import Config
+from experiments.runner import run
 from tests.experiments.interrupted_runs import assert_same_run, execute
 from tests.experiments.killed_programs import killed_after_a_save, killed_at
 

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, models, recipe, run
+from experiments import data, models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.models import registry
-from experiments.resuming import reopened
+from experiments.runner import image_pipeline, run
+from experiments.runner.resume import reopened
 from experiments.training.exceptions import Terminated
 from experiments.training.methods import METHODS
 from experiments.training.sharding import Placement
@@ -87,7 +88,7 @@ def test_the_lots_of_the_augmentation_do_not_depend_on_the_devices(x64: None) ->
 def test_images_that_are_sent_are_those_that_live_on_the_devices(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
     config = config_of("plain", method="gsam")
     resident = alone(config)
-    monkeypatch.setattr(recipe, "_RESIDENT_BYTES", 0)
+    monkeypatch.setattr(image_pipeline, "_RESIDENT_BYTES", 0)
     assert_same(trained(config, placed(8)), resident)
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import run, sharpness_file
 from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.measuring import Sharpness, has_measured, measure_run, replay
 from experiments.measuring.network import trained
 from experiments.measuring.settings import MEASURES
-from experiments.program import build
 from experiments.reporting import find_runs, publish
+from experiments.runner import run, sharpness_records
+from experiments.runner.program import build
 from experiments.training import checkpoint
 from sam_optax import sharpness as measures
 from tests.experiments.conftest import TinyNet
@@ -112,7 +112,7 @@ def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny
     (tmp_path / "other" / "checkpoint").rename(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "checkpoint" / "digests.json").unlink()  # they would tell that it is of another run
     assert not replay(tmp_path / "run", config, dataset, Sharpness(**QUICK, during=1))
-    assert sharpness_file.read(tmp_path / "run") == []
+    assert sharpness_records.read(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("during", [None, 1])
@@ -178,10 +178,10 @@ def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "sharpness.jsonl").write_text('{"kind": ')
     with pytest.raises(ValueError, match=r"sharpness\.jsonl is damaged"):
-        sharpness_file.read(tmp_path)
+        sharpness_records.read(tmp_path)
 
 
 def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
-    sharpness_file.add(tmp_path, [{"kind": "landscape", "epoch": 1, "loss": [[math.inf, 1.0], [math.nan, 2.0]]}])
+    sharpness_records.add(tmp_path, [{"kind": "landscape", "epoch": 1, "loss": [[math.inf, 1.0], [math.nan, 2.0]]}])
     line = (tmp_path / "sharpness.jsonl").read_text()
     assert json.loads(line)["loss"] == [[None, 1.0], [None, 2.0]]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce, run, sharpness, sharpness_file
+from experiments import reproduce, sharpness
 from experiments import train as train_program
 from experiments.config import Config
 from experiments.measuring import Sharpness, replay
+from experiments.runner import run, sharpness_records
 from tests.experiments.conftest import train
 from tests.experiments.finished_runs import finished, measured
 
@@ -27,14 +28,14 @@ def test_on_the_way_it_is_measured_every_so_many_epochs(
     quick = ("--sharpness.steps", "2", "--sharpness.examples", "48", "--sharpness.during", "2")
     arguments = ("--model", tiny, "--method", "gsam", "--batch-plan", "5x64", *quick)
     call(train_program, monkeypatch, *arguments, "--output", str(tmp_path / "run"))
-    while_training = sharpness_file.read(tmp_path / "run")
+    while_training = sharpness_records.read(tmp_path / "run")
     assert [record["epoch"] for record in while_training] == [2, 2, 4, 4, 5, 5]
 
     config = Config.load(tmp_path / "run" / "config.json")
     (tmp_path / "run" / "sharpness.jsonl").unlink()
     settings = Sharpness(steps=2, examples=48, during=2)
     assert replay(tmp_path / "run", config, run.load(config), settings)
-    assert sharpness_file.read(tmp_path / "run") == while_training
+    assert sharpness_records.read(tmp_path / "run") == while_training
 
 
 def test_without_a_checkpoint_it_says_so(

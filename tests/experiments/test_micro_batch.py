@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import models, program, run
+from experiments import models
 from experiments.config import Config
 from experiments.models import registry
-from experiments.program import build
-from experiments.recipe import stream_of
+from experiments.runner import program, run
+from experiments.runner.image_pipeline import stream_of
+from experiments.runner.program import build
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.methods import METHODS
 from experiments.training.writers import Record

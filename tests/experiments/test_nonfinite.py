@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import program, run, train
+from experiments import train
 from experiments.cli.errors import start
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner import program, run
+from experiments.runner.program import build
 from experiments.training import checkpoint, loss_and_update, optimizer
 from experiments.training.exceptions import NotFiniteError
 from experiments.training.methods import METHODS

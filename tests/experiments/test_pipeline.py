@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, program
+from experiments import data
 from experiments.config import Config
+from experiments.runner import program
 from sam_optax import BatchPlan
 
 Seen = dict[int, tuple[int, bytes]]

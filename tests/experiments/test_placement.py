@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import machine
-from experiments.machine import Machine, agreed, placement_on, together
+from experiments.runner import hosts
+from experiments.runner.hosts import Machine, agreed, placement_on, together
 from experiments.training.exceptions import UnusableError
 from experiments.training.sharding import Placement
 from experiments.training.step import TrainState
@@ -181,11 +181,11 @@ class Two(Placement):
 
 def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(machine, "_told", lambda words: told.append(words) or [words, ""])
+    monkeypatch.setattr(hosts, "_told", lambda words: told.append(words) or [words, ""])
     assert agreed(Two(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
         agreed(Two(), int, "three")
-    monkeypatch.setattr(machine, "_told", lambda words: [words, "the folder is in use."])
+    monkeypatch.setattr(hosts, "_told", lambda words: [words, "the folder is in use."])
     with pytest.raises(ValueError, match="the folder is in use"):
         agreed(Two(), int, "3")
     assert told[0] == ""

@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 from jax.experimental import multihost_utils
 
-from experiments import data, machine, run
+from experiments import data
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner import hosts, run
+from experiments.runner.program import build
 from experiments.training import checkpoint
 from sam_optax import BatchPlan
 from tests.experiments.many_devices import assert_same_records, placed
@@ -74,7 +75,7 @@ def test_what_one_process_refuses_all_refuse(monkeypatch: pytest.MonkeyPatch, wo
     monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
     first_of_two: Any = SimpleNamespace(part=(0, 2))
     with pytest.raises(ValueError, match=r"^the folder is full$"):
-        machine.agreed(first_of_two, checked)
+        hosts.agreed(first_of_two, checked)
 
 
 @pytest.mark.long

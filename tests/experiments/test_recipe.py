@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import augmentation, data, recipe, run
+from experiments import augmentation, data
 from experiments.config import Config
 from experiments.data.auto_augment import auto_augment
+from experiments.runner import image_pipeline, run
 
 KEY = np.array([3, 17], np.int64)
 
@@ -37,18 +38,18 @@ def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> Non
 
 def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step() -> None:
     config, colours = Config(auto_augment=True, batch_plan="1x4"), dataset()
-    transform: Any = recipe.transform_of(config, colours)
+    transform: Any = image_pipeline.transform_of(config, colours)
     image = tf.constant(colours.train.images[1])
     expected = auto_augment(data.moved(image, tf.constant(KEY), 2, flip=True), tf.constant(KEY))
     np.testing.assert_array_equal(transform(image, tf.constant(KEY)), expected)
-    assert list(recipe.stages(recipe.recipe_of(config, colours))) == ["normalize"]
-    assert list(recipe.stages(recipe.recipe_of(Config(random_erasing=0.5), colours))) == [
+    assert list(image_pipeline.stages(image_pipeline.recipe_of(config, colours))) == ["normalize"]
+    assert list(image_pipeline.stages(image_pipeline.recipe_of(Config(random_erasing=0.5), colours))) == [
         "crop",
         "flip",
         "normalize",
         "erasing",
     ]
-    assert recipe.transform_of(Config(), colours) is None
+    assert image_pipeline.transform_of(Config(), colours) is None
 
 
 def test_grey_images_are_not_augmented_in_colour() -> None:
@@ -59,23 +60,25 @@ def test_grey_images_are_not_augmented_in_colour() -> None:
 def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_they_are_mixed() -> None:
     colours = dataset()
     config = Config(random_erasing=1.0, mixing=1.0, label_smoothing=0.2)
-    ours, constants = recipe.recipe_of(config, colours), recipe.constants_of(config, colours)
+    ours, constants = image_pipeline.recipe_of(config, colours), image_pipeline.constants_of(config, colours)
     batch = {"image": colours.train.images, "label": colours.train.labels, "position": np.arange(12)}
     erased = colours.train.images
-    for stage in recipe.stages(ours).values():
+    for stage in image_pipeline.stages(ours).values():
         erased = stage(constants, batch["position"], erased)
     hidden = np.all(np.isclose(erased, 120 / 255, rtol=1e-6), -1)
     assert hidden.any((1, 2)).all()
-    images, targets, _ = recipe.preparation(ours)(batch, constants)
+    images, targets, _ = image_pipeline.preparation(ours)(batch, constants)
     np.testing.assert_allclose(targets.sum(-1), 1.0, rtol=1e-5)
     assert float(targets.min()) == pytest.approx(0.2 / 4, rel=1e-5)  # of each class there is that much everywhere
     assert float(targets.max()) <= 0.8 + 0.2 / 4 + 1e-6
     assert not np.array_equal(images, erased)
     smooth = augmentation.smoothed(batch["label"], 4, 0.2)
-    plain = recipe.preparation(ours._replace(mixing=0.0))(batch, constants)
+    plain = image_pipeline.preparation(ours._replace(mixing=0.0))(batch, constants)
     np.testing.assert_allclose(plain[1], smooth)
     np.testing.assert_array_equal(plain[0], erased)
-    assert jax.tree.structure(recipe.preparation(ours._replace(mixing=0.0, label_smoothing=0.0))(batch, constants)[1])
+    assert jax.tree.structure(
+        image_pipeline.preparation(ours._replace(mixing=0.0, label_smoothing=0.0))(batch, constants)[1]
+    )
 
 
 def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from experiments import run, sharpness_file
 from experiments.cli.tables import escaped
 from experiments.config import Config
 from experiments.reporting import find_runs
 from experiments.reporting.markdown import markdown
 from experiments.reporting.section import Block, Section
-from experiments.resuming import reopened
+from experiments.runner import run, sharpness_records
+from experiments.runner.resume import reopened
 from experiments.studying import Cell
 from experiments.studying.cell import is_done
 from experiments.training.exceptions import printable
@@ -145,7 +145,7 @@ def test_what_is_no_file_of_ours_neither_hangs_nor_crashes(
         "config.json": lambda: Config.load(path),
         "result.json": lambda: run.result_of(folder),
         "metrics.jsonl": lambda: find_runs([folder]),
-        "sharpness.jsonl": lambda: sharpness_file.read(folder),
+        "sharpness.jsonl": lambda: sharpness_records.read(folder),
     }
     assert name in refusal(reading[name])
     if name != "config.json" or damage in ("brackets", "bytes"):
@@ -172,7 +172,7 @@ def test_a_record_of_sharpness_is_refused_by_its_line_key_and_value(
     lines = [worst_case(SMALL, 1.0), worst_case(SMALL, None) | values]
     (folder / "sharpness.jsonl").write_text("\n".join(map(json.dumps, lines)))
     before = (folder / "sharpness.jsonl").read_bytes()
-    for reading in (lambda: sharpness_file.read(folder), lambda: find_runs([folder]), lambda: added(folder)):
+    for reading in (lambda: sharpness_records.read(folder), lambda: find_runs([folder]), lambda: added(folder)):
         said = refusal(reading)
         assert f"sharpness.jsonl is damaged, or was made by another version (line 2: {words}" in said
         assert said.endswith("remove it, and measure again.")
@@ -180,7 +180,7 @@ def test_a_record_of_sharpness_is_refused_by_its_line_key_and_value(
 
 
 def added(folder: Path) -> None:
-    sharpness_file.add(folder, [worst_case(SMALL, 2.0)])
+    sharpness_records.add(folder, [worst_case(SMALL, 2.0)])
 
 
 def test_metrics_without_their_first_line_are_refused(folder: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from experiments import data, run, train
+from experiments import data, train
 from experiments.cli.errors import start
 from experiments.config import Config
+from experiments.runner import run
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.run_lock import LOCK

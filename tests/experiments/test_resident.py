@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, recipe, run
+from experiments import data
 from experiments.config import Config
+from experiments.runner import image_pipeline, run
 from experiments.training.writers import Record
 
 SETTINGS = {"batch_plan": "1x32,1x64", "method": "gsam", "train_examples": 128}
@@ -26,12 +27,12 @@ def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
 ) -> None:
     config = Config(model=tiny, label_noise=0.2, passes=2, **SETTINGS)
     dataset = run.load(config)
-    assert recipe.is_resident(config, dataset)
-    assert set(next(recipe.stream_of(config, dataset))) == {"index", "position"}
+    assert image_pipeline.is_resident(config, dataset)
+    assert set(next(image_pipeline.stream_of(config, dataset))) == {"index", "position"}
     resident, of_resident = trained(config, dataset)
-    monkeypatch.setattr(recipe, "_RESIDENT_BYTES", dataset.train.images.nbytes - 1)
-    assert recipe.constants_of(config, dataset).examples is None
-    assert set(next(recipe.stream_of(config, dataset))) == {"image", "label", "position"}
+    monkeypatch.setattr(image_pipeline, "_RESIDENT_BYTES", dataset.train.images.nbytes - 1)
+    assert image_pipeline.constants_of(config, dataset).examples is None
+    assert set(next(image_pipeline.stream_of(config, dataset))) == {"image", "label", "position"}
     sent, of_sent = trained(config, dataset)
     chex.assert_trees_all_equal(resident, sent)
     assert of_resident == of_sent
@@ -40,11 +41,11 @@ def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
 def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(mixing=1.0, random_erasing=0.5, label_smoothing=0.1, seed=3, **SETTINGS)
     dataset = run.load(config)
-    prepare = jax.jit(recipe.preparation(recipe.recipe_of(config, dataset)))
-    constants = recipe.constants_of(config, dataset)
-    by_index = recipe.stream_of(config, dataset)
-    monkeypatch.setattr(recipe, "is_resident", lambda config, dataset: False)
-    for indices, images in zip(by_index, recipe.stream_of(config, dataset), strict=True):
+    prepare = jax.jit(image_pipeline.preparation(image_pipeline.recipe_of(config, dataset)))
+    constants = image_pipeline.constants_of(config, dataset)
+    by_index = image_pipeline.stream_of(config, dataset)
+    monkeypatch.setattr(image_pipeline, "is_resident", lambda config, dataset: False)
+    for indices, images in zip(by_index, image_pipeline.stream_of(config, dataset), strict=True):
         chex.assert_trees_all_equal(prepare(indices, constants), prepare(images, constants))
 
 
@@ -55,8 +56,8 @@ def test_what_is_read_one_by_one_or_transformed_on_the_way_is_sent() -> None:
     class OneByOne:
         workers = 4
 
-    assert not recipe.is_resident(config, dataclasses.replace(dataset, train=OneByOne()))
-    assert not recipe.is_resident(dataclasses.replace(config, auto_augment=True), dataset)
+    assert not image_pipeline.is_resident(config, dataclasses.replace(dataset, train=OneByOne()))
+    assert not image_pipeline.is_resident(dataclasses.replace(config, auto_augment=True), dataset)
 
 
 @pytest.mark.parametrize("is_read", [True, False])

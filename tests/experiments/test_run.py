@@ -10,9 +10,10 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import augmentation, data, models, run
+from experiments import augmentation, data, models
 from experiments.config import Config
-from experiments.program import build
+from experiments.runner import run
+from experiments.runner.program import build
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
 from experiments.training.writers import read

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce, run, train
+from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.config import Config
+from experiments.runner import run
 from experiments.studying import Cell, Grid, running
 from experiments.training import checkpoint
 from tests.experiments.interrupted_runs import assert_same_run, execute, stopped

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments import run, sharpness_file
 from experiments.config import Config
 from experiments.measuring import Sharpness, measure_run, replay
 from experiments.measuring.console import measure
+from experiments.runner import run, sharpness_records
 from tests.experiments.finished_runs import finished
 from tests.experiments.interrupted_runs import copied
 from tests.experiments.test_refusals import DAMAGES, flip, refused
@@ -75,7 +75,7 @@ def test_a_state_without_sums_is_read_with_a_sentence(of_seed: Any, capsys: pyte
     (folder / "checkpoint" / "digests.json").unlink()
     measure(folder, config, dataset, QUICK, console)
     assert "was made before trained states had checksums" in " ".join(capsys.readouterr().out.split())
-    assert len(sharpness_file.read(folder)) == 1
+    assert len(sharpness_records.read(folder)) == 1
 
 
 READING = """

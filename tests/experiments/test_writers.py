@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import run
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.metrics_files import length_of, own_writers
-from experiments.resuming import Start
+from experiments.runner import run
+from experiments.runner.metrics_files import length_of, own_writers
+from experiments.runner.resume import Start
 from experiments.training import writers
 from experiments.training.exceptions import UnusableError
 from experiments.training.writers import JsonLines, TensorBoard, plain, read

@@ -1,4 +1,7 @@
-"""What of a training state is evaluated: the parameters as they are, or what a method or an average makes of them."""
+"""The network of a run, and the parameters and statistics that it is evaluated with.
+
+Networks of one architecture share their compiled functions.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -7,14 +10,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from experiments import augmentation, data
-from experiments.architecture import Shape, network, shape_of
+from experiments import augmentation, data, models
 from experiments.config import Config
 from experiments.training.batch_norm import reestimation
 from experiments.training.methods import METHODS
 from experiments.training.optimizer import weight_average
 from experiments.training.step import TrainState
+
+Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
+"""Model, number of classes, image shape, and the model's options."""
+
+
+def shape_of(config: Config, dataset: data.Dataset) -> Shape:
+    """The architecture of a run."""
+    return config.model, dataset.num_classes, dataset.image_shape, config.model_options
+
+
+def network(shape: Shape, seed: int = 0) -> nnx.Module:
+    """A network of this architecture, initialised by the seed."""
+    *what, options = shape
+    return models.create(*what, nnx.Rngs(seed), **dict(options))
+
 
 _BATCH = 500
 

@@ -1,13 +1,20 @@
-"""What runs measured, epoch by epoch, and what was set, step by step."""
+"""The finished runs in some folders, and their curves: measured values by epoch, and settings by step."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.config import Config
+from experiments.runner import sharpness_records
+from experiments.runner.run import UNFINISHED, diverged, plan_of, result_of
+from experiments.training.exceptions import printable, reason_of
+from experiments.training.json_files import DamagedError
 from experiments.training.progress import term_names
 from experiments.training.writers import Record, read
+from sam_optax import BatchPlan
 
 _SAMPLES = 256  # steps at which a picture reads what is set
 
@@ -141,3 +148,94 @@ def column(records: Sequence[Record], name: str) -> np.ndarray:
     """A field of all records, NaN where it is null or left out."""
     values: list[Any] = [record.get(name) for record in records]
     return np.asarray([np.nan if value is None else value for value in values], np.float64)
+
+
+class Run(NamedTuple):
+    """A run that came to its end.
+
+    Attributes:
+      folder: where it is.
+      config: what was run.
+      result: what came out.
+      curves: what was measured, epoch by epoch.
+      sharpness: the records of its sharpness; none where it was not measured.
+    """
+
+    folder: Path
+    config: Config
+    result: Record
+    curves: Curves
+    sharpness: list[Record]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its loss was not finite at the end."""
+        return diverged(self.result)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The batch size of each epoch, also where it was decided on the way."""
+        return plan_of(self.config, self.result)
+
+    @property
+    def examples(self) -> int:
+        """How many examples it went through, in all its epochs."""
+        updates = np.diff(self.curves["test_error"].step, prepend=0)
+        plan = self.plan
+        sizes = [plan.batch_size_at(epoch) for epoch in range(plan.epochs)]
+        return int(np.dot(updates, sizes))
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """All finished runs in the folders and below them, each once, in the order of their names.
+
+    Raises:
+      ValueError: If a folder is not there or holds no run, if a run is damaged, or if two of one config differ.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ValueError(f"{folder} is no folder: give folders that hold runs.")
+        inside = [path for path in sorted(folder.rglob("result.json")) if (path.parent / "config.json").is_file()]
+        finished = [path.parent for path in inside if not any(part.endswith(UNFINISHED) for part in path.parts)]
+        if not finished:
+            raise ValueError(f"{folder} holds no finished run: give a folder that experiments.train has filled.")
+        found |= {run.resolve(): _read(run) for run in finished}
+    if not found:
+        raise ValueError("runs is empty: give one folder or more that hold runs.")
+    return _counted_once(found.values())
+
+
+def _read(folder: Path) -> Run:
+    measured = sharpness_records.read(folder)
+    try:
+        config = Config.load(folder / "config.json")
+        run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
+        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result["updates"]
+    except DamagedError as error:
+        raise _left_out(folder, error.reason) from error
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise _left_out(folder, reason_of(error)) from error
+    if not complete:
+        raise _left_out(folder, "metrics.jsonl and result.json disagree")
+    return run
+
+
+def _left_out(folder: Path, reason: str) -> ValueError:
+    said = f"{folder} holds a run that was damaged, or made by another version: take it out ({reason})."
+    return ValueError(printable(said))
+
+
+def _counted_once(runs: Iterable[Run]) -> list[Run]:
+    """A run is a pure function of its config, and two sweeps may both have it: twice it would count as two seeds.
+
+    What was measured of either was measured of it.
+    """
+    first: dict[Config, Run] = {}
+    for run in runs:
+        same = first.setdefault(run.config.effective, run)
+        if same.result["test_error"] != run.result["test_error"]:
+            raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
+        measured = sharpness_records.united(run.sharpness, same.sharpness)
+        first[run.config.effective] = same._replace(sharpness=measured)
+    return list(first.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config
-from experiments.resuming import Start
+from experiments.runner.resume import Start
 from experiments.training.writers import JsonLines, TensorBoard, read
 
 

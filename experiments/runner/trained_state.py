@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config
-from experiments.resuming import check_same
+from experiments.runner.resume import check_same
 from experiments.training import atomic_write, checkpoint
 from experiments.training.exceptions import UnusableError, printable, reason_of
 

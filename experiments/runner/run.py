@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import data, trained_state
+from experiments import data
 from experiments.config import Config
-from experiments.metrics_files import length_of, own_writers
-from experiments.program import build
-from experiments.recipe import stream_of, transform_of
-from experiments.resuming import CHECKPOINTS, Start, notes
+from experiments.runner import trained_state
+from experiments.runner.image_pipeline import stream_of, transform_of
+from experiments.runner.metrics_files import length_of, own_writers
+from experiments.runner.program import build
+from experiments.runner.resume import CHECKPOINTS, Start, notes
 from experiments.training import checkpoint, json_files, own_files, prefetch
 from experiments.training.adaptive import Growing, as_planned, plan_at
 from experiments.training.atomic_write import write_whole

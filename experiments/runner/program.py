@@ -9,10 +9,9 @@ import numpy as np
 import optax
 
 from experiments import data
-from experiments.architecture import Shape, network, shape_of
 from experiments.config import Config
-from experiments.evaluated import evaluated
-from experiments.recipe import Constants, Recipe, constants_of, normalization, preparation, recipe_of
+from experiments.runner.image_pipeline import Constants, Recipe, constants_of, normalization, preparation, recipe_of
+from experiments.runner.networks import Shape, evaluated, network, shape_of
 from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.loop import Program
