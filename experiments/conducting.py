@@ -8,7 +8,8 @@ from rich.console import Console
 from experiments.cli.errors import sensibly
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
+from experiments.runner.finished_runs import find_runs
 from experiments.studying import Cell, Grid, Options, Selection, Tuning, outlook, run_all, timing, tuning
 from experiments.studying.cell import is_done
 

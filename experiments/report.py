@@ -8,7 +8,8 @@ from tyro.conf import Positional
 
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
+from experiments.runner.finished_runs import find_runs
 
 
 @dataclass(frozen=True)

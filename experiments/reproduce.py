@@ -12,7 +12,7 @@ from experiments.cli import standard_streams
 from experiments.cli.errors import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
-from experiments.measuring import Sharpness
+from experiments.sharpness import Sharpness
 from experiments.studying import Grid, Options, Selection, Tuning
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm

@@ -12,10 +12,10 @@ from experiments.benchmarking import method_steps
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
-from experiments.measuring import Sharpness
-from experiments.reporting import find_runs
 from experiments.reporting.methods import caption, method_rows
 from experiments.runner import run
+from experiments.runner.finished_runs import find_runs
+from experiments.sharpness import Sharpness
 from experiments.studying import Comparison, Options, run_all
 from experiments.training.preemption import on_sigterm
 

@@ -14,10 +14,10 @@ from experiments import data
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import claim, make_folder
 from experiments.config import Config
-from experiments.measuring import Sharpness, watching
 from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, agreed, placement_on, together
 from experiments.runner.resume import Start, reopened
+from experiments.sharpness import Sharpness, watching
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import on_sigterm
 from experiments.training.run_lock import alone_in

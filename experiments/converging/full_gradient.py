@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.measuring.network import Batch, Network
+from experiments.sharpness.measures import Batch, Network
 
 
 class FullNorms(NamedTuple):

@@ -14,10 +14,10 @@ from experiments.config import Config
 from experiments.converging.curve import Curve
 from experiments.converging.full_gradient import full_norms
 from experiments.converging.network_study import NetworkStudy
-from experiments.measuring import Sharpness
-from experiments.measuring.network import trained
 from experiments.runner import run
 from experiments.runner.finished_runs import column
+from experiments.sharpness import Sharpness
+from experiments.sharpness.measures import trained
 from experiments.studying import Cell
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError

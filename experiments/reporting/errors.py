@@ -8,7 +8,7 @@ from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting import labels, sharpness
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.matches import Match, tables
-from experiments.reporting.ways import Way, headline
+from experiments.sharpness.protocol import SharpnessProtocol, headline
 
 _ERROR = "test error, %"
 
@@ -50,7 +50,7 @@ def caption(study: Study) -> str:
     return f"{figure}, mean ± standard deviation over the seeds {seeds}{beside}.{equal}"
 
 
-def _shown(study: Study) -> tuple[Way, float] | None:
+def _shown(study: Study) -> tuple[SharpnessProtocol, float] | None:
     """The way and the radius that the table has."""
     return next(((way, headline(radii)) for way, radii in sharpness.ways_of(study).items()), None)
 
@@ -72,7 +72,7 @@ def _order(placed: tuple[Group, str]) -> tuple[Any, ...]:
     return *labels.strategy_order(group.config), group.epochs, column
 
 
-def _cell(group: Group | None, study: Study, shown: tuple[Way, float] | None) -> str:
+def _cell(group: Group | None, study: Study, shown: tuple[SharpnessProtocol, float] | None) -> str:
     """How many seeds it has is said where it is not all of them, and how many of its runs diverged."""
     if group is None:
         return "–"

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from experiments.reporting import paired
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.sharpness import ways_of
-from experiments.reporting.ways import Way, headline, worst_cases
 from experiments.runner.finished_runs import Run
+from experiments.sharpness.protocol import SharpnessProtocol, headline, worst_cases
 
 
 class Figure(NamedTuple):
@@ -78,7 +78,7 @@ def figures_of(study: Study) -> list[Figure]:
     return found
 
 
-def sharpness_at(way: Way, rho: float) -> Figure:
+def sharpness_at(way: SharpnessProtocol, rho: float) -> Figure:
     """The worst case at a radius."""
     title = ", ".join([f"sharpness, ρ {rho:.3g}", *way.departures, "ratio"])
     return Figure(title, lambda run: worst_cases(run).get(way, {}).get(rho, {}).get("sharpness"), is_ratio=True)

@@ -16,8 +16,8 @@ from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_
 from experiments.reporting.groups import Study
 from experiments.reporting.panels import grid, name_axes
 from experiments.reporting.sharpness import ways_of
-from experiments.reporting.ways import Way, worst_cases
 from experiments.runner.finished_runs import Run
+from experiments.sharpness.protocol import SharpnessProtocol, worst_cases
 from experiments.training.writers import Record
 
 _IN_A_ROW = 3
@@ -39,7 +39,7 @@ class _Measure(NamedTuple):
     """What a panel shows; of curvature the radius is 0."""
 
     kind: str
-    way: Way | None
+    way: SharpnessProtocol | None
     rho: float
     network: tuple[Any, ...]
 
@@ -133,7 +133,7 @@ def _examples(measure: _Measure) -> int:
     return measure.network[0] if measure.way is None else measure.way.examples
 
 
-def _order(measure: _Measure, ways: Sequence[Way]) -> tuple[Any, ...]:
+def _order(measure: _Measure, ways: Sequence[SharpnessProtocol]) -> tuple[Any, ...]:
     """Ways that not all runs of a group share come last."""
     if measure.way is None:
         return 0.5, measure.kind, measure.network

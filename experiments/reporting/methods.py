@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting import sharpness
-from experiments.reporting.ways import Way, common
 from experiments.runner.finished_runs import Run
+from experiments.sharpness.protocol import SharpnessProtocol, common
 from experiments.training.methods import METHODS
 
 
@@ -39,7 +39,10 @@ def caption(seeds: Sequence[int]) -> str:
 
 
 def _row(
-    name: str, runs: Sequence[Run], measured: Sequence[tuple[Way, float]], seconds: Mapping[str, Sequence[float]]
+    name: str,
+    runs: Sequence[Run],
+    measured: Sequence[tuple[SharpnessProtocol, float]],
+    seconds: Mapping[str, Sequence[float]],
 ) -> tuple[str, ...]:
     errors = mean_and_deviation([100 * run.result["test_error"] for run in runs])
     diverged = sum(run.diverged for run in runs)

@@ -10,7 +10,7 @@ from experiments.config import Config
 from experiments.configs import Published
 from experiments.reporting import labels, sharpness
 from experiments.reporting.groups import Group, Study
-from experiments.reporting.ways import PAPERS_RADIUS
+from experiments.sharpness.protocol import PAPERS_RADIUS
 
 REMARK = "The paper has one run a cell. Its sharpness is compared with ours at ρ 0.0002, of as many examples as above."
 

@@ -8,30 +8,30 @@ from itertools import combinations
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.reporting.groups import Group, Study
 from experiments.reporting.paired import is_direct_pair
-from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, most_common, worst_cases
 from experiments.runner.finished_runs import Run
+from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, most_common, worst_cases
 
 _MOST_NAMED = 8  # pairs
 
 
-def ways_of(study: Study) -> dict[Way, list[float]]:
+def ways_of(study: Study) -> dict[SharpnessProtocol, list[float]]:
     """How the study was measured, and at which radii; the first way is the one to look at."""
     return most_common(group.runs for group in study.groups)
 
 
-def figure(runs: Sequence[Run], way: Way, rho: float, name: str = "sharpness") -> str:
+def figure(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = "sharpness") -> str:
     """Mean ± standard deviation of what was measured; a dash unless all runs have it, and it is a number."""
     found = numbers(runs, way, rho, name)
     return mean_and_deviation(found, ".3g") if found else "–"
 
 
-def numbers(runs: Sequence[Run], way: Way, rho: float, name: str = "sharpness") -> list[float]:
+def numbers(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = "sharpness") -> list[float]:
     """What was measured of each run; nothing unless all have it, and it is a number."""
     found = [worst_cases(run).get(way, {}).get(rho, {}).get(name) for run in runs]
     return [] if None in found else [float(value) for value in found]
 
 
-def radius_rows(study: Study, way: Way, radii: Sequence[float]) -> Rows:
+def radius_rows(study: Study, way: SharpnessProtocol, radii: Sequence[float]) -> Rows:
     """A row a group: its loss, unperturbed, and at each radius the sharpness and the part that the gradient makes."""
     heading = [f"group ({way.title})", "loss"]
     for rho in radii:
@@ -39,14 +39,14 @@ def radius_rows(study: Study, way: Way, radii: Sequence[float]) -> Rows:
     return [tuple(heading), *(_radius_row(group, way, radii) for group in study.groups)]
 
 
-def orderings(study: Study, way: Way, radii: Sequence[float]) -> str:
+def orderings(study: Study, way: SharpnessProtocol, radii: Sequence[float]) -> str:
     """In words: which pairs of groups one radius orders one way, and another one the other way."""
     first = headline(radii)
     told = [_compared(study, way, *sorted((first, other))) for other in radii if other != first]
     return " ".join(filter(None, told))
 
 
-def caption(study: Study, way: Way) -> str:
+def caption(study: Study, way: SharpnessProtocol) -> str:
     """What the figures are."""
     parameters = next(record["parameters"] for run in study.runs for record in run.sharpness)
     ball = {"linf": "ℓ∞", "l2": "ℓ2"}[way.norm] + " ball" + (" in units of each weight" if way.adaptive else "")
@@ -60,19 +60,19 @@ def caption(study: Study, way: Way) -> str:
     )
 
 
-def _radius_row(group: Group, way: Way, radii: Sequence[float]) -> tuple[str, ...]:
+def _radius_row(group: Group, way: SharpnessProtocol, radii: Sequence[float]) -> tuple[str, ...]:
     row = [group.name, figure(group.runs, way, radii[0], "loss")]
     for rho in radii:
         row += [figure(group.runs, way, rho), _first_order(group.runs, way, rho)]
     return tuple(row)
 
 
-def _first_order(runs: Sequence[Run], way: Way, rho: float) -> str:
+def _first_order(runs: Sequence[Run], way: SharpnessProtocol, rho: float) -> str:
     wholes, parts = (numbers(runs, way, rho, name) for name in ("sharpness", "first_order"))
     return f"{100 * sum(parts) / sum(wholes):.3g}" if parts and sum(wholes) > 0 else "–"
 
 
-def _compared(study: Study, way: Way, small: float, large: float) -> str:
+def _compared(study: Study, way: SharpnessProtocol, small: float, large: float) -> str:
     means = {group.name: [numbers(group.runs, way, rho) for rho in (small, large)] for group in study.groups}
     known = {name: [statistics.mean(each) for each in found] for name, found in means.items() if all(found)}
     pairs = [pair for pair in combinations(study.groups, 2) if all(group.name in known for group in pair)]

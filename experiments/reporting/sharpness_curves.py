@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.reporting.ways import PAPERS_RADIUS, Way, in_order, worst_cases
 from experiments.runner.finished_runs import Curve, Run, column
+from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, in_order, worst_cases
 from experiments.training.writers import Record
 
 
-def most_followed(runs: Iterable[Run]) -> tuple[Way, float] | None:
+def most_followed(runs: Iterable[Run]) -> tuple[SharpnessProtocol, float] | None:
     """The way and the radius that most runs were followed with; of several those nearest the paper's."""
     counts = Counter(key for run in runs for key, records in _by_setting(run).items() if len(records) > 1)
     if not counts:
@@ -19,7 +19,7 @@ def most_followed(runs: Iterable[Run]) -> tuple[Way, float] | None:
     return first, min((rho for way, rho in often if way == first), key=lambda rho: (rho != PAPERS_RADIUS, rho))
 
 
-def followed(run: Run, way: Way, rho: float) -> Curve | None:
+def followed(run: Run, way: SharpnessProtocol, rho: float) -> Curve | None:
     """The worst case over the epochs; None unless there are two of them."""
     records = _by_setting(run).get((way, rho), [])
     if len(records) < 2:
@@ -27,8 +27,8 @@ def followed(run: Run, way: Way, rho: float) -> Curve | None:
     return Curve(*(column(records, name) for name in ("epoch", "step", "sharpness")))
 
 
-def _by_setting(run: Run) -> dict[tuple[Way, float], list[Record]]:
-    found: dict[tuple[Way, float], list[Record]] = {}
+def _by_setting(run: Run) -> dict[tuple[SharpnessProtocol, float], list[Record]]:
+    found: dict[tuple[SharpnessProtocol, float], list[Record]] = {}
     for epoch in sorted({record["epoch"] for record in run.sharpness}):
         for way, radii in worst_cases(run, epoch).items():
             for rho, record in radii.items():

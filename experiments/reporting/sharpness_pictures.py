@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from experiments.reporting.groups import Study
 from experiments.reporting.sharpness import ways_of
-from experiments.reporting.ways import PAPERS_RADIUS, Way, headline, in_order, worst_cases
 from experiments.runner.finished_runs import Run
+from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, in_order, worst_cases
 from experiments.training.writers import Record
 from sam_optax.sharpness import Curve, Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes
@@ -42,13 +42,13 @@ def figures(study: Study, few: Study) -> dict[str, tuple[str, Figure]]:
     return drawn
 
 
-def most_common_curve(study: Study) -> Way | None:
+def most_common_curve(study: Study) -> SharpnessProtocol | None:
     """The way in which the curves of most groups were measured; of several the one nearest the paper's."""
     counts = Counter(way for group in study.groups for way in set.intersection(*map(set, map(_curves, group.runs))))
     return next(iter(in_order(counts, counts)), None)
 
 
-def mean_curves(study: Study, way: Way) -> dict[str, Curve]:
+def mean_curves(study: Study, way: SharpnessProtocol) -> dict[str, Curve]:
     """The mean curve of each group of which all runs have one."""
     records = {group.name: [_curves(run).get(way) for run in group.runs] for group in study.groups}
     return {name: _mean_curve([each for each in of_it if each]) for name, of_it in records.items() if all(of_it)}
@@ -63,9 +63,9 @@ def two_landscapes(study: Study) -> dict[str, Landscape]:
     return {name: landscape for _, name, landscape in (ordered if len(ordered) < 2 else [ordered[0], ordered[-1]])}
 
 
-def _curves(run: Run) -> dict[Way, Record]:
+def _curves(run: Run) -> dict[SharpnessProtocol, Record]:
     records = [record for record in run.sharpness if record["kind"] == "curve"]
-    return {Way.of(record): record for record in records if record["epoch"] == run.plan.epochs}
+    return {SharpnessProtocol.of(record): record for record in records if record["epoch"] == run.plan.epochs}
 
 
 def _mean_curve(records: Sequence[Record]) -> Curve:

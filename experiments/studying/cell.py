@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from experiments import data
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.measuring import Sharpness, watching
 from experiments.runner import run, sharpness_records
 from experiments.runner.resume import CHECKPOINTS, Start, reopened
+from experiments.sharpness import Sharpness, watching
 from experiments.training.atomic_write import refuse_link
 from experiments.training.checkpoint import steps
 from experiments.training.checkpoint_schedule import Saving

@@ -11,9 +11,9 @@ from rich.progress import Progress
 
 from experiments import data
 from experiments.cli.errors import sensibly
-from experiments.measuring import Sharpness, has_measured
-from experiments.measuring.console import measure
 from experiments.runner import run
+from experiments.sharpness import Sharpness, has_measured
+from experiments.sharpness.measure_runs import measure_finished_run
 from experiments.studying.cell import Cell, check_unfinished, execute, is_done
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
@@ -88,7 +88,7 @@ def measure_all(
         dataset = run.load(cell.config, location)
         try:
             if not has_measured(cell.folder, cell.config, dataset, sharpness):
-                measure(cell.folder, cell.config, dataset, sharpness, progress.console)
+                measure_finished_run(cell.folder, cell.config, dataset, sharpness, progress.console)
         except ValueError as error:
             progress.console.print(f"not measured: {error}")
         except Exception:  # memory may be too small: the others are worth their time

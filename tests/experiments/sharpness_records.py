@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
 from experiments.reporting.groups import Study
 from experiments.runner import sharpness_records
+from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import only_study, write_study
 
 WAY: dict[str, Any] = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512}

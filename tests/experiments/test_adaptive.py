@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from experiments.config import Config
-from experiments.measuring import Sharpness, runs, watching
 from experiments.runner import run
 from experiments.runner.image_pipeline import stream_of
 from experiments.runner.program import build
+from experiments.sharpness import Sharpness, measure_runs, watching
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.exceptions import UnusableError
 from experiments.training.progress import EpochNoise, Progress, Total
@@ -165,7 +165,7 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
-    monkeypatch.setattr(runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
+    monkeypatch.setattr(measure_runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
     dataset = run.load(made)
     _, last = run.train(made, dataset, watch=watching(made, dataset, Sharpness(during=2), epochs.extend))
     assert last["epoch"] % 2

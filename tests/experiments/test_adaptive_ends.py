@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from experiments.config import Config
-from experiments.measuring import Sharpness, has_measured, measure_run
 from experiments.runner import run, sharpness_records
 from experiments.runner.program import build
+from experiments.sharpness import Sharpness, has_measured, measure_run
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving

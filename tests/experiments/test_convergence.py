@@ -18,9 +18,9 @@ from experiments.converging.network_cell import curve_of, examples_seen, execute
 from experiments.converging.network_study import NetworkStudy
 from experiments.converging.rates import fitted_slope, late_rate
 from experiments.converging.tables import rate_rows
-from experiments.measuring import Sharpness
-from experiments.measuring.network import trained
 from experiments.runner import run
+from experiments.sharpness import Sharpness
+from experiments.sharpness.measures import trained
 from experiments.studying import Cell
 from experiments.training.writers import read
 from sam_optax import BatchPlan

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from experiments import report, reproduce, sharpness, train
+from experiments import report, reproduce, train
 from experiments.config import Config
 from experiments.converging import network_cell
 from experiments.runner import run
+from experiments.sharpness import __main__ as sharpness
 from experiments.training import own_files
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError

@@ -10,10 +10,10 @@ from flax import nnx
 
 from experiments import models
 from experiments.config import Config
-from experiments.measuring import Sharpness, measure_run
 from experiments.models import registry
 from experiments.models.vit import Size, ViT
 from experiments.runner import run, sharpness_records
+from experiments.sharpness import Sharpness, measure_run
 from tests.experiments.conftest import train
 
 

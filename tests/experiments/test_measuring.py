@@ -14,12 +14,13 @@ from rich.console import Console
 
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.measuring import Sharpness, has_measured, measure_run, replay
-from experiments.measuring.network import trained
-from experiments.measuring.settings import MEASURES
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
 from experiments.runner import run, sharpness_records
+from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
+from experiments.sharpness import Sharpness, has_measured, measure_run, replay
+from experiments.sharpness.measures import trained
+from experiments.sharpness.settings import MEASURES
 from experiments.training import checkpoint
 from sam_optax import sharpness as measures
 from tests.experiments.conftest import TinyNet

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce, sharpness
+from experiments import reproduce
 from experiments import train as train_program
 from experiments.config import Config
-from experiments.measuring import Sharpness, replay
 from experiments.runner import run, sharpness_records
+from experiments.sharpness import Sharpness, replay
+from experiments.sharpness import __main__ as sharpness
 from tests.experiments.conftest import train
 from tests.experiments.finished_runs import finished, measured
 

@@ -13,11 +13,10 @@ from experiments import reproduce_methods
 from experiments import train as program_of_training
 from experiments.benchmarking import method_steps
 from experiments.config import Config
-from experiments.reporting import find_runs
 from experiments.reporting.groups import studies
 from experiments.reporting.paired import differences
 from experiments.runner import run
-from experiments.runner.finished_runs import read_curves
+from experiments.runner.finished_runs import find_runs, read_curves
 from experiments.runner.program import build
 from experiments.studying import Comparison
 from experiments.studying.outlook import outlook

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.config.checks import check_count
-from experiments.measuring import Sharpness
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
+from experiments.runner.finished_runs import find_runs
+from experiments.sharpness import Sharpness
 from experiments.studying import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
 from experiments.training.checkpoint_schedule import Saving

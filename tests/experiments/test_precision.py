@@ -16,11 +16,11 @@ from jax.typing import DTypeLike
 from experiments import models
 from experiments.config import Config
 from experiments.effective_perturbation import cast_in, seen
-from experiments.measuring import Sharpness
-from experiments.measuring.network import trained
 from experiments.models import layers, registry
 from experiments.runner import run
 from experiments.runner.program import build
+from experiments.sharpness import Sharpness
+from experiments.sharpness.measures import trained
 from sam_optax import trees
 from tests.experiments.each_method import a_method_of_each_kind
 from tests.selection import some_of

@@ -9,10 +9,10 @@ from flax import nnx
 
 from experiments import models
 from experiments.config import Config
-from experiments.measuring import Sharpness, watching
 from experiments.models import registry
 from experiments.runner import run
 from experiments.runner.resume import reopened
+from experiments.sharpness import Sharpness, watching
 from experiments.training import checkpoint
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.writers import read

@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.reporting import (
-    find_runs,
-    sharpness_curves,
-    sharpness_pictures,
-)
+from experiments.reporting import sharpness_curves, sharpness_pictures
 from experiments.runner import sharpness_records
+from experiments.runner.finished_runs import find_runs
 from tests.experiments.sharpness_records import LARGE, SMALL, VALUES, WAY, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run
 

@@ -6,22 +6,19 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.tables import Rows
-from experiments.reporting import (
-    find_runs,
-    loss_pictures,
-    sharpness,
-    ways,
-)
+from experiments.reporting import loss_pictures, sharpness
 from experiments.reporting.errors import error_rows
 from experiments.reporting.groups import Study
 from experiments.reporting.matches import tables
 from experiments.reporting.methods import method_rows
 from experiments.runner import sharpness_records
+from experiments.runner.finished_runs import find_runs
+from experiments.sharpness import protocol
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 
-def only_way(study: Study) -> tuple[ways.Way, list[float]]:
+def only_way(study: Study) -> tuple[protocol.SharpnessProtocol, list[float]]:
     [found] = sharpness.ways_of(study).items()
     return found
 
@@ -98,7 +95,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
 def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd")
     sharpness_records.add(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
-    [(_, radii)] = ways.common(find_runs([tmp_path])).items()
+    [(_, radii)] = protocol.common(find_runs([tmp_path])).items()
     assert radii == [0.0002]
 
 

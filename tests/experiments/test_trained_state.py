@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from experiments.config import Config
-from experiments.measuring import Sharpness, measure_run, replay
-from experiments.measuring.console import measure
 from experiments.runner import run, sharpness_records
+from experiments.sharpness import Sharpness, measure_run, replay
+from experiments.sharpness.measure_runs import measure_finished_run
 from tests.experiments.finished_runs import finished
 from tests.experiments.interrupted_runs import copied
 from tests.experiments.test_refusals import DAMAGES, flip, refused
@@ -70,10 +70,10 @@ def test_a_state_of_another_seed_is_refused_wherever_it_is_read(of_seed: Any) ->
 def test_a_state_without_sums_is_read_with_a_sentence(of_seed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder, config, dataset = of_seed(0)
     console = Console(soft_wrap=True)
-    measure(folder, config, dataset, QUICK, console)
+    measure_finished_run(folder, config, dataset, QUICK, console)
     assert capsys.readouterr().out == ""
     (folder / "checkpoint" / "digests.json").unlink()
-    measure(folder, config, dataset, QUICK, console)
+    measure_finished_run(folder, config, dataset, QUICK, console)
     assert "was made before trained states had checksums" in " ".join(capsys.readouterr().out.split())
     assert len(sharpness_records.read(folder)) == 1
 

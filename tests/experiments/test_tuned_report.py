@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.reporting import find_runs, publish
+from experiments.reporting import publish
 from experiments.reporting.chosen import chosen_rows
 from experiments.reporting.groups import studies
 from experiments.reporting.paired import differences
 from experiments.reporting.published import published_rows
+from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import write_run
 
 CHOSEN = ("learning_rate", "rho")

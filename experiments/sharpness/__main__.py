@@ -12,11 +12,11 @@ from tyro.conf import Positional
 from experiments import data
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.tables import as_terminal
-from experiments.measuring import Sharpness
-from experiments.measuring.console import measure
-from experiments.reporting import find_runs
-from experiments.reporting.measured import measured_rows
 from experiments.runner import run
+from experiments.runner.finished_runs import find_runs
+from experiments.sharpness import Sharpness
+from experiments.sharpness.measure_runs import measure_finished_run
+from experiments.sharpness.protocol import measured_rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def main() -> None:
     with Progress(console=console, transient=True) as progress:
         for each in progress.track(runs, description="runs"):
             sensibly(
-                measure,
+                measure_finished_run,
                 each.folder,
                 each.config,
                 run.load(each.config, arguments.location),

@@ -1,19 +1,20 @@
-"""Sharpness measured beside a run: of its trained network, and on the way there."""
+"""Measures sharpness of a run, of its trained network and during training, and shows the progress."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 
 from experiments import data
 from experiments.config import Config
-from experiments.measuring.measures import AT_RADII, measure
-from experiments.measuring.network import trained
-from experiments.measuring.settings import Sharpness
 from experiments.runner import sharpness_records, trained_state
 from experiments.runner.program import build
 from experiments.runner.run import Watch, plan_of, result_of, train
+from experiments.sharpness.measures import AT_RADII, measure, trained
+from experiments.sharpness.settings import Sharpness
+from experiments.training.exceptions import printable
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
 from sam_optax import BatchPlan
@@ -124,3 +125,22 @@ def _measured(
 ) -> list[Record]:
     where = {"epoch": record["epoch"], "step": record["step"]}
     return [{**each, **where} for each in measure(trained(config, dataset, state, settings), settings)]
+
+
+def measure_finished_run(
+    folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness, console: Console
+) -> None:
+    """Measure a finished run; where it is to be measured on the way, train it again, and say so if that differs.
+
+    Raises:
+      ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
+    """
+    if warning := trained_state.unchecked(folder):
+        console.print(warning)
+    if settings.during is None:
+        measure_run(folder, config, dataset, settings)
+    elif not replay(folder, config, dataset, settings):
+        console.print(
+            f"{printable(str(folder))}: training it again gave other digits here, so that what was measured on the way "
+            "is not of this run, and was not written. Without --during it can be measured."
+        )
