@@ -1,4 +1,4 @@
-"""Conducting a study: from its cells to its report, or to an outlook on them."""
+"""Conducting a study: from its cells to its report, or to a dry run of it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +10,9 @@ from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.reporting import publish
 from experiments.runner.finished_runs import find_runs
-from experiments.studying import Cell, Grid, Options, Selection, Tuning, outlook, run_all, timing, tuning
-from experiments.studying.cell import is_done
+from experiments.study import Cell, Grid, Options, Selection, Tuning, run_all, tuning
+from experiments.study.dry_run import cost, show_runs, show_times
+from experiments.study.run_spec import is_done
 
 
 class Session(NamedTuple):
@@ -94,10 +95,10 @@ def _publish(folders: list[Path], report: Path, console: Console, chosen: tuple[
 
 def _run(study: Grid, cells: list[Cell], session: Session) -> bool:
     """Do what is selected of the cells, or tell what it is; whether none failed."""
-    selected = sensibly(session.selection.of, cells, lambda cell: outlook.cost(cell.config, session.stored))
+    selected = sensibly(session.selection.of, cells, lambda cell: cost(cell.config, session.stored))
     if session.dry_run:
-        outlook.show(selected, session.stored, study.output, session.console)
+        show_runs(selected, session.stored, study.output, session.console)
         if session.time_steps_of is not None:
-            timing.show(selected, session.stored, session.time_steps_of, session.console)
+            show_times(selected, session.stored, session.time_steps_of, session.console)
         return True
     return not run_all(f"{study.model} on {study.dataset}", selected, session.options, session.console)

@@ -13,7 +13,7 @@ from experiments.cli.errors import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
 from experiments.sharpness import Sharpness
-from experiments.studying import Grid, Options, Selection, Tuning
+from experiments.study import Grid, Options, Selection, Tuning
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm
 

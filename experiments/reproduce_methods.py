@@ -16,7 +16,7 @@ from experiments.reporting.methods import caption, method_rows
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import Sharpness
-from experiments.studying import Comparison, Options, run_all
+from experiments.study import Comparison, Options, run_all
 from experiments.training.preemption import on_sigterm
 
 _ROUNDS = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.configs.recipes import VIT
 from experiments.configs.row import Row
-from experiments.studying import Grid
+from experiments.study import Grid
 
 ROW = Row(
     title="CIFAR-100, ViT-Small",

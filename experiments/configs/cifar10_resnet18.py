@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.configs.recipes import CNN
 from experiments.configs.row import Row, published
-from experiments.studying import Grid
+from experiments.study import Grid
 
 ROW = Row(
     title="CIFAR-10, ResNet-18",

@@ -9,9 +9,9 @@ What came out stands in docs/results/digits.
 from pathlib import Path
 
 from experiments.configs.row import Row
-from experiments.studying import Grid
-from experiments.studying.matching import MATCHES
-from experiments.studying.strategies import PLANNED
+from experiments.study import Grid
+from experiments.study.grid import PLANNED
+from experiments.study.selection import MATCHES
 
 ROW = Row(
     title="Digits, ResNet-8",

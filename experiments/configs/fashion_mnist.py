@@ -10,8 +10,8 @@
 from pathlib import Path
 
 from experiments.configs.row import Row
-from experiments.studying import Grid
-from experiments.studying.strategies import CONTROLS, PAPERS
+from experiments.study import Grid
+from experiments.study.grid import CONTROLS, PAPERS
 
 ROW = Row(
     title="Fashion-MNIST, ResNet-8",

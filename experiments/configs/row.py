@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from experiments.studying import Grid
+from experiments.study import Grid
 
 _CELLS = tuple(
     (method, strategy) for strategy in ("constant", "increasing", "cosine") for method in ("sgd", "sam", "gsam")

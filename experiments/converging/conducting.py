@@ -16,7 +16,7 @@ from experiments.converging.network_study import NetworkStudy
 from experiments.converging.pictures import Floors
 from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
 from experiments.runner import run
-from experiments.studying import Cell
+from experiments.study import Cell
 
 
 def cells_of(study: NetworkStudy, location: data.Location) -> list[Cell]:

@@ -18,7 +18,7 @@ from experiments.runner import run
 from experiments.runner.finished_runs import column
 from experiments.sharpness import Sharpness
 from experiments.sharpness.measures import trained
-from experiments.studying import Cell
+from experiments.study import Cell
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError
 from experiments.training.json_files import parsed

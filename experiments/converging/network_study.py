@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from experiments.config.checks import check_count, check_number
-from experiments.studying import Grid
-from experiments.studying.strategies import ADAPTIVE
+from experiments.study import Grid
+from experiments.study.grid import ADAPTIVE
 
 
 @dataclass(frozen=True)

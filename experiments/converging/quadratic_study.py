@@ -10,7 +10,7 @@ from experiments.config.checks import check_count, check_number
 from experiments.converging.bound import REACH, last_bound, mean_bound
 from experiments.converging.curve import Curve
 from experiments.converging.stochastic_quadratic import Descent, Norms, Quadratic, simulate
-from experiments.studying import strategies
+from experiments.study import grid
 from experiments.training import learning_rate
 from sam_optax import BatchPlan
 
@@ -155,9 +155,9 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
 def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.ndarray]:
     """The learning rate and the batch size of each update."""
     constant, increasing = map(BatchPlan.parse, (study.constant_plan, study.increasing_plan))
-    plan = strategies.plan_of(strategy, constant, increasing)
+    plan = grid.plan_of(strategy, constant, increasing)
     positions = [plan.epoch_at(step, study.examples) for step in range(plan.total_steps(study.examples))]
-    rate = learning_rate.parse(strategies.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
+    rate = learning_rate.parse(grid.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
     rates = np.broadcast_to(rate(np.asarray(positions, np.float32)), len(positions))
     return np.asarray(rates, np.float64), np.asarray([plan.batch_size_at(position) for position in positions])
 

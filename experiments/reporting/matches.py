@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from experiments.reporting import labels
 from experiments.reporting.groups import Group, Study
-from experiments.studying.matching import TOLERANCE
-from experiments.studying.strategies import mean_batch_size
+from experiments.study.grid import mean_batch_size
+from experiments.study.selection import TOLERANCE
 
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 

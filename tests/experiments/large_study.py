@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments.runner import sharpness_records
-from experiments.studying import Grid
-from experiments.studying.strategies import CONTROLS, PAPERS
+from experiments.study import Grid
+from experiments.study.grid import CONTROLS, PAPERS
 from experiments.training.methods import METHODS
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, worst_case
 from tests.experiments.written_runs import write_run

@@ -20,9 +20,9 @@ from experiments.reporting.section import write_section
 from experiments.reporting.tables import setting_rows
 from experiments.reporting.verdicts import verdicts
 from experiments.runner.finished_runs import mean_curves
-from experiments.studying import Grid
-from experiments.studying.outlook import outlook, show
-from experiments.studying.strategies import NAMES
+from experiments.study import Grid
+from experiments.study.dry_run import outlook, show_runs
+from experiments.study.grid import NAMES
 from tests.experiments.written_runs import only_study, write_run
 
 ADAPTIVE = "adaptive:4x64..256:noise_scale"
@@ -73,13 +73,13 @@ def test_the_outlook_of_an_adaptive_plan_is_that_of_a_batch_that_never_grows() -
 
 def test_its_outlook_says_what_is_not_known_yet() -> None:
     cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
-    show(cells, 512, Path("study"), Console(file=printed))
+    show_runs(cells, 512, Path("study"), Console(file=printed))
     planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)
     assert "where the noise asks" in adaptive
     assert "where the noise asks" not in planned
     assert "counted as if their batch never grew" in " ".join(printed.getvalue().split())
     printed.truncate(0)
-    show(cells[:1], 512, Path("study"), Console(file=printed))
+    show_runs(cells[:1], 512, Path("study"), Console(file=printed))
     assert "never grew" not in printed.getvalue()
 
 

@@ -17,9 +17,9 @@ from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.resume import Start, reopened
-from experiments.studying import cell as cells
-from experiments.studying import running
-from experiments.studying.cell import Cell
+from experiments.study import run_spec as cells
+from experiments.study import study_runs
+from experiments.study.run_spec import Cell
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
 from experiments.training.run_lock import LOCK, alone_in
@@ -169,7 +169,7 @@ def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
 ) -> None:
     """It came there after the study began."""
     cell = a_cell(tmp_path)
-    options, console = running.Options(), running.Console(width=200, soft_wrap=True)
+    options, console = study_runs.Options(), study_runs.Console(width=200, soft_wrap=True)
 
     def meanwhile(*arguments: Any) -> list[Cell]:
         path = cell.folder if what == "another run" else tmp_path / f"run{run.UNFINISHED}"
@@ -177,8 +177,8 @@ def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
         return [cell]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "_to_do", meanwhile)
-        assert running.run_all("tiny", [cell], options, console) == [cell]
+        patch.setattr(study_runs, "_to_do", meanwhile)
+        assert study_runs.run_all("tiny", [cell], options, console) == [cell]
     said = capsys.readouterr().out
     assert "tiny failed: " in said
     assert "Traceback" not in said

@@ -11,8 +11,8 @@ from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.data import sources
 from experiments.runner import run
-from experiments.studying import Grid
-from experiments.studying.cell import execute, is_done
+from experiments.study import Grid
+from experiments.study.run_spec import execute, is_done
 
 
 def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -10,7 +10,7 @@ from experiments import configs, reproduce
 from experiments.config import Config
 from experiments.reporting import drawn
 from experiments.runner import run
-from experiments.studying import Grid, Tuning, cell, tuning
+from experiments.study import Grid, Tuning, run_spec, tuning
 from tests.experiments.test_command_line import GRID, call
 
 
@@ -91,7 +91,7 @@ def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:
 def test_a_run_that_fails_is_told_and_the_others_go_on(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    execute = cell.run.execute
+    execute = run_spec.run.execute
 
     def failing(config: Config, *rest: Any, **options: Any) -> Any:
         if config.method == "sam" and config.lr_schedule == "cosine":
@@ -99,7 +99,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
         return execute(config, *rest, **options)
 
     with monkeypatch.context() as broken:
-        broken.setattr(cell.run, "execute", failing)
+        broken.setattr(run_spec.run, "execute", failing)
         with pytest.raises(SystemExit) as stop:
             call(reproduce, monkeypatch, *study(tiny, tmp_path))
     assert stop.value.code == 1

@@ -21,7 +21,7 @@ from experiments.converging.tables import rate_rows
 from experiments.runner import run
 from experiments.sharpness import Sharpness
 from experiments.sharpness.measures import trained
-from experiments.studying import Cell
+from experiments.study import Cell
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 

@@ -18,8 +18,8 @@ from experiments.reporting.paired import differences
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs, read_curves
 from experiments.runner.program import build
-from experiments.studying import Comparison
-from experiments.studying.outlook import outlook
+from experiments.study import Comparison
+from experiments.study.dry_run import outlook
 from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read

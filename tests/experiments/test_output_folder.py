@@ -13,7 +13,7 @@ from experiments.config.checks import check_count
 from experiments.reporting import publish
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import Sharpness
-from experiments.studying import Grid, Selection, Tuning, tuning
+from experiments.study import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import UnusableError

@@ -17,8 +17,8 @@ from experiments.reporting.section import Block, Section
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.resume import reopened
-from experiments.studying import Cell
-from experiments.studying.cell import is_done
+from experiments.study import Cell
+from experiments.study.run_spec import is_done
 from experiments.training.exceptions import printable
 from experiments.training.records import fault_of_metrics, fault_of_notes
 from experiments.training.writers import read

@@ -16,7 +16,7 @@ from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.config import Config
 from experiments.runner import run
-from experiments.studying import Cell, Grid, running
+from experiments.study import Cell, Grid, study_runs
 from experiments.training import checkpoint
 from tests.experiments.interrupted_runs import assert_same_run, execute, stopped
 from tests.experiments.test_command_line import call
@@ -107,7 +107,7 @@ def test_a_study_stops_and_goes_on_within_its_run(
     arguments = [*STUDY, "--output", str(tmp_path / "study"), "--saving.every", "3"]
     tracks = itertools.chain([iter], itertools.repeat(signalled(signal.SIGTERM, after=12)))
     with monkeypatch.context() as heard:
-        heard.setattr(running.Progress, "track", lambda bar, batches, **shown: next(tracks)(batches))
+        heard.setattr(study_runs.Progress, "track", lambda bar, batches, **shown: next(tracks)(batches))
         assert command(reproduce, *arguments) == 75
     assert "stopped after" in capsys.readouterr().err
     [unfinished] = tmp_path.glob("study/*.unfinished")
@@ -157,14 +157,14 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
 def test_a_study_stops_between_two_measurements_and_measures_the_rest_later(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    measure = running.measure
+    measure = study_runs.measure
 
     def told_to_end(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         measure(*arguments)
 
     with monkeypatch.context() as heard:
-        heard.setattr(running, "measure", told_to_end)
+        heard.setattr(study_runs, "measure", told_to_end)
         assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
     assert "stopped between two measurements" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.config import Config
-from experiments.studying import Cell, Grid, Selection
-from experiments.studying.matching import MATCHES, TOLERANCE, matched
-from experiments.studying.outlook import cost, outlook
-from experiments.studying.strategies import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
+from experiments.study import Cell, Grid, Selection
+from experiments.study.dry_run import cost, outlook
+from experiments.study.grid import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
+from experiments.study.selection import MATCHES, TOLERANCE, matched
 from sam_optax import BatchPlan
 
 GROWING = BatchPlan.parse("5x16,5x32,5x64,5x128,5x256")

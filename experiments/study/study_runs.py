@@ -14,7 +14,7 @@ from experiments.cli.errors import sensibly
 from experiments.runner import run
 from experiments.sharpness import Sharpness, has_measured
 from experiments.sharpness.measure_runs import measure_finished_run
-from experiments.studying.cell import Cell, check_unfinished, execute, is_done
+from experiments.study.run_spec import Cell, check_unfinished, execute, is_done
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
 from experiments.training.preemption import Stop, never

@@ -11,8 +11,8 @@ from experiments.cli.tables import Rows
 from experiments.config import check_fraction, check_seeds
 from experiments.config.checks import check_number, check_runs
 from experiments.runner import run
-from experiments.studying.cell import Cell
-from experiments.studying.grid import Grid
+from experiments.study.grid import Grid
+from experiments.study.run_spec import Cell
 from experiments.training.methods import METHODS
 
 _USUAL = (0.9, 5e-4)  # momentum and weight decay

@@ -1,0 +1,242 @@
+"""Studies: methods by strategies and seeds, as the paper's nine cells, or methods compared under one strategy.
+
+A strategy says how the batch size and the learning rate change during a run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from experiments import data
+from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
+from experiments.config.checks import check_runs
+from experiments.study.dry_run import evaluations_an_update
+from experiments.study.run_spec import Cell
+from experiments.study.selection import MATCHES, budget, matched
+from experiments.training.methods import METHODS
+from sam_optax import BatchPlan
+
+PAPERS = ("constant", "increasing", "cosine")
+CONTROLS = ("constant_first", "constant_last", "constant_mean", "reversed")
+
+_RESTARTS = 5  # cosines of equal length
+_OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
+    "increasing": lambda plan: plan,
+    "constant_first": lambda plan: BatchPlan.constant(plan.stages[0].batch_size, plan.epochs),
+    "constant_last": lambda plan: BatchPlan.constant(plan.stages[-1].batch_size, plan.epochs),
+    "constant_mean": lambda plan: BatchPlan.constant(mean_batch_size(plan), plan.epochs),
+    "reversed": lambda plan: BatchPlan.from_stages(plan.stages[::-1]),
+}
+_FALLING = ("cosine", "linear", "warm_restarts")
+
+PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
+ADAPTIVE = "adaptive"
+NAMES = (*PLANNED, ADAPTIVE)
+
+
+def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
+    """The batch plan of a strategy.
+
+    Args:
+      name: `increasing`, or its controls over as many epochs: `constant_first`, `constant_last` and `constant_mean` at
+        its first, last and mean batch size, and `reversed`; the others, `constant`, `cosine`, `linear` and
+        `warm_restarts`, have the constant plan.
+      constant: the study's constant plan.
+      increasing: its increasing plan.
+    """
+    return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
+
+
+def adaptive_plan(increasing: BatchPlan, rule: str, updates: int | None = None) -> str:
+    """The batch plan of the strategy `adaptive`, as the command line has it: decided by the noise of the gradients.
+
+    Args:
+      increasing: the study's increasing plan, of which it has the first and the last batch size.
+      rule: that decides: `noise_scale`, `noise_scale:0.5` or `norm_test:0.5`.
+      updates: how many it has; None: as many epochs as the increasing plan.
+    """
+    budget = f"{increasing.epochs}" if updates is None else f"{updates}u"
+    return f"adaptive:{budget}x{increasing.stages[0].batch_size}..{increasing.stages[-1].batch_size}:{rule}"
+
+
+def rate_of(name: str, epochs: float) -> str:
+    """The learning rate of a strategy through so many epochs, warm-up apart, as `learning_rate.parse` reads it."""
+    if name == "warm_restarts":
+        return f"warm_restarts:{epochs / _RESTARTS:g}"
+    return name if name in _FALLING else "constant"
+
+
+def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
+    """The examples that an update of the plan sees in the mean: a constant batch of this size makes as many updates.
+
+    That is the harmonic mean over epochs, `E / Σ (1/b)`, rounded; incomplete batches, which are dropped, apart. Where a
+    batch has parts of so many examples, it is rounded to a multiple of them.
+    """
+    mean = round(plan.epochs / sum(stage.epochs / stage.batch_size for stage in plan.stages))
+    return mean if parts is None else BatchPlan.constant(mean, 1).rounded_to(parts).stages[0].batch_size
+
+
+@dataclass(frozen=True)
+class Grid(Setup):
+    """Run methods by strategies; left as it is, the paper's grid.
+
+    Attributes:
+      output: The folder of the study. Runs that are in it already are not run again.
+      seeds: One run a cell and seed.
+      methods: The rows: sgd, sam, gsam or any other method.
+      strategies: The columns: constant, increasing, or the constant plan under a cosine, linear or warm_restarts rate;
+        controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and mean
+        batch size, and reversed; adaptive, from its first batch size to its last as the noise of the gradients asks for
+        it, needs a micro-batch, which all cells share.
+      match: What all cells have in common: epochs (the paper's), updates (those of the increasing plan), or gradients
+        (SGD takes twice the updates); several are several studies in one, where what they share is run once.
+      constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
+      increasing_plan: The batch plan of the strategy increasing.
+      adaptive_rule: What the strategy adaptive asks, at the end of each epoch: noise_scale, a multiple of it as
+        noise_scale:0.5, or norm_test:0.5.
+    """
+
+    output: Path
+    seeds: tuple[int, ...] = (0, 1, 2)
+    methods: tuple[str, ...] = ("sgd", "sam", "gsam")
+    strategies: tuple[str, ...] = PAPERS
+    match: tuple[str, ...] = ("epochs",)
+    constant_plan: str = "25x128"
+    increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
+    adaptive_rule: str = "noise_scale"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("constant_plan", "increasing_plan"):
+            check_plan(name, getattr(self, name))
+        check_seeds(self.seeds)
+        for name, known in (("methods", METHODS), ("strategies", NAMES), ("match", MATCHES)):
+            chosen = getattr(self, name)
+            for value in chosen:
+                check_choice(name, value, known)
+            if not chosen or len(set(chosen)) < len(chosen):
+                raise ValueError(f"{name} is {chosen}: give at least one, each once.")
+        check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
+        if ADAPTIVE in self.strategies and self.micro_batch is None:
+            raise ValueError(
+                "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
+                "between which its noise is measured, all cells then share it."
+            )
+        _ = self.cells()
+
+    def cells(self, stored: int | None = None) -> list[Cell]:
+        """All runs, seed by seed, so that a study that is stopped has whole tables behind it.
+
+        Args:
+          stored: how many training examples the data set has; left out, as many as it is known to have.
+        """
+        stored = data.SIZES[self.dataset].train if stored is None else stored
+        cells = [
+            self._cell(match, method, strategy, seed, stored)
+            for seed in self.seeds
+            for match in MATCHES  # in the order in which what they share is named
+            if match in self.match
+            for strategy in self.strategies
+            for method in self.methods
+        ]
+        once: dict[Config, Cell] = {}
+        for cell in cells:
+            once.setdefault(cell.config, cell)
+        return list(once.values())
+
+    def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> Cell:
+        if strategy == ADAPTIVE:
+            config, by = self._adaptive(match, method, seed, stored)
+        else:
+            config, by = self._planned(match, method, strategy, seed, stored)
+        words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
+        return Cell(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
+
+    def _planned(self, match: str, method: str, strategy: str, seed: int, stored: int) -> tuple[Config, str]:
+        """The config of a plan that is known beforehand, and what it was matched by."""
+        constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
+        plan = plan_of(strategy, constant, increasing)
+        parts = self.m or self.micro_batch
+        if parts and strategy == "constant_mean":
+            plan = plan.rounded_to(parts)  # which have to divide it
+
+        def config() -> Config:
+            return self._config(method, str(plan), rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
+
+        by = "epochs"
+        if match != "epochs":
+            evaluations = evaluations_an_update(config(), stored)
+            plan, by = matched(match, plan, evaluations, increasing, self._epoch(stored))
+        return config(), by
+
+    def _adaptive(self, match: str, method: str, seed: int, stored: int) -> tuple[Config, str]:
+        """The config of a plan that is decided on the way, which is given as many epochs, or updates."""
+        increasing = BatchPlan.parse(self.increasing_plan)
+        text = partial(adaptive_plan, increasing, self.adaptive_rule)
+        config = self._config(method, text(), "constant", seed)
+        if match == "epochs":
+            return config, match
+        updates, by = budget(match, evaluations_an_update(config, stored), increasing, self._epoch(stored))
+        return self._config(method, text(updates), "constant", seed), by
+
+    def _epoch(self, stored: int) -> int:
+        """How many examples an epoch has."""
+        return self.epoch_size(self.num_examples(stored))
+
+    def _config(self, method: str, plan: str, rate: str, seed: int) -> Config:
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
+        return Config(method=method, batch_plan=plan, lr_schedule=rate, seed=seed, **shared)
+
+
+_MOMENTUM = 0.9  # of sgd, which all methods share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Setup):
+    """Train with every method, each at the radius of its paper; tell error, gradient evaluations and time.
+
+    Attributes:
+      output: The folder of the study. Runs that are in it already are not run again.
+      methods: Which of them.
+      seeds: One run a method and seed.
+      batch_plan: Epochs x batch size, stage by stage.
+      lr_schedule: constant, cosine or linear over the epochs.
+    """
+
+    output: Path
+    methods: tuple[str, ...] = tuple(METHODS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    batch_plan: str = "25x64"
+    lr_schedule: str = "cosine"
+    learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.momentum is None and self.optimizer == "sgd":
+            object.__setattr__(self, "momentum", _MOMENTUM)
+        super().__post_init__()
+        for name in ("rho", "alpha"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is {getattr(self, name)}: leave it out, each method has its own here.")
+        check_plan("batch_plan", self.batch_plan)
+        check_seeds(self.seeds)
+        for name in self.methods:
+            check_choice("methods", name, METHODS)
+        if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods is {self.methods}: give each once, and sgd first, which time is measured in.")
+        _ = self.cells
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed."""
+        return [
+            Cell(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")
+            for seed in self.seeds
+            for method in self.methods
+        ]
+
+    def config(self, method: str, seed: int) -> Config:
+        """The config of a run."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
+        return Config(method=method, seed=seed, batch_plan=self.batch_plan, lr_schedule=self.lr_schedule, **shared)
