@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import configs, data
+from experiments import data, presets
 from experiments.cli import standard_streams
 from experiments.cli.errors import option, parse, sensibly, start
 from experiments.conducting import Session, conduct, conduct_tuned
@@ -63,7 +63,7 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     name = option("config", sys.argv[1:])
-    row = None if name is None else sensibly(configs.load, name)
+    row = None if name is None else sensibly(presets.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
     if arguments.dry_run:
         with standard_streams.needed():

@@ -13,7 +13,7 @@ import nbclient
 import nbformat
 import pytest
 
-from experiments import configs, data
+from experiments import data, presets
 from experiments.config import Config
 from tests.experiments import made_up
 
@@ -228,4 +228,4 @@ def test_the_row_of_the_paper_runs_on_eight_devices(
 
 def row_cells() -> Any:
     """The cells of the row that the notebook runs."""
-    return configs.load("cifar100_resnet18").study.cells(50_000)
+    return presets.load("cifar100_resnet18").study.cells(50_000)

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import statistics
 
-from experiments import configs
+from experiments import presets
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.config import Config
-from experiments.configs import Published
+from experiments.presets import Published
 from experiments.reporting import labels, sharpness
 from experiments.reporting.groups import Group, Study
 from experiments.sharpness.protocol import PAPERS_RADIUS
@@ -43,8 +43,8 @@ def _config(group: Group) -> Config:
 def _published() -> dict[Config, Published]:
     """What was published, by the config that it is published of."""
     found = {}
-    for name in configs.NAMES:
-        row = configs.load(name)
+    for name in presets.NAMES:
+        row = presets.load(name)
         for (method, strategy), figures in row.published.items():
             study = dataclasses.replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,))
             found |= {cell.config.effective: figures for cell in study.cells()}

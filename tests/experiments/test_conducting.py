@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments import configs, reproduce
+from experiments import presets, reproduce
 from experiments.config import Config
 from experiments.reporting import drawn
 from experiments.runner import run
@@ -77,13 +77,13 @@ def test_a_row_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:
-    for name in configs.NAMES:
-        row = configs.load(name)
+    for name in presets.NAMES:
+        row = presets.load(name)
         assert row.study.output == Path("runs") / name
         cells = {(each.config.method, each.config.lr_schedule) for each in row.study.cells()}
         assert {("gsam", "constant"), ("gsam", "cosine"), ("sgd", "constant")} <= cells
         assert len(row.published) in {0, 9}
-    published = configs.load("cifar100_wrn28_10").published
+    published = presets.load("cifar100_wrn28_10").published
     assert published["sam", "increasing"] == (21.10, 10.99)
     assert published["gsam", "cosine"] == (24.00, 665.13)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import configs, data
+from experiments import data, presets
 from experiments.config import Config
 from experiments.runner import run
 
@@ -30,7 +30,7 @@ QUICK = ("digits",)
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in COUNTS]
 )
 def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
-    study = configs.load(name).study
+    study = presets.load(name).study
     gsam = next(cell.config for cell in study.cells() if cell.config.method == "gsam")
     config: Config = dataclasses.replace(
         gsam, batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.warmup_epochs, 0.5)
@@ -43,7 +43,7 @@ def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
 
 
 def test_all_rows_are_here() -> None:
-    assert set(COUNTS) == set(configs.NAMES)
+    assert set(COUNTS) == set(presets.NAMES)
 
 
 def test_made_up_data_have_the_shapes_of_real_ones() -> None:

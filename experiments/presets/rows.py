@@ -1,0 +1,205 @@
+"""One table of studies: `python -m experiments.reproduce --config NAME` runs the study NAME.
+
+Most are rows of the paper's tables: nine cells of 200 epochs each. A seed takes 150 million gradients of an image on
+CIFAR, 300 million on Tiny ImageNet and 3,840 million on ImageNet. The rows of ViT are the paper's set-up for vision
+transformers, of which PAPER.md has no results: nine cells of 100 epochs of three passes, 225 million gradients of an
+image a seed. With --shifted-patches --locality-attention the network is the one with both.
+
+- `digits`: the paper's cells, every control of its growing batch, every match, ten seeds. It takes about an hour on two
+  cores, as two parts that run at the same time: --part 1/2 and --part 2/2, and then python -m experiments.report. Its
+  results are in docs/results/digits.
+- `fashion_mnist`, after `make data-fashion-mnist`: the paper's cells and the controls of the growing batch, on 5,000
+  training images, three seeds: 5.2 million gradients of an image in all. On one of two busy cores a run of SGD took 135
+  to 250 s, of SAM 195 to 340 s.
+- `imagenet_resnet50`: of the paper's ImageNet run only the result is published. The set-up is that of its other
+  convolutional networks. What it takes on a device is measured there, on made-up images, by
+
+      python -m experiments.reproduce --config imagenet_resnet50 --dry-run --seeds 0 --time-steps-of 128
+
+  On two processor cores, in batches of 8: 2.9 images a second with SGD, 1.5 with SAM and GSAM, and so 360,000 hours. A
+  device that makes r gradients of an image a second takes 3.84e9/r seconds, 1,070 hours at r = 1,000, and reads r
+  images a second with SGD, r/2 with SAM. The input pipeline, decoding and cropping photographs, brought 460 to 890 a
+  second on two busy cores.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.config import check_choice
+from experiments.study import Grid
+from experiments.study.grid import CONTROLS, PAPERS, PLANNED
+from experiments.study.selection import MATCHES
+
+_CELLS = tuple(
+    (method, strategy) for strategy in ("constant", "increasing", "cosine") for method in ("sgd", "sam", "gsam")
+)
+
+
+class Published(NamedTuple):
+    """What the paper's table says of a cell.
+
+    Attributes:
+      error: test error, in %.
+      sharpness: the worst case at ρ = 0.0002.
+    """
+
+    error: float
+    sharpness: float
+
+
+class Row(NamedTuple):
+    """A study with what was published of it.
+
+    Attributes:
+      title: as the paper's table calls it.
+      study: what is run.
+      published: the paper's figures by method and strategy; none where the paper has no such row.
+    """
+
+    title: str
+    study: Grid
+    published: dict[tuple[str, str], Published]
+
+
+def load(name: str) -> Row:
+    """The row of one of `NAMES`.
+
+    Raises:
+      ValueError: If there is no such row.
+    """
+    check_choice("config", name, NAMES)
+    return _ROWS[name]
+
+
+def published(text: str) -> dict[tuple[str, str], Published]:
+    """The nine cells of a row as the table has them: `7.17 / 106.46 | 6.34 / 51.82 | ...`."""
+    pairs = [cell.split("/") for cell in text.split("|")]
+    figures = [Published(float(error), float(sharpness)) for error, sharpness in pairs]
+    return dict(zip(_CELLS, figures, strict=True))
+
+
+def _cnn(name: str, dataset: str, model: str, stem: str | None = None) -> Grid:
+    """SGD at 0.1 without momentum and weight decay, 200 epochs; crop and flip belong to the data sets."""
+    return Grid(
+        Path("runs") / name,
+        dataset=dataset,
+        model=model,
+        stem=stem,
+        constant_plan="200x128",
+        increasing_plan="40x16,40x32,40x64,40x128,40x256",
+        optimizer="sgd",
+        learning_rate=0.1,
+        rho=0.05,
+        alpha=0.02,
+    )
+
+
+def _vit(name: str, model: str) -> Grid:
+    """AdamW, 100 epochs of three passes over the data, a warm-up, and all that keeps a transformer from overfitting."""
+    return Grid(
+        Path("runs") / name,
+        dataset="cifar100",
+        model=model,
+        constant_plan="100x128",
+        increasing_plan="25x64,25x128,25x256,25x512",
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup_epochs=10,
+        rho=0.6,
+        alpha=0.1,
+        auto_augment=True,
+        random_erasing=0.25,
+        label_smoothing=0.1,
+        mixing=0.5,
+        drop_path=0.1,
+        passes=3,
+    )
+
+
+_ROWS = {
+    "cifar100_resnet18": Row(
+        "CIFAR-100, ResNet-18",
+        _cnn("cifar100_resnet18", "cifar100", "resnet18"),
+        published(
+            "26.61 / 154.27 | 26.39 / 46.23 | 26.61 / 47.55 | "
+            "25.58 / 1.33 | 25.10 / 0.94 | 25.18 / 0.90 | "
+            "26.63 / 155.88 | 25.87 / 72.70 | 26.12 / 71.86"
+        ),
+    ),
+    "cifar100_vit_small": Row("CIFAR-100, ViT-Small", _vit("cifar100_vit_small", "vit_small"), {}),
+    "cifar100_vit_tiny": Row("CIFAR-100, ViT-Tiny", _vit("cifar100_vit_tiny", "vit_tiny"), {}),
+    "cifar100_wrn28_10": Row(
+        "CIFAR-100, WRN-28-10",
+        _cnn("cifar100_wrn28_10", "cifar100", "wide_resnet28_10"),
+        published(
+            "25.62 / 1113.26 | 24.78 / 456.17 | 24.94 / 435.17 | "
+            "22.65 / 22.72 | 21.10 / 10.99 | 21.50 / 12.37 | "
+            "25.57 / 1148.09 | 24.16 / 687.44 | 24.00 / 665.13"
+        ),
+    ),
+    "cifar10_resnet18": Row(
+        "CIFAR-10, ResNet-18",
+        _cnn("cifar10_resnet18", "cifar10", "resnet18"),
+        published(
+            "7.17 / 106.46 | 6.34 / 51.82 | 6.21 / 48.39 | "
+            "6.39 / 8.73 | 6.03 / 4.27 | 6.06 / 4.08 | "
+            "6.63 / 141.37 | 6.08 / 88.53 | 6.20 / 89.30"
+        ),
+    ),
+    "cifar10_wrn28_10": Row(
+        "CIFAR-10, WRN-28-10",
+        _cnn("cifar10_wrn28_10", "cifar10", "wide_resnet28_10"),
+        published(
+            "7.04 / 1124.45 | 6.13 / 546.93 | 5.98 / 543.27 | "
+            "5.53 / 48.25 | 5.10 / 38.79 | 5.05 / 40.28 | "
+            "6.67 / 1467.67 | 5.87 / 771.79 | 5.92 / 794.45"
+        ),
+    ),
+    "digits": Row(
+        "Digits, ResNet-8",
+        Grid(Path("runs/digits"), seeds=tuple(range(10)), strategies=PLANNED, match=MATCHES),
+        {},
+    ),
+    "fashion_mnist": Row(
+        "Fashion-MNIST, ResNet-8",
+        Grid(
+            Path("runs/fashion_mnist"),
+            dataset="fashion_mnist",
+            train_examples=5000,
+            strategies=(*PAPERS, *CONTROLS),
+            constant_plan="10x128",
+            increasing_plan="2x16,2x32,2x64,2x128,2x256",
+        ),
+        {},
+    ),
+    "imagenet_resnet50": Row(
+        "ImageNet, ResNet-50",
+        _cnn("imagenet_resnet50", "imagenet2012", "resnet50", stem="imagenet"),
+        published(
+            "32.23 / 492.12 | 30.62 / 268.60 | 30.63 / 297.82 | "
+            "29.19 / 55.31 | 29.06 / 41.83 | 29.23 / 38.13 | "
+            "30.58 / 1504.53 | 29.96 / 853.04 | 29.72 / 670.51"
+        ),
+    ),
+    "tiny_imagenet_resnet18": Row(
+        "Tiny ImageNet, ResNet-18",
+        _cnn("tiny_imagenet_resnet18", "tiny_imagenet", "resnet18"),
+        published(
+            "39.62 / 279.07 | 40.28 / 97.52 | 40.13 / 97.23 | "
+            "39.36 / 13.33 | 38.40 / 10.65 | 38.25 / 10.31 | "
+            "39.84 / 333.73 | 39.07 / 183.59 | 39.05 / 192.29"
+        ),
+    ),
+    "tiny_imagenet_wrn28_10": Row(
+        "Tiny ImageNet, WRN-28-10",
+        _cnn("tiny_imagenet_wrn28_10", "tiny_imagenet", "wide_resnet28_10"),
+        published(
+            "38.75 / 2550.16 | 38.60 / 917.93 | 38.92 / 926.94 | "
+            "36.55 / 176.80 | 35.36 / 128.35 | 35.14 / 119.84 | "
+            "39.30 / 3066.71 | 37.86 / 1657.00 | 37.78 / 1803.57"
+        ),
+    ),
+}
+
+NAMES = tuple(_ROWS)
