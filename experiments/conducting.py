@@ -8,7 +8,7 @@ from rich.console import Console
 from experiments.cli.errors import sensibly
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
-from experiments.reporting import publish
+from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
 from experiments.study import Cell, Grid, Options, Selection, Tuning, run_all, tuning
 from experiments.study.dry_run import cost, show_runs, show_times

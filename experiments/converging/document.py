@@ -9,7 +9,7 @@ from experiments.converging.curve import Curves
 from experiments.converging.pictures import NORMS, Floors, draw_floors, draw_norms
 from experiments.converging.quadratic_study import Course, QuadraticStudy
 from experiments.converging.tables import bound_rows, floor_rows, rate_rows, slope_rows
-from experiments.reporting.drawing import Picture, save
+from experiments.report.drawing import Picture, save
 
 _RATES = (
     "Slopes of the logarithm of ‖∇f‖, fitted over the second half of the updates, and of the examples, with the "

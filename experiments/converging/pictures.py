@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from experiments.converging.curve import Curve, Curves
 from experiments.converging.quadratic_study import Floor
-from experiments.reporting.drawing import DASHES, MARKERS, STYLE, make_logarithmic, shades
+from experiments.report.drawing import DASHES, MARKERS, STYLE, make_logarithmic, shades
 from experiments.training.methods import METHODS
 
 NORMS = {"gradient": "‖∇f(w)‖", "sam_gradient": "‖∇f(w + ρ ∇f/‖∇f‖)‖"}

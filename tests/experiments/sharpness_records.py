@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.reporting import publish
-from experiments.reporting.groups import Study
+from experiments.report import publish
+from experiments.report.groups import Study
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import only_study, write_study

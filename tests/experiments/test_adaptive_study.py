@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from experiments.converging.network_study import NetworkStudy
-from experiments.reporting.claims import BEST, DECIDED, GROWTH, Claim, claims
-from experiments.reporting.decided_plans import plan_rows
-from experiments.reporting.drawn import pictures_of
-from experiments.reporting.errors import error_rows
-from experiments.reporting.matches import matches, papers_cells, tables
-from experiments.reporting.section import write_section
-from experiments.reporting.tables import setting_rows
-from experiments.reporting.verdicts import verdicts
+from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
+from experiments.report.decided_plans import plan_rows
+from experiments.report.drawn import pictures_of
+from experiments.report.errors import error_rows
+from experiments.report.matches import matches, papers_cells, tables
+from experiments.report.section import write_section
+from experiments.report.tables import setting_rows
+from experiments.report.verdicts import verdicts
 from experiments.runner.finished_runs import mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import outlook, show_runs

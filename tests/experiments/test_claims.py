@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Claim, claim_rows, claims
-from experiments.reporting.figures import figures_of
-from experiments.reporting.verdicts import verdicts
-from experiments.reporting.wording import verdict
+from experiments.report.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Claim, claim_rows, claims
+from experiments.report.figures import figures_of
+from experiments.report.verdicts import verdicts
+from experiments.report.wording import verdict
 from experiments.runner import sharpness_records
 from tests.experiments.sharpness_records import LARGE, SMALL, worst_case
 from tests.experiments.written_runs import only_study, write_run

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import presets, reproduce
 from experiments.config import Config
-from experiments.reporting import drawn
+from experiments.report import drawn
 from experiments.runner import run
 from experiments.study import Grid, Tuning, run_spec, tuning
 from tests.experiments.test_command_line import GRID, call

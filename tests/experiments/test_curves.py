@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.reporting import pictures
-from experiments.reporting.groups import Group
+from experiments.report import pictures
+from experiments.report.groups import Group
 from experiments.runner.finished_runs import Curves, mean_curves
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 

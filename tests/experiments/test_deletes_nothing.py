@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiments import report, reproduce, train
+from experiments import reproduce, train
 from experiments.config import Config
 from experiments.converging import network_cell
+from experiments.report import __main__ as report
 from experiments.runner import run
 from experiments.sharpness import __main__ as sharpness
 from experiments.training import own_files

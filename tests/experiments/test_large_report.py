@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.reporting import publish
-from experiments.reporting.groups import studies
-from experiments.reporting.method_pairs import method_pair_rows, method_pairs
-from experiments.reporting.variants import base_of, variant_heading, variant_rows
+from experiments.report import publish
+from experiments.report.groups import studies
+from experiments.report.method_pairs import method_pair_rows, method_pairs
+from experiments.report.variants import base_of, variant_heading, variant_rows
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.large_study import write_large_study
 from tests.experiments.written_runs import write_run, write_study

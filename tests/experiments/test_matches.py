@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reporting.errors import error_rows
-from experiments.reporting.groups import Study
-from experiments.reporting.matches import matches, papers_cells, papers_constant, reference, tables
+from experiments.report.errors import error_rows
+from experiments.report.groups import Study
+from experiments.report.matches import matches, papers_cells, papers_constant, reference, tables
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 INCREASING = "2x64,2x256"  # 8 + 8 + 2 + 2 updates

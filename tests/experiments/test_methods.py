@@ -13,8 +13,8 @@ from experiments import reproduce_methods
 from experiments import train as program_of_training
 from experiments.benchmarking import method_steps
 from experiments.config import Config
-from experiments.reporting.groups import studies
-from experiments.reporting.paired import differences
+from experiments.report.groups import studies
+from experiments.report.paired import differences
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs, read_curves
 from experiments.runner.program import build

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.reporting.paired import difference, differences
-from experiments.reporting.tables import difference_rows
+from experiments.report.paired import difference, differences
+from experiments.report.tables import difference_rows
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 

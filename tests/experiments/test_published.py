@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reporting.published import _published, published_rows
+from experiments.report.published import _published, published_rows
 from experiments.runner import sharpness_records
 from tests.experiments.sharpness_records import SMALL, worst_case
 from tests.experiments.written_runs import only_study, write_run

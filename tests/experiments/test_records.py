@@ -12,8 +12,8 @@ import pytest
 
 from experiments.cli.tables import escaped
 from experiments.config import Config
-from experiments.reporting.markdown import markdown
-from experiments.reporting.section import Block, Section
+from experiments.report.markdown import markdown
+from experiments.report.section import Block, Section
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.resume import reopened

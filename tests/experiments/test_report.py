@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiments import report
 from experiments.cli.tables import as_markdown
-from experiments.reporting.errors import error_rows
-from experiments.reporting.matches import tables
+from experiments.report import __main__ as report
+from experiments.report.errors import error_rows
+from experiments.report.matches import tables
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 PICTURES = 9  # accuracy, error by gradients, differences, loss, error, two norms, cosine, batch size

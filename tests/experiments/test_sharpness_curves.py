@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.reporting import sharpness_curves, sharpness_pictures
+from experiments.report import sharpness_curves, sharpness_pictures
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.sharpness_records import LARGE, SMALL, VALUES, WAY, measured_study, published, worst_case

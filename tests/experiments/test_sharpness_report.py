@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.tables import Rows
-from experiments.reporting import loss_pictures, sharpness
-from experiments.reporting.errors import error_rows
-from experiments.reporting.groups import Study
-from experiments.reporting.matches import tables
-from experiments.reporting.methods import method_rows
+from experiments.report import loss_pictures, sharpness
+from experiments.report.errors import error_rows
+from experiments.report.groups import Study
+from experiments.report.matches import tables
+from experiments.report.methods import method_rows
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import protocol

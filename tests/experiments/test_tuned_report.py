@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.reporting import publish
-from experiments.reporting.chosen import chosen_rows
-from experiments.reporting.groups import studies
-from experiments.reporting.paired import differences
-from experiments.reporting.published import published_rows
+from experiments.report import publish
+from experiments.report.chosen import chosen_rows
+from experiments.report.groups import studies
+from experiments.report.paired import differences
+from experiments.report.published import published_rows
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import write_run
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.config import Config
-from experiments.reporting.groups import Study, studies
+from experiments.report.groups import Study, studies
 from experiments.runner.finished_runs import find_runs
 from experiments.training.methods import METHODS
 from experiments.training.writers import JsonLines

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from experiments.reporting import paired
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.sharpness import ways_of
+from experiments.report import paired
+from experiments.report.groups import Group, Study
+from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol, headline, worst_cases
 

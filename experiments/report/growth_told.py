@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from experiments.reporting import labels
-from experiments.reporting.claims import BEST, DECIDED, REVERSED, Claim, lacking
-from experiments.reporting.figures import Figure
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import matches, reference
-from experiments.reporting.sentences import by_method, listed, of_kind, told
+from experiments.report import labels
+from experiments.report.claims import BEST, DECIDED, REVERSED, Claim, lacking
+from experiments.report.figures import Figure
+from experiments.report.groups import Group, Study
+from experiments.report.matches import matches, reference
+from experiments.report.sentences import by_method, listed, of_kind, told
 
 _NO_CONTROLS = (
     "Whether growth helps cannot be said: no constant batch of another size was run beside, so the small batches of "

@@ -8,8 +8,8 @@ from experiments import presets
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.config import Config
 from experiments.presets import Published
-from experiments.reporting import labels, sharpness
-from experiments.reporting.groups import Group, Study
+from experiments.report import labels, sharpness
+from experiments.report.groups import Group, Study
 from experiments.sharpness.protocol import PAPERS_RADIUS
 
 REMARK = "The paper has one run a cell. Its sharpness is compared with ours at ρ 0.0002, of as many examples as above."

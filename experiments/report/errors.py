@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.cli.tables import Rows, mean_and_deviation
-from experiments.reporting import labels, sharpness
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import Match, tables
+from experiments.report import labels, sharpness
+from experiments.report.groups import Group, Study
+from experiments.report.matches import Match, tables
 from experiments.sharpness.protocol import SharpnessProtocol, headline
 
 _ERROR = "test error, %"

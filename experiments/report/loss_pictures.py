@@ -11,11 +11,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting import labels
-from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
-from experiments.reporting.groups import Study
-from experiments.reporting.panels import grid, name_axes
-from experiments.reporting.sharpness import ways_of
+from experiments.report import labels
+from experiments.report.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
+from experiments.report.groups import Study
+from experiments.report.panels import grid, name_axes
+from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol, worst_cases
 from experiments.training.writers import Record

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.config import Config
-from experiments.reporting import labels
-from experiments.reporting.parts import Part, part_of, part_titles
+from experiments.report import labels
+from experiments.report.parts import Part, part_of, part_titles
 from experiments.runner.finished_runs import Run
 
 

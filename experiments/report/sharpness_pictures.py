@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting.groups import Study
-from experiments.reporting.sharpness import ways_of
+from experiments.report.groups import Study
+from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, in_order, worst_cases
 from experiments.training.writers import Record

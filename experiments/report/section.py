@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.cli.tables import Rows
-from experiments.reporting import chosen, decided_plans, drawn, errors, published, sharpness
-from experiments.reporting.claims import claim_rows, claims
-from experiments.reporting.drawing import Picture
-from experiments.reporting.groups import Study
-from experiments.reporting.matches import tables
-from experiments.reporting.method_pairs import method_pair_rows, method_pairs
-from experiments.reporting.paired import DIRECT, Difference, differences
-from experiments.reporting.tables import difference_rows, run_rows, setting_rows
-from experiments.reporting.variants import variant_differences, variant_heading, variant_rows
-from experiments.reporting.verdicts import verdicts
-from experiments.reporting.wording import multiplicity
+from experiments.report import chosen, decided_plans, drawn, errors, published, sharpness
+from experiments.report.claims import claim_rows, claims
+from experiments.report.drawing import Picture
+from experiments.report.groups import Study
+from experiments.report.matches import tables
+from experiments.report.method_pairs import method_pair_rows, method_pairs
+from experiments.report.paired import DIRECT, Difference, differences
+from experiments.report.tables import difference_rows, run_rows, setting_rows
+from experiments.report.variants import variant_differences, variant_heading, variant_rows
+from experiments.report.verdicts import verdicts
+from experiments.report.wording import multiplicity
 
 
 class Block(NamedTuple):

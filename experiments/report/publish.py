@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.cli.tables import as_terminal
-from experiments.reporting.groups import Study, studies
-from experiments.reporting.markdown import markdown
-from experiments.reporting.page import page
-from experiments.reporting.runs_file import write_runs
-from experiments.reporting.section import Section, write_section
-from experiments.reporting.variants import base_of
+from experiments.report.groups import Study, studies
+from experiments.report.markdown import markdown
+from experiments.report.page import page
+from experiments.report.runs_file import write_runs
+from experiments.report.section import Section, write_section
+from experiments.report.variants import base_of
 from experiments.runner.finished_runs import Run
 from experiments.training.atomic_write import refuse_link, write_whole
 from experiments.training.exceptions import printable

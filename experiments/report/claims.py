@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from experiments.cli.tables import Rows
-from experiments.reporting import labels
-from experiments.reporting.figures import Figure, figures_of
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import controls, matches, papers_constant, reference, tables
-from experiments.reporting.paired import Difference, shared_seeds
-from experiments.reporting.wording import cell, verdict
+from experiments.report import labels
+from experiments.report.figures import Figure, figures_of
+from experiments.report.groups import Group, Study
+from experiments.report.matches import controls, matches, papers_constant, reference, tables
+from experiments.report.paired import Difference, shared_seeds
+from experiments.report.wording import cell, verdict
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
 DECIDED = "growth that the noise decides on, against the increasing plan"

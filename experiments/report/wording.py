@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.reporting.figures import Figure
-from experiments.reporting.paired import Difference
+from experiments.report.figures import Figure
+from experiments.report.paired import Difference
 
 BY_CHANCE = 0.05  # of true zeros, so many have an interval that leaves 0 out
 

@@ -7,10 +7,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reporting import labels
-from experiments.reporting.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.panels import grid, name_axes
+from experiments.report import labels
+from experiments.report.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
+from experiments.report.groups import Group, Study
+from experiments.report.panels import grid, name_axes
 
 _IN_A_ROW = 3
 

@@ -1,8 +1,8 @@
 """What each cell of a tuned study was given."""
 
 from experiments.cli.tables import Rows
-from experiments.reporting import labels
-from experiments.reporting.groups import Group, Study
+from experiments.report import labels
+from experiments.report.groups import Group, Study
 from experiments.training.methods import METHODS
 
 REMARK = "Settings that were chosen for each method and strategy; the groups differ in these, too."

@@ -6,8 +6,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.cli.tables import figure_columns
-from experiments.reporting.drawing import Picture
-from experiments.reporting.section import Section
+from experiments.report.drawing import Picture
+from experiments.report.section import Section
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 

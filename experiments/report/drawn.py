@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.reporting import (
+from experiments.report import (
     budget_pictures,
     claims,
     decided_plans,
@@ -17,11 +17,11 @@ from experiments.reporting import (
     sharpness_curves,
     sharpness_pictures,
 )
-from experiments.reporting.drawing import Picture
-from experiments.reporting.groups import FEW, Group, Study
-from experiments.reporting.matches import papers_cells, reference
-from experiments.reporting.paired import DIRECT, Difference, differences
-from experiments.reporting.sentences import listed
+from experiments.report.drawing import Picture
+from experiments.report.groups import FEW, Group, Study
+from experiments.report.matches import papers_cells, reference
+from experiments.report.paired import DIRECT, Difference, differences
+from experiments.report.sentences import listed
 from experiments.runner.finished_runs import Curve, Curves, Quantity, mean_curves
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.cli.tables import Rows, mean_and_deviation
-from experiments.reporting import sharpness
+from experiments.report import sharpness
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol, common
 from experiments.training.methods import METHODS

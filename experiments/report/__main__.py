@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder
-from experiments.reporting import publish
+from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.reporting.claims import BEST, DECAY, GROWTH, RIVAL, Claim
-from experiments.reporting.figures import Figure, figures_of
-from experiments.reporting.groups import Study
-from experiments.reporting.growth_told import growth
-from experiments.reporting.sentences import by_method, of_kind, told
+from experiments.report.claims import BEST, DECAY, GROWTH, RIVAL, Claim
+from experiments.report.figures import Figure, figures_of
+from experiments.report.groups import Study
+from experiments.report.growth_told import growth
+from experiments.report.sentences import by_method, of_kind, told
 
 
 def verdicts(study: Study, found: Sequence[Claim]) -> list[str]:

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.cli.tables import Rows
-from experiments.reporting.drawing import STYLE, legend_below, make_logarithmic
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.panels import grid, name_axes
+from experiments.report.drawing import STYLE, legend_below, make_logarithmic
+from experiments.report.groups import Group, Study
+from experiments.report.panels import grid, name_axes
 from experiments.runner.finished_runs import NOISE_SCALE, Run
 
 CAPTION = (

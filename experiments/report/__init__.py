@@ -1,5 +1,5 @@
 """What runs show: tables, paired differences, pictures, and a page of all of them."""
 
-from experiments.reporting.publish import publish
+from experiments.report.publish import publish
 
 __all__ = ["publish"]

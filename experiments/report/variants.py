@@ -5,12 +5,12 @@ from itertools import takewhile
 from typing import Any
 
 from experiments.cli.tables import Rows
-from experiments.reporting import labels
-from experiments.reporting.figures import figures_of
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.paired import Difference
-from experiments.reporting.parts import METHOD, STRATEGY, Part, said
-from experiments.reporting.wording import cell, direction
+from experiments.report import labels
+from experiments.report.figures import figures_of
+from experiments.report.groups import Group, Study
+from experiments.report.paired import Difference
+from experiments.report.parts import METHOD, STRATEGY, Part, said
+from experiments.report.wording import cell, direction
 
 _TITLE = ("dataset", "model")
 _PROBLEM = (*_TITLE, "train_examples", "label_noise", "validation")

@@ -7,8 +7,8 @@ epochs. Matched plans have whole epochs, so what is equal is equal to a few hund
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.reporting import labels
-from experiments.reporting.groups import Group, Study
+from experiments.report import labels
+from experiments.report.groups import Group, Study
 from experiments.study.grid import mean_batch_size
 from experiments.study.selection import TOLERANCE
 

@@ -5,10 +5,10 @@ import os
 
 from experiments.cli.tables import Rows
 from experiments.config import Config
-from experiments.reporting.figures import signed
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.paired import Difference
-from experiments.reporting.wording import direction
+from experiments.report.figures import signed
+from experiments.report.groups import Group, Study
+from experiments.report.paired import Difference
+from experiments.report.wording import direction
 from experiments.runner.finished_runs import Run
 from experiments.training.methods import METHODS
 

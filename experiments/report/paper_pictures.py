@@ -6,10 +6,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.reporting import labels
-from experiments.reporting.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
-from experiments.reporting.groups import Group
-from experiments.reporting.panels import grid, name_axes
+from experiments.report import labels
+from experiments.report.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
+from experiments.report.groups import Group
+from experiments.report.panels import grid, name_axes
 from experiments.runner.finished_runs import Curve
 
 _IN_A_ROW = 4

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from experiments.reporting.groups import Group
-from experiments.reporting.parts import METHOD, STRATEGY
+from experiments.report.groups import Group
+from experiments.report.parts import METHOD, STRATEGY
 from experiments.runner.finished_runs import Run
 
 CONFIDENCE = 0.95

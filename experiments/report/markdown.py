@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from experiments.cli.tables import as_markdown, escaped
-from experiments.reporting.section import Block, Section
+from experiments.report.section import Block, Section
 
 _RUNS = "All runs, a line each, with what tells them apart: [runs.csv](runs.csv)."
 

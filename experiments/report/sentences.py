@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.reporting.claims import Claim
-from experiments.reporting.figures import Figure
-from experiments.reporting.wording import verdict
+from experiments.report.claims import Claim
+from experiments.report.figures import Figure
+from experiments.report.wording import verdict
 
 
 def told(found: Sequence[Claim], figures: Sequence[Figure], name: Callable[[Claim], str]) -> str:

@@ -5,12 +5,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 from experiments.cli.tables import Rows
-from experiments.reporting import labels
-from experiments.reporting.figures import TEST_ERROR
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.matches import Match, tables
-from experiments.reporting.paired import Difference
-from experiments.reporting.wording import cell, direction
+from experiments.report import labels
+from experiments.report.figures import TEST_ERROR
+from experiments.report.groups import Group, Study
+from experiments.report.matches import Match, tables
+from experiments.report.paired import Difference
+from experiments.report.wording import cell, direction
 
 _MOST_PAIRS = 6
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from experiments.cli.tables import Rows, mean_and_deviation
-from experiments.reporting.groups import Group, Study
-from experiments.reporting.paired import is_direct_pair
+from experiments.report.groups import Group, Study
+from experiments.report.paired import is_direct_pair
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, most_common, worst_cases
 
