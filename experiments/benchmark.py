@@ -69,7 +69,7 @@ def main() -> None:
         console.print(peers.ABSENT)
     for model in benchmark.peers if peers.is_installed() else ():
         console.print(f"{model}, batch {peers.BATCH_SIZE}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
-        measured = apart.figures(model)
+        measured = apart.figures_of_a_process(model)
         console.print(table(f"{model}, batch {peers.BATCH_SIZE}, {peers.EPOCH:,} images", measured), crop=False)
         figures += measured
         save(path, benchmark, figures)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.converging.network_study import NetworkStudy
+from experiments.convergence.network_study import NetworkStudy
 from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
 from experiments.report.decided_plans import plan_rows
 from experiments.report.drawn import pictures_of

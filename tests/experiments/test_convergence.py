@@ -10,14 +10,19 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import convergence
 from experiments.config import Config
-from experiments.converging.curve import Curve
-from experiments.converging.full_gradient import full_norms
-from experiments.converging.network_cell import curve_of, examples_seen, execute, is_done, path_of
-from experiments.converging.network_study import NetworkStudy
-from experiments.converging.rates import fitted_slope, late_rate
-from experiments.converging.tables import rate_rows
+from experiments.convergence import __main__ as convergence
+from experiments.convergence.document import rate_rows
+from experiments.convergence.gradient_norms import Curve, fitted_slope, late_rate
+from experiments.convergence.network_study import (
+    NetworkStudy,
+    curve_of,
+    examples_seen,
+    execute,
+    full_norms,
+    is_done,
+    path_of,
+)
 from experiments.runner import run
 from experiments.sharpness import Sharpness
 from experiments.sharpness.measures import trained

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import sam_optax
-from experiments.converging.bound import REACH, last_bound, mean_bound
-from experiments.converging.quadratic_study import QuadraticStudy, follow
+from experiments.convergence.gradient_norms import REACH, last_bound, mean_bound
+from experiments.convergence.quadratic_study import QuadraticStudy, follow
 from experiments.training import learning_rate
 from experiments.training.methods import METHODS, Hyperparameters
 from sam_optax import BatchPlan

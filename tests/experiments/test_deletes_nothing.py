@@ -10,7 +10,7 @@ import pytest
 
 from experiments import reproduce, train
 from experiments.config import Config
-from experiments.converging import network_cell
+from experiments.convergence import network_study
 from experiments.report import __main__ as report
 from experiments.runner import run
 from experiments.sharpness import __main__ as sharpness
@@ -215,10 +215,10 @@ def test_a_users_file_with_the_name_of_the_lock_is_refused(tmp_path: Path, salt:
 @pytest.mark.parametrize("kind", PLACES)
 def test_a_convergence_study_replaces_only_its_own_file(tiny: str, tmp_path: Path, salt: Salt, kind: str) -> None:
     cell = constant_cell(tmp_path)
-    path = network_cell.path_of(cell).with_name(f"{network_cell.path_of(cell).name}{run.UNFINISHED}")
+    path = network_study.path_of(cell).with_name(f"{network_study.path_of(cell).name}{run.UNFINISHED}")
     PLACES[kind](path, salt)
     with pytest.raises(UnusableError):
-        network_cell.check_unfinished(cell)
+        network_study.check_unfinished(cell)
     salt.check()
 
 

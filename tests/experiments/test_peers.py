@@ -54,7 +54,7 @@ def test_a_turn_of_each_side_is_scaled_to_an_epoch(
     assert asked == [("vit_tiny", "SAM"), ("vit_tiny", "GSAM")]
     printed = capsys.readouterr().out
     assert "vit_tiny, batch 128, 50,000 images" in printed
-    sam, gsam = peers.figures("vit_tiny")
+    sam, gsam = peers.peer_figures("vit_tiny")
     of_a_turn = 50_000 / 256  # two steps
     assert (sam.subject, sam.reference, gsam.subject) == ("SAM", "PyTorch's SAM", "GSAM")
     assert sam.amounts == pytest.approx(3 * (of_a_turn,))

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.converging.quadratic_study import Floor, QuadraticStudy, floor, follow
-from experiments.converging.rates import fitted_slope
-from experiments.converging.stochastic_quadratic import Descent, Norms, Quadratic, simulate
-from experiments.converging.tables import floor_rows
+from experiments.convergence.document import floor_rows
+from experiments.convergence.gradient_norms import fitted_slope
+from experiments.convergence.quadratic_study import Floor, QuadraticStudy, floor, follow
+from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from tests.experiments.each_method import each_of
 
 METHODS = ("sgd", "sam", "gsam")

@@ -12,7 +12,7 @@ from experiments.cli.standard_streams import needed
 def main() -> None:
     """Measure, print."""
     with needed():
-        print(json.dumps([dataclasses.asdict(figure) for figure in race.figures(sys.argv[1])]))
+        print(json.dumps([dataclasses.asdict(figure) for figure in race.peer_figures(sys.argv[1])]))
 
 
 if __name__ == "__main__":

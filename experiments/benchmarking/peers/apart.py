@@ -7,7 +7,7 @@ import sys
 from experiments.benchmarking.figure import Figure
 
 
-def figures(model: str) -> list[Figure]:
+def figures_of_a_process(model: str) -> list[Figure]:
     """What `race.figures` measures.
 
     Raises:

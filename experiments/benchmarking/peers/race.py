@@ -32,7 +32,7 @@ def is_installed() -> bool:
     return all(importlib.util.find_spec(name) for name in ("torch", "pytorch_optimizer"))
 
 
-def figures(model: str) -> list[Figure]:
+def peer_figures(model: str) -> list[Figure]:
     """The seconds of an epoch with SAM and with GSAM, in those of PyTorch.
 
     Both start from PyTorch's initial parameters and go through the same images, which lie in memory, normalised, on as

@@ -1,24 +1,34 @@
-"""A run of the study on networks: trained once, its norms in a file of its own."""
+"""The convergence study on networks: methods by strategies.
+
+Each run is trained once. It measures the gradient of the training loss over all examples, and its SAM gradient, and
+keeps the norms in a file of its own.
+"""
 
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments import data
 from experiments.config import Config
-from experiments.converging.curve import Curve
-from experiments.converging.full_gradient import full_norms
-from experiments.converging.network_study import NetworkStudy
+from experiments.config.checks import check_count, check_number
+from experiments.convergence.gradient_norms import Curve
 from experiments.runner import run
 from experiments.runner.finished_runs import column
 from experiments.sharpness import Sharpness
-from experiments.sharpness.measures import trained
-from experiments.study import Cell
+from experiments.sharpness.measures import Batch, Network, trained
+from experiments.study import Cell, Grid
+from experiments.study.grid import ADAPTIVE
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError
 from experiments.training.json_files import parsed
@@ -26,6 +36,82 @@ from experiments.training.prefetch import Track
 from experiments.training.step import TrainState
 from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
+
+
+@dataclass(frozen=True)
+class NetworkStudy(Grid):
+    """Train by methods and strategies, and measure the gradient over all training examples on the way.
+
+    Attributes:
+      strategies: The columns: constant, increasing, or the constant plan under a cosine or linear rate; or what else
+        experiments.reproduce knows.
+      every: Measure after every so many epochs, and after the last one.
+      measured_rho: The radius of the SAM gradient that is measured, the same for all methods.
+      measured_batch_size: Examples of one gradient while measuring.
+      reestimate_batchnorm: To measure, give BatchNorm the statistics of the training examples at the weights; else its
+        running ones, which in the first epochs are still mostly those it started with.
+    """
+
+    strategies: tuple[str, ...] = ("constant", "increasing", "cosine", "linear")
+    every: int = 1
+    measured_rho: float = 0.05
+    measured_batch_size: int = 256
+    reestimate_batchnorm: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("every", "measured_batch_size"):
+            check_count(name, getattr(self, name))
+        check_number("measured_rho", self.measured_rho)
+        if ADAPTIVE in self.strategies:
+            raise ValueError("strategies has 'adaptive', whose plan is not known beforehand: leave it out here.")
+
+
+class FullNorms(NamedTuple):
+    """Norms over all examples.
+
+    Attributes:
+      loss: `L_S(w)`, the mean cross-entropy.
+      grad_norm: `‖∇L_S(w)‖`.
+      sam_grad_norm: `‖∇L_S(w + ρ ∇L_S/‖∇L_S‖)‖`.
+    """
+
+    loss: float
+    grad_norm: float
+    sam_grad_norm: float
+
+
+def full_norms(network: Network, rho: float) -> FullNorms:
+    """Both norms of a network in inference mode, by the parameters alone; one gradient a batch and norm.
+
+    Args:
+      network: its parameters, its loss and the batches; each batch weighs as many examples as it has.
+      rho: the radius of the SAM gradient, in units of the parameters' ℓ2 norm.
+    """
+    params = network.variables["params"]
+    loss, gradient = _full(network, params)
+    norm = optax.tree.norm(gradient)
+    scale = rho / jnp.where(norm > 0, norm, 1)
+    _, sam_gradient = _full(network, jax.tree.map(lambda w, g: w + scale * g, params, gradient))
+    return FullNorms(float(loss), float(norm), float(optax.tree.norm(sam_gradient)))
+
+
+def _full(network: Network, params: Any) -> tuple[jax.Array, Any]:
+    """The loss and its gradient over all batches."""
+    variables = network.variables | {"params": params}
+    sizes = [len(batch["label"]) for batch in network.batches]
+    parts = [_value_and_grad(network.loss_fn, variables, batch) for batch in network.batches]
+    return _weighted(parts, [size / sum(sizes) for size in sizes])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_grad(loss_fn: Callable[..., jax.Array], variables: dict[str, Any], batch: Batch) -> Any:
+    return jax.value_and_grad(lambda params: loss_fn(variables | {"params": params}, batch))(variables["params"])
+
+
+def _weighted(trees: Sequence[Any], weights: Sequence[float]) -> Any:
+    return jax.tree.map(lambda *parts: sum(w * part for w, part in zip(weights, parts, strict=True)), *trees)
+
 
 _HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it
 _MEASURED = ("every", "measured_rho", "measured_batch_size", "reestimate_batchnorm")

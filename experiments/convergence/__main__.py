@@ -10,11 +10,11 @@ from experiments import data
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.config import check_choice
-from experiments.converging.bound import REACH
-from experiments.converging.conducting import cells_of, study_networks, study_quadratic
-from experiments.converging.document import markdown
-from experiments.converging.network_study import NetworkStudy
-from experiments.converging.quadratic_study import QuadraticStudy
+from experiments.convergence.document import markdown
+from experiments.convergence.gradient_norms import REACH
+from experiments.convergence.network_study import NetworkStudy
+from experiments.convergence.quadratic_study import QuadraticStudy
+from experiments.convergence.runner import cells_of, study_networks, study_quadratic
 
 _PARTS = ("quadratic", "networks")
 

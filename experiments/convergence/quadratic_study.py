@@ -7,9 +7,8 @@ import numpy as np
 
 from experiments.config import check_plan, check_seeds
 from experiments.config.checks import check_count, check_number
-from experiments.converging.bound import REACH, last_bound, mean_bound
-from experiments.converging.curve import Curve
-from experiments.converging.stochastic_quadratic import Descent, Norms, Quadratic, simulate
+from experiments.convergence.gradient_norms import REACH, Curve, last_bound, mean_bound
+from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.study import grid
 from experiments.training import learning_rate
 from sam_optax import BatchPlan

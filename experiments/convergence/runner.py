@@ -9,12 +9,11 @@ from rich.progress import Progress
 
 from experiments import data
 from experiments.cli.tables import as_terminal
-from experiments.converging.curve import Curves
-from experiments.converging.document import Part, network_part, quadratic_part
-from experiments.converging.network_cell import check_unfinished, curve_of, execute, is_done
-from experiments.converging.network_study import NetworkStudy
-from experiments.converging.pictures import Floors
-from experiments.converging.quadratic_study import QuadraticStudy, floor, follow
+from experiments.convergence.document import Part, network_part, quadratic_part
+from experiments.convergence.gradient_norms import Curves
+from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
+from experiments.convergence.norm_plots import Floors
+from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.runner import run
 from experiments.study import Cell
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.converging.curve import Curve, Curves
-from experiments.converging.quadratic_study import Floor
+from experiments.convergence.gradient_norms import Curve, Curves
+from experiments.convergence.quadratic_study import Floor
 from experiments.report.drawing import DASHES, MARKERS, STYLE, make_logarithmic, shades
 from experiments.training.methods import METHODS
 
