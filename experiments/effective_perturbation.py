@@ -12,7 +12,7 @@ from flax import nnx
 from rich.console import Console
 
 from experiments import data, models
-from experiments.benchmarking import problem
+from experiments.benchmark import benchmark_steps
 from experiments.cli.errors import parse, start
 from experiments.cli.standard_streams import needed
 from experiments.cli.tables import Rows, as_terminal
@@ -85,7 +85,7 @@ def cast_in(model: nnx.Module, tree: Any) -> Any:
 
 def measure(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> Iterator[tuple[float, Seen]]:
     """For each radius what the network sees, at its initial parameters, along the gradient there."""
-    posed = problem.create(name, 10, image_shape, _BATCH)
+    posed = benchmark_steps.create(name, 10, image_shape, _BATCH)
     gradient, _ = jax.jit(jax.grad(posed.loss_fn, has_aux=True))(posed.params, posed.model_state, *posed.batch)
     model = models.create(name, 10, image_shape, nnx.Rngs(0))
     params, direction = (cast_in(model, tree) for tree in (posed.params, gradient))

@@ -13,18 +13,11 @@ import numpy as np
 import pytest
 
 import sam_optax
-from experiments import benchmark
-from experiments.benchmarking import (
-    cases,
-    loop_cost,
-    measure,
-    problem,
-    race,
-    steps,
-)
-from experiments.benchmarking.cases import Case
-from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.memory import peak_memory
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import benchmark_steps, cases, measure, program_costs, race
+from experiments.benchmark.cases import Case
+from experiments.benchmark.memory import peak_memory
+from experiments.benchmark.ratios import Figure
 from experiments.config import Config
 
 
@@ -87,14 +80,14 @@ def test_the_verdict_reads_median_and_spread(target: float | None, verdict: str)
 
 
 def test_all_steps_make_the_same_update(tiny: str) -> None:
-    posed = problem.create(tiny, 10, (4, 4, 1), batch_size=8)
-    method = sam_optax.sam(steps.RADIUS)
-    ours = steps.ours(posed, method)
+    posed = benchmark_steps.create(tiny, 10, (4, 4, 1), batch_size=8)
+    method = sam_optax.sam(benchmark_steps.RADIUS)
+    ours = benchmark_steps.ours(posed, method)
     others = [
-        steps.ours(posed, sam_optax.without_diagnostics(method)),
-        steps.ours(posed, method, options=steps.MEMORY_FIRST),
-        steps.contrib_opaque(posed),
-        steps.contrib_default(posed),
+        benchmark_steps.ours(posed, sam_optax.without_diagnostics(method)),
+        benchmark_steps.ours(posed, method, options=benchmark_steps.MEMORY_FIRST),
+        benchmark_steps.contrib_opaque(posed),
+        benchmark_steps.contrib_default(posed),
     ]
     for step in (ours, *others):
         step()
@@ -120,7 +113,7 @@ def test_peak_memory_counts_what_is_held_in_between() -> None:
 
 def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp_path: Path) -> None:
     config = Config(model=tiny, batch_plan="2x64", lr_schedule="cosine")
-    with loop_cost.subjects(config, cases.digits(), num_examples=256, folder=tmp_path) as subjects:
+    with program_costs.subjects(config, cases.digits(), num_examples=256, folder=tmp_path) as subjects:
         for subject in subjects.values():
             subject()
             subject()

@@ -8,49 +8,53 @@ import jax
 import pytest
 
 import sam_optax
-from experiments.benchmarking import cases, held_memory, measure, method_steps, plan_cost, problem, steps, worst_case
-from experiments.benchmarking.cases import Case
-from experiments.benchmarking.memory import peak_memory, size_of, temporary_memory
+from experiments.benchmark import benchmark_steps, cases, measure, method_costs, program_costs
+from experiments.benchmark import memory as held_memory
+from experiments.benchmark.cases import Case
+from experiments.benchmark.memory import peak_memory, size_of, temporary_memory
 from experiments.config import Config
 from tests.experiments.test_benchmark import Clock
 
 
 def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tiny, cases.digits, 128, loop_target=1.3, worst_case_targets=(1.1, 1.0))
-    monkeypatch.setattr(worst_case, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
-    time, memory = worst_case.figures(case, cases.digits())
+    monkeypatch.setattr(method_costs, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
+    time, memory = method_costs.figures(case, cases.digits())
     assert (time.subject, time.reference) == ("worst case, 20 steps", "21 values and gradients")
     assert (time.target, memory.target) == (1.1, 1.0)
-    posed = problem.create(tiny, 10, (8, 8, 1), worst_case.BATCH_SIZE)
+    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), method_costs.BATCH_SIZE)
     size = size_of(posed.params)
     evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
     assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
-    assert memory.reference_amounts[0] - 4 * size == peak_memory(steps.descent(posed).compiled)
+    assert memory.reference_amounts[0] - 4 * size == peak_memory(benchmark_steps.descent(posed).compiled)
 
 
 def _evaluation(model: str) -> Any:
-    posed = problem.create(model, 10, (8, 8, 1), worst_case.BATCH_SIZE, is_training=False)
-    loss_fn = worst_case._loss_fn(posed)
+    posed = benchmark_steps.create(model, 10, (8, 8, 1), method_costs.BATCH_SIZE, is_training=False)
+    loss_fn = method_costs._loss_fn(posed)
     return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()
 
 
 def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
     case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
     found = held_memory.figures(case, cases.digits())
-    posed = problem.create(tiny, 10, (8, 8, 1), 16)
+    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
     names = ["SAM", "GSAM", "SAM, without diagnostics"]
     assert [each.subject for each in found] == names + [f"{name}, memory first" for name in names]
     assert [each.target for each in found] == [1.5, 3.0, 1.5] * 2
     assert all(each.reference_amounts == (size_of(posed.params),) for each in found)
-    for measured, options in ((found[1], None), (found[4], steps.MEMORY_FIRST)):
-        held = temporary_memory(steps.ours(posed, sam_optax.gsam(steps.RADIUS), 0.9, options).compiled)
-        assert measured.amounts == (held - temporary_memory(steps.gradient(posed, options)),)
+    for measured, options in ((found[1], None), (found[4], benchmark_steps.MEMORY_FIRST)):
+        held = temporary_memory(
+            benchmark_steps.ours(posed, sam_optax.gsam(benchmark_steps.RADIUS), 0.9, options).compiled
+        )
+        assert measured.amounts == (held - temporary_memory(benchmark_steps.gradient(posed, options)),)
 
 
 def test_with_memory_first_a_step_takes_less_and_comes_to_the_same(tiny: str) -> None:
-    posed = problem.create(tiny, 10, (8, 8, 1), 16)
+    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
     by_itself, ordered = (
-        steps.ours(posed, sam_optax.sam(steps.RADIUS), 0.9, options) for options in (None, steps.MEMORY_FIRST)
+        benchmark_steps.ours(posed, sam_optax.sam(benchmark_steps.RADIUS), 0.9, options)
+        for options in (None, benchmark_steps.MEMORY_FIRST)
     )
     assert temporary_memory(ordered.compiled) < temporary_memory(by_itself.compiled)
     for step in (by_itself, ordered):
@@ -71,7 +75,7 @@ def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatc
         milliseconds = {"float32": 8.0, "bfloat16": 2.0}
         return {name: [milliseconds[config.precision]] * rounds for name, config in configs.items()}
 
-    monkeypatch.setattr(method_steps, "race_configs", race_configs)
+    monkeypatch.setattr(method_costs, "race_configs", race_configs)
     [case] = cases.CASES["resnet18_accelerator"]
     measured = measure._precision_figure(case, cases.digits(), rounds=3)
     assert (measured.subject, measured.reference) == ("GSAM in bfloat16", "GSAM in float32")
@@ -82,18 +86,18 @@ def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatc
     forgotten: list[int] = []
     seen: list[int] = []
     clock = Clock()
-    fit = plan_cost.fit
+    fit = program_costs.fit
 
     def fitted(*args: Any, **how: Any) -> Any:
         return fit(*args, **{**how, "write": lambda record: seen.append(record["batch_size"])})
 
-    monkeypatch.setattr(plan_cost.jax, "clear_caches", lambda: forgotten.append(len(seen)))
-    monkeypatch.setattr(plan_cost, "fit", fitted)
-    monkeypatch.setattr(plan_cost, "steps", lambda *_, updates: clock.subject("step", 0.25 if seen else 0.75))
-    monkeypatch.setattr(plan_cost.time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(plan_cost, "ROUNDS", 1)
+    monkeypatch.setattr(program_costs.jax, "clear_caches", lambda: forgotten.append(len(seen)))
+    monkeypatch.setattr(program_costs, "fit", fitted)
+    monkeypatch.setattr(program_costs, "steps", lambda *_, updates: clock.subject("step", 0.25 if seen else 0.75))
+    monkeypatch.setattr(program_costs.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(program_costs, "ROUNDS", 1)
     case = Case(tiny, cases.digits, 128, loop_target=1.3, plan=(1.05, 256))
-    figure = plan_cost.figure(case, cases.digits())
+    figure = program_costs.figure(case, cases.digits())
     assert forgotten == [0]
     assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
     assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it

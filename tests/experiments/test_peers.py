@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from experiments import benchmark
-from experiments.benchmarking.peers import __main__ as peers_program
-from experiments.benchmarking.peers import apart
-from experiments.benchmarking.peers import race as peers
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import peers
+from experiments.benchmark import peers as peers_program
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -24,7 +23,7 @@ def test_without_pytorch_a_sentence_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(peers, "is_installed", lambda: False)
-    monkeypatch.setattr(apart, "figures", lambda model: pytest.fail("there is nothing to measure with"))
+    monkeypatch.setattr(peers, "figures", lambda model: pytest.fail("there is nothing to measure with"))
     call(monkeypatch, "--output", str(tmp_path))
     assert "make benchmark-peers installs torch and pytorch_optimizer" in capsys.readouterr().out
 
@@ -49,7 +48,7 @@ def test_a_turn_of_each_side_is_scaled_to_an_epoch(
     monkeypatch.setattr(peers, "is_installed", lambda: True)
     monkeypatch.setattr(peers, "_pair", pair)
     monkeypatch.setattr(peers, "race", lambda entrants, rounds: {name: rounds * [seconds[name]] for name in entrants})
-    monkeypatch.setattr(apart.subprocess, "run", run_here)
+    monkeypatch.setattr(peers.subprocess, "run", run_here)
     call(monkeypatch, "--output", str(tmp_path), "--peers", "vit_tiny")
     assert asked == [("vit_tiny", "SAM"), ("vit_tiny", "GSAM")]
     printed = capsys.readouterr().out

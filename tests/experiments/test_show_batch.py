@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, show_batch, showing
+from experiments import data, show_batch
 from experiments.config import Config
-from experiments.showing.grid import in_words
+from experiments.show_batch import in_words
 
 _BITS = np.random.default_rng(0)
 _IMAGES = _BITS.integers(0, 256, (40, 12, 12, 3)).astype(np.uint8)
@@ -25,9 +25,9 @@ DATASET = data.Dataset(
 )
 
 
-def _views(batch: int = 0, **settings: Any) -> dict[str, showing.View]:
+def _views(batch: int = 0, **settings: Any) -> dict[str, show_batch.View]:
     config = Config(batch_plan="2x8", **settings)
-    return {view.step: view for view in showing.views(config, DATASET, batch)}
+    return {view.step: view for view in show_batch.views(config, DATASET, batch)}
 
 
 def test_there_is_a_view_for_each_step_of_the_recipe_and_each_does_something() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce, train
+from experiments import train
 from experiments.cli.errors import start
 from experiments.config import Config
+from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
 from experiments.study import Cell, Grid, study_runs
 from experiments.training import checkpoint

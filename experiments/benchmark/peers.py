@@ -1,6 +1,13 @@
-"""An epoch with SAM and GSAM, ours against PyTorch's."""
+"""An epoch with SAM and GSAM, ours against PyTorch's: `python -m experiments.benchmark.peers`.
 
+The comparison runs in a process of its own: PyTorch crashes in one that has loaded TensorFlow, as the benchmark has.
+"""
+
+import dataclasses
 import importlib.util
+import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,10 +15,11 @@ from flax import nnx
 
 import sam_optax
 from experiments import models
-from experiments.benchmarking import problem, steps
-from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.machine import cores
-from experiments.benchmarking.race import Subject, race
+from experiments.benchmark import benchmark_steps
+from experiments.benchmark.race import Subject, cores, race
+from experiments.benchmark.ratios import Figure
+from experiments.cli.errors import start
+from experiments.cli.standard_streams import needed
 
 MODELS = ("resnet18", "vit_tiny")
 BATCH_SIZE, ROUNDS = 128, 3
@@ -71,21 +79,21 @@ def _pair(model: str, method: str) -> dict[str, Subject]:
     """The turns of both, from the same parameters."""
     import torch  # noqa: PLC0415 - it is an extra
 
-    from experiments.benchmarking.peers import torch_networks, torch_steps  # noqa: PLC0415
+    from experiments.benchmark import torch_peers  # noqa: PLC0415
 
     torch.set_num_threads(cores())
-    theirs = torch_networks.create(model, _CLASSES, _SHAPE)
+    theirs = torch_peers.create(model, _CLASSES, _SHAPE)
     loaded = models.create(model, _CLASSES, _SHAPE, nnx.Rngs(0))
     models.load_torch(loaded, {name: x.detach().numpy() for name, x in theirs.state_dict().items()})
-    posed = problem.of(loaded, _CLASSES, _SHAPE, BATCH_SIZE)
+    posed = benchmark_steps.of(loaded, _CLASSES, _SHAPE, BATCH_SIZE)
     images, labels = (torch.from_numpy(np.array(x)) for x in posed.batch)
     images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
     if method == "SAM":
-        ours = steps.ours(posed, sam_optax.sam(steps.RADIUS), torch_steps.MOMENTUM)
-        step = torch_steps.sam(theirs, images, labels, steps.RADIUS)
+        ours = benchmark_steps.ours(posed, sam_optax.sam(benchmark_steps.RADIUS), torch_peers.MOMENTUM)
+        step = torch_peers.sam(theirs, images, labels, benchmark_steps.RADIUS)
     else:
-        ours = steps.ours(posed, sam_optax.gsam(steps.RADIUS, _ALPHA), torch_steps.MOMENTUM)
-        step = torch_steps.gsam(theirs, images, labels, steps.RADIUS, _ALPHA)
+        ours = benchmark_steps.ours(posed, sam_optax.gsam(benchmark_steps.RADIUS, _ALPHA), torch_peers.MOMENTUM)
+        step = torch_peers.gsam(theirs, images, labels, benchmark_steps.RADIUS, _ALPHA)
     check([ours() for _ in range(2)], [step() for _ in range(2)], f"{model}, {method}")
     return {"ours": lambda: _several(ours), "PyTorch": lambda: _several(step)}
 
@@ -105,3 +113,28 @@ def check(ours: list[jax.Array] | list[float], theirs: list[float], what: str) -
 def _several(step: Subject) -> None:
     for _ in range(_FEW_STEPS):
         step()
+
+
+def figures_of_a_process(model: str) -> list[Figure]:
+    """What `race.figures` measures.
+
+    Raises:
+      subprocess.CalledProcessError: If the process fails; it has said why.
+    """
+    command = [sys.executable, "-m", "experiments.benchmark.peers", model]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own
+    return [_figure(each) for each in json.loads(printed.splitlines()[-1])]
+
+
+def _figure(fields: dict[str, object]) -> Figure:
+    return Figure(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+
+def main() -> None:
+    """Measure, print."""
+    with needed():
+        print(json.dumps([dataclasses.asdict(figure) for figure in peer_figures(sys.argv[1])]))
+
+
+if __name__ == "__main__":
+    start(main)

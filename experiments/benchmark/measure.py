@@ -8,12 +8,11 @@ from pathlib import Path
 
 import sam_optax
 from experiments import data
-from experiments.benchmarking import held_memory, loop_cost, method_steps, plan_cost, problem, steps, worst_case
-from experiments.benchmarking.cases import Case
-from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.memory import peak_memory
-from experiments.benchmarking.names import DEFAULT, GRADIENTS, GSAM, OPAQUE, SAM, SGD, UNMEASURED, memory_first
-from experiments.benchmarking.race import Subject, race
+from experiments.benchmark import benchmark_steps, memory, method_costs, program_costs
+from experiments.benchmark.cases import Case
+from experiments.benchmark.memory import peak_memory
+from experiments.benchmark.race import Subject, race
+from experiments.benchmark.ratios import DEFAULT, GRADIENTS, GSAM, OPAQUE, SAM, SGD, UNMEASURED, Figure, memory_first
 from experiments.config import Config
 
 _AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE, 1.0))
@@ -47,8 +46,8 @@ def measure(case: Case, rounds: int, say: Say) -> Iterator[Figure]:
     yield from _memory_figures(case, entrants)
     del entrants
     say(f"{name}: what a step holds beside a gradient")
-    yield from held_memory.figures(case, dataset)
-    say(f"{name}: timing {method_steps.STEPS} steps of the methods that save passes, {rounds} rounds")
+    yield from memory.figures(case, dataset)
+    say(f"{name}: timing {method_costs.STEPS} steps of the methods that save passes, {rounds} rounds")
     yield from _thrifty_figures(case, dataset, rounds)
     say(f"{name}: timing the loop, {rounds} rounds")
     yield _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)
@@ -56,27 +55,27 @@ def measure(case: Case, rounds: int, say: Say) -> Iterator[Figure]:
         say(f"{name}: timing bfloat16, {rounds} rounds")
         yield _precision_figure(case, dataset, rounds)
     if case.plan is not None:
-        say(f"{name}: timing a plan of five stages, {plan_cost.ROUNDS} rounds")
-        yield plan_cost.figure(case, dataset)
+        say(f"{name}: timing a plan of five stages, {program_costs.ROUNDS} rounds")
+        yield program_costs.figure(case, dataset)
     if case.worst_case_targets is not None:
-        say(f"{case.model}, batch {worst_case.BATCH_SIZE}: the worst case, {worst_case.ROUNDS} rounds")
-        yield from worst_case.figures(case, dataset)
+        say(f"{case.model}, batch {method_costs.BATCH_SIZE}: the worst case, {method_costs.ROUNDS} rounds")
+        yield from method_costs.figures(case, dataset)
 
 
 def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:
-    posed = problem.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
-    sam, gsam = sam_optax.sam(steps.RADIUS), sam_optax.gsam(steps.RADIUS)
+    posed = benchmark_steps.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
+    sam, gsam = sam_optax.sam(benchmark_steps.RADIUS), sam_optax.gsam(benchmark_steps.RADIUS)
     entrants: dict[str, Subject] = {
-        GRADIENTS: steps.two_gradients(posed),
-        SAM: steps.ours(posed, sam),
-        GSAM: steps.ours(posed, gsam),
-        UNMEASURED: steps.ours(posed, sam_optax.without_diagnostics(sam)),
-        OPAQUE: steps.contrib_opaque(posed),
-        DEFAULT: steps.contrib_default(posed),
+        GRADIENTS: benchmark_steps.two_gradients(posed),
+        SAM: benchmark_steps.ours(posed, sam),
+        GSAM: benchmark_steps.ours(posed, gsam),
+        UNMEASURED: benchmark_steps.ours(posed, sam_optax.without_diagnostics(sam)),
+        OPAQUE: benchmark_steps.contrib_opaque(posed),
+        DEFAULT: benchmark_steps.contrib_default(posed),
     }
-    if steps.memory_can_be_first():
+    if benchmark_steps.memory_can_be_first():
         for name, method in ((SAM, sam), (GSAM, gsam)):
-            entrants[memory_first(name)] = steps.ours(posed, method, options=steps.MEMORY_FIRST)
+            entrants[memory_first(name)] = benchmark_steps.ours(posed, method, options=benchmark_steps.MEMORY_FIRST)
     return entrants
 
 
@@ -89,7 +88,7 @@ def _step_figures(case: Case, seconds: dict[str, list[float]]) -> list[Figure]:
 
 def _memory_figures(case: Case, entrants: dict[str, Subject]) -> list[Figure]:
     """No figures where the compiler does not tell."""
-    running = {name: entrant for name, entrant in entrants.items() if isinstance(entrant, steps.Running)}
+    running = {name: entrant for name, entrant in entrants.items() if isinstance(entrant, benchmark_steps.Running)}
     peaks = {name: peak_memory(step.compiled) for name, step in running.items()}
     if None in peaks.values():
         return []
@@ -103,7 +102,7 @@ def _thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Fig
     """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
     shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "momentum": 0.9}
     configs = {name: Config(method=method, when=when, **shared) for name, (method, when) in _THRIFTY.items()}
-    seconds = method_steps.race_configs({SGD: Config(method="sgd", **shared), **configs}, dataset, rounds)
+    seconds = method_costs.race_configs({SGD: Config(method="sgd", **shared), **configs}, dataset, rounds)
     return [
         _time(case, name, SGD, target, seconds) for name, target in zip(_THRIFTY, case.thrifty_targets, strict=True)
     ]
@@ -113,7 +112,7 @@ def _precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
     shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "method": "gsam"}
     configs = {f"GSAM in {precision}": Config(precision=precision, **shared) for precision in ("float32", "bfloat16")}
     in_float32, in_bfloat16 = configs
-    return _time(case, in_bfloat16, in_float32, None, method_steps.race_configs(configs, dataset, rounds))
+    return _time(case, in_bfloat16, in_float32, None, method_costs.race_configs(configs, dataset, rounds))
 
 
 def _loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:
@@ -126,12 +125,12 @@ def _loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds:
     num_examples = of_an_epoch * case.batch_size
     with (
         tempfile.TemporaryDirectory() as folder,
-        loop_cost.subjects(config, dataset, num_examples, Path(folder)) as entrants,
+        program_costs.subjects(config, dataset, num_examples, Path(folder)) as entrants,
     ):
         seconds = race(entrants, rounds)
     steps_each = config.plan.total_steps(num_examples)
     seconds = {name: [each / steps_each for each in turns] for name, turns in seconds.items()}
-    return _time(case, loop_cost.LOOP, loop_cost.BARE_STEP, case.loop_target, seconds)
+    return _time(case, program_costs.LOOP, program_costs.BARE_STEP, case.loop_target, seconds)
 
 
 def _time(case: Case, subject: str, reference: str, target: float | None, seconds: dict[str, list[float]]) -> Figure:

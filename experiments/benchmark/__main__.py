@@ -7,13 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.benchmarking.cases import CASES, ON_TWO_CORES
-from experiments.benchmarking.figure import Figure
-from experiments.benchmarking.machine import machine
-from experiments.benchmarking.measure import measure
-from experiments.benchmarking.peers import apart
-from experiments.benchmarking.peers import race as peers
-from experiments.benchmarking.table import table
+from experiments.benchmark import peers
+from experiments.benchmark.cases import CASES, ON_TWO_CORES
+from experiments.benchmark.measure import measure
+from experiments.benchmark.race import machine
+from experiments.benchmark.ratios import Figure, table
 from experiments.cli.errors import parse, sensibly, start
 from experiments.cli.output_folder import make_folder, write_document
 
@@ -69,7 +67,7 @@ def main() -> None:
         console.print(peers.ABSENT)
     for model in benchmark.peers if peers.is_installed() else ():
         console.print(f"{model}, batch {peers.BATCH_SIZE}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
-        measured = apart.figures_of_a_process(model)
+        measured = peers.figures_of_a_process(model)
         console.print(table(f"{model}, batch {peers.BATCH_SIZE}, {peers.EPOCH:,} images", measured), crop=False)
         figures += measured
         save(path, benchmark, figures)

@@ -10,8 +10,8 @@ from rich.console import Console
 from experiments import data, presets
 from experiments.cli import standard_streams
 from experiments.cli.errors import option, parse, sensibly, start
-from experiments.conducting import Session, conduct, conduct_tuned
 from experiments.config.checks import check_count
+from experiments.reproduce.launch import Session, conduct, conduct_tuned
 from experiments.sharpness import Sharpness
 from experiments.study import Grid, Options, Selection, Tuning
 from experiments.training.checkpoint_schedule import Saving

@@ -1,8 +1,21 @@
-"""Interleaved timing: every round times every subject once, so that what slows the machine slows them all."""
+"""Interleaved timing, and the machine that it runs on.
+
+Every round times every subject once, so that what slows the machine slows them all.
+"""
 
 import math
+import os
+import platform
 import time
 from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+import optax
+
+import sam_optax
 
 Subject = Callable[[], object]
 """Does a piece of work, and returns when the device has done it."""
@@ -45,3 +58,26 @@ def _seconds(subject: Subject, calls: int = 1) -> float:
     for _ in range(calls):
         subject()
     return time.perf_counter() - started
+
+
+def machine() -> dict[str, Any]:
+    """The device, the cores that this process may use, and the versions, as JSON has them."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "cores": cores(),
+        "processor": platform.processor() or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {
+            module.__name__: module.__version__  # pyright: ignore[reportAttributeAccessIssue]
+            for module in (jax, jaxlib, optax, flax, sam_optax)
+        },
+    }
+
+
+def cores() -> int:
+    """The cores that this process may use, where the system tells, else all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
