@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.data.preparation import manual_folder, published_sums
 from experiments.training.atomic_write import replacing
 
@@ -44,10 +44,10 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
-    folder = sensibly(manual_folder, _NAME, arguments.location)
-    sums = sensibly(published_sums, _NAME, arguments.location)
-    sensibly(copy_archives, arguments.archives, folder, sums)
-    dataset = sensibly(data.load, _NAME, 0, arguments.location)
+    folder = exit_on_value_error(manual_folder, _NAME, arguments.location)
+    sums = exit_on_value_error(published_sums, _NAME, arguments.location)
+    exit_on_value_error(copy_archives, arguments.archives, folder, sums)
+    dataset = exit_on_value_error(data.load, _NAME, 0, arguments.location)
     Console(soft_wrap=True, highlight=False).print(
         f"{_NAME}: {len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
     )

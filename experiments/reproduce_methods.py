@@ -9,14 +9,14 @@ from rich.console import Console
 
 from experiments import data
 from experiments.benchmark import method_costs
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.report.methods import caption, method_rows
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
-from experiments.sharpness import Sharpness
-from experiments.study import Comparison, Options, run_all
+from experiments.sharpness import SharpnessSettings
+from experiments.study import Comparison, RunOptions, run_all
 from experiments.training.preemption import on_sigterm
 
 _ROUNDS = 10
@@ -34,7 +34,7 @@ class Arguments:
 
     study: Annotated[Comparison, tyro.conf.arg(name="")]
     location: Annotated[data.Location, tyro.conf.arg(name="")]
-    sharpness: Sharpness = Sharpness()
+    sharpness: SharpnessSettings = SharpnessSettings()
 
 
 def main() -> None:
@@ -42,10 +42,10 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.reproduce_methods")
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    document = sensibly(make_folder, study.output) / "methods.md"
+    document = exit_on_value_error(make_folder, study.output) / "methods.md"
     title = f"{study.model} on {study.dataset}"
     with on_sigterm() as stop:
-        failed = run_all(title, study.cells, Options(arguments.location, arguments.sharpness, stop=stop), console)
+        failed = run_all(title, study.cells, RunOptions(arguments.location, arguments.sharpness, stop=stop), console)
     if failed:
         sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
@@ -53,7 +53,7 @@ def main() -> None:
     dataset = run.load(configs[study.methods[0]], arguments.location)
     seconds = method_costs.race_configs(configs, dataset, _ROUNDS)
     rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
-    sensibly(write_document, document, f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n")
+    exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n")
     console.print(as_terminal(rows))
     console.print(f"{caption(study.seeds)}\nas Markdown: {document}")
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import data
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.config.checks import check_count
@@ -159,10 +159,10 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.show_batch")
-    sensibly(check_count, "images", arguments.images)
-    dataset = sensibly(run.load, arguments.config, arguments.location)
-    shown = sensibly(views, arguments.config, dataset, arguments.batch)
-    path = sensibly(make_folder, arguments.output) / "batch.png"
+    exit_on_value_error(check_count, "images", arguments.images)
+    dataset = exit_on_value_error(run.load, arguments.config, arguments.location)
+    shown = exit_on_value_error(views, arguments.config, dataset, arguments.batch)
+    path = exit_on_value_error(make_folder, arguments.output) / "batch.png"
     draw(shown, arguments.images, path)
     Console(soft_wrap=True, markup=False, highlight=False).print(f"batch {arguments.batch}, step by step, is in {path}")
 

@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import data
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import claim, make_folder
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
-from experiments.runner.hosts import Machine, agreed, placement_on, together
+from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.runner.resume import Start, reopened
-from experiments.sharpness import Sharpness, watching
+from experiments.sharpness import SharpnessSettings, watching
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import on_sigterm
-from experiments.training.run_lock import alone_in
-from experiments.training.sharding import Placement
+from experiments.training.run_lock import hold_run_lock
+from experiments.training.sharding import Sharding
 from experiments.training.writers import Record
 
 
@@ -47,38 +47,42 @@ class Arguments:
     location: Annotated[data.Location, tyro.conf.arg(name="")]
     resume: bool = False
     saving: Saving = Saving()
-    sharpness: Sharpness = Sharpness()
+    sharpness: SharpnessSettings = SharpnessSettings()
     tensorboard: bool = False
 
 
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.train")
-    sensibly(_check, arguments.sharpness)
-    placement = sensibly(placement_on, arguments.machine)
-    with together(placement):
-        _train(arguments, placement)
+    exit_on_value_error(_check, arguments.sharpness)
+    sharding = exit_on_value_error(sharding_on, arguments.machine)
+    with abort_all_on_error(sharding):
+        _train(arguments, sharding)
 
 
-def _train(arguments: Arguments, placement: Placement) -> None:
+def _train(arguments: Arguments, sharding: Sharding) -> None:
     config = arguments.config
-    sensibly(placement.check, config.plan, config.micro_batch)
-    dataset = sensibly(agreed, placement, run.load, config, arguments.location)
-    output = sensibly(agreed, placement, _claim, arguments, placement)
-    with alone_in(output) if placement.leads else nullcontext():
-        begin = sensibly(agreed, placement, reopened, output, config, dataset) if arguments.resume else Start()
+    exit_on_value_error(sharding.check, config.plan, config.micro_batch)
+    dataset = exit_on_value_error(agree_across_hosts, sharding, run.load, config, arguments.location)
+    output = exit_on_value_error(agree_across_hosts, sharding, _claim, arguments, sharding)
+    with hold_run_lock(output) if sharding.leads else nullcontext():
+        begin = (
+            exit_on_value_error(agree_across_hosts, sharding, reopened, output, config, dataset)
+            if arguments.resume
+            else Start()
+        )
         if begin is None:
-            result, done = sensibly(run.completed, output), "is complete already: nothing was done."
+            result, done = exit_on_value_error(run.completed, output), "is complete already: nothing was done."
         else:
-            result, done = _execute(arguments, dataset, begin, placement), "has metrics, result and trained state."
-    if placement.leads:
+            result, done = _execute(arguments, dataset, begin, sharding), "has metrics, result and trained state."
+    if sharding.leads:
         Console(soft_wrap=True, markup=False, highlight=False).print(
             f"{config.method} on {config.dataset}: {run.ending(result)} after {result['updates']} updates "
             f"in {result['seconds']:.0f} s; {output} {done}"
         )
 
 
-def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, placement: Placement) -> Record:
+def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Record:
     config, output = arguments.config, arguments.output
     shown = partial(
         track,
@@ -88,13 +92,13 @@ def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, placemen
         transient=True,
     )
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))
-    around = {"watch": watch, "placement": placement, "tensorboard": arguments.tensorboard}
+    around = {"watch": watch, "sharding": sharding, "tensorboard": arguments.tensorboard}
     with on_sigterm() as stop:
         return run.execute(
             config,
             dataset,
             output,
-            shown if placement.leads else iter,
+            shown if sharding.leads else iter,
             start=begin,
             saving=arguments.saving,
             stop=stop,
@@ -102,15 +106,15 @@ def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, placemen
         )
 
 
-def _claim(arguments: Arguments, placement: Placement) -> Path:
+def _claim(arguments: Arguments, sharding: Sharding) -> Path:
     """The folder of the run, which is that of the process that leads."""
-    if not placement.leads:
+    if not sharding.leads:
         return arguments.output
     return make_folder(arguments.output) if arguments.resume else claim(arguments.output)
 
 
-def _check(sharpness: Sharpness) -> None:
-    if sharpness.during is None and sharpness != Sharpness():
+def _check(sharpness: SharpnessSettings) -> None:
+    if sharpness.during is None and sharpness != SharpnessSettings():
         raise ValueError(
             "sharpness.during is None, and other settings of sharpness are given: say every how many epochs it is "
             "measured, or measure the finished run, by python -m experiments.sharpness."

@@ -12,7 +12,7 @@ from experiments.benchmark.cases import CASES, ON_TWO_CORES
 from experiments.benchmark.measure import measure
 from experiments.benchmark.race import machine
 from experiments.benchmark.ratios import Figure, table
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 
 _FEWEST_ROUNDS = 10
@@ -54,7 +54,7 @@ class Benchmark:
 def main() -> None:
     """Parse, build, call."""
     benchmark = parse(Benchmark, "python -m experiments.benchmark")
-    path = sensibly(make_folder, benchmark.output) / "benchmark.json"
+    path = exit_on_value_error(make_folder, benchmark.output) / "benchmark.json"
     console = Console(soft_wrap=True, highlight=False)
     figures: list[Figure] = []
     for case in (case for model in benchmark.models for case in CASES[model]):

@@ -23,7 +23,7 @@ def parse(arguments: type[Result], program: str, default: Result | None = None) 
     """The command line of `program`, as a dataclass; what it leaves out is as in `default`."""
     given = {} if default is None else {"default": default}
     with standard_streams.needed():  # --help
-        return sensibly(lambda: tyro.cli(arguments, prog=program, **given))
+        return exit_on_value_error(lambda: tyro.cli(arguments, prog=program, **given))
 
 
 def option(name: str, words: list[str]) -> str | None:
@@ -92,7 +92,7 @@ def _say(words: str) -> None:
     Console(stderr=True, soft_wrap=True).print(printable(words), markup=False, highlight=False)
 
 
-def sensibly(function: Callable[..., Result], *args: Any) -> Result:
+def exit_on_value_error(function: Callable[..., Result], *args: Any) -> Result:
     """`function(*args)`; where it raises a `ValueError`, its sentence alone, and exit code 2.
 
     Only what a person may get wrong is called through it. Elsewhere a `ValueError` is our mistake, and shows its

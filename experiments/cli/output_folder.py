@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from experiments.training.atomic_write import write_whole
-from experiments.training.exceptions import UnusableError, told_of_the_disk
+from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.run_lock import LOCK
 
 _GLOB = "*?["
@@ -48,7 +48,7 @@ def write_document(path: Path, text: str) -> None:
     Raises:
       UnusableError: If it cannot be written.
     """
-    with told_of_the_disk(path.parent):
+    with disk_errors_as_unusable(path.parent):
         write_whole(path, text)
 
 

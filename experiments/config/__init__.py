@@ -2,6 +2,6 @@
 
 from experiments.config.checks import check_choice, check_fraction, check_plan, check_seeds
 from experiments.config.run_config import Config
-from experiments.config.sections import Setup
+from experiments.config.sections import BaseConfig
 
-__all__ = ["Config", "Setup", "check_choice", "check_fraction", "check_plan", "check_seeds"]
+__all__ = ["BaseConfig", "Config", "check_choice", "check_fraction", "check_plan", "check_seeds"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import data
 from experiments.config.checks import check_choice
-from experiments.config.sections import Setup
+from experiments.config.sections import BaseConfig
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.atomic_write import write_whole
@@ -29,7 +29,7 @@ def _parsed(batch_plan: str) -> BatchPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Setup):
+class Config(BaseConfig):
     """Train one network.
 
     Attributes:

@@ -192,7 +192,7 @@ class Descent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup(Descent, Recipe, Network, Problem):  # fields stand in the order of the last base to the first
+class BaseConfig(Descent, Recipe, Network, Problem):  # fields stand in the order of the last base to the first
     """What the runs of a study share: the problem, the network, the recipe and the descent."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.config import check_choice
 from experiments.convergence.document import markdown
@@ -51,15 +51,15 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study = arguments.study
-    document = sensibly(make_folder, study.output) / "convergence.md"
-    cells = sensibly(cells_of, study, arguments.location) if "networks" in arguments.parts else []
+    document = exit_on_value_error(make_folder, study.output) / "convergence.md"
+    cells = exit_on_value_error(cells_of, study, arguments.location) if "networks" in arguments.parts else []
     parts = []
     if "quadratic" in arguments.parts:
         known = [name for name in study.methods if name in REACH]
         parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
     if cells:
         parts.append(study_networks(study, cells, arguments.location, console))
-    sensibly(write_document, document, markdown(parts))
+    exit_on_value_error(write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
 
 

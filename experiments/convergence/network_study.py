@@ -25,9 +25,9 @@ from experiments.config.checks import check_count, check_number
 from experiments.convergence.gradient_norms import Curve
 from experiments.runner import run
 from experiments.runner.finished_runs import column
-from experiments.sharpness import Sharpness
+from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import Batch, Network, trained
-from experiments.study import Cell, Grid
+from experiments.study import Grid, RunSpec
 from experiments.study.grid import ADAPTIVE
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError
@@ -117,12 +117,12 @@ _HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it
 _MEASURED = ("every", "measured_rho", "measured_batch_size", "reestimate_batchnorm")
 
 
-def path_of(cell: Cell) -> Path:
+def path_of(cell: RunSpec) -> Path:
     """Where the norms of a run are, or will be: JSON, an object a line."""
     return cell.folder.with_name(f"{cell.folder.name}.jsonl")
 
 
-def is_done(cell: Cell, study: NetworkStudy) -> bool:
+def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
     """Whether the run was measured to its end, as the study has it.
 
     Raises:
@@ -143,7 +143,7 @@ def is_done(cell: Cell, study: NetworkStudy) -> bool:
     return True
 
 
-def check_unfinished(cell: Cell) -> Path:
+def check_unfinished(cell: RunSpec) -> Path:
     """The file that a run is measured into; one that is there is replaced, where a run that was stopped has left it.
 
     Raises:
@@ -161,7 +161,7 @@ def check_unfinished(cell: Cell) -> Path:
     return unfinished
 
 
-def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> Record:
+def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> Record:
     """Train, measure on the way, and leave the file, which is complete where it has its name.
 
     Args:
@@ -183,7 +183,7 @@ def execute(cell: Cell, study: NetworkStudy, dataset: data.Dataset, track: Track
     return last
 
 
-def curve_of(cells: list[Cell]) -> Curve:
+def curve_of(cells: list[RunSpec]) -> Curve:
     """The curve of runs that differ in their seed alone, from their files.
 
     Raises:
@@ -212,7 +212,7 @@ def _measured(study: NetworkStudy) -> Record:
 def _watch(
     config: Config, study: NetworkStudy, dataset: data.Dataset, write: Callable[[Record], None]
 ) -> Callable[[Record, TrainState], None]:
-    settings = Sharpness(
+    settings = SharpnessSettings(
         examples=len(dataset.train),
         batch_size=study.measured_batch_size,
         reestimate_batchnorm=study.reestimate_batchnorm,

@@ -15,10 +15,10 @@ from experiments.convergence.network_study import NetworkStudy, check_unfinished
 from experiments.convergence.norm_plots import Floors
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.runner import run
-from experiments.study import Cell
+from experiments.study import RunSpec
 
 
-def cells_of(study: NetworkStudy, location: data.Location) -> list[Cell]:
+def cells_of(study: NetworkStudy, location: data.Location) -> list[RunSpec]:
     """All runs of the study on networks.
 
     Raises:
@@ -32,7 +32,7 @@ def cells_of(study: NetworkStudy, location: data.Location) -> list[Cell]:
     return cells
 
 
-def study_networks(study: NetworkStudy, cells: list[Cell], location: data.Location, console: Console) -> Part:
+def study_networks(study: NetworkStudy, cells: list[RunSpec], location: data.Location, console: Console) -> Part:
     """Do the runs that were not done yet, print the table, and draw.
 
     Args:
@@ -96,9 +96,9 @@ def _floors(study: QuadraticStudy, methods: Sequence[str], places: list[tuple[fl
     return {method: [floor(study, method, *place) for place in places] for method in methods}
 
 
-def _curves(cells: list[Cell]) -> Curves:
+def _curves(cells: list[RunSpec]) -> Curves:
     """By method and strategy, the seeds together."""
-    alike: dict[tuple[str, str], list[Cell]] = {}
+    alike: dict[tuple[str, str], list[RunSpec]] = {}
     for cell in cells:
         method, *strategy, _ = cell.folder.name.split("-")
         alike.setdefault((method, " ".join(strategy)), []).append(cell)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
 from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
@@ -30,9 +30,9 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.report")
-    runs = sensibly(find_runs, arguments.runs)
-    output = sensibly(make_folder, arguments.output or arguments.runs[0] / "report")
-    sensibly(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False), arguments.chosen)
+    runs = exit_on_value_error(find_runs, arguments.runs)
+    output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
+    exit_on_value_error(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False), arguments.chosen)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from experiments import data, presets
 from experiments.cli import standard_streams
-from experiments.cli.errors import option, parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, option, parse, start
 from experiments.config.checks import check_count
-from experiments.reproduce.launch import Session, conduct, conduct_tuned
-from experiments.sharpness import Sharpness
-from experiments.study import Grid, Options, Selection, Tuning
+from experiments.reproduce.launch import StudyOptions, conduct, conduct_tuned
+from experiments.sharpness import SharpnessSettings
+from experiments.study import Grid, RunOptions, Selection, Tuning
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm
 
@@ -42,7 +42,7 @@ class Arguments:
     study: Annotated[Grid, tyro.conf.arg(name="")]
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
     location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
-    sharpness: Sharpness = field(default_factory=Sharpness)
+    sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
     saving: Saving = field(default_factory=Saving)
     tensorboard: bool = False
     tune: bool = False
@@ -63,7 +63,7 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     name = option("config", sys.argv[1:])
-    row = None if name is None else sensibly(presets.load, name)
+    row = None if name is None else exit_on_value_error(presets.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
     if arguments.dry_run:
         with standard_streams.needed():
@@ -76,10 +76,10 @@ def main() -> None:
 
 
 def _conduct(arguments: Arguments, stop: Stop) -> bool:
-    session = Session(
+    session = StudyOptions(
         arguments.selection,
-        Options(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving, stop),
-        sensibly(_stored, arguments),
+        RunOptions(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving, stop),
+        exit_on_value_error(_stored, arguments),
         arguments.dry_run,
         arguments.time_steps_of,
         Console(soft_wrap=True, markup=False, highlight=False),

@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from experiments.cli.errors import sensibly
+from experiments.cli.errors import exit_on_value_error
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
-from experiments.study import Cell, Grid, Options, Selection, Tuning, run_all, tuning
+from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, run_all, tuning
 from experiments.study.dry_run import cost, show_runs, show_times
 from experiments.study.run_spec import is_done
 
 
-class Session(NamedTuple):
+class StudyOptions(NamedTuple):
     """How studies are conducted.
 
     Attributes:
@@ -28,24 +28,24 @@ class Session(NamedTuple):
     """
 
     selection: Selection
-    options: Options
+    options: RunOptions
     stored: int
     dry_run: bool
     time_steps_of: int | None
     console: Console
 
 
-def conduct(study: Grid, session: Session) -> bool:
+def conduct(study: Grid, session: StudyOptions) -> bool:
     """Run a study and report it.
 
     Returns:
       Whether all of its runs that are selected came to their end.
     """
-    cells = sensibly(study.cells, session.stored)
+    cells = exit_on_value_error(study.cells, session.stored)
     return _complete(study, cells, session)
 
 
-def conduct_tuned(study: Grid, settings: Tuning, session: Session) -> bool:
+def conduct_tuned(study: Grid, settings: Tuning, session: StudyOptions) -> bool:
     """Tune the cells of a study, run them with what was chosen, and report that: with and without momentum and decay.
 
     Trials that another part of the study has still to do stand in the way of a choice: then nothing is chosen.
@@ -53,12 +53,12 @@ def conduct_tuned(study: Grid, settings: Tuning, session: Session) -> bool:
     Returns:
       Whether all came to its end.
     """
-    survived = [_tune(variant, settings, session) for variant in sensibly(tuning.variants, study).values()]
+    survived = [_tune(variant, settings, session) for variant in exit_on_value_error(tuning.variants, study).values()]
     return all(survived)
 
 
-def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
-    tried = sensibly(tuning.trials, study, settings, session.stored)
+def _tune(study: Grid, settings: Tuning, session: StudyOptions) -> bool:
+    tried = exit_on_value_error(tuning.trials, study, settings, session.stored)
     cells = [cell for trial in tried for cell in trial.cells]
     without_sharpness = session._replace(options=session.options._replace(sharpness=None))
     survived = _run(study, cells, without_sharpness)
@@ -66,26 +66,26 @@ def _tune(study: Grid, settings: Tuning, session: Session) -> bool:
         runs = len(study.strategies) * len(study.methods) * len(study.seeds)
         session.console.print(f"Then {runs} runs on the study's own seeds, with what is chosen.")
         return survived
-    if left := [cell for cell in cells if not sensibly(is_done, cell)]:
+    if left := [cell for cell in cells if not exit_on_value_error(is_done, cell)]:
         session.console.print(f"{len(left)} trials are left: nothing is chosen before all parts have done theirs.")
         return survived
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)
     session.console.print(as_terminal(rows))
-    sensibly(write_document, study.output / "choices.md", f"{as_markdown(rows)}\n")
+    exit_on_value_error(write_document, study.output / "choices.md", f"{as_markdown(rows)}\n")
     chosen = tuning.tuned_cells(study, choices, session.stored)
     return _complete(study, chosen, session, chosen=("learning_rate", "rho"))
 
 
-def _complete(study: Grid, cells: list[Cell], session: Session, chosen: tuple[str, ...] = ()) -> bool:
+def _complete(study: Grid, cells: list[RunSpec], session: StudyOptions, chosen: tuple[str, ...] = ()) -> bool:
     report = study.output / "report"
     if not session.dry_run:
-        sensibly(make_folder, report)
+        exit_on_value_error(make_folder, report)
     survived = _run(study, cells, session)
     if session.selection.is_whole and not session.dry_run:
-        finished = [cell.folder for cell in cells if sensibly(is_done, cell)]
+        finished = [cell.folder for cell in cells if exit_on_value_error(is_done, cell)]
         if finished:
-            sensibly(_publish, finished, report, session.console, chosen)
+            exit_on_value_error(_publish, finished, report, session.console, chosen)
     return survived
 
 
@@ -93,9 +93,9 @@ def _publish(folders: list[Path], report: Path, console: Console, chosen: tuple[
     publish(find_runs(folders), report, console, chosen=chosen)
 
 
-def _run(study: Grid, cells: list[Cell], session: Session) -> bool:
+def _run(study: Grid, cells: list[RunSpec], session: StudyOptions) -> bool:
     """Do what is selected of the cells, or tell what it is; whether none failed."""
-    selected = sensibly(session.selection.of, cells, lambda cell: cost(cell.config, session.stored))
+    selected = exit_on_value_error(session.selection.of, cells, lambda cell: cost(cell.config, session.stored))
     if session.dry_run:
         show_runs(selected, session.stored, study.output, session.console)
         if session.time_steps_of is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.training.exceptions import INTERRUPTED, NotFiniteError, UnusableError
-from experiments.training.sharding import Placement, mesh_of
+from experiments.training.sharding import Sharding, mesh_of
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ class Machine:
             raise ValueError(f"process is {process} of {processes} processes: they count from 0 to {processes - 1}.")
 
 
-def placement_on(machine: Machine) -> Placement:
+def sharding_on(machine: Machine) -> Sharding:
     """Join the other processes, if there are any, and take the devices; to be called before anything uses one.
 
     Raises:
@@ -82,12 +82,12 @@ def placement_on(machine: Machine) -> Placement:
             f"JAX_NUM_CPU_DEVICES={wanted} in the environment makes so many of it."
         )
     if wanted == jax.process_count() == 1:
-        return Placement()
+        return Sharding()
     everywhere = [device for process in range(jax.process_count()) for device in _first(process, wanted)]
-    return Placement(mesh_of(everywhere), machine.fsdp)
+    return Sharding(mesh_of(everywhere), machine.fsdp)
 
 
-def agreed(placement: Placement, function: Callable[..., Result], *args: Any) -> Result:
+def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *args: Any) -> Result:
     """`function(*args)` on every process: where it is refused on one of them, it is on all, in the same words.
 
     Raises:
@@ -98,17 +98,17 @@ def agreed(placement: Placement, function: Callable[..., Result], *args: Any) ->
     try:
         result = function(*args)
     except ValueError as error:
-        if placement.part[1] == 1:
+        if sharding.part[1] == 1:
             raise
         refusal = str(error)
-    for said in _told(refusal) if placement.part[1] > 1 else ():
+    for said in _told(refusal) if sharding.part[1] > 1 else ():
         if said:
             raise ValueError(said)
     return result
 
 
 @contextmanager
-def together(placement: Placement) -> Iterator[None]:
+def abort_all_on_error(sharding: Sharding) -> Iterator[None]:
     """What fails in here on one process ends it at once, so that the others see it gone, and end, too.
 
     Else it would wait for them at its exit, and they for it at their next step.
@@ -118,7 +118,7 @@ def together(placement: Placement) -> Iterator[None]:
     except NotFiniteError:  # all of them come to it together
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if placement.part[1] == 1:
+        if sharding.part[1] == 1:
             raise
         if isinstance(error, UnusableError):
             print(f"error: {error}", file=sys.stderr)

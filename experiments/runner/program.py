@@ -16,14 +16,14 @@ from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.loop import Program
 from experiments.training.methods import GRADIENT_DECIDES, METHODS, falling_bar
-from experiments.training.precompile import AheadStep, Decisions
-from experiments.training.sharding import Placement
+from experiments.training.precompile import Decisions, PrecompiledStep
+from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 
 _EVALUATION_BATCH = 500
 
 
-def build(config: Config, dataset: data.Dataset, placement: Placement = Placement()) -> tuple[TrainState, Program]:
+def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> tuple[TrainState, Program]:
     """The state before the first step, and the functions that move it on.
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
@@ -39,30 +39,30 @@ def build(config: Config, dataset: data.Dataset, placement: Placement = Placemen
     )
     decided_by_gradient = config.when == GRADIENT_DECIDES
     bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
-    spread = {"in_shards": config.in_shards, "m": config.m, "placement": placement}
+    spread = {"in_shards": config.in_shards, "m": config.m, "sharding": sharding}
     spread |= {"skips_nonfinite": config.on_nonfinite is not None, "micro_batch": config.micro_batch}
     spread |= {"measures_noise": config.adaptive is not None}
     init, step = _training(shape, settings, bar_steps, recipe_of(config, dataset), **spread)
-    constants = placement.copied(constants_of(config, dataset))
+    constants = sharding.copied(constants_of(config, dataset))
     perturb = _perturb(config, config.epoch_size(len(dataset.train)))
     program = Program(
-        **_moving(step, constants, placement, functools.partial(_decisions, config, len(dataset.train), perturb)),
-        evaluate=functools.partial(_evaluate, config, dataset, constants, placement),
+        **_moving(step, constants, sharding, functools.partial(_decisions, config, len(dataset.train), perturb)),
+        evaluate=functools.partial(_evaluate, config, dataset, constants, sharding),
         schedules=_schedules(config),
         perturb=perturb,
         second_pass_gradients=config.second_pass_gradients,
         on_nonfinite=config.on_nonfinite,
     )
-    return placement.state(initial_state(network(shape, config.seed), init)), program
+    return sharding.state(initial_state(network(shape, config.seed), init)), program
 
 
-def _moving(step: Any, constants: Constants, placement: Placement, decisions: Decisions) -> dict[str, Any]:
+def _moving(step: Any, constants: Constants, sharding: Sharding, decisions: Decisions) -> dict[str, Any]:
     """What of a program makes steps; where batches go to the device whole, each size has one, compiled ahead."""
     if isinstance(step, MicroBatchStep):
         of_host = functools.partial(step, constants=constants)
         return {"step": of_host, "send": lambda batch: batch, "prepare": lambda size: None, "close": lambda: None}
-    ahead = AheadStep(step, constants, decisions)
-    return {"step": ahead, "send": placement.batch, "prepare": ahead.prepare, "close": ahead.close}
+    ahead = PrecompiledStep(step, constants, decisions)
+    return {"step": ahead, "send": sharding.batch, "prepare": ahead.prepare, "close": ahead.close}
 
 
 @functools.cache
@@ -75,25 +75,25 @@ def _training(
     in_shards: bool,
     m: int | None,
     micro_batch: int | None,
-    placement: Placement,
+    sharding: Sharding,
     skips_nonfinite: bool,
     measures_noise: bool,
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     if bar_steps is not None:
         settings = settings._replace(when=falling_bar(bar_steps))
-    how = {"keep": placement.kept, "skips_nonfinite": skips_nonfinite}
+    how = {"keep": sharding.kept, "skips_nonfinite": skips_nonfinite}
     if micro_batch is not None:
         tx = optimizer.create(settings)
-        passes = loss_and_update.passes(network(shape), METHODS[settings.method].functional, placement)
-        size = micro_batch // placement.part[1]
-        how |= {"send": placement.batch, "noise_of": micro_batch if measures_noise else None}
+        passes = loss_and_update.passes(network(shape), METHODS[settings.method].functional, sharding)
+        size = micro_batch // sharding.part[1]
+        how |= {"send": sharding.batch, "noise_of": micro_batch if measures_noise else None}
         return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, **how)
     if in_shards:
         tx = optimizer.create_parted(settings)
-        descend = loss_and_update.in_shards(network(shape), tx, m, placement)
+        descend = loss_and_update.in_shards(network(shape), tx, m, sharding)
     else:
         tx = optimizer.create(settings)
-        descend = loss_and_update.whole(network(shape), tx, METHODS[settings.method].functional, placement)
+        descend = loss_and_update.whole(network(shape), tx, METHODS[settings.method].functional, sharding)
     return tx.init, train_step(descend, preparation(recipe), **how)
 
 
@@ -103,22 +103,22 @@ def _evaluation(shape: Shape) -> Callable[..., Any]:
 
 
 def _evaluate(
-    config: Config, dataset: data.Dataset, constants: Constants, placement: Placement, state: TrainState
+    config: Config, dataset: data.Dataset, constants: Constants, sharding: Sharding, state: TrainState
 ) -> dict[str, float]:
     """Mean loss and error over all test examples."""
     step, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
-    judged = _judged(config, dataset, placement, state)
-    batch_size = placement.divided(min(_EVALUATION_BATCH, examples))
-    batches = data.evaluation_batches(dataset.test, batch_size, placement.part)
-    sums = jax.device_get([step(*judged, placement.batch(batch), constants) for batch in batches])
+    judged = _judged(config, dataset, sharding, state)
+    batch_size = sharding.divided(min(_EVALUATION_BATCH, examples))
+    batches = data.evaluation_batches(dataset.test, batch_size, sharding.part)
+    sums = jax.device_get([step(*judged, sharding.batch(batch), constants) for batch in batches])
     return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
 
 
-def _judged(config: Config, dataset: data.Dataset, placement: Placement, state: TrainState) -> tuple[Any, Any]:
+def _judged(config: Config, dataset: data.Dataset, sharding: Sharding, state: TrainState) -> tuple[Any, Any]:
     """The parameters and the model's state that are evaluated; statistics are taken anew on each process by itself."""
     if not config.ema:
         return evaluated(config, dataset, state)
-    return placement.copied(evaluated(config, dataset, placement.whole(state)))
+    return sharding.copied(evaluated(config, dataset, sharding.whole(state)))
 
 
 def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:

@@ -20,13 +20,13 @@ from experiments.training.adaptive import Growing, as_planned, plan_at
 from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saver, Saving
-from experiments.training.exceptions import UnusableError, told_of_the_disk
+from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.loop import Program, Trained, fit
 from experiments.training.preemption import Stop, never
-from experiments.training.prefetch import Feed, Track, shown
+from experiments.training.prefetch import PlannedBatches, Track, shown
 from experiments.training.progress import Progress
 from experiments.training.records import RESULT
-from experiments.training.sharding import Placement
+from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, Writer, plain
 from sam_optax import BatchPlan
@@ -94,7 +94,7 @@ def execute(
     writers: Iterable[Writer] = (),
     *,
     watch: Watch | None = None,
-    placement: Placement = Placement(),
+    sharding: Sharding = Sharding(),
     tensorboard: bool = False,
     saving: Saving = Saving(),
     start: Start = Start(),
@@ -111,7 +111,7 @@ def execute(
       track: goes through the batches while something watches.
       writers: take the records that `metrics.jsonl` takes; closed at the end.
       watch: looks at the state after every epoch.
-      placement: the devices. Of several processes the one that leads fills the folder, beside the trained state, of
+      sharding: the devices. Of several processes the one that leads fills the folder, beside the trained state, of
         which each writes what it has.
       tensorboard: whether TensorBoard's event files are written, too, into the folder `tensorboard`.
       saving: when the run is saved on its way.
@@ -129,14 +129,14 @@ def execute(
         saved cannot be read.
     """
     clock = _Clock(watch, start.seconds)
-    with told_of_the_disk(output), ExitStack() as opened:
-        if placement.leads:
+    with disk_errors_as_unusable(output), ExitStack() as opened:
+        if sharding.leads:
             own_files.make_room(output)
         writers = [opened.enter_context(closing(writer)) for writer in writers]
-        state, program = build(config, dataset, placement)
+        state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
         checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
-        own = own_writers(config, output, start, tensorboard=tensorboard) if placement.leads else []
+        own = own_writers(config, output, start, tensorboard=tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         about = notes(config, dataset)
         saver = Saver(
@@ -148,10 +148,10 @@ def execute(
         )
         fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
         begun = (state, program, start.progress)
-        trained = _train(config, dataset, begun, track, placement=placement, **fitting)
-    with told_of_the_disk(output):
+        trained = _train(config, dataset, begun, track, sharding=sharding, **fitting)
+    with disk_errors_as_unusable(output):
         result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
-        return _finish(output, trained.state, result, placement)
+        return _finish(output, trained.state, result, sharding)
 
 
 def train(
@@ -161,11 +161,11 @@ def train(
     write: Callable[[Record], None] = lambda record: None,
     watch: Watch | None = None,
     *,
-    placement: Placement = Placement(),
+    sharding: Sharding = Sharding(),
 ) -> tuple[TrainState, Record]:
     """Train, and give back the state after the last step and the record of the last epoch."""
-    begun = (*build(config, dataset, placement), Progress())
-    trained = _train(config, dataset, begun, track, placement=placement, write=write, watch=watch)
+    begun = (*build(config, dataset, sharding), Progress())
+    trained = _train(config, dataset, begun, track, sharding=sharding, write=write, watch=watch)
     return trained.state, trained.record
 
 
@@ -224,7 +224,7 @@ def _train(
     begun: tuple[TrainState, Program, Progress],
     track: Track,
     *,
-    placement: Placement,
+    sharding: Sharding,
     watch: Watch | None,
     **fitting: Any,
 ) -> Trained:
@@ -232,38 +232,38 @@ def _train(
     size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
-        return prefetch.in_background(stream_of(config, dataset, step, placement.part, plan), program.send)
+        return prefetch.in_background(stream_of(config, dataset, step, sharding.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
-    feed = Feed(opened, plan, progress.step)
-    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, placement.agreed)
+    feed = PlannedBatches(opened, plan, progress.step)
+    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, sharding.agreed)
     fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
     with closing(program), shown(feed, track) as batches:
-        return fit(state, program, batches, watch=_led(watch, placement), **fitting)
+        return fit(state, program, batches, watch=_led(watch, sharding), **fitting)
 
 
-def _finish(output: Path, state: TrainState, result: Record, placement: Placement) -> Record:
+def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding) -> Record:
     """Write down what came out, and what tells that it is all there at last."""
-    if placement.leads:
+    if sharding.leads:
         own_files.make_room(output)
         own_files.remove(output, "checkpoint")  # of a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     result = {name: plain(value) for name, value in result.items()}
-    if placement.leads:
+    if sharding.leads:
         trained_state.seal(output)
         write_whole(output / "result.json", json.dumps(result, indent=2))
         own_files.remove(output, CHECKPOINTS)
     return result
 
 
-def _led(watch: Watch | None, placement: Placement) -> Watch | None:
+def _led(watch: Watch | None, sharding: Sharding) -> Watch | None:
     """A watch that sees the state on one device, of the process that leads."""
     if watch is None:
         return None
 
     def led(record: Record, state: TrainState) -> None:
-        state = placement.whole(state)  # by all of them
-        if placement.leads:
+        state = sharding.whole(state)  # by all of them
+        if sharding.leads:
             watch(record, state)
 
     return led

@@ -10,11 +10,11 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from experiments import data
-from experiments.cli.errors import parse, sensibly, start
+from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.tables import as_terminal
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
-from experiments.sharpness import Sharpness
+from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measure_runs import measure_finished_run
 from experiments.sharpness.protocol import measured_rows
 
@@ -30,7 +30,7 @@ class Arguments:
     """
 
     runs: Positional[tuple[Path, ...]]
-    settings: Annotated[Sharpness, tyro.conf.arg(name="")]
+    settings: Annotated[SharpnessSettings, tyro.conf.arg(name="")]
     location: Annotated[data.Location, tyro.conf.arg(name="")]
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.sharpness")
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    runs = sensibly(find_runs, arguments.runs)
+    runs = exit_on_value_error(find_runs, arguments.runs)
     for each in runs:
-        sensibly(run.load, each.config, arguments.location)
+        exit_on_value_error(run.load, each.config, arguments.location)
     with Progress(console=console, transient=True) as progress:
         for each in progress.track(runs, description="runs"):
-            sensibly(
+            exit_on_value_error(
                 measure_finished_run,
                 each.folder,
                 each.config,

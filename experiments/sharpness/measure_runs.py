@@ -13,7 +13,7 @@ from experiments.runner import sharpness_records, trained_state
 from experiments.runner.program import build
 from experiments.runner.run import Watch, plan_of, result_of, train
 from experiments.sharpness.measures import AT_RADII, measure, trained
-from experiments.sharpness.settings import Sharpness
+from experiments.sharpness.settings import SharpnessSettings
 from experiments.training.exceptions import printable
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
@@ -22,7 +22,7 @@ from sam_optax import BatchPlan
 Write = Callable[[list[Record]], None]
 
 
-def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness) -> None:
+def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> None:
     """Measure the sharpness of the trained network of a run, and write it beside the run.
 
     Args:
@@ -40,7 +40,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     sharpness_records.add(folder, _measured(config, dataset, settings, last, state))
 
 
-def watching(config: Config, dataset: data.Dataset, settings: Sharpness, write: Write) -> Watch | None:
+def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings, write: Write) -> Watch | None:
     """What measures a run while it trains, every so many epochs and after the last one, if that is asked for."""
     if settings.during is None:
         return None
@@ -53,7 +53,7 @@ def watching(config: Config, dataset: data.Dataset, settings: Sharpness, write: 
     return watch
 
 
-def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness) -> bool:
+def replay(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> bool:
     """Train a finished run again, which its config and seed determine, and measure on the way.
 
     Returns:
@@ -72,7 +72,7 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
     return is_same
 
 
-def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness) -> bool:
+def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> bool:
     """Whether all that the settings ask for was measured, in the same way, of the trained network and on the way.
 
     Raises:
@@ -100,13 +100,13 @@ def _is_last(config: Config, record: Record) -> bool:
     return config.adaptive.is_over(record["epoch"], record["step"])
 
 
-def _epochs(plan: BatchPlan, settings: Sharpness) -> set[int]:
+def _epochs(plan: BatchPlan, settings: SharpnessSettings) -> set[int]:
     """After which epochs it is measured."""
     last = plan.epochs
     return {last, *range(settings.during or last, last, settings.during or last)}
 
 
-def _is_among(name: str, settings: Sharpness, records: list[Record]) -> bool:
+def _is_among(name: str, settings: SharpnessSettings, records: list[Record]) -> bool:
     """Whether a measure was taken, at each radius that is asked for."""
     of_kind = [record for record in records if record["kind"] == name]
     if not of_kind or name not in AT_RADII:
@@ -121,14 +121,14 @@ def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> Train
 
 
 def _measured(
-    config: Config, dataset: data.Dataset, settings: Sharpness, record: Record, state: TrainState
+    config: Config, dataset: data.Dataset, settings: SharpnessSettings, record: Record, state: TrainState
 ) -> list[Record]:
     where = {"epoch": record["epoch"], "step": record["step"]}
     return [{**each, **where} for each in measure(trained(config, dataset, state, settings), settings)]
 
 
 def measure_finished_run(
-    folder: Path, config: Config, dataset: data.Dataset, settings: Sharpness, console: Console
+    folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings, console: Console
 ) -> None:
     """Measure a finished run; where it is to be measured on the way, train it again, and say so if that differs.
 

@@ -14,7 +14,7 @@ from flax import nnx
 from experiments import data
 from experiments.config import Config
 from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
-from experiments.sharpness.settings import MEASURES, Sharpness
+from experiments.sharpness.settings import MEASURES, SharpnessSettings
 from experiments.training.step import TrainState
 from experiments.training.writers import Record
 from sam_optax import sharpness
@@ -49,7 +49,7 @@ class Network(NamedTuple):
         return sum(math.prod(x.shape) for x in jax.tree.leaves(self.variables["params"]))
 
 
-def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: Sharpness) -> Network:
+def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: SharpnessSettings) -> Network:
     """The network of a run in the state that its training left."""
     # copies, since the next training step takes over the buffers of its state
     params, model_state = jax.tree.map(jnp.copy, evaluated(config, dataset, state))
@@ -98,10 +98,10 @@ AT_RADII = ("worst_case", "average_case")  # what is measured at each radius tha
 _GAP_RADIUS = 0.05  # SAM's
 _SAMPLES = 100  # random perturbations, or probes of a trace
 
-Measure = Callable[[Network, Sharpness], Iterator[Record]]
+Measure = Callable[[Network, SharpnessSettings], Iterator[Record]]
 
 
-def measure(network: Network, settings: Sharpness) -> Iterator[Record]:
+def measure(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     """The records of all measures that the settings ask for: what was set, and what came out."""
     shared = {
         "examples": sum(len(batch["label"]) for batch in network.batches),
@@ -115,15 +115,15 @@ def measure(network: Network, settings: Sharpness) -> Iterator[Record]:
             yield {"kind": name, **shared, **record}
 
 
-def _ball(settings: Sharpness) -> dict[str, Any]:
+def _ball(settings: SharpnessSettings) -> dict[str, Any]:
     return {"norm": settings.norm, "adaptive": settings.adaptive}
 
 
-def _ascent(settings: Sharpness) -> dict[str, Any]:
+def _ascent(settings: SharpnessSettings) -> dict[str, Any]:
     return _ball(settings) | {"steps": settings.steps, "restarts": settings.restarts}
 
 
-def _worst_case(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _worst_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     for rho in settings.radii(network.num_parameters, settings.norm):
         found = sharpness.worst_case(
             network.loss_fn, network.variables, network.batches, rho=rho, mask=network.mask, **_ascent(settings)
@@ -132,14 +132,14 @@ def _worst_case(network: Network, settings: Sharpness) -> Iterator[Record]:
         yield {"rho": rho, **_ascent(settings), **_floats(values)}
 
 
-def _curve(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _curve(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     options = {"mask": network.mask, "error_fn": network.error_fn, **_ascent(settings)}
     found = sharpness.curve(network.loss_fn, network.variables, network.batches, **options)
     names = ("rho", "sharpness", "first_order", "slope", "error")
     yield {**_ascent(settings), "loss": found.loss, **{name: getattr(found, name).tolist() for name in names}}
 
 
-def _average_case(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _average_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
         options = {"rho": rho, "samples": _SAMPLES, **_ball(settings)}
         found = sharpness.average_case(
@@ -148,7 +148,7 @@ def _average_case(network: Network, settings: Sharpness) -> Iterator[Record]:
         yield {**options, **_floats(found._asdict(), "sharpness", "standard_error", "loss")}
 
 
-def _surrogate_gap(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _surrogate_gap(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
     found = sharpness.surrogate_gap(
         network.loss_fn, network.variables, network.batches, rho=_GAP_RADIUS, mask=network.mask
@@ -156,19 +156,19 @@ def _surrogate_gap(network: Network, settings: Sharpness) -> Iterator[Record]:
     yield {"rho": _GAP_RADIUS, **_floats(found._asdict(), "gap", "loss")}
 
 
-def _top_eigenvalue(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _top_eigenvalue(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
     found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, mask=network.mask)
     yield {"eigenvalue": float(found)}
 
 
-def _trace(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _trace(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
     found = sharpness.trace(network.loss_fn, network.variables, network.batches, samples=_SAMPLES, mask=network.mask)
     yield {"samples": _SAMPLES, **_floats(found._asdict(), "value", "standard_error")}
 
 
-def _landscape(network: Network, settings: Sharpness) -> Iterator[Record]:
+def _landscape(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
     # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
     directions = sharpness.random_directions(network.variables, jax.random.key(0))

@@ -11,7 +11,7 @@ MEASURES = ("worst_case", "curve", "average_case", "surrogate_gap", "top_eigenva
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharpness:
+class SharpnessSettings:
     """How sharpness is measured; what is left out is as the paper has it.
 
     Attributes:

@@ -18,7 +18,7 @@ from experiments import data
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
 from experiments.runner.program import build
-from experiments.study.run_spec import Cell
+from experiments.study.run_spec import RunSpec
 from experiments.training import learning_rate
 from experiments.training.methods import METHODS
 
@@ -29,7 +29,7 @@ _IF_IT_NEVER_GROWS = (
 )
 
 
-class Outlook(NamedTuple):
+class Estimate(NamedTuple):
     """What a run will be; where its batch is decided on the way, what it is if that never grows.
 
     Attributes:
@@ -50,14 +50,14 @@ class Outlook(NamedTuple):
     gradient_evaluations: int
 
 
-def outlook(config: Config, stored: int) -> Outlook:
+def estimate(config: Config, stored: int) -> Estimate:
     """What the run will be with a data set of which so many training examples are stored."""
     size, plan = config.epoch_size(config.num_examples(stored)), config.plan
     updates = plan.total_steps(size)
     rate = learning_rate.parse(config.lr_schedule, config.learning_rate, plan.epochs, config.warmup_epochs)
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = sum(stage.epochs * (size // stage.batch_size) * stage.batch_size for stage in plan.stages)
-    return Outlook(
+    return Estimate(
         updates,
         examples,
         plan.boundaries(size),
@@ -69,16 +69,16 @@ def outlook(config: Config, stored: int) -> Outlook:
 
 def cost(config: Config, stored: int) -> float:
     """What a run costs, in gradients of one example."""
-    return outlook(config, stored).examples * evaluations_an_update(config, stored)
+    return estimate(config, stored).examples * evaluations_an_update(config, stored)
 
 
 def evaluations_an_update(config: Config, stored: int) -> float:
     """How many gradient evaluations a run makes for an update, in the mean."""
-    seen = outlook(config, stored)
+    seen = estimate(config, stored)
     return seen.gradient_evaluations / seen.updates
 
 
-def show_runs(cells: list[Cell], stored: int, root: Path, console: Console) -> None:
+def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -> None:
     """Print what every run will be, and what all of them are together.
 
     Args:
@@ -87,7 +87,7 @@ def show_runs(cells: list[Cell], stored: int, root: Path, console: Console) -> N
       root: the folder of the study, from which on theirs are told.
       console: the terminal.
     """
-    seen = [outlook(cell.config, stored) for cell in cells]
+    seen = [estimate(cell.config, stored) for cell in cells]
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
     wide.print(as_terminal(_rows(cells, seen, root)))
     updates, evaluations = (sum(getattr(each, name) for each in seen) for name in ("updates", "gradient_evaluations"))
@@ -100,12 +100,12 @@ def show_runs(cells: list[Cell], stored: int, root: Path, console: Console) -> N
         console.print(_IF_IT_NEVER_GROWS)
 
 
-def _rows(cells: list[Cell], seen: list[Outlook], root: Path) -> Rows:
+def _rows(cells: list[RunSpec], seen: list[Estimate], root: Path) -> Rows:
     heading = ("run", "plan", "updates", "examples", "boundaries", "first rate", "last rate", "gradient evaluations")
     return [heading, *(_row(cell, each, root) for cell, each in zip(cells, seen, strict=True))]
 
 
-def _row(cell: Cell, seen: Outlook, root: Path) -> tuple[str, ...]:
+def _row(cell: RunSpec, seen: Estimate, root: Path) -> tuple[str, ...]:
     boundaries = ", ".join(f"{step:,}" for step in seen.boundaries) or "–"
     boundaries = boundaries if cell.config.adaptive is None else "where the noise asks"
     rates = (f"{seen.first_rate:.4g}", f"{seen.last_rate:.4g}")
@@ -127,7 +127,7 @@ def _second_passes(config: Config, size: int) -> int:
 _STEPS = 5
 
 
-class Timed(NamedTuple):
+class StepTime(NamedTuple):
     """A method's step.
 
     Attributes:
@@ -144,7 +144,7 @@ class Timed(NamedTuple):
         return self.batch_size / self.seconds
 
 
-def timed(config: Config, batch_size: int) -> Timed:
+def time_step(config: Config, batch_size: int) -> StepTime:
     """The median time of some updates, each waited for, after one that compiles."""
     alone = dataclasses.replace(config, batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
     dataset = data.made_up(config.dataset, batch_size)
@@ -161,10 +161,10 @@ def timed(config: Config, batch_size: int) -> Timed:
             jax.block_until_ready(metrics)
             yield time.perf_counter() - started
 
-    return Timed(statistics.median(list(durations())[1:]), batch_size)
+    return StepTime(statistics.median(list(durations())[1:]), batch_size)
 
 
-def show_times(cells: list[Cell], stored: int, batch_size: int, console: Console) -> None:
+def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Console) -> None:
     """Time a step of each method, and print what all runs of it would take on this machine.
 
     Args:
@@ -179,8 +179,8 @@ def show_times(cells: list[Cell], stored: int, batch_size: int, console: Console
     heading = ("method", "runs", f"s an update of {batch_size}", "images/s", "hours on this machine")
     rows: Rows = [heading]
     for method, configs in by_method.items():
-        found = timed(configs[0], batch_size)
-        images = sum(outlook(config, stored).examples for config in configs)
+        found = time_step(configs[0], batch_size)
+        images = sum(estimate(config, stored).examples for config in configs)
         hours = images / found.input_rate / 3600
         figures = (
             f"{found.seconds:.3g}",

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from experiments import data
-from experiments.config import Config, Setup, check_choice, check_plan, check_seeds
+from experiments.config import BaseConfig, Config, check_choice, check_plan, check_seeds
 from experiments.config.checks import check_runs
 from experiments.study.dry_run import evaluations_an_update
-from experiments.study.run_spec import Cell
+from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
 from experiments.training.methods import METHODS
 from sam_optax import BatchPlan
@@ -79,7 +79,7 @@ def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class Grid(Setup):
+class Grid(BaseConfig):
     """Run methods by strategies; left as it is, the paper's grid.
 
     Attributes:
@@ -126,7 +126,7 @@ class Grid(Setup):
             )
         _ = self.cells()
 
-    def cells(self, stored: int | None = None) -> list[Cell]:
+    def cells(self, stored: int | None = None) -> list[RunSpec]:
         """All runs, seed by seed, so that a study that is stopped has whole tables behind it.
 
         Args:
@@ -141,18 +141,18 @@ class Grid(Setup):
             for strategy in self.strategies
             for method in self.methods
         ]
-        once: dict[Config, Cell] = {}
+        once: dict[Config, RunSpec] = {}
         for cell in cells:
             once.setdefault(cell.config, cell)
         return list(once.values())
 
-    def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> Cell:
+    def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
         if strategy == ADAPTIVE:
             config, by = self._adaptive(match, method, seed, stored)
         else:
             config, by = self._planned(match, method, strategy, seed, stored)
         words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
-        return Cell(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
+        return RunSpec(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
 
     def _planned(self, match: str, method: str, strategy: str, seed: int, stored: int) -> tuple[Config, str]:
         """The config of a plan that is known beforehand, and what it was matched by."""
@@ -186,7 +186,7 @@ class Grid(Setup):
         return self.epoch_size(self.num_examples(stored))
 
     def _config(self, method: str, plan: str, rate: str, seed: int) -> Config:
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BaseConfig)}
         return Config(method=method, batch_plan=plan, lr_schedule=rate, seed=seed, **shared)
 
 
@@ -194,7 +194,7 @@ _MOMENTUM = 0.9  # of sgd, which all methods share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(Setup):
+class Comparison(BaseConfig):
     """Train with every method, each at the radius of its paper; tell error, gradient evaluations and time.
 
     Attributes:
@@ -228,15 +228,15 @@ class Comparison(Setup):
         _ = self.cells
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[RunSpec]:
         """All runs, seed by seed."""
         return [
-            Cell(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")
+            RunSpec(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")
             for seed in self.seeds
             for method in self.methods
         ]
 
     def config(self, method: str, seed: int) -> Config:
         """The config of a run."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Setup)}
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BaseConfig)}
         return Config(method=method, seed=seed, batch_plan=self.batch_plan, lr_schedule=self.lr_schedule, **shared)

@@ -11,20 +11,20 @@ from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
 from experiments.runner.resume import CHECKPOINTS, Start, reopened
-from experiments.sharpness import Sharpness, watching
+from experiments.sharpness import SharpnessSettings, watching
 from experiments.training.atomic_write import refuse_link
 from experiments.training.checkpoint import steps
 from experiments.training.checkpoint_schedule import Saving
-from experiments.training.exceptions import UnusableError, reason_of, told_of_the_disk
+from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.own_files import foreign, remove
 from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import Track
-from experiments.training.run_lock import LOCK, alone_in
+from experiments.training.run_lock import LOCK, hold_run_lock
 from experiments.training.writers import Record, read
 
 
-class Cell(NamedTuple):
+class RunSpec(NamedTuple):
     """One run of a study.
 
     Attributes:
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
     folder: Path
 
 
-def is_done(cell: Cell) -> bool:
+def is_done(cell: RunSpec) -> bool:
     """Whether the cell was run to its end.
 
     Raises:
@@ -59,7 +59,7 @@ def is_done(cell: Cell) -> bool:
     return True
 
 
-def _difference(cell: Cell) -> str | None:
+def _difference(cell: RunSpec) -> str | None:
     """Why a folder does not hold the cell's run, whole; None where it does."""
     if Config.load(cell.folder / "config.json") != cell.config:
         return "its config is another"
@@ -69,7 +69,7 @@ def _difference(cell: Cell) -> str | None:
     return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
 
 
-def check_unfinished(cell: Cell) -> None:
+def check_unfinished(cell: RunSpec) -> None:
     """Refuse to begin or to go on with a cell where its unfinished folder holds what is not of a run.
 
     Foreign files next to a save stay where they are. A run without a save starts anew, and its folder must hold no
@@ -90,10 +90,10 @@ def check_unfinished(cell: Cell) -> None:
 
 
 def execute(
-    cell: Cell,
+    cell: RunSpec,
     dataset: data.Dataset,
     track: Track = iter,
-    sharpness: Sharpness | None = None,
+    sharpness: SharpnessSettings | None = None,
     tensorboard: bool = False,
     *,
     saving: Saving = Saving(),
@@ -122,7 +122,7 @@ def execute(
     """
     refuse_link(_unfinished(cell))
     unfinished = make_folder(_unfinished(cell))
-    with alone_in(unfinished):
+    with hold_run_lock(unfinished):
         if _is_done(cell, unfinished):
             result = run.result_of(cell.folder)
         else:
@@ -131,14 +131,14 @@ def execute(
             around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "stop": stop}
             check_unfinished(cell)
             result = _completed(unfinished, cell.config, dataset, track, **around)
-            with told_of_the_disk(unfinished):
+            with disk_errors_as_unusable(unfinished):
                 unfinished.rename(cell.folder)
     with suppress(OSError):  # it has its name, or holds what is not of this run
         unfinished.rmdir()
     return result
 
 
-def _is_done(cell: Cell, unfinished: Path) -> bool:
+def _is_done(cell: RunSpec, unfinished: Path) -> bool:
     """`is_done`; where it refuses, and nothing was begun, nothing is left behind, the lock included."""
     try:
         return is_done(cell)
@@ -152,7 +152,7 @@ def _is_done(cell: Cell, unfinished: Path) -> bool:
 
 def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: Track, **around: Any) -> Record:
     """The result of a run, from where it stands to its end."""
-    with told_of_the_disk(unfinished):
+    with disk_errors_as_unusable(unfinished):
         start = _start(unfinished, config, dataset)
     if start is None:  # it was stopped between its result and its name
         return run.completed(unfinished)
@@ -173,6 +173,6 @@ def _has_begun(unfinished: Path) -> bool:
     return bool(steps(unfinished / CHECKPOINTS)) or (unfinished / "result.json").exists()
 
 
-def _unfinished(cell: Cell) -> Path:
+def _unfinished(cell: RunSpec) -> Path:
     """The folder of a cell that was not run to its end."""
     return cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}")

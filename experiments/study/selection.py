@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from experiments.config.checks import MOST_RUNS
-from experiments.study.run_spec import Cell
+from experiments.study.run_spec import RunSpec
 from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
@@ -99,7 +99,7 @@ class Selection:
         """Whether nothing is left out."""
         return self == Selection()
 
-    def of(self, cells: list[Cell], cost: Callable[[Cell], float]) -> list[Cell]:
+    def of(self, cells: list[RunSpec], cost: Callable[[RunSpec], float]) -> list[RunSpec]:
         """The runs that are selected, in their order.
 
         Runs go to the parts one by one, the dearest first, each to the part that has the least to do: the same on every
@@ -125,5 +125,5 @@ class Selection:
         return [cell for cell in named if cell.folder in mine]
 
 
-def _examples(cells: list[Cell]) -> str:
+def _examples(cells: list[RunSpec]) -> str:
     return ", ".join(cell.folder.name for cell in cells[:3]) + ", ..."

@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments import data
-from experiments.cli.errors import sensibly
+from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
-from experiments.sharpness import Sharpness, has_measured
+from experiments.sharpness import SharpnessSettings, has_measured
 from experiments.sharpness.measure_runs import measure_finished_run
-from experiments.study.run_spec import Cell, check_unfinished, execute, is_done
+from experiments.study.run_spec import RunSpec, check_unfinished, execute, is_done
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
 from experiments.training.preemption import Stop, never
 
 
-class Options(NamedTuple):
+class RunOptions(NamedTuple):
     """How the runs of a study are done.
 
     Attributes:
@@ -32,13 +32,13 @@ class Options(NamedTuple):
     """
 
     location: data.Location = data.Location()
-    sharpness: Sharpness | None = None
+    sharpness: SharpnessSettings | None = None
     tensorboard: bool = False
     saving: Saving = Saving()
     stop: Stop = never
 
 
-def run_all(title: str, cells: list[Cell], options: Options, console: Console) -> list[Cell]:
+def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Console) -> list[RunSpec]:
     """Run the cells that were not run yet, with a bar of progress, and measure them.
 
     A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run. A
@@ -58,7 +58,7 @@ def run_all(title: str, cells: list[Cell], options: Options, console: Console) -
       Terminated: If the options' `stop` said so; the run in progress is saved.
       RuntimeError: If JAX cannot use a device, before the first run.
     """
-    left = sensibly(_to_do, cells, options.location)
+    left = exit_on_value_error(_to_do, cells, options.location)
     jax.local_devices()  # else each run would fail of it
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
@@ -75,7 +75,7 @@ def run_all(title: str, cells: list[Cell], options: Options, console: Console) -
 
 
 def measure_all(
-    cells: list[Cell], location: data.Location, sharpness: Sharpness, progress: Progress, *, stop: Stop
+    cells: list[RunSpec], location: data.Location, sharpness: SharpnessSettings, progress: Progress, *, stop: Stop
 ) -> None:
     """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on.
 
@@ -95,7 +95,7 @@ def measure_all(
             progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")
 
 
-def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
+def _to_do(cells: Iterable[RunSpec], location: data.Location) -> list[RunSpec]:
     for cell in cells:
         run.load(cell.config, location)
     left = [cell for cell in cells if not is_done(cell)]
@@ -104,7 +104,7 @@ def _to_do(cells: Iterable[Cell], location: data.Location) -> list[Cell]:
     return left
 
 
-def _survives(cell: Cell, options: Options, progress: Progress, overall: object) -> bool:
+def _survives(cell: RunSpec, options: RunOptions, progress: Progress, overall: object) -> bool:
     """Whether the run came to its end; memory may be too small for it, or the disk."""
     if options.stop(0):
         raise Terminated("stopped between two runs: the same command goes on.")

@@ -12,7 +12,7 @@ from experiments.config import check_fraction, check_seeds
 from experiments.config.checks import check_number, check_runs
 from experiments.runner import run
 from experiments.study.grid import Grid
-from experiments.study.run_spec import Cell
+from experiments.study.run_spec import RunSpec
 from experiments.training.methods import METHODS
 
 _USUAL = (0.9, 5e-4)  # momentum and weight decay
@@ -68,7 +68,7 @@ class Trial(NamedTuple):
     """A setting that is tried, by a run a seed."""
 
     setting: Setting
-    cells: list[Cell]
+    cells: list[RunSpec]
 
 
 class Choice(NamedTuple):
@@ -155,7 +155,7 @@ def _row(choice: Choice) -> tuple[str, ...]:
     return METHODS[method].title, strategy, f"{learning_rate:g}", radius, f"{100 * choice.error:.2f}", edge
 
 
-def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[Cell]:
+def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[RunSpec]:
     """The study's runs on its own seeds, each with what was chosen for it."""
     of_choices = [_narrowed(study, choice.setting).cells(stored) for choice in choices]
     return [cell for at_seed in zip(*of_choices, strict=True) for cell in at_seed]
@@ -166,7 +166,7 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     folder = study.output / "trials" / "-".join(words)
     told = ", ".join(words).replace("_", " ")
     cells = [
-        Cell(f"{cell.name}, {told}", replace(cell.config, validation=tuning.validation), folder / cell.folder.name)
+        RunSpec(f"{cell.name}, {told}", replace(cell.config, validation=tuning.validation), folder / cell.folder.name)
         for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored)  # with the plan of the study
     ]
     return Trial(setting, cells)

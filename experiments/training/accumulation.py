@@ -68,7 +68,7 @@ class MicroBatchStep:
           prepare: as in `step.train_step`; it sees one part.
           size: how many examples a part has, those of this process alone.
           send: puts a part on the device.
-          keep: `Placement.kept`.
+          keep: `Sharding.kept`.
           skips_nonfinite: as in `step.train_step`.
           noise_of: how many examples a part has, those of all processes: the metrics then tell the two terms of the
             noise of each pass, by how the gradients of the parts differ. None: it is not measured. A batch has at

@@ -10,7 +10,7 @@ from sam_optax import BatchPlan
 _LONGEST = 1000  # steps whose metrics stay on the device
 
 
-class Course(NamedTuple):
+class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
     Attributes:
@@ -39,7 +39,7 @@ class Course(NamedTuple):
         perturb: Callable[[int], bool | None],
         plan: BatchPlan,
         num_examples: int,
-    ) -> "Course":
+    ) -> "EpochSchedule":
         """All steps of an epoch.
 
         Schedules are read for all of them at once, also where some were made before the run was stopped: a vectorised
@@ -57,7 +57,7 @@ class Course(NamedTuple):
         decisions = [perturb(step) for step in steps]
         return cls(epoch, size, steps, positions, _read(schedules, positions), decisions, next_size)
 
-    def cut(self, start: int, ends: list[int]) -> Iterator["Course"]:
+    def cut(self, start: int, ends: list[int]) -> Iterator["EpochSchedule"]:
         """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""
         first, last = start, self.steps.stop
         for end in sorted({*ends, *range(start, last, _LONGEST), last}):
@@ -65,7 +65,7 @@ class Course(NamedTuple):
                 yield self._part(range(first, end))
                 first = end
 
-    def _part(self, steps: range) -> "Course":
+    def _part(self, steps: range) -> "EpochSchedule":
         kept = slice(steps.start - self.steps.start, steps.stop - self.steps.start)
         return self._replace(
             steps=steps,

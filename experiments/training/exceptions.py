@@ -39,7 +39,7 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def told_of_the_disk(folder: Path) -> Iterator[None]:
+def disk_errors_as_unusable(folder: Path) -> Iterator[None]:
     """Say of a disk that fails, while `folder` is written, what can be done.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.training.adaptive import Decide, as_planned
 from experiments.training.checkpoint_schedule import Saver
-from experiments.training.epoch_schedule import Course
+from experiments.training.epoch_schedule import EpochSchedule
 from experiments.training.exceptions import NotFiniteError, Terminated
 from experiments.training.preemption import Stop, never
 from experiments.training.progress import Progress
@@ -105,7 +105,7 @@ def fit(
     """
     progress, record = start, {}
     while progress.epoch < plan.epochs:
-        course = Course.of(progress.epoch, program.schedules, program.perturb, plan, num_examples)
+        course = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, num_examples)
         due = [] if saver is None else saver.due(progress.epoch, course.steps)
         for part in course.cut(progress.step, due):
             state, progress, ending = _through(
@@ -128,7 +128,7 @@ def fit(
 
 
 def _through(
-    part: Course,
+    part: EpochSchedule,
     state: TrainState,
     progress: Progress,
     *,
@@ -151,7 +151,7 @@ def _through(
 
 
 def _train(
-    part: Course, state: TrainState, program: Program, batches: Iterator[Any], stop: Stop
+    part: EpochSchedule, state: TrainState, program: Program, batches: Iterator[Any], stop: Stop
 ) -> tuple[TrainState, list[Metrics], bool]:
     """The state after the steps, or after those before the run is to stop; what they measured; and whether it is."""
     measured: list[Metrics] = []
@@ -177,7 +177,7 @@ def _fetch(metrics: Metrics) -> None:
 
 
 def _written(
-    part: Course, program: Program, progress: Progress, made: list[Metrics], write: Callable[[Record], None]
+    part: EpochSchedule, program: Program, progress: Progress, made: list[Metrics], write: Callable[[Record], None]
 ) -> Progress:
     """The position after the steps that were made, whose records are written."""
     rows = zip(part.steps, part.positions, part.hyperparameters, part.decisions, strict=True)

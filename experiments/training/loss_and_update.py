@@ -11,13 +11,13 @@ from flax import nnx
 
 import sam_optax
 from experiments.training.optimizer import Parted
-from experiments.training.sharding import AXIS, Placement
+from experiments.training.sharding import AXIS, Sharding
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
 """What the network sees beside its parameters: `(model_state, images, targets, labels)`."""
 
 
-class Made(NamedTuple):
+class StepOutput(NamedTuple):
     """What came of a batch.
 
     Attributes:
@@ -37,7 +37,7 @@ class Made(NamedTuple):
     opt_state: Any
 
 
-Descend = Callable[[Any, Any, Call, bool | None], Made]
+LossAndUpdate = Callable[[Any, Any, Call, bool | None], StepOutput]
 """`descend(params, opt_state, call, perturb)` → what came of it."""
 
 
@@ -45,41 +45,41 @@ def whole(
     model: nnx.Module,
     tx: optax.GradientTransformationExtraArgs,
     functional: bool = False,
-    placement: Placement = Placement(),
-) -> Descend:
+    sharding: Sharding = Sharding(),
+) -> LossAndUpdate:
     """One perturbation for the whole batch, on however many devices it lies.
 
     Args:
       model: gives the architecture; its variables are not read.
       tx: the optimizer, made by `optimizer.create`.
       functional: whether the second pass is that of Functional SAM.
-      placement: of the state and the batch.
+      sharding: of the state and the batch.
     """
-    value_and_grad = passes(model, functional, placement)
+    value_and_grad = passes(model, functional, sharding)
 
-    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> Made:
+    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> StepOutput:
         (loss, (error, model_state)), grads, grad_fn = value_and_grad(params, *call)
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss, perturb=perturb)
-        return Made(loss, error, grads, updates, model_state, opt_state)
+        return StepOutput(loss, error, grads, updates, model_state, opt_state)
 
     return descend
 
 
-def passes(model: nnx.Module, functional: bool = False, placement: Placement = Placement()) -> Callable[..., Any]:
+def passes(model: nnx.Module, functional: bool = False, sharding: Sharding = Sharding()) -> Callable[..., Any]:
     """`passes(params, *call)` → `((loss, (error, model_state)), gradient, grad_fn)`: the first pass, and the second.
 
     Args:
       model: gives the architecture; its variables are not read.
       functional: whether the second pass is that of Functional SAM.
-      placement: of the parameters and the batch.
+      sharding: of the parameters and the batch.
     """
-    forward = _forward(model, placement.gathered)
+    forward = _forward(model, sharding.gathered)
     if functional:
         return sam_optax.functional_value_and_grad(forward, _loss_of, has_aux=True)
     return sam_optax.value_and_grad(_loss_fn(forward), has_aux=True)
 
 
-def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, placement: Placement = Placement()) -> Descend:
+def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sharding = Sharding()) -> LossAndUpdate:
     """A perturbation for every m examples, or for those of each device, whose BatchNorm statistics are their own.
 
     Batches of up to m stay whole. Where a device's part of a batch consists of shards, it goes through them by itself,
@@ -90,26 +90,26 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, placement: Pl
       model: gives the architecture; its variables are not read. It has no state but BatchNorm's statistics.
       tx: the method and its base optimizer, made by `optimizer.create_parted`.
       m: how many examples a shard has; it divides larger batches. None: as many as a device has.
-      placement: of the state and the batch.
+      sharding: of the state and the batch.
     """
-    together = _averaged_state(_loss_fn(_forward(model, placement.gathered)))
+    together = _averaged_state(_loss_fn(_forward(model, sharding.gathered)))
     apart = _averaged_state(_loss_fn(_forward(model)))
     method = {"method": tx.estimator, "batch_argnums": (1, 2, 3), "has_aux": True}
 
     def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
         size = m if m is not None and m < examples else None
-        if not placement.has_own_shards(m, examples):
+        if not sharding.has_own_shards(m, examples):
             return partial(sam_optax.sharpness_aware_grad(together, m=size, **method), perturb=perturb)
         of_device = partial(sam_optax.sharpness_aware_grad(apart, m=size, axis_name=AXIS, **method), perturb=perturb)
-        return placement.on_each_device(of_device, batches=(3, 4, 5))
+        return sharding.on_each_device(of_device, batches=(3, 4, 5))
 
-    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> Made:
+    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> StepOutput:
         of_method, of_base = opt_state
         made = gradient(len(call[1]), perturb)(params, of_method, *call)
         loss, (error, statistics), grads, of_method = made
         model_state = jax.tree.unflatten(jax.tree.structure(call[0]), statistics)
         updates, of_base = tx.base.update(grads, of_base, params)
-        return Made(loss, error, grads, updates, model_state, (of_method, of_base))
+        return StepOutput(loss, error, grads, updates, model_state, (of_method, of_base))
 
     return descend
 

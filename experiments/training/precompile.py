@@ -12,7 +12,7 @@ Decisions = Callable[[int], Iterable[bool | None]]
 """`decisions(batch_size)` → the values of `perturb` that steps of this size are made with."""
 
 
-class AheadStep:
+class PrecompiledStep:
     """A compiled step that can be compiled, before it is made, for a batch size that comes later.
 
     Calling it makes the step; one for which it is still compiling waits for that, and raises what went wrong there.

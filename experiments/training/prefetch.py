@@ -20,7 +20,7 @@ Track = Callable[[Iterable[Any]], Iterable[Any]]
 """Hands batches on, and shows how far it is."""
 
 
-class Feed(Iterator[Any]):
+class PlannedBatches(Iterator[Any]):
     """One iterator for the whole run; `follow` lets it go on with the batches of another plan."""
 
     def __init__(self, opened: Open, plan: BatchPlan, step: int) -> None:
@@ -42,7 +42,7 @@ class Feed(Iterator[Any]):
 
 
 @contextmanager
-def shown(feed: Feed, track: Track) -> Iterator[Iterator[Any]]:
+def shown(feed: PlannedBatches, track: Track) -> Iterator[Iterator[Any]]:
     """The batches as `track` hands them on; both end with the block, or the thread that shows progress lives on."""
     watched = iter(track(feed))
     try:

@@ -17,7 +17,7 @@ _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # network 
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def hold_run_lock(folder: Path) -> Iterator[None]:
     """Hold a folder, until the block or the process ends, however it ends; within the block it may be renamed.
 
     Some file systems know no locks, or none between machines, and Windows has other ones: there nothing is held.

@@ -20,8 +20,8 @@ _SMALLEST = 1024  # entries of a leaf that is worth splitting
 
 
 @dataclass(frozen=True)
-class Placement:
-    """On which devices a run's arrays lie, and how; `Placement()` is one device.
+class Sharding:
+    """On which devices a run's arrays lie, and how; `Sharding()` is one device.
 
     Batches are split along their first axis. Of the training state every device has a copy, or with `fsdp` a part of
     each leaf of the parameters and of the optimizer's state, the method's within it: a leaf of at least 1,024 entries

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.loss_and_update import Descend
+from experiments.training.loss_and_update import LossAndUpdate
 from experiments.training.optimizer import inject
 from sam_optax.finiteness import is_finite_step
 from sam_optax.method_states import check_one_method
@@ -50,7 +50,7 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
 
 
 def train_step(
-    descend: Descend,
+    descend: LossAndUpdate,
     prepare: Prepare,
     keep: Callable[[TrainState], TrainState] = lambda state: state,
     *,
@@ -62,7 +62,7 @@ def train_step(
       descend: what makes an update of a batch, from `descent`.
       prepare: `prepare(batch, constants)` → float images, their targets and their labels: augmentation,
         normalisation, mixing.
-      keep: `Placement.kept`, so that the state stays where it lies.
+      keep: `Sharding.kept`, so that the state stays where it lies.
       skips_nonfinite: whether a step that is not finite leaves the whole state as it was, and says so in the metrics,
         under `skipped`.
 

@@ -15,7 +15,7 @@ from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.image_pipeline import stream_of
 from experiments.runner.program import build
-from experiments.training.sharding import Placement, mesh_of
+from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.step import TrainState
 from experiments.training.writers import read
 
@@ -35,9 +35,9 @@ class Hidden(nnx.Module):
 NETWORKS = {"normed": True, "plain": False}
 
 
-def placed(devices: int, *, fsdp: bool = False) -> Placement:
+def placed(devices: int, *, fsdp: bool = False) -> Sharding:
     """So many devices; one without a mesh."""
-    return Placement() if devices == 1 else Placement(mesh_of(jax.devices()[:devices]), fsdp)
+    return Sharding() if devices == 1 else Sharding(mesh_of(jax.devices()[:devices]), fsdp)
 
 
 def config_of(model: str, **settings: Any) -> Config:
@@ -50,17 +50,17 @@ def digits(config: Config) -> data.Dataset:
     return dataclasses.replace(run.load(config), crop_padding=0)
 
 
-def started(config: Config, placement: Placement, dataset: data.Dataset | None = None) -> tuple[TrainState, Any, Any]:
+def started(config: Config, sharding: Sharding, dataset: data.Dataset | None = None) -> tuple[TrainState, Any, Any]:
     """State, program and batches of a run, the state in 64 bits where these are enabled."""
     dataset = digits(config) if dataset is None else dataset
-    state, program = build(config, dataset, placement)
-    batches = map(program.send, stream_of(config, dataset, part=placement.part))
+    state, program = build(config, dataset, sharding)
+    batches = map(program.send, stream_of(config, dataset, part=sharding.part))
     return jax.tree.map(_widest, state), program, batches
 
 
-def trained(config: Config, placement: Placement, dataset: data.Dataset | None = None, steps: int = 20) -> TrainState:
+def trained(config: Config, sharding: Sharding, dataset: data.Dataset | None = None, steps: int = 20) -> TrainState:
     """The state after some steps."""
-    state, program, batches = started(config, placement, dataset)
+    state, program, batches = started(config, sharding, dataset)
     for step in range(steps):
         state, _ = program.step(state, next(batches), hyperparameters(program), perturb=program.perturb(step))
     return state

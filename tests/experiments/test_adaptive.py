@@ -15,11 +15,11 @@ from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.image_pipeline import stream_of
 from experiments.runner.program import build
-from experiments.sharpness import Sharpness, measure_runs, watching
+from experiments.sharpness import SharpnessSettings, measure_runs, watching
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.exceptions import UnusableError
 from experiments.training.progress import EpochNoise, Progress, Total
-from experiments.training.sharding import Placement, mesh_of
+from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.writers import Record
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, killed, stopped
@@ -33,9 +33,9 @@ def config(tiny: str, **settings: Any) -> Config:
     return Config(**{"model": tiny, "method": "sam", "batch_plan": GROWING, **SMALL, **settings})
 
 
-def trained(of: Config, placement: Placement = Placement()) -> tuple[Any, list[Record]]:
+def trained(of: Config, sharding: Sharding = Sharding()) -> tuple[Any, list[Record]]:
     records: list[Record] = []
-    state, _ = run.train(of, run.load(of), write=records.append, placement=placement)
+    state, _ = run.train(of, run.load(of), write=records.append, sharding=sharding)
     return state, records
 
 
@@ -167,7 +167,7 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
     monkeypatch.setattr(measure_runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
     dataset = run.load(made)
-    _, last = run.train(made, dataset, watch=watching(made, dataset, Sharpness(during=2), epochs.extend))
+    _, last = run.train(made, dataset, watch=watching(made, dataset, SharpnessSettings(during=2), epochs.extend))
     assert last["epoch"] % 2
     assert last["epoch"] > made.plan.epochs  # those of a batch that never grows
     assert epochs == [*range(2, last["epoch"], 2), last["epoch"]]
@@ -175,7 +175,7 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
 
 def test_several_devices_measure_what_one_does(tiny: str) -> None:
     made = config(tiny, batch_plan="adaptive:1x16..32:noise_scale", train_examples=64)
-    (one, of_one), (spread, of_spread) = trained(made), trained(made, Placement(mesh_of(jax.devices()[:4])))
+    (one, of_one), (spread, of_spread) = trained(made), trained(made, Sharding(mesh_of(jax.devices()[:4])))
     chex.assert_trees_all_close(jax.device_get(spread.params), one.params, rtol=1e-4, atol=1e-6)
     for record, alike in zip(of_one, of_spread, strict=True):
         for name in ("clean_noise", "perturbed_noise"):

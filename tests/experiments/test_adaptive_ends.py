@@ -8,11 +8,11 @@ import pytest
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
 from experiments.runner.program import build
-from experiments.sharpness import Sharpness, has_measured, measure_run
+from experiments.sharpness import SharpnessSettings, has_measured, measure_run
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving
-from experiments.training.sharding import Placement
+from experiments.training.sharding import Sharding
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import execute
 from tests.experiments.test_adaptive import SMALL, config
@@ -30,7 +30,7 @@ def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
 
 def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path: Path) -> None:
     made = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4")
-    settings, result = Sharpness(steps=2, examples=48, batch_size=32), execute(tmp_path, made)
+    settings, result = SharpnessSettings(steps=2, examples=48, batch_size=32), execute(tmp_path, made)
     epochs = BatchPlan.parse(result["batch_plan"]).epochs
     assert epochs != made.plan.epochs
     measure_run(tmp_path, made, run.load(made), settings)
@@ -39,7 +39,7 @@ def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path
 
 
 def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Placement, "part", (0, 2))
+    monkeypatch.setattr(Sharding, "part", (0, 2))
     made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
     step: Any = build(made, run.load(made))[1].step
     assert (step.func._size, step.func._noise_of) == (4, 8)

@@ -21,7 +21,7 @@ from experiments.report.tables import setting_rows
 from experiments.report.verdicts import verdicts
 from experiments.runner.finished_runs import mean_curves
 from experiments.study import Grid
-from experiments.study.dry_run import outlook, show_runs
+from experiments.study.dry_run import estimate, show_runs
 from experiments.study.grid import NAMES
 from tests.experiments.written_runs import only_study, write_run
 
@@ -68,7 +68,7 @@ def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
 
 def test_the_outlook_of_an_adaptive_plan_is_that_of_a_batch_that_never_grows() -> None:
     cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
-    assert outlook(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
+    assert estimate(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
 
 
 def test_its_outlook_says_what_is_not_known_yet() -> None:

@@ -100,9 +100,9 @@ def test_split_parameters_are_gathered_once_in_all_where_each_device_has_its_own
 
 def test_what_is_counted_is_an_exchange() -> None:
     """The reading of the program's text, on an exchange of known size."""
-    placement = placed(8)
-    rows = placement.batch({"x": jnp.ones((8, 100))})["x"]
-    text = jax.jit(lambda x: jnp.sum(x, 0), out_shardings=placement.copied(rows).sharding).lower(rows).compile()
+    sharding = placed(8)
+    rows = sharding.batch({"x": jnp.ones((8, 100))})["x"]
+    text = jax.jit(lambda x: jnp.sum(x, 0), out_shardings=sharding.copied(rows).sharding).lower(rows).compile()
     exchanges = list(_EXCHANGE.finditer(text.as_text()))
     assert sum(map(_size, _SHAPE.finditer(exchanges[0]["shapes"]))) == 400
     assert len(exchanges) == 1

@@ -24,9 +24,9 @@ from experiments.convergence.network_study import (
     path_of,
 )
 from experiments.runner import run
-from experiments.sharpness import Sharpness
+from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
-from experiments.study import Cell
+from experiments.study import RunSpec
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 
@@ -36,7 +36,7 @@ def study_in(folder: Path, tiny: str, **settings: Any) -> NetworkStudy:
     return NetworkStudy(folder, model=tiny, constant_plan="3x128", increasing_plan="2x64,1x128", **given)
 
 
-def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, Cell, Any]:
+def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, RunSpec, Any]:
     study = study_in(tmp_path, tiny, **settings)
     [cell] = study.cells()
     dataset = run.load(cell.config)
@@ -48,7 +48,7 @@ def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
     config = Config(model=tiny, method="sgd", batch_plan="1x64")
     dataset = run.load(config)
     state, _ = run.train(config, dataset)
-    found = full_norms(trained(config, dataset, state, Sharpness(examples=512, batch_size=200)), 0.5)
+    found = full_norms(trained(config, dataset, state, SharpnessSettings(examples=512, batch_size=200)), 0.5)
 
     images = (dataset.train.images.astype(np.float32) - dataset.mean) / dataset.std
     stats, labels = state.model_state["norm"], dataset.train.labels
@@ -74,7 +74,7 @@ def test_a_run_is_measured_on_the_way_at_the_updates_and_examples_of_its_plan(ti
     assert curve.examples.tolist() == [512, 1024, 1536]
     assert curve.gradient.shape == curve.sam_gradient.shape == (1, 3)
     state, _ = run.train(cell.config, dataset)
-    settings = Sharpness(examples=512, batch_size=256, reestimate_batchnorm=True)
+    settings = SharpnessSettings(examples=512, batch_size=256, reestimate_batchnorm=True)
     last = full_norms(trained(cell.config, dataset, state, settings), 0.05)
     assert (curve.gradient[0, -1], curve.sam_gradient[0, -1]) == pytest.approx(last[1:], rel=1e-5)
     assert is_done(cell, study)

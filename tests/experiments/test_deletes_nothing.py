@@ -18,9 +18,9 @@ from experiments.sharpness import __main__ as sharpness
 from experiments.training import own_files
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError
-from experiments.training.run_lock import LOCK, alone_in
+from experiments.training.run_lock import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import execute, stopped
-from tests.experiments.test_stopping import STUDY, command, constant_cell, unfinished_of  # noqa: F401
+from tests.experiments.test_stop_and_resume import STUDY, command, constant_cell, unfinished_of  # noqa: F401
 
 ARGUMENTS = ["--model", "tiny", "--batch-plan", "1x256"]
 FOREIGN = ("thesis.tex", "checkpoint.txt", "checkpoint.best/w.npz", "checkpoints.old/5/w", "config.json.new", ".x.new")
@@ -208,7 +208,7 @@ def test_a_users_file_with_the_name_of_the_lock_is_refused(tmp_path: Path, salt:
     PLACES[kind](tmp_path / "run" / LOCK, salt) if kind != "a link" else (tmp_path / "run").mkdir()
     if kind == "a link":
         salt.link(tmp_path / "run" / LOCK, "file")
-    with pytest.raises(UnusableError), alone_in(tmp_path / "run"):
+    with pytest.raises(UnusableError), hold_run_lock(tmp_path / "run"):
         pass
     salt.check()
 

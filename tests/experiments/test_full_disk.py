@@ -16,7 +16,7 @@ from experiments.runner import run, sharpness_records
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving
-from experiments.training.exceptions import UnusableError, told_of_the_disk
+from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.writers import JsonLines, TensorBoard
 from tests.experiments.interrupted_runs import assert_same_run, execute
 from tests.experiments.sharpness_records import worst_case
@@ -124,7 +124,11 @@ def test_event_files_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> 
     """The writer of tensorboardX itself would wait for ever, for a thread that is gone."""
 
     def write_curves() -> None:
-        with told_of_the_disk(tmp_path), closing(TensorBoard(tmp_path / "tensorboard")) as board, largest_file(64):
+        with (
+            disk_errors_as_unusable(tmp_path),
+            closing(TensorBoard(tmp_path / "tensorboard")) as board,
+            largest_file(64),
+        ):
             for step in range(50):
                 board.write({"kind": "step", "step": step, "loss": 1.0})
             board.flush()

@@ -20,7 +20,7 @@ from experiments.runner import run
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saving
-from experiments.training.epoch_schedule import Course
+from experiments.training.epoch_schedule import EpochSchedule
 from experiments.training.methods import METHODS
 from experiments.training.optimizer import BASES
 from sam_optax import BatchPlan
@@ -135,7 +135,7 @@ def test_a_plan_is_cut_into_all_its_steps_each_once_and_at_every_save(
     total, found = plan.total_steps(examples), []
     start %= total + 1
     for epoch in range(plan.epochs):
-        course = Course.of(epoch, {"rho": lambda epochs: epochs}, bool, plan, examples)
+        course = EpochSchedule.of(epoch, {"rho": lambda epochs: epochs}, bool, plan, examples)
         due = Saving(every).due(epoch, course.steps, examples)
         assert all(course.steps.start < step <= course.steps.stop for step in due)
         ends = []

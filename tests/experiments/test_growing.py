@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from experiments.training.adaptive import AdaptivePlan, Growing
 from experiments.training.progress import EpochNoise, Progress, Total
-from experiments.training.sharding import Placement, mesh_of
+from experiments.training.sharding import Sharding, mesh_of
 from sam_optax import AdaptiveState
 from sam_optax.batch_plan import Stage
 
@@ -36,8 +36,8 @@ def test_what_is_agreed_on_is_what_is_done() -> None:
 
 def test_a_process_alone_decides_by_itself() -> None:
     state = AdaptiveState(16, (Stage(1, 16),), 1, 20.1)
-    assert Placement().agreed(state) is state
-    assert Placement(mesh_of(jax.devices()[:2])).agreed(state) is state
+    assert Sharding().agreed(state) is state
+    assert Sharding(mesh_of(jax.devices()[:2])).agreed(state) is state
 
 
 def test_others_get_the_numbers_of_the_first_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_others_get_the_numbers_of_the_first_to_the_last_bit(monkeypatch: pytest
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
     first, second = AdaptiveState(32, (Stage(2, 16),), 0, 0.1), AdaptiveState(16, (Stage(2, 16),), 1, 1 / 3)
     for process, mine in enumerate((first, second)):
-        monkeypatch.setattr(Placement, "part", (process, 2))
-        agreed = Placement().agreed(mine)
+        monkeypatch.setattr(Sharding, "part", (process, 2))
+        agreed = Sharding().agreed(mine)
         assert agreed == first
         assert [type(x) for x in jax.tree.leaves(agreed)] == [int, int, int, int, float]

@@ -13,7 +13,7 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.models.vit import Size, ViT
 from experiments.runner import run, sharpness_records
-from experiments.sharpness import Sharpness, measure_run
+from experiments.sharpness import SharpnessSettings, measure_run
 from tests.experiments.conftest import train
 
 
@@ -37,7 +37,7 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
     without = train(tmp_path / "without", **(settings | {"drop_path": 0.0}))
     assert first["train_loss"] != without["train_loss"]
     config = Config(**settings)
-    measure_run(tmp_path / "first", config, run.load(config), Sharpness(steps=2, examples=64, batch_size=32))
+    measure_run(tmp_path / "first", config, run.load(config), SharpnessSettings(steps=2, examples=64, batch_size=32))
     records = sharpness_records.read(tmp_path / "first")
     assert all(np.isfinite(record["sharpness"]) and record["sharpness"] >= 0 for record in records)
     shape = jax.eval_shape(lambda: nnx.state(_little_vit(10, (8, 8, 1), nnx.Rngs(0)), nnx.Param))

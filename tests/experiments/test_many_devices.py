@@ -17,7 +17,7 @@ from experiments.runner import image_pipeline, run
 from experiments.runner.resume import reopened
 from experiments.training.exceptions import Terminated
 from experiments.training.methods import METHODS
-from experiments.training.sharding import Placement
+from experiments.training.sharding import Sharding
 from tests.experiments.each_method import a_method_of_each_kind
 from tests.experiments.many_devices import (
     NETWORKS,
@@ -41,7 +41,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @functools.cache
 def alone(config: Config) -> Any:
-    return jax.device_get(trained(config, Placement()))
+    return jax.device_get(trained(config, Sharding()))
 
 
 def assert_same(found: Any, wanted: Any) -> None:
@@ -165,8 +165,8 @@ def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: boo
     """Also of averaged weights, whose BatchNorm statistics are taken anew; eight do not divide batches of 500."""
     config = config_of("normed", **{"method": "sgd"} | settings)
     found = []
-    for placement in (Placement(), placed(8, fsdp=fsdp)):
-        state, program, batches = started(config, placement)
+    for sharding in (Sharding(), placed(8, fsdp=fsdp)):
+        state, program, batches = started(config, sharding)
         state, _ = program.step(state, next(batches), hyperparameters(program), perturb=program.perturb(0))
         found.append(program.evaluate(state))
     assert found[1] == pytest.approx(found[0], abs=1e-6)
@@ -179,7 +179,7 @@ def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_p
     one, several = (claim(tmp_path / name) for name in ("one", "several"))
     run.execute(config, dataset, one)
     watch = lambda record, state: seen.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
-    run.execute(config, dataset, several, watch=watch, placement=placed(4, fsdp=fsdp))
+    run.execute(config, dataset, several, watch=watch, sharding=placed(4, fsdp=fsdp))
     assert seen == [{1}, {1}]
     assert_same_records(several, one)
     assert run.result_of(several).keys() == run.result_of(one).keys()
@@ -189,18 +189,16 @@ def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_p
     ("before", "after"),
     [
         pytest.param(placed(8), placed(4, fsdp=True), marks=pytest.mark.long, id="fewer"),
-        pytest.param(placed(4, fsdp=True), Placement(), id="one"),
+        pytest.param(placed(4, fsdp=True), Sharding(), id="one"),
     ],
 )
-def test_a_stopped_run_goes_on_on_another_number_of_devices(
-    before: Placement, after: Placement, tmp_path: Path
-) -> None:
+def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, after: Sharding, tmp_path: Path) -> None:
     config = config_of("normed", method="vasso", batch_plan="1x32", train_examples=320)
     dataset = run.load(config)
     stopped, whole = (claim(tmp_path / name) for name in ("stopped", "whole"))
     with pytest.raises(Terminated):
-        run.execute(config, dataset, stopped, stop=lambda step: step == 6, placement=before)
-    run.execute(config, dataset, stopped, start=reopened(stopped, config, dataset), placement=after)
+        run.execute(config, dataset, stopped, stop=lambda step: step == 6, sharding=before)
+    run.execute(config, dataset, stopped, start=reopened(stopped, config, dataset), sharding=after)
     run.execute(config, dataset, whole)
     assert_same_records(stopped, whole)
 

@@ -19,7 +19,7 @@ from experiments.runner import run
 from experiments.runner.finished_runs import find_runs, read_curves
 from experiments.runner.program import build
 from experiments.study import Comparison
-from experiments.study.dry_run import outlook
+from experiments.study.dry_run import estimate
 from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read
@@ -91,7 +91,7 @@ def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_pat
     result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
     seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
     assert result["gradient_evaluations"] == 20 + 3 * len(seen)
-    expected = outlook(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
+    expected = estimate(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
     if when != "ae_sam":  # of which it knows an upper bound
         assert expected.gradient_evaluations == result["gradient_evaluations"]
     else:

@@ -209,15 +209,15 @@ def test_a_run_that_stops_there_compiles_each_step_once(
     tiny: str, tmp_path: Path, devices: int, more: dict[str, Any]
 ) -> None:
     """Whether an earlier step halted is told by the host first, then by a device."""
-    config, placement = (
+    config, sharding = (
         Config(model=tiny, on_nonfinite="stop", **SETTINGS | {"batch_plan": "1x128"} | more),
         placed(devices),
     )
     with pytest.raises(BaseException, match="stopped after 1 updates"):  # what goes on has a state that was restored
-        execute(tmp_path, config, placement=placement, stop=lambda step: step >= 1)
+        execute(tmp_path, config, sharding=sharding, stop=lambda step: step >= 1)
     program._training.cache_clear()
-    execute(tmp_path, config, placement=placement)
-    step: Any = build(config, run.load(config), placement)[1].step
+    execute(tmp_path, config, sharding=sharding)
+    step: Any = build(config, run.load(config), sharding)[1].step
     made = (
         [step.compiled] if more == {} else [getattr(step.func, f"_{name}") for name in ("clean", "perturbed", "update")]
     )

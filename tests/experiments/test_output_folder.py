@@ -12,7 +12,7 @@ from experiments.cli.output_folder import make_folder, write_document
 from experiments.config.checks import check_count
 from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
-from experiments.sharpness import Sharpness
+from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
 from experiments.training.checkpoint_schedule import Saving
@@ -82,12 +82,12 @@ def test_a_document_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["steps", "restarts", "examples", "batch_size", "during"])
 def test_a_count_that_no_machine_comes_to_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 9999999999: give an integer of at most"):
-        Sharpness(**{name: 9_999_999_999})
+        SharpnessSettings(**{name: 9_999_999_999})
 
 
 def test_steps_that_take_years_are_refused() -> None:
     with pytest.raises(ValueError, match="steps is 999999999: give an integer of at most 10000"):
-        Sharpness(steps=999_999_999)
+        SharpnessSettings(steps=999_999_999)
 
 
 def test_saves_and_other_counts_beyond_32_bits_are_refused() -> None:

@@ -19,7 +19,7 @@ from experiments.effective_perturbation import cast_in, seen
 from experiments.models import layers, registry
 from experiments.runner import run
 from experiments.runner.program import build
-from experiments.sharpness import Sharpness
+from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
 from sam_optax import trees
 from tests.experiments.each_method import a_method_of_each_kind
@@ -111,7 +111,9 @@ def test_sharpness_is_measured_in_float32_however_the_run_computes(net: str) -> 
     state, _ = build(config, dataset)
     losses = []
     for precision in ("float32", "bfloat16"):
-        network = trained(dataclasses.replace(config, precision=precision), dataset, state, Sharpness(examples=64))
+        network = trained(
+            dataclasses.replace(config, precision=precision), dataset, state, SharpnessSettings(examples=64)
+        )
         losses.append(jax.jit(network.loss_fn)(network.variables, network.batches[0]))
     assert losses[0] == losses[1]
 

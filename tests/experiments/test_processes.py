@@ -75,7 +75,7 @@ def test_what_one_process_refuses_all_refuse(monkeypatch: pytest.MonkeyPatch, wo
     monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
     first_of_two: Any = SimpleNamespace(part=(0, 2))
     with pytest.raises(ValueError, match=r"^the folder is full$"):
-        hosts.agreed(first_of_two, checked)
+        hosts.agree_across_hosts(first_of_two, checked)
 
 
 @pytest.mark.long
@@ -87,7 +87,7 @@ def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], 
     for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):
         assert process.code == 0, process.told_errors
     config = Config.load(output / "config.json")
-    run.execute(config, run.load(config), alone, placement=placed(2))
+    run.execute(config, run.load(config), alone, sharding=placed(2))
     assert_same_run(output, alone)
     assert (output / "sharpness.jsonl").exists()
 

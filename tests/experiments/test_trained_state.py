@@ -13,13 +13,13 @@ from rich.console import Console
 
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
-from experiments.sharpness import Sharpness, measure_run, replay
+from experiments.sharpness import SharpnessSettings, measure_run, replay
 from experiments.sharpness.measure_runs import measure_finished_run
 from tests.experiments.finished_runs import finished
 from tests.experiments.interrupted_runs import copied
 from tests.experiments.test_refusals import DAMAGES, flip, refused
 
-QUICK = Sharpness(steps=1, examples=32, batch_size=32, radius_rms=None)
+QUICK = SharpnessSettings(steps=1, examples=32, batch_size=32, radius_rms=None)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.program import build
-from experiments.training.precompile import AheadStep
+from experiments.training.precompile import PrecompiledStep
 
 HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}
 
@@ -34,9 +34,11 @@ class Counted:
         return moved, {"loss": jnp.sum(constants)}
 
 
-def made(decisions: Callable[[int], Any] = lambda size: (True,)) -> tuple[Counted, AheadStep]:
+def made(decisions: Callable[[int], Any] = lambda size: (True,)) -> tuple[Counted, PrecompiledStep]:
     counted = Counted()
-    return counted, AheadStep(jax.jit(counted, donate_argnums=0, static_argnames="perturb"), jnp.ones(3), decisions)
+    return counted, PrecompiledStep(
+        jax.jit(counted, donate_argnums=0, static_argnames="perturb"), jnp.ones(3), decisions
+    )
 
 
 def batch(size: int) -> Any:
@@ -109,8 +111,8 @@ def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
     tiny: str, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    prepare = AheadStep.prepare
-    monkeypatch.setattr(AheadStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
+    prepare = PrecompiledStep.prepare
+    monkeypatch.setattr(PrecompiledStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
     config = Config(model=tiny, batch_plan="2x16,1x32,1x64,1x32", method="sam", when="every:3", train_examples=64)
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step

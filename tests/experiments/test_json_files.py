@@ -17,7 +17,7 @@ from experiments.report.section import Block, Section
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.resume import reopened
-from experiments.study import Cell
+from experiments.study import RunSpec
 from experiments.study.run_spec import is_done
 from experiments.training.exceptions import printable
 from experiments.training.records import fault_of_metrics, fault_of_notes
@@ -71,7 +71,7 @@ def test_a_result_is_refused_by_its_key_and_value(folder: Path, values: dict[str
     assert said.startswith(f"{folder}/result.json is damaged, or was made by another version ({words}")
     assert "remove that run, or start it again in another folder" in said
     assert f"take it out (result.json: {words}" in refusal(lambda: find_runs([folder]))
-    cell = Cell("cell", Config.load(folder / "config.json"), folder)
+    cell = RunSpec("cell", Config.load(folder / "config.json"), folder)
     assert f"choose another output, or remove it (result.json: {words}" in refusal(lambda: is_done(cell))
 
 
@@ -189,7 +189,7 @@ def test_metrics_without_their_first_line_are_refused(folder: Path) -> None:
     words = "line 1: step is 1, expected 0: lines are missing"
     assert words in refusal(lambda: list(read(path, "step")))
     assert words in refusal(lambda: find_runs([folder]))
-    cell = Cell("cell", Config.load(folder / "config.json"), folder)
+    cell = RunSpec("cell", Config.load(folder / "config.json"), folder)
     assert words in refusal(lambda: is_done(cell))
 
 

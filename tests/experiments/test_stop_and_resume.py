@@ -17,7 +17,7 @@ from experiments.cli.errors import start
 from experiments.config import Config
 from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
-from experiments.study import Cell, Grid, study_runs
+from experiments.study import Grid, RunSpec, study_runs
 from experiments.training import checkpoint
 from tests.experiments.interrupted_runs import assert_same_run, execute, stopped
 from tests.experiments.test_command_line import call
@@ -187,7 +187,7 @@ def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
     assert (cell.folder / "result.json").read_bytes() == result
 
 
-def constant_cell(output: Path) -> Cell:
+def constant_cell(output: Path) -> RunSpec:
     """The first run of `STUDY`."""
     settings = {"model": "tiny", "seeds": (0,), "methods": ("sgd",), "strategies": ("constant", "increasing")}
     return Grid(output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings).cells()[0]

@@ -34,7 +34,7 @@ def batch(size: int) -> tuple[jax.Array, jax.Array]:
 
 
 def updates(
-    descend: loss_and_update.Descend, init: Any, images: jax.Array, labels: jax.Array, targets: Any = None
+    descend: loss_and_update.LossAndUpdate, init: Any, images: jax.Array, labels: jax.Array, targets: Any = None
 ) -> Any:
     state = initial_state(net(), init)
     opt_state = optimizer.inject(state.opt_state, HYPERPARAMETERS)

@@ -19,10 +19,10 @@ from experiments.runner import run
 from experiments.runner.resume import Start, reopened
 from experiments.study import run_spec as cells
 from experiments.study import study_runs
-from experiments.study.run_spec import Cell
+from experiments.study.run_spec import RunSpec
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
-from experiments.training.run_lock import LOCK, alone_in
+from experiments.training.run_lock import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import stopped
 from tests.experiments.test_command_line import call
 
@@ -36,7 +36,7 @@ def train_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> No
 def test_only_one_process_works_in_a_folder(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with alone_in(tmp_path), pytest.raises(SystemExit) as refusal:
+    with hold_run_lock(tmp_path), pytest.raises(SystemExit) as refusal:
         train_in(tmp_path, monkeypatch, "--resume")
     assert refusal.value.code == 2
     said = capsys.readouterr().err
@@ -52,7 +52,7 @@ def test_it_is_held_by_a_file_that_is_open_for_writing(monkeypatch: pytest.Monke
     held: list[int] = []
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", lambda handle, how: held.append(handle) or flock(handle, how))
-    with alone_in(tmp_path):
+    with hold_run_lock(tmp_path):
         [handle] = held
         assert stat.S_ISREG(os.fstat(handle).st_mode)
         assert fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
@@ -60,9 +60,9 @@ def test_it_is_held_by_a_file_that_is_open_for_writing(monkeypatch: pytest.Monke
 
 def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
-    with alone_in(tmp_path / "unfinished"):
+    with hold_run_lock(tmp_path / "unfinished"):
         (tmp_path / "unfinished").rename(tmp_path / "run")
-        with pytest.raises(UnusableError, match="another process works in"), alone_in(tmp_path / "run"):
+        with pytest.raises(UnusableError, match="another process works in"), hold_run_lock(tmp_path / "run"):
             pass
     assert not list((tmp_path / "run").iterdir())
 
@@ -70,10 +70,10 @@ def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Pa
 def test_what_was_not_completed_is_held_by_the_same_file_again(tmp_path: Path) -> None:
     """Else one process might hold the file that was removed, and another one the new one."""
     found: list[os.stat_result] = []
-    with pytest.raises(ZeroDivisionError), alone_in(tmp_path):
+    with pytest.raises(ZeroDivisionError), hold_run_lock(tmp_path):
         found.append((tmp_path / LOCK).stat()) or 1 / 0
     assert os.path.samestat((tmp_path / LOCK).stat(), found[0])
-    with alone_in(tmp_path):
+    with hold_run_lock(tmp_path):
         assert os.path.samestat((tmp_path / LOCK).stat(), found[0])
 
 
@@ -94,7 +94,7 @@ def test_where_there_are_no_locks_nothing_is_held(monkeypatch: pytest.MonkeyPatc
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with alone_in(tmp_path), alone_in(tmp_path):
+    with hold_run_lock(tmp_path), hold_run_lock(tmp_path):
         pass
 
 
@@ -108,26 +108,29 @@ def test_either_word_for_a_lock_that_is_held_is_understood(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", held)
-    with pytest.raises(UnusableError, match="another process works in"), alone_in(tmp_path):
+    with pytest.raises(UnusableError, match="another process works in"), hold_run_lock(tmp_path):
         pass
 
 
 def test_without_fcntl_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with alone_in(tmp_path), alone_in(tmp_path):
+    with hold_run_lock(tmp_path), hold_run_lock(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / LOCK).mkdir()
-    with pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: Is a directory"), alone_in(tmp_path):
+    with (
+        pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: Is a directory"),
+        hold_run_lock(tmp_path),
+    ):
         pass
-    with pytest.raises(UnusableError, match="gone cannot be written: No such file"), alone_in(tmp_path / "gone"):
+    with pytest.raises(UnusableError, match="gone cannot be written: No such file"), hold_run_lock(tmp_path / "gone"):
         pass
 
 
-def a_cell(folder: Path) -> Cell:
-    return Cell("tiny", Config(model="tiny", batch_plan="1x256"), folder / "run")
+def a_cell(folder: Path) -> RunSpec:
+    return RunSpec("tiny", Config(model="tiny", batch_plan="1x256"), folder / "run")
 
 
 def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_pa
     cell = a_cell(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
     stopped(unfinished, cell.config, 1)
-    with alone_in(unfinished), pytest.raises(UnusableError, match="another process works in"):
+    with hold_run_lock(unfinished), pytest.raises(UnusableError, match="another process works in"):
         cells.execute(cell, run.load(cell.config))
     assert checkpoint.steps(unfinished / "checkpoints") == [1]
 
@@ -169,9 +172,9 @@ def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
 ) -> None:
     """It came there after the study began."""
     cell = a_cell(tmp_path)
-    options, console = study_runs.Options(), study_runs.Console(width=200, soft_wrap=True)
+    options, console = study_runs.RunOptions(), study_runs.Console(width=200, soft_wrap=True)
 
-    def meanwhile(*arguments: Any) -> list[Cell]:
+    def meanwhile(*arguments: Any) -> list[RunSpec]:
         path = cell.folder if what == "another run" else tmp_path / f"run{run.UNFINISHED}"
         path.mkdir() if what == "another run" else path.write_text("mine")
         return [cell]

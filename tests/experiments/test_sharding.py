@@ -13,9 +13,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from experiments.runner import hosts
-from experiments.runner.hosts import Machine, agreed, placement_on, together
+from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.training.exceptions import UnusableError
-from experiments.training.sharding import Placement
+from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
 from sam_optax import BatchPlan
 from tests.experiments.many_devices import placed
@@ -32,7 +32,7 @@ def specs(tree: Any) -> Any:
 
 
 def test_one_device_leaves_everything_as_it_is() -> None:
-    alone, tree = Placement(), {"x": jnp.ones(3)}
+    alone, tree = Sharding(), {"x": jnp.ones(3)}
     for same in (alone.copied, alone.gathered, alone.whole):
         assert same(tree) is tree
     for same in (alone.state, alone.kept):
@@ -90,8 +90,8 @@ def test_each_device_has_its_own_rows_of_a_batch_in_order() -> None:
 
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_whole_arrays_lie_on_the_first_device_alone(fsdp: bool) -> None:
-    placement = placed(4, fsdp=fsdp)
-    state = placement.whole(placement.state(STATE))
+    sharding = placed(4, fsdp=fsdp)
+    state = sharding.whole(sharding.state(STATE))
     assert {x.devices() == {jax.devices()[0]} for x in jax.tree.leaves(state)} == {True}
     chex.assert_trees_all_equal(jax.device_get(state.params), STATE.params)
     assert jnp.array_equal(jax.random.key_data(state.model_state["key"]), jax.random.key_data(jax.random.key(0)))
@@ -116,14 +116,14 @@ def test_an_evaluation_has_the_next_size_that_the_devices_divide(size: int, want
 
 
 def test_a_cpu_is_one_device_unless_more_are_asked_for() -> None:
-    assert placement_on(Machine()) == placement_on(Machine(devices=1, fsdp=True)) == Placement()
-    assert placement_on(Machine(devices=4)) == placed(4)
-    assert placement_on(Machine(devices=8, fsdp=True)) == placed(8, fsdp=True)
+    assert sharding_on(Machine()) == sharding_on(Machine(devices=1, fsdp=True)) == Sharding()
+    assert sharding_on(Machine(devices=4)) == placed(4)
+    assert sharding_on(Machine(devices=8, fsdp=True)) == placed(8, fsdp=True)
 
 
 def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert placement_on(Machine()) == placed(8)
+    assert sharding_on(Machine()) == placed(8)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_machine_that_cannot_be_is_refused(settings: dict[str, Any], words: st
 
 def test_more_devices_than_there_are_are_refused() -> None:
     with pytest.raises(ValueError, match=r"devices is 9, and this process has 8.*JAX_NUM_CPU_DEVICES=9"):
-        placement_on(Machine(devices=9))
+        sharding_on(Machine(devices=9))
 
 
 def test_without_a_cluster_there_are_no_other_processes_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,23 +157,23 @@ def test_without_a_cluster_there_are_no_other_processes_to_join(monkeypatch: pyt
 
     monkeypatch.setattr(jax.distributed, "initialize", nobody)
     with pytest.raises(ValueError, match="distributed is True, and no other processes were found"):
-        placement_on(Machine(distributed=True))
+        sharding_on(Machine(distributed=True))
 
 
 def test_a_port_in_use_is_refused_by_the_process_that_would_listen_there() -> None:
     with socket.create_server(("", 0)) as other:
         coordinator = f"localhost:{other.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"coordinator is '{coordinator}', whose port is in use here"):
-            placement_on(Machine(coordinator=coordinator, processes=2, process=0))
+            sharding_on(Machine(coordinator=coordinator, processes=2, process=0))
 
 
 def test_a_process_by_itself_refuses_in_its_own_words() -> None:
-    assert agreed(Placement(), int, "3") == 3
+    assert agree_across_hosts(Sharding(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
-        agreed(Placement(), int, "three")
+        agree_across_hosts(Sharding(), int, "three")
 
 
-class Two(Placement):
+class Two(Sharding):
     """As if there were another process."""
 
     part = (0, 2)
@@ -182,12 +182,12 @@ class Two(Placement):
 def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(hosts, "_told", lambda words: told.append(words) or [words, ""])
-    assert agreed(Two(), int, "3") == 3
+    assert agree_across_hosts(Two(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
-        agreed(Two(), int, "three")
+        agree_across_hosts(Two(), int, "three")
     monkeypatch.setattr(hosts, "_told", lambda words: [words, "the folder is in use."])
     with pytest.raises(ValueError, match="the folder is in use"):
-        agreed(Two(), int, "3")
+        agree_across_hosts(Two(), int, "3")
     assert told[0] == ""
     assert "invalid literal" in told[1]
 
@@ -198,11 +198,11 @@ def test_a_process_that_fails_does_not_wait_for_the_others(
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    with together(Two()):
+    with abort_all_on_error(Two()):
         raise error
     assert codes == [code]
     assert type(error).__name__ in capsys.readouterr().err
-    with pytest.raises(type(error)), together(Placement()):
+    with pytest.raises(type(error)), abort_all_on_error(Sharding()):
         raise error
 
 
@@ -211,12 +211,12 @@ def test_a_folder_that_cannot_be_used_is_a_sentence_on_several_processes(
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    with together(Two()):
+    with abort_all_on_error(Two()):
         raise UnusableError("the disk is full.")
     assert codes == [2]
     assert capsys.readouterr().err == "error: the disk is full.\n"
 
 
 def test_an_exit_that_all_agreed_on_is_an_ordinary_one() -> None:
-    with pytest.raises(SystemExit), together(Two()):
+    with pytest.raises(SystemExit), abort_all_on_error(Two()):
         raise SystemExit(2)

@@ -12,7 +12,7 @@ from experiments import train as train_program
 from experiments.config import Config
 from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run, sharpness_records
-from experiments.sharpness import Sharpness, replay
+from experiments.sharpness import SharpnessSettings, replay
 from experiments.sharpness import __main__ as sharpness
 from tests.experiments.conftest import train
 from tests.experiments.finished_runs import finished, measured
@@ -34,7 +34,7 @@ def test_on_the_way_it_is_measured_every_so_many_epochs(
 
     config = Config.load(tmp_path / "run" / "config.json")
     (tmp_path / "run" / "sharpness.jsonl").unlink()
-    settings = Sharpness(steps=2, examples=48, during=2)
+    settings = SharpnessSettings(steps=2, examples=48, during=2)
     assert replay(tmp_path / "run", config, run.load(config), settings)
     assert sharpness_records.read(tmp_path / "run") == while_training
 

@@ -18,7 +18,7 @@ from experiments.report import publish
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
-from experiments.sharpness import Sharpness, has_measured, measure_run, replay
+from experiments.sharpness import SharpnessSettings, has_measured, measure_run, replay
 from experiments.sharpness.measures import trained
 from experiments.sharpness.settings import MEASURES
 from experiments.training import checkpoint
@@ -30,19 +30,19 @@ QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
 
 
 def test_by_itself_it_is_measured_as_the_paper_does() -> None:
-    settings = Sharpness()
+    settings = SharpnessSettings()
     assert (settings.norm, settings.adaptive, settings.rho, settings.steps) == ("linf", False, 0.0002, 20)
     assert (settings.examples, settings.batch_size, settings.restarts) == (1024, 128, 1)
     assert settings.radii(11_220_132) == (0.0002,)  # of ResNet-18 both are one
     assert settings.radii(77_754) == pytest.approx((0.0002, 0.0024), rel=2e-3)
-    assert Sharpness(radius_rms=None).radii(100) == (0.0002,)
-    assert Sharpness(norm="l2", rho=0.1).radii(100, "l2") == (0.1, 0.67)
-    assert Sharpness(norm="l2", rho=0.1).radii(100) == (0.1, 0.067)
+    assert SharpnessSettings(radius_rms=None).radii(100) == (0.0002,)
+    assert SharpnessSettings(norm="l2", rho=0.1).radii(100, "l2") == (0.1, 0.67)
+    assert SharpnessSettings(norm="l2", rho=0.1).radii(100) == (0.1, 0.067)
 
 
 def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny)
-    measure_run(tmp_path, config, dataset, Sharpness(**QUICK))
+    measure_run(tmp_path, config, dataset, SharpnessSettings(**QUICK))
     first, second = measured(tmp_path)
     state = checkpoint.restore(tmp_path / "checkpoint", build(config, dataset)[0])
 
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, t
 def test_every_measure_leaves_a_record(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny, method="msam")
     names = MEASURES[1:]
-    settings = Sharpness(**QUICK, measures=names)
+    settings = SharpnessSettings(**QUICK, measures=names)
     assert not has_measured(tmp_path, config, dataset, settings)
     measure_run(tmp_path, config, dataset, settings)
     assert has_measured(tmp_path, config, dataset, settings)
@@ -84,25 +84,25 @@ def test_every_measure_leaves_a_record(tiny: str, tmp_path: Path) -> None:
 def test_measured_again_in_the_same_way_it_replaces_and_in_another_it_adds(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny)
     for settings in (QUICK, QUICK, {**QUICK, "adaptive": True}, {**QUICK, "normalize_logits": True}):
-        measure_run(tmp_path, config, dataset, Sharpness(**settings))
+        measure_run(tmp_path, config, dataset, SharpnessSettings(**settings))
     assert [record["adaptive"] for record in measured(tmp_path)] == [False, False, True, True, False, False]
     plain, normal = (measured(tmp_path)[i] for i in (0, 4))
     assert normal["loss"] != plain["loss"]
-    assert has_measured(tmp_path, config, dataset, Sharpness(**QUICK, adaptive=True))
-    assert not has_measured(tmp_path, config, dataset, Sharpness(**QUICK, adaptive=True, rho=0.1))
+    assert has_measured(tmp_path, config, dataset, SharpnessSettings(**QUICK, adaptive=True))
+    assert not has_measured(tmp_path, config, dataset, SharpnessSettings(**QUICK, adaptive=True, rho=0.1))
     for other in ({"norm": "l2"}, {"examples": 64}, {"during": 1}, {"measures": ("trace",)}):
-        assert not has_measured(tmp_path, config, dataset, Sharpness(**{**QUICK, **other}))
+        assert not has_measured(tmp_path, config, dataset, SharpnessSettings(**{**QUICK, **other}))
 
 
 def test_batchnorm_is_given_the_statistics_of_the_training_examples(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny)
     state = checkpoint.restore(tmp_path / "checkpoint", build(config, dataset)[0])
-    network = trained(config, dataset, state, Sharpness(batch_size=64, reestimate_batchnorm=True))
+    network = trained(config, dataset, state, SharpnessSettings(batch_size=64, reestimate_batchnorm=True))
     pixels = ((dataset.train.images.astype(np.float32) - dataset.mean) / dataset.std).reshape(8, 64, -1)
     statistics = network.variables["model_state"]["norm"]
     np.testing.assert_allclose(statistics["mean"], pixels.mean((0, 1)), atol=1e-5)
     np.testing.assert_allclose(statistics["var"], pixels.var(1).mean(0), rtol=1e-4, atol=1e-5)
-    as_trained = trained(config, dataset, state, Sharpness())
+    as_trained = trained(config, dataset, state, SharpnessSettings())
     assert (as_trained.variables["model_state"]["norm"]["mean"] == state.model_state["norm"]["mean"]).all()
 
 
@@ -112,14 +112,14 @@ def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "its_own")
     (tmp_path / "other" / "checkpoint").rename(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "checkpoint" / "digests.json").unlink()  # they would tell that it is of another run
-    assert not replay(tmp_path / "run", config, dataset, Sharpness(**QUICK, during=1))
+    assert not replay(tmp_path / "run", config, dataset, SharpnessSettings(**QUICK, during=1))
     assert sharpness_records.read(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("during", [None, 1])
 def test_a_diverged_run_is_measured_as_such(tiny: str, tmp_path: Path, during: int | None) -> None:
     config, dataset = finished(tmp_path, tiny, learning_rate=1e30, method="sgd")
-    settings = Sharpness(**QUICK, during=during)
+    settings = SharpnessSettings(**QUICK, during=during)
     if during:
         assert replay(tmp_path, config, dataset, settings)
     else:
@@ -149,7 +149,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
 def test_networks_of_one_shape_share_what_is_compiled(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, traces, call_it = Sharpness(**QUICK, measures=MEASURES), [], TinyNet.__call__
+    settings, traces, call_it = SharpnessSettings(**QUICK, measures=MEASURES), [], TinyNet.__call__
 
     def counted(self: TinyNet, images: jax.Array) -> jax.Array:
         traces.append(None)
@@ -173,7 +173,7 @@ def test_networks_of_one_shape_share_what_is_compiled(
 )
 def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Sharpness(**wrong)
+        SharpnessSettings(**wrong)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

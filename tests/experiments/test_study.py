@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.config import Config
-from experiments.study import Cell, Grid, Selection
-from experiments.study.dry_run import cost, outlook
+from experiments.study import Grid, RunSpec, Selection
+from experiments.study.dry_run import cost, estimate
 from experiments.study.grid import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
 from experiments.study.selection import MATCHES, TOLERANCE, matched
 from sam_optax import BatchPlan
@@ -86,7 +86,7 @@ def test_equal_gradients_are_equal_for_methods_that_skip_their_second_pass_too()
     (cell,) = Grid(
         Path("study"), seeds=(0,), methods=("look_sam",), strategies=("constant",), match=("gradients",)
     ).cells()
-    assert outlook(cell.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
+    assert estimate(cell.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
 
 
 def test_a_mean_batch_is_one_that_m_divides() -> None:
@@ -102,7 +102,7 @@ def test_five_cosines_fill_what_the_warmup_leaves() -> None:
 
 def test_equal_gradients_are_equal() -> None:
     cells = grid(match=("gradients",), strategies=("constant", "increasing", "constant_last", "reversed")).cells()
-    counts = {cell.folder.name: outlook(cell.config, 512).gradient_evaluations for cell in cells}
+    counts = {cell.folder.name: estimate(cell.config, 512).gradient_evaluations for cell in cells}
     assert set(counts.values()) <= set(range(608, 633)), counts
     assert counts["sgd-increasing-equal_gradients-0"] == counts["sam-increasing-0"] == 620
 
@@ -110,7 +110,7 @@ def test_equal_gradients_are_equal() -> None:
 @given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
 def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, only: tuple[str, ...]) -> None:
     cells = Grid(Path("study"), seeds=(0, 1)).cells()
-    costs: Callable[[Cell], float] = lambda cell: cost(cell.config, 512)  # noqa: E731
+    costs: Callable[[RunSpec], float] = lambda cell: cost(cell.config, 512)  # noqa: E731
     whole = Selection(only).of(cells, costs)
     shared = [Selection(only, f"{k}/{parts}").of(cells, costs) for k in range(1, parts + 1)]
     assert sorted(cell.name for part in shared for cell in part) == sorted(cell.name for cell in whole)
@@ -133,11 +133,11 @@ def test_a_name_that_no_run_has_is_refused() -> None:
 def test_the_outlook_knows_what_a_run_will_be() -> None:
     plan = "40x16,40x32,40x64,40x128,40x256"
     shared: dict[str, Any] = {"dataset": "cifar100", "model": "resnet18"}
-    growing = outlook(Config(method="sam", batch_plan=plan, **shared), 50_000)
+    growing = estimate(Config(method="sam", batch_plan=plan, **shared), 50_000)
     assert growing.updates == 242_120
     assert growing.gradient_evaluations == 484_240
     assert growing.boundaries == (125_000, 187_480, 218_720, 234_320)
-    cosine = outlook(Config(method="sgd", batch_plan="200x128", lr_schedule="cosine", **shared), 50_000)
+    cosine = estimate(Config(method="sgd", batch_plan="200x128", lr_schedule="cosine", **shared), 50_000)
     assert cosine[:3] == (78_000, 78_000 * 128, ())
     assert cosine.first_rate == pytest.approx(0.1)
     assert 0.001 <= cosine.last_rate < 0.00101
@@ -145,12 +145,12 @@ def test_the_outlook_knows_what_a_run_will_be() -> None:
 
 
 def test_the_outlook_counts_second_passes_passes_and_what_is_held_out() -> None:
-    assert outlook(Config(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations == 8 + 3
-    assert outlook(Config(method="sam", batch_plan="2x128", when="bernoulli:0.5"), 512).gradient_evaluations == 8 + 4
-    assert outlook(Config(method="sam", batch_plan="2x128", when="ae_sam"), 512).gradient_evaluations == 16
-    assert outlook(Config(method="sgd", batch_plan="2x128", passes=3), 512).updates == 24
-    assert outlook(Config(method="sgd", batch_plan="2x100", validation=0.25), 512).updates == 2 * 3
-    assert outlook(Config(method="sgd", batch_plan="2x100", train_examples=250), 512).updates == 4
+    assert estimate(Config(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations == 8 + 3
+    assert estimate(Config(method="sam", batch_plan="2x128", when="bernoulli:0.5"), 512).gradient_evaluations == 8 + 4
+    assert estimate(Config(method="sam", batch_plan="2x128", when="ae_sam"), 512).gradient_evaluations == 16
+    assert estimate(Config(method="sgd", batch_plan="2x128", passes=3), 512).updates == 24
+    assert estimate(Config(method="sgd", batch_plan="2x100", validation=0.25), 512).updates == 2 * 3
+    assert estimate(Config(method="sgd", batch_plan="2x100", train_examples=250), 512).updates == 4
 
 
 @pytest.mark.parametrize(

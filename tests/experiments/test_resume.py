@@ -12,7 +12,7 @@ from experiments.config import Config
 from experiments.models import registry
 from experiments.runner import run
 from experiments.runner.resume import reopened
-from experiments.sharpness import Sharpness, watching
+from experiments.sharpness import SharpnessSettings, watching
 from experiments.training import checkpoint
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.writers import read
@@ -151,7 +151,7 @@ def test_a_complete_run_is_left_alone(whole: Any, tiny: str) -> None:
 def test_what_is_measured_on_the_way_stands_there_once(whole: Any, tiny: str, tmp_path: Path) -> None:
     from experiments.runner import sharpness_records  # noqa: PLC0415
 
-    settings, dataset = Sharpness(steps=1, examples=32, batch_size=32, during=1), run.load(config(tiny))
+    settings, dataset = SharpnessSettings(steps=1, examples=32, batch_size=32, during=1), run.load(config(tiny))
 
     def measured(output: Path, **around: Any) -> None:
         watch = watching(config(tiny), dataset, settings, lambda records: sharpness_records.add(output, records))
