@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import hyperparameters, masks, momenta, parts, trees
-from sam_optax.method_states import MSAMState, check_no_method, check_one_method, states_in
+from sam_optax import hyperparameters, masks, momenta, trees, validation
+from sam_optax.method_states import MSAMState, states_in
 from sam_optax.trees import Names
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
 
@@ -57,7 +57,7 @@ def msam(
       >>> print(*(f"{x:.2f}" for x in w), *(f"{x:.2f}" for x in sam_optax.msam_eval_params(state, w)))
       2.64 3.52 2.70 3.60
     """
-    parts.check_transformation("base", base)
+    validation.check_transformation("base", base)
     hyperparameters.check_nonnegative("rho", rho)
     masks.check("mask", mask)
     if direction is not None and not callable(direction):
@@ -65,9 +65,9 @@ def msam(
     inner = optax.with_extra_args_support(base)
 
     def init(params: Params) -> MSAMState:
-        trees.check_real(params)
+        validation.check_real(params)
         state = inner.init(params)
-        check_no_method("base", state, "give msam an optimizer without one.")
+        validation.check_no_method("base", state, "give msam an optimizer without one.")
         find(state, params)
         return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
 
@@ -121,7 +121,7 @@ def msam_eval_params(state: Any, params: Params) -> Params:
       >>> print(sam_optax.msam_eval_params(tx.init(w), w))
       [3. 4.]
     """
-    check_one_method("state", state)
+    validation.check_one_method("state", state)
     found = [node.offset for node in states_in(state) if isinstance(node, MSAMState)]
     if not found:
         raise ValueError("state holds no state of msam, expected one: give the state of its optimizer.")

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import hyperparameters, parts, rate_trees, trees
+from sam_optax import hyperparameters, schedules, trees, validation
 from sam_optax.combiners import surplus, weighted
-from sam_optax.method_states import check_no_method
 from sam_optax.perturbations import normalized_ascent
 from sam_optax.policies import Policy, always
 from sam_optax.transformation import sharpness_aware
@@ -107,16 +106,16 @@ def wsam_decoupled(
       >>> print(*(f"{x:.2f}" for x in updates))
       -0.34 -0.42
     """
-    parts.check_transformation("base", base)
-    rate_trees.check("learning_rate", learning_rate)
+    validation.check_transformation("base", base)
+    schedules.check_rates("learning_rate", learning_rate)
     share = hyperparameters.sharpness_weight(gamma)
     sharpness = sharpness_aware(normalized_ascent(rho), surplus(), when, mask)
     inner = optax.with_extra_args_support(base)
 
     def init(params: Params) -> DecoupledState:
         state = DecoupledState(sharpness.init(params), inner.init(params))
-        check_no_method("base", state.base, "give wsam_decoupled an optimizer without one.")
-        rate_trees.resolve("learning_rate", learning_rate, params)
+        validation.check_no_method("base", state.base, "give wsam_decoupled an optimizer without one.")
+        schedules.resolve_rates("learning_rate", learning_rate, params)
         return state
 
     def update(
@@ -125,7 +124,7 @@ def wsam_decoupled(
         count = state.sharpness.count
         rise, sharpness_state = sharpness.update(updates, state.sharpness, params, perturb=perturb, **extra_args)
         step, base_state = inner.update(updates, state.base, params, **extra_args)
-        rates = rate_trees.resolve("learning_rate", learning_rate, step)
+        rates = schedules.resolve_rates("learning_rate", learning_rate, step)
 
         def move(u: jax.Array, r: jax.Array, rate: ScalarOrSchedule) -> jax.Array:
             return jnp.where(jnp.any(u != 0), u - hyperparameters.at(rate, count) * share * r, u)
