@@ -1,7 +1,6 @@
 """Sharpness-aware minimisation for JAX: an estimator of the gradient, in front of any Optax optimizer."""
 
 from sam_optax import sharpness
-from sam_optax.averaging import average_over
 from sam_optax.batch_growth import (
     AdaptiveBatchPlan,
     AdaptiveState,
@@ -23,24 +22,18 @@ from sam_optax.combiners import (
     surplus,
     weighted,
 )
-from sam_optax.finiteness import SkipNonfiniteState, skip_nonfinite
+from sam_optax.device_mean import average_over
 from sam_optax.functional import functional_value_and_grad
 from sam_optax.gradients import value_and_grad
-from sam_optax.m_sharpness import sharpness_aware_grad
+from sam_optax.m_sam import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
 from sam_optax.method_states import MSAMState, SharpnessAwareState
-from sam_optax.methods.asam import asam, ported_asam
-from sam_optax.methods.friendly_sam import friendly_sam
-from sam_optax.methods.gsam import gsam
-from sam_optax.methods.look_sam import look_sam
-from sam_optax.methods.msam import msam, msam_eval_params
-from sam_optax.methods.sam import sam
-from sam_optax.methods.stable_sam import stable_sam
-from sam_optax.methods.unified_sam import unified_sam
-from sam_optax.methods.vasso import vasso
-from sam_optax.methods.wsam import wsam, wsam_decoupled
+from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
+from sam_optax.methods.momentum_sam import msam, msam_eval_params
+from sam_optax.methods.sam_family import asam, friendly_sam, ported_asam, sam, unified_sam, vasso
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
+from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,

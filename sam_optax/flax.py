@@ -9,9 +9,8 @@ import optax
 from flax import nnx
 from flax.training import train_state
 
-from sam_optax import passes
+from sam_optax import passes, validation
 from sam_optax.batch_arguments import Call
-from sam_optax.method_states import check_one_method
 from sam_optax.passes import Division, Gradient, Objective
 from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, SecondPassFn, State, Updates
@@ -233,7 +232,7 @@ class TrainState(train_state.TrainState):
     def create(cls, *, apply_fn: Callable[..., Any] | None, params: Params, tx: Any, **kwargs: Any) -> "TrainState":
         """The state before the first step, as `flax.training.train_state.TrainState.create` makes it."""
         state = super().create(apply_fn=apply_fn, params=params, tx=tx, **kwargs)
-        check_one_method("tx", state.opt_state)
+        validation.check_one_method("tx", state.opt_state)
         return state
 
     def apply_gradients(
@@ -260,7 +259,7 @@ class TrainState(train_state.TrainState):
         Returns:
           The next state.
         """
-        check_one_method("opt_state", self.opt_state)
+        validation.check_one_method("opt_state", self.opt_state)
         given = {"grad_fn": grad_fn, "perturb": perturb, "value": value}
         extra = {name: x for name, x in given.items() if x is not None} | dict(extra_args or {})
         tx = optax.with_extra_args_support(self.tx)

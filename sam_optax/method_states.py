@@ -1,9 +1,8 @@
-"""The states that the methods keep in an optimizer's state, and the check that there is one method."""
+"""The states that the methods keep in an optimizer's state, and functions that find them there."""
 
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from sam_optax import trees
 from sam_optax.typing import Params, State, Updates
@@ -123,57 +122,6 @@ def ascending_in(state: Any) -> list[AscendingState]:
 def is_ascending(node: Any) -> bool:
     """Whether `node` is the state of a method that computes `w + ε`."""
     return isinstance(node, AscendingState)
-
-
-def check_one_method(name: str, state: Any) -> None:
-    """Raise `ValueError` if `state` holds more than one sharpness-aware method, or one that sees parts of a batch.
-
-    Two methods in one chain are silently wrong: the second one makes its own second pass and replaces what the first
-    one returned. Several `msam` are one method where each of them trains other parameters, as in
-    `optax.multi_transform`. Inside `optax.MultiSteps` a method gets the mean gradient of several batches, and makes the
-    second pass on the last one alone.
-
-    Args:
-      name: the argument that the state belongs to, for the message.
-      state: an optimizer's state.
-
-    Raises:
-      ValueError: If there are several methods, or one that makes second passes inside `optax.MultiSteps`.
-    """
-    _check_accumulation(name, state)
-    found = states_in(state)
-    paths = [path for node in found if isinstance(node, MSAMState) for path in trees.leaf_paths(node.offset)]
-    is_one = len(found) <= 1 or (all(isinstance(node, MSAMState) for node in found) and len(set(paths)) == len(paths))
-    if not is_one:
-        raise ValueError(
-            f"{name} holds {len(found)} sharpness-aware methods, expected one: each replaces the gradient of the one "
-            "before it. For several radii use one method whose perturbation is an optax.multi_transform: "
-            "sam_optax.sharpness_aware(optax.multi_transform({'a': sam_optax.normalized_ascent(0.1), ...}, labels), "
-            "sam_optax.perturbed_gradient())."
-        )
-
-
-def _check_accumulation(name: str, state: Any) -> None:
-    """Raise `ValueError` if a method that makes second passes is inside `optax.MultiSteps`."""
-    nodes = jax.tree.leaves(state, is_leaf=_accumulates)
-    found = [method for node in nodes if _accumulates(node) for method in states_in(node.inner_opt_state)]
-    if any(isinstance(method, SharpnessAwareState) for method in found):
-        raise ValueError(
-            f"{name} holds a sharpness-aware method inside optax.MultiSteps, which would make its second pass on the "
-            "last micro-batch alone: accumulate by sam_optax.value_and_grad(loss_fn, micro_batches=...) instead."
-        )
-
-
-def _accumulates(node: Any) -> bool:
-    return isinstance(node, optax.MultiStepsState)
-
-
-def check_no_method(name: str, state: Any, remedy: str) -> None:
-    """Raise `ValueError` if the state of a part of a method, as its base optimizer, holds another method."""
-    if states_in(state):
-        raise ValueError(
-            f"{name} holds a sharpness-aware method, which replaces the gradient that it is given: {remedy}"
-        )
 
 
 def _is_method(node: Any) -> bool:

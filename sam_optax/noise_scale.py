@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_optax.batch_plan import check_positive_integer
-from sam_optax.unmeasured import fill, is_traced
+from sam_optax.trees import fill_unmeasured, is_traced
 
 
 class NoiseTerms(NamedTuple):
@@ -153,4 +153,4 @@ class NoiseAverage(NamedTuple):
         """
         measured = self.weight > 0
         by = jnp.where(measured, self.weight, 1)
-        return fill(NoiseTerms(self.signal / by, self.noise / by), measured, unmeasured)
+        return fill_unmeasured(NoiseTerms(self.signal / by, self.noise / by), measured, unmeasured)

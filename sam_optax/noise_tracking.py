@@ -7,8 +7,8 @@ import chex
 import jax
 import optax
 
-from sam_optax import hyperparameters, parts, trees
-from sam_optax.method_states import ascending_in, check_one_method
+from sam_optax import hyperparameters, trees, validation
+from sam_optax.method_states import ascending_in
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms
 from sam_optax.second_pass import GradFn
 from sam_optax.step_diagnostics import step_noise
@@ -82,13 +82,13 @@ def track_noise(
       0.1
     """
     if method is not None:
-        parts.check_transformation("method", method)
+        validation.check_transformation("method", method)
     hyperparameters.check_below_one_number("decay", decay)
     inner = optax.with_extra_args_support(optax.identity() if method is None else method)
 
     def init(params: Params) -> TrackNoiseState:
         state = inner.init(params)
-        check_one_method("method", state)
+        validation.check_one_method("method", state)
         clean, perturbed = (NoiseAverage.start(trees.accumulator_dtype(params)) for _ in range(2))
         return TrackNoiseState(state, clean, perturbed)
 

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from sam_optax import parts, second_pass, trees
+from sam_optax import second_pass, trees, validation
 from sam_optax.method_states import ascending, ascending_in
 from sam_optax.perturbations.repeated import RepeatedAscentState
 from sam_optax.second_pass import GradFn
-from sam_optax.step_diagnostics import check_loss, check_second_pass
 from sam_optax.typing import Params, State, Updates
 
 
@@ -83,7 +82,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
       >>> print(*(f"{x:.2f}" for x in updates))
       -0.36 -0.48
     """
-    parts.check_transformation("tx", tx)
+    validation.check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: Params) -> State:
@@ -113,7 +112,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
             raise ValueError(
                 f"pending is of type {type(pending).__name__}: give what ascend returned with perturbed_params."
             )
-        check_loss("perturbed_value", perturbed_value)
+        validation.check_loss("perturbed_value", perturbed_value)
         if pending.perturb is None or pending.perturb:
             remedy = "give the gradient at perturbed_params."
             trees.check_alike("perturbed_grads", perturbed_grads, params, remedy)
@@ -126,7 +125,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
 
 def _check_phases(name: str, state: Any) -> None:
     """Raise `ValueError` unless `state` holds one method, and one that makes a single second pass."""
-    check_second_pass(name, state)
+    validation.check_second_pass(name, state)
     nodes = jax.tree.leaves(state, is_leaf=_is_repeated)
     if any(_is_repeated(node) for node in nodes):
         raise ValueError(

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import parts, trees
-from sam_optax.method_states import SharpnessAwareState, StepDiagnostics, check_one_method, states_in
+from sam_optax import trees, validation
+from sam_optax.method_states import SharpnessAwareState, StepDiagnostics, states_in
 from sam_optax.noise_scale import NoiseTerms
 from sam_optax.second_pass import SecondPass
+from sam_optax.trees import fill_unmeasured
 from sam_optax.typing import Params, State, Updates
-from sam_optax.unmeasured import fill
 
 
 class Diagnostics(NamedTuple):
@@ -93,18 +93,6 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
     return None, False
 
 
-def check_loss(name: str, loss: Any) -> None:
-    """Raise `ValueError` unless `loss` is None or a real scalar."""
-    if loss is None:
-        return
-    is_number = isinstance(loss, int | float) or (hasattr(loss, "dtype") and not trees.is_key(loss))
-    if not is_number or jnp.shape(loss) != () or jnp.issubdtype(jnp.result_type(loss), jnp.complexfloating):
-        raise ValueError(
-            f"{name} is {loss!r}: give the loss of the batch, a real scalar. Take the mean over the examples, and pass "
-            "the loss alone where the function returns (loss, aux)."
-        )
-
-
 def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnostics:
     """The diagnostics of the last step, wherever the method is in a chain.
 
@@ -139,12 +127,13 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
       >>> print(sam_optax.diagnostics(tx.init(w), unmeasured=0.0).cosine)
       0.0
     """
-    check_second_pass("opt_state", opt_state)
+    validation.check_second_pass("opt_state", opt_state)
     found = next(node.diagnostics for node in states_in(opt_state) if isinstance(node, SharpnessAwareState))
     found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer keeps the state in variables of its own
     flags = {"perturbed_loss": found.loss_measured, "surrogate_gap": found.gap_measured}
     numbers = {
-        name: fill(getattr(found, name), flags.get(name, found.measured), unmeasured) for name in Diagnostics._fields
+        name: fill_unmeasured(getattr(found, name), flags.get(name, found.measured), unmeasured)
+        for name in Diagnostics._fields
     }
     return Diagnostics(**numbers)
 
@@ -176,12 +165,12 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
       >>> print(*(f"{x:.2f}" for x in (*updates, sam_optax.diagnostics(state).cosine)))
       -0.36 -0.48 nan
     """
-    parts.check_transformation("method", method)
+    validation.check_transformation("method", method)
     inner = optax.with_extra_args_support(method)
 
     def init(params: Params) -> State:
         state = inner.init(params)
-        check_second_pass("method", state)
+        validation.check_second_pass("method", state)
         return state
 
     def update(
@@ -192,16 +181,6 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
         return updates, jax.tree.map(lambda x: _only_noise(x) if _is_one(x) else x, state, is_leaf=_is_one)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def check_second_pass(name: str, state: Any) -> None:
-    """Raise `ValueError` unless `state` holds one method, and one that makes a second pass."""
-    check_one_method(name, state)
-    if not any(isinstance(node, SharpnessAwareState) for node in states_in(state)):
-        raise ValueError(
-            f"{name} holds no sharpness-aware method with a second pass, expected one: give one of sam_optax's methods "
-            "(msam makes no second pass), or a chain with one in it."
-        )
 
 
 def _only_noise(seen: StepDiagnostics) -> StepDiagnostics:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import devices, masks, parts, second_pass, trees
+from sam_optax import devices, masks, second_pass, trees, validation
 from sam_optax.combiners import Combiner
-from sam_optax.method_states import AscendingState, SharpnessAwareState, StepDiagnostics, check_no_method, is_ascending
+from sam_optax.method_states import AscendingState, SharpnessAwareState, StepDiagnostics, is_ascending
 from sam_optax.policies import Policy, always
 from sam_optax.second_pass import SecondPass
-from sam_optax.step_diagnostics import check_loss, measure, nothing_measured
+from sam_optax.step_diagnostics import measure, nothing_measured
 from sam_optax.typing import Mask, Params, SecondPassFn, State, Updates
 
 
@@ -83,11 +83,11 @@ class _SharpnessAware:
     mask: Mask | None
 
     def init(self, params: Params) -> SharpnessAwareState:
-        trees.check_whole(params)
-        trees.check_real(params)
+        validation.check_whole(params)
+        validation.check_real(params)
         perturbation = self.perturbation.init(params)
         remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
-        check_no_method("perturbation", perturbation, remedy)
+        validation.check_no_method("perturbation", perturbation, remedy)
         return SharpnessAwareState(
             count=jnp.zeros((), jnp.int32),
             perturbation=perturbation,
@@ -187,9 +187,9 @@ def _returned(combined: Updates, params: Params) -> Updates:
 
 
 def _check_parts(perturbation: Any, combiner: Any, when: Any) -> None:
-    parts.check_transformation("perturbation", perturbation)
-    parts.check("combiner", combiner, ("init", "update", "skipped"), "a sam_optax.Combiner")
-    parts.check("when", when, ("init", "decide", "at"), "a sam_optax.Policy")
+    validation.check_transformation("perturbation", perturbation)
+    validation.check_functions("combiner", combiner, ("init", "update", "skipped"), "a sam_optax.Combiner")
+    validation.check_functions("when", when, ("init", "decide", "at"), "a sam_optax.Policy")
 
 
 def _check_call(updates: Updates, params: Params, perturb: Any, value: Any) -> None:
@@ -198,9 +198,9 @@ def _check_call(updates: Updates, params: Params, perturb: Any, value: Any) -> N
             f"perturb is {perturb!r}: give True, False or None, and name it in jax.jit(..., "
             'static_argnames="perturb"). A decision inside the compiled step is the policy\'s: when=.'
         )
-    check_loss("value", value)
-    trees.check_whole(params)
-    trees.check_real(params)
+    validation.check_loss("value", value)
+    validation.check_whole(params)
+    validation.check_real(params)
     trees.check_alike("updates", updates, params, "give the gradient with respect to these parameters.")
 
 

@@ -1,11 +1,14 @@
-"""Arithmetic on trees of arrays, accumulated in float32 or wider, and what makes two trees alike."""
+"""Arithmetic on trees of arrays, accumulated in float32 or wider, names of leaves, and whether two trees are alike."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from sam_optax.typing import Params, Updates
 
@@ -111,6 +114,11 @@ def is_key(x: Any) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether a leaf of `tree` is traced: a value inside a transformed function, which has no number yet."""
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
+
+
 def zeros_like(tree: Params) -> Updates:
     """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, as what an update returns is not."""
     return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
@@ -119,6 +127,37 @@ def zeros_like(tree: Params) -> Updates:
 def next_count(count: jax.Array) -> jax.Array:
     """The count one later; it stops at the largest int32 and does not wrap."""
     return jnp.asarray(optax.safe_increment(count))
+
+
+def fill_unmeasured(values: Any, measured: Any, unmeasured: Any) -> Any:
+    """`values` where `measured`, else `unmeasured`.
+
+    Where a step measured nothing, a state holds zeros and a flag that is False, and its reader chooses the number to
+    return. Concrete values are filled in on the host: a compiled function that returned NaN would raise an error under
+    `jax.debug_nans(True)`.
+
+    Args:
+      values: a pytree of floating scalars or arrays.
+      measured: whether they were measured, a bool or an array of bools of their shape.
+      unmeasured: a real number.
+
+    Returns:
+      A tree like `values`.
+
+    Raises:
+      ValueError: If `unmeasured` is not a real number.
+    """
+    if not isinstance(unmeasured, Real | Tracer) and not (hasattr(unmeasured, "dtype") and np.shape(unmeasured) == ()):
+        raise ValueError(f"unmeasured is {unmeasured!r}: give a number, NaN for instance.")
+
+    def other(x: Any) -> Any:
+        return unmeasured if isinstance(unmeasured, Tracer) else np.asarray(unmeasured, jnp.result_type(x))
+
+    if is_traced((values, measured, unmeasured)):
+        return jax.tree.map(lambda x: jnp.where(measured, x, other(x)), values)
+    if np.all(measured):
+        return values
+    return jax.tree.map(lambda x: jax.device_put(np.where(measured, x, other(x))), values)
 
 
 def leaf_names(tree: Any) -> list[Names]:
@@ -143,38 +182,6 @@ def leaf_paths(tree: Any) -> list[str]:
 def holds_masked(tree: Any) -> bool:
     """Whether leaves are replaced by `optax.MaskedNode`, as inside of `optax.masked` and `optax.multi_transform`."""
     return bool(masked_names(tree))
-
-
-def check_whole(params: Params) -> None:
-    """Raise `ValueError` where leaves of `params` are hidden."""
-    if holds_masked(params):
-        raise ValueError(
-            "params holds optax.MaskedNode: a sharpness-aware transformation is inside optax.masked or "
-            "optax.multi_transform, so its second gradient would be taken of a tree with holes. Put it outside, "
-            "in front, and say which leaves to perturb by its argument mask=."
-        )
-
-
-def check_real(params: Params) -> None:
-    """Raise `ValueError` where `params` has a leaf that no perturbation can be added to."""
-    if isinstance(params, optax.LookaheadParams):
-        raise ValueError(
-            "params is an optax.LookaheadParams, and a sharpness-aware method needs the parameters of its gradient. "
-            "Call the method by itself, method.update(grads, method_state, params.fast, grad_fn=grad_fn), and give the "
-            "gradient that it returns to optax.lookahead."
-        )
-    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
-            raise ValueError(
-                f"params has {leaf!r} at '{path}', where an array is expected: keep what is no array apart, as "
-                "eqx.filter(model, eqx.is_inexact_array) does for an Equinox module."
-            )
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(
-                f"params has a leaf of dtype {dtype} at '{path}': only real floating leaves can be perturbed. "
-                "Keep the others apart, or split a complex leaf into its real and imaginary part."
-            )
 
 
 def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import sam_optax
-from sam_optax.method_states import check_one_method
+from sam_optax.validation import check_one_method
 from tests import methods
 
 PARAMS = {"body": jnp.ones(3), "head": jnp.ones(2)}

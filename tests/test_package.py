@@ -48,6 +48,12 @@ def test_every_public_name_is_exported(space):
     assert public == {name for name in space.__all__ if not inspect.ismodule(getattr(space, name))}
 
 
+def test_no_module_has_the_name_of_a_public_function_or_of_another_module():
+    modules = [path.stem for path in (ROOT / "sam_optax").rglob("*.py") if path.stem != "__init__"]
+    assert len(set(modules)) == len(modules)
+    assert set(modules).isdisjoint(name.rpartition(".")[2] for name in FUNCTIONS)
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_every_function_is_documented_with_an_example(name):
     documentation = inspect.getdoc(NAMED[name])

@@ -12,8 +12,8 @@ from flax import nnx
 import sam_optax
 from experiments.training.loss_and_update import LossAndUpdate
 from experiments.training.optimizer import inject
-from sam_optax.finiteness import is_finite_step
-from sam_optax.method_states import check_one_method
+from sam_optax.nonfinite import is_finite_step
+from sam_optax.validation import check_one_method
 
 HALTED = "halted"
 """Among the hyperparameters of a run that stops where a step is not finite: whether an earlier step was not."""

@@ -1,20 +1,112 @@
-"""A batch plan that is decided while the training runs."""
+"""A batch plan that is decided while the training runs, and rules for which batch size the gradients ask for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 from typing import Any, NamedTuple
 
 from sam_optax import hyperparameters
-from sam_optax.batch_growth import stages
-from sam_optax.batch_growth.rules import Rule
+from sam_optax.batch_growth.rates import merge_stages
 from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
+
+Rule = Callable[[Any, int], float]
+"""`rule(measured, batch_size)` → the batch size that is asked for: any number, not only a size that a plan has.
+
+`measured` is what `AdaptiveBatchPlan.after_epoch` is given: for the rules that are here `NoiseTerms`, for a function of
+your own whatever you measure. NaN asks for nothing.
+"""
+
+
+def noise_scale_rule(multiple: float = 1.0) -> Rule:
+    """The rule that asks for the noise scale, `B = multiple · tr(Σ)/|G|²`.
+
+    Below it a larger batch still makes better updates almost in proportion; far above it the batch only costs. From "An
+    Empirical Model of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162).
+
+    Args:
+      multiple: of the noise scale, above 0.
+
+    Returns:
+      A rule that measures by `NoiseTerms`; noise over a signal that is not above 0 asks for an infinite batch.
+
+    Raises:
+      ValueError: If `multiple` is no finite number above 0, and, when called, if it is given no `NoiseTerms`.
+
+    Example:
+      >>> import sam_optax
+      >>> sam_optax.noise_scale_rule()(sam_optax.NoiseTerms(signal=2.0, noise=64.0), 16)
+      32.0
+    """
+    hyperparameters.check_positive_number("multiple", multiple)
+
+    def rule(measured: Any, batch_size: int) -> float:
+        del batch_size
+        signal, noise = _terms(measured)
+        return multiple * _ratio(noise, signal)
+
+    return rule
+
+
+def norm_test(theta: float) -> Rule:
+    """The rule of the norm test, which asks for `B = ⌈tr(Σ)/(θ² ‖g_B‖²)⌉`.
+
+    The test is `tr(Σ)/B ≤ θ² ‖g_B‖²`: the variance of the gradient is small against its square, so that it points
+    downhill. The variance is that of the gradients within the batch, as the micro-batches tell it, without bias, and
+    the square is that of the batch's own gradient, `‖g_B‖² = |G|² + tr(Σ)/B`, noise and all. So it asks for growth
+    where `B` is below `(1/θ² − 1)` times the noise scale. What it asks for passes if `‖g_B‖²` stays what it is; as that
+    falls with a larger batch, the rule comes to the batch that passes by several decisions. The papers' factor for
+    data of finite size is left out. From "Sample Size Selection in Optimization Methods for
+    Machine Learning" (Byrd et al., 2012, https://doi.org/10.1007/s10107-012-0572-5) and "AdAdaGrad: Adaptive Batch Size
+    Schemes for Adaptive Gradient Methods" (Lau et al., 2024, https://arxiv.org/abs/2402.11215).
+
+    Args:
+      theta: `θ`, above 0 and below 1.
+
+    Returns:
+      A rule that measures by `NoiseTerms`.
+
+    Raises:
+      ValueError: If `theta` is no number above 0 and below 1, and, when called, if it is given no `NoiseTerms`.
+
+    Example:
+      >>> import sam_optax
+      >>> sam_optax.norm_test(theta=0.5)(sam_optax.NoiseTerms(signal=2.0, noise=64.0), 16)
+      43.0
+    """
+    hyperparameters.check_positive_number("theta", theta)
+    if not theta < 1:
+        raise ValueError(
+            f"theta is {theta!r}: give a number above 0 and below 1; from 1 on a batch passes whatever its noise."
+        )
+
+    def rule(measured: Any, batch_size: int) -> float:
+        signal, noise = _terms(measured)
+        wanted = _ratio(noise, theta**2 * (signal + noise / batch_size))
+        return float(math.ceil(wanted)) if math.isfinite(wanted) else wanted
+
+    return rule
+
+
+def _ratio(noise: float, signal: float) -> float:
+    if noise <= 0:
+        return 0.0  # also of a gradient that is zero: nothing is to be averaged out
+    return math.inf if signal <= 0 else noise / signal
+
+
+def _terms(measured: Any) -> tuple[float, float]:
+    try:
+        signal, noise = map(float, measured)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"measured is {measured!r}: give sam_optax.NoiseTerms, as sam_optax.measured_noise(opt_state).perturbed."
+        ) from error
+    return signal, noise
 
 
 class AdaptiveState(NamedTuple):
-    """Where an adaptive plan stands: plain numbers, so that `json.dumps(state._asdict())` keeps it.
+    """The state of an adaptive plan: plain numbers, so that `json.dumps(state._asdict())` keeps it.
 
     Attributes:
       batch_size: that of the next epoch.
@@ -106,7 +198,7 @@ class AdaptiveBatchPlan:
         Raises:
           ValueError: If the rule gives no number.
         """
-        size, done = state.batch_size, stages.merged([*state.stages, (1, state.batch_size)])
+        size, done = state.batch_size, merge_stages([*state.stages, (1, state.batch_size)])
         wanted = math.nan if measured is None else self._wanted(measured, size)
         if size == self.sizes[-1] or not wanted > self.margin * size:
             return AdaptiveState(size, done, 0, 0.0)
@@ -128,7 +220,7 @@ class AdaptiveBatchPlan:
         if total < done:
             raise ValueError(f"epochs is {total}, and {done} have been: give at least those.")
         left = [(total - done, state.batch_size)] * (total > done)
-        return BatchPlan(stages.merged([*state.stages, *left]))
+        return BatchPlan(merge_stages([*state.stages, *left]))
 
     def restore(self, saved: Mapping[str, Any]) -> AdaptiveState:
         """The state that `state._asdict()` was, by way of JSON.

@@ -1,16 +1,24 @@
-"""The learning rate along a plan whose batch grows: left alone, or grown with it, behind a warm-up."""
+"""The learning rate and a batch that grows in stages: a rate that follows the batch, and a batch in place of a decay.
+
+`rate_for_growth` leaves the rate as it is or lets it grow with the batch, after a warm-up. `growth_for_decay` replaces
+a rate that falls by a batch that grows, and `decay_for_growth` is the way back.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, groupby
+from numbers import Integral
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sam_optax import hyperparameters
-from sam_optax.batch_growth import stages
-from sam_optax.batch_plan import BatchPlan
+from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
 from sam_optax.typing import ScalarOrSchedule, Schedule
 
+_ROUNDING = 1e-6  # of a batch size: a schedule in float32 that falls to a fifth asks for 4.9999998 times the batch
 _RULES: dict[str, Callable[[float], float]] = {
     "none": lambda growth: 1.0,
     "linear": lambda growth: growth,
@@ -61,7 +69,7 @@ def rate_for_growth(
     hyperparameters.check_nonnegative("rate", rate)
     hyperparameters.check_nonnegative_number("warmup_epochs", warmup_epochs)
     hyperparameters.check_fraction_number("warmup_start", warmup_start)
-    grown = stages.stepwise(plan, [_applied(rule, growth) for growth in stages.growth(plan)])
+    grown = _stepwise(plan, [_applied(rule, growth) for growth in _relative_sizes(plan)])
 
     def at_epoch(position: Any) -> Any:
         return _warmup(position, warmup_epochs, warmup_start) * hyperparameters.at(rate, position) * grown(position)
@@ -88,3 +96,136 @@ def _applied(rule: str | Callable[[float], float], growth: float) -> float:
             "at least 0."
         )
     return factor
+
+
+def growth_for_decay(
+    rate: Schedule, initial: int, epochs: int, *, maximum: int | None = None, factor: int | None = None
+) -> tuple[BatchPlan, Schedule]:
+    """The batch plan that replaces the decay of a learning rate, and what is left of the schedule.
+
+    In epoch e the batch has grown by the factor that the rate has fallen by since its peak so far,
+    `B(e) = B₀ · max_{t ≤ e} η(t)/η(e)`, rounded down and at most `maximum`. The rate that is left makes up for the rest
+    at every position, `η'(t) = η(t) B(t)/B₀`, so that `η'/B = η/B₀` holds exactly: with it the noise of training, which
+    is proportional to `η/B` where batches are small against the data. It falls where the batch no longer grows. Where a
+    rate rises again, as behind a warm restart, the batch shrinks again. From "Don't Decay the Learning Rate, Increase
+    the Batch Size" (Smith et al., 2018, https://arxiv.org/abs/1711.00489).
+
+    Args:
+      rate: the learning rate over epochs, from a position in epochs to a number; any Optax schedule. What it is at the
+        start of an epoch decides the epoch's batch size.
+      initial: the batch size `B₀` that the rate was chosen for.
+      epochs: epochs in all.
+      maximum: the largest batch size, or None.
+      factor: None, or an integer of at least 2; then sizes are `B₀ factorᵏ`, and a smooth decay has few stages. With
+        None a cosine changes the batch size nearly every epoch, and a compiled step is compiled anew for each size.
+
+    Returns:
+      The plan, and the rate over epochs to train it with, to be read by `plan.schedule`.
+
+    Raises:
+      ValueError: If an argument is impossible, or the rate falls to 0 and there is no `maximum`.
+
+    Example:
+      >>> import optax, sam_optax
+      >>> rate = optax.piecewise_constant_schedule(0.1, {60: 0.2, 120: 0.2, 160: 0.2})
+      >>> plan, left = sam_optax.growth_for_decay(rate, initial=128, epochs=200, maximum=3200)
+      >>> print(plan, *(f"{left(epoch):.3f}" for epoch in (0, 60, 120, 160)))
+      60x128,60x640,80x3200 0.100 0.100 0.100 0.020
+    """
+    check_positive_integer("epochs", epochs)
+    sizes = _Sizes(initial, maximum, factor)
+    plan = BatchPlan(merge_stages((1, sizes.at_most(wanted)) for wanted in _wanted(rate, initial, epochs)))
+    share = _stepwise(plan, _relative_sizes(plan))
+    return plan, lambda position: rate(position) * share(position)
+
+
+def decay_for_growth(plan: BatchPlan, rate: ScalarOrSchedule) -> Schedule:
+    """The learning rate at the plan's first batch size that a rate along the plan stands for: `η(t) = η'(t) B₀/B(t)`.
+
+    It is the way back from `growth_for_decay`, with the same ratio `η/B` at every position.
+
+    Args:
+      plan: the batch plan.
+      rate: the rate `η'` that it is trained with: a number, or a schedule over epochs.
+
+    Returns:
+      A schedule over epochs, for a constant batch of the plan's first size.
+
+    Raises:
+      ValueError: If `rate` is negative or not finite.
+
+    Example:
+      >>> import sam_optax
+      >>> rate = sam_optax.decay_for_growth(sam_optax.BatchPlan.parse("40x16,40x32,40x64"), rate=0.1)
+      >>> print(*(f"{rate(epoch):.3f}" for epoch in (0, 39.5, 40, 80)))
+      0.100 0.100 0.050 0.025
+    """
+    hyperparameters.check_nonnegative("rate", rate)
+    share = _stepwise(plan, _relative_sizes(plan))
+    return lambda position: hyperparameters.at(rate, position) / share(position)
+
+
+class _Sizes:
+    """The sizes that a batch may have."""
+
+    def __init__(self, initial: int, maximum: int | None, factor: int | None):
+        check_positive_integer("initial", initial)
+        if maximum is not None:
+            check_positive_integer("maximum", maximum)
+            if maximum < initial:
+                raise ValueError(f"maximum is {maximum}, below initial, {initial}: a growing batch must not shrink.")
+        if factor is not None and (not isinstance(factor, Integral) or factor < 2):
+            raise ValueError(f"factor is {factor!r}: give an integer of at least 2, or None for any size.")
+        self.initial, self.maximum, self.factor = initial, maximum, factor
+
+    def at_most(self, wanted: float) -> int:
+        """The largest size that is not above `wanted`."""
+        if wanted == math.inf and self.maximum is None:
+            raise ValueError("maximum is None, and the rate falls to 0: give the largest batch size.")
+        ceiling = wanted if self.maximum is None else min(wanted, self.maximum)
+        if self.factor is None:
+            return int(ceiling)
+        size = self.initial
+        while size * self.factor <= ceiling:
+            size *= self.factor
+        return size
+
+
+def _wanted(rate: Schedule, initial: int, epochs: int) -> Iterable[float]:
+    """The size that the decay asks for at the start of each epoch, infinite where the rate is 0."""
+    if not callable(rate):
+        raise ValueError(f"rate is {rate!r}: give a schedule, from a position in epochs to a learning rate.")
+    peak = 0.0
+    for epoch in range(epochs):
+        now = _number(rate(epoch), epoch)
+        peak = max(peak, now)
+        fallen = math.inf if now == 0 < peak else peak / now if now else 1.0
+        yield initial * fallen * (1 + _ROUNDING) if fallen > 1 else initial
+
+
+def _number(rate: Any, epoch: int) -> float:
+    number = float(rate)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"rate is {number} at epoch {epoch}: give a schedule of finite numbers of at least 0.")
+    return number
+
+
+def merge_stages(stages: Iterable[tuple[int, int]]) -> tuple[Stage, ...]:
+    """Stages from `(epochs, batch_size)`, where neighbours of one size become one stage."""
+    groups = groupby(stages, key=lambda stage: stage[1])
+    return tuple(Stage(sum(epochs for epochs, _ in group), size) for size, group in groups)
+
+
+def _stepwise(plan: BatchPlan, values: Sequence[float]) -> Schedule:
+    """The schedule over epochs that is `values[k]` in stage k of the plan, and the last value after the plan's end."""
+    starts = np.asarray([*accumulate(stage.epochs for stage in plan.stages)][:-1], np.float32)
+
+    def at_epoch(position: Any) -> jax.Array:
+        return jnp.asarray(values, float)[jnp.searchsorted(starts, jnp.asarray(position, float), side="right")]
+
+    return at_epoch
+
+
+def _relative_sizes(plan: BatchPlan) -> list[float]:
+    """The batch size of each stage, in units of the first one's."""
+    return [stage.batch_size / plan.stages[0].batch_size for stage in plan.stages]

@@ -1,15 +1,17 @@
-"""Where to look: transformations from the clean gradient to the offset `ε` of the second pass.
+"""Perturbations: transformations from the clean gradient to the offset `ε` of the second pass.
 
 A perturbation is an ordinary `optax.GradientTransformation`, and any of them may be used. It is called once
 an update, on skipped steps too, so that its state has seen every clean gradient.
 """
 
 from sam_optax.perturbations.adaptive import adaptive_ascent, ported_adaptive_ascent
-from sam_optax.perturbations.friendly import friendly_ascent
-from sam_optax.perturbations.normalized import normalized_ascent
+from sam_optax.perturbations.gradient_direction import (
+    friendly_ascent,
+    normalized_ascent,
+    smoothed_ascent,
+    unified_ascent,
+)
 from sam_optax.perturbations.repeated import repeated_ascent
-from sam_optax.perturbations.smoothed import smoothed_ascent
-from sam_optax.perturbations.unified import unified_ascent
 
 __all__ = [
     "adaptive_ascent",

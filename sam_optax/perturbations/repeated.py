@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import devices, hyperparameters, parts, second_pass, trees
-from sam_optax.method_states import check_no_method
+from sam_optax import devices, hyperparameters, second_pass, trees, validation
 from sam_optax.typing import Params, SecondPassFn, State, Updates
 
 
@@ -59,12 +58,12 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
       >>> print(*(f"{x:.2f}" for x in updates))
       -0.36 -0.48
     """
-    parts.check_transformation("adversary", adversary)
+    validation.check_transformation("adversary", adversary)
     hyperparameters.check_count("steps", steps, "the ascent steps of an update")
     inner = optax.with_extra_args_support(adversary)
 
     def init(params: Params) -> State:
-        check_no_method("adversary", inner.init(params), "give an optimizer without one.")
+        validation.check_no_method("adversary", inner.init(params), "give an optimizer without one.")
         return optax.EmptyState() if steps == 1 else RepeatedAscentState()
 
     def update(
@@ -98,7 +97,7 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
 def _gradient(grad_fn: Any, params: Params) -> Updates:
     if grad_fn is None:
         raise ValueError("grad_fn is missing: repeated_ascent takes a gradient at each of its steps.")
-    trees.check_whole(params)
+    validation.check_whole(params)
     return second_pass.at(params, grad_fn).gradient
 
 

@@ -1,17 +1,13 @@
 """How sharp a minimum is: worst and average loss around it, over radii, curvature, and the landscape itself."""
 
-from sam_optax.sharpness.average_case import AverageCase, average_case
-from sam_optax.sharpness.curve import Curve, curve
-from sam_optax.sharpness.directions import random_directions, toward
+from sam_optax.sharpness.curves import Curve, curve
 from sam_optax.sharpness.eigenvalues import Eigenpairs, eigenpairs, top_eigenvalue
-from sam_optax.sharpness.landscape import Landscape, landscape
-from sam_optax.sharpness.logits import normalize_logits
-from sam_optax.sharpness.m_sharpness import m_sharpness
+from sam_optax.sharpness.landscapes import Landscape, landscape, random_directions, toward
+from sam_optax.sharpness.loss_rise import AverageCase, SurrogateGap, average_case, surrogate_gap
+from sam_optax.sharpness.losses import normalize_logits
 from sam_optax.sharpness.matrices import Matrix, gauss_newton, hessian
-from sam_optax.sharpness.spectral_density import SpectralDensity, spectral_density
-from sam_optax.sharpness.surrogate_gap import SurrogateGap, surrogate_gap
-from sam_optax.sharpness.trace import Trace, trace
-from sam_optax.sharpness.worst_case import WorstCase, worst_case
+from sam_optax.sharpness.spectrum import SpectralDensity, Trace, spectral_density, trace
+from sam_optax.sharpness.worst_cases import WorstCase, m_sharpness, worst_case
 
 __all__ = [
     "AverageCase",

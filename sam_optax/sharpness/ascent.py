@@ -1,6 +1,7 @@
 """APGD: projected gradient ascent with momentum and a step that halves itself, one gradient an iteration."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,11 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from sam_optax import trees
-from sam_optax.sharpness import losses, step_size
+from sam_optax.sharpness import losses
 from sam_optax.sharpness.balls import Ball
 from sam_optax.typing import Params, Updates
 
 _TOWARDS = 0.75  # the projected step; the rest is the point before the last one
+_FIRST = 0.22  # the first check point, as a share of all iterations
+_SHORTER_BY = 0.03  # by so much is the share between two check points smaller than the one before
+_SHORTEST = 0.06  # the smallest share between two check points
+_ENOUGH = 0.75  # the share of the iterations since a check point that should improve
 
 
 class Ascent(NamedTuple):
@@ -109,7 +114,7 @@ def ascend(search: Search, ascent: Ascent) -> Found:
     """
     history, around = [ascent.highest.copy()], (search.params, search.rho, search.key)
     ascent = _depart(search.ball, around, ascent)
-    for window in step_size.windows(search.steps)[:-1]:
+    for window in windows(search.steps)[:-1]:
         loss, gradient = search.evaluate(ascent.point)
         history.append(loss)
         ascent = _iterate(search.ball, around, ascent, (loss, gradient), window)
@@ -117,6 +122,42 @@ def ascend(search: Search, ascent: Ascent) -> Found:
     loss, _ = search.evaluate(ascent.point)
     highest, best = better(ascent.highest, ascent.best, loss, ascent.point)
     return Found(highest, best, jnp.stack([*history, loss]))
+
+
+def windows(steps: int) -> tuple[int, ...]:
+    """For each iteration the number of iterations since the last check point, if it is a check point, else 0.
+
+    At a check point APGD looks back at its progress, and may halve its step.
+
+    Check points lie at the iterations `⌈p_j n⌉`, counted from 0, with `p_1 = 0.22` and
+    `p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)`. From "Reliable evaluation of adversarial robustness with an
+    ensemble of diverse parameter-free attacks" (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690).
+
+    Args:
+      steps: the number n of iterations.
+
+    Example:
+      >>> from sam_optax.sharpness.ascent import windows
+      >>> [i for i, window in enumerate(windows(20)) if window]
+      [5, 9, 12, 15, 16, 18, 19]
+    """
+    before, now, last = 0.0, _FIRST, 0
+    found = [0] * steps
+    while (point := math.ceil(now * steps)) < steps:
+        found[point] = found[point] or point - last  # of few iterations one may be two check points
+        before, now, last = now, now + max(now - before - _SHORTER_BY, _SHORTEST), point
+    return tuple(found)
+
+
+def is_too_long(improvements: jax.Array, window: jax.Array, nothing_changed: jax.Array) -> jax.Array:
+    """Whether the step is halved: too few iterations of the window improved, or nothing at all has changed in it.
+
+    Args:
+      improvements: how many iterations since the last check point found a higher loss than all before.
+      window: how many there were; 0 is no check point.
+      nothing_changed: whether step and highest loss are what they were at the last check point.
+    """
+    return (window > 0) & ((improvements < _ENOUGH * window) | nothing_changed)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -139,7 +180,7 @@ def _iterate(
 
     unchanged = (ascent.step == ascent.step_then) & (highest == ascent.highest_then)
     # where the loss is no number no step leads on
-    goes_back = step_size.is_too_long(improvements, jnp.asarray(window), unchanged) | jnp.isnan(loss)
+    goes_back = is_too_long(improvements, jnp.asarray(window), unchanged) | jnp.isnan(loss)
     point, previous, gradient = _where(
         goes_back, (best, best, best_gradient), (ascent.point, ascent.previous, gradient)
     )

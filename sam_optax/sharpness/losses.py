@@ -1,7 +1,10 @@
-"""The loss of a batch, compiled once for each function and its shapes."""
+"""The loss of a batch, compiled once for each function and its shapes, and means over batches of several sizes.
+
+Also the normalisation of logits, which keeps a loss from following their scale.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +13,8 @@ import numpy as np
 
 from sam_optax import trees
 from sam_optax.typing import Params, Updates
+
+_SHORTEST_LOGITS = 1e-10
 
 
 def check(name: str, function: Any) -> None:
@@ -57,3 +62,80 @@ def _scalar(loss: Any) -> jax.Array:
         what = f"of shape {jnp.shape(loss)}" if is_number else f"a {type(loss).__name__}"
         raise ValueError(f"The loss of a batch is {what}: give a function that returns its scalar mean, and no more.")
     return jnp.asarray(loss, trees.accumulator_dtype(loss))
+
+
+def collect_batches(batches: Iterable[Any]) -> tuple[Any, ...]:
+    """All batches in a tuple, so that a measure may go through them several times.
+
+    Args:
+      batches: pytrees of arrays, whose leading axis counts the examples.
+
+    Raises:
+      ValueError: If there is no batch, if the leaves of one do not share a leading axis, or if the examples of two
+        batches differ in structure or shapes.
+    """
+    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
+        raise ValueError(f"batches is one batch, of type {type(batches).__name__}: give a list of batches, [batch].")
+    collected = tuple(jax.device_put(batch) for batch in batches)  # once, and not at every evaluation
+    if not collected:
+        raise ValueError("batches is empty: give at least one batch. (An iterator can be gone through once only.)")
+    for batch in collected:
+        batch_size(batch)
+    kinds = [jax.tree.map(lambda x: jnp.shape(x)[1:], batch) for batch in collected]
+    if any(kind != kinds[0] for kind in kinds):
+        different = next(kind for kind in kinds if kind != kinds[0])
+        raise ValueError(
+            f"batches has examples of shapes {kinds[0]} and {different}: give batches of one kind. (A single batch "
+            "of images and labels goes into a list, [(images, labels)].)"
+        )
+    return collected
+
+
+def batch_size(batch: Any) -> int:
+    """The number of examples in a batch: the length of the leading axis that all its leaves share.
+
+    Raises:
+      ValueError: If there is no such axis.
+    """
+    lengths = [jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(batch)]
+    if len(set(lengths)) != 1 or lengths[0] == 0:
+        named = dict(zip(trees.leaf_paths(batch), lengths, strict=True))
+        raise ValueError(
+            f"batches has a batch whose leaves have leading axes {named}, 0 for none: give batches that are pytrees "
+            "of arrays, with the examples along one leading axis. (A single batch goes into a list, [batch].)"
+        )
+    return lengths[0]
+
+
+def weighted_mean(values: Sequence[jax.Array], collected: Sequence[Any]) -> jax.Array:
+    """The mean over all examples of one value for each batch, weighted by the number of its examples."""
+    stacked = jnp.stack([jnp.asarray(value) for value in values])
+    weights = jnp.asarray([batch_size(batch) for batch in collected], trees.accumulator_dtype(stacked))
+    return jnp.sum(stacked * weights.reshape(-1, *[1] * (stacked.ndim - 1)), axis=0) / jnp.sum(weights)
+
+
+def normalize_logits(logits: jax.Array) -> jax.Array:
+    """Centred logits of length 1, `(z − mean z) / max(‖z − mean z‖, 1e-10)`, example by example.
+
+    Sharpness follows the scale of the logits, which grows on as training goes on and changes no prediction. A loss of
+    normalised logits does not know that scale: put this into `loss_fn`. From "A modern look at the relationship between
+    sharpness and generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011).
+
+    Args:
+      logits: `(batch, classes)`.
+
+    Returns:
+      Logits of the same shape and dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> print(sharpness.normalize_logits(jnp.array([[3.0, 9.0, 6.0]])).round(2))
+      [[-0.71  0.71  0.  ]]
+    """
+    wide = jnp.asarray(logits, jnp.promote_types(jnp.result_type(logits), jnp.float32))
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    squares = jnp.sum(jnp.square(centred), axis=-1, keepdims=True)
+    # the maximum is taken of the square: the root has no gradient at zero
+    length = jnp.sqrt(jnp.maximum(squares, _SHORTEST_LOGITS**2))
+    return (centred / length).astype(jnp.result_type(logits))

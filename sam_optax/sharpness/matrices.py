@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from sam_optax import trees
-from sam_optax.sharpness import batches as batches_of
 from sam_optax.sharpness import losses, partition
 from sam_optax.sharpness.partition import Leaves, Restricted, Subset
 from sam_optax.typing import Mask, Params, Updates
@@ -150,13 +148,13 @@ def flat_operator(
     parts = partition.create(mask, params)
     if matrix is not hessian and not isinstance(matrix, GaussNewton):
         _check_all_real(params)
-    collected = batches_of.collect(batches)
+    collected = losses.collect_batches(batches)
     _check_concrete(params, collected)
     wide = trees.widen(parts.moved)
     flat, unravel = ravel_pytree(wide)
     if not flat.size:
         raise ValueError(f"params is {params!r}, without a number to move: give at least one parameter.")
-    sizes = [batches_of.size(batch) for batch in collected]
+    sizes = [losses.batch_size(batch) for batch in collected]
     block = _Block(matrix, loss_fn, parts.subset)
 
     def matvec(vector: jax.Array) -> jax.Array:
@@ -224,7 +222,7 @@ def _check_all_real(params: Params) -> None:
 
 def _check_concrete(params: Params, collected: tuple[Any, ...]) -> None:
     """Raise `ValueError` in a function that is being traced: inside `jax.jit` every new array is a tracer."""
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, collected, jnp.zeros(())))):
+    if trees.is_traced((params, collected, jnp.zeros(()))):
         raise ValueError(
             "params or batches are traced: a measure of curvature compiles its own products and cannot be used inside "
             "jax.jit, jax.grad or jax.vmap. Call it outside."

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from sam_optax.sharpness.curve import Curve
-from sam_optax.sharpness.landscape import Landscape
-from sam_optax.sharpness.spectral_density import SpectralDensity
+from sam_optax.sharpness.curves import Curve
+from sam_optax.sharpness.landscapes import Landscape
+from sam_optax.sharpness.spectrum import SpectralDensity
 
 _FAR_APART = 8  # times: from there on an axis is logarithmic
 _LEVELS = 19

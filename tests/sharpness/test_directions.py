@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sam_optax import trees
-from sam_optax.sharpness.directions import random_directions, toward
+from sam_optax.sharpness.landscapes import random_directions, toward
 
 
 def params(dtype=jnp.float32, scale=1.0):

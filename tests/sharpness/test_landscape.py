@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_optax.sharpness.directions import random_directions, toward
-from sam_optax.sharpness.landscape import landscape
+from sam_optax.sharpness.landscapes import landscape, random_directions, toward
 from tests.helpers import small_batches, small_loss, small_params
 
 POINTS = np.array([-1.0, 0.0, 0.5, 2.0])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sam_optax.sharpness import plots
-from sam_optax.sharpness.curve import Curve
-from sam_optax.sharpness.landscape import Landscape
-from sam_optax.sharpness.spectral_density import SpectralDensity
+from sam_optax.sharpness.curves import Curve
+from sam_optax.sharpness.landscapes import Landscape
+from sam_optax.sharpness.spectrum import SpectralDensity
 
 POINTS = np.linspace(-1, 1, 5)
 RHO = np.array([1e-4, 1e-3, 1e-2])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sam_optax.sharpness.spectral_density import SpectralDensity, spectral_density
+from sam_optax.sharpness.spectrum import SpectralDensity, spectral_density
 from tests.selection import combinations
 from tests.sharpness import curvature
 

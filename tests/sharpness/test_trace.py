@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_optax.sharpness import matrices
-from sam_optax.sharpness.trace import trace
+from sam_optax.sharpness.spectrum import trace
 from tests.sharpness import curvature
 
 gauss_newton = matrices.gauss_newton(curvature.outputs)

@@ -1,16 +1,25 @@
-"""MSAM: sharpness-aware minimisation along the momentum, at one gradient a step."""
+"""MSAM, Momentum-SAM: sharpness-aware minimisation along the momentum, at one gradient a step.
 
-from collections.abc import Callable
-from typing import Any
+The momentum of each leaf is read from the state of the base optimizer, also where its partitions keep one each.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import hyperparameters, masks, momenta, parts, trees
-from sam_optax.method_states import MSAMState, check_no_method, check_one_method, states_in
+from sam_optax import hyperparameters, masks, trees, validation
+from sam_optax.method_states import MSAMState, states_in
 from sam_optax.trees import Names
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
+
+_Momenta = list[jax.Array | None]
+"""The momentum of each leaf of the parameters, in their order; None where none is needed."""
+
+_KNOWN_MOMENTA = {optax.TraceState: "trace", optax.ScaleByAdamState: "mu"}
+_MOMENTUM_FIELDS = ("trace", "mu", "momentum")  # the momenta of other states are named in the error
 
 
 def msam(
@@ -57,7 +66,7 @@ def msam(
       >>> print(*(f"{x:.2f}" for x in w), *(f"{x:.2f}" for x in sam_optax.msam_eval_params(state, w)))
       2.64 3.52 2.70 3.60
     """
-    parts.check_transformation("base", base)
+    validation.check_transformation("base", base)
     hyperparameters.check_nonnegative("rho", rho)
     masks.check("mask", mask)
     if direction is not None and not callable(direction):
@@ -65,17 +74,17 @@ def msam(
     inner = optax.with_extra_args_support(base)
 
     def init(params: Params) -> MSAMState:
-        trees.check_real(params)
+        validation.check_real(params)
         state = inner.init(params)
-        check_no_method("base", state, "give msam an optimizer without one.")
+        validation.check_no_method("base", state, "give msam an optimizer without one.")
         find(state, params)
         return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
 
-    def find(state: State, params: Params) -> momenta.Momenta:
+    def find(state: State, params: Params) -> _Momenta:
         chosen = masks.resolve("mask", mask, params, default=True)
         if direction is None:
-            return momenta.in_state(state, params, chosen)
-        return momenta.in_tree(direction(state), params, chosen)
+            return _momenta_in_state(state, params, chosen)
+        return _momenta_in_tree(direction(state), params, chosen)
 
     def shift(state: State, params: Params, count: jax.Array) -> Updates:
         """`−ρ v / (‖v‖ + 1e-12)` in the wide dtype, zero where the mask is."""
@@ -121,7 +130,7 @@ def msam_eval_params(state: Any, params: Params) -> Params:
       >>> print(sam_optax.msam_eval_params(tx.init(w), w))
       [3. 4.]
     """
-    check_one_method("state", state)
+    validation.check_one_method("state", state)
     found = [node.offset for node in states_in(state) if isinstance(node, MSAMState)]
     if not found:
         raise ValueError("state holds no state of msam, expected one: give the state of its optimizer.")
@@ -150,3 +159,94 @@ def _belong(offsets: dict[Names, Any], hidden: list[Names], leaves: dict[Names, 
 def _minus(params: Params, offset: Updates) -> Params:
     difference = jax.tree.map(jnp.subtract, trees.widen(params), trees.widen(offset))
     return trees.cast_like(difference, params)
+
+
+class _FoundMomentum(NamedTuple):
+    """A momentum in an optimizer's state; inside of a partition it has some leaves of the parameters only."""
+
+    kind: str
+    is_known: bool
+    leaves: dict[Names, jax.Array]
+
+
+def _momenta_in_state(base_state: State, params: Params, chosen: Any) -> _Momenta:
+    """The momentum `v` of each leaf: `trace` of SGD, `mu` of Adam, the uncorrected first moment.
+
+    Args:
+      base_state: the state of an optimizer; several partitions may keep a momentum each.
+      params: the parameters.
+      chosen: a tree of bools: the leaves whose momentum is needed.
+
+    Raises:
+      ValueError: If a chosen leaf has no momentum of a known kind, or several.
+    """
+    found = list(_all_momenta(base_state))
+
+    def of_leaf(names: Names, leaf: Any) -> jax.Array:
+        own = [each for each in found if each.is_known and names in each.leaves]
+        own = [each for each in own if jnp.shape(each.leaves[names]) == jnp.shape(leaf)]
+        if len(own) != 1:
+            raise ValueError(
+                f"base keeps {len(own)} momenta of a known kind, SGD's trace or Adam's mu, for params at "
+                f"'{'/'.join(names)}', expected exactly one. Its state has {_description(found)}. Give an optimizer "
+                "with momentum, or direction=, a function from its state to the momentum, or mask= with the leaves "
+                "that have a momentum."
+            )
+        return own[0].leaves[names]
+
+    return _of_chosen(of_leaf, params, chosen)
+
+
+def _momenta_in_tree(tree: Any, params: Params, chosen: Any) -> _Momenta:
+    """The momentum of each leaf in what `direction=` returned, a tree with at least the chosen leaves.
+
+    Raises:
+      ValueError: If a chosen leaf is missing, or has another shape.
+    """
+    given = dict(zip(trees.leaf_names(tree), jax.tree.leaves(tree), strict=True))
+
+    def of_leaf(names: Names, leaf: Any) -> jax.Array:
+        if names not in given or jnp.shape(given[names]) != jnp.shape(leaf):
+            raise ValueError(
+                f"What direction returned has no leaf of shape {jnp.shape(leaf)} at '{'/'.join(names)}': return the "
+                "momentum in the state of base, a tree like params."
+            )
+        return given[names]
+
+    return _of_chosen(of_leaf, params, chosen)
+
+
+def _of_chosen(of_leaf: Any, params: Params, chosen: Any) -> _Momenta:
+    leaves = zip(trees.leaf_names(params), jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True)
+    return [of_leaf(names, leaf) if is_chosen else None for names, leaf, is_chosen in leaves]
+
+
+def _all_momenta(state: State) -> Iterator[_FoundMomentum]:
+    """Every momentum in a state, those in nested states too."""
+    for node in jax.tree.leaves(state, is_leaf=_keeps_momentum):
+        if _keeps_momentum(node):
+            field = _field_of(node)
+            tree = getattr(node, field)
+            leaves = dict(zip(trees.leaf_names(tree), jax.tree.leaves(tree), strict=True))
+            yield _FoundMomentum(f"{type(node).__name__}.{field}", type(node) in _KNOWN_MOMENTA, leaves)
+            yield from _all_momenta(tuple(node))
+
+
+def _keeps_momentum(node: Any) -> bool:
+    return bool(_field_of(node))
+
+
+def _field_of(node: Any) -> str:
+    """The name of the momentum in a state, empty where it has none."""
+    fields = getattr(node, "_fields", ())
+    return _KNOWN_MOMENTA.get(type(node)) or next((name for name in _MOMENTUM_FIELDS if name in fields), "")
+
+
+def _description(found: list[_FoundMomentum]) -> str:
+    """Which momenta there are, and of which leaves."""
+    described = []
+    for each in found:
+        paths = ["/".join(names) for names in each.leaves]
+        shown = ", ".join(f"'{path}'" for path in paths[:3]) + (f" and {len(paths) - 3} more" if paths[3:] else "")
+        described.append(f"{each.kind} of {shown or 'no leaf'}")
+    return "; ".join(described) or "no momentum"

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from sam_optax import hyperparameters, trees
-from sam_optax.sharpness import batches as batches_of
 from sam_optax.sharpness import losses, partition
 from sam_optax.sharpness.partition import Partition
-from sam_optax.sharpness.worst_case import WorstCase, worst_case
+from sam_optax.sharpness.worst_cases import WorstCase, worst_case
 from sam_optax.typing import Mask, Params
 
 _ROUNDINGS = 16  # a rise below this many roundings of the loss does not count
@@ -104,8 +102,8 @@ def curve(
     """
     if error_fn is not None:
         losses.check("error_fn", error_fn)
-    collected = batches_of.collect(batches)
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, collected, jnp.zeros(())))):
+    collected = losses.collect_batches(batches)
+    if trees.is_traced((params, collected, jnp.zeros(()))):
         raise ValueError("params or batches are traced: a curve has NumPy arrays, so call it outside of jax.jit.")
     parts = partition.create(mask, params)
     num_parameters = sum(math.prod(jnp.shape(x)) for x in parts.moved)
@@ -160,4 +158,4 @@ def _error(error_fn: Callable[..., Any], parts: Partition, collected: tuple[Any,
         offset, _ = parts.subset.split(perturbation)
         point = trees.cast_like(jax.tree.map(jnp.add, wide, offset), parts.moved)
         errors.append(losses.value(parts.restrict(error_fn), point, parts.arguments(batch)))
-    return float(batches_of.mean(errors, collected))
+    return float(losses.weighted_mean(errors, collected))

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import devices, parts, trees
-from sam_optax.method_states import StepDiagnostics, check_one_method
+from sam_optax import devices, trees, validation
+from sam_optax.method_states import StepDiagnostics
 from sam_optax.typing import Params, State, Updates
 
 
@@ -54,12 +54,12 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
       >>> print(updates, state.skipped, state.last_finite)
       [0. 0.] 1 False
     """
-    parts.check_transformation("tx", tx)
+    validation.check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: Params) -> SkipNonfiniteState:
         state = inner.init(params)
-        check_one_method("tx", state)
+        validation.check_one_method("tx", state)
         return SkipNonfiniteState(state, jnp.zeros((), jnp.int32), jnp.ones((), bool))
 
     def update(

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sam_optax import carried_state, devices, hyperparameters, microbatch, parts, passes, trees
+from sam_optax import carried_state, devices, hyperparameters, microbatch, passes, trees, validation
 from sam_optax.batch_arguments import BatchArguments, Call, cut
-from sam_optax.method_states import check_one_method
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import Noise, noise_terms
 from sam_optax.passes import Division, Gradient
@@ -80,7 +79,7 @@ def sharpness_aware_grad(
       >>> print(loss, *(f"{x:.2f}" for x in updates))
       2.5 -0.11 -0.21
     """
-    parts.check_transformation("method", method)
+    validation.check_transformation("method", method)
     if m is not None:
         hyperparameters.check_count("m", m, "the examples of a shard, or None for one shard")
     passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
@@ -90,7 +89,7 @@ def sharpness_aware_grad(
     of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise)
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
-        check_one_method("method", state)
+        validation.check_one_method("method", state)
         model_state, call = carried_state.split(Call(args, kwargs), state_argnum)
         step = _Step(devices.vary(params, axis_name), state, perturb)
         found, model_state = of_batch(step, model_state, call)

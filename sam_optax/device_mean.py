@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from sam_optax import devices, parts
-from sam_optax.method_states import check_one_method, is_ascending
+from sam_optax import devices, validation
+from sam_optax.method_states import is_ascending
 from sam_optax.typing import Params, State, Updates
 
 
@@ -55,7 +55,7 @@ def average_over(
     if axis_name is None:
         raise ValueError("axis_name is None: give the name of the device axis to average over.")
     before = optax.identity() if method is None else method
-    parts.check_transformation("method", before)
+    validation.check_transformation("method", before)
     inner = optax.with_extra_args_support(before)
 
     def averaged(node: Any) -> Any:
@@ -64,7 +64,7 @@ def average_over(
 
     def init(params: Params) -> State:
         state = inner.init(params)
-        check_one_method("method", state)
+        validation.check_one_method("method", state)
         return state
 
     def update(
