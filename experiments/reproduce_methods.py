@@ -12,7 +12,7 @@ from experiments.benchmark import method_costs
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
-from experiments.report.methods import caption, method_rows
+from experiments.report.method_table import caption, method_rows
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.cli.tables import Rows
-from experiments.report import chosen, decided_plans, drawn, errors, published, sharpness
+from experiments.report import chosen, decided_plans, drawn, error_table, published, sharpness
 from experiments.report.claims import claim_rows, claims
 from experiments.report.drawing import Picture
 from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.method_pairs import method_pair_rows, method_pairs
 from experiments.report.paired import DIRECT, Difference, differences
-from experiments.report.tables import difference_rows, run_rows, setting_rows
+from experiments.report.study_tables import difference_rows, run_rows, setting_rows
 from experiments.report.variants import variant_differences, variant_heading, variant_rows
 from experiments.report.verdicts import verdicts
 from experiments.report.wording import multiplicity
@@ -76,9 +76,10 @@ def write_section(study: Study, folder: Path, base: Study | None = None, *, list
 
 def _errors(study: Study) -> list[Block]:
     blocks = [
-        Block(match.title.capitalize(), [errors.error_rows(match, study)], is_printed=True) for match in tables(study)
+        Block(match.title.capitalize(), [error_table.error_rows(match, study)], is_printed=True)
+        for match in tables(study)
     ]
-    last = blocks[-1]._replace(words=[errors.caption(study)])
+    last = blocks[-1]._replace(words=[error_table.caption(study)])
     given = [Block("What was chosen", [rows], [chosen.REMARK])] if len(rows := chosen.chosen_rows(study)) > 1 else []
     return [*blocks[:-1], last, *given]
 

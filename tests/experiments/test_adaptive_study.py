@@ -14,10 +14,10 @@ from experiments.convergence.network_study import NetworkStudy
 from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
 from experiments.report.decided_plans import plan_rows
 from experiments.report.drawn import pictures_of
-from experiments.report.errors import error_rows
+from experiments.report.error_table import error_rows
 from experiments.report.matches import matches, papers_cells, tables
 from experiments.report.section import write_section
-from experiments.report.tables import setting_rows
+from experiments.report.study_tables import setting_rows
 from experiments.report.verdicts import verdicts
 from experiments.runner.finished_runs import mean_curves
 from experiments.study import Grid

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from experiments.cli.tables import Rows
-from experiments.report.errors import error_rows
+from experiments.report.error_table import error_rows
 from experiments.report.groups import studies
 from experiments.report.matches import tables
-from experiments.report.tables import setting_rows
+from experiments.report.study_tables import setting_rows
 from experiments.runner.finished_runs import Run, find_runs
 from tests.experiments.written_runs import ERRORS, PLANS, only_study, write_run, write_study
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.errors import error_rows
+from experiments.report.error_table import error_rows
 from experiments.report.groups import Study
 from experiments.report.matches import matches, papers_cells, papers_constant, reference, tables
 from tests.experiments.written_runs import only_study, write_run, write_study

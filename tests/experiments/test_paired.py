@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from experiments.report.paired import difference, differences
-from experiments.report.tables import difference_rows
+from experiments.report.study_tables import difference_rows
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 

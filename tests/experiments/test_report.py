@@ -10,7 +10,7 @@ import pytest
 
 from experiments.cli.tables import as_markdown
 from experiments.report import __main__ as report
-from experiments.report.errors import error_rows
+from experiments.report.error_table import error_rows
 from experiments.report.matches import tables
 from tests.experiments.written_runs import only_study, write_run, write_study
 

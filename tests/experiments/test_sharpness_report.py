@@ -7,10 +7,10 @@ import pytest
 
 from experiments.cli.tables import Rows
 from experiments.report import loss_pictures, sharpness
-from experiments.report.errors import error_rows
+from experiments.report.error_table import error_rows
 from experiments.report.groups import Study
 from experiments.report.matches import tables
-from experiments.report.methods import method_rows
+from experiments.report.method_table import method_rows
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import protocol
