@@ -194,6 +194,13 @@ def test_the_commands_that_the_pages_name_are_there() -> None:
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
+def test_the_map_names_files_and_folders_that_are_there() -> None:
+    named = re.findall(r"`((?:experiments/|sam_optax/|tests/)?[\w/]+(?:\.py|/))`", PAGES["CONTRIBUTING.md"])
+    assert len(named) > 30
+    for name in set(named) - {"NAME.py", "NAME/__main__.py", "__main__.py"}:
+        assert any((ROOT / folder / name).exists() for folder in ("", "experiments", "sam_optax")), name
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_what_a_page_outside_of_the_site_links_to_is_there(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
