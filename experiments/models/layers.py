@@ -18,9 +18,8 @@ kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """He's uniform law with a = √5: uniform within ±1/√fan_in (He et al., 2015, https://arxiv.org/abs/1502.01852)."""
 
 
-def _as_they_are(arrays: Any, *, dtype: Any, **_: Any) -> Any:
+def _as_they_are(arrays: Any, /, **_: Any) -> Any:
     """No cast: a normalisation takes statistics, scale and bias as they are kept, and rounds its result alone."""
-    del dtype
     return arrays
 
 

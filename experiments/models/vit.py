@@ -43,7 +43,9 @@ class Block(nnx.Module):
         how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
         hidden = size.mlp_ratio * size.width
         self.attention_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
-        self.attention = SelfAttention(size.width, size.heads, is_local=is_local, **how)
+        self.attention = SelfAttention(
+            size.width, size.heads, is_local=is_local, kernel_init=_xavier_normal, dtype=dtype, rngs=rngs
+        )
         self.mlp_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
         self.mlp_in = nnx.Linear(size.width, hidden, **how)
         self.mlp_out = nnx.Linear(hidden, size.width, **how)
@@ -79,8 +81,8 @@ class ViT(nnx.Module):
         size: Size,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        *,
         rngs: nnx.Rngs,
+        *,
         shifted_patches: bool = False,
         locality_attention: bool = False,
         drop_path: float = 0.0,
@@ -88,17 +90,26 @@ class ViT(nnx.Module):
     ) -> None:
         height, width, channels = image_shape
         if height % size.patch or width % size.patch:
-            whole = f"give a height and a width that are multiples of {size.patch}, the patch"
-            raise ValueError(f"image_shape is {image_shape}: {whole}.")
+            raise ValueError(
+                f"image_shape is {image_shape}: give a height and a width that are multiples of {size.patch}, the "
+                "patch."
+            )
         patches = (height // size.patch) * (width // size.patch)
-        how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
-        self.tokens = PatchTokens(size.patch, channels, size.width, is_shifted=shifted_patches, **how)
+        self.tokens = PatchTokens(
+            size.patch,
+            channels,
+            size.width,
+            is_shifted=shifted_patches,
+            kernel_init=_xavier_normal,
+            dtype=dtype,
+            rngs=rngs,
+        )
         self.class_token = nnx.Param(normal(1.0)(rngs.params(), (1, 1, size.width)))
         self.positions = nnx.Param(normal(1.0)(rngs.params(), (1, patches + 1, size.width)))
         blocks = [Block(size, is_local=locality_attention, dtype=dtype, rngs=rngs) for _ in range(size.depth)]
         self.blocks = nnx.List(blocks)
         self.norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(size.width, num_classes, **how)
+        self.head = nnx.Linear(size.width, num_classes, kernel_init=_xavier_normal, dtype=dtype, rngs=rngs)
         # last, so that it changes no initial parameter
         self.stochastic_depth = StochasticDepth(drop_path, rngs=rngs)
 
@@ -112,33 +123,3 @@ class ViT(nnx.Module):
             x = block(x, factors[2 * number : 2 * number + 2])
         logits = self.head(self.norm(x[:, 0]))
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-
-
-def vit_tiny(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    shifted_patches: bool = False,
-    locality_attention: bool = False,
-    drop_path: float = 0.0,
-    dtype: DTypeLike | None = None,
-) -> ViT:
-    """ViT-Tiny: nine blocks of 192 features, 12 heads of 16; 2,709,796 parameters at 100 classes and 32x32 pixels."""
-    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
-    return ViT(Size(192, 9, 12), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)
-
-
-def vit_small(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    shifted_patches: bool = False,
-    locality_attention: bool = False,
-    drop_path: float = 0.0,
-    dtype: DTypeLike | None = None,
-) -> ViT:
-    """ViT-Small: twelve blocks of 384 features, 6 heads of 64; 14,276,068 parameters at 100 classes, 32x32 pixels."""
-    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
-    return ViT(Size(384, 12, 6), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)
