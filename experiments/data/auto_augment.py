@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageEnhance, ImageOps
-
-__all__ = ["auto_augment"]
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
 
 
 class Choice(NamedTuple):
@@ -59,24 +57,14 @@ POLICY: tuple[tuple[Choice, Choice], ...] = (
     (Choice("translate_y", 0.7, 9), Choice("auto_contrast", 0.9, 1)),
 )
 
-_UNREAD = np.zeros(10)
-_ENHANCEMENT = np.linspace(0, 0.9, 10)
-
 MAGNITUDES: dict[str, np.ndarray] = {
-    "shear_x": np.linspace(0, 0.3, 10),  # pixels to the side for one down
-    "shear_y": np.linspace(0, 0.3, 10),
-    "translate_x": np.linspace(0, 150 / 331, 10),  # of the image's side
-    "translate_y": np.linspace(0, 150 / 331, 10),
+    **dict.fromkeys(("shear_x", "shear_y"), np.linspace(0, 0.3, 10)),  # pixels to the side for one down
+    **dict.fromkeys(("translate_x", "translate_y"), np.linspace(0, 150 / 331, 10)),  # of the image's side
     "rotate": np.linspace(0, 30, 10),  # degrees
-    "auto_contrast": _UNREAD,
-    "invert": _UNREAD,
-    "equalize": _UNREAD,
     "solarize": np.linspace(256, 0, 10),  # the grey level from which on pixels are inverted
     "posterize": np.round(np.linspace(8, 4, 10)),  # bits that are kept
-    "contrast": _ENHANCEMENT,  # the factor minus 1
-    "color": _ENHANCEMENT,
-    "brightness": _ENHANCEMENT,
-    "sharpness": _ENHANCEMENT,
+    **dict.fromkeys(("contrast", "color", "brightness", "sharpness"), np.linspace(0, 0.9, 10)),  # the factor minus 1
+    **dict.fromkeys(("auto_contrast", "invert", "equalize"), np.zeros(10)),  # they have no magnitude
 }
 """What a level means, for each operation."""
 
@@ -99,7 +87,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "translate_y": lambda image, magnitude: _affine(image, (1, 0, 0, 0, 1, magnitude * image.height), _NEAREST),
     "rotate": lambda image, magnitude: image.rotate(magnitude, fillcolor=_GREY),
     "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
-    "invert": lambda image, _: ImageOps.invert(image),
+    "invert": lambda image, _: ImageChops.invert(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
     "solarize": lambda image, magnitude: ImageOps.solarize(image, math.ceil(magnitude)),
     "posterize": lambda image, magnitude: ImageOps.posterize(image, int(magnitude)),
@@ -131,7 +119,8 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
             f"image is {image.dtype.name} of shape {image.shape}: AutoAugment's policy is for colours, give uint8 of "
             "shape (height, width, 3), or leave auto_augment out."
         )
-    draws = tf.random.stateless_uniform((5,), tf.random.fold_in(key, _STREAM))
+    # TensorFlow's stubs declare the folded key as an int.
+    draws = tf.random.stateless_uniform((5,), tf.random.fold_in(key, _STREAM))  # pyright: ignore[reportArgumentType]
     return tf.ensure_shape(tf.numpy_function(_augmented, [image, draws], tf.uint8, stateful=False), image.shape)
 
 

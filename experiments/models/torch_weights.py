@@ -149,12 +149,13 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
 
 def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse what does not fit, all of it at once."""
-    common = [name for name in shapes if name in entries]
     found = {
         "missing": [name for name in shapes if name not in entries],
         "left over": [name for name in entries if name not in shapes],
         "of another shape": [
-            f"{name} {entries[name].shape} for {shapes[name]}" for name in common if entries[name].shape != shapes[name]
+            f"{name} {entries[name].shape} for {shape}"
+            for name, shape in shapes.items()
+            if name in entries and entries[name].shape != shape
         ],
     }
     wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
