@@ -57,10 +57,9 @@ def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
 def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
     """The folder with archives that were fetched by hand: the data set's own, or a shared one that has all of them."""
     own = own_folder(builder, location)
-    shared = own.parent
     names = [archive.name for archive in archives_of(builder)]
-    in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, shared))
-    return shared if all(in_shared) and not any(in_own) else own
+    in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, own.parent))
+    return own.parent if all(in_shared) and not any(in_own) else own
 
 
 def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:

@@ -121,7 +121,7 @@ def _make(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
                 archives.check_sizes(archives.archives_of(builder), folder)
             else:
                 manager = tfds.download.DownloadManager(
-                    download_dir=root / "downloads",
+                    download_dir=builder.data_dir_root / "downloads",
                     extract_dir=extracted,
                     manual_dir=folder,
                     url_infos=builder.url_infos,
