@@ -7,8 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from experiments.data.catalogue import SIZES, Location, made_up
-from experiments.data.dataset import Dataset, Examples, Split
-from experiments.data.examples import fingerprint
+from experiments.data.dataset import Dataset, Split, fingerprint
 from experiments.data.sources import NAMES, SPLIT_BY_SEED, load
 from experiments.data.stream import Batch, evaluation_batches, moved, training_batches
 
@@ -18,7 +17,6 @@ __all__ = [
     "SPLIT_BY_SEED",
     "Batch",
     "Dataset",
-    "Examples",
     "Location",
     "Split",
     "evaluation_batches",

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import resource
 
 from experiments.data.catalogue import Location
 
@@ -32,13 +33,8 @@ def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
     """What the data set is made from."""
     return [
         Archive(info.filename or urlsplit(url).path.rsplit("/", 1)[-1], url, info.checksum, info.size)
-        for url, info in builder.url_infos.items()
+        for url, info in (builder.url_infos or {}).items()
     ]
-
-
-def are_for_everybody(builder: tfds.core.DatasetBuilder) -> bool:
-    """Whether TFDS may fetch them: some are only given to those who register."""
-    return not builder.MANUAL_DOWNLOAD_INSTRUCTIONS
 
 
 def check_sizes(archives: list[Archive], folder: Path) -> None:
@@ -55,19 +51,15 @@ def check_sizes(archives: list[Archive], folder: Path) -> None:
 
 def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
     """The folder for archives of this data set alone: MNIST and Fashion-MNIST give theirs the same names."""
-    return _shared_folder(builder, location) / builder.name
+    return (location.manual_dir or Path(builder.data_dir_root) / "downloads" / "manual") / builder.name
 
 
 def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
     """The folder with archives that were fetched by hand: the data set's own, or a shared one that has all of them."""
-    own, shared = own_folder(builder, location), _shared_folder(builder, location)
+    own = own_folder(builder, location)
     names = [archive.name for archive in archives_of(builder)]
-    in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, shared))
-    return shared if all(in_shared) and not any(in_own) else own
-
-
-def _shared_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
-    return location.manual_dir or Path(builder.data_dir_root) / "downloads" / "manual"
+    in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, own.parent))
+    return own.parent if all(in_shared) and not any(in_own) else own
 
 
 def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:
@@ -75,9 +67,9 @@ def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:
     downloads = builder.data_dir_root / "downloads"
 
     def is_there(archive: Archive) -> bool:
-        fetched = tfds.download.resource.get_dl_fname(archive.url, archive.checksum)
+        fetched = resource.get_dl_fname(archive.url, archive.checksum)
         places = (downloads / builder.name / fetched, downloads / fetched)
-        return (folder / archive.name).exists() or any(map(tfds.download.resource.is_locally_cached, places))
+        return (folder / archive.name).exists() or any(map(resource.is_locally_cached, places))
 
     return [archive for archive in archives_of(builder) if not is_there(archive)]
 
@@ -92,9 +84,8 @@ def knock(archives: list[Archive]) -> None:
         host = urlsplit(archive.url).hostname
         try:
             with requests.get(archive.url, stream=True, timeout=_PATIENCE) as response:
-                response.raise_for_status()
-        except requests.HTTPError as error:
-            raise OSError(f"{host} answers {error.response.status_code} {error.response.reason}") from error
+                if not response.ok:
+                    raise OSError(f"{host} answers {response.status_code} {response.reason}")
         except requests.Timeout as error:
             raise OSError(f"{host} does not answer in {_PATIENCE:g} seconds") from error
         except requests.RequestException as error:

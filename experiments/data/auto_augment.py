@@ -1,4 +1,4 @@
-"""AutoAugment with its policy for CIFAR-10, in the graph of a tf.data pipeline.
+"""AutoAugment with its policy for CIFAR-10: Pillow's operations, called from a tf.data pipeline.
 
 The policy has 25 pairs of operations (Cubuk et al. 2019, arXiv 1805.09501, appendix). The pairs and the meaning of a
 level are those that the study's code uses, https://github.com/iiduka-researches/GSAM_batch_inc, which has them from
@@ -6,15 +6,13 @@ https://github.com/DeepVoltaire/AutoAugment. There an enhancement's factor is 1 
 by up to 150/331 of the image's side.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
-from experiments.data import image_operations
-
-__all__ = ["auto_augment"]
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
 
 
 class Choice(NamedTuple):
@@ -59,71 +57,56 @@ POLICY: tuple[tuple[Choice, Choice], ...] = (
     (Choice("translate_y", 0.7, 9), Choice("auto_contrast", 0.9, 1)),
 )
 
-_UNREAD = np.zeros(10)
-_ENHANCEMENT = np.linspace(0, 0.9, 10)
-
 MAGNITUDES: dict[str, np.ndarray] = {
-    "shear_x": np.linspace(0, 0.3, 10),  # pixels to the side for one down
-    "shear_y": np.linspace(0, 0.3, 10),
-    "translate_x": np.linspace(0, 150 / 331, 10),  # of the image's side
-    "translate_y": np.linspace(0, 150 / 331, 10),
+    **dict.fromkeys(("shear_x", "shear_y"), np.linspace(0, 0.3, 10)),  # pixels to the side for one down
+    **dict.fromkeys(("translate_x", "translate_y"), np.linspace(0, 150 / 331, 10)),  # of the image's side
     "rotate": np.linspace(0, 30, 10),  # degrees
-    "auto_contrast": _UNREAD,
-    "invert": _UNREAD,
-    "equalize": _UNREAD,
     "solarize": np.linspace(256, 0, 10),  # the grey level from which on pixels are inverted
     "posterize": np.round(np.linspace(8, 4, 10)),  # bits that are kept
-    "contrast": _ENHANCEMENT,  # what the factor differs from 1 by
-    "color": _ENHANCEMENT,
-    "brightness": _ENHANCEMENT,
-    "sharpness": _ENHANCEMENT,
+    **dict.fromkeys(("contrast", "color", "brightness", "sharpness"), np.linspace(0, 0.9, 10)),  # the factor minus 1
+    **dict.fromkeys(("auto_contrast", "invert", "equalize"), np.zeros(10)),  # they have no magnitude
 }
 """What a level means, for each operation."""
 
 SIGNED = frozenset({"shear_x", "shear_y", "translate_x", "translate_y", "contrast", "color", "brightness", "sharpness"})
 """The operations whose magnitude is taken with either sign, equally often. A rotation is always anticlockwise."""
 
-
-Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""`operation(image, magnitude)` → an image of the same shape: uint8 `(height, width, 3)`; the magnitude is float64."""
+_GREY = (128, 128, 128)  # of the new pixels at an edge
 
 
-def _without_magnitude(operation: Callable[[tf.Tensor], tf.Tensor]) -> Operation:
-    return lambda image, magnitude: operation(image)
+def _affine(image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=_GREY)
 
 
-OPERATIONS: dict[str, Operation] = {
-    "shear_x": image_operations.shear_x,
-    "shear_y": image_operations.shear_y,
-    "translate_x": image_operations.translate_x,
-    "translate_y": image_operations.translate_y,
-    "rotate": image_operations.rotate,
-    "auto_contrast": _without_magnitude(image_operations.auto_contrast),
-    "invert": _without_magnitude(image_operations.invert),
-    "equalize": _without_magnitude(image_operations.equalize),
-    "solarize": image_operations.solarize,
-    "posterize": image_operations.posterize,
-    "contrast": image_operations.contrast,
-    "color": image_operations.color,
-    "brightness": image_operations.brightness,
-    "sharpness": image_operations.sharpness,
+_CUBIC, _NEAREST = Image.Resampling.BICUBIC, Image.Resampling.NEAREST
+
+OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "shear_x": lambda image, magnitude: _affine(image, (1, magnitude, 0, 0, 1, 0), _CUBIC),
+    "shear_y": lambda image, magnitude: _affine(image, (1, 0, 0, magnitude, 1, 0), _CUBIC),
+    "translate_x": lambda image, magnitude: _affine(image, (1, 0, magnitude * image.width, 0, 1, 0), _NEAREST),
+    "translate_y": lambda image, magnitude: _affine(image, (1, 0, 0, 0, 1, magnitude * image.height), _NEAREST),
+    "rotate": lambda image, magnitude: image.rotate(magnitude, fillcolor=_GREY),
+    "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
+    "invert": lambda image, _: ImageChops.invert(image),
+    "equalize": lambda image, _: ImageOps.equalize(image),
+    "solarize": lambda image, magnitude: ImageOps.solarize(image, math.ceil(magnitude)),
+    "posterize": lambda image, magnitude: ImageOps.posterize(image, int(magnitude)),
+    "contrast": lambda image, magnitude: ImageEnhance.Contrast(image).enhance(1 + magnitude),
+    "color": lambda image, magnitude: ImageEnhance.Color(image).enhance(1 + magnitude),
+    "brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(1 + magnitude),
+    "sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(1 + magnitude),
 }
+"""`operation(image, magnitude)` → an RGB image of the same size; an enhancement's factor is 1 + `magnitude`."""
 
-
-_STREAM = 1805  # keeps these lots apart from others that are drawn with the key: of an epoch's order, of a crop
-_NAMES = tuple(OPERATIONS)
-_OPERATION = np.array([[_NAMES.index(choice.operation) for choice in pair] for pair in POLICY], np.int32)
-_PROBABILITY = np.array([[choice.probability for choice in pair] for pair in POLICY], np.float32)
-_MAGNITUDE = np.array([[MAGNITUDES[choice.operation][choice.level] for choice in pair] for pair in POLICY])
-_IS_SIGNED = np.array([[choice.operation in SIGNED for choice in pair] for pair in POLICY])
+_STREAM = 1805  # separates these random draws from the others that use the key: an epoch's order, a crop
 
 
 def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """One of the policy's 25 pairs, each as likely, of which each operation is done with its probability.
+    """Applies one of the policy's 25 pairs, chosen uniformly; each operation of it runs with its probability.
 
     Args:
       image: uint8 `(height, width, 3)`; height and width may be unknown to the graph.
-      key: int64 `(2,)`, of which the result is a pure function: the seed and the position.
+      key: int64 `(2,)`, the seed and the position. The result depends on the image and the key alone.
 
     Returns:
       An image of the same shape and dtype.
@@ -136,20 +119,18 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
             f"image is {image.dtype.name} of shape {image.shape}: AutoAugment's policy is for colours, give uint8 of "
             "shape (height, width, 3), or leave auto_augment out."
         )
-    lots = tf.random.stateless_uniform((5,), tf.random.fold_in(key, _STREAM))
-    pair = tf.cast(lots[0] * len(POLICY), tf.int32)
-    for place, own in enumerate((lots[1:3], lots[3:5])):
-        image = tf.ensure_shape(_applied(image, pair, place, own), image.shape)
-    return image
+    # TensorFlow's stubs declare the folded key as an int.
+    draws = tf.random.stateless_uniform((5,), tf.random.fold_in(key, _STREAM))  # pyright: ignore[reportArgumentType]
+    return tf.ensure_shape(tf.numpy_function(_augmented, [image, draws], tf.uint8, stateful=False), image.shape)
 
 
-def _applied(image: tf.Tensor, pair: tf.Tensor, place: int, lots: tf.Tensor) -> tf.Tensor:
-    """The operation at `place` of the pair, by the first lot's decision, with the second lot's sign."""
-
-    def chosen(table: np.ndarray) -> tf.Tensor:
-        return tf.constant(table[:, place])[pair]
-
-    magnitude = tf.where(chosen(_IS_SIGNED) & (lots[1] < 0.5), -chosen(_MAGNITUDE), chosen(_MAGNITUDE))
-    branches = [lambda operation=operation: operation(image, magnitude) for operation in OPERATIONS.values()]
-    index = tf.where(lots[0] < chosen(_PROBABILITY), chosen(_OPERATION), len(branches))
-    return tf.switch_case(index, [*branches, lambda: image])
+def _augmented(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Applies the policy by five uniform float32 draws: the pair, then for each operation whether it runs, its sign."""
+    image = Image.fromarray(pixels)
+    pair = POLICY[int(draws[0] * np.float32(len(POLICY)))]
+    for choice, (decision, sign) in zip(pair, draws[1:].reshape(2, 2), strict=True):
+        if decision < np.float32(choice.probability):
+            magnitude = float(MAGNITUDES[choice.operation][choice.level])
+            negative = choice.operation in SIGNED and sign < 0.5
+            image = OPERATIONS[choice.operation](image, -magnitude if negative else magnitude)
+    return np.asarray(image)

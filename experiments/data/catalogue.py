@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.data import imagenet
 from experiments.data.dataset import Dataset, Split, channel_moments
 
 
@@ -122,25 +123,9 @@ def load(name: str, location: Location) -> Dataset:
     except ImportError as error:
         raise ValueError(f"data set {name!r} needs more ({error}): install sam_optax[experiments].") from error
     entry = ENTRIES[name]
-    if entry.in_memory:
-        return _in_memory(preparation.prepare(name, location, entry.advice), entry)
-    return _on_disk(preparation.prepare(name, location, entry.advice, preparation.BY_INDEX), entry)
-
-
-def _in_memory(builder: Any, entry: Entry) -> Dataset:
-    from experiments.data import preparation  # noqa: PLC0415 - likewise
-
-    train, test = preparation.read(builder, "train"), preparation.read(builder, entry.test)
-    mean, std = channel_moments(train.images)
-    return Dataset(train, test, _classes(builder), mean, std, entry.crop_padding, entry.flip)
-
-
-def _on_disk(builder: Any, entry: Entry) -> Dataset:
-    from experiments.data import imagenet, preparation  # noqa: PLC0415 - likewise
-
-    train, test = preparation.opened(builder, "train"), preparation.opened(builder, entry.test)
-    return Dataset(train, test, _classes(builder), imagenet.MEAN, imagenet.STD, entry.crop_padding, entry.flip)
-
-
-def _classes(builder: Any) -> int:
-    return builder.info.features["label"].num_classes
+    read, file_format = (preparation.read, None) if entry.in_memory else (preparation.opened, preparation.BY_INDEX)
+    builder: Any = preparation.prepare(name, location, entry.advice, file_format)
+    train, test = read(builder, "train"), read(builder, entry.test)
+    mean, std = channel_moments(train.images) if isinstance(train, Split) else (imagenet.MEAN, imagenet.STD)
+    num_classes = builder.info.features["label"].num_classes
+    return Dataset(train, test, num_classes, mean, std, entry.crop_padding, entry.flip)

@@ -1,56 +1,18 @@
 """A data set: its examples, label noise, a validation part, and a fingerprint.
 
-A dataset says how its images may be moved without changing what they show. Label noise is symmetric. The validation
+A data set says how its images may be moved without changing what they show. Label noise is symmetric. The validation
 part is held out of the training examples to choose settings by. A run that resumes has to find the examples that it had
-before, which the fingerprint tells.
+before: the fingerprint identifies them.
 """
 
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-Reader = Callable[[Any, Any], tuple[Any, Any]]
-"""`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
-
-`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop
-that cannot wait for the compiled step since the images differ in size.
-"""
-
-
-class Examples(Protocol):
-    """Images with their labels, to be had in any order: in memory (`Split`), or read one by one (`Records`)."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)`."""
-
-    @property
-    def workers(self) -> int:
-        """The threads that reading is worth."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Examples as they are evaluated: without augmentation.
-
-        Args:
-          index: which, `(rows,)`.
-
-        Returns:
-          Images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`.
-        """
-
-    def training_reader(self) -> Reader:
-        """What reads examples as they are trained on, in the graph of a tf.data pipeline."""
-
-    def taking(self, index: np.ndarray) -> Self:
-        """These examples alone."""
-
-    def with_labels_moved(self, by: np.ndarray, num_classes: int) -> Self:
-        """The same images, label `y` of each replaced by `y + by`, modulo the number of classes."""
+from experiments.data.imagenet import Reader, Records
 
 
 @dataclass(frozen=True)
@@ -65,7 +27,7 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
-    workers = 1  # since the cores are the training's
+    workers = 1  # threads that read: the cores are needed for training
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,11 +39,18 @@ class Split:
         return height, width, channels
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels, as `Examples.rows`."""
+        """Examples as they are evaluated: without augmentation.
+
+        Args:
+          index: which, `(rows,)`.
+
+        Returns:
+          Images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`.
+        """
         return self.images[index], self.labels[index]
 
     def training_reader(self) -> Reader:
-        """What gathers images and labels; no lots are drawn, so the keys are not looked at."""
+        """Reads examples as they are trained on, in the graph of a tf.data pipeline; the keys are not used."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         return lambda index, keys: (tf.gather(images, index), tf.gather(labels, index))
 
@@ -90,8 +59,12 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
     def with_labels_moved(self, by: np.ndarray, num_classes: int) -> "Split":
-        """The same images, as `Examples.with_labels_moved`."""
+        """The same images, label `y` of each replaced by `y + by`, modulo the number of classes."""
         return Split(self.images, ((self.labels + by) % num_classes).astype(np.int32))
+
+
+Examples = Split | Records
+"""Images with their labels, read in any order: in memory (`Split`), or one by one from disk (`Records`)."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +110,79 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _counts(pixels: np.ndarray) -> np.ndarray:
     """How often each of the 256 values occurs, image by image, since `bincount` copies what it counts into int64."""
     return sum((np.bincount(image.ravel(), minlength=256) for image in pixels), np.zeros(256, np.int64))
+
+
+_LABEL_NOISE = 1  # of this use of the seed
+
+
+def with_noise(train: Examples, num_classes: int, fraction: float, seed: int) -> Examples:
+    """The examples with `round(fraction · n)` wrong labels, each drawn uniformly from the other classes.
+
+    The seed says which, and which label they get: those of a smaller fraction are among those of a larger one, with the
+    same wrong labels.
+
+    Args:
+      train: n examples.
+      num_classes: labels run from 0 to below it.
+      fraction: of the labels, at least 0 and below 1.
+      seed: of the run.
+    """
+    lots = np.random.default_rng((seed, _LABEL_NOISE))
+    in_order = lots.permutation(len(train))
+    moved_by = lots.integers(1, num_classes, len(train), dtype=np.int32)
+    moved_by[in_order[round(fraction * len(train)) :]] = 0
+    return train.with_labels_moved(moved_by, num_classes)
+
+
+_VALIDATION = 2  # of this use of the seed
+
+
+def held_out(train: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """`round(fraction · n)` of the examples taken out by the seed; both parts in their first order.
+
+    Args:
+      train: n examples.
+      fraction: to hold out, above 0 and below 1.
+      seed: of the run.
+
+    Returns:
+      The rest, and what was held out.
+
+    Raises:
+      ValueError: If one of them is empty.
+    """
+    size = round(fraction * len(train))
+    if not 0 < size < len(train):
+        raise ValueError(
+            f"validation is {fraction}, which holds out {size} of {len(train)} training examples: give a fraction that "
+            "leaves some on both sides."
+        )
+    in_order = np.random.default_rng((seed, _VALIDATION)).permutation(len(train))
+    return train.taking(np.sort(in_order[size:])), train.taking(np.sort(in_order[:size]))
+
+
+_READ = 16  # records of a data set that stays on disk: to read all of them would take hours
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A digest of the training and the test examples, in their order, and of what is known of their images.
+
+    Of examples in memory all are digested; of records on disk their number, their labels' noise, and some of them.
+    """
+    digest = hashlib.sha256(repr((dataset.num_classes, dataset.crop_padding, dataset.flip)).encode())
+    _add(digest, dataset.mean, dataset.std)
+    for examples in (dataset.train, dataset.test):
+        if isinstance(examples, Split):
+            _add(digest, examples.images, examples.labels)
+        else:
+            _add(digest, examples.index, examples.moved_by)
+            some = np.linspace(0, len(examples) - 1, min(_READ, len(examples))).astype(np.int64)
+            for record in examples.source.__getitems__(examples.index[some].tolist()):
+                digest.update(hashlib.sha256(record).digest())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, *arrays: np.ndarray) -> None:
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array))

@@ -1,14 +1,19 @@
 """ImageNet: photographs of any size that stay on disk, read in any order, and made images of one size."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.dataset import Reader
+Reader = Callable[[Any, Any], tuple[Any, Any]]
+"""`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
+
+`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop
+that cannot wait for the compiled step since the images differ in size.
+"""
 
 IMAGE_SHAPE = (224, 224, 3)
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -38,7 +43,7 @@ def training_image(jpeg: Any, key: Any) -> Any:
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.io.extract_jpeg_shape(jpeg),
         tf.zeros((1, 0, 4)),
-        seed=tf.random.experimental.stateless_fold_in(key, _CROP),
+        seed=tf.random.fold_in(key, _CROP),
         min_object_covered=0.0,
         aspect_ratio_range=_ASPECT,
         area_range=_AREA,
@@ -82,6 +87,7 @@ class Source(Protocol):
 
     def __getitems__(self, keys: list[int]) -> Sequence[bytes]:
         """Several at once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,9 @@ class Records:
     moved_by: np.ndarray
     num_classes: int
 
+    image_shape = IMAGE_SHAPE  # of what is read
+    workers = os.cpu_count() or 1  # threads that read: decoding is worth all of them
+
     @classmethod
     def of(cls, source: Source, num_classes: int) -> "Records":
         """All examples of a source."""
@@ -108,18 +117,8 @@ class Records:
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)` of what is read."""
-        return IMAGE_SHAPE
-
-    @property
-    def workers(self) -> int:
-        """The threads that decoding is worth: all."""
-        return os.cpu_count() or 1
-
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The centres of photographs, and their labels, as `Examples.rows`."""
+        """The centres of photographs, and their labels, as `Split.rows`."""
         images, labels = _centres(tf.constant(self._serialised(index)))
         return images.numpy(), (labels.numpy() + self.moved_by[index]) % self.num_classes
 
@@ -140,7 +139,7 @@ class Records:
         return replace(self, index=self.index[index], moved_by=self.moved_by[index])
 
     def with_labels_moved(self, by: np.ndarray, num_classes: int) -> "Records":
-        """The same photographs, as `Examples.with_labels_moved`."""
+        """The same photographs, as `Split.with_labels_moved`."""
         return replace(self, moved_by=((self.moved_by + by) % num_classes).astype(np.int32))
 
     def _serialised(self, index: np.ndarray) -> np.ndarray:

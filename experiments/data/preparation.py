@@ -7,12 +7,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 from rich.console import Console
+from tensorflow_datasets.core.download import download_manager, extractor
 
 import experiments.data.tiny_imagenet  # noqa: F401 - makes it known to TFDS
 from experiments.data import archives
@@ -30,8 +32,8 @@ _FAILURES = (
     tarfile.TarError,
     tf.errors.OpError,
     tfds.download.DownloadError,
-    tfds.download.download_manager.NonMatchingChecksumError,
-    tfds.download.extractor.ExtractError,
+    download_manager.NonMatchingChecksumError,
+    extractor.ExtractError,
 )
 
 
@@ -56,7 +58,7 @@ def prepare(
     folder = archives.folder_of(builder, location)
     missing = archives.missing(builder, folder)
     try:
-        if missing and not archives.are_for_everybody(builder):
+        if missing and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise OSError("archives that are given to those who register are not fetched")
         archives.knock(missing)
         _make(builder, folder)
@@ -105,49 +107,34 @@ def _make(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
     tfds.disable_progress_bar()
     with (
         _leaving_nothing_unfinished(root, builder.name),
-        _without_warnings(),
+        contextlib.ExitStack() as at_exit,
         Console(stderr=True).status(f"preparing {builder.name} in {root}"),
         contextlib.redirect_stdout(io.StringIO()),  # where TFDS says what it does
     ):
+        # TFDS warns of the part of ImageNet that has no labels, which is not used.
+        at_exit.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity(logging.ERROR)
         root.mkdir(parents=True, exist_ok=True)
         # Extracted files are known by the archive's name alone, which MNIST and Fashion-MNIST share: not to be kept.
         with tempfile.TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted:
-            if archives.are_for_everybody(builder):
-                _fetch(builder, folder, extracted)
-            else:
+            if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # only those who register are given the archives
                 archives.check_sizes(archives.archives_of(builder), folder)
+            else:
+                manager = tfds.download.DownloadManager(
+                    download_dir=builder.data_dir_root / "downloads",
+                    extract_dir=extracted,
+                    manual_dir=folder,
+                    url_infos=builder.url_infos,
+                    dataset_name=builder.name,
+                    force_checksums_validation=True,
+                )
+                # One by one: where TFDS fetches them side by side and one fails, the others go on in the background.
+                for archive in archives.archives_of(builder):
+                    manager.download(archive.url)
             config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
-            if builder.info.file_format.value == BY_INDEX:
+            if builder.info.file_format == tfds.core.FileFormat(BY_INDEX):
                 config.num_shards = _FILES
             builder.download_and_prepare(download_config=config)
-
-
-def _fetch(builder: tfds.core.DatasetBuilder, folder: Path, extracted: str) -> None:
-    """See to it that every archive is here and whole.
-
-    One after another: where TFDS fetches them side by side and one fails, the others go on in the background.
-    """
-    manager = tfds.download.DownloadManager(
-        download_dir=builder.data_dir_root / "downloads",
-        extract_dir=extracted,
-        manual_dir=folder,
-        url_infos=builder.url_infos,
-        dataset_name=builder.name,
-        force_checksums_validation=True,
-    )
-    for archive in archives.archives_of(builder):
-        manager.download(archive.url)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """TFDS warns of the part of ImageNet that has no labels, and that nobody wants."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 @contextlib.contextmanager
@@ -168,10 +155,11 @@ def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
         raise
 
 
+# The builders below are untyped: the decorators of TFDS hide the signatures of their methods from type checkers.
 _DAMAGE = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
 
 
-def read(builder: tfds.core.DatasetBuilder, split: str) -> Split:
+def read(builder: Any, split: str) -> Split:
     """All examples of one part, in the order of their files.
 
     Args:
@@ -195,7 +183,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     return Split(images, labels)
 
 
-def opened(builder: tfds.core.DatasetBuilder, split: str) -> Records:
+def opened(builder: Any, split: str) -> Records:
     """The examples of one part, left on disk; of every file one is read, to see whether it is whole.
 
     Args:

@@ -15,8 +15,7 @@ import numpy as np
 
 from experiments.data import catalogue
 from experiments.data.catalogue import Location
-from experiments.data.dataset import Dataset, Split, channel_moments
-from experiments.data.examples import held_out, with_noise
+from experiments.data.dataset import Dataset, Split, channel_moments, held_out, with_noise
 
 TRAIN, TEST = 512, 1000
 _ROTATION = 1111  # 1,797 times the golden section, rounded
@@ -84,11 +83,15 @@ def load(
       ValueError: If there is no such data set, if its data are neither there nor to be had, or if a number is none that
         leaves examples.
     """
-    _check(train_examples, validation=validation, label_noise=label_noise)
-    from_seed = seed if split is None else split
+    if train_examples is not None and train_examples < 1:
+        raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or leave it out.")
+    for fraction, value in (("validation", validation), ("label_noise", label_noise)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{fraction} is {value}: give a number of at least 0 and below 1.")
+    stored = (name, seed if split is None else split, location)
     if not (train_examples or validation or label_noise):
-        return _stored(name, from_seed, location)
-    return _parted((name, from_seed, location), seed, train_examples, validation, label_noise)
+        return _stored(*stored)
+    return _parted(stored, seed, train_examples, validation, label_noise)
 
 
 @functools.lru_cache(maxsize=2)  # images are copied, and a study looks at its data several times a run
@@ -107,14 +110,6 @@ def _parted(
     if label_noise:
         train = with_noise(train, dataset.num_classes, label_noise, seed)
     return dataset if train is dataset.train else replace(dataset, train=train, test=test)
-
-
-def _check(train_examples: int | None, **fractions: float) -> None:
-    if train_examples is not None and train_examples < 1:
-        raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or leave it out.")
-    for name, value in fractions.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
 
 
 def _stored(name: str, seed: int, location: Location) -> Dataset:

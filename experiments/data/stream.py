@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.dataset import Examples
-from sam_optax import BatchPlan
+from sam_optax import BatchPlan, Stage
 
-_STREAM = 32  # keeps these lots apart from others that are drawn with the key
+_STREAM = 32  # separates these random draws from the others that use the key
 
 
 def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.Tensor:
@@ -30,12 +30,13 @@ def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.T
     Returns:
       An image of the same shape and dtype.
     """
-    lots = tf.random.stateless_uniform((3,), tf.random.fold_in(key, _STREAM))
+    # TensorFlow's stubs declare the folded key as an int.
+    draws = tf.random.stateless_uniform((3,), tf.random.fold_in(key, _STREAM))  # pyright: ignore[reportArgumentType]
     if flip:
-        image = tf.cond(lots[0] < 0.5, lambda: image[:, ::-1], lambda: image)
+        image = tf.cond(draws[0] < 0.5, lambda: image[:, ::-1], lambda: image)
     if not padding:
         return image
-    row, column = tf.unstack(tf.cast(lots[1:] * (2 * padding + 1), tf.int32))
+    row, column = tf.unstack(tf.cast(draws[1:] * (2 * padding + 1), tf.int32))
     height, width, channels = image.shape
     padded = tf.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     return tf.ensure_shape(padded[row : row + height, column : column + width], (height, width, channels))
@@ -86,15 +87,18 @@ def training_batches(
         raise ValueError(f"passes is {passes}: give an integer of at least 1.")
     tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
     total = plan.total_steps(passes * len(split))
-    indices = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(_cut(*part))
+    batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(_cut(*part))
+    workers = 1 if not is_read else split.workers if transform is None else os.cpu_count() or 1
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread ends seconds late
+    options.threading.private_threadpool_size = workers
     if is_read:
-        workers = split.workers if transform is None else os.cpu_count() or 1
-        parallel = {"num_parallel_calls": _AT_ONCE, "deterministic": True} if workers > 1 else {}
-        batches = indices.map(_reading(split, seed, transform), **parallel)
+        at_once = _AT_ONCE if workers > 1 else None
+        batches = batches.map(_reading(split, seed, transform), at_once, deterministic=True if at_once else None)
     else:
-        workers = 1
-        batches = indices.map(lambda position, index: {"index": index, "position": position})
-    return batches.prefetch(_READ_AHEAD).with_options(_options(workers)).as_numpy_iterator()
+        batches = batches.map(lambda position, index: {"index": index, "position": position})
+    # TensorFlow's stubs declare that the elements are single arrays.
+    return batches.prefetch(_READ_AHEAD).with_options(options).as_numpy_iterator()  # pyright: ignore[reportReturnType]
 
 
 def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
@@ -142,40 +146,28 @@ def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
 
 def _each(transform: Transform, images: Any, keys: Any, image_shape: tuple[int, int, int]) -> Any:
     """The images of a batch, transformed one by one."""
-
-    def transformed(example: tuple[Any, Any]) -> Any:
-        image, key = example
-        return transform(tf.ensure_shape(image, image_shape), key)
-
-    return tf.map_fn(transformed, (images, keys), fn_output_signature=tf.TensorSpec(image_shape, tf.uint8))
-
-
-def _options(workers: int) -> tf.data.Options:
-    """So many background threads; no autotuning, whose thread ends seconds late."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = workers
-    return options
+    return tf.map_fn(
+        lambda each: transform(tf.ensure_shape(each[0], image_shape), each[1]),
+        (images, keys),
+        fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
+    )
 
 
 def _indices(num_examples: int, plan: BatchPlan, seed: int, passes: int) -> tf.data.Dataset:
     """Batches of `(position, index)`, through all stages of the plan."""
-    ends = np.cumsum([stage.epochs for stage in plan.stages])
-    stages = [
-        tf.data.Dataset.range(end - stage.epochs, end).flat_map(_epoch(num_examples, stage.batch_size, seed, passes))
-        for end, stage in zip(ends, plan.stages, strict=True)
-    ]
-    return reduce(tf.data.Dataset.concatenate, stages)
+    shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue] - no stub
 
-
-def _epoch(num_examples: int, batch_size: int, seed: int, passes: int) -> Any:
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         ordered = tf.range(num_examples, dtype=tf.int64)
-        shuffled = tf.random.experimental.stateless_shuffle(ordered, seed=tf.stack([tf.cast(seed, tf.int64), number]))
+        shuffled = shuffle(ordered, seed=tf.stack([tf.cast(seed, tf.int64), number]))
         return tf.data.Dataset.from_tensor_slices((number * num_examples + ordered, shuffled))
 
-    def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        numbers = tf.data.Dataset.range(epoch * passes, (epoch + 1) * passes)
-        return numbers.flat_map(one_pass).batch(batch_size, drop_remainder=True)
+    def epochs(end: int, stage: Stage) -> tf.data.Dataset:
+        def epoch(number: tf.Tensor) -> tf.data.Dataset:
+            numbers = tf.data.Dataset.range(number * passes, (number + 1) * passes)
+            return numbers.flat_map(one_pass).batch(stage.batch_size, drop_remainder=True)
 
-    return batches
+        return tf.data.Dataset.range(end - stage.epochs, end).flat_map(epoch)
+
+    ends = np.cumsum([stage.epochs for stage in plan.stages])
+    return reduce(tf.data.Dataset.concatenate, map(epochs, ends, plan.stages))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import utils
+from tensorflow_datasets.core.download import checksums
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _SHA256 = "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
@@ -23,7 +25,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     name = "tiny_imagenet"
     url_infos = {  # noqa: RUF012 - TFDS declares it, as one mapping for the class
-        URL: tfds.download.checksums.UrlInfo(size=_BYTES, checksum=_SHA256, filename=f"{_ROOT}.zip")
+        URL: checksums.UrlInfo(size=utils.Size(_BYTES), checksum=_SHA256, filename=f"{_ROOT}.zip")
     }
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -43,8 +45,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         with zipfile.ZipFile(archive) as files:
             classes = sorted(files.read(f"{_ROOT}/wnids.txt").decode().split())
             labels = {name: label for label, name in enumerate(classes)}
-            of_part = {"train": _train, "validation": _validation}[part]
-            for path, wnid in of_part(files):
+            for path, wnid in (_train if part == "train" else _validation)(files):
                 # The few grey files stay as they are: TFDS decodes them to the three channels of the feature.
                 yield path, {"image": io.BytesIO(files.read(path)), "label": labels[wnid]}
 
@@ -58,7 +59,6 @@ def _train(files: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
 
 def _validation(files: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
     """Path and class of each validation image, by a table: name, class, and the four sides of a box."""
-    table = files.read(f"{_ROOT}/val/val_annotations.txt").decode()
-    for row in table.splitlines():
+    for row in files.read(f"{_ROOT}/val/val_annotations.txt").decode().splitlines():
         name, wnid = row.split("\t")[:2]
         yield f"{_ROOT}/val/images/{name}", wnid

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1603.09382). The original networks leave initial laws and 
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """He's uniform law with a = √5: uniform within ±1/√fan_in (He et al., 2015, https://arxiv.org/abs/1502.01852)."""
 
 
-def _as_they_are(arrays: Any, *, dtype: Any, **_: Any) -> Any:
+def _as_they_are(arrays: Any, /, **_: Any) -> Any:
     """No cast: a normalisation takes statistics, scale and bias as they are kept, and rounds its result alone."""
-    del dtype
     return arrays
 
 
@@ -63,6 +62,26 @@ class StochasticDepth(nnx.Module):
         return kept / (1 - self.rate)
 
 
+class TokenLayers(NamedTuple):
+    """How the layers of a transformer are made.
+
+    Attributes:
+      kernel_init: the initializer of the linear maps.
+      dtype: what they compute in; None is that of inputs and parameters.
+    """
+
+    kernel_init: Initializer
+    dtype: DTypeLike | None = None
+
+    def linear(self, width_in: int, width: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
+        """A linear map of features."""
+        return nnx.Linear(width_in, width, use_bias=use_bias, kernel_init=self.kernel_init, dtype=self.dtype, rngs=rngs)
+
+    def norm(self, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+        """A LayerNorm of features."""
+        return LayerNorm(width, dtype=self.dtype, rngs=rngs)
+
+
 class SelfAttention(nnx.Module):
     """Attention of tokens to one another, by several heads; query, key and value have no bias.
 
@@ -72,28 +91,17 @@ class SelfAttention(nnx.Module):
     Args:
       width: the features of a token.
       heads: how many heads share them; they divide the width.
+      layers: how its linear maps are made. The softmax is in float32.
       is_local: whether it is locality self-attention.
-      kernel_init: the law of the linear maps.
-      dtype: what is computed in; None is that of inputs and parameters. The softmax is in float32.
       rngs: the source of the initial parameters.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        is_local: bool,
-        kernel_init: Initializer,
-        dtype: DTypeLike | None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        how = {"kernel_init": kernel_init, "dtype": dtype, "rngs": rngs}
+    def __init__(self, width: int, heads: int, layers: TokenLayers, *, is_local: bool, rngs: nnx.Rngs) -> None:
         self.heads = heads
         self.scale = (width // heads) ** -0.5
         self.inverse_temperature = nnx.Param(jnp.full(heads, self.scale)) if is_local else None
-        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, **how)
-        self.out = nnx.Linear(width, width, **how)
+        self.qkv = layers.linear(width, 3 * width, use_bias=False, rngs=rngs)
+        self.out = layers.linear(width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Tokens `(batch, tokens, width)` to as many."""
@@ -139,27 +147,18 @@ class PatchTokens(nnx.Module):
       size: the pixels along a side of a patch.
       channels: of the images.
       width: the features of a token.
-      is_shifted: whether the image's diagonal shifts by half a patch stand beside it.
-      kernel_init: the law of the map.
-      dtype: what is computed in; None is that of inputs and parameters.
+      layers: how the map is made.
+      is_shifted: whether a patch also holds the image's diagonal shifts by half a patch.
       rngs: the source of the initial parameters.
     """
 
     def __init__(
-        self,
-        size: int,
-        channels: int,
-        width: int,
-        *,
-        is_shifted: bool,
-        kernel_init: Initializer,
-        dtype: DTypeLike | None,
-        rngs: nnx.Rngs,
+        self, size: int, channels: int, width: int, layers: TokenLayers, *, is_shifted: bool, rngs: nnx.Rngs
     ) -> None:
         self.size = size
         features = size * size * channels * (5 if is_shifted else 1)
-        self.patch_norm = LayerNorm(features, dtype=dtype, rngs=rngs) if is_shifted else None
-        self.projection = nnx.Linear(features, width, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        self.patch_norm = layers.norm(features, rngs=rngs) if is_shifted else None
+        self.projection = layers.linear(features, width, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images `(batch, height, width, channels)` to tokens `(batch, patches, width)`."""

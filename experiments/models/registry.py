@@ -2,20 +2,25 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models import resnet, vit, wide_resnet
+from experiments.models.resnet import BasicBlock, Bottleneck, ResNet, SmallResNet, Stages, WideResNet
+from experiments.models.vit import Size, ViT
 
+_WIDTHS = (64, 128, 256, 512)
+
+# The numbers of parameters are those at 100 classes and 32x32 pixels in colour.
 _BUILDERS: dict[str, Callable[..., nnx.Module]] = {
-    "small_resnet": resnet.small_resnet,
-    "resnet18": resnet.resnet18,
-    "resnet50": resnet.resnet50,
-    "wide_resnet28_10": wide_resnet.wide_resnet28_10,
-    "vit_tiny": vit.vit_tiny,
-    "vit_small": vit.vit_small,
+    "small_resnet": partial(SmallResNet, Stages(BasicBlock, (1, 1, 1), (16, 32, 64))),  # about 78,000 at 10 classes
+    "resnet18": partial(ResNet, Stages(BasicBlock, (2, 2, 2, 2), _WIDTHS)),  # 11,220,132
+    "resnet50": partial(ResNet, Stages(Bottleneck, (3, 4, 6, 3), _WIDTHS)),  # 23,705,252
+    "wide_resnet28_10": partial(WideResNet, 28, 10),  # 36,536,884
+    "vit_tiny": partial(ViT, Size(width=192, depth=9, heads=12)),  # 2,709,796
+    "vit_small": partial(ViT, Size(width=384, depth=12, heads=6)),  # 14,276,068
 }
 
 NAMES = tuple(_BUILDERS)
@@ -58,8 +63,11 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     Raises:
       ValueError: If an option is not offered, or if it has no such value.
     """
-    parameters = inspect.signature(_BUILDERS[name]).parameters.values() if options else ()
-    offered = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    builder = _BUILDERS[name]
+    network = builder.func if isinstance(builder, partial) else builder
+    # The signature of a module's class is hidden by its metaclass.
+    signature = inspect.signature(network.__init__ if isinstance(network, type) else network)
+    offered = [each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
     for option, value in options.items():
         if option not in offered:
             raise ValueError(

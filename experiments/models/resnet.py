@@ -1,15 +1,20 @@
-"""Residual networks (He et al., 2016, https://arxiv.org/abs/1512.03385)."""
+"""Residual networks (He et al., 2016, https://arxiv.org/abs/1512.03385), also wide ones.
+
+Wide residual networks are those of Zagoruyko and Komodakis (2016, https://arxiv.org/abs/1605.07146).
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer, variance_scaling
 from jax.typing import DTypeLike
 
 from experiments.models.layers import BatchNorm, bias, kernel
 
 STEMS = ("cifar", "imagenet")
+_he_normal = variance_scaling(2.0, "fan_out", "normal")  # not JAX's `he_normal`, whose tails are cut off
 
 
 class Layers(NamedTuple):
@@ -19,15 +24,17 @@ class Layers(NamedTuple):
       same_padding: whether strided convolutions pad as TensorFlow does, the less in front, or as PyTorch does, the
         same on both sides. On images of an even size their windows lie one pixel apart.
       dtype: what they compute in; None is that of inputs and parameters.
+      kernel_init: the initializer of the convolutions; the default is PyTorch's.
     """
 
     same_padding: bool = False
     dtype: DTypeLike | None = None
+    kernel_init: Initializer = kernel
 
     def convolution(self, channels_in: int, channels: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
-        """A convolution of `size` x `size` pixels without bias, initialised as PyTorch has it."""
+        """A convolution of `size` x `size` pixels without bias."""
         padding = "SAME" if self.same_padding else size // 2
-        how = {"padding": padding, "use_bias": False, "kernel_init": kernel, "dtype": self.dtype}
+        how = {"padding": padding, "use_bias": False, "kernel_init": self.kernel_init, "dtype": self.dtype}
         return nnx.Conv(channels_in, channels, (size, size), strides=stride, rngs=rngs, **how)
 
     def norm(self, channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
@@ -84,107 +91,155 @@ class Bottleneck(nnx.Module):
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
+class PreActivationBlock(nnx.Module):
+    """BatchNorm and ReLU before each of two 3x3 convolutions; where the shape changes, the shortcut sees them, too."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, channels: int, stride: int, layers: Layers, *, rngs: nnx.Rngs) -> None:
+        self.norm_1 = layers.norm(channels_in, rngs=rngs)
+        self.conv_1 = layers.convolution(channels_in, channels, 3, stride, rngs=rngs)
+        self.norm_2 = layers.norm(channels, rngs=rngs)
+        self.conv_2 = layers.convolution(channels, channels, 3, rngs=rngs)
+        changes = channels_in != channels
+        self.shortcut = layers.convolution(channels_in, channels, 1, stride, rngs=rngs) if changes else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, channels)`."""
+        activated = nnx.relu(self.norm_1(x))
+        y = nnx.relu(self.norm_2(self.conv_1(activated)))
+        return self.conv_2(y) + (x if self.shortcut is None else self.shortcut(activated))
+
+
+ResidualBlock = BasicBlock | Bottleneck | PreActivationBlock
+
+
+class Stages(NamedTuple):
+    """The residual blocks of a network, in stages of which each but the first halves the image.
+
+    Attributes:
+      block: the kind of the blocks.
+      depths: the blocks of each stage.
+      widths: the channels of each stage, before the block's expansion.
+    """
+
+    block: type[ResidualBlock]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    def blocks(self, width: int, layers: Layers, rngs: nnx.Rngs) -> nnx.List:
+        """The blocks of all stages, in order, on features of `width` channels."""
+        blocks = []
+        for stage, (depth, channels) in enumerate(zip(self.depths, self.widths, strict=True)):
+            for number in range(depth):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(self.block(width, channels, stride, layers, rngs=rngs))
+                width = self.block.expansion * channels
+        return nnx.List(blocks)
+
+
+def _logits(head: nnx.Linear, features: jax.Array) -> jax.Array:
+    """Pools features `(batch, height, width, channels)` and applies the head, in float32 or more."""
+    logits = head(jnp.mean(features, axis=(1, 2)))
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
 class ResNet(nnx.Module):
-    """A stem, stages of residual blocks of which each but the first halves the image, pooling, a linear layer.
+    """A stem, stages of residual blocks, pooling, a linear layer.
 
     Args:
-      block: `BasicBlock` or `Bottleneck`.
-      depths: the blocks of each stage.
-      widths: the channels of each stage, before the block's expansion; the first is that of the stem, too.
+      stages: of `BasicBlock` or `Bottleneck`; the first stage's width is that of the stem, too.
       num_classes: the number of logits.
-      channels_in: the channels of the images.
-      layers: how the layers are made.
+      image_shape: `(height, width, channels)`.
       rngs: the source of the initial parameters.
       stem: `cifar`, a 3x3 convolution, or `imagenet`, a strided 7x7 convolution and 3x3 maxima: a sixteenth of the
         pixels.
+      dtype: what is computed in; None is that of inputs and parameters.
 
     Raises:
       ValueError: If there is no such stem.
     """
 
+    same_padding = False  # see `Layers`
+
     def __init__(
         self,
-        block: type[BasicBlock | Bottleneck],
-        depths: tuple[int, ...],
-        widths: tuple[int, ...],
+        stages: Stages,
         num_classes: int,
-        channels_in: int,
-        *,
-        layers: Layers,
+        image_shape: tuple[int, int, int],
         rngs: nnx.Rngs,
+        *,
         stem: str = "cifar",
+        dtype: DTypeLike | None = None,
     ) -> None:
         if stem not in STEMS:
             raise ValueError(f"stem is {stem!r}: give one of {', '.join(STEMS)}.")
-        self.depths = depths
+        layers = Layers(self.same_padding, dtype)
+        self.depths = stages.depths
         self.pools = stem == "imagenet"
         size, stride = (7, 2) if self.pools else (3, 1)
-        self.conv = layers.convolution(channels_in, widths[0], size, stride, rngs=rngs)
-        self.norm = layers.norm(widths[0], rngs=rngs)
-        blocks, width = [], widths[0]
-        for stage, (depth, channels) in enumerate(zip(depths, widths, strict=True)):
-            for number in range(depth):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(block(width, channels, stride, layers, rngs=rngs))
-                width = block.expansion * channels
-        self.blocks = nnx.List(blocks)
-        laws = {"kernel_init": kernel, "bias_init": bias(width)}
-        self.head = nnx.Linear(width, num_classes, **laws, dtype=layers.dtype, rngs=rngs)
+        width = stages.widths[0]
+        self.conv = layers.convolution(image_shape[-1], width, size, stride, rngs=rngs)
+        self.norm = layers.norm(width, rngs=rngs)
+        self.blocks = stages.blocks(width, layers, rngs)
+        width = stages.block.expansion * stages.widths[-1]
+        self.head = nnx.Linear(width, num_classes, kernel_init=kernel, bias_init=bias(width), dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
         x = nnx.relu(self.norm(self.conv(images)))
         if self.pools:
-            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            # Flax declares the padding as a string, and documents pairs as well.
+            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for block in self.blocks:
             x = block(x)
-        logits = self.head(jnp.mean(x, axis=(1, 2)))
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return _logits(self.head, x)
 
 
 class SmallResNet(ResNet):
-    """ResNet-8, a network of ours: three basic blocks of 16, 32 and 64 channels, padded as TensorFlow does."""
+    """ResNet-8, a network of ours, padded as TensorFlow does; it has no original in PyTorch."""
+
+    same_padding = True
+
+
+class WideResNet(nnx.Module):
+    """A 3x3 stem, three stages of pre-activation blocks, BatchNorm, pooling, a linear layer.
+
+    Args:
+      depth: the convolutions on the way from the stem to the last, and the linear layer: 4 + 6 blocks a stage.
+      width: how many times wider than 16, 32 and 64 channels the stages are.
+      num_classes: the number of logits.
+      image_shape: `(height, width, channels)`.
+      rngs: the source of the initial parameters.
+      dtype: what is computed in; None is that of inputs and parameters.
+
+    Raises:
+      ValueError: If no whole number of blocks makes the depth.
+    """
 
     def __init__(
-        self, num_classes: int, channels_in: int, *, rngs: nnx.Rngs, stem: str, dtype: DTypeLike | None
+        self,
+        depth: int,
+        width: int,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        rngs: nnx.Rngs,
+        *,
+        dtype: DTypeLike | None = None,
     ) -> None:
-        how = {"stem": stem, "layers": Layers(same_padding=True, dtype=dtype)}
-        super().__init__(BasicBlock, (1, 1, 1), (16, 32, 64), num_classes, channels_in, rngs=rngs, **how)
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth is {depth}: give 10, 16, 22, 28 or another that is 4 more than a multiple of 6.")
+        layers = Layers(dtype=dtype, kernel_init=_he_normal)
+        self.depths = ((depth - 4) // 6,) * 3
+        self.conv = layers.convolution(image_shape[-1], 16, 3, rngs=rngs)
+        stages = Stages(PreActivationBlock, self.depths, (16 * width, 32 * width, 64 * width))
+        self.blocks = stages.blocks(16, layers, rngs)
+        self.norm = layers.norm(64 * width, rngs=rngs)
+        self.head = nnx.Linear(64 * width, num_classes, kernel_init=kernel, dtype=dtype, rngs=rngs)
 
-
-def small_resnet(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    stem: str = "cifar",
-    dtype: DTypeLike | None = None,
-) -> SmallResNet:
-    """ResNet-8: three blocks of 16, 32 and 64 channels; about 78,000 parameters."""
-    return SmallResNet(num_classes, image_shape[-1], rngs=rngs, stem=stem, dtype=dtype)
-
-
-def resnet18(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    stem: str = "cifar",
-    dtype: DTypeLike | None = None,
-) -> ResNet:
-    """ResNet-18: eight basic blocks of 64 to 512 channels; 11,220,132 parameters at 100 classes."""
-    how = {"stem": stem, "layers": Layers(dtype=dtype), "rngs": rngs}
-    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), num_classes, image_shape[-1], **how)
-
-
-def resnet50(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    stem: str = "cifar",
-    dtype: DTypeLike | None = None,
-) -> ResNet:
-    """ResNet-50: sixteen bottlenecks of 256 to 2048 channels; 23,705,252 parameters at 100 classes."""
-    how = {"stem": stem, "layers": Layers(dtype=dtype), "rngs": rngs}
-    return ResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, image_shape[-1], **how)
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
+        x = self.conv(images)
+        for block in self.blocks:
+            x = block(x)
+        return _logits(self.head, nnx.relu(self.norm(x)))

@@ -9,14 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.models.resnet import ResNet
+from experiments.models.resnet import ResNet, WideResNet
 from experiments.models.vit import ViT
-from experiments.models.wide_resnet import WideResNet
 
 Convention = dict[str, str]
 
@@ -44,14 +42,9 @@ _TORCHVISION = _VARIABLES | {
 }
 _KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangliu/pytorch-cifar
 
-_WIDE = _VARIABLES | {
-    "conv": "conv1",
+_WIDE = _TORCHVISION | {
     **{f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)},
-    **{f"conv_{number}": f"conv{number}" for number in (1, 2)},
-    **{f"norm_{number}": f"bn{number}" for number in (1, 2)},
     "shortcut": "convShortcut",
-    "norm": "bn1",
-    "head": "fc",
 }
 
 # The code of the paper, and that of aanna0701/SPT_LSA_ViT, from which it has its ViTs.
@@ -93,7 +86,7 @@ def conventions(model: nnx.Module) -> tuple[Convention, ...]:
     return _CONVENTIONS[type(model)]
 
 
-def torch_name(path: tuple[str | int, ...], convention: Convention, depths: tuple[int, ...]) -> str:
+def torch_name(path: tuple[object, ...], convention: Convention, depths: tuple[int, ...]) -> str:
     """What a variable is called in the original.
 
     Args:
@@ -133,31 +126,36 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
       ValueError: If the network has no original, or if an entry is missing, left over, or of another shape; nothing is
         set then.
     """
-    entries = _weights(state_dict)
+    entries = {_WRAPPERS.sub("", name): np.asarray(value) for name, value in state_dict.items()}
+    entries = {name: value for name, value in entries.items() if name.split(".")[-1] not in _NO_WEIGHTS}
     variables = dict(nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState))))
     depths = getattr(model, "depths", ())
     candidates = [{torch_name(path, each, depths): path for path in variables} for each in conventions(model)]
     paths = max(candidates, key=lambda names: len(names.keys() & entries.keys()))
-    _check(entries, {name: _shape_in_torch(variables[path].shape) for name, path in paths.items()})
-    loaded = [(path, variables[path].replace(_value(entries[name], variables[path]))) for name, path in paths.items()]
+    axes = {name: _TO_TORCH.get(variables[path].ndim, range(variables[path].ndim)) for name, path in paths.items()}
+    _check(entries, {name: tuple(variables[path].shape[axis] for axis in axes[name]) for name, path in paths.items()})
+    loaded = [
+        (
+            path,
+            variables[path].replace(
+                jnp.asarray(entries[name].transpose(np.argsort(axes[name])), variables[path].dtype)
+            ),
+        )
+        for name, path in paths.items()
+    ]
     nnx.update(model, nnx.from_flat_state(loaded))
     return model
 
 
-def _weights(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What of a state has a place in a network, by names without wrappers."""
-    entries = {_WRAPPERS.sub("", name): np.asarray(value) for name, value in state_dict.items()}
-    return {name: value for name, value in entries.items() if name.split(".")[-1] not in _NO_WEIGHTS}
-
-
 def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse what does not fit, all of it at once."""
-    common = [name for name in shapes if name in entries]
     found = {
         "missing": [name for name in shapes if name not in entries],
         "left over": [name for name in entries if name not in shapes],
         "of another shape": [
-            f"{name} {entries[name].shape} for {shapes[name]}" for name in common if entries[name].shape != shapes[name]
+            f"{name} {entries[name].shape} for {shape}"
+            for name, shape in shapes.items()
+            if name in entries and entries[name].shape != shape
         ],
     }
     wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
@@ -165,12 +163,3 @@ def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -
         raise ValueError(
             f"state_dict does not fit the model: give that of its original. {wrong[0].upper()}{wrong[1:]}."
         )
-
-
-def _shape_in_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in _TO_TORCH.get(len(shape), range(len(shape))))
-
-
-def _value(entry: np.ndarray, variable: nnx.Variable) -> jax.Array:
-    axes = _TO_TORCH.get(entry.ndim, tuple(range(entry.ndim)))
-    return jnp.asarray(entry.transpose(np.argsort(axes)), variable.dtype)

@@ -12,8 +12,7 @@ from flax import nnx
 from jax.nn.initializers import normal, variance_scaling
 from jax.typing import DTypeLike
 
-from experiments.models import layers
-from experiments.models.layers import PatchTokens, SelfAttention, StochasticDepth
+from experiments.models.layers import PatchTokens, SelfAttention, StochasticDepth, TokenLayers
 
 _xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # not JAX's `xavier_normal`, whose tails are cut off
 
@@ -39,14 +38,13 @@ class Size(NamedTuple):
 class Block(nnx.Module):
     """Attention, and two linear layers with a GELU between, each after a LayerNorm and with a shortcut around it."""
 
-    def __init__(self, size: Size, *, is_local: bool, dtype: DTypeLike | None, rngs: nnx.Rngs) -> None:
-        how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
+    def __init__(self, size: Size, layers: TokenLayers, *, is_local: bool, rngs: nnx.Rngs) -> None:
         hidden = size.mlp_ratio * size.width
-        self.attention_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
-        self.attention = SelfAttention(size.width, size.heads, is_local=is_local, **how)
-        self.mlp_norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
-        self.mlp_in = nnx.Linear(size.width, hidden, **how)
-        self.mlp_out = nnx.Linear(hidden, size.width, **how)
+        self.attention_norm = layers.norm(size.width, rngs=rngs)
+        self.attention = SelfAttention(size.width, size.heads, layers, is_local=is_local, rngs=rngs)
+        self.mlp_norm = layers.norm(size.width, rngs=rngs)
+        self.mlp_in = layers.linear(size.width, hidden, rngs=rngs)
+        self.mlp_out = layers.linear(hidden, size.width, rngs=rngs)
 
     def __call__(self, x: jax.Array, factors: jax.Array) -> jax.Array:
         """Tokens `(batch, tokens, width)` to as many; the factors of both branches are `(2, batch)` or `(2, 1)`."""
@@ -79,8 +77,8 @@ class ViT(nnx.Module):
         size: Size,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        *,
         rngs: nnx.Rngs,
+        *,
         shifted_patches: bool = False,
         locality_attention: bool = False,
         drop_path: float = 0.0,
@@ -88,17 +86,19 @@ class ViT(nnx.Module):
     ) -> None:
         height, width, channels = image_shape
         if height % size.patch or width % size.patch:
-            whole = f"give a height and a width that are multiples of {size.patch}, the patch"
-            raise ValueError(f"image_shape is {image_shape}: {whole}.")
+            raise ValueError(
+                f"image_shape is {image_shape}: give a height and a width that are multiples of {size.patch}, the "
+                "patch."
+            )
         patches = (height // size.patch) * (width // size.patch)
-        how = {"kernel_init": _xavier_normal, "dtype": dtype, "rngs": rngs}
-        self.tokens = PatchTokens(size.patch, channels, size.width, is_shifted=shifted_patches, **how)
+        layers = TokenLayers(_xavier_normal, dtype)
+        self.tokens = PatchTokens(size.patch, channels, size.width, layers, is_shifted=shifted_patches, rngs=rngs)
         self.class_token = nnx.Param(normal(1.0)(rngs.params(), (1, 1, size.width)))
         self.positions = nnx.Param(normal(1.0)(rngs.params(), (1, patches + 1, size.width)))
-        blocks = [Block(size, is_local=locality_attention, dtype=dtype, rngs=rngs) for _ in range(size.depth)]
+        blocks = [Block(size, layers, is_local=locality_attention, rngs=rngs) for _ in range(size.depth)]
         self.blocks = nnx.List(blocks)
-        self.norm = layers.LayerNorm(size.width, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(size.width, num_classes, **how)
+        self.norm = layers.norm(size.width, rngs=rngs)
+        self.head = layers.linear(size.width, num_classes, rngs=rngs)
         # last, so that it changes no initial parameter
         self.stochastic_depth = StochasticDepth(drop_path, rngs=rngs)
 
@@ -112,33 +112,3 @@ class ViT(nnx.Module):
             x = block(x, factors[2 * number : 2 * number + 2])
         logits = self.head(self.norm(x[:, 0]))
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-
-
-def vit_tiny(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    shifted_patches: bool = False,
-    locality_attention: bool = False,
-    drop_path: float = 0.0,
-    dtype: DTypeLike | None = None,
-) -> ViT:
-    """ViT-Tiny: nine blocks of 192 features, 12 heads of 16; 2,709,796 parameters at 100 classes and 32x32 pixels."""
-    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
-    return ViT(Size(192, 9, 12), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)
-
-
-def vit_small(
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    rngs: nnx.Rngs,
-    *,
-    shifted_patches: bool = False,
-    locality_attention: bool = False,
-    drop_path: float = 0.0,
-    dtype: DTypeLike | None = None,
-) -> ViT:
-    """ViT-Small: twelve blocks of 384 features, 6 heads of 64; 14,276,068 parameters at 100 classes, 32x32 pixels."""
-    parts = {"shifted_patches": shifted_patches, "locality_attention": locality_attention, "drop_path": drop_path}
-    return ViT(Size(384, 12, 6), num_classes, image_shape, rngs=rngs, **parts, dtype=dtype)

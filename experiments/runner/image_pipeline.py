@@ -74,7 +74,7 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
         return None
     if dataset.image_shape[-1] != 3:
         raise ValueError(f"auto_augment is True, and {config.dataset} is not in colour: leave it out.")
-    from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - it traces operations that few runs need
+    from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:
         return auto_augment(data.moved(image, key, dataset.crop_padding, flip=dataset.flip), key)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import examples, sources
+from experiments.data import sources
+from experiments.data.dataset import with_noise
 
 SIZE, CLASSES = 20_000, 5
 
@@ -40,7 +41,7 @@ def test_exactly_that_fraction_of_the_training_labels_is_wrong(numbered: str, fr
 
 def test_a_wrong_label_is_any_other_class_alike() -> None:
     split = data.Split(np.zeros((SIZE, 1, 1, 1), np.uint8), np.full(SIZE, 3, np.int32))
-    noisy = examples.with_noise(split, CLASSES, 0.8, seed=0)
+    noisy = with_noise(split, CLASSES, 0.8, seed=0)
     counts = np.bincount(noisy.labels, minlength=CLASSES)
     assert counts[3] == 0.2 * SIZE
     others = np.delete(counts, 3)

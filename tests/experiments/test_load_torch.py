@@ -11,10 +11,9 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet
+from experiments.models.resnet import BasicBlock, Bottleneck, ResNet, Stages, WideResNet
 from experiments.models.torch_weights import conventions, torch_name
 from experiments.models.vit import Size, ViT
-from experiments.models.wide_resnet import WideResNet
 from tests.selection import some_of
 
 CLASSES = 10
@@ -31,12 +30,12 @@ def small(name: str, seed: int = 0) -> nnx.Module:
 def initial(name: str, seed: int) -> nnx.Module:
     rngs = nnx.Rngs(seed)
     made = {
-        "basic": lambda: ResNet(BasicBlock, (2, 1, 1, 1), WIDTHS, CLASSES, 3, layers=Layers(), rngs=rngs),
-        "bottleneck": lambda: ResNet(Bottleneck, (1, 2, 1, 1), (2, 4, 8, 16), CLASSES, 3, layers=Layers(), rngs=rngs),
+        "basic": lambda: ResNet(Stages(BasicBlock, (2, 1, 1, 1), WIDTHS), CLASSES, (32, 32, 3), rngs=rngs),
+        "bottleneck": lambda: ResNet(Stages(Bottleneck, (1, 2, 1, 1), (2, 4, 8, 16)), CLASSES, (32, 32, 3), rngs=rngs),
         "imagenet_stem": lambda: ResNet(
-            Bottleneck, (1, 1, 2, 1), (2, 4, 8, 16), CLASSES, 3, layers=Layers(), rngs=rngs, stem="imagenet"
+            Stages(Bottleneck, (1, 1, 2, 1), (2, 4, 8, 16)), CLASSES, (32, 32, 3), rngs=rngs, stem="imagenet"
         ),
-        "wide": lambda: WideResNet(10, 1, CLASSES, 3, rngs=rngs),
+        "wide": lambda: WideResNet(10, 1, CLASSES, (32, 32, 3), rngs=rngs),
         "vit": lambda: ViT(VIT, CLASSES, (8, 12, 3), rngs=rngs),
         "vit_local": lambda: ViT(VIT, CLASSES, (8, 12, 3), rngs=rngs, locality_attention=True, drop_path=0.1),
         "vit_shifted_local": lambda: ViT(

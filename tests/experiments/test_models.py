@@ -8,8 +8,7 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet
-from experiments.models.wide_resnet import WideResNet
+from experiments.models.resnet import BasicBlock, Bottleneck, Layers, ResNet, Stages, WideResNet
 from tests.selection import some_of
 
 
@@ -85,7 +84,7 @@ def test_the_initial_parameters_stay(name: str, kernel: list[float] | None, bias
 
 
 def test_kernels_of_a_resnet_start_as_pytorch_has_them() -> None:
-    bottlenecks = ResNet(Bottleneck, (1, 1), (16, 32), 10, 3, layers=Layers(), rngs=nnx.Rngs(0), stem="imagenet")
+    bottlenecks = ResNet(Stages(Bottleneck, (1, 1), (16, 32)), 10, (8, 8, 3), rngs=nnx.Rngs(0), stem="imagenet")
     small = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
     block = bottlenecks.blocks[1]
     layers = (small.blocks[2].conv_2, bottlenecks.conv, block.conv_1, block.conv_2, block.conv_3)
@@ -98,7 +97,7 @@ def test_kernels_of_a_resnet_start_as_pytorch_has_them() -> None:
 
 
 def test_kernels_of_a_wide_resnet_start_as_he_has_them_by_what_goes_out() -> None:
-    model = WideResNet(10, 2, 10, 3, rngs=nnx.Rngs(0))
+    model = WideResNet(10, 2, 10, (32, 32, 3), rngs=nnx.Rngs(0))
     for layer in (model.blocks[1].conv_1, model.blocks[2].conv_2, model.blocks[2].shortcut):
         kernel = np.asarray(layer.kernel[...])
         height, width, _, channels = kernel.shape
@@ -129,8 +128,8 @@ def test_a_block_without_branch_is_its_shortcut() -> None:
 def test_in_bfloat16_what_is_kept_is_float32() -> None:
     networks = [
         models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0), dtype=jnp.bfloat16),
-        ResNet(Bottleneck, (1,), (4,), 10, 1, layers=Layers(dtype=jnp.bfloat16), rngs=nnx.Rngs(0), stem="imagenet"),
-        WideResNet(10, 1, 10, 1, rngs=nnx.Rngs(0), dtype=jnp.bfloat16),
+        ResNet(Stages(Bottleneck, (1,), (4,)), 10, (8, 8, 1), nnx.Rngs(0), stem="imagenet", dtype=jnp.bfloat16),
+        WideResNet(10, 1, 10, (32, 32, 1), rngs=nnx.Rngs(0), dtype=jnp.bfloat16),
     ]
     for model in networks:
         after, logits = nnx.eval_shape(lambda m: (m, m(jnp.zeros((4, 8, 8, 1)))), model)
@@ -167,4 +166,4 @@ def test_what_there_is_not_is_refused(name: str, options: dict[str, Any], refusa
 
 def test_a_wide_resnet_has_a_whole_number_of_blocks() -> None:
     with pytest.raises(ValueError, match="depth is 27"):
-        WideResNet(27, 1, 10, 3, rngs=nnx.Rngs(0))
+        WideResNet(27, 1, 10, (32, 32, 3), rngs=nnx.Rngs(0))

@@ -8,14 +8,14 @@ import pytest
 from flax import nnx
 
 from experiments.models import layers
-from experiments.models.layers import SelfAttention
+from experiments.models.layers import SelfAttention, TokenLayers
 from experiments.models.vit import Size, ViT
 
 NORMAL = jax.nn.initializers.normal(1.0)
 
 
 def attention(is_local: bool) -> SelfAttention:
-    return SelfAttention(6, 3, is_local=is_local, kernel_init=NORMAL, dtype=None, rngs=nnx.Rngs(0))
+    return SelfAttention(6, 3, TokenLayers(NORMAL), is_local=is_local, rngs=nnx.Rngs(0))
 
 
 @functools.cache
