@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.loop import Program, Trained, fit
+from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import PlannedBatches, Track, shown
-from experiments.training.progress import Progress
 from experiments.training.records import RESULT
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
@@ -153,9 +151,13 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             total=total_updates(config, dataset),
             notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
         )
-        fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": context.stop}
-        begun = (state, program, start.progress)
-        trained = _train(config, dataset, begun, context.track, sharding=sharding, **fitting)
+
+        def write(record: Record) -> None:
+            for writer in writers:
+                writer.write(record)
+
+        callbacks = Callbacks(write, _on_leader(clock, sharding), saver, context.stop)
+        trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
         return _finish(output, trained.state, result, sharding)
@@ -170,9 +172,10 @@ def train(
     *,
     sharding: Sharding = Sharding(),
 ) -> tuple[TrainState, Record]:
-    """Train, and give back the state after the last step and the record of the last epoch."""
-    begun = (*build(config, dataset, sharding), Progress())
-    trained = _train(config, dataset, begun, track, sharding=sharding, write=write, watch=watch)
+    """Train without a folder, and return the state after the last step and the record of the last epoch."""
+    callbacks = Callbacks(write, None if watch is None else _on_leader(watch, sharding))
+    context = RunContext(track, sharding=sharding)
+    trained = _train(config, dataset, build(config, dataset, sharding), context, callbacks)
     return trained.state, trained.record
 
 
@@ -228,25 +231,21 @@ class _Clock:
 def _train(
     config: Config,
     dataset: data.Dataset,
-    begun: tuple[TrainState, Program, Progress],
-    track: Track,
-    *,
-    sharding: Sharding,
-    watch: Watch | None,
-    **fitting: Any,
+    begun: tuple[TrainState, Program],
+    context: RunContext,
+    callbacks: Callbacks,
 ) -> Trained:
-    state, program, progress = begun
-    size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
+    state, program = begun
+    size, adaptive, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
-        return prefetch.in_background(stream_of(config, dataset, step, sharding.part, plan), program.send)
+        return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = PlannedBatches(opened, plan, progress.step)
-    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, sharding.agreed)
-    fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
-    with closing(program), shown(feed, track) as batches:
-        return fit(state, program, batches, watch=_led(watch, sharding), **fitting)
+    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, context.sharding.agreed)
+    with closing(program), shown(feed, context.track) as batches:
+        return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 
 
 def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding) -> Record:
@@ -263,22 +262,15 @@ def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding)
     return result
 
 
-def _led(watch: Watch | None, sharding: Sharding) -> Watch | None:
+def _on_leader(watch: Watch, sharding: Sharding) -> Watch:
     """A watch that sees the state on one device, of the process that leads."""
-    if watch is None:
-        return None
 
     def led(record: Record, state: TrainState) -> None:
-        state = sharding.whole(state)  # by all of them
+        state = sharding.whole(state)  # every process has to ask
         if sharding.leads:
             watch(record, state)
 
     return led
-
-
-def _write(writers: list[Writer], record: Record) -> None:
-    for writer in writers:
-        writer.write(record)
 
 
 def _result(config: Config, trained: Trained) -> Record:

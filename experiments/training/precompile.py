@@ -29,10 +29,10 @@ class PrecompiledStep:
         self._thread = ThreadPoolExecutor(1, "compile")
 
     def __call__(
-        self, state: TrainState, batch: Any, hyperparameters: Any, perturb: bool | None = None
+        self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: bool | None = None
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
-        arguments = (state, batch, hyperparameters, self.constants)
+        arguments = (state, batch, hyperparameters, self.constants, halted)
         if self._like is None:
             self._like = jax.tree.map(_shape_of, arguments)
         if self._under_way and (compiling := self._under_way.pop(_size_of(batch), None)) is not None:
@@ -52,12 +52,12 @@ class PrecompiledStep:
         self._thread.shutdown(cancel_futures=True)
 
     def _compile(self, like: tuple[Any, ...], batch_size: int, wide: bool) -> None:
-        state, batch, hyperparameters, constants = like
+        state, batch, *others = like
         resized = jax.tree.map(lambda x: x.update(shape=(batch_size, *x.shape[1:])), batch)
         with jax.enable_x64(wide):
             for perturb in self._decisions(batch_size):
                 # this fills the cache of the ordinary function: the step finds it there
-                self.compiled.lower(state, resized, hyperparameters, constants, perturb=perturb).compile()
+                self.compiled.lower(state, resized, *others, perturb=perturb).compile()
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
