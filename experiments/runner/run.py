@@ -45,8 +45,15 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     Raises:
       ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
     """
-    parts = {name: getattr(config, name) for name in ("split", "train_examples", "validation", "label_noise")}
-    dataset = data.load(config.dataset, config.seed, location, **parts)
+    dataset = data.load(
+        config.dataset,
+        config.seed,
+        location,
+        split=config.split,
+        train_examples=config.train_examples,
+        validation=config.validation,
+        label_noise=config.label_noise,
+    )
     transform_of(config, dataset)
     updates = total_updates(config, dataset)
     if updates >= 2**31:
@@ -229,11 +236,7 @@ class _Clock:
 
 
 def _train(
-    config: Config,
-    dataset: data.Dataset,
-    begun: tuple[TrainState, Program],
-    context: RunContext,
-    callbacks: Callbacks,
+    config: Config, dataset: data.Dataset, begun: tuple[TrainState, Program], context: RunContext, callbacks: Callbacks
 ) -> Trained:
     state, program = begun
     size, adaptive, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress

@@ -168,7 +168,7 @@ class MicroBatchStep:
         for name, sums, gradient in zip(GRADIENTS, passes, gradients, strict=False) if self._measures_noise else ():
             square, of_mean = sums.figures[_SQUARE] / count, optax.tree.norm(gradient, squared=True)
             terms = sam_optax.noise_terms(square, self._micro_batch, of_mean, self._micro_batch * count)
-            metrics |= dict(zip(term_names(name), terms, strict=True))
+            metrics |= dict(zip(term_names(name), map(jnp.asarray, terms), strict=True))
         return self._keep(after), metrics
 
 

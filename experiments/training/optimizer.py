@@ -20,7 +20,7 @@ class WeightAverageState(NamedTuple):
       inner: the state of the optimizer.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # the name in Optax and in old checkpoints
     weight_average: Any
     inner: Any
 
@@ -44,9 +44,7 @@ def average_weights(tx: optax.GradientTransformation, decay: float) -> optax.Gra
         # a copy: two leaves of the training state that were one buffer could not be donated
         return WeightAverageState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params), tx.init(params))
 
-    def update(
-        updates: Any, state: WeightAverageState, params: Any = None, **extra: Any
-    ) -> tuple[Any, WeightAverageState]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         updates, inner = tx.update(updates, state.inner, params, **extra)
         count = state.count + 1
         kept = jnp.minimum(decay, count / (count + 9))

@@ -48,11 +48,7 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
 
 
 def train_step(
-    descend: LossAndUpdate,
-    prepare: Prepare,
-    sharding: Sharding = Sharding(),
-    *,
-    skips_nonfinite: bool = False,
+    descend: LossAndUpdate, prepare: Prepare, sharding: Sharding = Sharding(), *, skips_nonfinite: bool = False
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled update.
 
@@ -100,7 +96,8 @@ def finished(
       halted: as in the step.
       skips_nonfinite: whether the result is `before` if the step is not finite or is halted.
     """
-    after = TrainState(optax.apply_updates(before.params, output.updates), output.model_state, output.opt_state)
+    params: Any = optax.apply_updates(before.params, output.updates)
+    after = TrainState(params, output.model_state, output.opt_state)
     metrics = {"loss": output.loss, "error": output.error}
     try:
         metrics |= sam_optax.diagnostics(output.opt_state)._asdict()
