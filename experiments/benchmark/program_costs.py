@@ -24,7 +24,7 @@ from experiments.config import Config
 from experiments.runner.image_pipeline import stream_of
 from experiments.runner.program import build
 from experiments.training import prefetch
-from experiments.training.loop import fit
+from experiments.training.loop import Callbacks, RunPlan, fit
 from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
 
@@ -66,8 +66,8 @@ class _Loop:
         stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
         self._state, program = build(config, dataset)
         self._batches = prefetch.in_background(stream, program.send)
-        self._program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
-        self._fitting = {"plan": config.plan, "num_examples": num_examples, "write": metrics.write}
+        self._program = dataclasses.replace(program, evaluate=lambda state: {"loss": 0.0, "error": 0.0})
+        self._fitting = RunPlan(config.plan, num_examples), Callbacks(metrics.write)
         self._updates = config.plan.total_steps(num_examples)
         self._console = console
 
@@ -75,7 +75,7 @@ class _Loop:
         batches = itertools.islice(self._batches, self._updates)
         how = {"total": self._updates, "transient": True, "console": self._console}
         watched = iter(track(batches, "benchmark", **how))
-        self._state = fit(self._state, self._program, watched, **self._fitting).state
+        self._state = fit(self._state, self._program, watched, *self._fitting).state
         jax.block_until_ready(self._state)
 
     def close(self) -> None:
@@ -147,14 +147,13 @@ def _of_each_size(shared: dict[str, str], dataset: data.Dataset) -> dict[int, li
 def _training(config: Config, dataset: data.Dataset) -> Callable[[], None]:
     """A run without evaluation, whose functions this process has forgotten."""
     state, program = build(config, dataset)
-    program = program._replace(evaluate=lambda state: {"loss": 0.0, "error": 0.0})
+    program = dataclasses.replace(program, evaluate=lambda state: {"loss": 0.0, "error": 0.0})
     jax.clear_caches()
 
     def run() -> None:
         batches = prefetch.in_background(stream_of(config, dataset), program.send)
-        how = {"plan": config.plan, "num_examples": len(dataset.train), "write": lambda record: None}
         with closing(program):
-            jax.block_until_ready(fit(state, program, batches, **how).state)
+            jax.block_until_ready(fit(state, program, batches, RunPlan(config.plan, len(dataset.train))).state)
 
     return run
 

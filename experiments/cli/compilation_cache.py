@@ -4,6 +4,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,9 +31,9 @@ def switch_on() -> str | None:
     Returns:
       Why nothing is kept, where the folder cannot be written, or is open to others, who could put programs into it.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
-        return None
-    if not jax.config.jax_enable_compilation_cache:
+    options: Any = jax.config  # which have no annotations
+    is_set = "JAX_COMPILATION_CACHE_DIR" in os.environ or options.jax_compilation_cache_dir
+    if is_set or not options.jax_enable_compilation_cache:
         return None
     try:
         where = folder()

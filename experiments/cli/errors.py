@@ -21,9 +21,9 @@ _NO_BACKEND = "Unable to initialize backend"  # how JAX's error begins
 
 def parse(arguments: type[Result], program: str, default: Result | None = None) -> Result:
     """The command line of `program`, as a dataclass; what it leaves out is as in `default`."""
-    given = {} if default is None else {"default": default}
     with standard_streams.needed():  # --help
-        return exit_on_value_error(lambda: tyro.cli(arguments, prog=program, **given))
+        shown = tyro.MISSING_NONPROP if default is None else default
+        return exit_on_value_error(lambda: tyro.cli(arguments, prog=program, default=shown))
 
 
 def option(name: str, words: list[str]) -> str | None:
@@ -60,7 +60,8 @@ def start(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not str(error).startswith(_NO_BACKEND):
             raise
-        _end(f"error: JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: {_line(error)}", UnusableError.code)
+        reason = str(error).partition("\n")[0]
+        _end(f"error: JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}: {reason}", UnusableError.code)
 
 
 def _call(main: Callable[[], None]) -> None:
@@ -82,10 +83,6 @@ def _end(words: str, code: int) -> NoReturn:
     if words:
         _say(words)
     sys.exit(code)
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _say(words: str) -> None:

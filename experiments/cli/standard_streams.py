@@ -11,7 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.training import preemption
 
@@ -50,23 +50,22 @@ class LossyFile(io.FileIO):
     def write(self, data: Any) -> int:
         """Write the bytes, or drop them."""
         try:
-            return self._written(data)
+            while (count := super().write(data)) is None:  # it does not block, and its reader is slow
+                select.select((), (self.fileno(),), ())
+            return count
         except OSError as error:
             _send_to_null(self.fileno())
             if self.is_needed:
                 raise OutputLost(error) from error
             return memoryview(data).nbytes
 
-    def _written(self, data: Any) -> int:
-        while (count := super().write(data)) is None:  # it does not block, and its reader is slow
-            select.select((), (self.fileno(),), ())
-        return count
-
 
 def prepare_streams() -> None:
     """Replace the standard streams by lossy ones, and correct the width that the environment gives."""
     for number in (0, _STDOUT, _STDERR):
-        if not _is_open(number):  # else the next file that is opened would be standard output
+        try:
+            os.fstat(number)
+        except OSError:  # it is closed: the next file that is opened would be standard output
             _send_to_null(number)
     sys.stdout = sys.__stdout__ = _lossy(sys.stdout, _STDOUT)
     sys.stderr = sys.__stderr__ = _lossy(sys.stderr, _STDERR)
@@ -116,7 +115,7 @@ def _width() -> int:
     return NARROWEST
 
 
-def _lossy(stream: io.TextIOBase | None, number: int) -> io.TextIOWrapper:
+def _lossy(stream: TextIO | None, number: int) -> io.TextIOWrapper:
     """A stream like `stream`, which is None where it was closed; what its encoding lacks is replaced."""
     encoding, errors = getattr(stream, "encoding", "utf-8"), getattr(stream, "errors", "strict")
     file = LossyFile(number)
@@ -127,14 +126,6 @@ def _lossy(stream: io.TextIOBase | None, number: int) -> io.TextIOWrapper:
         line_buffering=number == _STDERR or file.isatty(),
         write_through=getattr(stream, "write_through", False),
     )
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def _send_to_null(number: int) -> None:

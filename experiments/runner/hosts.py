@@ -156,7 +156,7 @@ def _check_port(coordinator: str) -> None:
             raise ValueError(f"coordinator is {coordinator!r}, whose port is in use here: give another one.") from error
 
 
-def _first(process: int, count: int) -> list[jax.Device]:
+def _first(process: int, count: int) -> list[Any]:
     devices = [device for device in jax.devices() if device.process_index == process]
     return sorted(devices, key=lambda device: device.id)[:count]
 

@@ -60,8 +60,8 @@ Stage = Callable[[Constants, jax.Array, jax.Array], jax.Array]
 
 def recipe_of(config: Config, dataset: data.Dataset) -> Recipe:
     """The recipe of a run."""
-    moving = (0, False) if config.auto_augment else (dataset.crop_padding, dataset.flip)
-    return Recipe(dataset.num_classes, *moving, config.random_erasing, config.mixing, config.label_smoothing)
+    padding, flip = (0, False) if config.auto_augment else (dataset.crop_padding, dataset.flip)
+    return Recipe(dataset.num_classes, padding, flip, config.random_erasing, config.mixing, config.label_smoothing)
 
 
 def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
@@ -143,11 +143,10 @@ def normalization(batch: Any, constants: Constants) -> jax.Array:
 
 def constants_of(config: Config, dataset: data.Dataset) -> Constants:
     """What every step of a run reads."""
-    moments = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
     examples = None
     if isinstance(dataset.train, data.Split) and is_resident(config, dataset):
         examples = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    return Constants(jax.random.key(config.seed), *moments, examples)
+    return Constants(jax.random.key(config.seed), jnp.asarray(dataset.mean), jnp.asarray(dataset.std), examples)
 
 
 def is_resident(config: Config, dataset: data.Dataset) -> bool:
@@ -160,11 +159,7 @@ def is_resident(config: Config, dataset: data.Dataset) -> bool:
 
 
 def stream_of(
-    config: Config,
-    dataset: data.Dataset,
-    start: int = 0,
-    part: tuple[int, int] = (0, 1),
-    plan: BatchPlan | None = None,
+    config: Config, dataset: data.Dataset, start: int = 0, part: tuple[int, int] = (0, 1), plan: BatchPlan | None = None
 ) -> Iterator[data.Batch]:
     """The batches of a run, as its compiled step reads them.
 
@@ -178,6 +173,13 @@ def stream_of(
     Returns:
       What `data.training_batches` returns.
     """
-    how = {"passes": config.passes, "transform": transform_of(config, dataset), "part": part}
-    is_read = not is_resident(config, dataset)
-    return data.training_batches(dataset.train, plan or config.plan, config.seed, start, **how, is_read=is_read)
+    return data.training_batches(
+        dataset.train,
+        plan or config.plan,
+        config.seed,
+        start,
+        passes=config.passes,
+        transform=transform_of(config, dataset),
+        part=part,
+        is_read=not is_resident(config, dataset),
+    )

@@ -4,7 +4,7 @@ Networks of one architecture share their compiled functions.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,7 +14,6 @@ from flax import nnx
 
 from experiments import augmentation, data, models
 from experiments.config import Config
-from experiments.training.batch_norm import reestimation
 from experiments.training.methods import METHODS
 from experiments.training.optimizer import weight_average
 from experiments.training.step import TrainState
@@ -30,8 +29,8 @@ def shape_of(config: Config, dataset: data.Dataset) -> Shape:
 
 def network(shape: Shape, seed: int = 0) -> nnx.Module:
     """A network of this architecture, initialised by the seed."""
-    *what, options = shape
-    return models.create(*what, nnx.Rngs(seed), **dict(options))
+    name, num_classes, image_shape, options = shape
+    return models.create(name, num_classes, image_shape, nnx.Rngs(seed), **dict(options))
 
 
 _BATCH = 500
@@ -75,5 +74,46 @@ def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Ite
 
 
 @functools.cache
-def _reestimation(shape: Shape) -> Callable[..., Any]:
-    return reestimation(network(shape))
+def _reestimation(shape: Shape) -> Callable[[Any, Any, Iterable[jax.Array]], Any]:
+    """The function that takes the statistics of a network anew.
+
+    Args:
+      shape: the architecture.
+
+    Returns:
+      `reestimate(params, model_state, batches)` → the model's state with BatchNorm's statistics as means over all
+      batches of images, weighted by size; leaves that are not floating stay as they are.
+    """
+    model = network(shape)
+    model.train()
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.momentum = 0.0  # of the past, so that the statistics are the batch's own
+    graphdef = nnx.graphdef(model)
+
+    @jax.jit
+    def state_after(params: Any, model_state: Any, images: jax.Array) -> Any:
+        moving = nnx.merge(graphdef, params, model_state, copy=True)
+        moving(images)
+        return nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param)))
+
+    def reestimate(params: Any, model_state: Any, batches: Iterable[jax.Array]) -> Any:
+        if not any(map(_is_statistic, jax.tree.leaves(model_state))):
+            return model_state
+        total, examples = jax.tree.map(jnp.zeros_like, model_state), 0
+        for images in batches:
+            state = state_after(params, model_state, images)
+            added = functools.partial(_added, len(images))
+            total, examples = jax.tree.map(added, total, state), examples + len(images)
+        return jax.tree.map(lambda x, before: x / examples if _is_statistic(x) else before, total, model_state)
+
+    return reestimate
+
+
+def _added(size: int, total: jax.Array, value: jax.Array) -> jax.Array:
+    return total + size * value if _is_statistic(value) else total
+
+
+def _is_statistic(x: jax.Array) -> bool:
+    """Whether a leaf is none of the keys and counts of a network with random draws."""
+    return jnp.issubdtype(x.dtype, jnp.floating)

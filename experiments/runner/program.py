@@ -1,7 +1,9 @@
 """The compiled functions of a run, put together from data, augmentation, model and training."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,86 +17,101 @@ from experiments.runner.networks import Shape, evaluated, network, shape_of
 from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.loop import Program
-from experiments.training.methods import GRADIENT_DECIDES, METHODS, falling_bar
-from experiments.training.precompile import Decisions, PrecompiledStep
+from experiments.training.methods import GRADIENT_DECIDES, METHODS
+from experiments.training.precompile import PrecompiledStep
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 
 _EVALUATION_BATCH = 500
 
 
+@dataclass(frozen=True)
+class _StepSettings:
+    """What is compiled: runs for which these are equal share their steps."""
+
+    shape: Shape
+    optimizer: optimizer.Settings
+    recipe: Recipe
+    sharding: Sharding
+    in_shards: bool
+    m: int | None
+    micro_batch: int | None
+    skips_nonfinite: bool
+    measures_noise: bool
+
+
 def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> tuple[TrainState, Program]:
-    """The state before the first step, and the functions that move it on.
+    """The state before the first step, and the functions of the run.
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
     """
-    shape = shape_of(config, dataset)
-    settings = optimizer.Settings(
-        config.method,
-        config.optimizer,
-        config.momentum or 0.0,
-        config.weight_decay,
-        config.ema,
-        ascent_steps=config.ascent_steps or 1,
-    )
-    decided_by_gradient = config.when == GRADIENT_DECIDES
-    bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train))) if decided_by_gradient else None
-    spread = {"in_shards": config.in_shards, "m": config.m, "sharding": sharding}
-    spread |= {"skips_nonfinite": config.on_nonfinite is not None, "micro_batch": config.micro_batch}
-    spread |= {"measures_noise": config.adaptive is not None}
-    init, step = _training(shape, settings, bar_steps, recipe_of(config, dataset), **spread)
+    settings = _settings_of(config, dataset, sharding)
     constants = sharding.copied(constants_of(config, dataset))
-    perturb = _perturb(config, config.epoch_size(len(dataset.train)))
+    init, update = _training(settings)
+    perturb = _perturb(config, len(dataset.train))
     program = Program(
-        **_moving(step, constants, sharding, functools.partial(_decisions, config, len(dataset.train), perturb)),
-        evaluate=functools.partial(_evaluate, config, dataset, constants, sharding),
-        schedules=_schedules(config),
-        perturb=perturb,
-        second_pass_gradients=config.second_pass_gradients,
-        on_nonfinite=config.on_nonfinite,
+        functools.partial(update, constants=constants),
+        functools.partial(_evaluate, config, dataset, constants, sharding),
+        _schedules(config),
+        perturb,
+        config.second_pass_gradients,
+        config.on_nonfinite,
     )
-    return sharding.state(initial_state(network(shape, config.seed), init)), program
+    if not isinstance(update, MicroBatchStep):  # batches go to the device whole: each size has a step, compiled ahead
+        ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, len(dataset.train), perturb))
+        program = dataclasses.replace(
+            program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close
+        )
+    return sharding.state(initial_state(network(settings.shape, config.seed), init)), program
 
 
-def _moving(step: Any, constants: Constants, sharding: Sharding, decisions: Decisions) -> dict[str, Any]:
-    """What of a program makes steps; where batches go to the device whole, each size has one, compiled ahead."""
-    if isinstance(step, MicroBatchStep):
-        of_host = functools.partial(step, constants=constants)
-        return {"step": of_host, "send": lambda batch: batch, "prepare": lambda size: None, "close": lambda: None}
-    ahead = PrecompiledStep(step, constants, decisions)
-    return {"step": ahead, "send": sharding.batch, "prepare": ahead.prepare, "close": ahead.close}
+def _settings_of(config: Config, dataset: data.Dataset, sharding: Sharding) -> _StepSettings:
+    bar_steps = None
+    if config.when == GRADIENT_DECIDES:
+        bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train)))
+    return _StepSettings(
+        shape_of(config, dataset),
+        optimizer.Settings(
+            config.method,
+            config.optimizer,
+            config.momentum or 0.0,
+            config.weight_decay,
+            config.ema,
+            bar_steps,
+            config.ascent_steps or 1,
+        ),
+        recipe_of(config, dataset),
+        sharding,
+        config.in_shards,
+        config.m,
+        config.micro_batch,
+        skips_nonfinite=config.on_nonfinite is not None,
+        measures_noise=config.adaptive is not None,
+    )
 
 
 @functools.cache
-def _training(
-    shape: Shape,
-    settings: optimizer.Settings,
-    bar_steps: int | None,
-    recipe: Recipe,
-    *,
-    in_shards: bool,
-    m: int | None,
-    micro_batch: int | None,
-    sharding: Sharding,
-    skips_nonfinite: bool,
-    measures_noise: bool,
-) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
-    if bar_steps is not None:
-        settings = settings._replace(when=falling_bar(bar_steps))
-    how = {"keep": sharding.kept, "skips_nonfinite": skips_nonfinite}
-    if micro_batch is not None:
-        tx = optimizer.create(settings)
-        passes = loss_and_update.passes(network(shape), METHODS[settings.method].functional, sharding)
-        size = micro_batch // sharding.part[1]
-        how |= {"send": sharding.batch, "noise_of": micro_batch if measures_noise else None}
-        return tx.init, MicroBatchStep(passes, tx, preparation(recipe), size, **how)
-    if in_shards:
-        tx = optimizer.create_parted(settings)
-        descend = loss_and_update.in_shards(network(shape), tx, m, sharding)
-    else:
-        tx = optimizer.create(settings)
-        descend = loss_and_update.whole(network(shape), tx, METHODS[settings.method].functional, sharding)
-    return tx.init, train_step(descend, preparation(recipe), **how)
+def _training(settings: _StepSettings) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
+    """The function that makes the optimizer's state, and the step."""
+    model, sharding, skips_nonfinite = network(settings.shape), settings.sharding, settings.skips_nonfinite
+    prepare = preparation(settings.recipe)
+    if settings.in_shards:
+        parted = optimizer.create_parted(settings.optimizer)
+        descend = loss_and_update.in_shards(model, parted, settings.m, sharding)
+        return parted.init, train_step(descend, prepare, sharding, skips_nonfinite=skips_nonfinite)
+    tx, functional = optimizer.create(settings.optimizer), METHODS[settings.optimizer.method].functional
+    if settings.micro_batch is None:
+        descend = loss_and_update.whole(model, tx, functional, sharding)
+        return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips_nonfinite)
+    return tx.init, MicroBatchStep(
+        loss_and_update.passes(model, functional, sharding),
+        tx,
+        prepare,
+        settings.micro_batch,
+        sharding,
+        skips_nonfinite=skips_nonfinite,
+        measures_noise=settings.measures_noise,
+    )
 
 
 @functools.cache
@@ -106,32 +123,28 @@ def _evaluate(
     config: Config, dataset: data.Dataset, constants: Constants, sharding: Sharding, state: TrainState
 ) -> dict[str, float]:
     """Mean loss and error over all test examples."""
-    step, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
-    judged = _judged(config, dataset, sharding, state)
+    evaluate, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
+    # an average's statistics are taken anew, on each process by itself
+    params, model_state = evaluated(config, dataset, sharding.whole(state) if config.ema else state)
+    if config.ema:
+        params, model_state = sharding.copied((params, model_state))
     batch_size = sharding.divided(min(_EVALUATION_BATCH, examples))
     batches = data.evaluation_batches(dataset.test, batch_size, sharding.part)
-    sums = jax.device_get([step(*judged, sharding.batch(batch), constants) for batch in batches])
+    sums = jax.device_get([evaluate(params, model_state, sharding.batch(batch), constants) for batch in batches])
     return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
 
 
-def _judged(config: Config, dataset: data.Dataset, sharding: Sharding, state: TrainState) -> tuple[Any, Any]:
-    """The parameters and the model's state that are evaluated; statistics are taken anew on each process by itself."""
-    if not config.ema:
-        return evaluated(config, dataset, state)
-    return sharding.copied(evaluated(config, dataset, sharding.whole(state)))
-
-
 def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
-    """Whether a step makes a second pass, or None where its gradient decides."""
+    """Whether a step makes a second pass, or None if its gradient decides."""
     if not METHODS[config.method].makes_second_pass:
         return lambda step: False
-    return config.policy(num_examples).at
+    return config.policy(config.epoch_size(num_examples)).at
 
 
 def _decisions(
     config: Config, num_examples: int, perturb: Callable[[int], bool | None], batch_size: int
 ) -> set[bool | None]:
-    """What `perturb` says of the steps with batches of this size."""
+    """What `perturb` returns at the steps with batches of this size."""
     found: set[bool | None] = set()
     first, size = 0, config.epoch_size(num_examples)
     for stage in config.plan.stages:

@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,9 @@ from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.loop import Program, Trained, fit
+from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import PlannedBatches, Track, shown
-from experiments.training.progress import Progress
 from experiments.training.records import RESULT
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
@@ -46,8 +45,15 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     Raises:
       ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
     """
-    parts = {name: getattr(config, name) for name in ("split", "train_examples", "validation", "label_noise")}
-    dataset = data.load(config.dataset, config.seed, location, **parts)
+    dataset = data.load(
+        config.dataset,
+        config.seed,
+        location,
+        split=config.split,
+        train_examples=config.train_examples,
+        validation=config.validation,
+        label_noise=config.label_noise,
+    )
     transform_of(config, dataset)
     updates = total_updates(config, dataset)
     if updates >= 2**31:
@@ -86,20 +92,33 @@ def plan_of(config: Config, result: Record) -> BatchPlan:
         ) from error
 
 
-def execute(
-    config: Config,
-    dataset: data.Dataset,
-    output: Path,
-    track: Track = iter,
-    writers: Iterable[Writer] = (),
-    *,
-    watch: Watch | None = None,
-    sharding: Sharding = Sharding(),
-    tensorboard: bool = False,
-    saving: Saving = Saving(),
-    start: Start = Start(),
-    stop: Stop = never,
-) -> Record:
+@dataclass(frozen=True)
+class RunContext:
+    """What a run takes place in. None of it changes what the run computes.
+
+    Attributes:
+      track: iterates over the batches and shows progress.
+      watch: is called with the record of each epoch and the state after it.
+      sharding: the devices. Of several processes the leading one fills the folder; each of them writes its part of the
+        trained state.
+      tensorboard: whether TensorBoard's event files are written to the folder `tensorboard`, too.
+      saving: when the run is saved.
+      start: where the run begins: at its beginning, or at its last save.
+      stop: whether to stop; it is called before each step.
+      writers: take the records that `metrics.jsonl` takes; they are closed at the end.
+    """
+
+    track: Track = iter
+    watch: Watch | None = None
+    sharding: Sharding = Sharding()
+    tensorboard: bool = False
+    saving: Saving = Saving()
+    start: Start = Start()
+    stop: Stop = never
+    writers: tuple[Writer, ...] = ()
+
+
+def execute(config: Config, dataset: data.Dataset, output: Path, context: RunContext = RunContext()) -> Record:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
     On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
@@ -107,16 +126,8 @@ def execute(
     Args:
       config: what to run.
       dataset: its data.
-      output: an empty folder, or that of `start`.
-      track: goes through the batches while something watches.
-      writers: take the records that `metrics.jsonl` takes; closed at the end.
-      watch: looks at the state after every epoch.
-      sharding: the devices. Of several processes the one that leads fills the folder, beside the trained state, of
-        which each writes what it has.
-      tensorboard: whether TensorBoard's event files are written, too, into the folder `tensorboard`.
-      saving: when the run is saved on its way.
-      start: where it begins: at its beginning, or where it was saved last.
-      stop: whether to stop, asked before each step.
+      output: an empty folder, or that of `context.start`.
+      context: the devices, the watch, the writers, and when the run is saved and stopped.
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
@@ -128,27 +139,32 @@ def execute(
       UnusableError: If the folder cannot be written or holds what has the place of a file of the run, or if what was
         saved cannot be read.
     """
-    clock = _Clock(watch, start.seconds)
+    sharding, start = context.sharding, context.start
+    clock = _Clock(context.watch, start.seconds)
     with disk_errors_as_unusable(output), ExitStack() as opened:
         if sharding.leads:
             own_files.make_room(output)
-        writers = [opened.enter_context(closing(writer)) for writer in writers]
+        writers = [opened.enter_context(closing(writer)) for writer in context.writers]
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
-        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
-        own = own_writers(config, output, start, tensorboard=tensorboard) if sharding.leads else []
+        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, context.saving.keep)))
+        own = own_writers(config, output, start, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         about = notes(config, dataset)
         saver = Saver(
-            saving,
+            context.saving,
             checkpoints,
             num_examples=config.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
             notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
         )
-        fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
-        begun = (state, program, start.progress)
-        trained = _train(config, dataset, begun, track, sharding=sharding, **fitting)
+
+        def write(record: Record) -> None:
+            for writer in writers:
+                writer.write(record)
+
+        callbacks = Callbacks(write, _on_leader(clock, sharding), saver, context.stop)
+        trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
         return _finish(output, trained.state, result, sharding)
@@ -163,9 +179,10 @@ def train(
     *,
     sharding: Sharding = Sharding(),
 ) -> tuple[TrainState, Record]:
-    """Train, and give back the state after the last step and the record of the last epoch."""
-    begun = (*build(config, dataset, sharding), Progress())
-    trained = _train(config, dataset, begun, track, sharding=sharding, write=write, watch=watch)
+    """Train without a folder, and return the state after the last step and the record of the last epoch."""
+    callbacks = Callbacks(write, None if watch is None else _on_leader(watch, sharding))
+    context = RunContext(track, sharding=sharding)
+    trained = _train(config, dataset, build(config, dataset, sharding), context, callbacks)
     return trained.state, trained.record
 
 
@@ -219,27 +236,19 @@ class _Clock:
 
 
 def _train(
-    config: Config,
-    dataset: data.Dataset,
-    begun: tuple[TrainState, Program, Progress],
-    track: Track,
-    *,
-    sharding: Sharding,
-    watch: Watch | None,
-    **fitting: Any,
+    config: Config, dataset: data.Dataset, begun: tuple[TrainState, Program], context: RunContext, callbacks: Callbacks
 ) -> Trained:
-    state, program, progress = begun
-    size, adaptive = config.epoch_size(len(dataset.train)), config.adaptive
+    state, program = begun
+    size, adaptive, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
-        return prefetch.in_background(stream_of(config, dataset, step, sharding.part, plan), program.send)
+        return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
     plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
     feed = PlannedBatches(opened, plan, progress.step)
-    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, sharding.agreed)
-    fitting |= {"plan": plan, "num_examples": size, "start": progress, "decide": decide}
-    with closing(program), shown(feed, track) as batches:
-        return fit(state, program, batches, watch=_led(watch, sharding), **fitting)
+    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, context.sharding.agreed)
+    with closing(program), shown(feed, context.track) as batches:
+        return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 
 
 def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding) -> Record:
@@ -256,22 +265,15 @@ def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding)
     return result
 
 
-def _led(watch: Watch | None, sharding: Sharding) -> Watch | None:
+def _on_leader(watch: Watch, sharding: Sharding) -> Watch:
     """A watch that sees the state on one device, of the process that leads."""
-    if watch is None:
-        return None
 
     def led(record: Record, state: TrainState) -> None:
-        state = sharding.whole(state)  # by all of them
+        state = sharding.whole(state)  # every process has to ask
         if sharding.leads:
             watch(record, state)
 
     return led
-
-
-def _write(writers: list[Writer], record: Record) -> None:
-    for writer in writers:
-        writer.write(record)
 
 
 def _result(config: Config, trained: Trained) -> Record:

@@ -30,8 +30,8 @@ _REMEDY = "give constant, cosine, linear, polynomial:2, inverse_sqrt, steps:0.2:
 Rate = Callable[[Any], Any]
 
 
-def _polynomial(numbers: str, epochs: float) -> Rate:
-    return optax.polynomial_schedule(1.0, FINAL_FRACTION, _positive(numbers), epochs)
+def _cosine(epochs: Any) -> Rate:
+    return optax.cosine_decay_schedule(1.0, epochs, alpha=FINAL_FRACTION)
 
 
 def _warm_restarts(numbers: str, epochs: float) -> Rate:
@@ -41,29 +41,18 @@ def _warm_restarts(numbers: str, epochs: float) -> Rate:
         raise ValueError(_REMEDY)
     while sum(lengths) < epochs:
         lengths.append(growth * lengths[-1])
-    cosines = [_PLAIN["cosine"](length) for length in lengths]
-    return optax.join_schedules(cosines, [float(end) for end in np.cumsum(lengths[:-1])])
+    return _joined([_cosine(length) for length in lengths], np.cumsum(lengths[:-1]).tolist())
+
+
+def _joined(rates: list[Rate], boundaries: Any) -> Rate:
+    """The rates one after the other; the boundaries, in epochs, need not be whole, though Optax annotates integers."""
+    return optax.join_schedules(rates, boundaries)
 
 
 def _steps(numbers: str, warmup: float) -> Rate:
     factor, _, ends = numbers.partition(":")
     scale, past = _positive(factor), np.asarray([_positive(end) - warmup for end in ends.split(",")])
     return lambda t: scale ** jnp.sum(jnp.asarray(t)[..., None] >= past, -1)
-
-
-_PLAIN: dict[str, Callable[[float], Rate]] = {
-    "constant": lambda epochs: optax.constant_schedule(1.0),
-    "cosine": lambda epochs: optax.cosine_decay_schedule(1.0, epochs, alpha=FINAL_FRACTION),
-    "linear": lambda epochs: optax.linear_schedule(1.0, FINAL_FRACTION, epochs),
-    "inverse_sqrt": lambda epochs: lambda t: 1.0 / jnp.sqrt(1.0 + t),
-}
-_NUMBERED: dict[str, Callable[[str, float, float], Rate]] = {
-    "polynomial": lambda numbers, epochs, warmup: _polynomial(numbers, epochs),
-    "steps": lambda numbers, epochs, warmup: _steps(numbers, warmup),
-    "warm_restarts": lambda numbers, epochs, warmup: _warm_restarts(numbers, epochs),
-}
-
-NAMES = ("constant", "cosine", "linear", "polynomial", "inverse_sqrt", "steps", "warm_restarts")
 
 
 def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> Rate:
@@ -89,15 +78,27 @@ def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> 
     except (ValueError, KeyError) as error:
         raise ValueError(f"lr_schedule is {text!r}: {_REMEDY}") from error
     if warmup_epochs:
-        rise = optax.linear_schedule(FINAL_FRACTION, 1.0, warmup_epochs)
-        after = optax.join_schedules([rise, after], [warmup_epochs])
+        after = _joined([_linear(FINAL_FRACTION, 1.0, warmup_epochs), after], [warmup_epochs])
     return lambda position: rate * after(position)
 
 
-def _after_warmup(text: str, epochs: float, warmup: float) -> Rate:
-    """In units of the initial rate, over what is left of the epochs."""
+def _linear(first: float, last: float, epochs: Any) -> Rate:
+    return optax.linear_schedule(first, last, epochs)
+
+
+def _after_warmup(text: str, epochs: Any, warmup: float) -> Rate:
+    """The rate over the rest of the epochs, in units of the initial rate."""
     name, colon, numbers = text.partition(":")
-    return _NUMBERED[name](numbers, epochs, warmup) if colon else _PLAIN[name](epochs)
+    rates: dict[str, Callable[[], Rate]] = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: _cosine(epochs),
+        "linear": lambda: _linear(1.0, FINAL_FRACTION, epochs),
+        "inverse_sqrt": lambda: lambda t: 1.0 / jnp.sqrt(1.0 + t),
+        "polynomial:": lambda: optax.polynomial_schedule(1.0, FINAL_FRACTION, _positive(numbers), epochs),
+        "steps:": lambda: _steps(numbers, warmup),
+        "warm_restarts:": lambda: _warm_restarts(numbers, epochs),
+    }
+    return rates[name + colon]()
 
 
 def name_of(text: str) -> str:

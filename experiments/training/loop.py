@@ -1,7 +1,7 @@
-"""The loop around the compiled step: it reads batches, sets hyperparameters, evaluates, writes down, and saves."""
+"""The training loop around the compiled step: it sends batches and hyperparameters, evaluates, records, and saves."""
 
-import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -13,30 +13,25 @@ from experiments.training.epoch_schedule import EpochSchedule
 from experiments.training.exceptions import NotFiniteError, Terminated
 from experiments.training.preemption import Stop, never
 from experiments.training.progress import Progress
-from experiments.training.step import HALTED, Metrics, TrainState, unhalted
+from experiments.training.step import Metrics, TrainState, unhalted
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
 
-_NOT_FINITE = (
-    "step {step} is not finite: the run stops, and is saved as it was before. In another folder take a smaller rate or "
-    "radius, or --on-nonfinite skip."
-)
-_TERMINATED = "stopped after {step} updates, which are saved: the same command goes on, that of one run with --resume."
 
-
-class Program(NamedTuple):
+@dataclass(frozen=True)
+class Program:
     """The functions that a run consists of.
 
     Attributes:
-      step: `step(state, batch, hyperparameters, perturb=…)` → `(state, metrics)`.
+      step: `step(state, batch, hyperparameters, halted=None, perturb=…)` → `(state, metrics)`.
       evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
       schedules: each hyperparameter as a function of the position in epochs.
-      perturb: from the number of a step to whether it makes a second pass; None where its gradient decides.
+      perturb: from the number of a step to whether it makes a second pass; None if its gradient decides.
       second_pass_gradients: the gradients that a step takes in addition to the clean one, if it makes a second pass.
+      on_nonfinite: `skip` or `stop`, if steps that are not finite are skipped.
       send: puts a batch on the device, without waiting for it.
       prepare: starts to compile the step for a batch size, in the background; it is called after the first step.
       close: ends what runs in the background.
-      on_nonfinite: `skip` or `stop`, where steps that are not finite are left out.
     """
 
     step: Callable[..., tuple[TrainState, Metrics]]
@@ -44,18 +39,52 @@ class Program(NamedTuple):
     schedules: dict[str, Callable[[Any], Any]]
     perturb: Callable[[int], bool | None]
     second_pass_gradients: int
-    send: Callable[[Any], Any]
-    prepare: Callable[[int], None]
-    close: Callable[[], None]
     on_nonfinite: str | None = None
+    send: Callable[[Any], Any] = lambda batch: batch
+    prepare: Callable[[int], None] = lambda batch_size: None
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Which batches a run takes, and from where on.
+
+    Attributes:
+      batch_plan: the batch size of each epoch, as far as it is known at the start.
+      num_examples: the training examples of an epoch.
+      start: the position that the run starts from.
+      decide: returns, at the end of each epoch, the batch plan from there on.
+    """
+
+    batch_plan: BatchPlan
+    num_examples: int
+    start: Progress = Progress()
+    decide: Decide = as_planned
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What is called during a run.
+
+    Attributes:
+      write: takes a record of kind `step` after each update and one of kind `epoch` after each epoch.
+      watch: takes the record of an epoch and the state after it, which it must not keep.
+      saver: saves the run during training, and when it is stopped.
+      stop: whether to stop, asked before each step and before each evaluation.
+    """
+
+    write: Callable[[Record], None] = lambda record: None
+    watch: Callable[[Record, TrainState], None] | None = None
+    saver: Saver | None = None
+    stop: Stop = never
 
 
 class Trained(NamedTuple):
-    """What comes out of the loop.
+    """What the loop returns.
 
     Attributes:
-      state: after the last step.
-      record: of the last epoch.
+      state: the state after the last step.
+      record: the record of the last epoch.
       plan: the batch size that each epoch had.
     """
 
@@ -65,134 +94,103 @@ class Trained(NamedTuple):
 
 
 def fit(
-    state: TrainState,
-    program: Program,
-    batches: Iterator[Any],
-    *,
-    plan: BatchPlan,
-    num_examples: int,
-    write: Callable[[Record], None],
-    watch: Callable[[Record, TrainState], None] | None = None,
-    start: Progress = Progress(),
-    decide: Decide = as_planned,
-    saver: Saver | None = None,
-    stop: Stop = never,
+    state: TrainState, program: Program, batches: Iterator[Any], run: RunPlan, callbacks: Callbacks = Callbacks()
 ) -> Trained:
     """Train through the whole plan, or through what is left of it.
 
-    What a step measures stays on the device for a stretch of steps, so that no step waits for the host.
+    The metrics of several steps stay on the device, so that no step waits for the host.
 
     Args:
       state: the state at the start.
-      program: what to do.
+      program: the functions of the run.
       batches: the training batches from the start on, in the plan's order.
-      plan: the batch size of each epoch, as far as it is known at the start.
-      num_examples: training examples.
-      write: takes a record of kind `step` an update and one of kind `epoch` an epoch.
-      watch: looks at the record of an epoch and at the state after it.
-      start: where the run stands.
-      decide: says at the end of each epoch which plan the run has from there on.
-      saver: saves the run on its way, and where it is stopped.
-      stop: whether to stop, asked before each step and before each evaluation.
+      run: the plan, and the position that the run starts from.
+      callbacks: what is called during the run.
 
     Returns:
-      The state after the last step, the record of the last epoch, and the plan that came out.
+      The state after the last step, the record of the last epoch, and the plan as it was carried out.
 
     Raises:
       Terminated: If `stop` said so; the run is saved.
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
-    progress, record = start, {}
+    progress, record, plan, saver = run.start, {}, run.batch_plan, callbacks.saver
     while progress.epoch < plan.epochs:
-        course = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, num_examples)
-        due = [] if saver is None else saver.due(progress.epoch, course.steps)
-        for part in course.cut(progress.step, due):
-            state, progress, ending = _through(
-                part, state, progress, program=program, batches=batches, write=write, stop=stop
-            )
-            is_inside = progress.step < course.steps.stop
-            if saver is not None and (ending or (is_inside and progress.step in due)):
+        schedule = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, run.num_examples)
+        due = [] if saver is None else saver.due(progress.epoch, schedule.steps)
+        for part in schedule.cut(progress.step, due):
+            state, measured, is_stopped = _train(part, state, program, batches, callbacks.stop)
+            before, progress = progress, _written(part, program, progress, measured, callbacks.write)
+            error = _reason_to_end(progress, progress.step - before.step < len(measured), is_stopped)
+            is_inside = progress.step < schedule.steps.stop
+            if saver is not None and (error or (is_inside and progress.step in due)):
                 saver.save(state, progress)
-            if ending:
-                raise ending
-        record = _epoch_record(progress, course.batch_size, program.evaluate(state), program.on_nonfinite)
-        write(record)
-        if watch is not None:
-            watch(record, state)
-        plan, progress = decide(plan, progress)
+            if error:
+                raise error
+        record = _epoch_record(progress, schedule.batch_size, program.evaluate(state), program.on_nonfinite)
+        callbacks.write(record)
+        if callbacks.watch is not None:
+            callbacks.watch(record, state)
+        plan, progress = run.decide(plan, progress)
         progress = progress.closed()
         if saver is not None and progress.step in due and progress.epoch < plan.epochs:
             saver.save(state, progress)
     return Trained(state, record, plan)
 
 
-def _through(
-    part: EpochSchedule,
-    state: TrainState,
-    progress: Progress,
-    *,
-    program: Program,
-    batches: Iterator[Any],
-    write: Callable[[Record], None],
-    stop: Stop,
-) -> tuple[TrainState, Progress, BaseException | None]:
-    """The state after the steps of `part`, the position, and why the run ends there, if it does."""
-    state, measured, is_stopped = _train(part, state, program, batches, stop)
-    made = measured
-    if program.on_nonfinite == "stop":
-        made = list(itertools.takewhile(lambda metrics: not metrics["skipped"], measured))
-    progress = _written(part, program, progress, made, write)
-    if len(made) < len(measured):
-        return state, progress, NotFiniteError(_NOT_FINITE.format(step=progress.step))
+def _reason_to_end(progress: Progress, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
+    if is_not_finite:
+        return NotFiniteError(
+            f"step {progress.step} is not finite: the run stops, and is saved as it was before. In another folder take "
+            "a smaller rate or radius, or --on-nonfinite skip."
+        )
     if is_stopped:
-        return state, progress, Terminated(_TERMINATED.format(step=progress.step))
-    return state, progress, None
+        return Terminated(
+            f"stopped after {progress.step} updates, which are saved: the same command goes on, that of one run with "
+            "--resume."
+        )
+    return None
 
 
 def _train(
     part: EpochSchedule, state: TrainState, program: Program, batches: Iterator[Any], stop: Stop
 ) -> tuple[TrainState, list[Metrics], bool]:
-    """The state after the steps, or after those before the run is to stop; what they measured; and whether it is."""
+    """The state after the steps, or after those before the run is to stop; their metrics; and whether it is to stop."""
     measured: list[Metrics] = []
     halted = unhalted(state) if program.on_nonfinite == "stop" else None
-    for step, now, perturb in zip(part.steps, part.hyperparameters, part.decisions, strict=True):
+    for step, hyperparameters, perturb in zip(part.steps, part.hyperparameters, part.decisions, strict=True):
         if stop(step):
             break
-        told = now if halted is None else now | {HALTED: measured[-1]["skipped"] if measured else halted}
-        state, metrics = program.step(state, next(batches), told, perturb=perturb)
-        _fetch(metrics)
+        state, metrics = program.step(state, next(batches), hyperparameters, halted=halted, perturb=perturb)
+        for value in jax.tree.leaves(metrics):
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()  # so that it is there after the last step of the part; nothing waits
         measured.append(metrics)
+        if halted is not None:
+            halted = metrics["skipped"]
         if len(measured) == 1 and part.next_size is not None:
             program.prepare(part.next_size)
     is_stopped = len(measured) < len(part.steps) or stop(part.steps.stop)
     return state, jax.device_get(measured), is_stopped
 
 
-def _fetch(metrics: Metrics) -> None:
-    """Ask for copies on the host, so that they are there when the stretch of steps is over; nothing waits."""
-    for value in jax.tree.leaves(metrics):
-        if isinstance(value, jax.Array):
-            value.copy_to_host_async()
-
-
 def _written(
-    part: EpochSchedule, program: Program, progress: Progress, made: list[Metrics], write: Callable[[Record], None]
+    part: EpochSchedule, program: Program, progress: Progress, measured: list[Metrics], write: Callable[[Record], None]
 ) -> Progress:
-    """The position after the steps that were made, whose records are written."""
+    """The position after the steps, whose records are written; a run that stops ends before a step not finite."""
     rows = zip(part.steps, part.positions, part.hyperparameters, part.decisions, strict=True)
-    for metrics, (step, position, now, perturb) in zip(made, rows, strict=False):
+    for found, (step, position, now, perturb) in zip(measured, rows, strict=False):
+        metrics: dict[str, Any] = dict(found)
         if "skipped" in metrics:
-            metrics |= {"skipped": int(metrics["skipped"])}
+            if metrics["skipped"] and program.on_nonfinite == "stop":
+                break
+            metrics["skipped"] = int(metrics["skipped"])
         write({"kind": "step", "step": step, "epoch": position, "batch_size": part.batch_size, **now, **metrics})
-        progress = progress.after(metrics, _evaluations(perturb, metrics, program.second_pass_gradients))
+        # if the gradient decided, a measured norm shows that the step was perturbed
+        is_perturbed = bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb
+        progress = progress.after(metrics, 1 + is_perturbed * program.second_pass_gradients)
     return progress
-
-
-def _evaluations(perturb: bool | None, metrics: Metrics, second_pass_gradients: int) -> int:
-    """The gradient evaluations of a step. Where its gradient decided, a measured norm shows that it was perturbed."""
-    is_perturbed = bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb
-    return 1 + is_perturbed * second_pass_gradients
 
 
 def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> Record:

@@ -92,21 +92,26 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sha
       m: how many examples a shard has; it divides larger batches. None: as many as a device has.
       sharding: of the state and the batch.
     """
-    together = _averaged_state(_loss_fn(_forward(model, sharding.gathered)))
-    apart = _averaged_state(_loss_fn(_forward(model)))
-    method = {"method": tx.estimator, "batch_argnums": (1, 2, 3), "has_aux": True}
+    # averaged over the shards: a state that goes from shard to shard would depend on the number of devices
+    together = _loss_fn(_forward(model, sharding.gathered), jax.tree.leaves)
+    apart = _loss_fn(_forward(model), jax.tree.leaves)
 
     def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
-        size = m if m is not None and m < examples else None
-        if not sharding.has_own_shards(m, examples):
-            return partial(sam_optax.sharpness_aware_grad(together, m=size, **method), perturb=perturb)
-        of_device = partial(sam_optax.sharpness_aware_grad(apart, m=size, axis_name=AXIS, **method), perturb=perturb)
-        return sharding.on_each_device(of_device, batches=(3, 4, 5))
+        is_own = sharding.has_own_shards(m, examples)
+        of_shards = sam_optax.sharpness_aware_grad(
+            apart if is_own else together,
+            tx.estimator,
+            m if m is not None and m < examples else None,
+            batch_argnums=(1, 2, 3),
+            has_aux=True,
+            axis_name=AXIS if is_own else None,
+        )
+        decided = partial(of_shards, perturb=perturb)
+        return sharding.on_each_device(decided, batches=(3, 4, 5)) if is_own else decided
 
     def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> StepOutput:
         of_method, of_base = opt_state
-        made = gradient(len(call[1]), perturb)(params, of_method, *call)
-        loss, (error, statistics), grads, of_method = made
+        loss, (error, statistics), grads, of_method = gradient(len(call[1]), perturb)(params, of_method, *call)
         model_state = jax.tree.unflatten(jax.tree.structure(call[0]), statistics)
         updates, of_base = tx.base.update(grads, of_base, params)
         return StepOutput(loss, error, grads, updates, model_state, (of_method, of_base))
@@ -134,25 +139,12 @@ def _forward(model: nnx.Module, whole_params: Callable[[Any], Any] = lambda para
     return jax.jit(forward, inline=True)  # traced once for both passes: the program is the same, found sooner
 
 
-def _loss_fn(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _loss_fn(forward: Callable[..., Any], state_as: Callable[[Any], Any] = lambda state: state) -> Callable[..., Any]:
     def loss_fn(params: Any, *call: Any) -> Any:
-        logits, aux = forward(params, *call)
-        return _loss_of(logits, *call), aux
+        logits, (error, model_state) = forward(params, *call)
+        return _loss_of(logits, *call), (error, state_as(model_state))
 
     return loss_fn
-
-
-def _averaged_state(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss with the new model state as a list of its leaves, which are averaged over the shards.
-
-    A state that goes from shard to shard, as `state_argnum` has it, would depend on the number of devices.
-    """
-
-    def averaged(params: Any, *call: Any) -> Any:
-        loss, (error, model_state) = loss_fn(params, *call)
-        return loss, (error, jax.tree.leaves(model_state))
-
-    return averaged
 
 
 def _loss_of(logits: jax.Array, model_state: Any, images: Any, targets: jax.Array, labels: Any) -> jax.Array:

@@ -56,7 +56,8 @@ def _number(kind: type[Kind], text: str) -> Kind:
 
 def falling_bar(total_steps: int) -> Policy:
     """AE-SAM's policy as in its paper, with `c` from 1 to −1 through the steps."""
-    return sam_optax.ae_sam(optax.linear_schedule(1.0, -1.0, total_steps))
+    bar: Any = optax.linear_schedule(1.0, -1.0, total_steps)  # Optax annotates a schedule of its own kind
+    return sam_optax.ae_sam(bar)
 
 
 class Hyperparameters(NamedTuple):

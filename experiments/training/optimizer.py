@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import sam_optax
-from experiments.training.methods import METHODS, Hyperparameters
-from sam_optax import Policy
+from experiments.training.methods import METHODS, Hyperparameters, falling_bar
 
 
 class WeightAverageState(NamedTuple):
@@ -21,7 +20,7 @@ class WeightAverageState(NamedTuple):
       inner: the state of the optimizer.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # the name in Optax and in old checkpoints
     weight_average: Any
     inner: Any
 
@@ -45,9 +44,7 @@ def average_weights(tx: optax.GradientTransformation, decay: float) -> optax.Gra
         # a copy: two leaves of the training state that were one buffer could not be donated
         return WeightAverageState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params), tx.init(params))
 
-    def update(
-        updates: Any, state: WeightAverageState, params: Any = None, **extra: Any
-    ) -> tuple[Any, WeightAverageState]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         updates, inner = tx.update(updates, state.inner, params, **extra)
         count = state.count + 1
         kept = jnp.minimum(decay, count / (count + 9))
@@ -82,7 +79,8 @@ class Settings(NamedTuple):
       momentum: of SGD.
       weight_decay: of the base.
       ema: the weight of the past in the average of the parameters; 0 where none is kept.
-      when: the policy where the gradient decides; others give the step its static `perturb`.
+      bar_steps: if the gradient decides on the second pass, the steps in which AE-SAM's bar falls. None: the step gets
+        a static `perturb`.
       ascent_steps: of the method.
     """
 
@@ -91,7 +89,7 @@ class Settings(NamedTuple):
     momentum: float = 0.0
     weight_decay: float = 0.0
     ema: float = 0.0
-    when: Policy = sam_optax.always()
+    bar_steps: int | None = None
     ascent_steps: int = 1
 
 
@@ -133,8 +131,10 @@ def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
 def _injected(
     make: Callable[[Hyperparameters], optax.GradientTransformation], settings: Settings
 ) -> optax.GradientTransformationExtraArgs:
+    when = sam_optax.always() if settings.bar_steps is None else falling_bar(settings.bar_steps)
+
     def with_values(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
-        return make(Hyperparameters(rho, alpha, learning_rate, settings.when, settings.ascent_steps))
+        return make(Hyperparameters(rho, alpha, learning_rate, when, settings.ascent_steps))
 
     return optax.inject_hyperparams(with_values)(learning_rate=0.0, rho=0.0, alpha=0.0)
 

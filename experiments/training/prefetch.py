@@ -3,11 +3,12 @@
 The plan may change between two batches. A few batches are transferred while the step before them computes.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -24,7 +25,6 @@ class PlannedBatches(Iterator[Any]):
     """One iterator for the whole run; `follow` lets it go on with the batches of another plan."""
 
     def __init__(self, opened: Open, plan: BatchPlan, step: int) -> None:
-        """The batches of `plan` from `step` on."""
         self._open, self._batches = opened, opened(plan, step)
 
     def __next__(self) -> Any:
@@ -59,15 +59,21 @@ Sent = TypeVar("Sent")
 _NO_MORE = object()
 
 
+def with_own_precision(function: Callable[[], Sent]) -> Callable[[], Sent]:
+    """A function for another thread, which does not inherit whether numbers of 64 bits are enabled."""
+    wide = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # an option that JAX adds at import
+    return jax.enable_x64(wide)(function)
+
+
 def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2) -> Generator[Sent]:
     """The batches as `send` leaves them, in order, read and sent by a thread of its own.
 
-    On an accelerator a step is a thousand kernels, and starting them is the work of the thread that makes the steps.
+    On an accelerator a step is a thousand kernels, and the thread that makes the steps is busy with starting them.
 
     Args:
       batches: what is sent.
       send: puts one on the device.
-      depth: how many batches are under way at most, beside the one that was handed out last.
+      depth: how many batches are under way at most, in addition to the one that was handed out last.
 
     Yields:
       What `send` returns.
@@ -75,19 +81,14 @@ def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: 
     Raises:
       ValueError: If `depth` is not positive.
     """
-    _check(depth)
-    source, wide = iter(batches), jax.config.jax_enable_x64  # which a thread does not inherit
-
-    def following() -> Sent | object:
-        with jax.enable_x64(wide):
-            return next(map(send, source), _NO_MORE)
-
+    sent = map(send, batches)
+    following = with_own_precision(lambda: next(sent, _NO_MORE))
     thread = ThreadPoolExecutor(1, "batches")
     try:
-        under_way = deque(thread.submit(following) for _ in range(depth))
-        while (batch := under_way.popleft().result()) is not _NO_MORE:
-            under_way.append(thread.submit(following))
-            yield batch  # pyright: ignore[reportReturnType]
+        for batch in ahead(itertools.repeat(following), thread.submit, depth):
+            if (found := batch.result()) is _NO_MORE:
+                return
+            yield cast("Sent", found)
     finally:
         thread.shutdown(cancel_futures=True)
 
@@ -95,12 +96,12 @@ def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: 
 def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2) -> Iterator[Sent]:
     """The batches as `send` leaves them, in order, each sent while those before it are worked on.
 
-    Without a thread, which would cost more than it saves where a step cuts its batch into parts.
+    It starts no thread, which would cost more than it saves if a step divides its batch into parts.
 
     Args:
       batches: what is sent.
       send: puts one on the device without waiting for it, as `jax.device_put` does.
-      depth: how many batches are under way at most, beside the one that was handed out last.
+      depth: how many batches are under way at most, in addition to the one that was handed out last.
 
     Yields:
       What `send` returns.
@@ -108,15 +109,11 @@ def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2)
     Raises:
       ValueError: If `depth` is not positive.
     """
-    _check(depth)
+    if depth < 1:
+        raise ValueError(f"depth is {depth}: give an integer of at least 1.")
     under_way: deque[Sent] = deque()
     for batch in batches:
         under_way.append(send(batch))
         if len(under_way) > depth:
             yield under_way.popleft()
     yield from under_way
-
-
-def _check(depth: int) -> None:
-    if depth < 1:
-        raise ValueError(f"depth is {depth}: give an integer of at least 1.")

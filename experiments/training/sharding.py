@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -57,7 +58,7 @@ class Sharding:
     @property
     def batch_sharding(self) -> NamedSharding | None:
         """How each leaf of a batch lies; None: on one device."""
-        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return None if self.mesh is None else self._along(AXIS)
 
     def check(self, plan: BatchPlan, micro_batch: int | None = None) -> None:
         """Refuse a plan whose batches cannot be split, or micro-batches.
@@ -148,14 +149,19 @@ class Sharding:
 
     @property
     def _everywhere(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec())
+        return self._along()
+
+    def _along(self, *axes: str | None) -> NamedSharding:
+        if self.mesh is None:
+            raise ValueError("mesh is None: one device has no shardings, give a mesh.")
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def _sharding(self, x: Any) -> NamedSharding:
         axis = _axis_to_split(x.shape, self.devices) if self.fsdp else None
-        return self._everywhere if axis is None else NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        return self._everywhere if axis is None else self._along(*[None] * axis, AXIS)
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+def mesh_of(devices: Sequence[Any]) -> Mesh:
     """The devices along one axis, over which the compiler spreads what it is given."""
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -170,7 +176,7 @@ def _axis_to_split(shape: tuple[int, ...], devices: int) -> int | None:
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -10,13 +10,11 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.loss_and_update import LossAndUpdate
+from experiments.training.loss_and_update import LossAndUpdate, StepOutput
 from experiments.training.optimizer import inject
+from experiments.training.sharding import Sharding
 from sam_optax.nonfinite import is_finite_step
 from sam_optax.validation import check_one_method
-
-HALTED = "halted"
-"""Among the hyperparameters of a run that stops where a step is not finite: whether an earlier step was not."""
 
 Metrics = dict[str, jax.Array]
 Prepare = Callable[[Any, Any], tuple[jax.Array, jax.Array, jax.Array]]
@@ -50,77 +48,81 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
 
 
 def train_step(
-    descend: LossAndUpdate,
-    prepare: Prepare,
-    keep: Callable[[TrainState], TrainState] = lambda state: state,
-    *,
-    skips_nonfinite: bool = False,
+    descend: LossAndUpdate, prepare: Prepare, sharding: Sharding = Sharding(), *, skips_nonfinite: bool = False
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled update.
 
     Args:
-      descend: what makes an update of a batch, from `descent`.
+      descend: the loss and the update of a batch, from `loss_and_update`.
       prepare: `prepare(batch, constants)` → float images, their targets and their labels: augmentation,
         normalisation, mixing.
-      keep: `Sharding.kept`, so that the state stays where it lies.
-      skips_nonfinite: whether a step that is not finite leaves the whole state as it was, and says so in the metrics,
+      sharding: of the state and the batch; the state stays where it lies.
+      skips_nonfinite: whether a step that is not finite leaves the whole state as it was. The metrics then say so,
         under `skipped`.
 
     Returns:
-      `step(state, batch, hyperparameters, constants, perturb=None)` → `(state, metrics)`; it takes over the buffers of
-      `state`. The hyperparameters are those of `optimizer.create`, and `halted`, where a step is to be skipped whatever
-      comes; `constants` is what stays the same through a run; `perturb` is static, as `sam_optax.sharpness_aware` has
-      it.
+      `step(state, batch, hyperparameters, constants, halted=None, perturb=None)` → `(state, metrics)`. It takes over
+      the buffers of `state`. The hyperparameters are those of `optimizer.create`; `constants` stays the same through a
+      run; `halted` is whether the step is skipped even if it is finite; `perturb` is static, as in
+      `sam_optax.sharpness_aware`.
     """
 
     def step(
-        state: TrainState, batch: Any, hyperparameters: Any, constants: Any, perturb: bool | None = None
+        state: TrainState,
+        batch: Any,
+        hyperparameters: dict[str, Any],
+        constants: Any,
+        halted: Any = None,
+        *,
+        perturb: bool | None = None,
     ) -> tuple[TrainState, Metrics]:
-        params, model_state, opt_state = state
-        hyperparameters, halted = without_halt(hyperparameters)
-        seen = (model_state, *prepare(batch, constants))
-        made = descend(params, inject(opt_state, hyperparameters), seen, perturb)
-        metrics = {"loss": made.loss, "error": made.error} | gradient_metrics(made.gradient, made.opt_state, perturb)
-        after = TrainState(optax.apply_updates(params, made.updates), made.model_state, made.opt_state)
-        if skips_nonfinite:
-            after, metrics["skipped"] = if_finite(after, state, (made.loss, made.gradient, made.updates), halted)
-        return keep(after), metrics
+        call = (state.model_state, *prepare(batch, constants))
+        output = descend(state.params, inject(state.opt_state, hyperparameters), call, perturb)
+        after, metrics = finished(state, output, perturb, halted, skips_nonfinite)
+        return sharding.kept(after), metrics
 
     return jax.jit(step, donate_argnums=0, static_argnames="perturb")
 
 
-def unhalted(state: TrainState) -> Any:
-    """The value of `halted` for the first step: False, on the devices of a step's own answer, so that it compiles once.
+def finished(
+    before: TrainState, output: StepOutput, perturb: bool | None, halted: Any, skips_nonfinite: bool
+) -> tuple[TrainState, Metrics]:
+    """The state after an update and the metrics of the step: what the method measured, and the clean gradient's norm.
 
-    On several devices, and where the state was restored, that is an array on all of its devices.
+    Args:
+      before: the state before the step, with the optimizer's state as it was, hyperparameters and all.
+      output: the loss and the update.
+      perturb: as in the step.
+      halted: as in the step.
+      skips_nonfinite: whether the result is `before` if the step is not finite or is halted.
+    """
+    params: Any = optax.apply_updates(before.params, output.updates)
+    after = TrainState(params, output.model_state, output.opt_state)
+    metrics = {"loss": output.loss, "error": output.error}
+    try:
+        metrics |= sam_optax.diagnostics(output.opt_state)._asdict()
+    except ValueError:  # the optimizer holds no method that measures
+        perturb = False
+    if not perturb:  # the method has not measured it
+        metrics["grad_norm"] = optax.tree.norm(output.gradient)
+    if skips_nonfinite:
+        finite = is_finite_step((output.loss, output.gradient, output.updates), after, before)
+        if halted is not None:
+            finite &= ~halted
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        metrics["skipped"] = ~finite
+    return after, metrics
+
+
+def unhalted(state: TrainState) -> Any:
+    """`halted` of the first step: False, on the devices of a step's own `skipped`, so that the step compiles once.
+
+    On several devices, and if the state was restored, it is an array on all devices of the state.
     """
     like = next(leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0)
     if not like.committed:
         return np.bool_(False)
     return jax.make_array_from_callback((), like.sharding, lambda index: np.zeros((), bool))
-
-
-def without_halt(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The hyperparameters of the optimizer alone, and whether the step is to be skipped whatever comes."""
-    return {name: value for name, value in hyperparameters.items() if name != HALTED}, hyperparameters.get(HALTED)
-
-
-def if_finite(after: TrainState, before: TrainState, numbers: Any, halted: Any = None) -> tuple[TrainState, jax.Array]:
-    """The state after a step if all of it is finite, else that before it.
-
-    Args:
-      after: the step's.
-      before: with the optimizer's state as it was, hyperparameters and all.
-      numbers: what has to be finite in addition to the state: loss, gradient and updates.
-      halted: whether the step is to be skipped whatever comes.
-
-    Returns:
-      The state, and whether the step was skipped.
-    """
-    finite = is_finite_step(numbers, after, before)
-    if halted is not None:
-        finite &= ~halted
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before), ~finite
 
 
 def evaluation_step(model: nnx.Module, prepare: Callable[[Any, Any], jax.Array]) -> Callable[..., Metrics]:
@@ -145,14 +147,3 @@ def evaluation_step(model: nnx.Module, prepare: Callable[[Any, Any], jax.Array])
         return {"loss": jnp.sum(batch["weight"] * loss), "error": jnp.sum(batch["weight"] * error)}
 
     return jax.jit(step)
-
-
-def gradient_metrics(gradient: Any, opt_state: Any, perturb: bool | None) -> Metrics:
-    """What the method measured, and the norm of the clean gradient, which a skipped step does not measure."""
-    try:
-        seen = sam_optax.diagnostics(opt_state)._asdict()
-    except ValueError:
-        return {"grad_norm": optax.tree.norm(gradient)}
-    if not perturb:
-        seen["grad_norm"] = optax.tree.norm(gradient)
-    return seen

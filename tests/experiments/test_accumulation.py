@@ -138,7 +138,8 @@ def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str)
     def logged(add: Any) -> Any:
         return lambda *args: log.append("used") or add(*args)
 
-    watched = MicroBatchStep(step.func._passes, step.func._tx, step.func._prepare, 8, send=send)
+    watched = MicroBatchStep(step.func._passes, step.func._tx, step.func._prepare, 8)
+    watched._send = send
     watched._clean, watched._perturbed = logged(watched._clean), logged(watched._perturbed)
     batch = next(stream_of(config, run.load(config)))
     assert built.send(batch) is batch

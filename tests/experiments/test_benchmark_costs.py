@@ -13,6 +13,7 @@ from experiments.benchmark import memory as held_memory
 from experiments.benchmark.cases import Case
 from experiments.benchmark.memory import peak_memory, size_of, temporary_memory
 from experiments.config import Config
+from experiments.training.loop import Callbacks
 from tests.experiments.test_benchmark import Clock
 
 
@@ -88,8 +89,8 @@ def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatc
     clock = Clock()
     fit = program_costs.fit
 
-    def fitted(*args: Any, **how: Any) -> Any:
-        return fit(*args, **{**how, "write": lambda record: seen.append(record["batch_size"])})
+    def fitted(*args: Any) -> Any:
+        return fit(*args, Callbacks(lambda record: seen.append(record["batch_size"])))
 
     monkeypatch.setattr(program_costs.jax, "clear_caches", lambda: forgotten.append(len(seen)))
     monkeypatch.setattr(program_costs, "fit", fitted)

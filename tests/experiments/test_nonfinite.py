@@ -20,7 +20,7 @@ from experiments.runner.program import build
 from experiments.training import checkpoint, loss_and_update, optimizer
 from experiments.training.exceptions import NotFiniteError
 from experiments.training.methods import METHODS
-from experiments.training.step import HALTED, TrainState, initial_state, train_step
+from experiments.training.step import TrainState, initial_state, train_step
 from experiments.training.writers import read
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
@@ -115,7 +115,7 @@ def test_a_second_pass_and_an_update_that_overflow_are_seen() -> None:
 def test_a_halted_step_is_skipped_whatever_comes() -> None:
     step, state = made("sam")
     before = copy(state)
-    state, metrics = step(state, batch(), hyperparameters("sam") | {HALTED: np.bool_(True)}, None, perturb=True)
+    state, metrics = step(state, batch(), hyperparameters("sam"), None, np.bool_(True), perturb=True)
     assert metrics["skipped"]
     assert_same_state(state, before)
 

@@ -26,7 +26,7 @@ class Counted:
         self.threads: set[str] = set()
 
     def __call__(
-        self, state: Any, batch: Any, hyperparameters: Any, constants: Any, perturb: bool | None = None
+        self, state: Any, batch: Any, hyperparameters: Any, constants: Any, halted: Any, *, perturb: bool | None = None
     ) -> Any:
         self.traced.append((len(batch["position"]), perturb))
         self.threads.add(threading.current_thread().name)
