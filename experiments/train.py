@@ -92,18 +92,17 @@ def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding
         transient=True,
     )
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))
-    around = {"watch": watch, "sharding": sharding, "tensorboard": arguments.tensorboard}
     with on_sigterm() as stop:
-        return run.execute(
-            config,
-            dataset,
-            output,
-            shown if sharding.leads else iter,
-            start=begin,
+        context = run.RunContext(
+            track=shown if sharding.leads else iter,
+            watch=watch,
+            sharding=sharding,
+            tensorboard=arguments.tensorboard,
             saving=arguments.saving,
+            start=begin,
             stop=stop,
-            **around,
         )
+        return run.execute(config, dataset, output, context)
 
 
 def _claim(arguments: Arguments, sharding: Sharding) -> Path:

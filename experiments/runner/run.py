@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,33 @@ def plan_of(config: Config, result: Record) -> BatchPlan:
         ) from error
 
 
-def execute(
-    config: Config,
-    dataset: data.Dataset,
-    output: Path,
-    track: Track = iter,
-    writers: Iterable[Writer] = (),
-    *,
-    watch: Watch | None = None,
-    sharding: Sharding = Sharding(),
-    tensorboard: bool = False,
-    saving: Saving = Saving(),
-    start: Start = Start(),
-    stop: Stop = never,
-) -> Record:
+@dataclass(frozen=True)
+class RunContext:
+    """What a run takes place in. None of it changes what the run computes.
+
+    Attributes:
+      track: iterates over the batches and shows progress.
+      watch: is called with the record of each epoch and the state after it.
+      sharding: the devices. Of several processes the leading one fills the folder; each of them writes its part of the
+        trained state.
+      tensorboard: whether TensorBoard's event files are written to the folder `tensorboard`, too.
+      saving: when the run is saved.
+      start: where the run begins: at its beginning, or at its last save.
+      stop: whether to stop; it is called before each step.
+      writers: take the records that `metrics.jsonl` takes; they are closed at the end.
+    """
+
+    track: Track = iter
+    watch: Watch | None = None
+    sharding: Sharding = Sharding()
+    tensorboard: bool = False
+    saving: Saving = Saving()
+    start: Start = Start()
+    stop: Stop = never
+    writers: tuple[Writer, ...] = ()
+
+
+def execute(config: Config, dataset: data.Dataset, output: Path, context: RunContext = RunContext()) -> Record:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
     On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
@@ -107,16 +121,8 @@ def execute(
     Args:
       config: what to run.
       dataset: its data.
-      output: an empty folder, or that of `start`.
-      track: goes through the batches while something watches.
-      writers: take the records that `metrics.jsonl` takes; closed at the end.
-      watch: looks at the state after every epoch.
-      sharding: the devices. Of several processes the one that leads fills the folder, beside the trained state, of
-        which each writes what it has.
-      tensorboard: whether TensorBoard's event files are written, too, into the folder `tensorboard`.
-      saving: when the run is saved on its way.
-      start: where it begins: at its beginning, or where it was saved last.
-      stop: whether to stop, asked before each step.
+      output: an empty folder, or that of `context.start`.
+      context: the devices, the watch, the writers, and when the run is saved and stopped.
 
     Returns:
       The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
@@ -128,27 +134,28 @@ def execute(
       UnusableError: If the folder cannot be written or holds what has the place of a file of the run, or if what was
         saved cannot be read.
     """
-    clock = _Clock(watch, start.seconds)
+    sharding, start = context.sharding, context.start
+    clock = _Clock(context.watch, start.seconds)
     with disk_errors_as_unusable(output), ExitStack() as opened:
         if sharding.leads:
             own_files.make_room(output)
-        writers = [opened.enter_context(closing(writer)) for writer in writers]
+        writers = [opened.enter_context(closing(writer)) for writer in context.writers]
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
-        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
-        own = own_writers(config, output, start, tensorboard=tensorboard) if sharding.leads else []
+        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, context.saving.keep)))
+        own = own_writers(config, output, start, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         about = notes(config, dataset)
         saver = Saver(
-            saving,
+            context.saving,
             checkpoints,
             num_examples=config.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
             notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
         )
-        fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
+        fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": context.stop}
         begun = (state, program, start.progress)
-        trained = _train(config, dataset, begun, track, sharding=sharding, **fitting)
+        trained = _train(config, dataset, begun, context.track, sharding=sharding, **fitting)
     with disk_errors_as_unusable(output):
         result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
         return _finish(output, trained.state, result, sharding)

@@ -32,7 +32,7 @@ def execute(output: Path, config: Config, dataset: data.Dataset | None = None, *
     dataset = run.load(config) if dataset is None else dataset
     start = reopened(make_folder(output), config, dataset)
     assert start is not None
-    return run.execute(config, dataset, output, start=start, **around)
+    return run.execute(config, dataset, output, run.RunContext(start=start, **around))
 
 
 def stopped(output: Path, config: Config, step: int, every: int | None = None) -> None:

@@ -98,7 +98,7 @@ def test_metrics_that_cannot_be_written_are_told(
 def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(UnusableError, match="holds checkpoints, which is not of the run"):
-        run.execute(Config(**SETTINGS), run.load(Config(**SETTINGS)), tmp_path, saving=Saving(3))
+        run.execute(Config(**SETTINGS), run.load(Config(**SETTINGS)), tmp_path, run.RunContext(saving=Saving(3)))
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 

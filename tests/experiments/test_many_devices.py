@@ -179,7 +179,7 @@ def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_p
     one, several = (claim(tmp_path / name) for name in ("one", "several"))
     run.execute(config, dataset, one)
     watch = lambda record, state: seen.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
-    run.execute(config, dataset, several, watch=watch, sharding=placed(4, fsdp=fsdp))
+    run.execute(config, dataset, several, run.RunContext(watch=watch, sharding=placed(4, fsdp=fsdp)))
     assert seen == [{1}, {1}]
     assert_same_records(several, one)
     assert run.result_of(several).keys() == run.result_of(one).keys()
@@ -197,8 +197,8 @@ def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, af
     dataset = run.load(config)
     stopped, whole = (claim(tmp_path / name) for name in ("stopped", "whole"))
     with pytest.raises(Terminated):
-        run.execute(config, dataset, stopped, stop=lambda step: step == 6, sharding=before)
-    run.execute(config, dataset, stopped, start=reopened(stopped, config, dataset), sharding=after)
+        run.execute(config, dataset, stopped, run.RunContext(stop=lambda step: step == 6, sharding=before))
+    run.execute(config, dataset, stopped, run.RunContext(start=reopened(stopped, config, dataset), sharding=after))
     run.execute(config, dataset, whole)
     assert_same_records(stopped, whole)
 

@@ -142,7 +142,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
 
     config = Config(model=tiny, method="sgd", batch_plan="2x64")
     writer = types.SimpleNamespace(write=write, close=lambda: None)
-    result = run.execute(config, run.load(config), claim(tmp_path), writers=[writer], watch=watch)
+    result = run.execute(config, run.load(config), claim(tmp_path), run.RunContext(writers=(writer,), watch=watch))
     assert result["seconds"] == 0.5
 
 

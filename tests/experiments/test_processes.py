@@ -87,7 +87,7 @@ def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], 
     for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):
         assert process.code == 0, process.told_errors
     config = Config.load(output / "config.json")
-    run.execute(config, run.load(config), alone, sharding=placed(2))
+    run.execute(config, run.load(config), alone, run.RunContext(sharding=placed(2)))
     assert_same_run(output, alone)
     assert (output / "sharpness.jsonl").exists()
 

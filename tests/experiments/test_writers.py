@@ -99,7 +99,7 @@ def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
 def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
     config = Config(model=tiny, method="sam", batch_plan="1x128,1x256")
     output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
-    run.execute(config, run.load(config), claim(output), writers=[kept, board])
+    run.execute(config, run.load(config), claim(output), run.RunContext(writers=(kept, board)))
     assert kept.closed
     for kind in ("step", "epoch"):
         written = list(read(output / "metrics.jsonl", kind))
@@ -162,7 +162,7 @@ def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> 
 
     config, kept = Config(model=tiny, batch_plan="2x256"), Kept()
     with pytest.raises(KeyboardInterrupt):
-        run.execute(config, run.load(config), claim(tmp_path), interrupted, [kept])
+        run.execute(config, run.load(config), claim(tmp_path), run.RunContext(track=interrupted, writers=(kept,)))
     assert kept.closed
     assert not (tmp_path / "result.json").exists()
 
