@@ -149,7 +149,7 @@ _STUDIES = {
 NAMES = tuple(_STUDIES)
 
 _CELLS = tuple((method, strategy) for strategy in PAPERS for method in ("sgd", "sam", "gsam"))
-# Error / sharpness of the nine cells of a row, as in the paper's table: one line per strategy, in the order of `_CELLS`.
+# Error / sharpness of the nine cells of a row, as in the paper: one line per strategy, in the order of `_CELLS`.
 _PUBLISHED = {
     "cifar100_resnet18": (
         "26.61 / 154.27 | 26.39 / 46.23 | 26.61 / 47.55 | "
