@@ -1,20 +1,28 @@
 """Watch how training converges: `python -m experiments.convergence --output runs/convergence`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 
 from experiments import data
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
+from experiments.cli.tables import as_terminal
 from experiments.config import check_choice
-from experiments.convergence.document import markdown
+from experiments.config.checks import check_distinct
+from experiments.convergence.document import Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
-from experiments.convergence.network_study import NetworkStudy
-from experiments.convergence.quadratic_study import QuadraticStudy
-from experiments.convergence.runner import cells_of, study_networks, study_quadratic
+from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
+from experiments.convergence.norm_plots import Floors
+from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
+from experiments.study import RunOptions, RunSpec
+from experiments.study.study_runs import in_turn, to_do
 
 _PARTS = ("quadratic", "networks")
 
@@ -38,8 +46,7 @@ class Arguments:
     def __post_init__(self) -> None:
         for name in self.parts:
             check_choice("parts", name, _PARTS)
-        if not self.parts or len(set(self.parts)) < len(self.parts):
-            raise ValueError(f"parts is {self.parts}: give at least one, each once.")
+        check_distinct("parts", self.parts)
         if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
             raise ValueError(
                 f"methods is {self.study.methods}: the quadratic knows {', '.join(REACH)}, add one of them."
@@ -50,17 +57,89 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    study = arguments.study
+    study, location = arguments.study, arguments.location
     document = exit_on_value_error(make_folder, study.output) / "convergence.md"
-    cells = exit_on_value_error(cells_of, study, arguments.location) if "networks" in arguments.parts else []
+    cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
     parts = []
     if "quadratic" in arguments.parts:
         known = [name for name in study.methods if name in REACH]
         parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
     if cells:
-        parts.append(study_networks(study, cells, arguments.location, console))
+        parts.append(study_networks(study, cells, left, location, console))
     exit_on_value_error(write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
+
+
+def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
+    """All runs of the study on networks, and those that are not complete yet."""
+    cells = study.cells(len(data.load(study.dataset, study.seeds[0], location).train))
+    return cells, to_do(cells, location, partial(is_done, study=study), check_unfinished)
+
+
+def study_networks(
+    study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
+) -> Part:
+    """Execute the runs that are not complete yet, print the table, and draw the pictures.
+
+    Args:
+      study: how the runs are measured.
+      cells: all runs.
+      left: those that are not complete yet.
+      location: where the data are.
+      console: the terminal.
+
+    Returns:
+      The part of the document.
+    """
+    title = f"{study.model} on {study.dataset}"
+    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
+    with Progress(console=console, transient=True) as progress:
+        for cell, dataset, track in in_turn(left, RunOptions(location), progress):
+            last = execute(cell, study, dataset, track)
+            console.print(f"{cell.name}: test error {100 * last['test_error']:.2f}%")
+    alike: dict[tuple[str, str], list[RunSpec]] = {}
+    for cell in cells:
+        method, *strategy, _ = cell.folder.name.split("-")
+        alike.setdefault((method, " ".join(strategy)), []).append(cell)
+    curves = {key: curve_of(alike[key]) for key in sorted(alike, key=lambda key: study.methods.index(key[0]))}
+    part = network_part(study, title, curves)
+    _show(part, console)
+    return part
+
+
+def study_quadratic(
+    study: QuadraticStudy, methods: Sequence[str], strategies: Sequence[str], folder: Path, console: Console
+) -> Part:
+    """Follow every method by every strategy, find the floors, print the tables, and draw the pictures.
+
+    Args:
+      study: the problem.
+      methods: of `REACH`.
+      strategies: of the study on networks.
+      folder: of the document.
+      console: the terminal.
+
+    Returns:
+      The part of the document.
+    """
+    with console.status("the stochastic quadratic"):
+        courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
+        rate, batch_size = study.floor_rates[0], study.floor_batch_sizes[0]
+        by_batch_size = _floors(study, methods, [(rate, size) for size in study.floor_batch_sizes])
+        by_rate = _floors(study, methods, [(each, batch_size) for each in study.floor_rates])
+        part = quadratic_part(study, courses, by_batch_size, by_rate, folder)
+    _show(part, console)
+    return part
+
+
+def _floors(study: QuadraticStudy, methods: Sequence[str], places: list[tuple[float, int]]) -> Floors:
+    return {method: [floor(study, method, *place) for place in places] for method in methods}
+
+
+def _show(part: Part, console: Console) -> None:
+    for caption, rows in part.tables:
+        console.print(as_terminal(rows))
+        console.print(f"{caption}\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
 from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
+from experiments.convergence.network_study import NetworkStudy
 from experiments.convergence.norm_plots import NORMS, Floors, draw_floors, draw_norms
 from experiments.convergence.quadratic_study import Course, Floor, QuadraticStudy
 from experiments.report.drawing import Picture, save
@@ -48,11 +49,7 @@ def floor_rows(floors: dict[str, list[Floor]]) -> Rows:
     rows: Rows = [("η", "b", "√E‖∇f‖², SGD, exactly", *(METHODS[method].title for method in floors))]
     for same in zip(*floors.values(), strict=True):
         first = same[0]
-        ratios = [math.sqrt(floor.square / floor.sgd) for floor in same]
-        # of a root, half the relative error of the square
-        errors = [floor.standard_error / (2 * floor.square) * ratio for floor, ratio in zip(same, ratios, strict=True)]
-        shown = [_with_error(ratio, error) for ratio, error in zip(ratios, errors, strict=True)]
-        rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *shown))
+        rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *map(_ratio, same)))
     return rows
 
 
@@ -65,8 +62,10 @@ def slope_rows(by_batch_size: dict[str, list[Floor]], by_rate: dict[str, list[Fl
     return rows
 
 
-def _with_error(ratio: float, error: float) -> str:
-    """The ratio alone where there is no error, of a single chain."""
+def _ratio(floor: Floor) -> str:
+    """The floor in units of SGD's exact one, with its standard error; a single chain has none."""
+    ratio = math.sqrt(floor.square / floor.sgd)
+    error = floor.standard_error / (2 * floor.square) * ratio  # of a root, half the relative error of the square
     return f"{ratio:.3f} ± {error:.3f}" if math.isfinite(error) else f"{ratio:.3f}"
 
 
@@ -95,13 +94,13 @@ class Part(NamedTuple):
 
     Attributes:
       title: its heading.
-      told: what was run.
+      settings: what was run, in a few sentences.
       tables: with their captions.
       pictures: in the document's folder.
     """
 
     title: str
-    told: str
+    settings: str
     tables: list[tuple[str, Rows]]
     pictures: list[Picture]
 
@@ -127,7 +126,7 @@ def quadratic_part(
         (_SLOPES, slope_rows(by_batch_size, by_rate)),
     ]
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
-    told = (
+    settings = (
         f"½ wᵀAw in {study.dimensions} dimensions, curvatures from {study.least_curvature:g} to 1, noise of deviation "
         f"{study.noise:g} a coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
         f"constant plan {study.constant_plan}, increasing plan {study.increasing_plan}, {study.examples} examples an "
@@ -135,19 +134,27 @@ def quadratic_part(
         "docs/convergence.md derives what to expect."
     )
     floors = save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
-    return Part("A stochastic quadratic", told, tables, [*_draw(curves, "the quadratic", "quadratic", folder), floors])
+    return Part(
+        "A stochastic quadratic", settings, tables, [*_draw(curves, "the quadratic", "quadratic", folder), floors]
+    )
 
 
-def network_part(title: str, told: str, curves: Curves, folder: Path) -> Part:
+def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
     """The part on networks.
 
     Args:
+      study: its settings.
       title: what was trained: `small_resnet on digits`.
-      told: how.
       curves: by method and strategy.
-      folder: of the document, where the pictures go.
     """
-    return Part(f"Networks: {title}", told, [(_RATES, rate_rows(curves))], _draw(curves, title, "networks", folder))
+    statistics = "the statistics of these examples" if study.reestimate_batchnorm else "its running statistics"
+    settings = (
+        f"The training loss over all examples, without augmentation, BatchNorm in inference mode with {statistics}; ρ "
+        f"{study.measured_rho:g} in SAM's gradient, for every method. Constant plan {study.constant_plan}, increasing "
+        f"plan {study.increasing_plan}, seeds {', '.join(map(str, study.seeds))}."
+    )
+    pictures = _draw(curves, title, "networks", study.output)
+    return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves))], pictures)
 
 
 def markdown(parts: Sequence[Part]) -> str:
@@ -169,7 +176,7 @@ def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[Picture]:
 
 
 def _text(part: Part) -> str:
-    blocks = [f"# {part.title}", part.told]
+    blocks = [f"# {part.title}", part.settings]
     for caption, rows in part.tables:
         blocks += [as_markdown(rows), caption]
     for picture in part.pictures:

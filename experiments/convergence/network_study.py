@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,17 +100,14 @@ def _full(network: Network, params: Any) -> tuple[jax.Array, Any]:
     """The loss and its gradient over all batches."""
     variables = network.variables | {"params": params}
     sizes = [len(batch["label"]) for batch in network.batches]
+    weights = [size / sum(sizes) for size in sizes]
     parts = [_value_and_grad(network.loss_fn, variables, batch) for batch in network.batches]
-    return _weighted(parts, [size / sum(sizes) for size in sizes])
+    return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value_and_grad(loss_fn: Callable[..., jax.Array], variables: dict[str, Any], batch: Batch) -> Any:
     return jax.value_and_grad(lambda params: loss_fn(variables | {"params": params}, batch))(variables["params"])
-
-
-def _weighted(trees: Sequence[Any], weights: Sequence[float]) -> Any:
-    return jax.tree.map(lambda *parts: sum(w * part for w, part in zip(weights, parts, strict=True)), *trees)
 
 
 _HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it

@@ -35,20 +35,18 @@ def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 0.6 + 2.6 * len(methods)), layout="constrained")
         panels = figure.subplots(len(methods), len(_AXES), sharey=True, sharex="col", squeeze=False)
+        ends = []
         for method, row in zip(methods, panels, strict=True):
-            drawn = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
+            of_method = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
             row[0].set_ylabel(f"{METHODS[method].title}: {NORMS[norm]}")
-            for panel, axis in zip(row, _AXES, strict=True):
-                _draw_lines(panel, axis, norm, drawn)
+            ends += [_draw_lines(panel, axis, norm, of_method) for panel, axis in zip(row, _AXES, strict=True)]
         for panel, label in zip(panels[-1], _AXES.values(), strict=True):
             panel.set_xlabel(label)
         make_logarithmic(panels[0, 0])  # and the others, which share its axis
         figure.suptitle(title)
         figure.draw_without_rendering()  # the axes' limits are known from here on
-        for method, row in zip(methods, panels, strict=True):
-            drawn = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
-            for panel, axis in zip(row, _AXES, strict=True):
-                _write_names(panel, {name: _end(curve, axis, norm) for name, curve in drawn.items()})
+        for panel, of_panel in zip(panels.flat, ends, strict=True):
+            _write_names(panel, of_panel)
     return figure
 
 
@@ -74,9 +72,14 @@ def draw_floors(by_batch_size: Floors, by_rate: Floors) -> Figure:
     return figure
 
 
-def _draw_lines(panel: Axes, axis: str, norm: str, curves: dict[str, Curve]) -> None:
-    for i, curve in enumerate(curves.values()):
-        panel.loglog(getattr(curve, axis), np.mean(getattr(curve, norm), axis=0), **_look(i, len(curves)))
+def _draw_lines(panel: Axes, axis: str, norm: str, curves: dict[str, Curve]) -> dict[str, tuple[float, float]]:
+    """Draw a line a curve; the end of each line, by its name."""
+    ends = {}
+    for i, (name, curve) in enumerate(curves.items()):
+        where, heights = getattr(curve, axis), np.mean(getattr(curve, norm), axis=0)
+        panel.loglog(where, heights, **_look(i, len(curves)))
+        ends[name] = float(where[-1]), float(heights[-1])
+    return ends
 
 
 def _look(index: int, count: int) -> dict[str, Any]:
@@ -84,10 +87,6 @@ def _look(index: int, count: int) -> dict[str, Any]:
     dash, marker = DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)]
     lines = {"color": shades(count)[index], "linestyle": dash, "linewidth": 1.4}
     return lines | {"marker": marker, "markersize": 4, "markevery": 0.12}
-
-
-def _end(curve: Curve, axis: str, norm: str) -> tuple[float, float]:
-    return float(getattr(curve, axis)[-1]), float(np.mean(getattr(curve, norm)[:, -1]))
 
 
 def _write_names(panel: Axes, ends: dict[str, tuple[float, float]]) -> None:
@@ -99,13 +98,5 @@ def _write_names(panel: Axes, ends: dict[str, tuple[float, float]]) -> None:
     for name in sorted(heights, key=heights.__getitem__):
         place = max(heights[name], place + _APART)
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6}
-        panel.annotate(
-            name,
-            finite[name],
-            (1.03, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            arrowprops=line,
-            annotation_clip=False,
-        )
+        looks = {"va": "center", "fontsize": 8, "arrowprops": line, "annotation_clip": False}
+        panel.annotate(name, finite[name], (1.03, place), textcoords="axes fraction", **looks)

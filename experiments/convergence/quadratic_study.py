@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.config import check_plan, check_seeds
 from experiments.config.checks import check_count, check_number
-from experiments.convergence.gradient_norms import REACH, Curve, last_bound, mean_bound
+from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound
 from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.study import grid
 from experiments.training import learning_rate
@@ -124,19 +124,15 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     rates, batch_sizes = _by_update(study, strategy)
     descent = Descent(method, rates, batch_sizes, study.rho, study.alpha)
     norms = simulate(problem, descent, start=start, chains=study.chains, seed=study.seed)
-    given = {
-        "gap": problem.value(start),
-        "smoothness": problem.smoothness,
-        "deviation": problem.deviation,
-        "reach": REACH[method](study.rho, study.alpha),
-    }
+    reach = REACH[method](study.rho, study.alpha)
+    given = Assumptions(problem.value(start), problem.smoothness, problem.deviation, reach)
     squares = np.mean(np.square(norms.gradient), axis=0)
     return Course(
         _curve(norms, batch_sizes),
         float(np.sum(rates * squares[:-1]) / np.sum(rates)),
-        mean_bound(rates, batch_sizes, **given),
+        mean_bound(rates, batch_sizes, given),
         float(squares[-1]),
-        last_bound(rates, batch_sizes, curvature=problem.curvature, **given),
+        last_bound(rates, batch_sizes, given, problem.curvature),
     )
 
 
