@@ -136,10 +136,7 @@ _STUDIES = {
         "ImageNet, ResNet-50",
         _cnn("imagenet_resnet50", "imagenet2012", "resnet50", stem="imagenet"),
     ),
-    "tiny_imagenet_resnet18": (
-        "Tiny ImageNet, ResNet-18",
-        _cnn("tiny_imagenet_resnet18", "tiny_imagenet", "resnet18"),
-    ),
+    "tiny_imagenet_resnet18": ("Tiny ImageNet, ResNet-18", _cnn("tiny_imagenet_resnet18", "tiny_imagenet", "resnet18")),
     "tiny_imagenet_wrn28_10": (
         "Tiny ImageNet, WRN-28-10",
         _cnn("tiny_imagenet_wrn28_10", "tiny_imagenet", "wide_resnet28_10"),

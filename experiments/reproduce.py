@@ -15,6 +15,7 @@ from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config.checks import check_count
 from experiments.report import publish
 from experiments.runner.finished_runs import find_runs
+from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, run_all, tuning
 from experiments.study.dry_run import estimate, show_runs, show_times
@@ -100,7 +101,8 @@ def main() -> None:
 def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     """Run the study, or its variants with and without momentum and weight decay, tuned; whether no run failed."""
     study = arguments.study
-    runs = RunOptions(arguments.location, arguments.sharpness, arguments.tensorboard, arguments.saving, stop)
+    context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
+    runs = RunOptions(arguments.location, arguments.sharpness, context)
     stored = exit_on_value_error(_stored, arguments)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:

@@ -19,29 +19,20 @@ from experiments.training.methods import METHODS
 def rate_rows(curves: Curves) -> Rows:
     """How fast the norm of the full gradient falls at last, and how far both norms come down."""
     heading = ("method", "strategy", "updates", "slope by updates", "slope by examples", "least ‖∇f‖", "least, SAM's")
-    rows = [
-        (
-            METHODS[method].title,
-            strategy,
-            str(curve.updates[-1]),
-            str(late_rate(curve.updates, curve.gradient)),
-            str(late_rate(curve.examples, curve.gradient)),
-            _least(curve.gradient),
-            _least(curve.sam_gradient),
-        )
-        for (method, strategy), curve in curves.items()
-    ]
-    return [heading, *rows]
+    rows: Rows = [heading]
+    for (method, strategy), curve in curves.items():
+        slopes = [str(late_rate(places, curve.gradient)) for places in (curve.updates, curve.examples)]
+        least = [_least(norms) for norms in (curve.gradient, curve.sam_gradient)]
+        rows.append((METHODS[method].title, strategy, str(curve.updates[-1]), *slopes, *least))
+    return rows
 
 
 def bound_rows(courses: dict[tuple[str, str], Course]) -> Rows:
     """What was measured on the quadratic, and what docs/convergence.md proves that it is at most."""
-    heading = ("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")
-    rows = [
-        (METHODS[method].title, strategy, *(f"{value:.3g}" for value in each[1:]))
-        for (method, strategy), each in courses.items()
-    ]
-    return [heading, *rows]
+    rows: Rows = [("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")]
+    for (method, strategy), (_, *squares) in courses.items():
+        rows.append((METHODS[method].title, strategy, *(f"{value:.3g}" for value in squares)))
+    return rows
 
 
 def floor_rows(floors: dict[str, list[Floor]]) -> Rows:
@@ -133,10 +124,11 @@ def quadratic_part(
         f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. "
         "docs/convergence.md derives what to expect."
     )
-    floors = save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
-    return Part(
-        "A stochastic quadratic", settings, tables, [*_draw(curves, "the quadratic", "quadratic", folder), floors]
+    pictures = _draw(curves, "the quadratic", "quadratic", folder)
+    pictures.append(
+        save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
     )
+    return Part("A stochastic quadratic", settings, tables, pictures)
 
 
 def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
@@ -159,26 +151,21 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
 
 def markdown(parts: Sequence[Part]) -> str:
     """The document."""
-    return "\n".join(map(_text, parts))
+    texts = []
+    for part in parts:
+        blocks = [f"# {part.title}", part.settings]
+        for caption, rows in part.tables:
+            blocks += [as_markdown(rows), caption]
+        for picture in part.pictures:
+            blocks += [f"## {picture.title}", picture.caption, f"![{picture.title}]({picture.path.name})"]
+        texts.append("\n\n".join(blocks) + "\n")
+    return "\n".join(texts)
 
 
 def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[Picture]:
-    return [
-        save(
-            draw_norms(norm, f"{_TITLES[norm]}: {title}", curves),
-            _TITLES[norm],
-            f"{text}, mean over the repetitions, against updates and against examples.",
-            folder,
-            f"{stem}-{norm.replace('_', '-')}",
-        )
-        for norm, text in NORMS.items()
-    ]
-
-
-def _text(part: Part) -> str:
-    blocks = [f"# {part.title}", part.settings]
-    for caption, rows in part.tables:
-        blocks += [as_markdown(rows), caption]
-    for picture in part.pictures:
-        blocks += [f"## {picture.title}", picture.caption, f"![{picture.title}]({picture.path.name})"]
-    return "\n\n".join(blocks) + "\n"
+    pictures = []
+    for norm, text in NORMS.items():
+        figure = draw_norms(norm, f"{_TITLES[norm]}: {title}", curves)
+        caption = f"{text}, mean over the repetitions, against updates and against examples."
+        pictures.append(save(figure, _TITLES[norm], caption, folder, f"{stem}-{norm.replace('_', '-')}"))
+    return pictures

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,7 @@ from experiments.runner import resume, run, sharpness_records
 from experiments.sharpness import SharpnessSettings, watching
 from experiments.training import checkpoint, json_files, own_files, writers
 from experiments.training.atomic_write import refuse_link
-from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
-from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import Track
 from experiments.training.run_lock import LOCK, hold_run_lock
 
@@ -47,16 +45,13 @@ class RunOptions:
     Attributes:
       location: where the data are.
       sharpness: how the sharpness of each run is measured; None: it is not measured.
-      tensorboard: whether TensorBoard's event files are written, too.
-      saving: when each run is saved.
-      stop: whether to stop; it is called before each step, each run and each measurement.
+      context: what the runs share: TensorBoard's event files, when each run is saved, and when to stop, which is also
+        asked before each run and each measurement.
     """
 
     location: data.Location = data.Location()
     sharpness: SharpnessSettings | None = None
-    tensorboard: bool = False
-    saving: Saving = Saving()
-    stop: Stop = never
+    context: run.RunContext = run.RunContext()
 
 
 def is_done(cell: RunSpec) -> bool:
@@ -170,9 +165,7 @@ def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track:
         return run.completed(unfinished)
     write = partial(sharpness_records.add, unfinished)
     watch = watching(config, dataset, options.sharpness, write) if options.sharpness else None
-    context = run.RunContext(
-        track, watch, tensorboard=options.tensorboard, saving=options.saving, start=start, stop=options.stop
-    )
+    context = replace(options.context, track=track, watch=watch, start=start)
     return run.execute(config, dataset, unfinished, context)
 
 

@@ -50,11 +50,11 @@ def in_turn(
     """The runs, each with its data and its track, with a progress bar for all runs and one for the current run.
 
     Raises:
-      Terminated: If the options' `stop` says so before a run.
+      Terminated: If `stop` of the context says so before a run.
     """
     overall = progress.add_task("runs", total=len(cells))
     for cell in cells:
-        if options.stop(0):
+        if options.context.stop(0):
             raise Terminated("stopped between two runs: the same command goes on.")
         dataset = run.load(cell.config, options.location)
         task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
@@ -80,7 +80,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
       The cells that failed.
 
     Raises:
-      Terminated: If the options' `stop` said so; the run in progress is saved.
+      Terminated: If `stop` of the context said so; the run in progress is saved.
       RuntimeError: If JAX cannot use a device, before the first run.
     """
     left = exit_on_value_error(to_do, cells, options.location)
@@ -101,7 +101,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
         _measure_all([cell for cell in cells if cell not in failed], options, progress)
     if failed:
         console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
-    if options.stop(0):
+    if options.context.stop(0):
         raise Terminated("stopped after the last run: the same command goes on.")
     return failed
 
@@ -111,7 +111,7 @@ def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) 
     if options.sharpness is None:
         return
     for cell in progress.track(cells, description="sharpness"):
-        if options.stop(0):
+        if options.context.stop(0):
             raise Terminated("stopped between two measurements: the same command goes on.")
         dataset = run.load(cell.config, options.location)
         try:
