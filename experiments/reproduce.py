@@ -88,12 +88,8 @@ def main() -> None:
     name = option("config", sys.argv[1:])
     row = None if name is None else exit_on_value_error(presets.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
-    if arguments.dry_run:
-        with standard_streams.needed():
-            is_complete = _reproduce(arguments, never)
-    else:
-        with on_sigterm() as stop:
-            is_complete = _reproduce(arguments, stop)
+    with standard_streams.needed() if arguments.dry_run else on_sigterm() as stop:
+        is_complete = _reproduce(arguments, stop or never)
     if not is_complete:
         sys.exit(1)
 

@@ -125,9 +125,9 @@ def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
         return False
     try:
         [settings] = writers.read(path, "settings")
-        of_config = Config.of(json_files.parsed(settings.pop("config"))) == cell.config
-        complete = [record["epoch"] for record in writers.read(path, "norms")][-1:] == [cell.config.plan.epochs]
-        same = of_config and complete and settings == _measured(study)
+        config = Config.of(json_files.parsed(settings.pop("config")))
+        last = [record["epoch"] for record in writers.read(path, "norms")][-1:]
+        same = (config, settings, last) == (cell.config, _measured(study), [cell.config.plan.epochs])
     except (OSError, ValueError, TypeError, KeyError):
         same = False
     if not same:
@@ -143,10 +143,8 @@ def check_unfinished(cell: RunSpec) -> Path:
     """
     unfinished = path_of(cell).with_name(f"{path_of(cell).name}{run.UNFINISHED}")
     refuse_link(unfinished)
-    if not unfinished.exists():
-        return unfinished
-    found = unfinished.read_bytes()[: len(_HEAD)] if unfinished.is_file() else None
-    if found is None or not _HEAD.startswith(found):
+    is_ours = unfinished.is_file() and _HEAD.startswith(unfinished.read_bytes()[: len(_HEAD)])
+    if unfinished.exists() and not is_ours:
         raise UnusableError(
             f"{unfinished} is not of a run that was stopped: move it elsewhere, or choose another output."
         )
