@@ -8,17 +8,14 @@ import tyro
 from rich.console import Console
 
 from experiments import data, presets
-from experiments.cli import standard_streams
+from experiments.cli import output_folder, standard_streams, tables
 from experiments.cli.errors import exit_on_value_error, option, parse, start
-from experiments.cli.output_folder import make_folder, write_document
-from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config.checks import check_count
 from experiments.report import publish
-from experiments.runner.finished_runs import find_runs
+from experiments.runner import finished_runs
 from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
-from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, run_all, tuning
-from experiments.study.dry_run import estimate, show_runs, show_times
+from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, dry_run, run_all, tuning
 from experiments.study.run_spec import is_done
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm
@@ -133,8 +130,8 @@ def _tune(study: Grid, options: StudyOptions) -> bool:
         return survived
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)
-    console.print(as_terminal(rows))
-    exit_on_value_error(write_document, study.output / "choices.md", f"{as_markdown(rows)}\n")
+    console.print(tables.as_terminal(rows))
+    exit_on_value_error(output_folder.write_document, study.output / "choices.md", f"{tables.as_markdown(rows)}\n")
     chosen = tuning.tuned_cells(study, choices, options.stored)
     return _complete(study, chosen, options, chosen=("learning_rate", "rho"))
 
@@ -143,25 +140,27 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
     """Run the selected cells; where all are selected, report the study. Whether no run failed."""
     if options.arguments.dry_run:
         return _run(study, cells, options)
-    report = exit_on_value_error(make_folder, study.output / "report")
+    report = exit_on_value_error(output_folder.make_folder, study.output / "report")
     survived = _run(study, cells, options)
     finished = [
         cell.folder for cell in cells if options.arguments.selection.is_whole and exit_on_value_error(is_done, cell)
     ]
     if finished:
-        exit_on_value_error(lambda: publish(find_runs(finished), report, options.console, chosen=chosen))
+        exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, options.console, chosen=chosen))
     return survived
 
 
 def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
     """Run the selected cells, or print their estimates in a dry run; whether no run failed."""
     arguments, stored, console = options.arguments, options.stored, options.console
-    selected = exit_on_value_error(arguments.selection.of, cells, lambda cell: estimate(cell.config, stored).cost)
+    selected = exit_on_value_error(
+        arguments.selection.of, cells, lambda cell: dry_run.estimate(cell.config, stored).cost
+    )
     if not arguments.dry_run:
         return not run_all(f"{study.model} on {study.dataset}", selected, options.runs, console)
-    show_runs(selected, stored, study.output, console)
+    dry_run.show_runs(selected, stored, study.output, console)
     if arguments.time_steps_of is not None:
-        show_times(selected, stored, arguments.time_steps_of, console)
+        dry_run.show_times(selected, stored, arguments.time_steps_of, console)
     return True
 
 

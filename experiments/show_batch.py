@@ -18,8 +18,7 @@ from rich.console import Console
 from experiments import data
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
-from experiments.config import Config
-from experiments.config.checks import check_count
+from experiments.config import Config, checks
 from experiments.runner import image_pipeline, run
 from experiments.training.atomic_write import replacing
 
@@ -142,7 +141,7 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.show_batch")
-    exit_on_value_error(check_count, "images", arguments.images)
+    exit_on_value_error(checks.check_count, "images", arguments.images)
     dataset = exit_on_value_error(run.load, arguments.config, arguments.location)
     shown = exit_on_value_error(views, arguments.config, dataset, arguments.batch)
     path = exit_on_value_error(make_folder, arguments.output) / "batch.png"

@@ -11,18 +11,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments import data
+from experiments.cli import output_folder, tables
 from experiments.cli.errors import exit_on_value_error, parse, start
-from experiments.cli.output_folder import make_folder, write_document
-from experiments.cli.tables import as_terminal
-from experiments.config import check_choice
-from experiments.config.checks import check_distinct
+from experiments.config import checks
 from experiments.convergence.document import Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
 from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
 from experiments.convergence.norm_plots import Floors
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
-from experiments.study import RunOptions, RunSpec
-from experiments.study.study_runs import in_turn, to_do
+from experiments.study import RunOptions, RunSpec, study_runs
 
 _PARTS = ("quadratic", "networks")
 
@@ -45,8 +42,8 @@ class Arguments:
 
     def __post_init__(self) -> None:
         for name in self.parts:
-            check_choice("parts", name, _PARTS)
-        check_distinct("parts", self.parts)
+            checks.check_choice("parts", name, _PARTS)
+        checks.check_distinct("parts", self.parts)
         if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
             raise ValueError(
                 f"methods is {self.study.methods}: the quadratic knows {', '.join(REACH)}, add one of them."
@@ -58,7 +55,7 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study, location = arguments.study, arguments.location
-    document = exit_on_value_error(make_folder, study.output) / "convergence.md"
+    document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"
     cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
     parts = []
     if "quadratic" in arguments.parts:
@@ -66,14 +63,14 @@ def main() -> None:
         parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
     if cells:
         parts.append(study_networks(study, cells, left, location, console))
-    exit_on_value_error(write_document, document, markdown(parts))
+    exit_on_value_error(output_folder.write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
 
 
 def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
     """All runs of the study on networks, and those that are not complete yet."""
     cells = study.cells(len(data.load(study.dataset, study.seeds[0], location).train))
-    return cells, to_do(cells, location, partial(is_done, study=study), check_unfinished)
+    return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
 
 
 def study_networks(
@@ -94,7 +91,7 @@ def study_networks(
     title = f"{study.model} on {study.dataset}"
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
-        for cell, dataset, track in in_turn(left, RunOptions(location), progress):
+        for cell, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):
             last = execute(cell, study, dataset, track)
             console.print(f"{cell.name}: test error {100 * last['test_error']:.2f}%")
     alike: dict[tuple[str, str], list[RunSpec]] = {}
@@ -138,7 +135,7 @@ def _floors(study: QuadraticStudy, methods: Sequence[str], places: list[tuple[fl
 
 def _show(part: Part, console: Console) -> None:
     for caption, rows in part.tables:
-        console.print(as_terminal(rows))
+        console.print(tables.as_terminal(rows))
         console.print(f"{caption}\n")
 
 

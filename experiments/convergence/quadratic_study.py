@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.config import check_plan, check_seeds
-from experiments.config.checks import check_count, check_number
+from experiments.config import checks
 from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound
 from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.study import grid
@@ -53,13 +52,13 @@ class QuadraticStudy:
 
     def __post_init__(self) -> None:
         for name in ("dimensions", "examples", "chains"):
-            check_count(name, getattr(self, name))
+            checks.check_count(name, getattr(self, name))
         for name in ("noise", "rho", "alpha"):
-            check_number(name, getattr(self, name))
+            checks.check_number(name, getattr(self, name))
         for name in ("constant_plan", "increasing_plan"):
-            check_plan(name, getattr(self, name))
+            checks.check_plan(name, getattr(self, name))
             BatchPlan.parse(getattr(self, name)).total_steps(self.examples)
-        check_seeds((self.seed,), "seed")
+        checks.check_seeds((self.seed,), "seed")
         if self.noise == 0:
             raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
         if not 0 < self.least_curvature <= 1:

@@ -18,8 +18,7 @@ from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
 from experiments.runner.program import build
 from experiments.study.run_spec import RunSpec
-from experiments.training import learning_rate
-from experiments.training.methods import METHODS
+from experiments.training import learning_rate, methods
 
 _WIDTH = 160  # columns, where the output is a file or a pipe
 _STEPS = 5  # that are timed
@@ -72,7 +71,7 @@ def estimate(config: Config, stored: int) -> Estimate:
 
 
 def _second_passes(config: Config, size: int) -> int:
-    if not METHODS[config.method].makes_second_pass:
+    if not methods.METHODS[config.method].makes_second_pass:
         return 0
     policy, updates = config.policy(size), config.plan.total_steps(size)
     if config.when == "always":
@@ -121,7 +120,7 @@ def time_step(config: Config, batch_size: int) -> float:
     seconds = []
     for _ in range(1 + _STEPS):
         started = time.perf_counter()
-        state, metrics = program.step(state, batch, at_start, perturb=METHODS[config.method].makes_second_pass)
+        state, metrics = program.step(state, batch, at_start, perturb=methods.METHODS[config.method].makes_second_pass)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
@@ -145,6 +144,6 @@ def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Cons
         rate = batch_size / seconds
         hours = sum(estimate(config, stored).examples for config in configs) / rate / 3600
         shown = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-        rows.append((METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
+        rows.append((methods.METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
     console.print(as_terminal(rows))
     console.print(f"Median of {_STEPS} updates on made-up images; with evaluation and sharpness it takes longer.")

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import data
-from experiments.config import BaseConfig, Config, check_choice, check_plan, check_seeds
-from experiments.config.checks import check_distinct, check_runs
+from experiments.config import BaseConfig, Config, checks
 from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
@@ -109,13 +108,13 @@ class Grid(BaseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("constant_plan", "increasing_plan"):
-            check_plan(name, getattr(self, name))
-        check_seeds(self.seeds)
+            checks.check_plan(name, getattr(self, name))
+        checks.check_seeds(self.seeds)
         for name, known in (("methods", METHODS), ("strategies", NAMES), ("match", MATCHES)):
             for value in getattr(self, name):
-                check_choice(name, value, known)
-            check_distinct(name, getattr(self, name))
-        check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
+                checks.check_choice(name, value, known)
+            checks.check_distinct(name, getattr(self, name))
+        checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         if ADAPTIVE in self.strategies and self.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
@@ -203,10 +202,10 @@ class Comparison(BaseConfig):
         for name in ("rho", "alpha"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is {getattr(self, name)}: leave it out, each method has its own here.")
-        check_plan("batch_plan", self.batch_plan)
-        check_seeds(self.seeds)
+        checks.check_plan("batch_plan", self.batch_plan)
+        checks.check_seeds(self.seeds)
         for name in self.methods:
-            check_choice("methods", name, METHODS)
+            checks.check_choice("methods", name, METHODS)
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd first, which time is measured in.")
         _ = self.cells

@@ -11,8 +11,7 @@ from rich.progress import Progress
 from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
-from experiments.sharpness import has_measured
-from experiments.sharpness.measure_runs import measure_finished_run
+from experiments.sharpness import measure_runs
 from experiments.study import run_spec
 from experiments.study.run_spec import RunOptions, RunSpec, execute
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
@@ -115,8 +114,10 @@ def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) 
             raise Terminated("stopped between two measurements: the same command goes on.")
         dataset = run.load(cell.config, options.location)
         try:
-            if not has_measured(cell.folder, cell.config, dataset, options.sharpness):
-                measure_finished_run(cell.folder, cell.config, dataset, options.sharpness, progress.console)
+            if not measure_runs.has_measured(cell.folder, cell.config, dataset, options.sharpness):
+                measure_runs.measure_finished_run(
+                    cell.folder, cell.config, dataset, options.sharpness, progress.console
+                )
         except ValueError as error:
             progress.console.print(f"not measured: {error}")
         except Exception:  # for instance a lack of memory: the other measurements may succeed

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from experiments import data
 from experiments.cli.tables import Rows
-from experiments.config import check_fraction, check_seeds
-from experiments.config.checks import check_distinct, check_number, check_runs
+from experiments.config import checks
 from experiments.runner import run
 from experiments.study.grid import Grid
 from experiments.study.run_spec import RunSpec
@@ -37,12 +36,12 @@ class Tuning:
     def __post_init__(self) -> None:
         for name in ("rates", "radii"):
             values = getattr(self, name)
-            check_runs(f"tuning.{name}", values, 1)
-            check_distinct(f"tuning.{name}", values)
+            checks.check_runs(f"tuning.{name}", values, 1)
+            checks.check_distinct(f"tuning.{name}", values)
             for value in values:
-                check_number(f"tuning.{name}", value)
-        check_seeds(self.seeds, "tuning.seeds")
-        check_fraction("tuning.validation", self.validation)
+                checks.check_number(f"tuning.{name}", value)
+        checks.check_seeds(self.seeds, "tuning.seeds")
+        checks.check_fraction("tuning.validation", self.validation)
         if not self.validation:
             raise ValueError("tuning.validation is 0.0: hold some examples out, or the test set would choose.")
 
@@ -101,7 +100,7 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
     cells = len(study.strategies) * len(study.methods)
-    check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
+    checks.check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
     return [
         _trial(study, tuning, setting, stored)
         for strategy in study.strategies
