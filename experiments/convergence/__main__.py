@@ -1,6 +1,5 @@
 """Watch how training converges: `python -m experiments.convergence --output runs/convergence`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,10 +58,13 @@ def main() -> None:
     cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
     parts = []
     if "quadratic" in arguments.parts:
-        known = [name for name in study.methods if name in REACH]
-        parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
+        with console.status("the stochastic quadratic"):
+            known = [name for name in study.methods if name in REACH]
+            parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output))
+        _show(parts[-1], console)
     if cells:
         parts.append(study_networks(study, cells, left, location, console))
+        _show(parts[-1], console)
     exit_on_value_error(output_folder.write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
 
@@ -76,7 +78,7 @@ def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec],
 def study_networks(
     study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
 ) -> Part:
-    """Execute the runs that are not complete yet, print the table, and draw the pictures.
+    """Execute the runs that are not complete yet, and draw the pictures.
 
     Args:
       study: how the runs are measured.
@@ -99,41 +101,34 @@ def study_networks(
         method, *strategy, _ = cell.folder.name.split("-")
         alike.setdefault((method, " ".join(strategy)), []).append(cell)
     curves = {key: curve_of(alike[key]) for key in sorted(alike, key=lambda key: study.methods.index(key[0]))}
-    part = network_part(study, title, curves)
-    _show(part, console)
-    return part
+    return network_part(study, title, curves)
 
 
-def study_quadratic(
-    study: QuadraticStudy, methods: Sequence[str], strategies: Sequence[str], folder: Path, console: Console
-) -> Part:
-    """Follow every method by every strategy, find the floors, print the tables, and draw the pictures.
+def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple[str, ...], folder: Path) -> Part:
+    """Follow every method by every strategy, find the floors, and draw the pictures.
 
     Args:
       study: the problem.
       methods: of `REACH`.
       strategies: of the study on networks.
       folder: of the document.
-      console: the terminal.
 
     Returns:
       The part of the document.
     """
-    with console.status("the stochastic quadratic"):
-        courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
-        rate, batch_size = study.floor_rates[0], study.floor_batch_sizes[0]
-        by_batch_size = _floors(study, methods, [(rate, size) for size in study.floor_batch_sizes])
-        by_rate = _floors(study, methods, [(each, batch_size) for each in study.floor_rates])
-        part = quadratic_part(study, courses, by_batch_size, by_rate, folder)
-    _show(part, console)
-    return part
 
+    def floors(places: list[tuple[float, int]]) -> Floors:
+        return {method: [floor(study, method, *place) for place in places] for method in methods}
 
-def _floors(study: QuadraticStudy, methods: Sequence[str], places: list[tuple[float, int]]) -> Floors:
-    return {method: [floor(study, method, *place) for place in places] for method in methods}
+    courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
+    rate, batch_size = study.floor_rates[0], study.floor_batch_sizes[0]
+    by_batch_size = floors([(rate, size) for size in study.floor_batch_sizes])
+    by_rate = floors([(each, batch_size) for each in study.floor_rates])
+    return quadratic_part(study, courses, by_batch_size, by_rate, folder)
 
 
 def _show(part: Part, console: Console) -> None:
+    """Print the tables of a part."""
     for caption, rows in part.tables:
         console.print(tables.as_terminal(rows))
         console.print(f"{caption}\n")

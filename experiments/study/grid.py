@@ -143,34 +143,27 @@ class Grid(BaseConfig):
         return list(once.values())
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
-        config, by = self._matched(match, method, strategy, seed, stored)
-        words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
-        return RunSpec(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
-
-    def _matched(self, match: str, method: str, strategy: str, seed: int, stored: int) -> tuple[Config, str]:
-        """The config of a run, and what its number of epochs was matched by."""
         constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
-        plan = plan_of(strategy, constant, increasing)
+        plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
         parts = self.m or self.micro_batch
         if parts and strategy == "constant_mean":
             plan = plan.rounded_to(parts)  # the parts have to divide the batch
 
-        def config(updates: int | None = None) -> Config:
+        def config() -> Config:
             if strategy == ADAPTIVE:
-                return _config_of(
-                    self, method, adaptive_plan(increasing, self.adaptive_rule, updates), "constant", seed
-                )
+                adaptive = adaptive_plan(increasing, self.adaptive_rule, updates)
+                return _config_of(self, method, adaptive, "constant", seed)
             return _config_of(self, method, str(plan), rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
 
-        if match == "epochs":
-            return config(), match
-        evaluations = estimate(config(), stored).evaluations_per_update
-        epoch_size = self.epoch_size(self.num_examples(stored))
-        if strategy == ADAPTIVE:
-            updates, by = budget(match, evaluations, increasing, epoch_size)
-            return config(updates), by
-        plan, by = matched(match, plan, evaluations, increasing, epoch_size)
-        return config(), by
+        if match != "epochs":
+            evaluations = estimate(config(), stored).evaluations_per_update
+            epoch_size = self.epoch_size(self.num_examples(stored))
+            if strategy == ADAPTIVE:
+                updates, by = budget(match, evaluations, increasing, epoch_size)
+            else:
+                plan, by = matched(match, plan, evaluations, increasing, epoch_size)
+        words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
+        return RunSpec(f"{' '.join(words)}, seed {seed}", config(), self.output / "-".join([*words, str(seed)]))
 
 
 _MOMENTUM = 0.9  # of sgd, which all methods share
