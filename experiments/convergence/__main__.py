@@ -13,10 +13,9 @@ from experiments import data
 from experiments.cli import output_folder, tables
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
-from experiments.convergence.document import Part, markdown, network_part, quadratic_part
+from experiments.convergence.document import Floors, Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
 from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
-from experiments.convergence.norm_plots import Floors
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.study import RunOptions, RunSpec, study_runs
 
