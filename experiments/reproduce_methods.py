@@ -45,7 +45,8 @@ def main() -> None:
     document = exit_on_value_error(make_folder, study.output) / "methods.md"
     title = f"{study.model} on {study.dataset}"
     with on_sigterm() as stop:
-        failed = run_all(title, study.cells, RunOptions(arguments.location, arguments.sharpness, stop=stop), console)
+        options = RunOptions(arguments.location, arguments.sharpness, run.RunContext(stop=stop))
+        failed = run_all(title, study.cells, options, console)
     if failed:
         sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")

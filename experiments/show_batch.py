@@ -12,19 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import data
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
-from experiments.config import Config
-from experiments.config.checks import check_count
+from experiments.config import Config, checks
 from experiments.runner import image_pipeline, run
 from experiments.training.atomic_write import replacing
-
-_NORMALIZE = "normalize"  # it is undone for the eye
 
 
 class View(NamedTuple):
@@ -55,33 +51,24 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     total = config.plan.total_steps(config.epoch_size(len(dataset.train)))
     if not 0 <= batch < total:
         raise ValueError(f"batch is {batch}: the run has {total}, give an integer from 0 to {total - 1}.")
-    read = _batch(config, dataset, batch)
-    shown = [View("as read", read["image"], read["label"])]
+
+    def read(transform: image_pipeline.Transform | None = None) -> dict[str, np.ndarray]:
+        plan, passes = config.plan, config.passes
+        return next(data.training_batches(dataset.train, plan, config.seed, batch, passes=passes, transform=transform))
+
+    found = read()
+    shown = [View("as read", found["image"], found["label"])]
     if (transform := image_pipeline.transform_of(config, dataset)) is not None:
-        read = _batch(config, dataset, batch, transform)
-        shown += [View("crop, flip, auto_augment", read["image"], read["label"])]
-    return shown + _in_the_step(config, dataset, read)
-
-
-def _batch(
-    config: Config, dataset: data.Dataset, batch: int, transform: image_pipeline.Transform | None = None
-) -> dict[str, np.ndarray]:
-    stream = data.training_batches(
-        dataset.train, config.plan, config.seed, batch, passes=config.passes, transform=transform
-    )
-    return next(stream)
-
-
-def _in_the_step(config: Config, dataset: data.Dataset, read: dict[str, np.ndarray]) -> list[View]:
-    """What happens inside the compiled step."""
-    ours, constants = image_pipeline.recipe_of(config, dataset), image_pipeline.constants_of(config, dataset)
-    images, shown = jnp.asarray(read["image"]), []
-    for name, stage in image_pipeline.stages(ours).items():
-        images = stage(constants, read["position"], images)
-        if name != _NORMALIZE:
-            shown.append(View(name, _for_the_eye(images, dataset), read["label"]))
-    images, targets, _ = image_pipeline.preparation(ours)(read, constants)
-    last = "mixing" if ours.mixing else "to the network"
+        found = read(transform)
+        shown.append(View("crop, flip, auto_augment", found["image"], found["label"]))
+    recipe, constants = image_pipeline.recipe_of(config, dataset), image_pipeline.constants_of(config, dataset)
+    images = jnp.asarray(found["image"])
+    for name, stage in image_pipeline.stages(recipe).items():  # as in the compiled step
+        images = stage(constants, jnp.asarray(found["position"]), images)
+        if name != "normalize":  # which is undone
+            shown.append(View(name, _for_the_eye(images, dataset), found["label"]))
+    images, targets, _ = image_pipeline.preparation(recipe)(found, constants)
+    last = "mixing" if recipe.mixing else "to the network"
     return [*shown, View(last, _for_the_eye(images, dataset), np.asarray(targets))]
 
 
@@ -109,8 +96,10 @@ def draw(views: list[View], rows: int, path: Path) -> None:
     columns = figure.subplots(rows, len(views), squeeze=False).T
     for view, panels in zip(views, columns, strict=True):
         for panel, image, target in zip(panels, view.images, view.targets, strict=False):
-            tells_more = view is views[0] or view is views[-1]
-            _draw_image(panel, image, in_words(target) if tells_more else "", brightest)
+            panel.imshow(image, cmap="gray", vmin=0, vmax=brightest)  # colour images have no colour map
+            panel.set(xticks=[], yticks=[])
+            if view is views[0] or view is views[-1]:
+                panel.set_xlabel(in_words(target), fontsize=8)
         panels[0].set_title(view.step.replace("_", " "), fontsize=9)
     with replacing(path) as new:
         figure.savefig(new, format="png", dpi=120)
@@ -128,13 +117,6 @@ def in_words(target: np.ndarray) -> str:
     outstanding = [label for label in np.argsort(-target) if target[label] > base + _SMALLEST]
     words = ", ".join(f"{label}: {100 * target[label]:.0f}%" for label in outstanding)
     return words if base < _SMALLEST else f"{words}\neach other: {100 * base:.2g}%"
-
-
-def _draw_image(panel: Axes, image: np.ndarray, text: str, brightest: int) -> None:
-    is_grey = image.shape[-1] == 1
-    panel.imshow(image[..., 0] if is_grey else image, cmap="gray" if is_grey else None, vmin=0, vmax=brightest)
-    panel.set(xticks=[], yticks=[])
-    panel.set_xlabel(text, fontsize=8)
 
 
 @dataclass(frozen=True)
@@ -159,7 +141,7 @@ class Arguments:
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.show_batch")
-    exit_on_value_error(check_count, "images", arguments.images)
+    exit_on_value_error(checks.check_count, "images", arguments.images)
     dataset = exit_on_value_error(run.load, arguments.config, arguments.location)
     shown = exit_on_value_error(views, arguments.config, dataset, arguments.batch)
     path = exit_on_value_error(make_folder, arguments.output) / "batch.png"

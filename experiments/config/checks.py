@@ -49,8 +49,13 @@ def check_plan(name: str, text: str) -> None:
 def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
     """Refuse seeds of a study that are none, not each another, or more than a study has runs."""
     check_runs(name, seeds, 1)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"{name} is {seeds}: give at least one, each once.")
+    check_distinct(name, seeds)
+
+
+def check_distinct(name: str, values: Sequence[object]) -> None:
+    """Refuse values of the argument `name` that are empty or have duplicates."""
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} is {values}: give at least one, each once.")
 
 
 def check_runs(name: str, values: Sequence[object], runs_of_each: int) -> None:

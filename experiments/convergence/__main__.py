@@ -1,20 +1,23 @@
 """Watch how training converges: `python -m experiments.convergence --output runs/convergence`."""
 
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 
 from experiments import data
+from experiments.cli import output_folder, tables
 from experiments.cli.errors import exit_on_value_error, parse, start
-from experiments.cli.output_folder import make_folder, write_document
-from experiments.config import check_choice
-from experiments.convergence.document import markdown
+from experiments.config import checks
+from experiments.convergence.document import Floors, Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
-from experiments.convergence.network_study import NetworkStudy
-from experiments.convergence.quadratic_study import QuadraticStudy
-from experiments.convergence.runner import cells_of, study_networks, study_quadratic
+from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
+from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
+from experiments.study import RunOptions, RunSpec, study_runs
 
 _PARTS = ("quadratic", "networks")
 
@@ -37,9 +40,8 @@ class Arguments:
 
     def __post_init__(self) -> None:
         for name in self.parts:
-            check_choice("parts", name, _PARTS)
-        if not self.parts or len(set(self.parts)) < len(self.parts):
-            raise ValueError(f"parts is {self.parts}: give at least one, each once.")
+            checks.check_choice("parts", name, _PARTS)
+        checks.check_distinct("parts", self.parts)
         if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
             raise ValueError(
                 f"methods is {self.study.methods}: the quadratic knows {', '.join(REACH)}, add one of them."
@@ -50,17 +52,85 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    study = arguments.study
-    document = exit_on_value_error(make_folder, study.output) / "convergence.md"
-    cells = exit_on_value_error(cells_of, study, arguments.location) if "networks" in arguments.parts else []
+    study, location = arguments.study, arguments.location
+    document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"
+    cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
     parts = []
     if "quadratic" in arguments.parts:
-        known = [name for name in study.methods if name in REACH]
-        parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output, console))
+        with console.status("the stochastic quadratic"):
+            known = [name for name in study.methods if name in REACH]
+            parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output))
+        _show(parts[-1], console)
     if cells:
-        parts.append(study_networks(study, cells, arguments.location, console))
-    exit_on_value_error(write_document, document, markdown(parts))
+        parts.append(study_networks(study, cells, left, location, console))
+        _show(parts[-1], console)
+    exit_on_value_error(output_folder.write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
+
+
+def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
+    """All runs of the study on networks, and those that are not complete yet."""
+    cells = study.cells(len(data.load(study.dataset, study.seeds[0], location).train))
+    return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
+
+
+def study_networks(
+    study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
+) -> Part:
+    """Execute the runs that are not complete yet, and draw the pictures.
+
+    Args:
+      study: how the runs are measured.
+      cells: all runs.
+      left: those that are not complete yet.
+      location: where the data are.
+      console: the terminal.
+
+    Returns:
+      The part of the document.
+    """
+    title = f"{study.model} on {study.dataset}"
+    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
+    with Progress(console=console, transient=True) as progress:
+        for cell, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):
+            last = execute(cell, study, dataset, track)
+            console.print(f"{cell.name}: test error {100 * last['test_error']:.2f}%")
+    alike: dict[tuple[str, str], list[RunSpec]] = {}
+    for cell in cells:
+        method, *strategy, _ = cell.folder.name.split("-")
+        alike.setdefault((method, " ".join(strategy)), []).append(cell)
+    curves = {key: curve_of(alike[key]) for key in sorted(alike, key=lambda key: study.methods.index(key[0]))}
+    return network_part(study, title, curves)
+
+
+def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple[str, ...], folder: Path) -> Part:
+    """Follow every method by every strategy, find the floors, and draw the pictures.
+
+    Args:
+      study: the problem.
+      methods: of `REACH`.
+      strategies: of the study on networks.
+      folder: of the document.
+
+    Returns:
+      The part of the document.
+    """
+
+    def floors(places: list[tuple[float, int]]) -> Floors:
+        return {method: [floor(study, method, *place) for place in places] for method in methods}
+
+    courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
+    rate, batch_size = study.floor_rates[0], study.floor_batch_sizes[0]
+    by_batch_size = floors([(rate, size) for size in study.floor_batch_sizes])
+    by_rate = floors([(each, batch_size) for each in study.floor_rates])
+    return quadratic_part(study, courses, by_batch_size, by_rate, folder)
+
+
+def _show(part: Part, console: Console) -> None:
+    """Print the tables of a part."""
+    for caption, rows in part.tables:
+        console.print(tables.as_terminal(rows))
+        console.print(f"{caption}\n")
 
 
 if __name__ == "__main__":

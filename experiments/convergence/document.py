@@ -1,62 +1,59 @@
-"""The document of the convergence study: Markdown with tables and pictures."""
+"""The document of the convergence study: Markdown with tables and pictures.
+
+The pictures of gradient norms are against updates and against examples, logarithmic on both axes.
+"""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
-from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
-from experiments.convergence.norm_plots import NORMS, Floors, draw_floors, draw_norms
+from experiments.convergence.gradient_norms import Curve, Curves, fitted_slope, late_rate
+from experiments.convergence.network_study import NetworkStudy
 from experiments.convergence.quadratic_study import Course, Floor, QuadraticStudy
-from experiments.report.drawing import Picture, save
+from experiments.report import drawing
 from experiments.training.methods import METHODS
+
+Floors = dict[str, list[Floor]]
+"""By method."""
 
 
 def rate_rows(curves: Curves) -> Rows:
     """How fast the norm of the full gradient falls at last, and how far both norms come down."""
     heading = ("method", "strategy", "updates", "slope by updates", "slope by examples", "least ‖∇f‖", "least, SAM's")
-    rows = [
-        (
-            METHODS[method].title,
-            strategy,
-            str(curve.updates[-1]),
-            str(late_rate(curve.updates, curve.gradient)),
-            str(late_rate(curve.examples, curve.gradient)),
-            _least(curve.gradient),
-            _least(curve.sam_gradient),
-        )
-        for (method, strategy), curve in curves.items()
-    ]
-    return [heading, *rows]
+    rows: Rows = [heading]
+    for (method, strategy), curve in curves.items():
+        slopes = [str(late_rate(places, curve.gradient)) for places in (curve.updates, curve.examples)]
+        least = [_least(norms) for norms in (curve.gradient, curve.sam_gradient)]
+        rows.append((METHODS[method].title, strategy, str(curve.updates[-1]), *slopes, *least))
+    return rows
 
 
 def bound_rows(courses: dict[tuple[str, str], Course]) -> Rows:
     """What was measured on the quadratic, and what docs/convergence.md proves that it is at most."""
-    heading = ("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")
-    rows = [
-        (METHODS[method].title, strategy, *(f"{value:.3g}" for value in each[1:]))
-        for (method, strategy), each in courses.items()
-    ]
-    return [heading, *rows]
+    rows: Rows = [("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")]
+    for (method, strategy), (_, *squares) in courses.items():
+        rows.append((METHODS[method].title, strategy, *(f"{value:.3g}" for value in squares)))
+    return rows
 
 
-def floor_rows(floors: dict[str, list[Floor]]) -> Rows:
+def floor_rows(floors: Floors) -> Rows:
     """The floors of each method, in units of SGD's exact one."""
     rows: Rows = [("η", "b", "√E‖∇f‖², SGD, exactly", *(METHODS[method].title for method in floors))]
     for same in zip(*floors.values(), strict=True):
         first = same[0]
-        ratios = [math.sqrt(floor.square / floor.sgd) for floor in same]
-        # of a root, half the relative error of the square
-        errors = [floor.standard_error / (2 * floor.square) * ratio for floor, ratio in zip(same, ratios, strict=True)]
-        shown = [_with_error(ratio, error) for ratio, error in zip(ratios, errors, strict=True)]
-        rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *shown))
+        rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *map(_ratio, same)))
     return rows
 
 
-def slope_rows(by_batch_size: dict[str, list[Floor]], by_rate: dict[str, list[Floor]]) -> Rows:
+def slope_rows(by_batch_size: Floors, by_rate: Floors) -> Rows:
     """The exponents of the floors in batch size and rate."""
     rows: Rows = [("method", "slope by b", "slope by η")]
     for method, floors in by_batch_size.items():
@@ -65,8 +62,10 @@ def slope_rows(by_batch_size: dict[str, list[Floor]], by_rate: dict[str, list[Fl
     return rows
 
 
-def _with_error(ratio: float, error: float) -> str:
-    """The ratio alone where there is no error, of a single chain."""
+def _ratio(floor: Floor) -> str:
+    """The floor in units of SGD's exact one, with its standard error; a single chain has none."""
+    ratio = math.sqrt(floor.square / floor.sgd)
+    error = floor.standard_error / (2 * floor.square) * ratio  # of a root, half the relative error of the square
     return f"{ratio:.3f} ± {error:.3f}" if math.isfinite(error) else f"{ratio:.3f}"
 
 
@@ -87,6 +86,7 @@ _RATES = (
 _BOUNDS = "Mean over the updates, weighted by the rate, and after the last one; and what is proved to be the most."
 _FLOORS = "Where √E‖∇f‖² stops at a constant rate and batch size; measured, in units of SGD's exact value."
 _SLOPES = "The floors' exponents; in theory −½ and ½ while noise is larger than what ρ adds."
+_NORMS = {"gradient": "‖∇f(w)‖", "sam_gradient": "‖∇f(w + ρ ∇f/‖∇f‖)‖"}
 _TITLES = {"gradient": "Norm of the full gradient", "sam_gradient": "Norm of the full SAM gradient"}
 
 
@@ -95,15 +95,15 @@ class Part(NamedTuple):
 
     Attributes:
       title: its heading.
-      told: what was run.
+      settings: what was run, in a few sentences.
       tables: with their captions.
       pictures: in the document's folder.
     """
 
     title: str
-    told: str
+    settings: str
     tables: list[tuple[str, Rows]]
-    pictures: list[Picture]
+    pictures: list[drawing.Picture]
 
 
 def quadratic_part(
@@ -127,51 +127,138 @@ def quadratic_part(
         (_SLOPES, slope_rows(by_batch_size, by_rate)),
     ]
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
-    told = (
+    settings = (
         f"½ wᵀAw in {study.dimensions} dimensions, curvatures from {study.least_curvature:g} to 1, noise of deviation "
         f"{study.noise:g} a coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
         f"constant plan {study.constant_plan}, increasing plan {study.increasing_plan}, {study.examples} examples an "
         f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. "
         "docs/convergence.md derives what to expect."
     )
-    floors = save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
-    return Part("A stochastic quadratic", told, tables, [*_draw(curves, "the quadratic", "quadratic", folder), floors])
+    pictures = _draw(curves, "the quadratic", "quadratic", folder)
+    pictures.append(
+        drawing.save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
+    )
+    return Part("A stochastic quadratic", settings, tables, pictures)
 
 
-def network_part(title: str, told: str, curves: Curves, folder: Path) -> Part:
+def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
     """The part on networks.
 
     Args:
+      study: its settings.
       title: what was trained: `small_resnet on digits`.
-      told: how.
       curves: by method and strategy.
-      folder: of the document, where the pictures go.
     """
-    return Part(f"Networks: {title}", told, [(_RATES, rate_rows(curves))], _draw(curves, title, "networks", folder))
+    statistics = "the statistics of these examples" if study.reestimate_batchnorm else "its running statistics"
+    settings = (
+        f"The training loss over all examples, without augmentation, BatchNorm in inference mode with {statistics}; ρ "
+        f"{study.measured_rho:g} in SAM's gradient, for every method. Constant plan {study.constant_plan}, increasing "
+        f"plan {study.increasing_plan}, seeds {', '.join(map(str, study.seeds))}."
+    )
+    pictures = _draw(curves, title, "networks", study.output)
+    return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves))], pictures)
 
 
 def markdown(parts: Sequence[Part]) -> str:
     """The document."""
-    return "\n".join(map(_text, parts))
+    texts = []
+    for part in parts:
+        blocks = [f"# {part.title}", part.settings]
+        for caption, rows in part.tables:
+            blocks += [as_markdown(rows), caption]
+        for picture in part.pictures:
+            blocks += [f"## {picture.title}", picture.caption, f"![{picture.title}]({picture.path.name})"]
+        texts.append("\n\n".join(blocks) + "\n")
+    return "\n".join(texts)
 
 
-def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[Picture]:
-    return [
-        save(
-            draw_norms(norm, f"{_TITLES[norm]}: {title}", curves),
-            _TITLES[norm],
-            f"{text}, mean over the repetitions, against updates and against examples.",
-            folder,
-            f"{stem}-{norm.replace('_', '-')}",
-        )
-        for norm, text in NORMS.items()
-    ]
+def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[drawing.Picture]:
+    pictures = []
+    for norm, text in _NORMS.items():
+        figure = draw_norms(norm, f"{_TITLES[norm]}: {title}", curves)
+        caption = f"{text}, mean over the repetitions, against updates and against examples."
+        pictures.append(drawing.save(figure, _TITLES[norm], caption, folder, f"{stem}-{norm.replace('_', '-')}"))
+    return pictures
 
 
-def _text(part: Part) -> str:
-    blocks = [f"# {part.title}", part.told]
-    for caption, rows in part.tables:
-        blocks += [as_markdown(rows), caption]
-    for picture in part.pictures:
-        blocks += [f"## {picture.title}", picture.caption, f"![{picture.title}]({picture.path.name})"]
-    return "\n\n".join(blocks) + "\n"
+_AXES = {"updates": "updates", "examples": "examples seen"}
+_APART = 0.08  # of a panel's height: between the labels of lines
+
+
+def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
+    """Draw a row of panels a method and a line a strategy, the mean over repetitions.
+
+    Args:
+      norm: of `_NORMS`.
+      title: above the picture.
+      curves: what was measured.
+    """
+    methods = list(dict.fromkeys(method for method, _ in curves))
+    with mpl.rc_context(drawing.STYLE):
+        figure = Figure(figsize=(10, 0.6 + 2.6 * len(methods)), layout="constrained")
+        panels = figure.subplots(len(methods), len(_AXES), sharey=True, sharex="col", squeeze=False)
+        ends = []
+        for method, row in zip(methods, panels, strict=True):
+            of_method = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
+            row[0].set_ylabel(f"{METHODS[method].title}: {_NORMS[norm]}")
+            ends += [_draw_lines(panel, axis, norm, of_method) for panel, axis in zip(row, _AXES, strict=True)]
+        for panel, label in zip(panels[-1], _AXES.values(), strict=True):
+            panel.set_xlabel(label)
+        drawing.make_logarithmic(panels[0, 0])  # and the others, which share its axis
+        figure.suptitle(title)
+        figure.draw_without_rendering()  # the axes' limits are known from here on
+        for panel, of_panel in zip(panels.flat, ends, strict=True):
+            _write_names(panel, of_panel)
+    return figure
+
+
+def draw_floors(by_batch_size: Floors, by_rate: Floors) -> Figure:
+    """Draw where each method stops, against the batch size and against the rate, and SGD's exact floor."""
+    with mpl.rc_context(drawing.STYLE):
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        pairs = (("batch size b, examples", "batch_size", by_batch_size), ("learning rate η", "rate", by_rate))
+        for panel, (label, name, floors) in zip(panels, pairs, strict=True):
+            some = next(iter(floors.values()))
+            where = [getattr(floor, name) for floor in some]
+            panel.loglog(where, np.sqrt([floor.sgd for floor in some]), color="0.75", linewidth=6, label="SGD, exactly")
+            for i, (method, found) in enumerate(floors.items()):
+                heights = np.sqrt([floor.square for floor in found])
+                panel.loglog(where, heights, label=METHODS[method].title, **_look(i, len(floors)))
+            panel.set_xlabel(label)
+            panel.set_xticks(where, [f"{x:g}" for x in where])
+            panel.xaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("√E‖∇f‖² where it stops")
+        panels[0].legend(frameon=False)
+        figure.suptitle("The floor of a constant batch size and rate, on the quadratic")
+    return figure
+
+
+def _draw_lines(panel: Axes, axis: str, norm: str, curves: dict[str, Curve]) -> dict[str, tuple[float, float]]:
+    """Draw a line a curve; the end of each line, by its name."""
+    ends = {}
+    for i, (name, curve) in enumerate(curves.items()):
+        where, heights = getattr(curve, axis), np.mean(getattr(curve, norm), axis=0)
+        panel.loglog(where, heights, **_look(i, len(curves)))
+        ends[name] = float(where[-1]), float(heights[-1])
+    return ends
+
+
+def _look(index: int, count: int) -> dict[str, Any]:
+    """Each line has its own lightness, dash and marker."""
+    dash, marker = drawing.DASHES[index % len(drawing.DASHES)], drawing.MARKERS[index % len(drawing.MARKERS)]
+    lines = {"color": drawing.shades(count)[index], "linestyle": dash, "linewidth": 1.4}
+    return lines | {"marker": marker, "markersize": 4, "markevery": 0.12}
+
+
+def _write_names(panel: Axes, ends: dict[str, tuple[float, float]]) -> None:
+    """The name of each line to the right of all, at the height of its end, and none upon another."""
+    finite = {name: end for name, end in ends.items() if np.isfinite(end[1])}
+    to_axes = panel.transData + panel.transAxes.inverted()
+    heights = {name: float(to_axes.transform(end)[1]) for name, end in finite.items()}
+    place = -np.inf
+    for name in sorted(heights, key=heights.__getitem__):
+        place = max(heights[name], place + _APART)
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6}
+        looks = {"va": "center", "fontsize": 8, "arrowprops": line, "annotation_clip": False}
+        panel.annotate(name, finite[name], (1.03, place), textcoords="axes fraction", **looks)

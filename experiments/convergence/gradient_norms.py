@@ -83,9 +83,37 @@ REACH: dict[str, Callable[[float, float], float]] = {
 """From radius and weight to `r`: the gradient that a method descends on is at most `L r` from the clean one."""
 
 
-def mean_bound(
-    rates: np.ndarray, batch_sizes: np.ndarray, *, gap: float, smoothness: float, deviation: float, reach: float
-) -> float:
+class Assumptions(NamedTuple):
+    """What the bounds assume of the loss, of its gradients and of the method.
+
+    Attributes:
+      gap: `f(w₀) − f*`.
+      smoothness: `L`, of the loss of every batch.
+      deviation: `σ`, of the gradient of one example.
+      reach: `r`, of `REACH`, in units of the parameters.
+    """
+
+    gap: float
+    smoothness: float
+    deviation: float
+    reach: float
+
+    def disturbance(self, rates: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
+        """`η_t V_t`: what bias and noise of each update add to twice the loss.
+
+        Raises:
+          ValueError: If a rate is above `1/L`.
+        """
+        if np.max(rates) * self.smoothness > 1 + 1e-6:
+            most = f"1/L, {1 / self.smoothness:g}"
+            raise ValueError(f"rates reaches {np.max(rates):g}: the bound holds up to {most}, give less.")
+        bias = self.smoothness * self.reach
+        noise = self.deviation / np.sqrt(batch_sizes)
+        of_noise = self.smoothness * rates * (noise + bias) ** 2
+        return rates * ((1 - self.smoothness * rates) * bias**2 + of_noise)
+
+
+def mean_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions) -> float:
     """The most that the mean squared gradient norm can be, `Σ η_t E‖∇f(w_t)‖² / Σ η_t`, and so its minimum over `t`.
 
     It is `(2 (f(w₀) − f*) + Σ η_t V_t) / Σ η_t` with `V_t = (1 − L η_t) L² r² + L η_t (σ/√b_t + L r)²`. Our own
@@ -94,10 +122,7 @@ def mean_bound(
     Args:
       rates: the learning rate `η_t` of each update, at most `1/L`, `(updates,)`.
       batch_sizes: examples of each update, `(updates,)`.
-      gap: `f(w₀) − f*`.
-      smoothness: `L`, of the loss of every batch.
-      deviation: `σ`, of the gradient of one example.
-      reach: `r`, of `REACH`, in units of the parameters.
+      given: the constants of the problem and of the method.
 
     Returns:
       The bound, in units of the squared gradient.
@@ -105,21 +130,10 @@ def mean_bound(
     Raises:
       ValueError: If a rate is above `1/L`.
     """
-    _check_rates(rates, smoothness)
-    added = np.sum(rates * _disturbance(rates, batch_sizes, smoothness, deviation, reach))
-    return float((2 * gap + added) / np.sum(rates))
+    return float((2 * given.gap + np.sum(given.disturbance(rates, batch_sizes))) / np.sum(rates))
 
 
-def last_bound(
-    rates: np.ndarray,
-    batch_sizes: np.ndarray,
-    *,
-    gap: float,
-    smoothness: float,
-    curvature: float,
-    deviation: float,
-    reach: float,
-) -> float:
+def last_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions, curvature: float) -> float:
     """The most that `E‖∇f(w_T)‖²` can be after the last update, where `‖∇f‖² ≥ 2μ (f − f*)`.
 
     It is `2L a_T` with `a_0 = f(w₀) − f*` and `a_{t+1} = (1 − μ η_t) a_t + η_t V_t / 2`. Our own derivation:
@@ -128,11 +142,8 @@ def last_bound(
     Args:
       rates: as in `mean_bound`.
       batch_sizes: as in `mean_bound`.
-      gap: as in `mean_bound`.
-      smoothness: as in `mean_bound`.
+      given: as in `mean_bound`.
       curvature: `μ`, the least curvature of a quadratic.
-      deviation: as in `mean_bound`.
-      reach: as in `mean_bound`.
 
     Returns:
       The bound, in units of the squared gradient.
@@ -140,23 +151,7 @@ def last_bound(
     Raises:
       ValueError: If a rate is above `1/L`.
     """
-    _check_rates(rates, smoothness)
-    added = rates * _disturbance(rates, batch_sizes, smoothness, deviation, reach) / 2
-    above = gap
-    for rate, more in zip(rates, added, strict=True):
-        above = (1 - curvature * rate) * above + more
-    return float(2 * smoothness * above)
-
-
-def _disturbance(
-    rates: np.ndarray, batch_sizes: np.ndarray, smoothness: float, deviation: float, reach: float
-) -> np.ndarray:
-    """What bias and noise add to twice the loss, in units of the rate."""
-    bias = smoothness * reach
-    noise = deviation / np.sqrt(batch_sizes)
-    return (1 - smoothness * rates) * bias**2 + smoothness * rates * (noise + bias) ** 2
-
-
-def _check_rates(rates: np.ndarray, smoothness: float) -> None:
-    if np.max(rates) * smoothness > 1 + 1e-6:
-        raise ValueError(f"rates reaches {np.max(rates):g}: the bound holds up to 1/L, {1 / smoothness:g}, give less.")
+    above = given.gap
+    for rate, added in zip(rates, given.disturbance(rates, batch_sizes) / 2, strict=True):
+        above = (1 - curvature * rate) * above + added
+    return float(2 * given.smoothness * above)

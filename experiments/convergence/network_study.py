@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,16 @@ import numpy as np
 import optax
 
 from experiments import data
-from experiments.config import Config
-from experiments.config.checks import check_count, check_number
+from experiments.config import Config, checks
 from experiments.convergence.gradient_norms import Curve
-from experiments.runner import run
-from experiments.runner.finished_runs import column
-from experiments.sharpness import SharpnessSettings
-from experiments.sharpness.measures import Batch, Network, trained
-from experiments.study import Grid, RunSpec
-from experiments.study.grid import ADAPTIVE
+from experiments.runner import finished_runs, run
+from experiments.sharpness import SharpnessSettings, measures
+from experiments.study import Grid, RunSpec, grid
+from experiments.training import json_files, writers
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError
-from experiments.training.json_files import parsed
 from experiments.training.prefetch import Track
 from experiments.training.step import TrainState
-from experiments.training.writers import JsonLines, Record, plain, read
 from sam_optax import BatchPlan
 
 
@@ -61,9 +56,9 @@ class NetworkStudy(Grid):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("every", "measured_batch_size"):
-            check_count(name, getattr(self, name))
-        check_number("measured_rho", self.measured_rho)
-        if ADAPTIVE in self.strategies:
+            checks.check_count(name, getattr(self, name))
+        checks.check_number("measured_rho", self.measured_rho)
+        if grid.ADAPTIVE in self.strategies:
             raise ValueError("strategies has 'adaptive', whose plan is not known beforehand: leave it out here.")
 
 
@@ -81,7 +76,7 @@ class FullNorms(NamedTuple):
     sam_grad_norm: float
 
 
-def full_norms(network: Network, rho: float) -> FullNorms:
+def full_norms(network: measures.Network, rho: float) -> FullNorms:
     """Both norms of a network in inference mode, by the parameters alone; one gradient a batch and norm.
 
     Args:
@@ -96,21 +91,18 @@ def full_norms(network: Network, rho: float) -> FullNorms:
     return FullNorms(float(loss), float(norm), float(optax.tree.norm(sam_gradient)))
 
 
-def _full(network: Network, params: Any) -> tuple[jax.Array, Any]:
+def _full(network: measures.Network, params: Any) -> tuple[jax.Array, Any]:
     """The loss and its gradient over all batches."""
     variables = network.variables | {"params": params}
     sizes = [len(batch["label"]) for batch in network.batches]
+    weights = [size / sum(sizes) for size in sizes]
     parts = [_value_and_grad(network.loss_fn, variables, batch) for batch in network.batches]
-    return _weighted(parts, [size / sum(sizes) for size in sizes])
+    return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _value_and_grad(loss_fn: Callable[..., jax.Array], variables: dict[str, Any], batch: Batch) -> Any:
+def _value_and_grad(loss_fn: Callable[..., jax.Array], variables: dict[str, Any], batch: measures.Batch) -> Any:
     return jax.value_and_grad(lambda params: loss_fn(variables | {"params": params}, batch))(variables["params"])
-
-
-def _weighted(trees: Sequence[Any], weights: Sequence[float]) -> Any:
-    return jax.tree.map(lambda *parts: sum(w * part for w, part in zip(weights, parts, strict=True)), *trees)
 
 
 _HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it
@@ -132,10 +124,10 @@ def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
     if not os.path.lexists(path):
         return False
     try:
-        [settings] = read(path, "settings")
-        of_config = Config.of(parsed(settings.pop("config"))) == cell.config
-        complete = [record["epoch"] for record in read(path, "norms")][-1:] == [cell.config.plan.epochs]
-        same = of_config and complete and settings == _measured(study)
+        [settings] = writers.read(path, "settings")
+        config = Config.of(json_files.parsed(settings.pop("config")))
+        last = [record["epoch"] for record in writers.read(path, "norms")][-1:]
+        same = (config, settings, last) == (cell.config, _measured(study), [cell.config.plan.epochs])
     except (OSError, ValueError, TypeError, KeyError):
         same = False
     if not same:
@@ -151,17 +143,15 @@ def check_unfinished(cell: RunSpec) -> Path:
     """
     unfinished = path_of(cell).with_name(f"{path_of(cell).name}{run.UNFINISHED}")
     refuse_link(unfinished)
-    if not unfinished.exists():
-        return unfinished
-    found = unfinished.read_bytes()[: len(_HEAD)] if unfinished.is_file() else None
-    if found is None or not _HEAD.startswith(found):
+    is_ours = unfinished.is_file() and _HEAD.startswith(unfinished.read_bytes()[: len(_HEAD)])
+    if unfinished.exists() and not is_ours:
         raise UnusableError(
             f"{unfinished} is not of a run that was stopped: move it elsewhere, or choose another output."
         )
     return unfinished
 
 
-def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> Record:
+def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> writers.Record:
     """Train, measure on the way, and leave the file, which is complete where it has its name.
 
     Args:
@@ -176,7 +166,7 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
     path = path_of(cell)
     unfinished = check_unfinished(cell)
     unfinished.unlink(missing_ok=True)
-    with closing(JsonLines(unfinished)) as file:
+    with closing(writers.JsonLines(unfinished)) as file:
         file.write(_measured(study) | {"config": json.dumps(dataclasses.asdict(cell.config))})
         _, last = run.train(cell.config, dataset, track, watch=_watch(cell.config, study, dataset, file.write))
     unfinished.rename(path)
@@ -189,12 +179,14 @@ def curve_of(cells: list[RunSpec]) -> Curve:
     Raises:
       ValueError: If a file holds no norms.
     """
-    found = [list(read(path_of(cell), "norms")) for cell in cells]
+    found = [list(writers.read(path_of(cell), "norms")) for cell in cells]
     for cell, records in zip(cells, found, strict=True):
         if [record["step"] for record in records] != [record["step"] for record in found[0]] or not records:
             raise ValueError(f"{path_of(cell)} is damaged: remove it, and run it again.")
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
-    norms = [np.stack([column(records, name) for records in found]) for name in ("grad_norm", "sam_grad_norm")]
+    norms = [
+        np.stack([finished_runs.column(records, name) for records in found]) for name in ("grad_norm", "sam_grad_norm")
+    ]
     return Curve(*places, *norms)
 
 
@@ -204,25 +196,25 @@ def examples_seen(plan: BatchPlan, epochs: int, num_examples: int) -> int:
     return sum(num_examples // size * size for size in sizes)
 
 
-def _measured(study: NetworkStudy) -> Record:
+def _measured(study: NetworkStudy) -> writers.Record:
     """How the norms of a file are measured, as it is written at its head."""
-    return {"kind": "settings", **{name: plain(getattr(study, name)) for name in _MEASURED}}
+    return {"kind": "settings", **{name: writers.plain(getattr(study, name)) for name in _MEASURED}}
 
 
 def _watch(
-    config: Config, study: NetworkStudy, dataset: data.Dataset, write: Callable[[Record], None]
-) -> Callable[[Record, TrainState], None]:
+    config: Config, study: NetworkStudy, dataset: data.Dataset, write: Callable[[writers.Record], None]
+) -> Callable[[writers.Record, TrainState], None]:
     settings = SharpnessSettings(
         examples=len(dataset.train),
         batch_size=study.measured_batch_size,
         reestimate_batchnorm=study.reestimate_batchnorm,
     )
 
-    def watch(record: Record, state: TrainState) -> None:
+    def watch(record: writers.Record, state: TrainState) -> None:
         epoch = record["epoch"]
         if epoch % study.every and epoch < config.plan.epochs:
             return
-        norms = full_norms(trained(config, dataset, state, settings), study.measured_rho)
+        norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
         seen = examples_seen(config.plan, epoch, config.epoch_size(len(dataset.train)))
         write({"kind": "norms", "epoch": epoch, "step": record["step"], "examples": seen, **norms._asdict()})
 

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.config import check_plan, check_seeds
-from experiments.config.checks import check_count, check_number
-from experiments.convergence.gradient_norms import REACH, Curve, last_bound, mean_bound
+from experiments.config import checks
+from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound
 from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.study import grid
 from experiments.training import learning_rate
@@ -53,13 +52,13 @@ class QuadraticStudy:
 
     def __post_init__(self) -> None:
         for name in ("dimensions", "examples", "chains"):
-            check_count(name, getattr(self, name))
+            checks.check_count(name, getattr(self, name))
         for name in ("noise", "rho", "alpha"):
-            check_number(name, getattr(self, name))
+            checks.check_number(name, getattr(self, name))
         for name in ("constant_plan", "increasing_plan"):
-            check_plan(name, getattr(self, name))
+            checks.check_plan(name, getattr(self, name))
             BatchPlan.parse(getattr(self, name)).total_steps(self.examples)
-        check_seeds((self.seed,), "seed")
+        checks.check_seeds((self.seed,), "seed")
         if self.noise == 0:
             raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
         if not 0 < self.least_curvature <= 1:
@@ -124,19 +123,15 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     rates, batch_sizes = _by_update(study, strategy)
     descent = Descent(method, rates, batch_sizes, study.rho, study.alpha)
     norms = simulate(problem, descent, start=start, chains=study.chains, seed=study.seed)
-    given = {
-        "gap": problem.value(start),
-        "smoothness": problem.smoothness,
-        "deviation": problem.deviation,
-        "reach": REACH[method](study.rho, study.alpha),
-    }
+    reach = REACH[method](study.rho, study.alpha)
+    given = Assumptions(problem.value(start), problem.smoothness, problem.deviation, reach)
     squares = np.mean(np.square(norms.gradient), axis=0)
     return Course(
         _curve(norms, batch_sizes),
         float(np.sum(rates * squares[:-1]) / np.sum(rates)),
-        mean_bound(rates, batch_sizes, **given),
+        mean_bound(rates, batch_sizes, given),
         float(squares[-1]),
-        last_bound(rates, batch_sizes, curvature=problem.curvature, **given),
+        last_bound(rates, batch_sizes, given, problem.curvature),
     )
 
 

@@ -96,43 +96,41 @@ def simulate(problem: Quadratic, descent: Descent, *, start: np.ndarray, chains:
     Returns:
       The norms of the full gradient, and of the full SAM gradient at the radius `descent.rho`.
     """
-    first = jnp.broadcast_to(jnp.asarray(start, jnp.float32), (chains, len(problem.spectrum)))
-    set_before = {
-        "spectrum": problem.spectrum,
-        "rates": descent.rates,
-        "noises": problem.noise / np.sqrt(descent.batch_sizes),
-        "rho": descent.rho,
-        "alpha": descent.alpha,
-    }
-    values = {name: jnp.asarray(value, jnp.float32) for name, value in set_before.items()}
-    gradient, sam_gradient = _run(descent.method, first, values, jax.random.key(seed))
-    return Norms(np.asarray(gradient), np.asarray(sam_gradient))
+    as_array = functools.partial(jnp.asarray, dtype=jnp.float32)
+    noises = problem.noise / np.sqrt(descent.batch_sizes)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(noises)))
+    steps = (keys, as_array(descent.rates), as_array(noises))
+    radius = {"rho": as_array(descent.rho), "alpha": as_array(descent.alpha)}
+    first = jnp.broadcast_to(as_array(start), (chains, len(problem.spectrum)))
+    norms = _run(descent.method, as_array(problem.spectrum), radius, steps, first)
+    return Norms(*map(np.asarray, norms))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(method: str, first: jax.Array, values: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _run(
+    method: str,
+    spectrum: jax.Array,
+    radius: dict[str, jax.Array],
+    steps: tuple[jax.Array, jax.Array, jax.Array],
+    first: jax.Array,
+) -> list[jax.Array]:
     tx = optimizer.create(optimizer.Settings(method))
-    spectrum, radius = values["spectrum"], {name: values[name] for name in ("rho", "alpha")}
-    measure = jax.vmap(functools.partial(_norms, spectrum, values["rho"]))
+    measure = jax.vmap(functools.partial(_norms, spectrum, radius["rho"]))
 
-    def update(w: jax.Array, opt_state: Any, noise: jax.Array, rate: jax.Array) -> tuple[jax.Array, Any]:
+    def update(w: jax.Array, opt_state: Any, noise: jax.Array, rate: jax.Array) -> Any:
         grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the batch's, for both passes
         opt_state = optimizer.inject(opt_state, {"learning_rate": rate, **radius})
         updates, opt_state = tx.update(grad_fn(w), opt_state, w, grad_fn=grad_fn)
         return optax.apply_updates(w, updates), opt_state
 
     def step(carry: tuple[jax.Array, Any], now: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
-        index, rate, noise = now
+        key, rate, noise = now
         w, opt_state = carry
-        drawn = noise * jax.random.normal(jax.random.fold_in(key, index), w.shape)
+        drawn = noise * jax.random.normal(key, w.shape)
         return jax.vmap(update, (0, 0, 0, None))(w, opt_state, drawn, rate), measure(w)
 
-    steps = (jnp.arange(len(values["rates"])), values["rates"], values["noises"])
     (last, _), along = jax.lax.scan(step, (first, jax.vmap(tx.init)(first)), steps)
-    gradient, sam_gradient = (
-        jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, measure(last), strict=True)
-    )
-    return gradient, sam_gradient
+    return [jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, measure(last), strict=True)]
 
 
 def _norms(spectrum: jax.Array, rho: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:

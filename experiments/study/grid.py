@@ -6,13 +6,11 @@ A strategy says how the batch size and the learning rate change during a run.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from experiments import data
-from experiments.config import BaseConfig, Config, check_choice, check_plan, check_seeds
-from experiments.config.checks import check_runs
-from experiments.study.dry_run import evaluations_an_update
+from experiments.config import BaseConfig, Config, checks
+from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
 from experiments.training.methods import METHODS
@@ -110,15 +108,13 @@ class Grid(BaseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("constant_plan", "increasing_plan"):
-            check_plan(name, getattr(self, name))
-        check_seeds(self.seeds)
+            checks.check_plan(name, getattr(self, name))
+        checks.check_seeds(self.seeds)
         for name, known in (("methods", METHODS), ("strategies", NAMES), ("match", MATCHES)):
-            chosen = getattr(self, name)
-            for value in chosen:
-                check_choice(name, value, known)
-            if not chosen or len(set(chosen)) < len(chosen):
-                raise ValueError(f"{name} is {chosen}: give at least one, each once.")
-        check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
+            for value in getattr(self, name):
+                checks.check_choice(name, value, known)
+            checks.check_distinct(name, getattr(self, name))
+        checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         if ADAPTIVE in self.strategies and self.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
@@ -147,47 +143,27 @@ class Grid(BaseConfig):
         return list(once.values())
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
-        if strategy == ADAPTIVE:
-            config, by = self._adaptive(match, method, seed, stored)
-        else:
-            config, by = self._planned(match, method, strategy, seed, stored)
-        words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
-        return RunSpec(f"{' '.join(words)}, seed {seed}", config, self.output / "-".join([*words, str(seed)]))
-
-    def _planned(self, match: str, method: str, strategy: str, seed: int, stored: int) -> tuple[Config, str]:
-        """The config of a plan that is known beforehand, and what it was matched by."""
         constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
-        plan = plan_of(strategy, constant, increasing)
+        plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
         parts = self.m or self.micro_batch
         if parts and strategy == "constant_mean":
-            plan = plan.rounded_to(parts)  # which have to divide it
+            plan = plan.rounded_to(parts)  # the parts have to divide the batch
 
         def config() -> Config:
-            return self._config(method, str(plan), rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
+            if strategy == ADAPTIVE:
+                adaptive = adaptive_plan(increasing, self.adaptive_rule, updates)
+                return _config_of(self, method, adaptive, "constant", seed)
+            return _config_of(self, method, str(plan), rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
 
-        by = "epochs"
         if match != "epochs":
-            evaluations = evaluations_an_update(config(), stored)
-            plan, by = matched(match, plan, evaluations, increasing, self._epoch(stored))
-        return config(), by
-
-    def _adaptive(self, match: str, method: str, seed: int, stored: int) -> tuple[Config, str]:
-        """The config of a plan that is decided on the way, which is given as many epochs, or updates."""
-        increasing = BatchPlan.parse(self.increasing_plan)
-        text = partial(adaptive_plan, increasing, self.adaptive_rule)
-        config = self._config(method, text(), "constant", seed)
-        if match == "epochs":
-            return config, match
-        updates, by = budget(match, evaluations_an_update(config, stored), increasing, self._epoch(stored))
-        return self._config(method, text(updates), "constant", seed), by
-
-    def _epoch(self, stored: int) -> int:
-        """How many examples an epoch has."""
-        return self.epoch_size(self.num_examples(stored))
-
-    def _config(self, method: str, plan: str, rate: str, seed: int) -> Config:
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BaseConfig)}
-        return Config(method=method, batch_plan=plan, lr_schedule=rate, seed=seed, **shared)
+            evaluations = estimate(config(), stored).evaluations_per_update
+            epoch_size = self.epoch_size(self.num_examples(stored))
+            if strategy == ADAPTIVE:
+                updates, by = budget(match, evaluations, increasing, epoch_size)
+            else:
+                plan, by = matched(match, plan, evaluations, increasing, epoch_size)
+        words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
+        return RunSpec(f"{' '.join(words)}, seed {seed}", config(), self.output / "-".join([*words, str(seed)]))
 
 
 _MOMENTUM = 0.9  # of sgd, which all methods share
@@ -219,10 +195,10 @@ class Comparison(BaseConfig):
         for name in ("rho", "alpha"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is {getattr(self, name)}: leave it out, each method has its own here.")
-        check_plan("batch_plan", self.batch_plan)
-        check_seeds(self.seeds)
+        checks.check_plan("batch_plan", self.batch_plan)
+        checks.check_seeds(self.seeds)
         for name in self.methods:
-            check_choice("methods", name, METHODS)
+            checks.check_choice("methods", name, METHODS)
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd first, which time is measured in.")
         _ = self.cells
@@ -238,5 +214,10 @@ class Comparison(BaseConfig):
 
     def config(self, method: str, seed: int) -> Config:
         """The config of a run."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BaseConfig)}
-        return Config(method=method, seed=seed, batch_plan=self.batch_plan, lr_schedule=self.lr_schedule, **shared)
+        return _config_of(self, method, self.batch_plan, self.lr_schedule, seed)
+
+
+def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
+    """The config of a run, with the settings that all runs of the study share."""
+    shared = {field.name: getattr(study, field.name) for field in dataclasses.fields(BaseConfig)}
+    return Config(method=method, batch_plan=batch_plan, lr_schedule=lr_schedule, seed=seed, **shared)

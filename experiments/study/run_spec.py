@@ -2,26 +2,20 @@
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments import data
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.runner import run, sharpness_records
-from experiments.runner.resume import CHECKPOINTS, Start, reopened
+from experiments.runner import resume, run, sharpness_records
 from experiments.sharpness import SharpnessSettings, watching
+from experiments.training import checkpoint, json_files, own_files, run_lock, writers
 from experiments.training.atomic_write import refuse_link
-from experiments.training.checkpoint import steps
-from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
-from experiments.training.json_files import DamagedError
-from experiments.training.own_files import foreign, remove
-from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import Track
-from experiments.training.run_lock import LOCK, hold_run_lock
-from experiments.training.writers import Record, read
 
 
 class RunSpec(NamedTuple):
@@ -37,6 +31,27 @@ class RunSpec(NamedTuple):
     config: Config
     folder: Path
 
+    @property
+    def unfinished(self) -> Path:
+        """The folder of the run before it is complete."""
+        return self.folder.with_name(f"{self.folder.name}{run.UNFINISHED}")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the runs of a study are executed.
+
+    Attributes:
+      location: where the data are.
+      sharpness: how the sharpness of each run is measured; None: it is not measured.
+      context: what the runs share: TensorBoard's event files, when each run is saved, and when to stop, which is also
+        asked before each run and each measurement.
+    """
+
+    location: data.Location = data.Location()
+    sharpness: SharpnessSettings | None = None
+    context: run.RunContext = run.RunContext()
+
 
 def is_done(cell: RunSpec) -> bool:
     """Whether the cell was run to its end.
@@ -48,7 +63,7 @@ def is_done(cell: RunSpec) -> bool:
         return False
     try:
         reason = _difference(cell)
-    except DamagedError as error:
+    except json_files.DamagedError as error:
         reason = error.reason
     except OSError as error:
         reason = reason_of(error)
@@ -63,9 +78,8 @@ def _difference(cell: RunSpec) -> str | None:
     """Why a folder does not hold the cell's run, whole; None where it does."""
     if Config.load(cell.folder / "config.json") != cell.config:
         return "its config is another"
-    updates, steps_found = run.result_of(cell.folder)["updates"], 0
-    for _ in read(cell.folder / "metrics.jsonl", "step"):
-        steps_found += 1
+    updates = run.result_of(cell.folder)["updates"]
+    steps_found = sum(1 for _ in writers.read(cell.folder / "metrics.jsonl", "step"))
     return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
 
 
@@ -78,11 +92,11 @@ def check_unfinished(cell: RunSpec) -> None:
     Raises:
       UnusableError: If the folder is a symbolic link, or holds anything foreign and no save.
     """
-    unfinished = _unfinished(cell)
+    unfinished = cell.unfinished
     refuse_link(unfinished)
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
-    if found := foreign(unfinished):
+    if found := own_files.foreign(unfinished):
         raise UnusableError(
             f"{unfinished} holds {found[0]}, which is not of the run, and no save: move it elsewhere, or choose "
             "another output."
@@ -90,28 +104,18 @@ def check_unfinished(cell: RunSpec) -> None:
 
 
 def execute(
-    cell: RunSpec,
-    dataset: data.Dataset,
-    track: Track = iter,
-    sharpness: SharpnessSettings | None = None,
-    tensorboard: bool = False,
-    *,
-    saving: Saving = Saving(),
-    stop: Stop = never,
-) -> Record:
-    """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
+    cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter
+) -> writers.Record:
+    """Run a cell in an unfinished folder, which is renamed at the end: a folder with the cell's name is complete.
 
-    A run that was stopped on its way goes on from its last save; one that was not saved starts anew. One that another
-    process has completed in the meantime is left as it is.
+    A run that was stopped continues from its last save; without a save it starts anew. A run that another process has
+    completed in the meantime is left as it is.
 
     Args:
       cell: what to run.
       dataset: its data.
-      track: goes through the batches while something watches.
-      sharpness: how it is measured on the way, where that is asked for.
-      tensorboard: whether TensorBoard's event files are written, too.
-      saving: how it is saved on its way.
-      stop: whether to stop, asked before each step.
+      options: how it is run.
+      track: iterates over the batches and shows progress.
 
     Returns:
       Its result.
@@ -120,59 +124,50 @@ def execute(
       UnusableError: If there are saves of a run of another config, or damaged ones, if another process works on it, or
         if it cannot be written.
     """
-    refuse_link(_unfinished(cell))
-    unfinished = make_folder(_unfinished(cell))
-    with hold_run_lock(unfinished):
-        if _is_done(cell, unfinished):
+    refuse_link(cell.unfinished)
+    unfinished = make_folder(cell.unfinished)
+    with run_lock.hold_run_lock(unfinished):
+        if _is_done(cell):
             result = run.result_of(cell.folder)
         else:
-            write = partial(sharpness_records.add, unfinished)
-            watch = watching(cell.config, dataset, sharpness, write) if sharpness else None
-            around = {"watch": watch, "tensorboard": tensorboard, "saving": saving, "stop": stop}
             check_unfinished(cell)
-            result = _completed(unfinished, cell.config, dataset, track, **around)
+            result = _completed(cell, dataset, options, track)
             with disk_errors_as_unusable(unfinished):
                 unfinished.rename(cell.folder)
-    with suppress(OSError):  # it has its name, or holds what is not of this run
+    with suppress(OSError):  # it was renamed, or holds foreign files
         unfinished.rmdir()
     return result
 
 
-def _is_done(cell: RunSpec, unfinished: Path) -> bool:
-    """`is_done`; where it refuses, and nothing was begun, nothing is left behind, the lock included."""
+def _is_done(cell: RunSpec) -> bool:
+    """`is_done`; where it refuses and nothing was begun, the lock and the unfinished folder are removed."""
     try:
         return is_done(cell)
     except UnusableError:
         with suppress(OSError):  # another process may do so, too
-            if [path.name for path in unfinished.iterdir()] == [LOCK]:
-                (unfinished / LOCK).unlink()
-                unfinished.rmdir()
+            if [path.name for path in cell.unfinished.iterdir()] == [run_lock.LOCK]:
+                (cell.unfinished / run_lock.LOCK).unlink()
+                cell.unfinished.rmdir()
         raise
 
 
-def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: Track, **around: Any) -> Record:
-    """The result of a run, from where it stands to its end."""
+def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> writers.Record:
+    """The result of a run, continued from its last save; a run without a save starts anew."""
+    config, unfinished, start = cell.config, cell.unfinished, resume.Start()
     with disk_errors_as_unusable(unfinished):
-        start = _start(unfinished, config, dataset)
-    if start is None:  # it was stopped between its result and its name
+        if _has_begun(unfinished):
+            start = resume.reopened(unfinished, config, dataset)
+        else:
+            for name in (path.name for path in unfinished.iterdir() if path.name != run_lock.LOCK):
+                own_files.remove(unfinished, name)
+    if start is None:  # it was stopped after its result was written and before the folder was renamed
         return run.completed(unfinished)
-    return run.execute(config, dataset, unfinished, track, start=start, **around)
-
-
-def _start(unfinished: Path, config: Config, dataset: data.Dataset) -> Start | None:
-    """Where an unfinished run goes on; where nothing was saved, nothing is lost, and it starts anew."""
-    if _has_begun(unfinished):
-        return reopened(unfinished, config, dataset)
-    for name in (path.name for path in unfinished.iterdir() if path.name != LOCK):
-        remove(unfinished, name)
-    return Start()
+    write = partial(sharpness_records.add, unfinished)
+    watch = watching(config, dataset, options.sharpness, write) if options.sharpness else None
+    context = replace(options.context, track=track, watch=watch, start=start)
+    return run.execute(config, dataset, unfinished, context)
 
 
 def _has_begun(unfinished: Path) -> bool:
-    """Whether there is something to go on from."""
-    return bool(steps(unfinished / CHECKPOINTS)) or (unfinished / "result.json").exists()
-
-
-def _unfinished(cell: RunSpec) -> Path:
-    """The folder of a cell that was not run to its end."""
-    return cell.folder.with_name(f"{cell.folder.name}{run.UNFINISHED}")
+    """Whether there is a save or a result to continue from."""
+    return bool(checkpoint.steps(unfinished / resume.CHECKPOINTS)) or (unfinished / "result.json").exists()

@@ -52,29 +52,18 @@ def matched(match: str, plan: BatchPlan, evaluations: float, reference: BatchPla
     longer = updates / plan.total_steps(epoch_size)
     if abs(longer - 1) <= TOLERANCE:
         return Matched(plan, "epochs")
-    return Matched(_scaled(plan, longer), by)
+    stages = [(max(1, round(longer * stage.epochs)), stage.batch_size) for stage in plan.stages]
+    return Matched(BatchPlan.from_stages(stages), by)
 
 
-class Budget(NamedTuple):
-    """How many updates a run has.
+def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int) -> tuple[int, str]:
+    """The number of updates that a match, `updates` or `gradients`, asks for; the arguments are those of `matched`.
 
-    Attributes:
-      updates: so many.
-      by: what is matched so.
+    Returns:
+      The number of updates, and what is matched by it: `gradients`, or `updates` where both are the same.
     """
-
-    updates: int
-    by: str
-
-
-def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int) -> Budget:
-    """The updates that a match, `updates` or `gradients`, asks for; the arguments are those of `matched`."""
     factor = {"updates": 1.0, "gradients": _PASSES / evaluations}[match]
-    return Budget(round(factor * reference.total_steps(epoch_size)), "updates" if factor == 1 else "gradients")
-
-
-def _scaled(plan: BatchPlan, factor: float) -> BatchPlan:
-    return BatchPlan.from_stages((max(1, round(factor * stage.epochs)), stage.batch_size) for stage in plan.stages)
+    return round(factor * reference.total_steps(epoch_size)), "updates" if factor == 1 else "gradients"
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,8 @@ class Selection:
         """
         named = [cell for cell in cells if not self.only or any(fnmatchcase(cell.folder.name, x) for x in self.only)]
         if not named:
-            raise ValueError(f"only is {self.only}: no run has such a name, they are called {_examples(cells)}.")
+            examples = ", ".join(cell.folder.name for cell in cells[:3])
+            raise ValueError(f"only is {self.only}: no run has such a name, they are called {examples}, ....")
         index, parts = map(int, self.part.split("/"))
         loads, mine = [0.0] * parts, set()
         for cell in sorted(named, key=cost, reverse=True):
@@ -123,7 +113,3 @@ class Selection:
             if least == index - 1:
                 mine.add(cell.folder)
         return [cell for cell in named if cell.folder in mine]
-
-
-def _examples(cells: list[RunSpec]) -> str:
-    return ", ".join(cell.folder.name for cell in cells[:3]) + ", ..."

@@ -1,9 +1,8 @@
-"""The runs of a study, one after the other: what is done is not done again, and a run that fails stops no other."""
+"""The runs of a study in turn: completed runs are skipped, and a run that fails does not stop the others."""
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import jax
 from rich.console import Console
@@ -12,90 +11,30 @@ from rich.progress import Progress
 from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
-from experiments.sharpness import SharpnessSettings, has_measured
-from experiments.sharpness.measure_runs import measure_finished_run
-from experiments.study.run_spec import RunSpec, check_unfinished, execute, is_done
-from experiments.training.checkpoint_schedule import Saving
+from experiments.sharpness import measure_runs
+from experiments.study import run_spec
+from experiments.study.run_spec import RunOptions, RunSpec, execute
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
-from experiments.training.preemption import Stop, never
+from experiments.training.prefetch import Track
 
 
-class RunOptions(NamedTuple):
-    """How the runs of a study are done.
-
-    Attributes:
-      location: where the data are.
-      sharpness: how the sharpness of each is measured; None: not at all.
-      tensorboard: whether TensorBoard's event files are written, too.
-      saving: how each is saved on its way.
-      stop: whether to stop, asked before each step, each run and each measurement.
-    """
-
-    location: data.Location = data.Location()
-    sharpness: SharpnessSettings | None = None
-    tensorboard: bool = False
-    saving: Saving = Saving()
-    stop: Stop = never
-
-
-def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Console) -> list[RunSpec]:
-    """Run the cells that were not run yet, with a bar of progress, and measure them.
-
-    A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run. A
-    run that fails is told with its traceback, and the others go on; one that stops at a step that is not finite, or
-    whose folder cannot be used, with a sentence.
+def to_do(
+    cells: Iterable[RunSpec],
+    location: data.Location,
+    is_done: Callable[[RunSpec], bool] = run_spec.is_done,
+    check_unfinished: Callable[[RunSpec], object] = run_spec.check_unfinished,
+) -> list[RunSpec]:
+    """The runs that are not complete yet.
 
     Args:
-      title: what is run: `small_resnet on digits`.
-      cells: all runs of the study.
-      options: how.
-      console: the terminal.
-
-    Returns:
-      The cells that failed.
+      cells: all runs of a study.
+      location: where the data are.
+      is_done: whether a run is complete.
+      check_unfinished: refuses what stands in the way of a run that is not complete.
 
     Raises:
-      Terminated: If the options' `stop` said so; the run in progress is saved.
-      RuntimeError: If JAX cannot use a device, before the first run.
+      ValueError: If their data are not there, if a batch plan does not fit them, or if the folder holds other runs.
     """
-    left = exit_on_value_error(_to_do, cells, options.location)
-    jax.local_devices()  # else each run would fail of it
-    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
-    with Progress(console=console, transient=True) as progress:
-        overall = progress.add_task("runs", total=len(left))
-        failed = [cell for cell in left if not _survives(cell, options, progress, overall)]
-        if options.sharpness is not None:
-            run_well = [cell for cell in cells if cell not in failed]
-            measure_all(run_well, options.location, options.sharpness, progress, stop=options.stop)
-    if failed:
-        console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
-    if options.stop(0):
-        raise Terminated("stopped after the last run: the same command goes on.")
-    return failed
-
-
-def measure_all(
-    cells: list[RunSpec], location: data.Location, sharpness: SharpnessSettings, progress: Progress, *, stop: Stop
-) -> None:
-    """Measure what was not measured yet; what cannot be is told in a sentence, and the others go on.
-
-    Raises:
-      Terminated: Where `stop` says so; what was measured is kept.
-    """
-    for cell in progress.track(cells, description="sharpness"):
-        if stop(0):
-            raise Terminated("stopped between two measurements: the same command goes on.")
-        dataset = run.load(cell.config, location)
-        try:
-            if not has_measured(cell.folder, cell.config, dataset, sharpness):
-                measure_finished_run(cell.folder, cell.config, dataset, sharpness, progress.console)
-        except ValueError as error:
-            progress.console.print(f"not measured: {error}")
-        except Exception:  # memory may be too small: the others are worth their time
-            progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")
-
-
-def _to_do(cells: Iterable[RunSpec], location: data.Location) -> list[RunSpec]:
     for cell in cells:
         run.load(cell.config, location)
     left = [cell for cell in cells if not is_done(cell)]
@@ -104,24 +43,82 @@ def _to_do(cells: Iterable[RunSpec], location: data.Location) -> list[RunSpec]:
     return left
 
 
-def _survives(cell: RunSpec, options: RunOptions, progress: Progress, overall: object) -> bool:
-    """Whether the run came to its end; memory may be too small for it, or the disk."""
-    if options.stop(0):
-        raise Terminated("stopped between two runs: the same command goes on.")
-    dataset = run.load(cell.config, options.location)
-    task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
-    try:
-        track = partial(progress.track, task_id=task)
-        how = {"saving": options.saving, "stop": options.stop}
-        result = execute(cell, dataset, track, options.sharpness, options.tensorboard, **how)
-    except (UnusableError, NotFiniteError) as ending:
-        progress.console.print(f"{cell.name} failed: {ending}")
-        return False
-    except Exception:  # whatever it is, the other runs are worth their time
-        progress.console.print(f"{cell.name} failed:\n{traceback.format_exc()}")
-        return False
-    finally:
+def in_turn(
+    cells: list[RunSpec], options: RunOptions, progress: Progress
+) -> Iterator[tuple[RunSpec, data.Dataset, Track]]:
+    """The runs, each with its data and its track, with a progress bar for all runs and one for the current run.
+
+    Raises:
+      Terminated: If `stop` of the context says so before a run.
+    """
+    overall = progress.add_task("runs", total=len(cells))
+    for cell in cells:
+        if options.context.stop(0):
+            raise Terminated("stopped between two runs: the same command goes on.")
+        dataset = run.load(cell.config, options.location)
+        task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
+        yield cell, dataset, partial(progress.track, task_id=task)
         progress.remove_task(task)
         progress.advance(overall)
-    progress.console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
-    return True
+
+
+def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Console) -> list[RunSpec]:
+    """Run the cells that are not complete yet, with a progress bar, and measure their sharpness.
+
+    A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run.
+    A run that fails is reported with its traceback, or with a sentence where a step was not finite or its folder cannot
+    be used; the other runs go on.
+
+    Args:
+      title: what is run: `small_resnet on digits`.
+      cells: all runs of the study.
+      options: how they are run.
+      console: the terminal.
+
+    Returns:
+      The cells that failed.
+
+    Raises:
+      Terminated: If `stop` of the context said so; the run in progress is saved.
+      RuntimeError: If JAX cannot use a device, before the first run.
+    """
+    left = exit_on_value_error(to_do, cells, options.location)
+    jax.local_devices()  # otherwise each run would fail
+    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
+    failed = []
+    with Progress(console=console, transient=True) as progress:
+        for cell, dataset, track in in_turn(left, options, progress):
+            try:
+                result = execute(cell, dataset, options, track)
+                console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
+            except (UnusableError, NotFiniteError) as ending:
+                console.print(f"{cell.name} failed: {ending}")
+                failed.append(cell)
+            except Exception:  # for instance a lack of memory: the other runs may succeed
+                console.print(f"{cell.name} failed:\n{traceback.format_exc()}")
+                failed.append(cell)
+        _measure_all([cell for cell in cells if cell not in failed], options, progress)
+    if failed:
+        console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
+    if options.context.stop(0):
+        raise Terminated("stopped after the last run: the same command goes on.")
+    return failed
+
+
+def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) -> None:
+    """Measure the sharpness of the runs that were not measured yet; a failure is reported, and the others go on."""
+    if options.sharpness is None:
+        return
+    for cell in progress.track(cells, description="sharpness"):
+        if options.context.stop(0):
+            raise Terminated("stopped between two measurements: the same command goes on.")
+        dataset = run.load(cell.config, options.location)
+        try:
+            if not measure_runs.has_measured(cell.folder, cell.config, dataset, options.sharpness):
+                measure_runs.measure_finished_run(
+                    cell.folder, cell.config, dataset, options.sharpness, progress.console
+                )
+        except ValueError as error:
+            progress.console.print(f"not measured: {error}")
+        except Exception:  # for instance a lack of memory: the other measurements may succeed
+            progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from experiments import data
 from experiments.cli.tables import Rows
-from experiments.config import check_fraction, check_seeds
-from experiments.config.checks import check_number, check_runs
+from experiments.config import checks
 from experiments.runner import run
 from experiments.study.grid import Grid
 from experiments.study.run_spec import RunSpec
@@ -37,13 +36,12 @@ class Tuning:
     def __post_init__(self) -> None:
         for name in ("rates", "radii"):
             values = getattr(self, name)
-            check_runs(f"tuning.{name}", values, 1)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"tuning.{name} is {values}: give at least one, each once.")
+            checks.check_runs(f"tuning.{name}", values, 1)
+            checks.check_distinct(f"tuning.{name}", values)
             for value in values:
-                check_number(f"tuning.{name}", value)
-        check_seeds(self.seeds, "tuning.seeds")
-        check_fraction("tuning.validation", self.validation)
+                checks.check_number(f"tuning.{name}", value)
+        checks.check_seeds(self.seeds, "tuning.seeds")
+        checks.check_fraction("tuning.validation", self.validation)
         if not self.validation:
             raise ValueError("tuning.validation is 0.0: hold some examples out, or the test set would choose.")
 
@@ -102,7 +100,7 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
     cells = len(study.strategies) * len(study.methods)
-    check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
+    checks.check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
     return [
         _trial(study, tuning, setting, stored)
         for strategy in study.strategies
@@ -124,8 +122,16 @@ def _product(value: float, factor: float) -> float:
 
 def choose(tried: Iterable[Trial]) -> list[Choice]:
     """For each cell the setting with the lowest mean error on held-out examples; among equals, with the lowest loss."""
-    by_cell = groupby(tried, lambda trial: trial.setting[:2])
-    return [_best(list(trials_of_cell)) for _, trials_of_cell in by_cell]
+    choices = []
+    for _, trials_of_cell in groupby(tried, lambda trial: trial.setting[:2]):
+        all_tried = list(trials_of_cell)
+        best = min(all_tried, key=lambda trial: (_mean(trial, "test_error"), _mean(trial, "test_loss")))
+        at_edge = any(
+            len(set(values)) > 1 and chosen in {min(values), max(values)}
+            for chosen, *values in zip(best.setting[2:], *(trial.setting[2:] for trial in all_tried), strict=True)
+        )
+        choices.append(Choice(best.setting, _mean(best, "test_error"), at_edge))
+    return choices
 
 
 def variants(study: Grid) -> dict[str, Grid]:
@@ -144,15 +150,12 @@ def variants(study: Grid) -> dict[str, Grid]:
 
 def choice_rows(choices: Iterable[Choice]) -> Rows:
     """A row a cell: what was chosen, and its error on the held-out examples."""
-    heading = ("method", "strategy", "learning rate", "ρ", "error on held-out examples, %", "at the edge")
-    return [heading, *(_row(choice) for choice in choices)]
-
-
-def _row(choice: Choice) -> tuple[str, ...]:
-    method, strategy, learning_rate, rho = choice.setting
-    radius = "–" if rho is None else f"{rho:g}"
-    edge = "yes" if choice.at_edge else "no"
-    return METHODS[method].title, strategy, f"{learning_rate:g}", radius, f"{100 * choice.error:.2f}", edge
+    rows: Rows = [("method", "strategy", "learning rate", "ρ", "error on held-out examples, %", "at the edge")]
+    for (method, strategy, rate, rho), error, at_edge in choices:
+        radius = "–" if rho is None else f"{rho:g}"
+        edge = "yes" if at_edge else "no"
+        rows.append((METHODS[method].title, strategy, f"{rate:g}", radius, f"{100 * error:.2f}", edge))
+    return rows
 
 
 def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[RunSpec]:
@@ -172,16 +175,6 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     return Trial(setting, cells)
 
 
-def _best(tried: list[Trial]) -> Choice:
-    best = min(tried, key=lambda trial: (_mean(trial, "test_error"), _mean(trial, "test_loss")))
-    values = {name: {getattr(trial.setting, name) for trial in tried} for name in ("learning_rate", "rho")}
-    at_edge = any(
-        len(tried_of_it) > 1 and getattr(best.setting, name) in {min(tried_of_it), max(tried_of_it)}
-        for name, tried_of_it in values.items()
-    )
-    return Choice(best.setting, _mean(best, "test_error"), at_edge)
-
-
 def _mean(trial: Trial, name: str) -> float:
     """Of a figure over the seeds, infinite where a run diverged."""
     results = [run.result_of(cell.folder) for cell in trial.cells]
@@ -190,7 +183,6 @@ def _mean(trial: Trial, name: str) -> float:
 
 def _narrowed(study: Grid, setting: Setting) -> Grid:
     """The cell of a setting; where a seed chooses the test images, trials and runs have the same ones."""
-    chosen = {"learning_rate": setting.learning_rate, "rho": setting.rho}
-    if study.dataset in data.SPLIT_BY_SEED and study.split is None:
-        chosen["split"] = study.seeds[0]
-    return replace(study, methods=(setting.method,), strategies=(setting.strategy,), **chosen)
+    method, strategy, rate, rho = setting
+    split = study.seeds[0] if study.dataset in data.SPLIT_BY_SEED and study.split is None else study.split
+    return replace(study, methods=(method,), strategies=(strategy,), learning_rate=rate, rho=rho, split=split)

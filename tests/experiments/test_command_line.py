@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import train
+from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.data import sources
-from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
 from experiments.study import Grid
 from experiments.study.run_spec import execute, is_done

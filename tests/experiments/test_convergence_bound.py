@@ -1,5 +1,6 @@
 """The bound of docs/convergence.md: it holds, it says something, and what the page says of it is so."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import sam_optax
-from experiments.convergence.gradient_norms import REACH, last_bound, mean_bound
+from experiments.convergence.gradient_norms import REACH, Assumptions, last_bound, mean_bound
 from experiments.convergence.quadratic_study import QuadraticStudy, follow
 from experiments.training import learning_rate
 from experiments.training.methods import METHODS, Hyperparameters
@@ -38,25 +39,25 @@ def test_the_bound_holds_and_is_not_vacuous(method: str, strategy: str) -> None:
 @pytest.mark.parametrize("method", REACH)
 def test_the_bound_without_a_radius_is_sgds(method: str) -> None:
     assert REACH[method](0.0, 0.02) == 0
-    given: dict[str, Any] = {"gap": 3.0, "smoothness": 2.0, "deviation": 5.0, "reach": 0.0}
-    found = mean_bound(np.full(100, 0.1), np.full(100, 4), **given)
+    given = Assumptions(gap=3.0, smoothness=2.0, deviation=5.0, reach=0.0)
+    found = mean_bound(np.full(100, 0.1), np.full(100, 4), given)
     assert found == pytest.approx(2 * 3 / (0.1 * 100) + 2 * 0.1 * 25 / 4)
 
 
 def test_the_last_bound_comes_to_its_fixed_point() -> None:
-    given: dict[str, Any] = {"gap": 3.0, "smoothness": 2.0, "deviation": 5.0, "reach": 0.0}
+    given = Assumptions(gap=3.0, smoothness=2.0, deviation=5.0, reach=0.0)
     rates, sizes = np.full(5000, 0.1), np.full(5000, 4)
     floor = 2.0 / 0.5 * 2 * 0.1 * 25 / 4  # (L/μ) L η σ²/b
-    assert last_bound(rates, sizes, curvature=0.5, **given) == pytest.approx(floor)
-    assert last_bound(rates[:1], sizes[:1], curvature=0.5, **given | {"deviation": 0.0}) == pytest.approx(4 * 3 * 0.95)
+    assert last_bound(rates, sizes, given, curvature=0.5) == pytest.approx(floor)
+    without_noise = given._replace(deviation=0.0)
+    assert last_bound(rates[:1], sizes[:1], without_noise, curvature=0.5) == pytest.approx(4 * 3 * 0.95)
 
 
-@pytest.mark.parametrize("bound", [mean_bound, last_bound])
+@pytest.mark.parametrize("bound", [mean_bound, partial(last_bound, curvature=1.0)])
 def test_a_rate_above_one_over_the_smoothness_is_refused(bound: Any) -> None:
-    given: dict[str, Any] = {"gap": 1.0, "smoothness": 4.0, "deviation": 1.0, "reach": 0.0}
-    given |= {"curvature": 1.0} if bound is last_bound else {}
+    given = Assumptions(gap=1.0, smoothness=4.0, deviation=1.0, reach=0.0)
     with pytest.raises(ValueError, match=r"rates reaches 0.3.*1/L, 0.25"):
-        bound(np.asarray([0.2, 0.3]), np.ones(2), **given)
+        bound(np.asarray([0.2, 0.3]), np.ones(2), given)
 
 
 @pytest.mark.parametrize("method", REACH)
@@ -96,9 +97,9 @@ def test_no_method_can_do_better_than_the_radius_on_every_function() -> None:
     assert float(norms[-1]) == pytest.approx(smoothness * rho, rel=1e-4)
     gap = 7 / 8 * smoothness * rho**2
     rates, sizes = np.full(100, 0.1 / smoothness), np.ones(100)
-    given: dict[str, Any] = {"gap": gap, "smoothness": smoothness, "deviation": 0.0, "reach": rho}
-    assert float(jnp.mean(norms**2)) <= mean_bound(rates, sizes, **given)
-    assert mean_bound(np.full(10**6, 0.05), np.ones(10**6), **given) == pytest.approx((smoothness * rho) ** 2, rel=1e-3)
+    given = Assumptions(gap, smoothness, deviation=0.0, reach=rho)
+    assert float(jnp.mean(norms**2)) <= mean_bound(rates, sizes, given)
+    assert mean_bound(np.full(10**6, 0.05), np.ones(10**6), given) == pytest.approx((smoothness * rho) ** 2, rel=1e-3)
 
 
 @pytest.mark.parametrize(("schedule", "part"), [("constant", 1.0), ("cosine", 0.748), ("linear", 0.667)])
@@ -128,6 +129,6 @@ def noise_part(plan: BatchPlan, examples: int) -> float:
     """What `mean_bound` has of the noise along a plan, in units of that of batches of one example."""
     steps = range(plan.total_steps(examples))
     sizes = np.asarray([plan.batch_size_at(plan.epoch_at(step, examples)) for step in steps])
-    given: dict[str, Any] = {"gap": 0.0, "smoothness": 1.0, "deviation": 1.0, "reach": 0.0}
+    given = Assumptions(gap=0.0, smoothness=1.0, deviation=1.0, reach=0.0)
     rates = np.full(len(sizes), 0.5)
-    return mean_bound(rates, sizes, **given) / mean_bound(rates, np.ones(len(sizes)), **given)
+    return mean_bound(rates, sizes, given) / mean_bound(rates, np.ones(len(sizes)), given)

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiments import train
+from experiments import reproduce, train
 from experiments.config import Config
 from experiments.convergence import network_study
 from experiments.report import __main__ as report
-from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
 from experiments.sharpness import __main__ as sharpness
 from experiments.training import own_files

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from experiments import presets
+from experiments import presets, reproduce
 from experiments.config import Config
 from experiments.report import drawn
-from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
 from experiments.study import Grid, Tuning, run_spec, tuning
 from tests.experiments.test_command_line import GRID, call

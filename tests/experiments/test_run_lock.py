@@ -180,7 +180,7 @@ def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
         return [cell]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_runs, "_to_do", meanwhile)
+        patch.setattr(study_runs, "to_do", meanwhile)
         assert study_runs.run_all("tiny", [cell], options, console) == [cell]
     said = capsys.readouterr().out
     assert "tiny failed: " in said

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from experiments import reproduce
 from experiments import train as train_program
 from experiments.config import Config
-from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run, sharpness_records
 from experiments.sharpness import SharpnessSettings, replay
 from experiments.sharpness import __main__ as sharpness

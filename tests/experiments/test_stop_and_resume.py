@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from experiments import train
+from experiments import reproduce, train
 from experiments.cli.errors import start
 from experiments.config import Config
-from experiments.reproduce import __main__ as reproduce
 from experiments.runner import run
 from experiments.study import Grid, RunSpec, study_runs
 from experiments.training import checkpoint
@@ -158,14 +157,14 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
 def test_a_study_stops_between_two_measurements_and_measures_the_rest_later(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    measure = study_runs.measure
+    measure = study_runs.measure_runs.measure_finished_run
 
     def told_to_end(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         measure(*arguments)
 
     with monkeypatch.context() as heard:
-        heard.setattr(study_runs, "measure", told_to_end)
+        heard.setattr(study_runs.measure_runs, "measure_finished_run", told_to_end)
         assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
     assert "stopped between two measurements" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1

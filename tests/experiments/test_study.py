@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.config import Config
 from experiments.study import Grid, RunSpec, Selection
-from experiments.study.dry_run import cost, estimate
+from experiments.study.dry_run import estimate
 from experiments.study.grid import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
 from experiments.study.selection import MATCHES, TOLERANCE, matched
 from sam_optax import BatchPlan
@@ -110,7 +110,7 @@ def test_equal_gradients_are_equal() -> None:
 @given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
 def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, only: tuple[str, ...]) -> None:
     cells = Grid(Path("study"), seeds=(0, 1)).cells()
-    costs: Callable[[RunSpec], float] = lambda cell: cost(cell.config, 512)  # noqa: E731
+    costs: Callable[[RunSpec], float] = lambda cell: estimate(cell.config, 512).cost  # noqa: E731
     whole = Selection(only).of(cells, costs)
     shared = [Selection(only, f"{k}/{parts}").of(cells, costs) for k in range(1, parts + 1)]
     assert sorted(cell.name for part in shared for cell in part) == sorted(cell.name for cell in whole)

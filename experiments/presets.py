@@ -30,17 +30,13 @@ from experiments.study import Grid
 from experiments.study.grid import CONTROLS, PAPERS, PLANNED
 from experiments.study.selection import MATCHES
 
-_CELLS = tuple(
-    (method, strategy) for strategy in ("constant", "increasing", "cosine") for method in ("sgd", "sam", "gsam")
-)
-
 
 class Published(NamedTuple):
-    """What the paper's table says of a cell.
+    """The paper's figures of a cell.
 
     Attributes:
-      error: test error, in %.
-      sharpness: the worst case at ρ = 0.0002.
+      error: the test error, in %.
+      sharpness: the worst-case sharpness at ρ = 0.0002.
     """
 
     error: float
@@ -48,12 +44,12 @@ class Published(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A study with what was published of it.
+    """A study, with the figures that were published of it.
 
     Attributes:
-      title: as the paper's table calls it.
+      title: the title of the row in the paper's table.
       study: what is run.
-      published: the paper's figures by method and strategy; none where the paper has no such row.
+      published: the paper's figures by method and strategy; empty where the paper has no such row.
     """
 
     title: str
@@ -68,14 +64,11 @@ def load(name: str) -> Row:
       ValueError: If there is no such row.
     """
     check_choice("config", name, NAMES)
-    return _ROWS[name]
-
-
-def published(text: str) -> dict[tuple[str, str], Published]:
-    """The nine cells of a row as the table has them: `7.17 / 106.46 | 6.34 / 51.82 | ...`."""
-    pairs = [cell.split("/") for cell in text.split("|")]
-    figures = [Published(float(error), float(sharpness)) for error, sharpness in pairs]
-    return dict(zip(_CELLS, figures, strict=True))
+    title, study = _STUDIES[name]
+    if name not in _PUBLISHED:
+        return Row(title, study, {})
+    figures = [Published(*map(float, cell.split("/"))) for cell in _PUBLISHED[name].split("|")]
+    return Row(title, study, dict(zip(_CELLS, figures, strict=True)))
 
 
 def _cnn(name: str, dataset: str, model: str, stem: str | None = None) -> Grid:
@@ -117,51 +110,18 @@ def _vit(name: str, model: str) -> Grid:
     )
 
 
-_ROWS = {
-    "cifar100_resnet18": Row(
-        "CIFAR-100, ResNet-18",
-        _cnn("cifar100_resnet18", "cifar100", "resnet18"),
-        published(
-            "26.61 / 154.27 | 26.39 / 46.23 | 26.61 / 47.55 | "
-            "25.58 / 1.33 | 25.10 / 0.94 | 25.18 / 0.90 | "
-            "26.63 / 155.88 | 25.87 / 72.70 | 26.12 / 71.86"
-        ),
-    ),
-    "cifar100_vit_small": Row("CIFAR-100, ViT-Small", _vit("cifar100_vit_small", "vit_small"), {}),
-    "cifar100_vit_tiny": Row("CIFAR-100, ViT-Tiny", _vit("cifar100_vit_tiny", "vit_tiny"), {}),
-    "cifar100_wrn28_10": Row(
-        "CIFAR-100, WRN-28-10",
-        _cnn("cifar100_wrn28_10", "cifar100", "wide_resnet28_10"),
-        published(
-            "25.62 / 1113.26 | 24.78 / 456.17 | 24.94 / 435.17 | "
-            "22.65 / 22.72 | 21.10 / 10.99 | 21.50 / 12.37 | "
-            "25.57 / 1148.09 | 24.16 / 687.44 | 24.00 / 665.13"
-        ),
-    ),
-    "cifar10_resnet18": Row(
-        "CIFAR-10, ResNet-18",
-        _cnn("cifar10_resnet18", "cifar10", "resnet18"),
-        published(
-            "7.17 / 106.46 | 6.34 / 51.82 | 6.21 / 48.39 | "
-            "6.39 / 8.73 | 6.03 / 4.27 | 6.06 / 4.08 | "
-            "6.63 / 141.37 | 6.08 / 88.53 | 6.20 / 89.30"
-        ),
-    ),
-    "cifar10_wrn28_10": Row(
-        "CIFAR-10, WRN-28-10",
-        _cnn("cifar10_wrn28_10", "cifar10", "wide_resnet28_10"),
-        published(
-            "7.04 / 1124.45 | 6.13 / 546.93 | 5.98 / 543.27 | "
-            "5.53 / 48.25 | 5.10 / 38.79 | 5.05 / 40.28 | "
-            "6.67 / 1467.67 | 5.87 / 771.79 | 5.92 / 794.45"
-        ),
-    ),
-    "digits": Row(
+_STUDIES = {
+    "cifar100_resnet18": ("CIFAR-100, ResNet-18", _cnn("cifar100_resnet18", "cifar100", "resnet18")),
+    "cifar100_vit_small": ("CIFAR-100, ViT-Small", _vit("cifar100_vit_small", "vit_small")),
+    "cifar100_vit_tiny": ("CIFAR-100, ViT-Tiny", _vit("cifar100_vit_tiny", "vit_tiny")),
+    "cifar100_wrn28_10": ("CIFAR-100, WRN-28-10", _cnn("cifar100_wrn28_10", "cifar100", "wide_resnet28_10")),
+    "cifar10_resnet18": ("CIFAR-10, ResNet-18", _cnn("cifar10_resnet18", "cifar10", "resnet18")),
+    "cifar10_wrn28_10": ("CIFAR-10, WRN-28-10", _cnn("cifar10_wrn28_10", "cifar10", "wide_resnet28_10")),
+    "digits": (
         "Digits, ResNet-8",
         Grid(Path("runs/digits"), seeds=tuple(range(10)), strategies=PLANNED, match=MATCHES),
-        {},
     ),
-    "fashion_mnist": Row(
+    "fashion_mnist": (
         "Fashion-MNIST, ResNet-8",
         Grid(
             Path("runs/fashion_mnist"),
@@ -171,35 +131,56 @@ _ROWS = {
             constant_plan="10x128",
             increasing_plan="2x16,2x32,2x64,2x128,2x256",
         ),
-        {},
     ),
-    "imagenet_resnet50": Row(
+    "imagenet_resnet50": (
         "ImageNet, ResNet-50",
         _cnn("imagenet_resnet50", "imagenet2012", "resnet50", stem="imagenet"),
-        published(
-            "32.23 / 492.12 | 30.62 / 268.60 | 30.63 / 297.82 | "
-            "29.19 / 55.31 | 29.06 / 41.83 | 29.23 / 38.13 | "
-            "30.58 / 1504.53 | 29.96 / 853.04 | 29.72 / 670.51"
-        ),
     ),
-    "tiny_imagenet_resnet18": Row(
-        "Tiny ImageNet, ResNet-18",
-        _cnn("tiny_imagenet_resnet18", "tiny_imagenet", "resnet18"),
-        published(
-            "39.62 / 279.07 | 40.28 / 97.52 | 40.13 / 97.23 | "
-            "39.36 / 13.33 | 38.40 / 10.65 | 38.25 / 10.31 | "
-            "39.84 / 333.73 | 39.07 / 183.59 | 39.05 / 192.29"
-        ),
-    ),
-    "tiny_imagenet_wrn28_10": Row(
+    "tiny_imagenet_resnet18": ("Tiny ImageNet, ResNet-18", _cnn("tiny_imagenet_resnet18", "tiny_imagenet", "resnet18")),
+    "tiny_imagenet_wrn28_10": (
         "Tiny ImageNet, WRN-28-10",
         _cnn("tiny_imagenet_wrn28_10", "tiny_imagenet", "wide_resnet28_10"),
-        published(
-            "38.75 / 2550.16 | 38.60 / 917.93 | 38.92 / 926.94 | "
-            "36.55 / 176.80 | 35.36 / 128.35 | 35.14 / 119.84 | "
-            "39.30 / 3066.71 | 37.86 / 1657.00 | 37.78 / 1803.57"
-        ),
     ),
 }
 
-NAMES = tuple(_ROWS)
+NAMES = tuple(_STUDIES)
+
+_CELLS = tuple((method, strategy) for strategy in PAPERS for method in ("sgd", "sam", "gsam"))
+# Error / sharpness of the nine cells of a row, as in the paper: one line per strategy, in the order of `_CELLS`.
+_PUBLISHED = {
+    "cifar100_resnet18": (
+        "26.61 / 154.27 | 26.39 / 46.23 | 26.61 / 47.55 | "
+        "25.58 / 1.33 | 25.10 / 0.94 | 25.18 / 0.90 | "
+        "26.63 / 155.88 | 25.87 / 72.70 | 26.12 / 71.86"
+    ),
+    "cifar100_wrn28_10": (
+        "25.62 / 1113.26 | 24.78 / 456.17 | 24.94 / 435.17 | "
+        "22.65 / 22.72 | 21.10 / 10.99 | 21.50 / 12.37 | "
+        "25.57 / 1148.09 | 24.16 / 687.44 | 24.00 / 665.13"
+    ),
+    "cifar10_resnet18": (
+        "7.17 / 106.46 | 6.34 / 51.82 | 6.21 / 48.39 | "
+        "6.39 / 8.73 | 6.03 / 4.27 | 6.06 / 4.08 | "
+        "6.63 / 141.37 | 6.08 / 88.53 | 6.20 / 89.30"
+    ),
+    "cifar10_wrn28_10": (
+        "7.04 / 1124.45 | 6.13 / 546.93 | 5.98 / 543.27 | "
+        "5.53 / 48.25 | 5.10 / 38.79 | 5.05 / 40.28 | "
+        "6.67 / 1467.67 | 5.87 / 771.79 | 5.92 / 794.45"
+    ),
+    "imagenet_resnet50": (
+        "32.23 / 492.12 | 30.62 / 268.60 | 30.63 / 297.82 | "
+        "29.19 / 55.31 | 29.06 / 41.83 | 29.23 / 38.13 | "
+        "30.58 / 1504.53 | 29.96 / 853.04 | 29.72 / 670.51"
+    ),
+    "tiny_imagenet_resnet18": (
+        "39.62 / 279.07 | 40.28 / 97.52 | 40.13 / 97.23 | "
+        "39.36 / 13.33 | 38.40 / 10.65 | 38.25 / 10.31 | "
+        "39.84 / 333.73 | 39.07 / 183.59 | 39.05 / 192.29"
+    ),
+    "tiny_imagenet_wrn28_10": (
+        "38.75 / 2550.16 | 38.60 / 917.93 | 38.92 / 926.94 | "
+        "36.55 / 176.80 | 35.36 / 128.35 | 35.14 / 119.84 | "
+        "39.30 / 3066.71 | 37.86 / 1657.00 | 37.78 / 1803.57"
+    ),
+}

@@ -1,0 +1,168 @@
+"""Reproduce the paper's grid, a row of its tables, or a study of your own: `python -m experiments.reproduce`."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import data, presets
+from experiments.cli import output_folder, standard_streams, tables
+from experiments.cli.errors import exit_on_value_error, option, parse, start
+from experiments.config.checks import check_count
+from experiments.report import publish
+from experiments.runner import finished_runs
+from experiments.runner.run import RunContext
+from experiments.sharpness import SharpnessSettings
+from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, dry_run, run_all, tuning
+from experiments.study.run_spec import is_done
+from experiments.training.checkpoint_schedule import Saving
+from experiments.training.preemption import Stop, never, on_sigterm
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run the paper's grid, SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate; report it.
+
+    Attributes:
+      study: What to run.
+      selection: Which of its runs; where some are left out, the report is left to python -m experiments.report.
+      location: Where the data are.
+      sharpness: How the sharpness of each run is measured.
+      saving: How each run is saved on its way: a study that was stopped goes on from its unfinished run's last save.
+      tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
+      tune: Choose learning rate and radius for each method and strategy on examples held out of the training set, and
+        run the study's seeds with them; with and without momentum 0.9 and a weight decay of 5e-4.
+      tuning: What is tried then.
+      dry_run: Print what each run would be, and run nothing.
+      time_steps_of: With dry_run, time the steps of batches of so many made-up images, too, and print what the study
+        would take on this machine.
+      config: Take the settings of a row of the paper's tables, or of a study of ours, and those given beside instead
+        of its own.
+    """
+
+    study: Annotated[Grid, tyro.conf.arg(name="")]
+    selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
+    location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
+    sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
+    saving: Saving = field(default_factory=Saving)
+    tensorboard: bool = False
+    tune: bool = False
+    tuning: Tuning = field(default_factory=Tuning)
+    dry_run: bool = False
+    time_steps_of: int | None = None
+    config: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tune and self.selection.only:
+            raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
+        if self.time_steps_of is not None:
+            check_count("time_steps_of", self.time_steps_of)
+            if not self.dry_run:
+                raise ValueError(f"time_steps_of is {self.time_steps_of}: it belongs to --dry-run, give both.")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How studies are executed.
+
+    Attributes:
+      arguments: the command line.
+      runs: how each run is executed.
+      stored: how many training examples the data set has.
+      console: the terminal.
+    """
+
+    arguments: Arguments
+    runs: RunOptions
+    stored: int
+    console: Console
+
+
+def main() -> None:
+    """Parse, build, call."""
+    name = option("config", sys.argv[1:])
+    row = None if name is None else exit_on_value_error(presets.load, name)
+    arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
+    with standard_streams.needed() if arguments.dry_run else on_sigterm() as stop:
+        is_complete = _reproduce(arguments, stop or never)
+    if not is_complete:
+        sys.exit(1)
+
+
+def _reproduce(arguments: Arguments, stop: Stop) -> bool:
+    """Run the study, or its variants with and without momentum and weight decay, tuned; whether no run failed."""
+    study = arguments.study
+    context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
+    runs = RunOptions(arguments.location, arguments.sharpness, context)
+    stored = exit_on_value_error(_stored, arguments)
+    options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
+    if not arguments.tune:
+        return _complete(study, exit_on_value_error(study.cells, stored), options)
+    survived = [_tune(variant, options) for variant in exit_on_value_error(tuning.variants, study).values()]
+    return all(survived)
+
+
+def _stored(arguments: Arguments) -> int:
+    """How many training examples the data set has; a dry run does not need the data."""
+    study = arguments.study
+    if arguments.dry_run:
+        return data.SIZES[study.dataset].train
+    return len(data.load(study.dataset, study.seeds[0], arguments.location).train)
+
+
+def _tune(study: Grid, options: StudyOptions) -> bool:
+    """Tune the cells of a study, run them with the chosen settings, and report; whether no run failed.
+
+    Nothing is chosen while another part of the study still has trials to do.
+    """
+    arguments, console = options.arguments, options.console
+    tried = exit_on_value_error(tuning.trials, study, arguments.tuning, options.stored)
+    cells = [cell for trial in tried for cell in trial.cells]
+    survived = _run(study, cells, replace(options, runs=replace(options.runs, sharpness=None)))
+    if arguments.dry_run:
+        runs = len(study.strategies) * len(study.methods) * len(study.seeds)
+        console.print(f"Then {runs} runs on the study's own seeds, with what is chosen.")
+        return survived
+    if left := [cell for cell in cells if not exit_on_value_error(is_done, cell)]:
+        console.print(f"{len(left)} trials are left: nothing is chosen before all parts have done theirs.")
+        return survived
+    choices = tuning.choose(tried)
+    rows = tuning.choice_rows(choices)
+    console.print(tables.as_terminal(rows))
+    exit_on_value_error(output_folder.write_document, study.output / "choices.md", f"{tables.as_markdown(rows)}\n")
+    chosen = tuning.tuned_cells(study, choices, options.stored)
+    return _complete(study, chosen, options, chosen=("learning_rate", "rho"))
+
+
+def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: tuple[str, ...] = ()) -> bool:
+    """Run the selected cells; where all are selected, report the study. Whether no run failed."""
+    if options.arguments.dry_run:
+        return _run(study, cells, options)
+    report = exit_on_value_error(output_folder.make_folder, study.output / "report")
+    survived = _run(study, cells, options)
+    finished = [
+        cell.folder for cell in cells if options.arguments.selection.is_whole and exit_on_value_error(is_done, cell)
+    ]
+    if finished:
+        exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, options.console, chosen=chosen))
+    return survived
+
+
+def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
+    """Run the selected cells, or print their estimates in a dry run; whether no run failed."""
+    arguments, stored, console = options.arguments, options.stored, options.console
+    selected = exit_on_value_error(
+        arguments.selection.of, cells, lambda cell: dry_run.estimate(cell.config, stored).cost
+    )
+    if not arguments.dry_run:
+        return not run_all(f"{study.model} on {study.dataset}", selected, options.runs, console)
+    dry_run.show_runs(selected, stored, study.output, console)
+    if arguments.time_steps_of is not None:
+        dry_run.show_times(selected, stored, arguments.time_steps_of, console)
+    return True
+
+
+if __name__ == "__main__":
+    start(main)
