@@ -1,5 +1,6 @@
 """A network that compiles at once, beside the real ones; what a test leaves running."""
 
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments import models
+from experiments import data, models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
+from experiments.data import sources
 from experiments.models import registry
 from experiments.runner import run
 
@@ -39,12 +41,28 @@ def signals_are_heard_again() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def still_digits(seed: int) -> data.Dataset:
+    """The digits, which are not shifted: what shifts them takes a sixth of the time that a step compiles."""
+    return dataclasses.replace(sources.load_digits(seed), crop_padding=0)
+
+
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a network for tests."""
+def moving_digits() -> None:
+    """A test that asks for it and for `tiny` trains on shifted digits, as the programs do."""
+
+
+@pytest.fixture
+def tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a network for tests, which trains on digits that are not shifted."""
     monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
-    return "tiny"
+    if "moving_digits" in request.fixturenames:
+        yield "tiny"
+        return
+    monkeypatch.setitem(sources._EMBEDDED, "digits", still_digits)
+    sources._parted.cache_clear()
+    yield "tiny"
+    sources._parted.cache_clear()
 
 
 @pytest.fixture
@@ -55,8 +73,14 @@ def drawn_pictures() -> None:
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made and written, and nothing is drawn on them, which would take most of the time of a report."""
-    if "drawn_pictures" not in request.fixturenames:
+    rows = getattr(request.node, "callspec", None)
+    is_drawn = rows is not None and rows.params.get("pictures") == "drawn"
+    if not is_drawn and "drawn_pictures" not in request.fixturenames:
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
+
+
+blank_or_drawn = pytest.mark.parametrize("pictures", ["blank", pytest.param("drawn", marks=pytest.mark.long)])
+"""Runs a test with blank pictures in `make test`, and with drawn ones in `make test-long`."""
 
 
 @pytest.fixture

@@ -62,11 +62,11 @@ def copy(state: TrainState) -> TrainState:
     return jax.tree.map(jnp.copy, state)
 
 
-OFTEN = ("sgd", "gsam", "msam", "wsam_decoupled")
+OFTEN = ("gsam", "msam", "wsam_decoupled")
 KINDS = [
     *((method, None, 0.0) for method in OFTEN),
     *(pytest.param(method, None, 0.0, marks=pytest.mark.long) for method in METHODS if method not in OFTEN),
-    *(("gsam", 4, 0.0), ("sam", 4, 0.9)),
+    *(pytest.param("gsam", 4, 0.0, marks=pytest.mark.long), ("sam", 4, 0.9)),
 ]
 
 

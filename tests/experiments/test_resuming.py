@@ -20,6 +20,8 @@ from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, execute, killed, stopped
 from tests.selection import combinations
 
+pytestmark = pytest.mark.usefixtures("moving_digits")
+
 PLAN = "1x64,1x128,1x256"  # 8, 4 and 2 updates, of 512 images
 
 

@@ -63,6 +63,7 @@ def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
         assert result["gradient_evaluations"] == 2 * results[0]["gradient_evaluations"]
 
 
+@pytest.mark.usefixtures("moving_digits")
 def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> None:
     settings = {"model": tiny, "method": "sam", "rho": 0.1, "batch_plan": "1x128", "weight_decay": 1e-2}
     train(tmp_path, **settings)
@@ -125,7 +126,7 @@ def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
 
 
 def test_small_resnet_learns_the_digits(tmp_path: Path) -> None:
-    result = train(tmp_path, method="gsam", batch_plan="4x16", train_examples=256)
+    result = train(tmp_path, method="gsam", batch_plan="4x8", train_examples=128)
     assert result["test_error"] < 0.4
     epochs = records(tmp_path, "epoch")
     assert [record["epoch"] for record in epochs] == [1, 2, 3, 4]
