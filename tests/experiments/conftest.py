@@ -41,27 +41,24 @@ def signals_are_heard_again() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def still_digits(seed: int) -> data.Dataset:
-    """The digits, which are not shifted: what shifts them takes a sixth of the time that a step compiles."""
-    return dataclasses.replace(sources.load_digits(seed), crop_padding=0)
-
-
 @pytest.fixture
-def moving_digits() -> None:
-    """A test that asks for it and for `tiny` trains on shifted digits, as the programs do."""
-
-
-@pytest.fixture
-def tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a network for tests, which trains on digits that are not shifted."""
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a network for tests."""
     monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
-    if "moving_digits" in request.fixturenames:
-        yield "tiny"
-        return
-    monkeypatch.setitem(sources._EMBEDDED, "digits", still_digits)
-    sources._parted.cache_clear()
-    yield "tiny"
+    return "tiny"
+
+
+@pytest.fixture
+def still_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training images of the digits are not shifted, which would take a sixth of the time that a step compiles."""
+
+    def load_still(seed: int) -> data.Dataset:
+        return dataclasses.replace(sources.load_digits(seed), crop_padding=0)
+
+    monkeypatch.setitem(sources._EMBEDDED, "digits", load_still)
+    sources._parted.cache_clear()  # it holds parts of the shifted ones
+    yield
     sources._parted.cache_clear()
 
 

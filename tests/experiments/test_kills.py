@@ -15,8 +15,6 @@ from experiments.runner import run
 from tests.experiments.interrupted_runs import assert_same_run, execute
 from tests.experiments.killed_programs import killed_after_a_save, killed_at
 
-pytestmark = pytest.mark.usefixtures("moving_digits")  # the killed programs know no other
-
 LATER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 23, 26, 30, 34, 38, 43, 48, 54, 60, 67, 75, 84)
 """Operations on files: from the first one on each, later ones in the midst of saves."""
 

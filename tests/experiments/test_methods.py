@@ -28,6 +28,8 @@ from tests.experiments.conftest import train
 from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of
 from tests.selection import some_of
 
+pytestmark = pytest.mark.usefixtures("still_digits")
+
 SETTINGS: dict[str, Any] = {"batch_plan": "3x64", "momentum": 0.9, "learning_rate": 0.05}
 """Batches of one size: a step is compiled for each."""
 

@@ -20,6 +20,8 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import Record
 from tests.experiments.each_method import each_of
 
+pytestmark = pytest.mark.usefixtures("still_digits")
+
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
 

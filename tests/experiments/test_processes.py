@@ -37,7 +37,6 @@ def assert_same_run(found: Path, wanted: Path) -> None:
     chex.assert_trees_all_close(*(trained_state(folder, dataset) for folder in (found, wanted)), atol=1e-4)
 
 
-@pytest.mark.usefixtures("moving_digits")
 def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny: str, tmp_path: Path) -> None:
     output, alone = tmp_path / "together", claim(tmp_path / "alone")
     command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))

@@ -63,7 +63,6 @@ def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
         assert result["gradient_evaluations"] == 2 * results[0]["gradient_evaluations"]
 
 
-@pytest.mark.usefixtures("moving_digits")
 def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> None:
     settings = {"model": tiny, "method": "sam", "rho": 0.1, "batch_plan": "1x128", "weight_decay": 1e-2}
     train(tmp_path, **settings)
