@@ -125,7 +125,7 @@ def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
 
 
 def test_small_resnet_learns_the_digits(tmp_path: Path) -> None:
-    result = train(tmp_path, method="gsam", batch_plan="4x8", train_examples=128)
+    result = train(tmp_path, method="gsam", batch_plan="4x16", train_examples=256)
     assert result["test_error"] < 0.4
     epochs = records(tmp_path, "epoch")
     assert [record["epoch"] for record in epochs] == [1, 2, 3, 4]
