@@ -32,7 +32,24 @@ def loop_in_turn(number: int) -> str:
     return LOOPS[number % 2]
 
 
-def some_of(names: Iterable[str], quick: Iterable[str]) -> pytest.MarkDecorator:
-    """Parametrize a test by `name`, of which `make test` runs those of `quick`."""
+def loops_in_turn(argument: str, values: Iterable[Any], indirect: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Parametrize an argument and the fixture `loop`; `make test` runs each value with one loop, in turn.
+
+    Args:
+      argument: the name of the argument.
+      values: its values.
+      indirect: the argument, where it is a fixture.
+    """
+    rows = list(values)
+    return combinations(
+        lambda **row: row["loop"] == loop_in_turn(rows.index(row[argument])),
+        indirect=["loop", *indirect],
+        **{argument: rows},
+        loop=LOOPS,
+    )
+
+
+def some_of(names: Iterable[str], quick: Iterable[str], argument: str = "name") -> pytest.MarkDecorator:
+    """Parametrize an argument of a test by names, of which `make test` runs those of `quick`."""
     chosen = tuple(quick)
-    return combinations(lambda name: name in chosen, name=names)
+    return combinations(lambda **row: row[argument] in chosen, **{argument: names})

@@ -9,6 +9,7 @@ import pytest
 
 import sam_optax
 import sam_optax.flax
+from tests.selection import loops_in_turn
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
 Y = jnp.asarray(np.random.default_rng(1).normal(size=8), jnp.float32)
@@ -37,7 +38,7 @@ def agree(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("names", ["y", ("y",), ["y"]])
+@loops_in_turn("names", ["y", ("y",), ["y"]])
 def test_a_keyword_that_is_named_is_cut(names, loop):
     agree(in_parts(regression, X, y=Y, batch_argnames=names), whole(regression, X, Y))
 
@@ -100,7 +101,7 @@ def test_what_may_be_a_batch_or_not_is_refused(name):
         in_parts(loss_fn, *args)
 
 
-@pytest.mark.parametrize("name", ["class_weights", "cost_matrix", "float_targets", "statistics"])
+@loops_in_turn("name", ["class_weights", "cost_matrix", "float_targets", "statistics"])
 def test_with_names_it_has_the_value_of_the_whole_batch(name, loop):
     loss_fn, args, names = AMBIGUOUS[name]
     agree(in_parts(loss_fn, *args, batch_argnums=names), whole(loss_fn, *args))
@@ -125,7 +126,7 @@ CERTAIN = {
 }
 
 
-@pytest.mark.parametrize("name", CERTAIN)
+@loops_in_turn("name", CERTAIN)
 def test_what_is_certain_is_cut_without_names(name, loop):
     loss_fn, args = CERTAIN[name]
     agree(in_parts(loss_fn, *args), whole(loss_fn, *args))

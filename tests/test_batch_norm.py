@@ -108,7 +108,8 @@ def linen_run(name: str, functional: bool = False) -> tuple[list[Any], list[Any]
 
 
 RUNS = {"nnx": nnx_run, "linen": linen_run}
-LINEN = ("sam", "look_sam", "msam", "wsam_decoupled")
+NNX = ("asam", "vasso", "gsam", "msam")
+LINEN = ("look_sam", "msam", "wsam_decoupled")
 
 
 def check_statistics(seen: list[Any], expected: list[Any]) -> None:
@@ -118,7 +119,7 @@ def check_statistics(seen: list[Any], expected: list[Any]) -> None:
 
 
 @combinations(
-    lambda name, run: name in (methods.OF_EACH_KIND if run == "nnx" else LINEN),
+    lambda name, run: name in (NNX if run == "nnx" else LINEN),
     name=OPTIMIZERS,
     run=RUNS,
 )

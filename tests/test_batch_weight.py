@@ -12,7 +12,7 @@ from flax import nnx
 import sam_optax
 import sam_optax.flax
 from tests import methods
-from tests.selection import some_of
+from tests.selection import LOOPS, combinations, loops_in_turn, some_of
 from tests.test_devices import SPREAD
 
 LENGTHS = [3, 1, 0, 4, 2, 0, 1, 4, 4, 4, 0, 0, 1, 2, 3, 0]
@@ -54,7 +54,7 @@ def floating(tree: Any) -> list[jax.Array]:
 NAMED: dict[str, Any] = {"batch_argnums": (0, 1), "batch_weight": count}
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@loops_in_turn("parts", [2, 4, 8])
 def test_a_mean_over_tokens_is_the_same_in_parts(parts, loop, x64):
     whole = both_passes(sam_optax.value_and_grad(with_aux, has_aux=True), *tokens())
     value_and_grad = sam_optax.value_and_grad(with_aux, has_aux=True, micro_batches=parts, **NAMED)
@@ -70,8 +70,9 @@ def test_without_the_weight_it_is_another_mean(x64):
     assert np.isfinite(whole[0])
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("how", SPREAD)
+@combinations(
+    lambda how, micro_batches: micro_batches == (2 if how == "shard_map" else 1), how=SPREAD, micro_batches=(1, 2)
+)
 def test_a_mean_over_tokens_is_the_same_over_devices(how, micro_batches, x64):
     """The four devices have 8, 7, 12 and 6 tokens, and one of eight halves has one."""
     whole = both_passes(sam_optax.value_and_grad(with_aux, has_aux=True), *tokens())
@@ -87,7 +88,7 @@ def test_the_weight_of_a_batch_that_is_not_divided_changes_no_bit():
     chex.assert_trees_all_equal(both_passes(weighted, *tokens()), whole)
 
 
-@pytest.mark.parametrize("how", SPREAD)
+@some_of(SPREAD, quick=("shard_map", "vmap"), argument="how")
 def test_a_device_without_tokens_adds_nothing(how, x64):
     x, mask = tokens()
     mask = mask.at[4:8].set(False)
@@ -97,7 +98,7 @@ def test_a_device_without_tokens_adds_nothing(how, x64):
     chex.assert_trees_all_close(SPREAD[how](step)(params(), jnp.zeros(()), x, mask), whole, rtol=1e-12)
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@loops_in_turn("parts", [1, 4])
 def test_a_batch_without_weight_has_no_loss_and_no_gradient(parts, loop):
     value_and_grad = sam_optax.value_and_grad(with_aux, has_aux=True, micro_batches=parts, **NAMED)
     x, mask = tokens()
@@ -122,7 +123,12 @@ def test_integer_aux_is_summed_over_parts_without_weight_too():
     assert int(both_passes(value_and_grad, *tokens())[0][1]["sequences"]) == 16
 
 
-@some_of(("sam", "gsam", "vasso", "friendly_sam"), quick=("gsam", "vasso"))
+@combinations(
+    lambda name, loop: (name, loop) in {("gsam", "scanned"), ("vasso", "unrolled")},
+    indirect=["loop"],
+    name=("sam", "gsam", "vasso", "friendly_sam"),
+    loop=LOOPS,
+)
 def test_m_sam_weighs_its_shards(name, loop, x64):
     method, (x, mask) = methods.METHODS[name](rho=0.5), tokens()
     fn = sam_optax.sharpness_aware_grad(token_mean, method, 4, **NAMED)
@@ -140,7 +146,7 @@ def test_m_sam_weighs_its_shards(name, loop, x64):
     assert int(state.count) == 1
 
 
-@pytest.mark.parametrize("name", ["gsam", "vasso"])
+@some_of(("gsam", "vasso"), quick=("vasso",))
 def test_m_sam_weighs_its_shards_on_several_devices_as_on_one(name, x64):
     method = methods.METHODS[name](rho=0.5)
 
@@ -152,7 +158,7 @@ def test_m_sam_weighs_its_shards_on_several_devices_as_on_one(name, x64):
     chex.assert_trees_all_close(found, alone, rtol=1e-12)
 
 
-@pytest.mark.parametrize("m", [None, 4])
+@loops_in_turn("m", [None, 4])
 def test_m_sam_keeps_the_state_of_its_method_without_weight(m, loop):
     method, (x, mask) = sam_optax.vasso(0.5), tokens()
     fn = sam_optax.sharpness_aware_grad(token_mean, method, m, **NAMED)
@@ -164,7 +170,7 @@ def test_m_sam_keeps_the_state_of_its_method_without_weight(m, loop):
     assert int(after.count) == 2
 
 
-@pytest.mark.parametrize("how", SPREAD)
+@some_of(SPREAD, quick=("shard_map", "vmap"), argument="how")
 def test_functional_sam_weighs_the_devices(how, x64):
     model_fn = lambda params, x, mask: jnp.tanh(x @ params["w"]) - params["b"]  # noqa: E731
     logits_loss = lambda logits, x, mask: jnp.sum(mask * logits**2) / jnp.sum(mask)  # noqa: E731

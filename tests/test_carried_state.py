@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sam_optax
-from tests.selection import LOOPS, combinations
+from tests.selection import LOOPS, combinations, loops_in_turn
 from tests.test_devices import SPREAD
 
 
@@ -28,7 +28,11 @@ def counted_state() -> Any:
     return {"key": jax.random.key(3), "calls": jnp.array(2), "seen": jnp.array(False), "mean": jnp.array(4.0)}
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def plain(function: Any) -> Any:
+    return function
+
+
+@loops_in_turn("wrap", [plain, jax.jit])
 def test_a_state_may_hold_counters_flags_and_keys(wrap, loop):
     x, w = jnp.arange(-2.0, 4.0).reshape(6, 1), jnp.array(2.0)
     options = {"has_aux": True, "micro_batches": 3, "state_argnum": 0}
@@ -95,7 +99,7 @@ def test_a_part_without_weight_moves_no_statistics(loop):
         assert (float(loss), float(after["mean"])) == (0.0, 4.0)
 
 
-@pytest.mark.parametrize("m", [None, 2])
+@loops_in_turn("m", [None, 2])
 def test_m_sam_hands_the_state_from_shard_to_shard(m, loop):
     method, w = sam_optax.sam(rho=0.5), jnp.array(2.0)
     x = jnp.arange(-2.0, 4.0).reshape(6, 1)

@@ -14,6 +14,7 @@ from flax import nnx
 
 import sam_optax
 from tests import helpers, methods
+from tests.selection import combinations
 
 NOISY = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
 
@@ -48,8 +49,11 @@ def assert_all_steps_are_finite(
     return state
 
 
-@HOW
-@methods.every_short_optimizer
+@combinations(
+    lambda name, how: name in methods.OF_EACH_KIND and how is (eagerly, compiled)[methods.OF_EACH_KIND.index(name) % 2],
+    name=(*methods.SHORT, *methods.WRAPPERS),
+    how=(eagerly, compiled),
+)
 def test_no_step_of_a_method_makes_nan(name, how):
     tx = sam_optax.skip_nonfinite(helpers.optimizer(name))
     state = assert_all_steps_are_finite(how(tx), tx, sam_optax.value_and_grad(helpers.small_loss))
@@ -64,8 +68,11 @@ POLICIES = {
 }
 
 
-@HOW
-@pytest.mark.parametrize("policy", POLICIES)
+@combinations(
+    lambda policy, how: how is (compiled if policy in {"after", "ae_sam"} else eagerly),
+    policy=POLICIES,
+    how=(eagerly, compiled),
+)
 def test_no_step_that_a_policy_skips_makes_nan(policy, how):
     tx = sam_optax.track_noise(sam_optax.gsam(when=POLICIES[policy]))
     assert_all_steps_are_finite(how(tx), tx, NOISY, decisions=(None, None, False))

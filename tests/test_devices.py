@@ -74,7 +74,7 @@ def run(step: Callable[..., Any], tx: optax.GradientTransformation) -> Any:
 @combinations(
     lambda name, how, micro_batches: (
         micro_batches == (2 if how == "shard_map" else 1)
-        and name in (methods.OF_EACH_KIND if how == "shard_map" else FEW)
+        and name in (methods.OF_EACH_KIND if how == "shard_map" else ("vasso",))
     ),
     name=methods.NAMED,
     how=SPREAD,
@@ -105,11 +105,15 @@ def written_out(name: str) -> Any:
     method, base = methods.METHODS[name](rho=0.5), helpers.BASES["momentum"]()
     params = helpers.small_params()
     state, base_state = method.init(params), base.init(params)
+
+    @jax.jit
+    def of_part(params: Any, state: Any, *part: jax.Array) -> Any:
+        value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *part)
+        return method.update(grads, state, params, grad_fn=grad_fn, value=value)
+
     for seed in range(3):
-        found = []
-        for part in zip(*(jnp.split(x, DEVICES) for x in batch_of(16, seed)), strict=True):
-            value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *part)
-            found.append(method.update(grads, state, params, grad_fn=grad_fn, value=value))
+        parts = zip(*(jnp.split(x, DEVICES) for x in batch_of(16, seed)), strict=True)
+        found = [of_part(params, state, *part) for part in parts]
         grads, state = (jax.tree.map(lambda *x: sum(x) / DEVICES, *parts) for parts in zip(*found, strict=True))
         updates, base_state = base.update(grads, base_state, params)
         params = optax.apply_updates(params, updates)
@@ -117,7 +121,7 @@ def written_out(name: str) -> Any:
 
 
 @combinations(
-    lambda name, how: name in (methods.OF_EACH_KIND if how == "shard_map" else FEW),
+    lambda name, how: name in (methods.OF_EACH_KIND if how == "shard_map" else ("vasso",)),
     name=methods.NAMED,
     how=SPREAD,
 )
@@ -158,7 +162,8 @@ POLICIES = {"every": sam_optax.every(2), "ae_sam": sam_optax.ae_sam(0.0)}
 
 @combinations(
     lambda combiner, each, when: (
-        (each, when) == ((True, "every"), (False, "ae_sam"))[list(methods.COMBINERS).index(combiner) % 2]
+        combiner in {"gap", "stabilized", "reuse"}
+        and (each, when) == ((True, "every"), (False, "ae_sam"))[list(methods.COMBINERS).index(combiner) % 2]
     ),
     combiner=methods.COMBINERS,
     each=(False, True),

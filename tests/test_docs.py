@@ -20,6 +20,8 @@ import pytest
 from flax import nnx
 
 import sam_optax
+from tests.selection import some_of
+from tests.test_notebooks import assert_names_are_there
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -68,9 +70,21 @@ WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
 }
 
 
-@pytest.mark.parametrize("page", sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN))
+@some_of(
+    sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN),
+    quick=[
+        page for page in PAGES if page not in {f"docs/{name}.md" for name in ("batch_plans", "composing", "why_sam")}
+    ],
+    argument="page",
+)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page: str) -> None:
     run(page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page])])
+def test_what_the_code_of_a_page_takes_from_our_packages_is_there(page: str) -> None:
+    """The slowest pages run in `make test-long` alone; here a name that has changed is seen in a moment."""
+    assert_names_are_there("\n".join(block.code for block in blocks(PAGES[page])))
 
 
 def test_the_ten_lines_of_the_readme_are_ten() -> None:
@@ -97,6 +111,7 @@ def test_the_plain_step_of_the_readme_learns() -> None:
     assert loss < names["loss"]
 
 
+@pytest.mark.long
 def test_the_first_loop_learns_with_and_without_sam() -> None:
     names = run("docs/first_loop.md")
     assert names["error"](names["plain"]) < 0.1
@@ -136,6 +151,7 @@ def test_what_those_who_come_from_elsewhere_read_runs() -> None:
     assert sam_optax.diagnostics(names["state"]).perturbation_norm.round(3) == 0.05
 
 
+@pytest.mark.long
 def test_the_measures_of_sharpness_run_as_they_are_shown() -> None:
     names = run("docs/sharpness.md")
     assert 0 < names["found"].first_order < names["found"].sharpness

@@ -15,6 +15,7 @@ import sam_optax.flax
 from sam_optax import sharpness
 from sam_optax.batch_arguments import Call, cut
 from tests import helpers
+from tests.selection import LOOPS, combinations, loop_in_turn, loops_in_turn
 
 MESHES: dict[str, tuple[tuple[int, ...], tuple[str, ...], PartitionSpec]] = {
     "rows": ((4,), ("data",), PartitionSpec("data")),
@@ -53,6 +54,20 @@ def on_meshes(sizes: str, quick: tuple[tuple[int, str], ...] = QUICK) -> pytest.
     return pytest.mark.parametrize((sizes, "spread"), rows, indirect=["spread"])
 
 
+def on_meshes_with_loops(sizes: str, quick: tuple[tuple[int, str], ...] = QUICK) -> pytest.MarkDecorator:
+    """Parametrize as `on_meshes` does and by the loop; `make test` runs each of `quick` with one loop, in turn."""
+    return combinations(
+        lambda **row: (
+            (row[sizes], row["spread"]) in quick
+            and row["loop"] == loop_in_turn(quick.index((row[sizes], row["spread"])))
+        ),
+        indirect=["spread", "loop"],
+        **{sizes: (2, 8)},
+        spread=MESHES,
+        loop=LOOPS,
+    )
+
+
 def both_passes(value_and_grad: Any, params: Any, *batch: Any) -> Any:
     loss, grads, grad_fn = value_and_grad(params, *batch)
     return loss, grads, grad_fn(jax.tree.map(lambda w: w + 0.5, params))
@@ -62,7 +77,7 @@ def test_the_default_mesh_is_explicit():
     assert jax.make_mesh((4,), ("data",)).axis_types == (AxisType.Explicit,)
 
 
-@on_meshes("parts")
+@on_meshes_with_loops("parts")
 def test_micro_batches_have_the_gradients_of_one_device(parts, spread, loop, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
     alone = both_passes(sam_optax.value_and_grad(helpers.small_loss), params, *batch)
@@ -72,7 +87,7 @@ def test_micro_batches_have_the_gradients_of_one_device(parts, spread, loop, x64
     chex.assert_trees_all_close(jax.device_get(found), jax.device_get(alone), rtol=1e-12)
 
 
-@on_meshes("m", quick=((8, "rows_over_two_axes"), (2, "rows_and_features")))
+@on_meshes_with_loops("m", quick=((8, "rows_over_two_axes"), (2, "rows_and_features")))
 def test_the_shards_of_m_sam_are_those_of_one_device(m, spread, loop, x64):
     method, params, batch = sam_optax.vasso(rho=0.5), helpers.small_params(), helpers.batch_of(16)
     fn = jax.jit(sam_optax.sharpness_aware_grad(helpers.small_loss, method, m, batch_argnums=(0, 1)))
@@ -117,6 +132,7 @@ def test_nnx_has_the_gradients_of_one_device(spread):
     chex.assert_trees_all_close(*pure, rtol=1e-4, atol=1e-6)
 
 
+@loops_in_turn("spread", MESHES, indirect=["spread"])
 def test_weights_and_states_work_on_an_explicit_mesh(spread, loop):
     def loss_fn(w: jax.Array, state: Any, x: jax.Array) -> Any:
         return jnp.mean(x @ w), {"calls": state["calls"] + 1, "mean": 0.5 * state["mean"] + 0.5 * jnp.mean(x)}

@@ -11,6 +11,7 @@ import pytest
 import sam_optax
 from sam_optax import trees
 from tests import helpers, methods
+from tests.selection import combinations
 
 SIZE = 1e30
 """Of the parameters and of the gradients."""
@@ -81,8 +82,13 @@ def test_a_norm_of_what_is_not_finite_is_not_finite(bad):
     assert not jnp.isfinite(trees.norm(jnp.array([1.0, bad])))
 
 
-@methods.every_short_optimizer
-@pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd])
+@combinations(
+    lambda name, derivative: (
+        name in methods.OF_EACH_KIND and derivative is (jax.grad, jax.jacfwd)[methods.OF_EACH_KIND.index(name) % 2]
+    ),
+    name=(*methods.SHORT, *methods.WRAPPERS),
+    derivative=(jax.grad, jax.jacfwd),
+)
 def test_the_derivative_of_an_update_at_a_zero_gradient_is_finite(name, derivative):
     tx = helpers.optimizer(name, optax.sgd(0.1, momentum=0.9), rho=0.5)
     params = jax.tree.map(jnp.float32, parameters(1.0))

@@ -30,7 +30,7 @@ def plain_batches(steps: int) -> list[tuple[jax.Array, jax.Array]]:
     return [(jnp.asarray(rng.normal(size=(8, 4))), jnp.asarray(rng.normal(size=8))) for _ in range(steps)]
 
 
-@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 8])
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
     models = []
     for micro_batches in (1, parts):
@@ -63,7 +63,7 @@ def test_aux_of_parts_is_averaged_or_summed():
         sam_optax.flax.value_and_grad(loss, micro_batches=0)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_devices_share_a_perturbation_and_their_statistics(micro_batches):
     """Under `shard_map` the step of the whole batch, and BatchNorm's statistics the means over the devices."""
     options = {"micro_batches": micro_batches, "batch_argnums": (0, 1), "axis_name": "data"}

@@ -15,7 +15,7 @@ from sam_optax import trees
 from tests import helpers, methods
 from tests.selection import combinations
 
-exact_methods = methods.where(lambda name: methods.part(name, "combiner") == "perturbed")
+EXACT = [name for name in methods.METHODS if methods.part(name, "combiner") == "perturbed"]
 DIVIDING = [name for name in methods.METHODS if methods.part(name, "combiner") != "perturbed"] + [*methods.WRAPPERS]
 dividing_optimizers = methods.where(lambda name: name in DIVIDING, methods.WRAPPERS)
 
@@ -41,8 +41,7 @@ def combine(combiner: sam_optax.Combiner, clean: Any, perturbed: Any) -> Any:
     return combiner.update(clean, perturbed, combiner.init(clean))[0]
 
 
-@pytest.mark.parametrize("base", helpers.BASES)
-@exact_methods
+@with_each_base(EXACT, quick=methods.SHORT)
 def test_radius_zero_is_the_base_bit_for_bit(name, base):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)

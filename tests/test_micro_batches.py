@@ -33,7 +33,8 @@ def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
 
 @combinations(
     lambda name, parts, loop: (
-        name == "vasso" or (name, parts, loop) in {("asam", 4, "scanned"), ("gsam", 4, "unrolled")}
+        (name, loop) == ("vasso", {2: "unrolled", 4: "scanned", 8: "scanned"}[parts])
+        or (name, parts, loop) in {("asam", 4, "scanned"), ("gsam", 4, "unrolled")}
     ),
     indirect=["loop"],
     name=methods.NAMED,

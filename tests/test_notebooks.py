@@ -113,13 +113,12 @@ def is_import_of_ours(node: ast.AST) -> bool:
     return any(name.split(".")[0] in OURS for name in names)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "tpu_cifar100"])  # which runs commands alone
-def test_what_a_notebook_takes_from_our_packages_is_there(name: str) -> None:
-    """Most notebooks run in `make test-long` alone; here a name that has changed is seen in a moment."""
-    nodes = list(ast.walk(ast.parse(SOURCES[name])))
+def assert_names_are_there(code: str) -> None:
+    """What the code imports from our packages is there, and so are the attributes that it uses of it."""
+    nodes = list(ast.walk(ast.parse(code)))
     bound: dict[str, Any] = {}
     for node in filter(is_import_of_ours, nodes):
-        exec(ast.unparse(node), bound)  # noqa: S102 - the notebook's own import
+        exec(ast.unparse(node), bound)  # noqa: S102 - the code's own import
     used = {path for node in nodes if "." in (path := dotted(node)) and path.split(".")[0] in bound}
     assert used
     for path in used:
@@ -127,9 +126,16 @@ def test_what_a_notebook_takes_from_our_packages_is_there(name: str) -> None:
         operator.attrgetter(rest)(bound[first])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tpu_cifar100"])  # which runs commands alone
+def test_what_a_notebook_takes_from_our_packages_is_there(name: str) -> None:
+    """Notebooks run in `make test-long` alone; here a name that has changed is seen in a moment."""
+    assert_names_are_there(SOURCES[name])
+
+
 BEYOND_THE_WHEEL = ("equinox", "experiments", "flax", "haiku", "matfree", "sklearn", "tensorflow")
 
 
+@pytest.mark.long  # `test_package` has a wheel that runs the first page
 def test_the_quickstart_runs_with_the_wheel_alone() -> None:
     settings = {"EPOCHS": 20, "SEEDS": 2, "RADII": (0.1,)}
     hidden = f"import sys\nsys.modules.update(dict.fromkeys({BEYOND_THE_WHEEL!r}))"

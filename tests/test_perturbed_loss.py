@@ -103,7 +103,7 @@ def test_parts_of_unequal_weight_count_by_their_weight(x64):
     np.testing.assert_allclose(read(state), by_hand(params, x[:4], y[:4]), rtol=1e-10)
 
 
-@pytest.mark.parametrize("how", ["vmap", "shard_map"])
+@pytest.mark.parametrize("how", [pytest.param("vmap", marks=pytest.mark.long), "shard_map"])
 def test_they_are_those_of_the_batch_of_all_devices(how, x64):
     params, tx = helpers.small_params(), sam_optax.gsam(rho=RHO)
     step = step_with(sam_optax.value_and_grad(helpers.small_loss, axis_name="data"))

@@ -59,7 +59,7 @@ def gradient(params: Any) -> Any:
 FEW = ("asam", "gsam", "reuse-friendly-scheduled", "perturbed-normalized-masked")
 
 
-@some_of(NAMES, (*FEW, "msam", "wsam_decoupled"))
+@some_of(NAMES, ("reuse-friendly-scheduled", "perturbed-normalized-masked", "msam", "wsam_decoupled"))
 @hypothesis.given(params=TREES)
 @hypothesis.settings(max_examples=12)
 def test_every_tree_is_trained_and_comes_back_as_it_was(name, params):

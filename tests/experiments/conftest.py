@@ -1,5 +1,6 @@
 """A network that compiles at once, beside the real ones; what a test leaves running."""
 
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments import models
+from experiments import data, models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
+from experiments.data import sources
 from experiments.models import registry
 from experiments.runner import run
 
@@ -48,6 +50,19 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
+def still_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training images of the digits are not shifted, which would take a sixth of the time that a step compiles."""
+
+    def load_still(seed: int) -> data.Dataset:
+        return dataclasses.replace(sources.load_digits(seed), crop_padding=0)
+
+    monkeypatch.setitem(sources._EMBEDDED, "digits", load_still)
+    sources._parted.cache_clear()  # it holds parts of the shifted ones
+    yield
+    sources._parted.cache_clear()
+
+
+@pytest.fixture
 def drawn_pictures() -> None:
     """A test that asks for it draws its pictures; all others write them blank."""
 
@@ -55,8 +70,14 @@ def drawn_pictures() -> None:
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made and written, and nothing is drawn on them, which would take most of the time of a report."""
-    if "drawn_pictures" not in request.fixturenames:
+    rows = getattr(request.node, "callspec", None)
+    is_drawn = rows is not None and rows.params.get("pictures") == "drawn"
+    if not is_drawn and "drawn_pictures" not in request.fixturenames:
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
+
+
+blank_or_drawn = pytest.mark.parametrize("pictures", ["blank", pytest.param("drawn", marks=pytest.mark.long)])
+"""Runs a test with blank pictures in `make test`, and with drawn ones in `make test-long`."""
 
 
 @pytest.fixture

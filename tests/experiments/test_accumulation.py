@@ -18,7 +18,9 @@ from experiments.runner.program import build
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.methods import METHODS
 from experiments.training.writers import Record
-from tests.experiments.each_method import OF_EACH_KIND, each_of
+from tests.experiments.each_method import each_of
+
+pytestmark = pytest.mark.usefixtures("still_digits")
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -61,7 +63,10 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
     return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
 
 
-@each_of((name for name, method in METHODS.items() if method.ascent_steps == 1), quick=OF_EACH_KIND)
+@each_of(
+    (name for name, method in METHODS.items() if method.ascent_steps == 1),
+    quick=("vasso", "wsam_decoupled", "msam"),  # the next test runs gsam
+)
 def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
     settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
     whole, of_whole = trained(**settings)
@@ -113,9 +118,10 @@ def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str)
     np.testing.assert_allclose(after.model_state["norm"]["var"], np.mean(variances, 0), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("plan", ["1x16,1x32,1x64,1x128,1x256", "adaptive:6x32..128:noise_scale:9"])
+@pytest.mark.parametrize("plan", ["1x16,1x32,1x64", "adaptive:6x32..128:noise_scale:9"])
 def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: str) -> None:
-    config = Config(model=tiny, method="gsam", when="every:2", micro_batch=16, batch_plan=plan, seed=1)
+    settings = {"method": "gsam", "when": "every:2", "micro_batch": 16, "train_examples": 128}
+    config = Config(model=tiny, batch_plan=plan, seed=1, **settings)
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step.func
     assert isinstance(step, MicroBatchStep)

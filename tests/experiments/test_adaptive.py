@@ -23,6 +23,7 @@ from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.writers import Record
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, killed, stopped
+from tests.experiments.interrupted_runs import trained as trained_state
 from tests.selection import combinations
 
 GROWING = "adaptive:8x16..64:noise_scale:0.4"
@@ -31,6 +32,19 @@ SMALL = {"train_examples": 128, "micro_batch": 8, "learning_rate": 0.02, "rho": 
 
 def config(tiny: str, **settings: Any) -> Config:
     return Config(**{"model": tiny, "method": "sam", "batch_plan": GROWING, **SMALL, **settings})
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture
+def whole(tiny: str, memory: Path) -> Path:
+    """The folder of the growing plan's run, which was never stopped."""
+    if not memory.exists():
+        execute(memory, config(tiny))
+    return memory
 
 
 def trained(of: Config, sharding: Sharding = Sharding()) -> tuple[Any, list[Record]]:
@@ -50,9 +64,9 @@ def plan_of(records: list[Record]) -> str:
     return ",".join(f"{epochs}x{size}" for epochs, size in merged)
 
 
-def test_the_plan_that_came_out_replays_the_run_bit_for_bit(tiny: str, tmp_path: Path) -> None:
+def test_the_plan_that_came_out_replays_the_run_bit_for_bit(whole: Path, tiny: str) -> None:
     decided = config(tiny)
-    result = execute(tmp_path, decided)
+    result = run.result_of(whole)
     assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
     assert run.plan_of(decided, result) == BatchPlan.parse(result["batch_plan"])
     for lost in ({}, {"batch_plan": None}, {"batch_plan": "1x"}):
@@ -60,7 +74,7 @@ def test_the_plan_that_came_out_replays_the_run_bit_for_bit(tiny: str, tmp_path:
             run.plan_of(decided, lost)
     fixed = config(tiny, batch_plan=result["batch_plan"])
     state, records = trained(fixed)
-    assert_same_state(state, trained(decided)[0])
+    assert_same_state(state, trained_state(whole, decided))
     assert result["updates"] == records[-1]["step"]
     for name in ("gradient_evaluations", "test_loss", "train_loss"):
         assert result[name] == pytest.approx(records[-1][name], rel=1e-6)
@@ -130,10 +144,9 @@ def gradients_as(params: Any, offset: np.ndarray) -> Any:
 
 @combinations(lambda step: step in {3, 17}, step=(3, 16, 17, 21))
 def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
-    tiny: str, tmp_path: Path, step: int
+    whole: Path, tiny: str, tmp_path: Path, step: int
 ) -> None:
-    whole = tmp_path / "whole"
-    result = execute(whole, config(tiny))
+    result = run.result_of(whole)
     grows = BatchPlan.parse(result["batch_plan"]).boundaries(128)[0]
     assert grows == 16  # two epochs of eight updates: the stops are before it, at it, and behind it
     stopped(tmp_path / "parts", config(tiny), step)
@@ -141,9 +154,10 @@ def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
     assert_same_run(tmp_path / "parts", whole)
 
 
-def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_end(tiny: str, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    updates = execute(whole, config(tiny))["updates"]
+def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_end(
+    whole: Path, tiny: str, tmp_path: Path
+) -> None:
+    updates = run.result_of(whole)["updates"]
     for step in (18, updates - 1):
         parts = tmp_path / str(step)
         killed(parts, config(tiny), step, every=2)

@@ -23,6 +23,7 @@ from experiments.runner.finished_runs import mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
 from experiments.study.grid import NAMES
+from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.written_runs import only_study, write_run
 
 ADAPTIVE = "adaptive:4x64..256:noise_scale"
@@ -234,8 +235,8 @@ def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     [pytest.param({1}, marks=pytest.mark.long), pytest.param({3}, marks=pytest.mark.long), {1, 2, 3, 4}],
     ids=str,
 )
-@pytest.mark.usefixtures("drawn_pictures")
-def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[int]) -> None:
+@blank_or_drawn
+def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[int], pictures: str) -> None:
     """All steps of them were left out, or were not finite."""
     write(tmp_path)
     path = tmp_path / "adaptive-1" / "metrics.jsonl"

@@ -124,6 +124,33 @@ def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp
     assert records[0]["learning_rate"] > records[7]["learning_rate"]
 
 
+def test_the_program_prints_a_table_a_case_and_writes_its_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Figures that are known: other tests measure each kind of them, and the next one all."""
+    known = [figure((1.0, 1.1, 1.2), (1.0, 1.0, 1.0), 1.2), figure((3.0, 3.3), (1.5, 1.5), None)]
+    asked: list[tuple[str, int]] = []
+
+    def measured(case: Case, rounds: int, say: Callable[[str], None]) -> list[Figure]:
+        asked.append((case.model, rounds))
+        say(f"timing {case.model}")
+        return known
+
+    monkeypatch.setattr(benchmark, "measure", measured)
+    call(monkeypatch, "--models", "resnet18", "--peers", "--rounds", "11", "--output", str(tmp_path))
+    printed = capsys.readouterr().out
+    assert asked == [(case.model, 11) for case in cases.CASES["resnet18"]]
+    assert "timing resnet18" in printed
+    assert "resnet18, batch 32" in printed
+    assert "met" in printed
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert written["settings"] == {"models": ["resnet18"], "peers": [], "rounds": 11, "output": str(tmp_path)}
+    assert written["versions"]["jax"] == jax.__version__
+    assert [each["amounts"] for each in written["figures"]] == [[1.0, 1.1, 1.2], [3.0, 3.3]]
+    assert written["figures"][1]["median"] == pytest.approx(2.1)
+
+
+@pytest.mark.long
 def test_the_program_prints_a_table_and_writes_what_it_measured(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from experiments import models
 from experiments.models import registry
 from experiments.training.methods import METHODS
-from tests.experiments.each_method import OF_EACH_KIND, each_of
+from tests.experiments.each_method import each_of
 from tests.experiments.many_devices import Hidden, config_of, hyperparameters, placed, started
 
 PARAMETERS = 64 * 32 + 32 + 32 * 10 + 10
@@ -61,7 +61,7 @@ def assert_moved(found: Counter[str], **parameters: int) -> None:
         assert 4 * count <= found[name.replace("_", "-")] <= 4 * count + SCALARS
 
 
-@each_of(["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"], quick=OF_EACH_KIND)
+@each_of(["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"], quick=("gsam", "msam"))
 def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
     assert_moved(moved(method=method), all_reduce=METHODS[method].gradients * PARAMETERS)
 
@@ -71,7 +71,9 @@ def test_a_step_without_a_second_pass_moves_them_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"perturbation": "device"}, {"m": 4}, {"m": 2}], ids=["device", "m_of_a_device", "m_below"]
+    "settings",
+    [{"perturbation": "device"}, pytest.param({"m": 4}, marks=pytest.mark.long), {"m": 2}],
+    ids=["device", "m_of_a_device", "m_below"],
 )
 def test_a_perturbation_a_device_or_for_its_own_examples_moves_them_once_in_all(settings: dict[str, Any]) -> None:
     assert_moved(moved(method="gsam", **settings), all_reduce=PARAMETERS)

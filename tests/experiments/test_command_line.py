@@ -105,19 +105,20 @@ def test_the_grid_is_run_once_and_reported(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     study = ["--model", tiny, "--output", str(tmp_path), "--methods", "sgd", "gsam", *GRID]
+    study += ["--strategies", "constant", "cosine"]
     study += ["--sharpness.steps", "1", "--sharpness.examples", "64"]
     call(reproduce, monkeypatch, *study)
     first = capsys.readouterr().out
-    assert "12 runs of tiny on digits, 12 of them to do" in first
+    assert "8 runs of tiny on digits, 8 of them to do" in first
     page = (tmp_path / "report" / "report.md").read_text()
-    assert len(re.findall(r"\d ± \d", page)) == 6 * 4  # error, loss, and sharpness at two radii
+    assert len(re.findall(r"\d ± \d", page)) == 4 * 4  # error, loss, and sharpness at two radii
     assert "| updates" in page
     assert (tmp_path / "report" / "report.html").exists()
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     (tmp_path / "gsam-cosine-1" / "result.json").rename(tmp_path / "kept.json")
     (tmp_path / "gsam-cosine-1").rename(tmp_path / "gsam-cosine-1.unfinished")
     call(reproduce, monkeypatch, *study)
-    assert "12 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
+    assert "8 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert [path.parent.name for path in again if again[path] != changed[path]] == ["gsam-cosine-1"]
     again = (tmp_path / "report" / "report.md").read_text()

@@ -29,6 +29,7 @@ from experiments.sharpness.measures import trained
 from experiments.study import RunSpec
 from experiments.training.writers import read
 from sam_optax import BatchPlan
+from tests.experiments.conftest import blank_or_drawn
 
 
 def study_in(folder: Path, tiny: str, **settings: Any) -> NetworkStudy:
@@ -162,9 +163,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     convergence.main()
 
 
-@pytest.mark.usefixtures("drawn_pictures")
+@blank_or_drawn
 def test_the_program_draws_tells_and_goes_on_where_it_was(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pictures: str
 ) -> None:
     plans = ("--constant-plan", "3x128", "--increasing-plan", "2x64,1x128", "--seeds", "0")
     small = {"dimensions": "3", "chains": "4", "examples": "512", "constant-plan": "3x128"}
@@ -180,9 +181,9 @@ def test_the_program_draws_tells_and_goes_on_where_it_was(
         "# A stochastic quadratic",
         "# Networks: tiny on digits",
     ]
-    pictures = {line.split("(")[-1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
-    assert pictures == {path.name for path in tmp_path.glob("*.png")}
-    assert len(pictures) == 5
+    shown = {line.split("(")[-1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
+    assert shown == {path.name for path in tmp_path.glob("*.png")}
+    assert len(shown) == 5
     assert "| SAM | increasing | 20 |" in text
 
     call(monkeypatch, *arguments, *strategies, "--parts", "networks")

@@ -27,7 +27,7 @@ from sam_optax import BatchPlan
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
 
 # fixtures are monkeypatches, which hold for all examples of a test
-few = hypothesis.settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = hypothesis.settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 many = hypothesis.settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 quick = hypothesis.settings(max_examples=100)
 
@@ -169,7 +169,7 @@ trees = st.recursive(
 ).map(lambda tree: {"count": jnp.int32(3), "tree": tree})
 
 
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 @given(tree=trees)
 def test_any_state_comes_back_as_it_was_saved(tree: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.report import publish
@@ -13,15 +14,23 @@ from experiments.report.groups import studies
 from experiments.report.method_pairs import method_pair_rows, method_pairs
 from experiments.report.variants import base_of, variant_heading, variant_rows
 from experiments.runner.finished_runs import find_runs
+from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.large_study import write_large_study
 from tests.experiments.written_runs import write_run, write_study
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_large_study(tmp_path_factory.mktemp("large"), seeds=2)
+def published(folder: Path) -> Path:
+    write_large_study(folder, seeds=2)
     publish(find_runs([folder]), folder / "report", Console(file=StringIO(), width=200))
     return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with blank pictures: this fixture comes before the one that makes them blank for a test."""
+    with pytest.MonkeyPatch.context() as blank:
+        blank.setattr(Figure, "draw", lambda figure, renderer: None)
+        return published(tmp_path_factory.mktemp("large"))
 
 
 def test_the_document_is_short_and_has_a_table_a_match(large: Path) -> None:
@@ -42,12 +51,16 @@ def test_the_document_is_short_and_has_a_table_a_match(large: Path) -> None:
     assert "12 of 47 groups are drawn" in document
 
 
-def test_pictures_are_small_and_lie_beside_the_document(large: Path) -> None:
-    document = (large / "report.md").read_text(encoding="utf-8")
-    pictures = re.findall(r"!\[.*\]\((pictures/.*)\)", document)
-    assert len(pictures) > 8
-    assert {str(path.relative_to(large)) for path in large.glob("pictures/**/*.*")} == set(pictures)
-    assert max((large / picture).stat().st_size for picture in pictures) < 60_000
+@blank_or_drawn
+def test_pictures_are_small_and_lie_beside_the_document(
+    request: pytest.FixtureRequest, tmp_path: Path, pictures: str
+) -> None:
+    report = published(tmp_path) if pictures == "drawn" else request.getfixturevalue("large")
+    document = (report / "report.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[.*\]\((pictures/.*)\)", document)
+    assert len(shown) > 8
+    assert {str(path.relative_to(report)) for path in report.glob("pictures/**/*.*")} == set(shown)
+    assert max((report / picture).stat().st_size for picture in shown) < 60_000
 
 
 def test_the_file_of_runs_has_a_line_a_run(large: Path) -> None:

@@ -59,14 +59,13 @@ def test_shards_give_the_mean_of_what_each_would_give_alone() -> None:
     settings = optimizer.Settings("gsam")
     tx, parted, (images, labels) = optimizer.create(settings), optimizer.create_parted(settings), batch(32)
     in_shards = updates(loss_and_update.in_shards(net(), parted, 8), parted.init, images, labels)
-    alone = [
-        updates(loss_and_update.whole(net(), tx), tx.init, images[part], labels[part])
-        for part in (slice(k, k + 8) for k in range(0, 32, 8))
-    ]
+    descend = loss_and_update.whole(net(), tx)
+    parts = [slice(k, k + 8) for k in range(0, 32, 8)]
+    alone = [updates(descend, tx.init, images[part], labels[part]) for part in parts]
     for name in ("loss", "error", "updates", "model_state"):  # without momentum an update is linear in the gradient
         mean = jax.tree.map(lambda *x: sum(x) / 4, *(getattr(each, name) for each in alone))
         assert_close(getattr(in_shards, name), mean, rtol=1e-4)
-    whole = updates(loss_and_update.whole(net(), tx), tx.init, images, labels)
+    whole = updates(descend, tx.init, images, labels)
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, in_shards.updates, whole.updates))
     assert gap > 1e-3 * optax.tree.norm(whole.updates)
 

@@ -28,6 +28,7 @@ def little_vit(monkeypatch: pytest.MonkeyPatch) -> str:
     return "little_vit"
 
 
+@pytest.mark.long  # resuming and stochastic depth are tested with what a network draws, and measures are without it
 def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_measured_without_them(
     little_vit: str, tmp_path: Path
 ) -> None:

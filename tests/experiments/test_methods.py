@@ -25,9 +25,13 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
 from tests.experiments.conftest import train
-from tests.experiments.each_method import OF_EACH_KIND, a_method_of_each_kind, each_method, each_of
+from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of
+from tests.selection import some_of
 
-SETTINGS: dict[str, Any] = {"batch_plan": "2x64,1x128", "momentum": 0.9, "learning_rate": 0.05}
+pytestmark = pytest.mark.usefixtures("still_digits")
+
+SETTINGS: dict[str, Any] = {"batch_plan": "3x64", "momentum": 0.9, "learning_rate": 0.05}
+"""Batches of one size: a step is compiled for each."""
 
 
 def steps_of(output: Path) -> list[dict[str, Any]]:
@@ -41,7 +45,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
     assert result["test_error"] < 0.6  # of chance it is 0.9
     assert all(record["grad_norm"] > 0 for record in steps_of(tmp_path))
-    assert result["updates"] == 8 + 8 + 4
+    assert result["updates"] == 8 + 8 + 8
 
 
 @each_of((name for name, method in METHODS.items() if method.uses), quick=OF_EACH_KIND)
@@ -54,7 +58,7 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
 @pytest.mark.parametrize(
     ("when", "perturbed"),
     [
-        ("always", range(20)),
+        pytest.param("always", range(20), marks=pytest.mark.long),
         ("every:7", (0, 7, 14)),
         pytest.param("after:15", range(15, 20), marks=pytest.mark.long),
         ("last:0.5", range(12, 20)),
@@ -68,7 +72,8 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
 def test_second_passes_are_made_when_they_should(
     tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
 ) -> None:
-    result = train(tmp_path, model=tiny, method=method, when=when, **SETTINGS)
+    growing = SETTINGS | {"batch_plan": "2x64,1x128"}  # where a part of the epochs is another part of the updates
+    result = train(tmp_path, model=tiny, method=method, when=when, **growing)
     seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
     assert 0 < len(seen) <= 20
     if perturbed is None:
@@ -83,19 +88,19 @@ def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_pa
     config = Config(method="look_sam")
     assert (config.when, config.rho, config.alpha) == ("every:5", 0.1, 0.7)
     result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
-    assert result["gradient_evaluations"] == 20 + 4
+    assert result["gradient_evaluations"] == 24 + 5
 
 
-@pytest.mark.parametrize("when", ["always", "every:2", pytest.param("ae_sam", marks=pytest.mark.long)])
+@some_of(("always", "every:2", "ae_sam"), quick=("every:2",), argument="when")
 def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_path: Path, when: str) -> None:
     result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
     seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
-    assert result["gradient_evaluations"] == 20 + 3 * len(seen)
+    assert result["gradient_evaluations"] == 24 + 3 * len(seen)
     expected = estimate(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
     if when != "ae_sam":  # of which it knows an upper bound
         assert expected.gradient_evaluations == result["gradient_evaluations"]
     else:
-        assert result["gradient_evaluations"] < expected.gradient_evaluations == 20 + 3 * 20
+        assert result["gradient_evaluations"] < expected.gradient_evaluations == 24 + 3 * 24
 
 
 def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
@@ -176,7 +181,7 @@ def test_adamw_has_the_momentum_that_msam_wants() -> None:
     assert Config(method="sam").momentum == 0.0
 
 
-@a_method_of_each_kind
+@each_of(METHODS, quick=("vasso", "msam"))
 def test_every_method_runs_from_the_command_line_with_nothing_else_said(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
 ) -> None:

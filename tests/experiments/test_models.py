@@ -37,12 +37,12 @@ def test_small_resnet_is_resnet_8(shape: tuple[int, int, int], classes: int) -> 
 @pytest.mark.parametrize(
     ("name", "options", "parameters"),
     [
-        ("resnet18", {}, 11_220_132),
+        pytest.param("resnet18", {}, 11_220_132, marks=pytest.mark.long),
         ("resnet18", {"stem": "imagenet"}, 11_220_132 + 40 * 3 * 64),
         pytest.param("resnet50", {"stem": "cifar"}, 23_705_252, marks=pytest.mark.long),
-        ("resnet50", {"stem": "imagenet"}, 23_705_252 + 40 * 3 * 64),
+        pytest.param("resnet50", {"stem": "imagenet"}, 23_705_252 + 40 * 3 * 64, marks=pytest.mark.long),
         ("wide_resnet28_10", {}, 36_536_884),
-        ("vit_tiny", {}, 2_709_796),
+        pytest.param("vit_tiny", {}, 2_709_796, marks=pytest.mark.long),
         ("vit_tiny", {"shifted_patches": True, "locality_attention": True, "drop_path": 0.1}, 2_747_248),
         ("vit_small", {"dtype": jnp.bfloat16}, 14_276_068),
         pytest.param(
@@ -73,7 +73,7 @@ def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
     [
         # what the results of the README began with
         ("small_resnet", [0.22820942, -0.21174757, -0.18188128], [0.0628553, 0.00592902, 0.07015562]),
-        ("resnet18", None, [-0.00453682, 0.02407514, -0.02947359]),
+        pytest.param("resnet18", None, [-0.00453682, 0.02407514, -0.02947359], marks=pytest.mark.long),
     ],
 )
 def test_the_initial_parameters_stay(name: str, kernel: list[float] | None, bias: list[float]) -> None:

@@ -45,7 +45,10 @@ def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     return run
 
 
-@pytest.mark.parametrize("plan", ["3x128", "1x32,1x64,1x128"], ids=["constant", "growing"])
+@pytest.mark.parametrize(
+    "plan",
+    [pytest.param("3x128", marks=pytest.mark.long, id="constant"), pytest.param("1x32,1x64,1x128", id="growing")],
+)
 def test_order_and_augmentation_at_64_are_those_of_another_plan_image_by_image(
     seen: Callable[..., Seen], plan: str
 ) -> None:

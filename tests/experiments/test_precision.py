@@ -21,8 +21,9 @@ from experiments.runner import run
 from experiments.runner.program import build
 from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
+from experiments.training.methods import METHODS
 from sam_optax import trees
-from tests.experiments.each_method import a_method_of_each_kind
+from tests.experiments.each_method import each_of
 from tests.selection import some_of
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
@@ -76,7 +77,7 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
     assert len(widened) <= (12 if name == "vit_small" else 9 if name == "vit_tiny" else 0)  # attention sums in float32
 
 
-@a_method_of_each_kind
+@each_of(METHODS, quick=("vasso", "msam"))
 def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):

@@ -10,13 +10,14 @@ from experiments import augmentation
 _COUNT, _HEIGHT, _WIDTH = 20_000, 12, 9
 KEYS = augmentation.example_keys(jax.random.key(2), jnp.arange(_COUNT))
 FILL = jnp.array([-3.0, 4.0])
+erase = jax.jit(augmentation.random_erasing, static_argnums=2)
 
 
 @pytest.fixture(scope="module")
 def erased() -> np.ndarray:
     """Where images were erased, with probability 0.25, bool `(_COUNT, _HEIGHT, _WIDTH)`."""
     images = jnp.ones((_COUNT, _HEIGHT, _WIDTH, 2))
-    result = np.asarray(augmentation.random_erasing(KEYS, images, 0.25, FILL))
+    result = np.asarray(erase(KEYS, images, 0.25, FILL))
     is_fill = result == np.asarray(FILL)
     assert np.all(is_fill[..., 0] == is_fill[..., 1])
     assert np.all(result[~is_fill] == 1)
@@ -72,8 +73,8 @@ def test_every_place_is_as_likely(erased: np.ndarray) -> None:
 
 def test_an_example_is_erased_alike_in_every_batch() -> None:
     images = jax.random.normal(jax.random.key(0), (40, 8, 8, 1))
-    whole = augmentation.random_erasing(KEYS[:40], images, 0.5)
-    part = augmentation.random_erasing(KEYS[10:30], images[10:30], 0.5)
+    whole = erase(KEYS[:40], images, 0.5)
+    part = erase(KEYS[10:30], images[10:30], 0.5)
     np.testing.assert_array_equal(part, whole[10:30])
     assert 0 < np.sum(np.any(np.asarray(whole != images), (1, 2, 3))) < 40
 
@@ -81,7 +82,7 @@ def test_an_example_is_erased_alike_in_every_batch() -> None:
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0), (1.0, 1)])
 def test_a_certain_rectangle_is_always_erased_and_an_impossible_one_never(probability: float, share: int) -> None:
     images = jnp.ones((500, 32, 32, 3), jnp.bfloat16)
-    result = augmentation.random_erasing(KEYS[:500], images, probability)
+    result = erase(KEYS[:500], images, probability)
     assert result.dtype == jnp.bfloat16
     assert np.mean(np.any(np.asarray(result == 0), (1, 2, 3))) == share
 

@@ -56,15 +56,21 @@ def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path:
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"ema": 0.9, "when": "every:3"}, marks=pytest.mark.long),
+        {"ema": 0.9, "when": "every:3"},
         pytest.param(
             {"m": 32, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3},
             marks=pytest.mark.long,
         ),
-        {"m": 128, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3, "ema": 0.9},
+        pytest.param(
+            {"m": 128, "method": "sam", "optimizer": "adamw", "momentum": None, "learning_rate": 1e-3, "ema": 0.9},
+            marks=pytest.mark.long,
+        ),
         pytest.param({"method": "msam"}, marks=pytest.mark.long),
         pytest.param({"method": "look_sam", "lr_schedule": "cosine", "when": "bernoulli:0.5"}, marks=pytest.mark.long),
-        {"when": "ae_sam", "mixing": 0.5, "random_erasing": 0.5, "passes": 2, "batch_plan": "1x256"},
+        pytest.param(
+            {"when": "ae_sam", "mixing": 0.5, "random_erasing": 0.5, "passes": 2, "batch_plan": "1x256"},
+            marks=pytest.mark.long,
+        ),
         pytest.param({"on_nonfinite": "skip", "method": "vasso"}, marks=pytest.mark.long),
     ],
     ids=str,

@@ -8,6 +8,7 @@ import pytest
 from experiments.report import sharpness_curves, sharpness_pictures
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
+from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.sharpness_records import LARGE, SMALL, VALUES, WAY, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run
 
@@ -49,8 +50,8 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
     assert "## Sharpness over radii" in published(tmp_path)[1]
 
 
-@pytest.mark.usefixtures("drawn_pictures")
-def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path) -> None:
+@blank_or_drawn
+def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path: Path, pictures: str) -> None:
     measured_study(tmp_path)
     diverged = write_run(tmp_path / "sam-constant-1", 0.9, loss=None, method="sam", batch_plan="4x128", seed=1)
     nothing = {"coordinates": [-1.0, 0.0, 1.0], "loss": [[None] * 3] * 3}

@@ -80,7 +80,7 @@ AT = {"coordinates": (-0.5, 1.0)}
 
 
 def _worst_case(loss_fn: Any, outputs_fn: Any, *call: Any, **mask: Any) -> Any:
-    options = {"rho": 0.3, "steps": 4, "restarts": 2, "keep_perturbations": True}
+    options = {"rho": 0.3, "steps": 2, "restarts": 2, "keep_perturbations": True}
     found = sharpness.worst_case(loss_fn, *call, norm="l2", **options, **mask)
     return found._replace(perturbations=None), list(found.perturbations or ())
 

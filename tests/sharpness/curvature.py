@@ -56,10 +56,15 @@ def dense_gauss_newton() -> np.ndarray:
     """`JᵀHJ`, with `H` the Hessian of the loss by the outputs."""
     flat, unravel = ravel_pytree(params())
     batch = all_examples()
-    z = outputs(params(), batch)
-    jacobian = jax.jacobian(lambda v: outputs(unravel(v), batch).ravel())(flat)
-    curved = jax.hessian(lambda z_flat: loss_of_outputs(z_flat.reshape(z.shape), batch))(z.ravel())
-    return np.asarray(jacobian.T @ curved @ jacobian)
+
+    @jax.jit
+    def matrix(flat: jax.Array) -> jax.Array:
+        z = outputs(unravel(flat), batch)
+        jacobian = jax.jacobian(lambda v: outputs(unravel(v), batch).ravel())(flat)
+        curved = jax.hessian(lambda z_flat: loss_of_outputs(z_flat.reshape(z.shape), batch))(z.ravel())
+        return jacobian.T @ curved @ jacobian
+
+    return np.asarray(matrix(flat))
 
 
 def quadratic(matrix: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:

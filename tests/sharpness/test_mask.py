@@ -61,7 +61,7 @@ def test_without_the_mask_the_statistics_count(name, x64):
     assert change > 0.01
 
 
-@few_measures
+@some_of(MEASURES, quick=("average_case", "gauss_newton", "landscape"))
 def test_a_mask_that_chooses_everything_changes_nothing(name, x64):
     everything = lambda tree: jax.tree.map(lambda _: True, tree)  # noqa: E731
     found, expected = (measured_of_real(name, mask) for mask in (everything, None))
