@@ -63,14 +63,11 @@ def main() -> None:
 def _train(arguments: Arguments, sharding: Sharding) -> None:
     config = arguments.config
     exit_on_value_error(sharding.check, config.plan, config.micro_batch)
-    dataset = exit_on_value_error(agree_across_hosts, sharding, run.load, config, arguments.location)
-    output = exit_on_value_error(agree_across_hosts, sharding, _claim, arguments, sharding)
+    agreed = partial(exit_on_value_error, agree_across_hosts, sharding)
+    dataset = agreed(run.load, config, arguments.location)
+    output = agreed(_claim, arguments, sharding)
     with hold_run_lock(output) if sharding.leads else nullcontext():
-        begin = (
-            exit_on_value_error(agree_across_hosts, sharding, reopened, output, config, dataset)
-            if arguments.resume
-            else Start()
-        )
+        begin = agreed(reopened, output, config, dataset) if arguments.resume else Start()
         if begin is None:
             result, done = exit_on_value_error(run.completed, output), "is complete already: nothing was done."
         else:
@@ -93,14 +90,9 @@ def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding
     )
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))
     with on_sigterm() as stop:
+        shown_batches = shown if sharding.leads else iter
         context = run.RunContext(
-            track=shown if sharding.leads else iter,
-            watch=watch,
-            sharding=sharding,
-            tensorboard=arguments.tensorboard,
-            saving=arguments.saving,
-            start=begin,
-            stop=stop,
+            shown_batches, watch, sharding, arguments.tensorboard, arguments.saving, start=begin, stop=stop
         )
         return run.execute(config, dataset, output, context)
 

@@ -26,13 +26,9 @@ _EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class _StepSettings:
-    """What is compiled: runs for which these are equal share their steps."""
+class _StepOptions:
+    """How a step divides its batch, and what it does in addition to the update."""
 
-    shape: Shape
-    optimizer: optimizer.Settings
-    recipe: Recipe
-    sharding: Sharding
     in_shards: bool
     m: int | None
     micro_batch: int | None
@@ -45,10 +41,12 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
     """
-    settings = _settings_of(config, dataset, sharding)
-    constants = sharding.copied(constants_of(config, dataset))
-    init, update = _training(settings)
-    perturb = _perturb(config, len(dataset.train))
+    shape, num_examples = shape_of(config, dataset), len(dataset.train)
+    constants, perturb = sharding.copied(constants_of(config, dataset)), _perturb(config, num_examples)
+    skips, measures = config.on_nonfinite is not None, config.adaptive is not None
+    options = _StepOptions(config.in_shards, config.m, config.micro_batch, skips, measures)
+    settings = _optimizer_settings(config, num_examples)
+    init, update = _training(shape, settings, recipe_of(config, dataset), sharding, options)
     program = Program(
         functools.partial(update, constants=constants),
         functools.partial(_evaluate, config, dataset, constants, sharding),
@@ -58,60 +56,46 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
         config.on_nonfinite,
     )
     if not isinstance(update, MicroBatchStep):  # batches go to the device whole: each size has a step, compiled ahead
-        ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, len(dataset.train), perturb))
+        ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, num_examples, perturb))
         program = dataclasses.replace(
             program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close
         )
-    return sharding.state(initial_state(network(settings.shape, config.seed), init)), program
+    return sharding.state(initial_state(network(shape, config.seed), init)), program
 
 
-def _settings_of(config: Config, dataset: data.Dataset, sharding: Sharding) -> _StepSettings:
-    bar_steps = None
-    if config.when == GRADIENT_DECIDES:
-        bar_steps = config.plan.total_steps(config.epoch_size(len(dataset.train)))
-    return _StepSettings(
-        shape_of(config, dataset),
-        optimizer.Settings(
-            config.method,
-            config.optimizer,
-            config.momentum or 0.0,
-            config.weight_decay,
-            config.ema,
-            bar_steps,
-            config.ascent_steps or 1,
-        ),
-        recipe_of(config, dataset),
-        sharding,
-        config.in_shards,
-        config.m,
-        config.micro_batch,
-        skips_nonfinite=config.on_nonfinite is not None,
-        measures_noise=config.adaptive is not None,
+def _optimizer_settings(config: Config, num_examples: int) -> optimizer.Settings:
+    return optimizer.Settings(
+        config.method,
+        config.optimizer,
+        config.momentum or 0.0,
+        config.weight_decay,
+        config.ema,
+        config.plan.total_steps(config.epoch_size(num_examples)) if config.when == GRADIENT_DECIDES else None,
+        config.ascent_steps or 1,
     )
 
 
 @functools.cache
-def _training(settings: _StepSettings) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
+def _training(
+    shape: Shape, settings: optimizer.Settings, recipe: Recipe, sharding: Sharding, options: _StepOptions
+) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     """The function that makes the optimizer's state, and the step."""
-    model, sharding, skips_nonfinite = network(settings.shape), settings.sharding, settings.skips_nonfinite
-    prepare = preparation(settings.recipe)
-    if settings.in_shards:
-        parted = optimizer.create_parted(settings.optimizer)
-        descend = loss_and_update.in_shards(model, parted, settings.m, sharding)
-        return parted.init, train_step(descend, prepare, sharding, skips_nonfinite=skips_nonfinite)
-    tx, functional = optimizer.create(settings.optimizer), METHODS[settings.optimizer.method].functional
-    if settings.micro_batch is None:
+    model, prepare, skips = network(shape), preparation(recipe), options.skips_nonfinite
+    functional = METHODS[settings.method].functional
+    if options.micro_batch is not None:
+        tx, passes = optimizer.create(settings), loss_and_update.passes(model, functional, sharding)
+        noise = options.measures_noise
+        step = MicroBatchStep(
+            passes, tx, prepare, options.micro_batch, sharding, skips_nonfinite=skips, measures_noise=noise
+        )
+        return tx.init, step
+    if options.in_shards:
+        tx = optimizer.create_parted(settings)
+        descend = loss_and_update.in_shards(model, tx, options.m, sharding)
+    else:
+        tx = optimizer.create(settings)
         descend = loss_and_update.whole(model, tx, functional, sharding)
-        return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips_nonfinite)
-    return tx.init, MicroBatchStep(
-        loss_and_update.passes(model, functional, sharding),
-        tx,
-        prepare,
-        settings.micro_batch,
-        sharding,
-        skips_nonfinite=skips_nonfinite,
-        measures_noise=settings.measures_noise,
-    )
+    return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
 
 
 @functools.cache

@@ -15,15 +15,12 @@ from experiments.runner.image_pipeline import stream_of, transform_of
 from experiments.runner.metrics_files import length_of, own_writers
 from experiments.runner.program import build
 from experiments.runner.resume import CHECKPOINTS, Start, notes
-from experiments.training import checkpoint, json_files, own_files, prefetch
-from experiments.training.adaptive import Growing, as_planned, plan_at
+from experiments.training import adaptive, checkpoint, json_files, own_files, prefetch
 from experiments.training.atomic_write import write_whole
-from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
-from experiments.training.prefetch import PlannedBatches, Track, shown
 from experiments.training.records import RESULT
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
@@ -108,7 +105,7 @@ class RunContext:
       writers: take the records that `metrics.jsonl` takes; they are closed at the end.
     """
 
-    track: Track = iter
+    track: prefetch.Track = iter
     watch: Watch | None = None
     sharding: Sharding = Sharding()
     tensorboard: bool = False
@@ -140,14 +137,14 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         saved cannot be read.
     """
     sharding, start = context.sharding, context.start
-    clock = _Clock(context.watch, start.seconds)
+    clock = _Clock(context.watch, sharding, start.seconds)
     with disk_errors_as_unusable(output), ExitStack() as opened:
         if sharding.leads:
             own_files.make_room(output)
         writers = [opened.enter_context(closing(writer)) for writer in context.writers]
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
-        checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, context.saving.keep)))
+        checkpoints = opened.enter_context(closing(checkpoint.Checkpoints(output / CHECKPOINTS, context.saving.keep)))
         own = own_writers(config, output, start, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         about = notes(config, dataset)
@@ -163,7 +160,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             for writer in writers:
                 writer.write(record)
 
-        callbacks = Callbacks(write, _on_leader(clock, sharding), saver, context.stop)
+        callbacks = Callbacks(write, clock, saver, context.stop)
         trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
@@ -173,15 +170,14 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
 def train(
     config: Config,
     dataset: data.Dataset,
-    track: Track = iter,
+    track: prefetch.Track = iter,
     write: Callable[[Record], None] = lambda record: None,
     watch: Watch | None = None,
     *,
     sharding: Sharding = Sharding(),
 ) -> tuple[TrainState, Record]:
     """Train without a folder, and return the state after the last step and the record of the last epoch."""
-    callbacks = Callbacks(write, None if watch is None else _on_leader(watch, sharding))
-    context = RunContext(track, sharding=sharding)
+    context, callbacks = RunContext(track, sharding=sharding), Callbacks(write, _Clock(watch, sharding))
     trained = _train(config, dataset, build(config, dataset, sharding), context, callbacks)
     return trained.state, trained.record
 
@@ -218,10 +214,10 @@ def ending(result: Record) -> str:
 
 
 class _Clock:
-    """A watch, and the seconds that pass outside of it."""
+    """A watch that sees the state on one device, of the process that leads; and the seconds that pass outside of it."""
 
-    def __init__(self, watch: Watch | None, before: float) -> None:
-        self._watch, self._started = watch, time.perf_counter() - before
+    def __init__(self, watch: Watch | None, sharding: Sharding, before: float = 0.0) -> None:
+        self._watch, self._sharding, self._started = watch, sharding, time.perf_counter() - before
 
     @property
     def seconds(self) -> float:
@@ -229,7 +225,10 @@ class _Clock:
         return time.perf_counter() - self._started
 
     def __call__(self, record: Record, state: TrainState) -> None:
-        if self._watch is not None:
+        if self._watch is None:
+            return
+        state = self._sharding.whole(state)  # every process has to ask
+        if self._sharding.leads:
             started = time.perf_counter()
             self._watch(record, state)
             self._started += time.perf_counter() - started
@@ -239,15 +238,16 @@ def _train(
     config: Config, dataset: data.Dataset, begun: tuple[TrainState, Program], context: RunContext, callbacks: Callbacks
 ) -> Trained:
     state, program = begun
-    size, adaptive, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
+    size, decided, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
         return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
-    plan = config.plan if adaptive is None else plan_at(adaptive, progress, size)
-    feed = PlannedBatches(opened, plan, progress.step)
-    decide = as_planned if adaptive is None else Growing(adaptive, size, feed.follow, context.sharding.agreed)
-    with closing(program), shown(feed, context.track) as batches:
+    plan = config.plan if decided is None else adaptive.plan_at(decided, progress, size)
+    feed, decide = prefetch.PlannedBatches(opened, plan, progress.step), adaptive.as_planned
+    if decided is not None:
+        decide = adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
+    with closing(program), prefetch.shown(feed, context.track) as batches:
         return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 
 
@@ -263,17 +263,6 @@ def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding)
         write_whole(output / "result.json", json.dumps(result, indent=2))
         own_files.remove(output, CHECKPOINTS)
     return result
-
-
-def _on_leader(watch: Watch, sharding: Sharding) -> Watch:
-    """A watch that sees the state on one device, of the process that leads."""
-
-    def led(record: Record, state: TrainState) -> None:
-        state = sharding.whole(state)  # every process has to ask
-        if sharding.leads:
-            watch(record, state)
-
-    return led
 
 
 def _result(config: Config, trained: Trained) -> Record:
