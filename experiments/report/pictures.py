@@ -145,7 +145,8 @@ def _style(group: Group, study: Study) -> dict[str, Any]:
 def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
     where, values = getattr(line.curve, axis), line.curve.values
     drawstyle = "steps-post" if quantity.name == "batch_size" else "default"
-    alone = {"marker": "o"} if np.isfinite(values).sum() == 1 else {}  # a line of one point would not be seen
+    is_point = np.isfinite(values).sum() == 1  # which a line would not show
+    alone: dict[str, Any] = {"marker": "o"} if is_point else {}
     panel.plot(where, values, label=line.label, drawstyle=drawstyle, **(line.style | alone))
 
 

@@ -28,7 +28,8 @@ def figure(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = 
 def numbers(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = "sharpness") -> list[float]:
     """What was measured of each run; nothing unless all have it, and it is a number."""
     found = [worst_cases(run).get(way, {}).get(rho, {}).get(name) for run in runs]
-    return [] if None in found else [float(value) for value in found]
+    kept = [float(value) for value in found if value is not None]
+    return kept if len(kept) == len(found) else []
 
 
 def radius_rows(study: Study, way: SharpnessProtocol, radii: Sequence[float]) -> Rows:

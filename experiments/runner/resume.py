@@ -103,7 +103,7 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
 
 def _told(notes: dict[str, Any], save: Path) -> tuple[Config, str, Start]:
     """The config, the fingerprint of the data and the start that a save tells of."""
-    again, config = "start again in another folder.", None
+    again, config, progress = "start again in another folder.", None, Progress()
     try:
         wrong = fault_of_notes(notes)
         if wrong is None:

@@ -62,8 +62,9 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
 
 def _still(shape: Shape) -> Shape:
     """The same architecture in float32, as a small radius needs it, and without stochastic depth, which needs keys."""
-    *what, options = shape
-    return *what, tuple((name, value) for name, value in options if name not in ("dtype", "drop_path"))
+    model, num_classes, image_shape, options = shape
+    kept = tuple((name, value) for name, value in options if name not in ("dtype", "drop_path"))
+    return model, num_classes, image_shape, kept
 
 
 def _statistics(model_state: Any) -> Any:

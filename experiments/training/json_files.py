@@ -1,5 +1,6 @@
 """What the files of a run hold: each file is read here, and what it says is checked against the fields that it has."""
 
+import io
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from experiments.training.exceptions import UnusableError, printable, reason_of
 
@@ -109,7 +110,7 @@ def fault(record: Any, fields: Fields, others: Field | None = None) -> str | Non
 
 
 @contextmanager
-def regular_file(path: Path) -> Iterator[BinaryIO]:
+def regular_file(path: Path) -> Iterator[io.BufferedReader]:
     """A file, opened to be read.
 
     Raises:

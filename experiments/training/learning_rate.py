@@ -27,6 +27,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 _MOST_PERIODS = 1000
 _REMEDY = "give constant, cosine, linear, polynomial:2, inverse_sqrt, steps:0.2:60,120 or warm_restarts:10x2."
 
+NAMES = ("constant", "cosine", "linear", "polynomial", "inverse_sqrt", "steps", "warm_restarts")
+"""The kinds of schedules, in the order of the tables."""
+
 Rate = Callable[[Any], Any]
 
 

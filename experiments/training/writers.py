@@ -125,15 +125,17 @@ class TensorBoard:
         from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - only those who ask for it wait for it
         from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        # the classes are made at run time, where pyright does not see them
+        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
+        session: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
         begun = "" if go_on_at is None else f"{go_on_at:010d}"  # they are read in the order of their names
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
         self._add(file_version="brain.Event:2")
         if go_on_at is not None:
-            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(step=go_on_at, session_log=started)
+            self._add(step=go_on_at, session_log=session(status=session.START))
 
     def write(self, record: Record) -> None:
         """Add a point to each curve, but where a diverged run has none."""
