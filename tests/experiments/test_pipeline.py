@@ -29,7 +29,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     monkeypatch.setattr(
         program,
         "train_step",
-        lambda descend, prepare, **_: jax.jit(lambda batch, constants: prepare(batch, constants)[0]),
+        lambda descend, prepare, *_, **__: jax.jit(lambda batch, constants: prepare(batch, constants)[0]),
     )
     monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
 
