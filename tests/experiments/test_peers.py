@@ -11,7 +11,6 @@ import pytest
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import peers
-from experiments.benchmark import peers as peers_program
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -23,7 +22,7 @@ def test_without_pytorch_a_sentence_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(peers, "is_installed", lambda: False)
-    monkeypatch.setattr(peers, "figures", lambda model: pytest.fail("there is nothing to measure with"))
+    monkeypatch.setattr(peers, "figures_of_a_process", lambda model: pytest.fail("there is nothing to measure with"))
     call(monkeypatch, "--output", str(tmp_path))
     assert "make benchmark-peers installs torch and pytorch_optimizer" in capsys.readouterr().out
 
@@ -42,7 +41,7 @@ def test_a_turn_of_each_side_is_scaled_to_an_epoch(
         monkeypatch.setattr(sys, "argv", command[2:])
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            peers_program.main()
+            peers.main()
         return subprocess.CompletedProcess(command, 0, printed.getvalue())
 
     monkeypatch.setattr(peers, "is_installed", lambda: True)
