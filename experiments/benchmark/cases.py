@@ -49,7 +49,7 @@ class Case:
         self, subject: str, reference: str, target: float | None, seconds: Mapping[str, Sequence[float]]
     ) -> Figure:
         """The seconds of a subject in those of its reference, of one race."""
-        amounts = seconds[subject], seconds[reference]
+        amounts = tuple(seconds[subject]), tuple(seconds[reference])
         return Figure(self.model, self.batch_size, "time", subject, reference, target, "s", *amounts)
 
 
