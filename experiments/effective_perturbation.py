@@ -1,7 +1,6 @@
-"""What of a perturbation a network sees that computes in bfloat16: `python -m experiments.effective_perturbation`."""
+"""What a network that computes in bfloat16 sees of a perturbation: `python -m experiments.effective_perturbation`."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ class EffectivePerturbation:
 
     Attributes:
       models: The networks, at their initial parameters.
-      dataset: The data set whose images' shape they get; the images are noise.
+      dataset: The data set whose image shape is used; the images are noise.
       radii: The lengths of the perturbation.
     """
 
@@ -48,8 +47,8 @@ class Seen(NamedTuple):
     """What a network sees of a perturbation.
 
     Attributes:
-      norm: its length, in units of what it should be.
-      cosine: of its angle to what it should be.
+      norm: its length, in units of the length that it should have.
+      cosine: the cosine of its angle to the perturbation that it should be.
       unmoved: the fraction of the parameters that do not move at all.
     """
 
@@ -62,10 +61,10 @@ def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> 
     """What is left of `e = rho · direction / ‖direction‖` in `cast(params + e) − cast(params)`.
 
     Args:
-      params: what is perturbed, any tree.
-      direction: of the perturbation, likewise.
-      rho: its length.
-      dtype: what parameters are cast to.
+      params: the parameters, any tree.
+      direction: the direction of the perturbation, a tree of the same structure.
+      rho: the length of the perturbation.
+      dtype: the type that parameters are cast to.
     """
     w, e = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (params, direction))
     e = (rho / np.linalg.norm(e.astype(np.float64)) * e).astype(np.float32)
@@ -77,36 +76,32 @@ def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> 
 
 
 def cast_in(model: nnx.Module, tree: Any) -> Any:
-    """Of a tree of the model's parameters, those that are cast: normalisations work in float32."""
+    """The leaves of a tree of the model's parameters that are cast: normalisations compute in float32."""
     kept = [path for path, module in nnx.iter_modules(model) if isinstance(module, _NORMALISATIONS)]
     flat = nnx.to_flat_state(tree)
     return [x for path, x in flat if not any(path[: len(norm)] == norm for norm in kept)]
 
 
-def measure(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> Iterator[tuple[float, Seen]]:
-    """For each radius what the network sees, at its initial parameters, along the gradient there."""
-    posed = benchmark_steps.create(name, 10, image_shape, _BATCH)
-    gradient, _ = jax.jit(jax.grad(posed.loss_fn, has_aux=True))(posed.params, posed.model_state, *posed.batch)
-    model = models.create(name, 10, image_shape, nnx.Rngs(0))
-    params, direction = (cast_in(model, tree) for tree in (posed.params, gradient))
-    for rho in radii:
-        yield rho, seen(params, direction, rho)
-
-
 def main() -> None:
     """Parse, build, call."""
-    asked = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
-    image_shape = data.SIZES[asked.dataset].image_shape
+    arguments = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
+    image_shape = data.SIZES[arguments.dataset].image_shape
     console = Console(soft_wrap=True, highlight=False)
     with needed():
-        for name in asked.models:
-            console.print(name, as_terminal(_rows(measure(name, image_shape, asked.radii))))
+        for name in arguments.models:
+            console.print(name, as_terminal(rows_of(name, image_shape, arguments.radii)))
 
 
-def _rows(measured: Iterator[tuple[float, Seen]]) -> Rows:
+def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> Rows:
+    """What a network sees of each radius, at its initial parameters, along the gradient there."""
+    problem = benchmark_steps.create(name, 10, image_shape, _BATCH)
+    gradient, _ = jax.jit(jax.grad(problem.loss_fn, has_aux=True))(problem.params, problem.model_state, *problem.batch)
+    model = models.create(name, 10, image_shape, nnx.Rngs(0))
+    params, direction = cast_in(model, problem.params), cast_in(model, gradient)
     rows: Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
-    for rho, found in measured:
-        rows.append((f"{rho:g}", f"{found.norm:.3f}", f"{found.cosine:.3f}", f"{100 * found.unmoved:.1f}%"))
+    for rho in radii:
+        norm, cosine, unmoved = seen(params, direction, rho)
+        rows.append((f"{rho:g}", f"{norm:.3f}", f"{cosine:.3f}", f"{100 * unmoved:.1f}%"))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Prepare Fashion-MNIST from Debian's package: `make data-fashion-mnist` calls it.
 
-Debian's archives are the published ones but for their gzip headers, from which its tools took the file's name and where
-they put a time of their own. With both restored TFDS finds its own checksums, and takes them as it would the originals.
+Debian's archives differ from the published ones only in their gzip headers: Debian's tools removed the file's name and
+replaced the time. With both restored the archives have the checksums that TFDS expects.
 """
 
 import hashlib
@@ -56,11 +56,11 @@ def main() -> None:
 def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
     """Copy the four archives from the package's folder, with the published headers.
 
-    A published archive that is in `target` already is left there.
+    A published archive that is already in `target` stays there.
 
     Args:
-      source: the package's folder.
-      target: the folder for archives of this data set.
+      source: the folder of the package.
+      target: the folder for the archives of this data set.
       sums: the SHA-256 sums of the published archives, by name.
 
     Raises:
@@ -81,28 +81,24 @@ def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
 
 def _copy(source: Path, target: Path, modified: int, checksum: str) -> None:
     if target.exists() or target.is_symlink():
-        if not target.is_file() or _sum_of(target.read_bytes()) != checksum:
+        if not target.is_file() or hashlib.sha256(target.read_bytes()).hexdigest() != checksum:
             raise ValueError(
                 f"{target} is not the published archive, and is not replaced: move it elsewhere, or name another "
                 "folder by --manual-dir."
             )
         return
     content = with_header(source.read_bytes(), source.stem, modified)
-    if _sum_of(content) != checksum:
+    if hashlib.sha256(content).hexdigest() != checksum:
         raise ValueError(f"{source} is not the archive of Debian's package: fetch the package anew.")
     with replacing(target) as new:
         new.write_bytes(content)
 
 
-def _sum_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def with_header(archive: bytes, name: str, modified: int) -> bytes:
-    """A gzip file with `name` and the time `modified`, in seconds since 1970, in its header; what is in it stays.
+    """A gzip file with `name` and the time `modified`, in seconds since 1970, in its header, its content unchanged.
 
     Raises:
-      ValueError: If it is no gzip file, or if its header has a name or other optional fields.
+      ValueError: If it is not a gzip file, or if its header has a name or other optional fields.
     """
     start, flags, rest = archive[:3], archive[3:4], archive[8:]
     if start != b"\x1f\x8b\x08" or flags != b"\0":

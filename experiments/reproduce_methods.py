@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 
 from experiments import data
-from experiments.benchmark import method_costs
+from experiments.benchmark import program_costs
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
@@ -52,7 +52,7 @@ def main() -> None:
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
     configs = {method: study.config(method, study.seeds[0]) for method in study.methods}
     dataset = run.load(configs[study.methods[0]], arguments.location)
-    seconds = method_costs.race_configs(configs, dataset, _ROUNDS)
+    seconds = program_costs.race_configs(configs, dataset, _ROUNDS)
     rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
     exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n")
     console.print(as_terminal(rows))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,7 @@ from rich.console import Console
 from experiments.benchmark import peers
 from experiments.benchmark.cases import CASES, ON_TWO_CORES
 from experiments.benchmark.measure import measure
-from experiments.benchmark.race import machine
-from experiments.benchmark.ratios import Figure, table
+from experiments.benchmark.ratios import Figure, machine, table
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 
@@ -20,7 +20,7 @@ _FEWEST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Time the steps of SAM and GSAM, optax.contrib.sam's beside them, and the loop around a step.
+    """Time the steps of SAM and GSAM, those of optax.contrib.sam, and the loop around a step.
 
     Every figure is a ratio to something measured in the same round: the median over the rounds, and the quartiles.
 
@@ -44,9 +44,8 @@ class Benchmark:
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} is {given}: give each once.")
-            for each in given:
-                if each not in known:
-                    raise ValueError(f"{name} holds {each!r}: choose of {', '.join(known)}.")
+            if unknown := [each for each in given if each not in known]:
+                raise ValueError(f"{name} holds {unknown[0]!r}: choose of {', '.join(known)}.")
         if not self.models and not self.peers:
             raise ValueError("models and peers are empty: give at least one of them.")
 
@@ -57,20 +56,23 @@ def main() -> None:
     path = exit_on_value_error(make_folder, benchmark.output) / "benchmark.json"
     console = Console(soft_wrap=True, highlight=False)
     figures: list[Figure] = []
-    for case in (case for model in benchmark.models for case in CASES[model]):
+
+    def show(title: str, measured: Iterable[Figure]) -> None:
         before = len(figures)
-        for figure in measure(case, benchmark.rounds, console.print):
+        for figure in measured:
             figures.append(figure)
             save(path, benchmark, figures)
-        console.print(table(f"{case.model}, batch {case.batch_size}", figures[before:]), crop=False)
-    if benchmark.peers and not peers.is_installed():
+        console.print(table(title, figures[before:]), crop=False)
+
+    for case in (case for model in benchmark.models for case in CASES[model]):
+        show(f"{case.model}, batch {case.batch_size}", measure(case, benchmark.rounds, console.print))
+    is_installed = peers.is_installed()
+    if benchmark.peers and not is_installed:
         console.print(peers.ABSENT)
-    for model in benchmark.peers if peers.is_installed() else ():
-        console.print(f"{model}, batch {peers.BATCH_SIZE}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
-        measured = peers.figures_of_a_process(model)
-        console.print(table(f"{model}, batch {peers.BATCH_SIZE}, {peers.EPOCH:,} images", measured), crop=False)
-        figures += measured
-        save(path, benchmark, figures)
+    for model in benchmark.peers if is_installed else ():
+        name = f"{model}, batch {peers.BATCH_SIZE}"
+        console.print(f"{name}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
+        show(f"{name}, {peers.EPOCH:,} images", peers.figures_of_a_process(model))
     console.print(f"all figures, round by round: {path}")
 
 

@@ -1,7 +1,7 @@
-"""The compiled steps of the benchmark: ours, `optax.contrib.sam`'s and the gradient alone.
+"""The compiled steps of the benchmark: ours, `optax.contrib.sam`'s and the gradient alone, and the memory they hold.
 
 They are compared on a network with BatchNorm, its loss, and one batch on the device. Each step is written as its
-documentation has it, is followed by SGD, and updates BatchNorm's statistics.
+documentation shows it, is followed by SGD, and updates BatchNorm's statistics.
 """
 
 from collections.abc import Callable
@@ -34,22 +34,15 @@ class Problem(NamedTuple):
 
 
 def create(
-    model: str, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, *, is_training: bool = True
-) -> Problem:
-    """The cross-entropy of the network `model` on normally distributed images with arbitrary labels."""
-    network = models.create(model, num_classes, image_shape, nnx.Rngs(0))
-    return of(network, num_classes, image_shape, batch_size, is_training=is_training)
-
-
-def of(
-    network: nnx.Module,
+    model: str | nnx.Module,
     num_classes: int,
     image_shape: tuple[int, int, int],
     batch_size: int,
     *,
     is_training: bool = True,
 ) -> Problem:
-    """The same of a network that is there."""
+    """The cross-entropy of a network, given or by its name, on normally distributed images with random labels."""
+    network = models.create(model, num_classes, image_shape, nnx.Rngs(0)) if isinstance(model, str) else model
     network.train() if is_training else network.eval()
     graphdef, params, model_state = nnx.split(network, nnx.Param, ...)
 
@@ -65,18 +58,24 @@ def of(
 
 RADIUS = 0.05
 
-MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""What tells the compiler of a CPU to order a program for memory; by itself it orders one for time."""
+Options = dict[str, Any]
+"""Options of the compiler, as `jax.jit` takes them."""
+
+MEMORY_FIRST: Options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""Makes the compiler of a CPU order a program for memory; its default is to order it for time."""
+
+
+def compiler_options() -> dict[str, Options | None]:
+    """The options that a step is compiled with, by what they add to its name; only a CPU has other than the default."""
+    return {"": None} | ({", memory first": MEMORY_FIRST} if jax.default_backend() == "cpu" else {})
+
 
 Step = Callable[..., tuple[Any, jax.Array]]
 """`step(state, images, labels)` → `(state, loss)`, where state is `(params, model_state, opt_state)`."""
 
-Options = dict[str, Any]
-"""What the compiler is told, as `jax.jit` takes it."""
-
 
 class Running:
-    """A compiled step with the state that it moves on: calling it makes one whole step.
+    """A compiled step with the state that it updates: calling it makes one whole step.
 
     Attributes:
       compiled: the step; it takes over the buffers of the state.
@@ -85,7 +84,7 @@ class Running:
     def __init__(
         self, step: Step, problem: Problem, opt_state: Any, calls: int = 1, options: Options | None = None
     ) -> None:
-        """From the step, what it starts with, how many calls of it make a whole one, and what the compiler is told."""
+        """From the step, what it starts with, how many calls make a whole step, and the options of the compiler."""
         started = (problem.params, problem.model_state, opt_state)
         self._state = jax.tree.map(lambda x: x.copy(), started)
         self._batch, self._calls = problem.batch, calls
@@ -98,50 +97,39 @@ class Running:
         return self._state[0]
 
     def __call__(self) -> jax.Array:
-        """Make one whole step, and return its loss, that of the last call."""
-        loss = None
+        """Make one whole step, and return the loss of its last call."""
+        losses = []
         for _ in range(self._calls):
             self._state, loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
-        return loss
-
-
-def memory_can_be_first() -> bool:
-    """Whether there is anything to tell the compiler: it is that of a CPU."""
-    return jax.default_backend() == "cpu"
-
-
-def two_gradients(problem: Problem) -> Callable[[], None]:
-    """The loss, its gradient and BatchNorm's new statistics, twice: what no step with two passes can do without."""
-    arguments = (problem.params, problem.model_state, *problem.batch)
-    compiled = gradient(problem)
-
-    def run() -> None:
-        for _ in range(2):
-            jax.block_until_ready(compiled(*arguments))
-
-    return run
+            losses.append(loss)
+        return losses[-1]
 
 
 def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Compiled:
     """The loss, its gradient and BatchNorm's new statistics, compiled."""
-    arguments = (problem.params, problem.model_state, *problem.batch)
-    value_and_grad = jax.value_and_grad(problem.loss_fn, has_aux=True)
-    return jax.jit(value_and_grad, compiler_options=options).lower(*arguments).compile()
+    value_and_grad = jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True), compiler_options=options)
+    return value_and_grad.lower(problem.params, problem.model_state, *problem.batch).compile()
 
 
-def descent(problem: Problem) -> Running:
-    """The step of SGD alone."""
-    return ours(problem, optax.with_extra_args_support(optax.identity()))
+def two_gradients(problem: Problem) -> Callable[[], None]:
+    """The loss, its gradient and BatchNorm's new statistics, twice: the least that a step with two passes does."""
+    compiled = gradient(problem)
+
+    def run() -> None:
+        for _ in range(2):
+            jax.block_until_ready(compiled(problem.params, problem.model_state, *problem.batch))
+
+    return run
 
 
 def ours(
     problem: Problem,
-    method: optax.GradientTransformationExtraArgs,
+    method: optax.GradientTransformation,
     momentum: float | None = None,
     options: Options | None = None,
 ) -> Running:
     """The step of a method of `sam_optax`."""
-    tx = optax.chain(method, _base(momentum))
+    tx = optax.with_extra_args_support(optax.chain(method, optax.sgd(0.1, momentum)))
     value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
@@ -153,47 +141,49 @@ def ours(
     return Running(step, problem, tx.init(problem.params), options=options)
 
 
-def contrib_opaque(problem: Problem) -> Running:
-    """The step of `optax.contrib.sam` in opaque mode, which makes the second pass inside `update`."""
-    tx = optax.contrib.sam(_base(), _ascent(), opaque_mode=True)
-    first_pass = jax.value_and_grad(problem.loss_fn, has_aux=True)
-    second_pass = jax.grad(problem.loss_fn, has_aux=True)
+def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
+    """The step of `optax.contrib.sam`.
 
-    def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
-        params, model_state, opt_state = state
-
-        def grad_fn(moved: Any, number: int) -> Any:
-            del number
-            return second_pass(moved, model_state, images, labels)[0]
-
-        (loss, moved_on), grads = first_pass(params, model_state, images, labels)
-        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
-        return (optax.apply_updates(params, updates), moved_on, opt_state), loss
-
-    return Running(step, problem, tx.init(problem.params))
-
-
-def contrib_default(problem: Problem) -> Running:
-    """The step of `optax.contrib.sam` in its default, transparent mode: two calls of one compiled update.
-
-    The first ascends, the second descends. Between them the parameters are the perturbed ones, and BatchNorm's
-    statistics move on twice.
+    In opaque mode `update` makes the second pass. In the default, transparent mode, which ignores `grad_fn`, a step is
+    two calls of one compiled update: the first ascends, the second descends. Between them the parameters are the
+    perturbed ones, and BatchNorm's statistics are updated twice.
     """
-    tx = optax.contrib.sam(_base(), _ascent())
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(RADIUS))
+    tx = optax.contrib.sam(optax.sgd(0.1), ascent, opaque_mode=opaque_mode)
     value_and_grad = jax.value_and_grad(problem.loss_fn, has_aux=True)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         params, model_state, opt_state = state
-        (loss, model_state), grads = value_and_grad(params, model_state, images, labels)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), model_state, opt_state), loss
+        (loss, new_model_state), grads = value_and_grad(params, model_state, images, labels)
 
-    return Running(step, problem, tx.init(problem.params), calls=2)
+        def grad_fn(perturbed: Any, _: int) -> Any:
+            return value_and_grad(perturbed, model_state, images, labels)[1]
+
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
+        return (optax.apply_updates(params, updates), new_model_state, opt_state), loss
+
+    return Running(step, problem, tx.init(problem.params), calls=1 if opaque_mode else 2)
 
 
-def _base(momentum: float | None = None) -> optax.GradientTransformation:
-    return optax.sgd(0.1, momentum)
+def peak_memory(compiled: jax.stages.Compiled) -> int | None:
+    """The bytes that the device holds while the function runs, or None where the compiler does not report them.
+
+    Temporary buffers, arguments and outputs, without the outputs that take over the buffers of donated arguments. The
+    compiler's own field of that name does not count the temporary buffers on the CPU.
+    """
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + outputs
 
 
-def _ascent() -> optax.GradientTransformation:
-    return optax.chain(optax.contrib.normalize(), optax.sgd(RADIUS))
+def temporary_memory(compiled: jax.stages.Compiled) -> int | None:
+    """The bytes of the temporary buffers alone, or None where the compiler does not report them."""
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes
+
+
+def size_of(tree: Any) -> int:
+    """The bytes of all arrays of a tree."""
+    return sum(x.nbytes for x in jax.tree.leaves(tree))

@@ -1,11 +1,12 @@
-"""What is measured: models with their data, at the batch sizes that they are trained at."""
+"""What is measured: models with their data, at the batch sizes that they are trained with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from experiments import data
+from experiments.benchmark import benchmark_steps
+from experiments.benchmark.ratios import Figure
 
 
 @dataclass(frozen=True)
@@ -13,19 +14,19 @@ class Case:
     """A model at a batch size.
 
     Attributes:
-      model: of `experiments.models`.
+      model: a name of `experiments.models`.
       dataset: makes its data.
-      batch_size: examples a step.
+      batch_size: examples of a step.
       loop_target: what the training loop may cost, in bare steps.
       step_targets: what the steps of SAM and GSAM may cost, in units of two gradients; None is no target.
-      worst_case_targets: what the worst case may cost in time, in evaluations of loss and gradient, and in memory, in
-        training steps with four copies of the parameters; None where it is not measured.
-      memory_targets: what the steps of SAM and GSAM, with momentum, may hold beside what a gradient holds, in copies of
-        the parameters.
+      memory_targets: what the steps of SAM and GSAM, with momentum, may hold in addition to what a gradient holds, in
+        copies of the parameters.
       plan: what a plan of five stages may cost, in the sum of its steps, and the examples of a stage; None where it is
         not measured.
-      in_bfloat16: whether a step in bfloat16 is measured, which a CPU has no arithmetic for.
+      in_bfloat16: whether a step in bfloat16 is measured, for which a CPU has no arithmetic.
       thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
+      worst_case_targets: what the worst case may cost in time, in evaluations of loss and gradient, and in memory, in
+        training steps with four copies of the parameters; None where it is not measured.
     """
 
     model: str
@@ -39,50 +40,37 @@ class Case:
     thrifty_targets: tuple[float | None, float | None, float | None] = (None, None, None)
     worst_case_targets: tuple[float, float] | None = None
 
+    def problem(self, dataset: data.Dataset, *, is_training: bool = True) -> benchmark_steps.Problem:
+        """The loss of the model on one batch of the shape of the data."""
+        shape = dataset.num_classes, dataset.image_shape, self.batch_size
+        return benchmark_steps.create(self.model, *shape, is_training=is_training)
+
+    def time_figure(
+        self, subject: str, reference: str, target: float | None, seconds: Mapping[str, Sequence[float]]
+    ) -> Figure:
+        """The seconds of a subject in those of its reference, of one race."""
+        amounts = tuple(seconds[subject]), tuple(seconds[reference])
+        return Figure(self.model, self.batch_size, "time", subject, reference, target, "s", *amounts)
+
 
 def noise() -> data.Dataset:
-    """50,000 images of CIFAR's size and of noise: reading and moving them costs what it costs there."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, len(images), np.int32)
-    mean, std = np.full(3, 127.5, np.float32), np.full(3, 73.9, np.float32)
-    train, test = data.Split(images, labels), data.Split(images[:32], labels[:32])
-    return data.Dataset(train, test, num_classes=10, mean=mean, std=std, crop_padding=4, flip=True)
+    """50,000 images of noise, of CIFAR's size: reading and moving them costs what it costs there."""
+    return data.made_up("cifar10", 50_000)
 
 
 def digits() -> data.Dataset:
-    """The embedded images."""
+    """The digits of scikit-learn."""
     return data.load("digits", seed=0)
 
 
+_resnet18 = partial(Case, "resnet18", noise, loop_target=1.03, step_targets=(1.02, 1.03), memory_targets=(1.5, 3.0))
+
 CASES: dict[str, tuple[Case, ...]] = {
-    "resnet18": (
-        Case(
-            "resnet18",
-            noise,
-            batch_size=32,
-            loop_target=1.03,
-            step_targets=(1.02, 1.03),
-            memory_targets=(1.5, 3.0),
-            plan=(1.05, 512),
-            thrifty_targets=(1.03, 1.25, 1.15),
-            worst_case_targets=(1.1, 1.0),
-        ),
-    ),
+    "resnet18": (_resnet18(32, plan=(1.05, 512), thrifty_targets=(1.03, 1.25, 1.15), worst_case_targets=(1.1, 1.0)),),
     "small_resnet": tuple(Case("small_resnet", digits, size, loop_target=1.3) for size in (16, 128)),
-    "resnet18_accelerator": (
-        Case(
-            "resnet18",
-            noise,
-            batch_size=128,
-            loop_target=1.03,
-            step_targets=(1.02, 1.03),
-            memory_targets=(1.5, 3.0),
-            in_bfloat16=True,
-        ),
-    ),
+    "resnet18_accelerator": (_resnet18(128, in_bfloat16=True),),
 }
 """What can be measured, by name: the cases of a model, or of a model on an accelerator."""
 
 ON_TWO_CORES = ("resnet18", "small_resnet")
-"""What takes an hour there."""
+"""What is measured by default; it takes an hour on two cores."""

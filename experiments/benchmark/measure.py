@@ -1,138 +1,158 @@
-"""All figures of a case."""
+"""All figures of a case: the steps, their memory and the worst case here, the program's in `program_costs`."""
 
-import math
+import dataclasses
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import jax
+import optax
 
 import sam_optax
 from experiments import data
-from experiments.benchmark import benchmark_steps, memory, method_costs, program_costs
+from experiments.benchmark import benchmark_steps, program_costs
+from experiments.benchmark.benchmark_steps import RADIUS, Problem, Running, peak_memory, size_of, temporary_memory
 from experiments.benchmark.cases import Case
-from experiments.benchmark.memory import peak_memory
-from experiments.benchmark.race import Subject, race
-from experiments.benchmark.ratios import DEFAULT, GRADIENTS, GSAM, OPAQUE, SAM, SGD, UNMEASURED, Figure, memory_first
-from experiments.config import Config
+from experiments.benchmark.ratios import Figure, race
+from sam_optax import sharpness
+from sam_optax.sharpness import losses
 
-_AGAINST_CONTRIB = ((SAM, DEFAULT, 1.0), (SAM, OPAQUE, 1.0), (UNMEASURED, OPAQUE, 1.0))
+_GRADIENTS, _SAM, _GSAM, _UNMEASURED = "two gradients", "SAM", "GSAM", "SAM, without diagnostics"
+_OPAQUE, _DEFAULT = "contrib.sam, opaque", "contrib.sam, default"
+_AGAINST_CONTRIB = ((_SAM, _DEFAULT, 1.0), (_SAM, _OPAQUE, 1.0), (_UNMEASURED, _OPAQUE, 1.0))
 
-_THRIFTY = {"MSAM": ("msam", None), "LookSAM, k 5": ("look_sam", "every:5"), "SAM, every 10th": ("sam", "every:10")}
+_MOMENTUM = 0.9
+_METHODS = {
+    _SAM: sam_optax.sam(RADIUS),
+    _GSAM: sam_optax.gsam(RADIUS),
+    _UNMEASURED: sam_optax.without_diagnostics(sam_optax.sam(RADIUS)),
+}
 
-_TURN = 2.0  # seconds: what a turn of the loop should last
-_FEWEST_UPDATES = 10  # in a turn of the loop, where a step is slow: what an epoch ends with is spread over them
 
-Say = Callable[[str], None]
-
-
-def measure(case: Case, rounds: int, say: Say) -> Iterator[Figure]:
-    """Time and peak memory of the steps, then time of the loop.
+def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[Figure]:
+    """Time and memory of the steps, then the time of the loop, and what else the case asks for.
 
     Args:
       case: what to measure.
       rounds: of each race.
-      say: is told what is being done.
+      report: is called with a sentence on what is done next.
 
     Yields:
-      The figures, in the order of the table, as they come: a case may take most of an hour.
+      The figures, in the order of the table, as soon as they are measured: a case may take most of an hour.
     """
     name = f"{case.model}, batch {case.batch_size}"
     dataset = case.dataset()
-    say(f"{name}: compiling the steps")
-    entrants = _steps(case, dataset)
-    say(f"{name}: timing the steps, {rounds} rounds")
-    seconds = race(entrants, rounds)
-    yield from _step_figures(case, seconds)
-    yield from _memory_figures(case, entrants)
-    del entrants
-    say(f"{name}: what a step holds beside a gradient")
-    yield from memory.figures(case, dataset)
-    say(f"{name}: timing {method_costs.STEPS} steps of the methods that save passes, {rounds} rounds")
-    yield from _thrifty_figures(case, dataset, rounds)
-    say(f"{name}: timing the loop, {rounds} rounds")
-    yield _loop_figure(case, dataset, statistics.median(seconds[GSAM]), rounds)
+    report(f"{name}: compiling the steps")
+    problem = case.problem(dataset)
+    steps = _steps(problem)
+    report(f"{name}: timing the steps, {rounds} rounds")
+    seconds = race({_GRADIENTS: benchmark_steps.two_gradients(problem), **steps}, rounds)
+    yield from _step_figures(case, steps, seconds)
+    del steps
+    report(f"{name}: what a step holds beside a gradient")
+    yield from memory_figures(case, problem)
+    report(f"{name}: timing {program_costs.STEPS} steps of the methods that save passes, {rounds} rounds")
+    yield from program_costs.thrifty_figures(case, dataset, rounds)
+    report(f"{name}: timing the loop, {rounds} rounds")
+    yield program_costs.loop_figure(case, dataset, statistics.median(seconds[_GSAM]), rounds)
     if case.in_bfloat16:
-        say(f"{name}: timing bfloat16, {rounds} rounds")
-        yield _precision_figure(case, dataset, rounds)
+        report(f"{name}: timing bfloat16, {rounds} rounds")
+        yield program_costs.precision_figure(case, dataset, rounds)
     if case.plan is not None:
-        say(f"{name}: timing a plan of five stages, {program_costs.ROUNDS} rounds")
-        yield program_costs.figure(case, dataset)
+        report(f"{name}: timing a plan of five stages, {program_costs.PLAN_ROUNDS} rounds")
+        yield program_costs.plan_figure(case, dataset, *case.plan)
     if case.worst_case_targets is not None:
-        say(f"{case.model}, batch {method_costs.BATCH_SIZE}: the worst case, {method_costs.ROUNDS} rounds")
-        yield from method_costs.figures(case, dataset)
+        report(f"{case.model}, batch {WORST_CASE_BATCH}: the worst case, {_WORST_CASE_ROUNDS} rounds")
+        larger = dataclasses.replace(case, batch_size=WORST_CASE_BATCH)
+        yield from worst_case_figures(larger, dataset, *case.worst_case_targets)
 
 
-def _steps(case: Case, dataset: data.Dataset) -> dict[str, Subject]:
-    posed = benchmark_steps.create(case.model, dataset.num_classes, dataset.image_shape, case.batch_size)
-    sam, gsam = sam_optax.sam(benchmark_steps.RADIUS), sam_optax.gsam(benchmark_steps.RADIUS)
-    entrants: dict[str, Subject] = {
-        GRADIENTS: benchmark_steps.two_gradients(posed),
-        SAM: benchmark_steps.ours(posed, sam),
-        GSAM: benchmark_steps.ours(posed, gsam),
-        UNMEASURED: benchmark_steps.ours(posed, sam_optax.without_diagnostics(sam)),
-        OPAQUE: benchmark_steps.contrib_opaque(posed),
-        DEFAULT: benchmark_steps.contrib_default(posed),
-    }
-    if benchmark_steps.memory_can_be_first():
-        for name, method in ((SAM, sam), (GSAM, gsam)):
-            entrants[memory_first(name)] = benchmark_steps.ours(posed, method, options=benchmark_steps.MEMORY_FIRST)
-    return entrants
+def _steps(problem: Problem) -> dict[str, Running]:
+    """The steps that are raced, by name."""
+    steps = {name: benchmark_steps.ours(problem, method) for name, method in _METHODS.items()}
+    steps[_OPAQUE] = benchmark_steps.contrib(problem, opaque_mode=True)
+    steps[_DEFAULT] = benchmark_steps.contrib(problem, opaque_mode=False)
+    for suffix, options in benchmark_steps.compiler_options().items():
+        if options is not None:
+            for name in (_SAM, _GSAM):
+                steps[name + suffix] = benchmark_steps.ours(problem, _METHODS[name], options=options)
+    return steps
 
 
-def _step_figures(case: Case, seconds: dict[str, list[float]]) -> list[Figure]:
-    targets = dict(zip((SAM, GSAM), case.step_targets, strict=True))
-    targets |= {memory_first(name): target for name, target in targets.items() if memory_first(name) in seconds}
-    against_gradients = [(name, GRADIENTS, target) for name, target in targets.items()]
-    return [_time(case, *compared, seconds) for compared in (*against_gradients, *_AGAINST_CONTRIB)]
+def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Mapping[str, list[float]]) -> Iterator[Figure]:
+    for suffix in benchmark_steps.compiler_options():
+        for name, target in zip((_SAM, _GSAM), case.step_targets, strict=True):
+            yield case.time_figure(name + suffix, _GRADIENTS, target, seconds)
+    for compared in _AGAINST_CONTRIB:
+        yield case.time_figure(*compared, seconds)
+    for compared in _AGAINST_CONTRIB:
+        peak, reference_peak = (peak_memory(steps[name].compiled) for name in compared[:2])
+        if peak is not None and reference_peak is not None:
+            yield Figure(case.model, case.batch_size, "peak memory", *compared, "B", (peak,), (reference_peak,))
 
 
-def _memory_figures(case: Case, entrants: dict[str, Subject]) -> list[Figure]:
-    """No figures where the compiler does not tell."""
-    running = {name: entrant for name, entrant in entrants.items() if isinstance(entrant, benchmark_steps.Running)}
-    peaks = {name: peak_memory(step.compiled) for name, step in running.items()}
-    if None in peaks.values():
-        return []
-    return [
-        Figure(case.model, case.batch_size, "peak memory", ours, theirs, target, "B", (peaks[ours],), (peaks[theirs],))
-        for ours, theirs, target in _AGAINST_CONTRIB
-    ]
+def memory_figures(case: Case, problem: Problem) -> Iterator[Figure]:
+    """The temporary memory of SGD's step with momentum, its buffers donated, less that of loss and gradient alone.
+
+    Each with the compiler's default order, and with memory first. No figures where the compiler does not report it.
+    """
+    of_sam, of_gsam = case.memory_targets
+    for suffix, options in benchmark_steps.compiler_options().items():
+        of_gradient = temporary_memory(benchmark_steps.gradient(problem, options))
+        for (name, method), target in zip(_METHODS.items(), (of_sam, of_gsam, of_sam), strict=True):
+            of_step = temporary_memory(benchmark_steps.ours(problem, method, _MOMENTUM, options).compiled)
+            if of_step is not None and of_gradient is not None:
+                compared = "memory above a gradient", name + suffix, "a copy of the parameters", target
+                amounts = (of_step - of_gradient,), (size_of(problem.params),)
+                yield Figure(case.model, case.batch_size, *compared, "B", *amounts)
 
 
-def _thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figure]:
-    """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
-    shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "momentum": 0.9}
-    configs = {name: Config(method=method, when=when, **shared) for name, (method, when) in _THRIFTY.items()}
-    seconds = method_costs.race_configs({SGD: Config(method="sgd", **shared), **configs}, dataset, rounds)
-    return [
-        _time(case, name, SGD, target, seconds) for name, target in zip(_THRIFTY, case.thrifty_targets, strict=True)
-    ]
+WORST_CASE_BATCH = 128
+_WORST_CASE_ROUNDS = 3  # a turn takes a minute, and is a mean over 21 evaluations by itself
+
+_STEPS, _COPIES = 20, 4
 
 
-def _precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
-    shared = {"model": case.model, "batch_plan": f"1x{case.batch_size}", "method": "gsam"}
-    configs = {f"GSAM in {precision}": Config(precision=precision, **shared) for precision in ("float32", "bfloat16")}
-    in_float32, in_bfloat16 = configs
-    return _time(case, in_bfloat16, in_float32, None, method_costs.race_configs(configs, dataset, rounds))
+def worst_case_figures(case: Case, dataset: data.Dataset, time_target: float, memory_target: float) -> Iterator[Figure]:
+    """Time in units of the bare evaluations, memory in units of a training step and four copies of the parameters."""
+    still, training = case.problem(dataset, is_training=False), case.problem(dataset)
+    loss_fn = _loss_fn(still)
+    value_and_grad = jax.jit(jax.value_and_grad(loss_fn)).lower(still.params, still.batch).compile()
+
+    def evaluations() -> None:
+        for _ in range(_STEPS + 1):
+            jax.block_until_ready(value_and_grad(still.params, still.batch))
+
+    def worst_case(steps: int = _STEPS) -> None:
+        jax.block_until_ready(sharpness.worst_case(loss_fn, still.params, [still.batch], rho=0.0002, steps=steps))
+
+    subject, reference = f"worst case, {_STEPS} steps", f"{_STEPS + 1} values and gradients"
+    seconds = race({subject: worst_case, reference: evaluations}, _WORST_CASE_ROUNDS)
+    yield case.time_figure(subject, reference, time_target, seconds)
+    evaluation, step = (
+        peak_memory(value_and_grad),
+        peak_memory(benchmark_steps.ours(training, optax.identity()).compiled),
+    )
+    if evaluation is not None and step is not None:
+        compared = "peak memory", "worst case", f"SGD's step and {_COPIES} copies", memory_target
+        amounts = (evaluation + _held(worst_case),), (step + _COPIES * size_of(training.params),)
+        yield Figure(case.model, case.batch_size, *compared, "B", *amounts)
 
 
-def _loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:
-    """The loop against the bare step, in epochs that are cut short where a whole one would take too long."""
-    updates = max(_FEWEST_UPDATES, math.ceil(_TURN / step_seconds))
-    of_an_epoch = min(updates, len(dataset.train) // case.batch_size)
-    plan = f"{math.ceil(updates / of_an_epoch)}x{case.batch_size}"
-    # the data are the case's: the name of a data set that stands in the config is not looked up
-    config = Config(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
-    num_examples = of_an_epoch * case.batch_size
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        program_costs.subjects(config, dataset, num_examples, Path(folder)) as entrants,
-    ):
-        seconds = race(entrants, rounds)
-    steps_each = config.plan.total_steps(num_examples)
-    seconds = {name: [each / steps_each for each in turns] for name, turns in seconds.items()}
-    return _time(case, program_costs.LOOP, program_costs.BARE_STEP, case.loop_target, seconds)
+def _loss_fn(problem: Problem) -> Callable[..., jax.Array]:
+    return lambda params, batch: problem.loss_fn(params, problem.model_state, *batch)[0]
 
 
-def _time(case: Case, subject: str, reference: str, target: float | None, seconds: dict[str, list[float]]) -> Figure:
-    amounts = tuple(seconds[subject]), tuple(seconds[reference])
-    return Figure(case.model, case.batch_size, "time", subject, reference, target, "s", *amounts)
+def _held(worst_case: Callable[[int], None]) -> int:
+    """The most bytes that an ascent holds while it evaluates, without the arguments of the evaluation."""
+    before, held = size_of(jax.live_arrays()), [0]
+    value_and_grad = losses.value_and_grad
+
+    def evaluate(*arguments: Any) -> Any:
+        held.append(size_of(jax.live_arrays()) - before)
+        return value_and_grad(*arguments)
+
+    with mock.patch.object(losses, "value_and_grad", evaluate):
+        worst_case(3)
+    return max(held)

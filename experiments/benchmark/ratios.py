@@ -1,13 +1,89 @@
-"""Figures of the benchmark: ratios with their spread and target, and the table that shows them."""
+"""Interleaved timing, the ratios that come of it, and the table that shows them.
 
+Every round of a race times every subject once, so that what slows the machine down slows all of them down.
+"""
+
+import math
+import os
+import platform
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import flax
+import jax
+import jaxlib
 import numpy as np
+import optax
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
+
+import sam_optax
+
+Subject = Callable[[], object]
+"""Does a piece of work, and returns when the device has done it."""
+
+_TURN = 0.25  # seconds: a shorter turn would measure the clock and the scheduler
+
+
+def race(subjects: Mapping[str, Subject], rounds: int, steps: int = 1) -> dict[str, list[float]]:
+    """The seconds that each subject takes, in each round.
+
+    Each subject is called twice before the first round: to warm up, and to see how long it takes. Where the slowest one
+    is quick, a turn is several calls, the same number for each subject, and its seconds are divided by that number.
+
+    Args:
+      subjects: what to time, by name.
+      rounds: how often each subject has a turn.
+      steps: how many steps a call makes; the result is the seconds of one step.
+
+    Returns:
+      `rounds` numbers for each subject; those at one position of the lists were timed together.
+    """
+    for subject in subjects.values():
+        subject()
+    calls = math.ceil(_TURN / max(map(_seconds, subjects.values())))
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for number in range(rounds):
+        for name in order(list(subjects), number):
+            seconds[name].append(_seconds(subjects[name], calls) / calls / steps)
+    return seconds
+
+
+def order(names: list[str], number: int) -> list[str]:
+    """The order of round `number`: each name is first in turn, and every second cycle of rounds runs backwards."""
+    cycle, first = divmod(number, len(names))
+    turned = names[first:] + names[:first]
+    return turned[::-1] if cycle % 2 else turned
+
+
+def _seconds(subject: Subject, calls: int = 1) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        subject()
+    return time.perf_counter() - started
+
+
+def machine() -> dict[str, Any]:
+    """The device, the cores that this process may use, and the versions, for JSON."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "cores": cores(),
+        "processor": platform.processor() or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {module.__name__: module.__version__ for module in (jax, jaxlib, optax, flax, sam_optax)},
+    }
+
+
+def cores() -> int:
+    """The cores that this process may use if the system reports them, otherwise all cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -16,13 +92,13 @@ class Figure:
 
     Attributes:
       model: the network.
-      batch_size: examples a step.
-      quantity: `time` or `peak memory`.
+      batch_size: examples of a step.
+      quantity: what is compared, such as `time` or `peak memory`.
       subject: what was measured.
       reference: what it is compared with.
       target: what the median of the ratios should not exceed; None is no target.
       unit: of `amounts` and `reference_amounts`: `s` or `B`.
-      amounts: of the subject, one a round; of memory, which does not vary, one in all.
+      amounts: of the subject, one for each round; a single one of memory, which does not vary.
       reference_amounts: of the reference, likewise.
     """
 
@@ -33,8 +109,8 @@ class Figure:
     reference: str
     target: float | None
     unit: str
-    amounts: tuple[float, ...]
-    reference_amounts: tuple[float, ...]
+    amounts: Sequence[float]
+    reference_amounts: Sequence[float]
 
     @property
     def ratios(self) -> np.ndarray:
@@ -51,7 +127,7 @@ class Figure:
     def verdict(self) -> str:
         """`met`, `missed`, or between them `in spread`: the median exceeds the target, the lower quartile does not.
 
-        They are judged as the table prints them, to three decimals. A dash where there is no target.
+        They are compared as the table prints them, to three decimals. Without a target the verdict is a dash.
         """
         lower, median, _ = (round(each, 3) for each in self.quartiles)
         if self.target is None:
@@ -61,66 +137,39 @@ class Figure:
         return "in spread" if lower <= self.target else "missed"
 
     def as_json(self) -> dict[str, Any]:
-        """The figure with all that it was made of."""
+        """The figure, and the amounts that it was computed from."""
         lower, median, upper = self.quartiles
-        return {
-            "model": self.model,
-            "batch_size": self.batch_size,
-            "quantity": self.quantity,
-            "subject": self.subject,
-            "reference": self.reference,
-            "median": median,
-            "quartiles": [lower, upper],
-            "rounds": len(self.amounts),
-            "target": self.target,
-            "verdict": self.verdict,
-            "unit": self.unit,
-            "amounts": list(self.amounts),
-            "reference_amounts": list(self.reference_amounts),
-        }
+        computed = {"median": median, "quartiles": [lower, upper], "rounds": len(self.amounts), "verdict": self.verdict}
+        return asdict(self) | computed
 
 
-_HEADINGS = ("", "takes", "measured in", "ratio", "quartiles", "target", "verdict")
-_NUMBERS = ("takes", "ratio", "quartiles", "target")
 _CAPTION = "the cosine of the diagnostics keeps the clean gradient through the second pass; contrib.sam has none"
 _UNITS = {"s": (1e3, "ms"), "B": (1e-6, "MB")}
 _SECONDS_FROM = 10.0
 
 
 def table(title: str, figures: Iterable[Figure]) -> Table:
-    """A row a figure: the subject's median amount, the median of its ratios with its quartiles, and the verdict."""
-    drawn = Table(title=title, caption=_CAPTION, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    drawn.title_justify = drawn.caption_justify = "left"
-    for heading in _HEADINGS:
-        drawn.add_column(heading, justify="right" if heading in _NUMBERS else "left")
-    for figure in figures:
-        drawn.add_row(*_row(figure))
-    return drawn
-
-
-def _row(figure: Figure) -> tuple[str, ...]:
-    lower, median, upper = figure.quartiles
-    return (
-        figure.subject,
-        _amount(statistics.median(figure.amounts), figure.unit),
-        figure.reference,
-        f"{median:.3f}",
-        f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "",
-        "" if figure.target is None else f"{figure.target:g}",
-        figure.verdict,
+    """A row for each figure: the subject's median amount, the ratios' median and quartiles, and the verdict."""
+    takes, ratio, quartiles, target = (
+        Column(name, justify="right") for name in ("takes", "ratio", "quartiles", "target")
     )
+    columns = ("", takes, "measured in", ratio, quartiles, target, "verdict")
+    shown = Table(*columns, title=title, caption=_CAPTION, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    shown.title_justify = shown.caption_justify = "left"
+    for figure in figures:
+        lower, median, upper = figure.quartiles
+        shown.add_row(
+            figure.subject,
+            _amount(statistics.median(figure.amounts), figure.unit),
+            figure.reference,
+            f"{median:.3f}",
+            f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "",
+            "" if figure.target is None else f"{figure.target:g}",
+            figure.verdict,
+        )
+    return shown
 
 
 def _amount(value: float, unit: str) -> str:
     factor, smaller = (1, "s") if unit == "s" and value >= _SECONDS_FROM else _UNITS[unit]
     return f"{factor * value:.4g} {smaller}"
-
-
-GRADIENTS, SAM, GSAM, UNMEASURED = "two gradients", "SAM", "GSAM", "SAM, without diagnostics"
-OPAQUE, DEFAULT = "contrib.sam, opaque", "contrib.sam, default"
-SGD = "SGD, momentum"
-
-
-def memory_first(name: str) -> str:
-    """The same step, compiled with memory first."""
-    return f"{name}, memory first"

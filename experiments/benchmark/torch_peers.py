@@ -1,15 +1,15 @@
 """ResNet-18, ViT-Tiny and the steps of SAM and GSAM in PyTorch.
 
-The networks have the layers of ours and the names that `load_torch` knows; the steps are those of `pytorch_optimizer`.
+The networks have our layers and the names that `load_torch` expects; the steps are those of `pytorch_optimizer`.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
-import pytorch_optimizer
-import torch
-from torch import nn
-from torch.nn import functional
+import pytorch_optimizer  # pyright: ignore[reportMissingImports] - an extra
+import torch  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 _WIDTH, _DEPTH, _HEADS, _PATCH, _HIDDEN = 192, 9, 12, 4, 384  # of ViT-Tiny
 
@@ -19,55 +19,44 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.residual_function = nn.Sequential(
-            nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-        self.shortcut = nn.Sequential()
-        if stride > 1 or channels_in != channels:
-            projection = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+        first, second = _normalized(channels_in, channels, 3, stride), _normalized(channels, channels, 3, 1)
+        self.residual_function = nn.Sequential(*first, nn.ReLU(inplace=True), *second)
+        is_same = stride == 1 and channels_in == channels
+        self.shortcut = nn.Sequential(*([] if is_same else _normalized(channels_in, channels, 1, stride)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features `(batch, channels_in, height, width)` to `(batch, channels, height/stride, width/stride)`."""
         return functional.relu(self.residual_function(x) + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
-    """A 3x3 stem, four stages of two blocks, pooling, a linear layer."""
-
-    def __init__(self, num_classes: int, channels_in: int) -> None:
-        super().__init__()
-        stem = nn.Conv2d(channels_in, 64, 3, padding=1, bias=False)
-        self.conv1 = nn.Sequential(stem, nn.BatchNorm2d(64), nn.ReLU(inplace=True))
-        width = 64
-        for stage, channels in enumerate((64, 128, 256, 512)):
-            first = BasicBlock(width, channels, 2 if stage else 1)
-            setattr(self, f"conv{stage + 2}_x", nn.Sequential(first, BasicBlock(channels, channels, 1)))
-            width = channels
-        self.fc = nn.Linear(width, num_classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images `(batch, channels, height, width)` to logits."""
-        x = self.conv1(images)
-        for stage in (self.conv2_x, self.conv3_x, self.conv4_x, self.conv5_x):
-            x = stage(x)
-        return self.fc(x.mean((2, 3)))
+def _normalized(channels_in: int, channels: int, kernel_size: int, stride: int) -> list[nn.Module]:
+    padding = kernel_size // 2
+    conv = nn.Conv2d(channels_in, channels, kernel_size, stride, padding, bias=False)
+    return [conv, nn.BatchNorm2d(channels)]
 
 
-class PreNorm(nn.Module):
-    """A LayerNorm, and what comes after it."""
+def resnet18(num_classes: int, channels_in: int) -> nn.Module:
+    """A 3x3 stem, four stages of two blocks, pooling, a linear layer: images `(batch, channels, …)` to logits."""
+    stem = nn.Sequential(*_normalized(channels_in, 64, 3, 1), nn.ReLU(inplace=True))
+    layers, width = OrderedDict[str, nn.Module](conv1=stem), 64
+    for stage, channels in enumerate((64, 128, 256, 512)):
+        first = BasicBlock(width, channels, 2 if stage else 1)
+        layers[f"conv{stage + 2}_x"] = nn.Sequential(first, BasicBlock(channels, channels, 1))
+        width = channels
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(width, num_classes)}
+    return nn.Sequential(layers)
+
+
+class Residual(nn.Module):
+    """A LayerNorm and what comes after it, with a shortcut around both."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.norm, self.fn = nn.LayerNorm(_WIDTH), fn
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens to tokens."""
-        return self.fn(self.norm(x))
+        """Tokens `(batch, tokens, width)` to tokens."""
+        return x + self.fn(self.norm(x))
 
 
 class Attention(nn.Module):
@@ -79,41 +68,18 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(_WIDTH, _WIDTH))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens `(batch, tokens, width)` to as many."""
+        """Tokens `(batch, tokens, width)` to tokens."""
         batch, tokens, _ = x.shape
         query, key, value = self.to_qkv(x).view(batch, tokens, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
         y = functional.scaled_dot_product_attention(query, key, value)
         return self.to_out(y.transpose(1, 2).reshape(batch, tokens, _WIDTH))
 
 
-class FeedForward(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(_WIDTH, _HIDDEN), nn.GELU(), nn.Identity(), nn.Linear(_HIDDEN, _WIDTH), nn.Identity()
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens to tokens."""
-        return self.net(x)
-
-
-class Transformer(nn.Module):
-    """Blocks of attention and of a feed-forward network, each with a shortcut around it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        blocks = [nn.ModuleList([PreNorm(Attention()), PreNorm(FeedForward())]) for _ in range(_DEPTH)]
-        self.layers = nn.ModuleList(blocks)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens to tokens."""
-        for attention, feed_forward in self.layers:
-            x = x + attention(x)
-            x = x + feed_forward(x)
-        return x
+def _block() -> nn.Module:
+    """Attention, and two linear layers with a GELU between them; both have a shortcut."""
+    hidden = nn.Linear(_WIDTH, _HIDDEN), nn.GELU(), nn.Identity(), nn.Linear(_HIDDEN, _WIDTH)
+    feed_forward = nn.Sequential(OrderedDict(net=nn.Sequential(*hidden)))
+    return nn.Sequential(Residual(Attention()), Residual(feed_forward))
 
 
 class ViTTiny(nn.Module):
@@ -124,7 +90,7 @@ class ViTTiny(nn.Module):
         self.to_patch_embedding = nn.Sequential(nn.Identity(), nn.Linear(_PATCH * _PATCH * channels, _WIDTH))
         self.cls_token = nn.Parameter(torch.randn(1, 1, _WIDTH))
         self.pos_embedding = nn.Parameter(torch.randn(1, (image_size // _PATCH) ** 2 + 1, _WIDTH))
-        self.transformer = Transformer()
+        self.transformer = nn.Sequential(OrderedDict(layers=nn.Sequential(*(_block() for _ in range(_DEPTH)))))
         self.mlp_head = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, num_classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -138,10 +104,10 @@ class ViTTiny(nn.Module):
 
 
 def create(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network `resnet18` or `vit_tiny`, initialised as PyTorch has it, for images `(height, width, channels)`."""
+    """The network `resnet18` or `vit_tiny`, initialised by PyTorch's defaults, for `(height, width, channels)`."""
     torch.manual_seed(0)
     height, _, channels = image_shape
-    return ResNet18(num_classes, channels) if name == "resnet18" else ViTTiny(num_classes, height, channels)
+    return resnet18(num_classes, channels) if name == "resnet18" else ViTTiny(num_classes, height, channels)
 
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
@@ -150,10 +116,9 @@ Step = Callable[[], float]
 """Makes a step, and returns its clean loss."""
 
 
-def sam(network: nn.Module, images: Any, labels: Any, radius: float) -> Step:
+def sam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float) -> Step:
     """SAM in front of SGD with momentum."""
-    how = {"lr": LEARNING_RATE, "momentum": MOMENTUM}
-    tx = pytorch_optimizer.SAM(network.parameters(), torch.optim.SGD, rho=radius, **how)
+    tx = pytorch_optimizer.SAM(network.parameters(), torch.optim.SGD, rho=radius, lr=LEARNING_RATE, momentum=MOMENTUM)
 
     def gradient() -> torch.Tensor:
         tx.zero_grad()
@@ -169,8 +134,8 @@ def sam(network: nn.Module, images: Any, labels: Any, radius: float) -> Step:
     return step
 
 
-def gsam(network: nn.Module, images: Any, labels: Any, radius: float, alpha: float) -> Step:
-    """GSAM in front of SGD with momentum, at a radius that stays."""
+def gsam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float, alpha: float) -> Step:
+    """GSAM in front of SGD with momentum, at a constant radius."""
     base = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     constant = torch.optim.lr_scheduler.LambdaLR(base, lambda _: 1.0)
     radii = pytorch_optimizer.ProportionScheduler(constant, max_lr=LEARNING_RATE, max_value=radius, min_value=radius)

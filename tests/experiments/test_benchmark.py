@@ -14,9 +14,9 @@ import pytest
 
 import sam_optax
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import benchmark_steps, cases, measure, program_costs, race
+from experiments.benchmark import benchmark_steps, cases, program_costs, ratios
+from experiments.benchmark.benchmark_steps import peak_memory
 from experiments.benchmark.cases import Case
-from experiments.benchmark.memory import peak_memory
 from experiments.benchmark.ratios import Figure
 from experiments.config import Config
 
@@ -45,7 +45,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_every_round_times_every_subject_and_each_comes_first_in_its_turn() -> None:
-    orders = [race.order(["a", "b", "c"], number) for number in range(6)]
+    orders = [ratios.order(["a", "b", "c"], number) for number in range(6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert [order[0] for order in orders[:3]] == ["a", "b", "c"]
     assert orders[3:] == [order[::-1] for order in orders[:3]]
@@ -53,8 +53,8 @@ def test_every_round_times_every_subject_and_each_comes_first_in_its_turn() -> N
 
 def test_a_race_gives_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
-    seconds = race.race({"fast": clock.subject("fast", 0.125), "slow": clock.subject("slow", 8.0)}, rounds=3)
+    monkeypatch.setattr(ratios.time, "perf_counter", lambda: clock.now)
+    seconds = ratios.race({"fast": clock.subject("fast", 0.125), "slow": clock.subject("slow", 8.0)}, rounds=3)
     assert seconds == {"fast": [0.125] * 3, "slow": [8.0] * 3}
     assert clock.calls[:2] == ["fast", "slow"]  # to warm up
     assert clock.calls[-6:] == ["fast", "slow", "slow", "fast", "slow", "fast"]
@@ -62,9 +62,9 @@ def test_a_race_gives_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -
 
 def test_short_work_is_done_often_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(race.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(ratios.time, "perf_counter", lambda: clock.now)
     subject = clock.subject("short", 2**-10)
-    assert race.race({"short": subject}, rounds=2) == {"short": [2**-10] * 2}
+    assert ratios.race({"short": subject}, rounds=2) == {"short": [2**-10] * 2}
     assert len(clock.calls) == 1 + 1 + 2 * 256
 
 
@@ -86,8 +86,8 @@ def test_all_steps_make_the_same_update(tiny: str) -> None:
     others = [
         benchmark_steps.ours(posed, sam_optax.without_diagnostics(method)),
         benchmark_steps.ours(posed, method, options=benchmark_steps.MEMORY_FIRST),
-        benchmark_steps.contrib_opaque(posed),
-        benchmark_steps.contrib_default(posed),
+        benchmark_steps.contrib(posed, opaque_mode=True),
+        benchmark_steps.contrib(posed, opaque_mode=False),
     ]
     for step in (ours, *others):
         step()
@@ -155,8 +155,8 @@ def test_the_program_prints_a_table_and_writes_what_it_measured(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(cases.CASES, tiny, (Case(tiny, cases.digits, 128, loop_target=1.3, step_targets=(1.03, None)),))
-    monkeypatch.setattr(race, "_TURN", 1e-4)
-    monkeypatch.setattr(measure, "_TURN", 1e-4)
+    monkeypatch.setattr(ratios, "_TURN", 1e-4)
+    monkeypatch.setattr(program_costs, "_TURN", 1e-4)
     call(monkeypatch, "--models", tiny, "--peers", "--rounds", "11", "--output", str(tmp_path))
     printed = capsys.readouterr().out
     assert "tiny, batch 128" in printed

@@ -5,41 +5,41 @@ from typing import Any
 
 import chex
 import jax
+import optax
 import pytest
 
 import sam_optax
-from experiments.benchmark import benchmark_steps, cases, measure, method_costs, program_costs
-from experiments.benchmark import memory as held_memory
+from experiments.benchmark import benchmark_steps, cases, measure, program_costs
+from experiments.benchmark.benchmark_steps import peak_memory, size_of, temporary_memory
 from experiments.benchmark.cases import Case
-from experiments.benchmark.memory import peak_memory, size_of, temporary_memory
 from experiments.config import Config
 from experiments.training.loop import Callbacks
 from tests.experiments.test_benchmark import Clock
 
 
 def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(tiny, cases.digits, 128, loop_target=1.3, worst_case_targets=(1.1, 1.0))
-    monkeypatch.setattr(method_costs, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
-    time, memory = method_costs.figures(case, cases.digits())
+    case = Case(tiny, cases.digits, 128, loop_target=1.3)
+    monkeypatch.setattr(measure, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
+    time, memory = measure.worst_case_figures(case, cases.digits(), 1.1, 1.0)
     assert (time.subject, time.reference) == ("worst case, 20 steps", "21 values and gradients")
     assert (time.target, memory.target) == (1.1, 1.0)
-    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), method_costs.BATCH_SIZE)
+    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), measure.WORST_CASE_BATCH)
     size = size_of(posed.params)
     evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
     assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
-    assert memory.reference_amounts[0] - 4 * size == peak_memory(benchmark_steps.descent(posed).compiled)
+    assert memory.reference_amounts[0] - 4 * size == peak_memory(benchmark_steps.ours(posed, optax.identity()).compiled)
 
 
 def _evaluation(model: str) -> Any:
-    posed = benchmark_steps.create(model, 10, (8, 8, 1), method_costs.BATCH_SIZE, is_training=False)
-    loss_fn = method_costs._loss_fn(posed)
+    posed = benchmark_steps.create(model, 10, (8, 8, 1), measure.WORST_CASE_BATCH, is_training=False)
+    loss_fn = measure._loss_fn(posed)
     return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()
 
 
 def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
     case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
-    found = held_memory.figures(case, cases.digits())
     posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
+    found = list(measure.memory_figures(case, posed))
     names = ["SAM", "GSAM", "SAM, without diagnostics"]
     assert [each.subject for each in found] == names + [f"{name}, memory first" for name in names]
     assert [each.target for each in found] == [1.5, 3.0, 1.5] * 2
@@ -67,8 +67,9 @@ def test_with_memory_first_a_step_takes_less_and_comes_to_the_same(tiny: str) ->
 def test_an_accelerator_is_told_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     case = Case(tiny, cases.digits, 16, loop_target=1.3)
-    assert len(held_memory.figures(case, cases.digits())) == 3
-    assert not any("memory first" in name for name in measure._steps(case, cases.digits()))
+    problem = case.problem(cases.digits())
+    assert len(list(measure.memory_figures(case, problem))) == 3
+    assert not any("memory first" in name for name in measure._steps(problem))
 
 
 def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +77,9 @@ def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatc
         milliseconds = {"float32": 8.0, "bfloat16": 2.0}
         return {name: [milliseconds[config.precision]] * rounds for name, config in configs.items()}
 
-    monkeypatch.setattr(method_costs, "race_configs", race_configs)
+    monkeypatch.setattr(program_costs, "race_configs", race_configs)
     [case] = cases.CASES["resnet18_accelerator"]
-    measured = measure._precision_figure(case, cases.digits(), rounds=3)
+    measured = program_costs.precision_figure(case, cases.digits(), rounds=3)
     assert (measured.subject, measured.reference) == ("GSAM in bfloat16", "GSAM in float32")
     assert measured.quartiles == (0.25, 0.25, 0.25)
 
@@ -96,9 +97,9 @@ def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatc
     monkeypatch.setattr(program_costs, "fit", fitted)
     monkeypatch.setattr(program_costs, "steps", lambda *_, updates: clock.subject("step", 0.25 if seen else 0.75))
     monkeypatch.setattr(program_costs.time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(program_costs, "ROUNDS", 1)
-    case = Case(tiny, cases.digits, 128, loop_target=1.3, plan=(1.05, 256))
-    figure = program_costs.figure(case, cases.digits())
+    monkeypatch.setattr(program_costs, "PLAN_ROUNDS", 1)
+    case = Case(tiny, cases.digits, 128, loop_target=1.3)
+    figure = program_costs.plan_figure(case, cases.digits(), target=1.05, examples=256)
     assert forgotten == [0]
     assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
     assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it

@@ -11,7 +11,7 @@ import pytest
 import sam_optax
 from experiments import reproduce_methods
 from experiments import train as program_of_training
-from experiments.benchmark import method_costs
+from experiments.benchmark import program_costs
 from experiments.config import Config
 from experiments.report.groups import studies
 from experiments.report.paired import differences
@@ -128,7 +128,7 @@ def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
     config = Config(model=tiny, method="sam", when="every:2", batch_plan="1x64")
     dataset = run.load(config)
     state, program = build(config, dataset)
-    batch = method_costs._batch(config, dataset)
+    batch = program_costs.one_batch(config, dataset)
     hyperparameters = {name: np.float32(0.1) for name in ("learning_rate", "rho")}
 
     def products(perturb: bool) -> int:

@@ -30,12 +30,12 @@ def test_without_pytorch_a_sentence_says_how_to_get_it(
 def test_a_turn_of_each_side_is_scaled_to_an_epoch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    seconds = {"SAM, ours": 1.0, "SAM, PyTorch": 2.0, "GSAM, ours": 3.0, "GSAM, PyTorch": 4.0}
+    seconds = {"SAM": 1.0, "PyTorch's SAM": 2.0, "GSAM": 3.0, "PyTorch's GSAM": 4.0}
     asked: list[tuple[str, str]] = []
 
     def pair(model: str, method: str) -> dict[str, peers.Subject]:
         asked.append((model, method))
-        return {"ours": lambda: None, "PyTorch": lambda: None}
+        return {method: lambda: None, f"PyTorch's {method}": lambda: None}
 
     def run_here(command: list[str], **how: Any) -> Any:
         monkeypatch.setattr(sys, "argv", command[2:])
