@@ -55,7 +55,7 @@ def study_networks(study: NetworkStudy, cells: list[RunSpec], location: data.Loc
             last = execute(cell, study, dataset, partial(progress.track, task_id=task))
             progress.remove_task(task)
             progress.advance(overall)
-            console.print(f"{cell.name}: test error {100 * last['test_error']:.2f}%")
+            console.print(f"{cell.name}: test error {last.test_error:.2%}")
     statistics = "the statistics of these examples" if study.reestimate_batchnorm else "its running statistics"
     told = (
         f"The training loss over all examples, without augmentation, BatchNorm in inference mode with {statistics}; ρ "

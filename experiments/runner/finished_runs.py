@@ -9,10 +9,11 @@ import numpy as np
 
 from experiments.config import Config
 from experiments.runner import sharpness_records
-from experiments.runner.run import UNFINISHED, diverged, plan_of, result_of
+from experiments.runner.run import UNFINISHED, plan_of, result_of
 from experiments.training.exceptions import printable, reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.progress import term_names
+from experiments.training.records import Result, SharpnessRecord
 from experiments.training.writers import Record, read
 from sam_optax import BatchPlan
 
@@ -163,14 +164,14 @@ class Run(NamedTuple):
 
     folder: Path
     config: Config
-    result: Record
+    result: Result
     curves: Curves
-    sharpness: list[Record]
+    sharpness: list[SharpnessRecord]
 
     @property
     def diverged(self) -> bool:
         """Whether its loss was not finite at the end."""
-        return diverged(self.result)
+        return self.result.diverged
 
     @property
     def plan(self) -> BatchPlan:
@@ -211,7 +212,7 @@ def _read(folder: Path) -> Run:
     try:
         config = Config.load(folder / "config.json")
         run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
-        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result["updates"]
+        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result.updates
     except DamagedError as error:
         raise _left_out(folder, error.reason) from error
     except (OSError, ValueError, TypeError, LookupError) as error:
@@ -234,7 +235,7 @@ def _counted_once(runs: Iterable[Run]) -> list[Run]:
     first: dict[Config, Run] = {}
     for run in runs:
         same = first.setdefault(run.config.effective, run)
-        if same.result["test_error"] != run.result["test_error"]:
+        if same.result.test_error != run.result.test_error:
             raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
         measured = sharpness_records.united(run.sharpness, same.sharpness)
         first[run.config.effective] = same._replace(sharpness=measured)

@@ -3,23 +3,86 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from experiments import data
-from experiments.config import Config
+from experiments.config import Config, check_choice
 from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
-from experiments.sharpness.settings import MEASURES, SharpnessSettings
+from experiments.training.json_files import Schema, decode
+from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.step import TrainState
-from experiments.training.writers import Record
+from experiments.training.writers import Record, plain
 from sam_optax import sharpness
 
 Batch = dict[str, jax.Array]
+MEASURES = tuple(SHARPNESS)
+_ALIKE = 0.005  # radii that differ by less are one
+_MOST = {"steps": 10_000, "restarts": 10_000, "examples": 2**31 - 1, "batch_size": 2**31 - 1, "during": 2**31 - 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpnessSettings:
+    """How sharpness is measured; what is left out is as the paper has it.
+
+    Attributes:
+      measures: Of worst_case, curve (the worst case over radii), average_case, surrogate_gap, top_eigenvalue, trace (of
+        the Hessian) and landscape (along two random directions).
+      rho: The radius.
+      radius_rms: A second radius of the same length in networks of every size, 0.67/√d for d parameters, where the
+        corner of the ℓ∞ ball is 0.67 away; the paper's radius is that for ResNet-18. None: the first one alone.
+      norm: The ball: linf or l2.
+      adaptive: Measure in units of each weight.
+      steps: Iterations of the ascent.
+      restarts: Ascents a batch; from the second on they start at random.
+      examples: Training examples, without augmentation; all where there are fewer.
+      batch_size: Examples of one perturbation; the last batch is kept.
+      normalize_logits: Give all logits one length first, so that their scale is not measured.
+      reestimate_batchnorm: Give BatchNorm the statistics of the training examples first, without augmentation.
+      during: Measure every so many epochs while training, too.
+    """
+
+    measures: tuple[str, ...] = ("worst_case",)
+    rho: float = 0.0002
+    radius_rms: float | None = 0.67
+    norm: str = "linf"
+    adaptive: bool = False
+    steps: int = 20
+    restarts: int = 1
+    examples: int = 1024
+    batch_size: int = 128
+    normalize_logits: bool = False
+    reestimate_batchnorm: bool = False
+    during: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, ("linf", "l2"))
+        for name in self.measures:
+            check_choice("measures", name, MEASURES)
+        if not self.measures or len(set(self.measures)) < len(self.measures):
+            raise ValueError(f"measures is {self.measures}: give at least one, each once.")
+        for name in ("rho", "radius_rms"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}: give a finite number above 0.")
+        for name in ("steps", "restarts", "examples", "batch_size", "during"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give a positive integer.")
+            if value is not None and value > _MOST[name]:
+                raise ValueError(f"{name} is {value}: give an integer of at most {_MOST[name]}.")
+
+    def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
+        """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""
+        if self.radius_rms is None:
+            return (self.rho,)
+        second = self.radius_rms / (1.0 if norm == "l2" else math.sqrt(num_parameters))
+        return (self.rho,) if math.isclose(self.rho, second, rel_tol=_ALIKE) else (self.rho, second)
 
 
 class Network(NamedTuple):
@@ -42,6 +105,10 @@ class Network(NamedTuple):
     def mask(self) -> dict[str, Any]:
         """What is perturbed: the parameters, and not the model's state."""
         return {name: jax.tree.map(lambda x, is_in=name == "params": is_in, x) for name, x in self.variables.items()}
+
+    def apply(self, function: Callable[..., Any], **options: Any) -> Any:
+        """The value of a function of `sam_optax.sharpness` at this network."""
+        return function(self.loss_fn, self.variables, self.batches, mask=self.mask, **options)
 
     @property
     def num_parameters(self) -> int:
@@ -98,89 +165,82 @@ AT_RADII = ("worst_case", "average_case")  # what is measured at each radius tha
 _GAP_RADIUS = 0.05  # SAM's
 _SAMPLES = 100  # random perturbations, or probes of a trace
 
-Measure = Callable[[Network, SharpnessSettings], Iterator[Record]]
 
+def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int) -> Iterator[SharpnessRecord]:
+    """The records of all measures that the settings ask for, with the digits of a file.
 
-def measure(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    """The records of all measures that the settings ask for: what was set, and what came out."""
-    shared = {
+    Args:
+      network: as it was after some epochs.
+      settings: what to measure.
+      epoch: how many epochs were completed.
+      step: how many updates were made.
+    """
+    shared = vars(settings) | {
         "examples": sum(len(batch["label"]) for batch in network.batches),
         "measured_batch_size": settings.batch_size,
-        "normalize_logits": settings.normalize_logits,
-        "reestimate_batchnorm": settings.reestimate_batchnorm,
         "parameters": network.num_parameters,
+        "epoch": epoch,
+        "step": step,
     }
-    for name in settings.measures:
-        for record in _FUNCTIONS[name](network, settings):
-            yield {"kind": name, **shared, **record}
+    for kind in settings.measures:
+        cls = SHARPNESS[kind]
+        for found in _FUNCTIONS[kind](network, settings):
+            values = {**shared, **found, "kind": kind}
+            yield decode(plain({name: values[name] for name in Schema.of(cls).fields}), cls)
 
 
-def _ball(settings: SharpnessSettings) -> dict[str, Any]:
-    return {"norm": settings.norm, "adaptive": settings.adaptive}
-
-
-def _ascent(settings: SharpnessSettings) -> dict[str, Any]:
-    return _ball(settings) | {"steps": settings.steps, "restarts": settings.restarts}
+def _ascended(network: Network, settings: SharpnessSettings, function: Callable[..., Any], **options: Any) -> Record:
+    """What a measure finds that ascends within the ball of the settings."""
+    return network.apply(
+        function,
+        norm=settings.norm,
+        adaptive=settings.adaptive,
+        steps=settings.steps,
+        restarts=settings.restarts,
+        **options,
+    )._asdict()
 
 
 def _worst_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     for rho in settings.radii(network.num_parameters, settings.norm):
-        found = sharpness.worst_case(
-            network.loss_fn, network.variables, network.batches, rho=rho, mask=network.mask, **_ascent(settings)
-        )
-        values = {"sharpness": found.sharpness, "first_order": found.first_order, "loss": found.loss}
-        yield {"rho": rho, **_ascent(settings), **_floats(values)}
+        yield {"rho": rho, **_ascended(network, settings, sharpness.worst_case, rho=rho)}
 
 
 def _curve(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    options = {"mask": network.mask, "error_fn": network.error_fn, **_ascent(settings)}
-    found = sharpness.curve(network.loss_fn, network.variables, network.batches, **options)
-    names = ("rho", "sharpness", "first_order", "slope", "error")
-    yield {**_ascent(settings), "loss": found.loss, **{name: getattr(found, name).tolist() for name in names}}
+    yield _ascended(network, settings, sharpness.curve, error_fn=network.error_fn)
 
 
 def _average_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
-        options = {"rho": rho, "samples": _SAMPLES, **_ball(settings)}
-        found = sharpness.average_case(
-            network.loss_fn, network.variables, network.batches, mask=network.mask, **options
+        found = network.apply(
+            sharpness.average_case, rho=rho, norm=settings.norm, adaptive=settings.adaptive, samples=_SAMPLES
         )
-        yield {**options, **_floats(found._asdict(), "sharpness", "standard_error", "loss")}
+        yield {"rho": rho, "samples": _SAMPLES, **found._asdict()}
 
 
 def _surrogate_gap(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
-    found = sharpness.surrogate_gap(
-        network.loss_fn, network.variables, network.batches, rho=_GAP_RADIUS, mask=network.mask
-    )
-    yield {"rho": _GAP_RADIUS, **_floats(found._asdict(), "gap", "loss")}
+    yield {"rho": _GAP_RADIUS, **network.apply(sharpness.surrogate_gap, rho=_GAP_RADIUS)._asdict()}
 
 
 def _top_eigenvalue(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
-    found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, mask=network.mask)
-    yield {"eigenvalue": float(found)}
+    yield {"eigenvalue": network.apply(sharpness.top_eigenvalue)}
 
 
 def _trace(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
-    found = sharpness.trace(network.loss_fn, network.variables, network.batches, samples=_SAMPLES, mask=network.mask)
-    yield {"samples": _SAMPLES, **_floats(found._asdict(), "value", "standard_error")}
+    yield {"samples": _SAMPLES, **network.apply(sharpness.trace, samples=_SAMPLES)._asdict()}
 
 
 def _landscape(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
     del settings
     # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
     directions = sharpness.random_directions(network.variables, jax.random.key(0))
-    found = sharpness.landscape(network.loss_fn, network.variables, network.batches, directions, mask=network.mask)
-    yield {"coordinates": found.coordinates.tolist(), "loss": np.asarray(found.loss).tolist()}
+    yield network.apply(sharpness.landscape, directions=directions)._asdict()
 
 
-def _floats(values: dict[str, Any], *names: str) -> dict[str, float]:
-    return {name: float(values[name]) for name in names or values}
-
-
-_FUNCTIONS: dict[str, Measure] = dict(
+_FUNCTIONS: dict[str, Callable[[Network, SharpnessSettings], Iterator[Record]]] = dict(
     zip(
         MEASURES,
         (_worst_case, _curve, _average_case, _surrogate_gap, _top_eigenvalue, _trace, _landscape),

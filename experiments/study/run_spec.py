@@ -20,8 +20,9 @@ from experiments.training.json_files import DamagedError
 from experiments.training.own_files import foreign, remove
 from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import Track
+from experiments.training.records import Result
 from experiments.training.run_lock import LOCK, hold_run_lock
-from experiments.training.writers import Record, read
+from experiments.training.writers import read
 
 
 class RunSpec(NamedTuple):
@@ -63,7 +64,7 @@ def _difference(cell: RunSpec) -> str | None:
     """Why a folder does not hold the cell's run, whole; None where it does."""
     if Config.load(cell.folder / "config.json") != cell.config:
         return "its config is another"
-    updates, steps_found = run.result_of(cell.folder)["updates"], 0
+    updates, steps_found = run.result_of(cell.folder).updates, 0
     for _ in read(cell.folder / "metrics.jsonl", "step"):
         steps_found += 1
     return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
@@ -98,7 +99,7 @@ def execute(
     *,
     saving: Saving = Saving(),
     stop: Stop = never,
-) -> Record:
+) -> Result:
     """Run a cell, in a folder beside its own that is renamed at the end: what has its name is complete.
 
     A run that was stopped on its way goes on from its last save; one that was not saved starts anew. One that another
@@ -150,7 +151,7 @@ def _is_done(cell: RunSpec, unfinished: Path) -> bool:
         raise
 
 
-def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: Track, **around: Any) -> Record:
+def _completed(unfinished: Path, config: Config, dataset: data.Dataset, track: Track, **around: Any) -> Result:
     """The result of a run, from where it stands to its end."""
     with disk_errors_as_unusable(unfinished):
         start = _start(unfinished, config, dataset)

@@ -123,5 +123,5 @@ def _survives(cell: RunSpec, options: RunOptions, progress: Progress, overall: o
     finally:
         progress.remove_task(task)
         progress.advance(overall)
-    progress.console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
+    progress.console.print(f"{cell.name}: {run.ending(result)}, in {result.seconds:.1f} s")
     return True
