@@ -1,5 +1,6 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -12,31 +13,30 @@ from experiments import data
 from experiments.config import Config
 from experiments.runner import trained_state
 from experiments.runner.image_pipeline import stream_of, transform_of
-from experiments.runner.metrics_files import length_of, own_writers
 from experiments.runner.program import build
-from experiments.runner.resume import CHECKPOINTS, Start, notes
+from experiments.runner.resume import CHECKPOINTS, Start
 from experiments.training import checkpoint, json_files, own_files, prefetch
 from experiments.training.adaptive import Growing, as_planned, plan_at
 from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
+from experiments.training.json_files import Schema, decode, encode
 from experiments.training.loop import Program, Trained, fit
 from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import PlannedBatches, Track, shown
 from experiments.training.progress import Progress
-from experiments.training.records import RESULT
+from experiments.training.records import EpochRecord, Notes, Result
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
-from experiments.training.writers import Record, Writer, plain
+from experiments.training.writers import Record, Writer, length_of, own_writers, plain
 from sam_optax import BatchPlan
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
 _AGAIN = "remove that run, or start it again in another folder."
-_LAST = ("train_loss", "train_error", "test_loss", "test_error")
 
-Watch = Callable[[Record, TrainState], None]
+Watch = Callable[[EpochRecord, TrainState], None]
 """Looks at the record of an epoch and at the state after it, which it must not keep."""
 
 
@@ -70,7 +70,7 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
         raise ValueError(f"batch_plan is {config.batch_plan!r}: {error}") from error
 
 
-def plan_of(config: Config, result: Record) -> BatchPlan:
+def plan_of(config: Config, result: Result) -> BatchPlan:
     """The batch plan of a finished run, also where it was decided on the way.
 
     Raises:
@@ -79,8 +79,8 @@ def plan_of(config: Config, result: Record) -> BatchPlan:
     if config.adaptive is None:
         return config.plan
     try:
-        return BatchPlan.parse(result["batch_plan"])
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return BatchPlan.parse(result.batch_plan or "")
+    except ValueError as error:
         raise UnusableError(
             f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out: {_AGAIN}"
         ) from error
@@ -99,7 +99,7 @@ def execute(
     saving: Saving = Saving(),
     start: Start = Start(),
     stop: Stop = never,
-) -> Record:
+) -> Result:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
     On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
@@ -136,22 +136,25 @@ def execute(
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
         checkpoints = opened.enter_context(closing(Checkpoints(output / CHECKPOINTS, saving.keep)))
-        own = own_writers(config, output, start, tensorboard=tensorboard) if sharding.leads else []
+        if sharding.leads and not start.is_again:
+            config.save(output / "config.json")
+        own = own_writers(output, start.written, tensorboard=tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
-        about = notes(config, dataset)
+        settings, fingerprint = dataclasses.asdict(config), data.fingerprint(dataset)
         saver = Saver(
             saving,
             checkpoints,
             num_examples=config.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
-            notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
+            notes=lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
         )
         fitting = {"write": partial(_write, writers), "watch": clock, "saver": saver, "stop": stop}
         begun = (state, program, start.progress)
         trained = _train(config, dataset, begun, track, sharding=sharding, **fitting)
     with disk_errors_as_unusable(output):
-        result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
-        return _finish(output, trained.state, result, sharding)
+        result = _result(config, trained, clock.seconds)
+        _finish(output, trained.state, result, sharding)
+        return result
 
 
 def train(
@@ -162,23 +165,23 @@ def train(
     watch: Watch | None = None,
     *,
     sharding: Sharding = Sharding(),
-) -> tuple[TrainState, Record]:
+) -> tuple[TrainState, EpochRecord]:
     """Train, and give back the state after the last step and the record of the last epoch."""
     begun = (*build(config, dataset, sharding), Progress())
     trained = _train(config, dataset, begun, track, sharding=sharding, write=write, watch=watch)
     return trained.state, trained.record
 
 
-def result_of(folder: Path) -> Record:
+def result_of(folder: Path) -> Result:
     """The result of the run in `folder`.
 
     Raises:
       UnusableError: If there is none, or one that was damaged or made by another version.
     """
-    return json_files.read(folder / "result.json", RESULT, _AGAIN)
+    return json_files.read(folder / "result.json", Result, _AGAIN)
 
 
-def completed(folder: Path) -> Record:
+def completed(folder: Path) -> Result:
     """The result of the run in `folder`, of which a program that was stopped at its very end may have left the saves.
 
     Raises:
@@ -189,15 +192,10 @@ def completed(folder: Path) -> Record:
     return result
 
 
-def diverged(result: Record) -> bool:
-    """Whether the loss was not finite in the last epoch."""
-    return result["train_loss"] is None or result["test_loss"] is None
-
-
-def ending(result: Record) -> str:
+def ending(result: Result) -> str:
     """How a run came out, in a few words."""
-    said = f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
-    return said + (f", steps left out as not finite: {result['skipped']}" if result.get("skipped") else "")
+    said = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
+    return said + (f", steps left out as not finite: {result.skipped}" if result.skipped else "")
 
 
 class _Clock:
@@ -211,7 +209,7 @@ class _Clock:
         """Since the start, and before it."""
         return time.perf_counter() - self._started
 
-    def __call__(self, record: Record, state: TrainState) -> None:
+    def __call__(self, record: EpochRecord, state: TrainState) -> None:
         if self._watch is not None:
             started = time.perf_counter()
             self._watch(record, state)
@@ -242,18 +240,16 @@ def _train(
         return fit(state, program, batches, watch=_led(watch, sharding), **fitting)
 
 
-def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding) -> Record:
+def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding) -> None:
     """Write down what came out, and what tells that it is all there at last."""
     if sharding.leads:
         own_files.make_room(output)
         own_files.remove(output, "checkpoint")  # of a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
-    result = {name: plain(value) for name, value in result.items()}
     if sharding.leads:
         trained_state.seal(output)
-        write_whole(output / "result.json", json.dumps(result, indent=2))
+        write_whole(output / "result.json", json.dumps(encode(result), indent=2))
         own_files.remove(output, CHECKPOINTS)
-    return result
 
 
 def _led(watch: Watch | None, sharding: Sharding) -> Watch | None:
@@ -261,7 +257,7 @@ def _led(watch: Watch | None, sharding: Sharding) -> Watch | None:
     if watch is None:
         return None
 
-    def led(record: Record, state: TrainState) -> None:
+    def led(record: EpochRecord, state: TrainState) -> None:
         state = sharding.whole(state)  # by all of them
         if sharding.leads:
             watch(record, state)
@@ -274,9 +270,9 @@ def _write(writers: list[Writer], record: Record) -> None:
         writer.write(record)
 
 
-def _result(config: Config, trained: Trained) -> Record:
-    last = trained.record
-    figures = {name: float(last[name]) for name in _LAST}
-    counts = {name: last[name] for name in ("gradient_evaluations", "skipped") if name in last}
+def _result(config: Config, trained: Trained, seconds: float) -> Result:
+    """The figures of the last epoch, with the digits of a file, and what the run took."""
+    last = plain(encode(trained.record))
+    values = {name: value for name, value in last.items() if name in Schema.of(Result).fields}
     decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}
-    return figures | {"updates": last["step"]} | counts | decided
+    return decode(values | decided | {"updates": trained.record.step, "seconds": plain(round(seconds, 2))}, Result)

@@ -11,8 +11,10 @@ from experiments.training.adaptive import Decide, as_planned
 from experiments.training.checkpoint_schedule import Saver
 from experiments.training.epoch_schedule import EpochSchedule
 from experiments.training.exceptions import NotFiniteError, Terminated
+from experiments.training.json_files import encode
 from experiments.training.preemption import Stop, never
 from experiments.training.progress import Progress
+from experiments.training.records import EpochRecord, StepRecord
 from experiments.training.step import HALTED, Metrics, TrainState, unhalted
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
@@ -60,7 +62,7 @@ class Trained(NamedTuple):
     """
 
     state: TrainState
-    record: Record
+    record: EpochRecord
     plan: BatchPlan
 
 
@@ -72,7 +74,7 @@ def fit(
     plan: BatchPlan,
     num_examples: int,
     write: Callable[[Record], None],
-    watch: Callable[[Record, TrainState], None] | None = None,
+    watch: Callable[[EpochRecord, TrainState], None] | None = None,
     start: Progress = Progress(),
     decide: Decide = as_planned,
     saver: Saver | None = None,
@@ -103,7 +105,7 @@ def fit(
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
-    progress, record = start, {}
+    progress, record = start, None
     while progress.epoch < plan.epochs:
         course = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, num_examples)
         due = [] if saver is None else saver.due(progress.epoch, course.steps)
@@ -117,13 +119,15 @@ def fit(
             if ending:
                 raise ending
         record = _epoch_record(progress, course.batch_size, program.evaluate(state), program.on_nonfinite)
-        write(record)
+        write(encode(record))
         if watch is not None:
             watch(record, state)
         plan, progress = decide(plan, progress)
         progress = progress.closed()
         if saver is not None and progress.step in due and progress.epoch < plan.epochs:
             saver.save(state, progress)
+    if record is None:
+        raise ValueError(f"start.epoch is {start.epoch}, and the plan has {plan.epochs} epochs: start before its end.")
     return Trained(state, record, plan)
 
 
@@ -184,7 +188,8 @@ def _written(
     for metrics, (step, position, now, perturb) in zip(made, rows, strict=False):
         if "skipped" in metrics:
             metrics |= {"skipped": int(metrics["skipped"])}
-        write({"kind": "step", "step": step, "epoch": position, "batch_size": part.batch_size, **now, **metrics})
+        record = StepRecord(step=step, epoch=position, batch_size=part.batch_size, others={**now, **metrics})
+        write(encode(record))
         progress = progress.after(metrics, _evaluations(perturb, metrics, program.second_pass_gradients))
     return progress
 
@@ -195,10 +200,17 @@ def _evaluations(perturb: bool | None, metrics: Metrics, second_pass_gradients: 
     return 1 + is_perturbed * second_pass_gradients
 
 
-def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> Record:
-    so_far = {"epoch": progress.epoch + 1, "step": progress.step, "batch_size": batch_size}
-    so_far["gradient_evaluations"] = progress.gradient_evaluations
-    if on_nonfinite is not None:
-        so_far["skipped"] = progress.skipped
-    measured = progress.means() | progress.noise.record() | {f"test_{name}": value for name, value in test.items()}
-    return {"kind": "epoch", **so_far, **measured}
+def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> EpochRecord:
+    noise = progress.noise.deciding
+    return EpochRecord(
+        epoch=progress.epoch + 1,
+        step=progress.step,
+        batch_size=batch_size,
+        gradient_evaluations=progress.gradient_evaluations,
+        skipped=None if on_nonfinite is None else progress.skipped,
+        train_loss=progress.mean_loss,
+        train_error=progress.mean_error,
+        noise_scale=None if noise is None else float(noise.scale),
+        test_loss=test["loss"],
+        test_error=test["error"],
+    )
