@@ -114,7 +114,7 @@ _NETWORK = ("examples", "normalize_logits", "reestimate_batchnorm")
 
 def _network_of(record: SharpnessRecord) -> tuple[Any, ...]:
     """Of which examples and which function a record is: those of equal ones have the same loss."""
-    return tuple(getattr(record.on, name) for name in _NETWORK)
+    return tuple(getattr(record, name) for name in _NETWORK)
 
 
 def _loss(run: Run, network: tuple[Any, ...]) -> float | None:
@@ -142,7 +142,7 @@ def _order(measure: _Measure, ways: Sequence[SharpnessProtocol]) -> tuple[Any, .
 
 
 def _at_end(run: Run) -> list[SharpnessRecord]:
-    return [record for record in run.sharpness if record.on.epoch == run.plan.epochs]
+    return [record for record in run.sharpness if record.epoch == run.plan.epochs]
 
 
 def _kind(column: str) -> str:

@@ -48,7 +48,7 @@ def orderings(study: Study, way: SharpnessProtocol, radii: Sequence[float]) -> s
 
 def caption(study: Study, way: SharpnessProtocol) -> str:
     """What the figures are."""
-    parameters = next(record.on.parameters for run in study.runs for record in run.sharpness)
+    parameters = next(record.parameters for run in study.runs for record in run.sharpness)
     ball = {"linf": "ℓ∞", "l2": "ℓ2"}[way.norm] + " ball" + (" in units of each weight" if way.adaptive else "")
     seeds = "mean over the seeds" if len(study.seeds) > 1 else "of one seed"
     return (

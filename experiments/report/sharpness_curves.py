@@ -26,13 +26,13 @@ def followed(run: Run, way: SharpnessProtocol, rho: float) -> Curve | None:
     records = _by_setting(run).get((way, rho), [])
     if len(records) < 2:
         return None
-    points = [(record.on.epoch, record.on.step, record.sharpness) for record in records]
+    points = [(record.epoch, record.step, record.sharpness) for record in records]
     return Curve(*np.asarray(points, np.float64).T)  # null is NaN
 
 
 def _by_setting(run: Run) -> dict[tuple[SharpnessProtocol, float], list[WorstCase]]:
     found: dict[tuple[SharpnessProtocol, float], list[WorstCase]] = {}
-    for epoch in sorted({record.on.epoch for record in run.sharpness}):
+    for epoch in sorted({record.epoch for record in run.sharpness}):
         for way, radii in worst_cases(run, epoch).items():
             for rho, record in radii.items():
                 found.setdefault((way, rho), []).append(record)

@@ -67,7 +67,7 @@ def _curves(run: Run) -> dict[SharpnessProtocol, records.WorstCaseCurve]:
     return {
         SharpnessProtocol.of(record): record
         for record in run.sharpness
-        if isinstance(record, records.WorstCaseCurve) and record.on.epoch == run.plan.epochs
+        if isinstance(record, records.WorstCaseCurve) and record.epoch == run.plan.epochs
     }
 
 
@@ -78,7 +78,7 @@ def _mean_curve(found: Sequence[records.WorstCaseCurve]) -> Curve:
     )
     slope = np.gradient(np.log(np.where(sharpness > 0, sharpness, np.nan)), np.log(rho))
     loss = float(np.mean(_array([record.loss for record in found])))
-    return Curve(rho, sharpness, first_order, slope, error, loss, found[0].on.parameters, found[0].norm)
+    return Curve(rho, sharpness, first_order, slope, error, loss, found[0].parameters, found[0].norm)
 
 
 def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landscape]]:
@@ -88,10 +88,10 @@ def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landsc
         for group in study.groups
         for run in [group.by_seed.get(seed)]
         for record in (run.sharpness if run else [])
-        if run and isinstance(record, records.Landscape) and record.on.epoch == run.plan.epochs
+        if run and isinstance(record, records.Landscape) and record.epoch == run.plan.epochs
         if np.isfinite(_centre(record))
     ]
-    ways = [tuple(getattr(record.on, name) for name in _OF_LANDSCAPE) for _, _, record in found]
+    ways = [tuple(getattr(record, name) for name in _OF_LANDSCAPE) for _, _, record in found]
     return [
         (_sharpness(run, study), f"{group.name}, seed {seed}", _landscape(record))
         for (group, run, record), way in zip(found, ways, strict=True)

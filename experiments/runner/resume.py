@@ -1,18 +1,23 @@
-"""Going on with a run that was stopped: where it stands, and whether it is the run that is asked for."""
+"""The saved states of a run: where a run goes on, whether it is the one that is asked for, and the trained state."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import checkpoint, json_files, own_files
-from experiments.training.exceptions import UnusableError, printable
+from experiments.training import atomic_write, checkpoint, json_files, own_files
+from experiments.training.exceptions import UnusableError, printable, reason_of
 from experiments.training.progress import Progress
 from experiments.training.records import Notes
 from experiments.training.run_lock import LOCK
 
 CHECKPOINTS = "checkpoints"
+"""The folder of the saves in that of a run."""
+
+CHECKPOINT = "checkpoint"
+"""The folder of the trained state, with checksums and the config, in that of a run."""
 
 
 class Start(NamedTuple):
@@ -114,3 +119,56 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
             f"{where} is of another run: {', '.join(differing)}. Give the settings that it has, take another "
             "folder, or remove it."
         )
+
+
+def seal(output: Path) -> None:
+    """Write checksums and the config into the trained state, which is complete.
+
+    Args:
+      output: the folder of the run.
+    """
+    folder = output / CHECKPOINT
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    atomic_write.write(folder, {"config": config, "files": atomic_write.of(folder)})
+
+
+def trained_state(output: Path, config: Config, like: Any) -> Any:
+    """The trained state of a finished run.
+
+    Args:
+      output: the folder of the run.
+      config: what was run.
+      like: a state of the same structure, shapes, dtypes and places.
+
+    Raises:
+      UnusableError: If the state was changed since it was saved, cannot be read, or is that of another run. A state
+        without checksums is read as it is.
+    """
+    folder, found = output / CHECKPOINT, config
+    try:
+        if unchecked(output) is None:
+            sealed = atomic_write.read(folder)
+            atomic_write.check(folder, sealed.get("files"))
+            found = Config.of(sealed.get("config"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(output, error) from error
+    check_same(found, config, folder)
+    try:
+        return checkpoint.restore(folder, like)
+    except Exception as error:  # whatever Orbax and TensorStore make of it
+        raise _unreadable(output, error) from error
+
+
+def unchecked(output: Path) -> str | None:
+    """A sentence where a trained state has no checksums, as earlier versions saved it; None where it has them."""
+    if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
+        return None
+    return printable(
+        f"{output} was made before trained states had checksums: that its state is whole, and of this run, cannot be "
+        "checked."
+    )
+
+
+def _unreadable(output: Path, error: Exception) -> UnusableError:
+    said = f"{output} has no trained state that can be read ({reason_of(error)}): run it again."
+    return UnusableError(printable(said))

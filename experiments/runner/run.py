@@ -11,10 +11,9 @@ from typing import Any
 
 from experiments import data
 from experiments.config import Config
-from experiments.runner import trained_state
 from experiments.runner.image_pipeline import stream_of, transform_of
 from experiments.runner.program import build
-from experiments.runner.resume import CHECKPOINTS, Start
+from experiments.runner.resume import CHECKPOINTS, Start, seal
 from experiments.training import checkpoint, json_files, own_files, prefetch
 from experiments.training.adaptive import Growing, as_planned, plan_at
 from experiments.training.atomic_write import write_whole
@@ -247,7 +246,7 @@ def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding)
         own_files.remove(output, "checkpoint")  # of a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     if sharding.leads:
-        trained_state.seal(output)
+        seal(output)
         write_whole(output / "result.json", json.dumps(encode(result), indent=2))
         own_files.remove(output, CHECKPOINTS)
 

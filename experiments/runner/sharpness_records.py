@@ -12,8 +12,10 @@ from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.writers import plain
 
 _AGAIN = "remove it, and measure again."
-_SET = ("rho", "norm", "adaptive", "steps", "restarts", "samples")
-_ALIKE = ("epoch", "examples", "measured_batch_size", "normalize_logits", "reestimate_batchnorm")
+_SET = (
+    *("kind", "epoch", "rho", "norm", "adaptive", "steps", "restarts", "samples"),
+    *("examples", "measured_batch_size", "normalize_logits", "reestimate_batchnorm"),
+)
 """What is set before a measurement: two records that agree in it are one, measured twice."""
 
 
@@ -67,8 +69,7 @@ def united(before: Iterable[SharpnessRecord], after: Iterable[SharpnessRecord]) 
 
 
 def _identity(record: SharpnessRecord) -> tuple[object, ...]:
-    own = [str(getattr(record, name, None)) for name in _SET]  # the radii of a curve are a list
-    return (record.kind, *own, *(getattr(record.on, name) for name in _ALIKE))
+    return tuple(str(getattr(record, name, None)) for name in _SET)  # the radii of a curve are a list
 
 
 def _path(run: Path) -> Path:

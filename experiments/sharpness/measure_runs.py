@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments import data
 from experiments.config import Config
-from experiments.runner import sharpness_records, trained_state
+from experiments.runner import resume, sharpness_records
 from experiments.runner.program import build
 from experiments.runner.run import Watch, plan_of, result_of, train
 from experiments.sharpness.measures import AT_RADII, SharpnessSettings, measure, trained
@@ -94,7 +94,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     last = plan_of(config, result_of(folder)).epochs
     epochs = {last, *range(settings.during or last, last, settings.during or last)}
     return all(
-        _is_among(name, settings, [record for record in alike if record.on.epoch == epoch])
+        _is_among(name, settings, [record for record in alike if record.epoch == epoch])
         for name in settings.measures
         for epoch in epochs
     )
@@ -105,13 +105,13 @@ def _is_among(name: str, settings: SharpnessSettings, records: list[SharpnessRec
     of_kind = [record for record in records if record.kind == name]
     if not of_kind or name not in AT_RADII:
         return bool(of_kind)
-    radii = settings.radii(of_kind[0].on.parameters, settings.norm if name == "worst_case" else "linf")
+    radii = settings.radii(of_kind[0].parameters, settings.norm if name == "worst_case" else "linf")
     return {plain(rho) for rho in radii} <= {getattr(record, "rho", None) for record in of_kind}
 
 
 def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> TrainState:
     state, _ = build(config, dataset)
-    return trained_state.restored(folder, config, state)
+    return resume.trained_state(folder, config, state)
 
 
 def measure_finished_run(
@@ -122,7 +122,7 @@ def measure_finished_run(
     Raises:
       ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
     """
-    if warning := trained_state.unchecked(folder):
+    if warning := resume.unchecked(folder):
         console.print(warning)
     if settings.during is None:
         measure_run(folder, config, dataset, settings)

@@ -12,7 +12,8 @@ import optax
 from flax import nnx
 
 from experiments import data
-from experiments.config import Config, check_choice
+from experiments.config import Config
+from experiments.config.checks import check_choice, check_count
 from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
 from experiments.training.json_files import Schema, decode
 from experiments.training.records import SHARPNESS, SharpnessRecord
@@ -23,7 +24,7 @@ from sam_optax import sharpness
 Batch = dict[str, jax.Array]
 MEASURES = tuple(SHARPNESS)
 _ALIKE = 0.005  # radii that differ by less are one
-_MOST = {"steps": 10_000, "restarts": 10_000, "examples": 2**31 - 1, "batch_size": 2**31 - 1, "during": 2**31 - 1}
+_MOST_STEPS = 10_000  # also of restarts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +71,11 @@ class SharpnessSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}: give a finite number above 0.")
-        for name in ("steps", "restarts", "examples", "batch_size", "during"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: give a positive integer.")
-            if value is not None and value > _MOST[name]:
-                raise ValueError(f"{name} is {value}: give an integer of at most {_MOST[name]}.")
+        for name in ("steps", "restarts"):
+            check_count(name, getattr(self, name), _MOST_STEPS)
+        for name in ("examples", "batch_size", "during"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
 
     def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
         """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""
@@ -110,6 +110,11 @@ class Network(NamedTuple):
         """The value of a function of `sam_optax.sharpness` at this network."""
         return function(self.loss_fn, self.variables, self.batches, mask=self.mask, **options)
 
+    def ascend(self, function: Callable[..., Any], settings: SharpnessSettings, **options: Any) -> Any:
+        """The value of a function that searches for worst cases, with the ball and the ascent of the settings."""
+        norm, adaptive, steps, restarts = settings.norm, settings.adaptive, settings.steps, settings.restarts
+        return self.apply(function, norm=norm, adaptive=adaptive, steps=steps, restarts=restarts, **options)
+
     @property
     def num_parameters(self) -> int:
         """How many parameters there are."""
@@ -129,8 +134,7 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
 
 def _still(shape: Shape) -> Shape:
     """The same architecture in float32, as a small radius needs it, and without stochastic depth, which needs keys."""
-    *what, options = shape
-    return *what, tuple((name, value) for name, value in options if name not in ("dtype", "drop_path"))
+    return *shape[:3], tuple((name, value) for name, value in shape[3] if name not in ("dtype", "drop_path"))
 
 
 def _statistics(model_state: Any) -> Any:
@@ -184,66 +188,32 @@ def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int
     }
     for kind in settings.measures:
         cls = SHARPNESS[kind]
-        for found in _FUNCTIONS[kind](network, settings):
+        for found in _measured(kind, network, settings):
             values = {**shared, **found, "kind": kind}
             yield decode(plain({name: values[name] for name in Schema.of(cls).fields}), cls)
 
 
-def _ascended(network: Network, settings: SharpnessSettings, function: Callable[..., Any], **options: Any) -> Record:
-    """What a measure finds that ascends within the ball of the settings."""
-    return network.apply(
-        function,
-        norm=settings.norm,
-        adaptive=settings.adaptive,
-        steps=settings.steps,
-        restarts=settings.restarts,
-        **options,
-    )._asdict()
-
-
-def _worst_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters, settings.norm):
-        yield {"rho": rho, **_ascended(network, settings, sharpness.worst_case, rho=rho)}
-
-
-def _curve(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    yield _ascended(network, settings, sharpness.curve, error_fn=network.error_fn)
-
-
-def _average_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
-        found = network.apply(
-            sharpness.average_case, rho=rho, norm=settings.norm, adaptive=settings.adaptive, samples=_SAMPLES
-        )
-        yield {"rho": rho, "samples": _SAMPLES, **found._asdict()}
-
-
-def _surrogate_gap(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    yield {"rho": _GAP_RADIUS, **network.apply(sharpness.surrogate_gap, rho=_GAP_RADIUS)._asdict()}
-
-
-def _top_eigenvalue(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    yield {"eigenvalue": network.apply(sharpness.top_eigenvalue)}
-
-
-def _trace(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    yield {"samples": _SAMPLES, **network.apply(sharpness.trace, samples=_SAMPLES)._asdict()}
-
-
-def _landscape(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
-    directions = sharpness.random_directions(network.variables, jax.random.key(0))
-    yield network.apply(sharpness.landscape, directions=directions)._asdict()
-
-
-_FUNCTIONS: dict[str, Callable[[Network, SharpnessSettings], Iterator[Record]]] = dict(
-    zip(
-        MEASURES,
-        (_worst_case, _curve, _average_case, _surrogate_gap, _top_eigenvalue, _trace, _landscape),
-        strict=True,
-    )
-)
+def _measured(kind: str, network: Network, settings: SharpnessSettings) -> Iterator[Record]:
+    """What a measure finds, and the settings of it that are its own; at each radius where it has one."""
+    match kind:
+        case "worst_case":
+            for rho in settings.radii(network.num_parameters, settings.norm):
+                yield {"rho": rho, **network.ascend(sharpness.worst_case, settings, rho=rho)._asdict()}
+        case "curve":
+            yield network.ascend(sharpness.curve, settings, error_fn=network.error_fn)._asdict()
+        case "average_case":
+            for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
+                found = network.apply(
+                    sharpness.average_case, rho=rho, norm=settings.norm, adaptive=settings.adaptive, samples=_SAMPLES
+                )
+                yield {"rho": rho, "samples": _SAMPLES, **found._asdict()}
+        case "surrogate_gap":
+            yield {"rho": _GAP_RADIUS, **network.apply(sharpness.surrogate_gap, rho=_GAP_RADIUS)._asdict()}
+        case "top_eigenvalue":
+            yield {"eigenvalue": network.apply(sharpness.top_eigenvalue)}
+        case "trace":
+            yield {"samples": _SAMPLES, **network.apply(sharpness.trace, samples=_SAMPLES)._asdict()}
+        case "landscape":
+            # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
+            directions = sharpness.random_directions(network.variables, jax.random.key(0))
+            yield network.apply(sharpness.landscape, directions=directions)._asdict()

@@ -10,20 +10,11 @@ from typing import NamedTuple
 
 from experiments.cli.tables import Rows
 from experiments.runner.finished_runs import Run
-from experiments.training.records import (
-    AverageCase,
-    Landscape,
-    SharpnessRecord,
-    SurrogateGap,
-    TopEigenvalue,
-    Trace,
-    WorstCase,
-    WorstCaseCurve,
-)
+from experiments.training import records
 
 PAPERS_RADIUS = 0.0002
 
-Radii = dict[float, WorstCase]
+Radii = dict[float, records.WorstCase]
 """What was measured at each radius, to three digits."""
 
 
@@ -40,7 +31,7 @@ class SharpnessProtocol(NamedTuple):
     reestimate_batchnorm: bool
 
     @classmethod
-    def of(cls, record: WorstCase | WorstCaseCurve) -> "SharpnessProtocol":
+    def of(cls, record: records.WorstCase | records.WorstCaseCurve) -> "SharpnessProtocol":
         """The protocol of a record."""
         line = record.line()
         return cls(*(line[name] for name in cls._fields))
@@ -70,7 +61,7 @@ def worst_cases(run: Run, epoch: int | None = None) -> dict[SharpnessProtocol, R
     at = run.plan.epochs if epoch is None else epoch
     found: dict[SharpnessProtocol, Radii] = {}
     for record in run.sharpness:
-        if isinstance(record, WorstCase) and record.on.epoch == at:
+        if isinstance(record, records.WorstCase) and record.epoch == at:
             found.setdefault(SharpnessProtocol.of(record), {})[float(f"{record.rho:.3g}")] = record
     return found
 
@@ -118,34 +109,34 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
       kinds: the measures, of `MEASURES`.
     """
     heading = ("run", "measure", "radius", "way", "value")
-    records = [
+    found = [
         (run, record)
         for run in runs
         for kind in kinds
         for record in run.sharpness
-        if record.kind == kind and record.on.epoch == run.plan.epochs
+        if record.kind == kind and record.epoch == run.plan.epochs
     ]
-    if not records:
+    if not found:
         return [heading]
-    root = os.path.commonpath([run.folder.resolve().parent for run, _ in records])
-    return [heading, *((os.path.relpath(run.folder.resolve(), root), *_row(record)) for run, record in records)]
+    root = os.path.commonpath([run.folder.resolve().parent for run, _ in found])
+    return [heading, *((os.path.relpath(run.folder.resolve(), root), *_row(record)) for run, record in found)]
 
 
-def _row(record: SharpnessRecord) -> tuple[str, ...]:
-    is_single = isinstance(record, WorstCase | AverageCase | SurrogateGap)
+def _row(record: records.SharpnessRecord) -> tuple[str, ...]:
+    is_single = isinstance(record, records.WorstCase | records.AverageCase | records.SurrogateGap)
     return record.kind.replace("_", " "), f"{record.rho:.3g}" if is_single else "–", _way(record), _value(record)
 
 
-def _way(record: SharpnessRecord) -> str:
+def _way(record: records.SharpnessRecord) -> str:
     """What is not as the paper has it."""
-    if isinstance(record, WorstCase | WorstCaseCurve):
+    if isinstance(record, records.WorstCase | records.WorstCaseCurve):
         return ", ".join(SharpnessProtocol.of(record).departures)
-    is_ball = isinstance(record, AverageCase)
+    is_ball = isinstance(record, records.AverageCase)
     remarks = {
         "ℓ2": is_ball and record.norm == "l2",
         "adaptive": is_ball and record.adaptive,
-        "normalised logits": record.on.normalize_logits,
-        "BatchNorm re-estimated": record.on.reestimate_batchnorm,
+        "normalised logits": record.normalize_logits,
+        "BatchNorm re-estimated": record.reestimate_batchnorm,
     }
     return ", ".join(remark for remark, holds in remarks.items() if holds)
 
@@ -159,17 +150,20 @@ def _range(values: Iterable[float | None]) -> str:
     return f"{min(finite):.3g} to {max(finite):.3g}" if finite else "not finite"
 
 
-def _value(record: SharpnessRecord) -> str:
+def _value(record: records.SharpnessRecord) -> str:
     """How the value of a measure is written."""
     match record:
-        case WorstCase(sharpness=value, first_order=first_order):
+        case records.WorstCase(sharpness=value, first_order=first_order):
             return f"{_number(value)} (first order {_number(first_order)})"
-        case WorstCaseCurve(sharpness=values, rho=radii):
+        case records.WorstCaseCurve(sharpness=values, rho=radii):
             return f"{_range(values)}, at radii {_range(radii)}"
-        case AverageCase(sharpness=value, standard_error=error) | Trace(value=value, standard_error=error):
+        case (
+            records.AverageCase(sharpness=value, standard_error=error)
+            | records.Trace(value=value, standard_error=error)
+        ):
             return f"{_number(value)} ± {_number(error)}"
-        case SurrogateGap(gap=value) | TopEigenvalue(eigenvalue=value):
+        case records.SurrogateGap(gap=value) | records.TopEigenvalue(eigenvalue=value):
             return _number(value)
-        case Landscape(loss=rows):
+        case records.Landscape(loss=rows):
             return f"loss {_range(value for row in rows for value in row)}"
     raise TypeError(f"{type(record).__name__} is no kind of sharpness: use one of `records.SHARPNESS`.")

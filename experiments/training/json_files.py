@@ -11,9 +11,10 @@ import typing
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, TypeVar, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 from experiments.training.exceptions import UnusableError, printable, reason_of
 
@@ -66,7 +67,7 @@ class Field:
         nullable = kind is Any or (NoneType in kinds and not field.never_null)
         if typing.get_origin(kind) is Literal:
             return dataclasses.replace(field, kind=str, nullable=nullable, choices=typing.get_args(kind))
-        kind = object if kind is Any else typing.get_origin(kind) or kind
+        kind = field.kind if kind is Any else typing.get_origin(kind) or kind
         kind = list if issubclass(kind, tuple) else kind
         return dataclasses.replace(field, kind=kind, nullable=nullable)
 
@@ -112,15 +113,13 @@ class Schema(NamedTuple):
     """What an object may hold that is read as a dataclass, or as a NamedTuple.
 
     Attributes:
-      fields: the keys of the object.
+      fields: its keys.
       required: the keys without which it is damaged: those that have no default.
-      names: the fields of the class. One that is a dataclass itself comes with it: its keys are keys of the object.
       others: what further keys may hold, which the class keeps in the mapping `others`; None: there are none.
     """
 
     fields: dict[str, Field]
     required: list[str]
-    names: dict[str, Any]
     others: Field | None
 
     @classmethod
@@ -129,17 +128,8 @@ class Schema(NamedTuple):
         """The schema of a class, by its type hints."""
         hints = typing.get_type_hints(record, include_extras=True)
         others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
-        schema = cls(
-            {}, [], {name: hint if dataclasses.is_dataclass(hint) else None for name, hint in hints.items()}, others
-        )
-        for name, part in schema.names.items():
-            if part is None:
-                schema.fields[name] = Field.of(hints[name])
-                schema.required.extend([] if hasattr(record, name) else [name])
-            else:
-                schema.fields.update(cls.of(part).fields)
-                schema.required.extend(cls.of(part).required)
-        return schema
+        fields = {name: Field.of(hint) for name, hint in hints.items()}
+        return cls(fields, [name for name in fields if not hasattr(record, name)], others)
 
 
 def fault(record: Any, cls: type, required: Collection[str] | None = None) -> str | None:
@@ -173,16 +163,8 @@ def decode(record: Any, cls: type[T], required: Collection[str] | None = None) -
     """
     if wrong := fault(record, cls, required):
         raise ValueError(wrong)
-    return _built(record, cls)
-
-
-def _built(record: dict[str, Any], cls: type[T]) -> T:
-    fields, _, names, others = Schema.of(cls)
-    values: dict[str, Any] = {
-        name: record[name] if part is None else _built(record, part)
-        for name, part in names.items()
-        if part is not None or name in record
-    }
+    fields, _, others = Schema.of(cls)
+    values: dict[str, Any] = {name: value for name, value in record.items() if name in fields}
     if others is not None:
         values["others"] = {name: value for name, value in record.items() if name not in fields}
     return cls(**values)
@@ -195,15 +177,13 @@ def encode(record: Any) -> dict[str, Any]:
         value = getattr(record, field.name)
         if field.name == "others":
             values |= value
-        elif dataclasses.is_dataclass(value):
-            values |= encode(value)
         elif value is not None or field.default is not None:
             values[field.name] = value
     return values
 
 
 @contextmanager
-def regular_file(path: Path) -> Iterator[BinaryIO]:
+def regular_file(path: Path) -> Iterator[BufferedReader]:
     """A file, opened to be read.
 
     Raises:

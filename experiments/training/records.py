@@ -9,16 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from experiments.training.json_files import (
-    Count,
-    Field,
-    NotNegative,
-    PositiveCount,
-    Share,
-    encode,
-)
+from experiments.training.json_files import Count, Field, NotNegative, PositiveCount, Share, encode
 from experiments.training.progress import Progress
 
+_Measured = Annotated[Any, Field(kind=float)]  # in memory it may be an array
 _CountIfKnown = Annotated[int, Field(0, 2**53, never_null=True)] | None
 _SizeIfKnown = Annotated[int, Field(1, 2**53, never_null=True)] | None
 
@@ -39,7 +33,7 @@ class StepRecord:
     step: Count
     epoch: NotNegative
     batch_size: _SizeIfKnown = None
-    others: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, _Measured] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +66,7 @@ class EpochRecord:
     noise_scale: float | None = None
     test_loss: float | None = None
     test_error: Share | None
-    others: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, _Measured] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +91,8 @@ class Result:
     test_error: Share
     updates: PositiveCount
     gradient_evaluations: Count
-    skipped: _CountIfKnown = None
+    skipped: _Measured = Annotated[Any, Field(kind=float)]  # in memory it may be an array
+_CountIfKnown = None
     batch_plan: Annotated[str, Field(never_null=True)] | None = None
     seconds: NotNegative
 
@@ -141,10 +136,11 @@ _Numbers = list[float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What all records of sharpness have in common.
+class SharpnessRecord:
+    """A measurement of sharpness, in `sharpness.jsonl`; each kind has a class of its own.
 
     Attributes:
+      kind: what was measured.
       examples: training examples that it was measured on.
       measured_batch_size: examples of one perturbation.
       normalize_logits: whether all logits had one length.
@@ -152,8 +148,10 @@ class Measurement:
       parameters: of the network.
       epoch: after which epoch.
       step: after which update.
+      others: what later versions add.
     """
 
+    kind: SharpnessKind
     examples: PositiveCount
     measured_batch_size: PositiveCount
     normalize_logits: bool
@@ -161,20 +159,6 @@ class Measurement:
     parameters: PositiveCount
     epoch: PositiveCount
     step: PositiveCount
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharpnessRecord:
-    """A measurement of sharpness, in `sharpness.jsonl`; each kind is a class.
-
-    Attributes:
-      kind: what was measured.
-      on: which network, on what.
-      others: what later versions add.
-    """
-
-    kind: SharpnessKind
-    on: Measurement
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:

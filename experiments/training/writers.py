@@ -135,15 +135,16 @@ class TensorBoard:
         from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - only those who ask for it wait for it
         from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        # what protobuf generates is not seen by type checkers
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
         begun = "" if go_on_at is None else f"{go_on_at:010d}"  # they are read in the order of their names
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
         self._add(file_version="brain.Event:2")
         if go_on_at is not None:
-            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(step=go_on_at, session_log=started)
+            log = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue] - as above
+            self._add(step=go_on_at, session_log=log(status=log.START))
 
     def write(self, record: Record) -> None:
         """Add a point to each curve, but where a diverged run has none."""

@@ -34,7 +34,7 @@ def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path
     epochs = BatchPlan.parse(result.batch_plan).epochs
     assert epochs != made.plan.epochs
     measure_run(tmp_path, made, run.load(made), settings)
-    assert {(each.on.epoch, each.on.step) for each in sharpness_records.read(tmp_path)} == {(epochs, result.updates)}
+    assert {(each.epoch, each.step) for each in sharpness_records.read(tmp_path)} == {(epochs, result.updates)}
     assert has_measured(tmp_path, made, run.load(made), settings)
 
 
