@@ -91,8 +91,7 @@ class Result:
     test_error: Share
     updates: PositiveCount
     gradient_evaluations: Count
-    skipped: _Measured = Annotated[Any, Field(kind=float)]  # in memory it may be an array
-_CountIfKnown = None
+    skipped: _CountIfKnown = None
     batch_plan: Annotated[str, Field(never_null=True)] | None = None
     seconds: NotNegative
 
