@@ -20,9 +20,9 @@ from experiments.runner.resume import Start, reopened
 from experiments.sharpness import SharpnessSettings, watching
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.preemption import on_sigterm
+from experiments.training.records import Result
 from experiments.training.run_lock import hold_run_lock
 from experiments.training.sharding import Sharding
-from experiments.training.writers import Record
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
             result, done = _execute(arguments, dataset, begin, sharding), "has metrics, result and trained state."
     if sharding.leads:
         Console(soft_wrap=True, markup=False, highlight=False).print(
-            f"{config.method} on {config.dataset}: {run.ending(result)} after {result['updates']} updates "
-            f"in {result['seconds']:.0f} s; {output} {done}"
+            f"{config.method} on {config.dataset}: {run.ending(result)} after {result.updates} updates "
+            f"in {result.seconds:.0f} s; {output} {done}"
         )
 
 
-def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Record:
+def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Result:
     config, output = arguments.config, arguments.output
     shown = partial(
         track,

@@ -30,12 +30,12 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuse a value of the argument `name` that is not positive, or that no machine can count to."""
+def check_count(name: str, value: int, most: int = _LARGEST_COUNT) -> None:
+    """Refuse a value of the argument `name` that is not positive, or larger than `most`."""
     if value < 1:
         raise ValueError(f"{name} is {value}: give an integer of at least 1.")
-    if value > _LARGEST_COUNT:
-        raise ValueError(f"{name} is {value}: give an integer of at most {_LARGEST_COUNT}.")
+    if value > most:
+        raise ValueError(f"{name} is {value}: give an integer of at most {most}.")
 
 
 def check_plan(name: str, text: str) -> None:

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import json
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from experiments import data
@@ -15,7 +13,6 @@ from experiments.config.sections import BaseConfig
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.atomic_write import write_whole
-from experiments.training.json_files import DamagedError
 from experiments.training.methods import METHODS
 from sam_optax import BatchPlan, Policy
 
@@ -189,12 +186,7 @@ class Config(BaseConfig):
         Raises:
           DamagedError: If it is damaged, or was made by another version.
         """
-        again = "start again in another folder."
-        values = json_files.read(path, _fields(cls), again)
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise DamagedError(path, str(error).rstrip("."), again) from error
+        return json_files.read(path, cls, "start again in another folder.", _FROM_THE_START)
 
     @classmethod
     def of(cls, values: Any) -> "Config":
@@ -203,17 +195,4 @@ class Config(BaseConfig):
         Raises:
           ValueError: If a value is missing, unknown or wrong.
         """
-        if wrong := json_files.fault(values, _fields(cls)):
-            raise ValueError(wrong)
-        return cls(**values)
-
-
-@functools.cache
-def _fields(config: type[Config]) -> json_files.Fields:
-    """What the file of a config may hold; what later versions have added may be missing."""
-    found = {}
-    for name, hint in typing.get_type_hints(config).items():
-        kinds = typing.get_args(hint) or (hint,)
-        kind = next(each for each in kinds if each is not NoneType)
-        found[name] = json_files.Field(kind, nullable=NoneType in kinds, required=name in _FROM_THE_START)
-    return found
+        return json_files.decode(values, cls, _FROM_THE_START)

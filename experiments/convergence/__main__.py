@@ -94,7 +94,8 @@ def study_networks(
     with Progress(console=console, transient=True) as progress:
         for cell, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):
             last = execute(cell, study, dataset, track)
-            console.print(f"{cell.name}: test error {100 * last['test_error']:.2f}%")
+            error = "not finite" if last.test_error is None else f"{100 * last.test_error:.2f}%"
+            console.print(f"{cell.name}: test error {error}")
     alike: dict[tuple[str, str], list[RunSpec]] = {}
     for cell in cells:
         method, *strategy, _ = cell.folder.name.split("-")

@@ -29,6 +29,7 @@ from experiments.training import json_files, writers
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError
 from experiments.training.prefetch import Track
+from experiments.training.records import EpochRecord
 from experiments.training.step import TrainState
 from sam_optax import BatchPlan
 
@@ -151,7 +152,7 @@ def check_unfinished(cell: RunSpec) -> Path:
     return unfinished
 
 
-def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> writers.Record:
+def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> EpochRecord:
     """Train, measure on the way, and leave the file, which is complete where it has its name.
 
     Args:
@@ -203,19 +204,19 @@ def _measured(study: NetworkStudy) -> writers.Record:
 
 def _watch(
     config: Config, study: NetworkStudy, dataset: data.Dataset, write: Callable[[writers.Record], None]
-) -> Callable[[writers.Record, TrainState], None]:
+) -> Callable[[EpochRecord, TrainState], None]:
     settings = SharpnessSettings(
         examples=len(dataset.train),
         batch_size=study.measured_batch_size,
         reestimate_batchnorm=study.reestimate_batchnorm,
     )
 
-    def watch(record: writers.Record, state: TrainState) -> None:
-        epoch = record["epoch"]
+    def watch(record: EpochRecord, state: TrainState) -> None:
+        epoch = record.epoch
         if epoch % study.every and epoch < config.plan.epochs:
             return
         norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
         seen = examples_seen(config.plan, epoch, config.epoch_size(len(dataset.train)))
-        write({"kind": "norms", "epoch": epoch, "step": record["step"], "examples": seen, **norms._asdict()})
+        write({"kind": "norms", "epoch": epoch, "step": record.step, "examples": seen, **norms._asdict()})
 
     return watch

@@ -54,7 +54,7 @@ def _draw(panel: Axes, groups: Sequence[Group], number: int, count: int) -> None
 
 
 def _spread(group: Group) -> tuple[float, float]:
-    errors = [100 * run.result["test_error"] for run in group.runs]
+    errors = [100 * run.result.test_error for run in group.runs]
     return statistics.mean(errors), statistics.stdev(errors) if len(errors) > 1 else 0.0
 
 

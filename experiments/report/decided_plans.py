@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.cli.tables import Rows
+from experiments.report.curves import NOISE_SCALE
 from experiments.report.drawing import STYLE, legend_below, make_logarithmic
 from experiments.report.groups import Group, Study
 from experiments.report.panels import grid, name_axes
-from experiments.runner.finished_runs import NOISE_SCALE, Run
+from experiments.runner.finished_runs import Run
 
 CAPTION = (
     "A panel a group, a line a seed. At the end of an epoch its noise scale decides, by the rule, on the batch size of "

@@ -17,12 +17,13 @@ from experiments.report import (
     sharpness_curves,
     sharpness_pictures,
 )
+from experiments.report.curves import Quantity
 from experiments.report.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.matches import papers_cells, reference
 from experiments.report.paired import DIRECT, Difference, differences
 from experiments.report.sentences import listed
-from experiments.runner.finished_runs import Curve, Curves, Quantity, mean_curves
+from experiments.runner.finished_runs import Curve, Curves, mean_curves
 
 
 def pictures_of(study: Study, folder: Path) -> list[Picture]:

@@ -76,7 +76,7 @@ def _cell(group: Group | None, study: Study, shown: tuple[SharpnessProtocol, flo
     """How many seeds it has is said where it is not all of them, and how many of its runs diverged."""
     if group is None:
         return "–"
-    text = mean_and_deviation([100 * run.result["test_error"] for run in group.runs])
+    text = mean_and_deviation([100 * run.result.test_error for run in group.runs])
     if shown:
         found = sharpness.numbers(group.runs, *shown)
         text += f" / {statistics.mean(found):.3g}" if found else " / –"

@@ -81,7 +81,7 @@ def figures_of(study: Study) -> list[Figure]:
 def sharpness_at(way: SharpnessProtocol, rho: float) -> Figure:
     """The worst case at a radius."""
     title = ", ".join([f"sharpness, ρ {rho:.3g}", *way.departures, "ratio"])
-    return Figure(title, lambda run: worst_cases(run).get(way, {}).get(rho, {}).get("sharpness"), is_ratio=True)
+    return Figure(title, lambda run: getattr(worst_cases(run).get(way, {}).get(rho), "sharpness", None), is_ratio=True)
 
 
 def signed(value: float) -> str:

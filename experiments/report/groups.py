@@ -52,7 +52,7 @@ class Group(NamedTuple):
     @property
     def updates(self) -> int:
         """The updates of a run; in the mean, where they are decided on the way."""
-        return self._mean(lambda run: run.result["updates"])
+        return self._mean(lambda run: run.result.updates)
 
     @property
     def examples(self) -> int:
@@ -62,7 +62,7 @@ class Group(NamedTuple):
     @property
     def gradient_evaluations(self) -> float:
         """The gradient evaluations of a run, in the mean."""
-        return sum(run.result["gradient_evaluations"] for run in self.runs) / len(self.runs)
+        return sum(run.result.gradient_evaluations for run in self.runs) / len(self.runs)
 
     def _mean(self, of: Callable[[Run], int]) -> int:
         return round(sum(map(of, self.runs)) / len(self.runs))

@@ -18,7 +18,7 @@ from experiments.report.panels import grid, name_axes
 from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol, worst_cases
-from experiments.training.writers import Record
+from experiments.training.records import SharpnessRecord, TopEigenvalue, Trace, WorstCase
 
 _IN_A_ROW = 3
 
@@ -95,11 +95,12 @@ def _measured(run: Run) -> dict[_Measure, Point]:
     found: dict[_Measure, tuple[float | None, float | None]] = {}
     for way, radii in worst_cases(run).items():
         for rho, record in radii.items():
-            found[_Measure("worst_case", way, rho, ())] = record["loss"], record["sharpness"]
+            found[_Measure("worst_case", way, rho, ())] = record.loss, record.sharpness
     for record in _at_end(run):
-        if record["kind"] in _CURVATURES:
-            measure = _Measure(record["kind"], None, 0.0, _network_of(record))
-            found[measure] = _loss(run, measure.network), record[_CURVATURES[record["kind"]][1]]
+        if isinstance(record, TopEigenvalue | Trace):
+            measure = _Measure(record.kind, None, 0.0, _network_of(record))
+            value = record.value if isinstance(record, Trace) else record.eigenvalue
+            found[measure] = _loss(run, measure.network), value
     return {
         measure: Point(loss, value)
         for measure, (loss, value) in found.items()
@@ -107,25 +108,25 @@ def _measured(run: Run) -> dict[_Measure, Point]:
     }
 
 
-_CURVATURES = {"top_eigenvalue": ("top eigenvalue of the Hessian", "eigenvalue"), "trace": ("trace", "value")}
+_CURVATURES = {"top_eigenvalue": "top eigenvalue of the Hessian", "trace": "trace"}
 _NETWORK = ("examples", "normalize_logits", "reestimate_batchnorm")
 
 
-def _network_of(record: Record) -> tuple[Any, ...]:
+def _network_of(record: SharpnessRecord) -> tuple[Any, ...]:
     """Of which examples and which function a record is: those of equal ones have the same loss."""
-    return tuple(record[name] for name in _NETWORK)
+    return tuple(getattr(record, name) for name in _NETWORK)
 
 
 def _loss(run: Run, network: tuple[Any, ...]) -> float | None:
     return next(
-        (each["loss"] for each in _at_end(run) if each["kind"] == "worst_case" and _network_of(each) == network), None
+        (each.loss for each in _at_end(run) if isinstance(each, WorstCase) and _network_of(each) == network), None
     )
 
 
 def _title(measure: _Measure) -> str:
     if measure.way is None:
         remarks = zip(("normalised logits", "BatchNorm re-estimated"), measure.network[1:], strict=True)
-        return ", ".join([_CURVATURES[measure.kind][0], *(remark for remark, is_so in remarks if is_so)])
+        return ", ".join([_CURVATURES[measure.kind], *(remark for remark, is_so in remarks if is_so)])
     return ", ".join([*measure.way.departures, f"worst case, ρ {measure.rho:.3g}"])
 
 
@@ -140,8 +141,8 @@ def _order(measure: _Measure, ways: Sequence[SharpnessProtocol]) -> tuple[Any, .
     return (float(ways.index(measure.way) if measure.way in ways else len(ways)), "", (measure.rho,))
 
 
-def _at_end(run: Run) -> list[Record]:
-    return [record for record in run.sharpness if record["epoch"] == run.plan.epochs]
+def _at_end(run: Run) -> list[SharpnessRecord]:
+    return [record for record in run.sharpness if record.epoch == run.plan.epochs]
 
 
 def _kind(column: str) -> str:

@@ -44,9 +44,9 @@ def _row(
     measured: Sequence[tuple[SharpnessProtocol, float]],
     seconds: Mapping[str, Sequence[float]],
 ) -> tuple[str, ...]:
-    errors = mean_and_deviation([100 * run.result["test_error"] for run in runs])
+    errors = mean_and_deviation([100 * run.result.test_error for run in runs])
     diverged = sum(run.diverged for run in runs)
-    evaluations = statistics.mean(run.result["gradient_evaluations"] / run.result["updates"] for run in runs)
+    evaluations = statistics.mean(run.result.gradient_evaluations / run.result.updates for run in runs)
     ratio = np.median(np.divide(seconds[name], seconds["sgd"]))
     return (
         METHODS[name].title,

@@ -75,7 +75,7 @@ def is_direct_pair(first: Group, second: Group) -> bool:
 
 def error(run: Run) -> float:
     """The test error, in %."""
-    return 100 * run.result["test_error"]
+    return 100 * run.result.test_error
 
 
 def differences(groups: list[Group]) -> list[Difference]:

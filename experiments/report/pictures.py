@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from experiments.report.curves import QUANTITIES, Quantity
 from experiments.report.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.report.groups import Group, Study
 from experiments.report.paired import Difference
-from experiments.runner.finished_runs import QUANTITIES, Curve, Curves, Quantity
+from experiments.runner.finished_runs import Curve, Curves
 
 _LEGEND_WIDTH = 120  # characters
 _AXES = {"epoch": "epochs", "step": "updates"}

@@ -27,7 +27,7 @@ def _row(group: Group, of_paper: Published, study: Study) -> tuple[str, ...]:
     found = sharpness.numbers(group.runs, ways[0], PAPERS_RADIUS) if ways else []
     return (
         f"{group.row}, {labels.heading(labels.strategy(group.config))}",
-        mean_and_deviation([100 * run.result["test_error"] for run in group.runs]),
+        mean_and_deviation([100 * run.result.test_error for run in group.runs]),
         f"{of_paper.error:.2f}",
         f"{statistics.mean(found):.4g}" if found else "–",
         f"{of_paper.sharpness:.2f}",

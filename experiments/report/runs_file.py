@@ -31,7 +31,7 @@ def write_runs(runs: Sequence[Run], path: Path) -> None:
     writer.writerow([*names, *_FIGURES, *measured])
     for run, found in zip(runs, sharpness, strict=True):
         settings = [getattr(run.config, name) for name in names]
-        figures = [run.result[name] for name in _FIGURES]
+        figures = [getattr(run.result, name) for name in _FIGURES]
         writer.writerow(map(_plain, [*settings, *figures, *(found.get(name) for name in measured)]))
     write_whole(path, text.getvalue())
 
@@ -43,7 +43,7 @@ def _is_told(name: str, runs: Sequence[Run]) -> bool:
 def _sharpness(run: Run) -> dict[str, float | None]:
     """The worst cases after the last epoch, by the way and the radius."""
     return {
-        ", ".join([f"sharpness at {rho:.3g}", way.title]): record["sharpness"]
+        ", ".join([f"sharpness at {rho:.3g}", way.title]): record.sharpness
         for way, radii in worst_cases(run).items()
         for rho, record in radii.items()
     }

@@ -27,7 +27,7 @@ def figure(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = 
 
 def numbers(runs: Sequence[Run], way: SharpnessProtocol, rho: float, name: str = "sharpness") -> list[float]:
     """What was measured of each run; nothing unless all have it, and it is a number."""
-    found = [worst_cases(run).get(way, {}).get(rho, {}).get(name) for run in runs]
+    found = [getattr(worst_cases(run).get(way, {}).get(rho), name, None) for run in runs]
     kept = [float(value) for value in found if value is not None]
     return kept if len(kept) == len(found) else []
 
@@ -49,7 +49,7 @@ def orderings(study: Study, way: SharpnessProtocol, radii: Sequence[float]) -> s
 
 def caption(study: Study, way: SharpnessProtocol) -> str:
     """What the figures are."""
-    parameters = next(record["parameters"] for run in study.runs for record in run.sharpness)
+    parameters = next(record.parameters for run in study.runs for record in run.sharpness)
     ball = {"linf": "ℓ∞", "l2": "ℓ2"}[way.norm] + " ball" + (" in units of each weight" if way.adaptive else "")
     seeds = "mean over the seeds" if len(study.seeds) > 1 else "of one seed"
     return (

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.runner.finished_runs import Curve, Run, column
+import numpy as np
+
+from experiments.runner.finished_runs import Curve, Run
 from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, in_order, worst_cases
-from experiments.training.writers import Record
+from experiments.training.records import WorstCase
 
 
 def most_followed(runs: Iterable[Run]) -> tuple[SharpnessProtocol, float] | None:
@@ -24,12 +26,13 @@ def followed(run: Run, way: SharpnessProtocol, rho: float) -> Curve | None:
     records = _by_setting(run).get((way, rho), [])
     if len(records) < 2:
         return None
-    return Curve(*(column(records, name) for name in ("epoch", "step", "sharpness")))
+    points = [(record.epoch, record.step, record.sharpness) for record in records]
+    return Curve(*np.asarray(points, np.float64).T)  # null is NaN
 
 
-def _by_setting(run: Run) -> dict[tuple[SharpnessProtocol, float], list[Record]]:
-    found: dict[tuple[SharpnessProtocol, float], list[Record]] = {}
-    for epoch in sorted({record["epoch"] for record in run.sharpness}):
+def _by_setting(run: Run) -> dict[tuple[SharpnessProtocol, float], list[WorstCase]]:
+    found: dict[tuple[SharpnessProtocol, float], list[WorstCase]] = {}
+    for epoch in sorted({record.epoch for record in run.sharpness}):
         for way, radii in worst_cases(run, epoch).items():
             for rho, record in radii.items():
                 found.setdefault((way, rho), []).append(record)

@@ -11,7 +11,7 @@ from experiments.report.groups import Study
 from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, in_order, worst_cases
-from experiments.training.writers import Record
+from experiments.training import records
 from sam_optax.sharpness import Curve, Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes
 
@@ -50,8 +50,8 @@ def most_common_curve(study: Study) -> SharpnessProtocol | None:
 
 def mean_curves(study: Study, way: SharpnessProtocol) -> dict[str, Curve]:
     """The mean curve of each group of which all runs have one."""
-    records = {group.name: [_curves(run).get(way) for run in group.runs] for group in study.groups}
-    return {name: _mean_curve([each for each in of_it if each]) for name, of_it in records.items() if all(of_it)}
+    found = {group.name: [_curves(run).get(way) for run in group.runs] for group in study.groups}
+    return {name: _mean_curve([each for each in of_it if each]) for name, of_it in found.items() if all(of_it)}
 
 
 def two_landscapes(study: Study) -> dict[str, Landscape]:
@@ -63,35 +63,38 @@ def two_landscapes(study: Study) -> dict[str, Landscape]:
     return {name: landscape for _, name, landscape in (ordered if len(ordered) < 2 else [ordered[0], ordered[-1]])}
 
 
-def _curves(run: Run) -> dict[SharpnessProtocol, Record]:
-    records = [record for record in run.sharpness if record["kind"] == "curve"]
-    return {SharpnessProtocol.of(record): record for record in records if record["epoch"] == run.plan.epochs}
+def _curves(run: Run) -> dict[SharpnessProtocol, records.WorstCaseCurve]:
+    return {
+        SharpnessProtocol.of(record): record
+        for record in run.sharpness
+        if isinstance(record, records.WorstCaseCurve) and record.epoch == run.plan.epochs
+    }
 
 
-def _mean_curve(records: Sequence[Record]) -> Curve:
+def _mean_curve(found: Sequence[records.WorstCaseCurve]) -> Curve:
     rho, sharpness, first_order, error = (
-        np.mean([_array(record[name]) for record in records], axis=0)
+        np.mean([_array(getattr(record, name)) for record in found], axis=0)
         for name in ("rho", "sharpness", "first_order", "error")
     )
     slope = np.gradient(np.log(np.where(sharpness > 0, sharpness, np.nan)), np.log(rho))
-    loss = float(np.mean(_array([record["loss"] for record in records])))
-    return Curve(rho, sharpness, first_order, slope, error, loss, records[0]["parameters"], records[0]["norm"])
+    loss = float(np.mean(_array([record.loss for record in found])))
+    return Curve(rho, sharpness, first_order, slope, error, loss, found[0].parameters, found[0].norm)
 
 
 def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landscape]]:
     """Sharpness, if it is known, name and landscape of the runs of a seed, all measured in one way."""
-    records = [
+    found = [
         (group, run, record)
         for group in study.groups
         for run in [group.by_seed.get(seed)]
         for record in (run.sharpness if run else [])
-        if run and record["kind"] == "landscape" and record["epoch"] == run.plan.epochs
+        if run and isinstance(record, records.Landscape) and record.epoch == run.plan.epochs
         if np.isfinite(_centre(record))
     ]
-    ways = [tuple(record[name] for name in _OF_LANDSCAPE) for _, _, record in records]
+    ways = [tuple(getattr(record, name) for name in _OF_LANDSCAPE) for _, _, record in found]
     return [
         (_sharpness(run, study), f"{group.name}, seed {seed}", _landscape(record))
-        for (group, run, record), way in zip(records, ways, strict=True)
+        for (group, run, record), way in zip(found, ways, strict=True)
         if way == ways[0]
     ]
 
@@ -99,16 +102,17 @@ def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landsc
 def _sharpness(run: Run, study: Study) -> float | None:
     """What the study's first table has of the run."""
     for way, radii in ways_of(study).items():
-        return worst_cases(run).get(way, {}).get(headline(radii), {}).get("sharpness")
+        record = worst_cases(run).get(way, {}).get(headline(radii))
+        return record and record.sharpness
     return None
 
 
-def _landscape(record: Record) -> Landscape:
-    return Landscape(_array(record["coordinates"]), jnp.asarray(_array(record["loss"])))
+def _landscape(record: records.Landscape) -> Landscape:
+    return Landscape(_array(record.coordinates), jnp.asarray(_array(record.loss)))
 
 
-def _centre(record: Record) -> float:
-    loss = _array(record["loss"])
+def _centre(record: records.Landscape) -> float:
+    loss = _array(record.loss)
     return float(loss[len(loss) // 2, len(loss) // 2])
 
 

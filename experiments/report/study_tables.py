@@ -64,10 +64,10 @@ def _run(group: Group, run: Run, root: str) -> tuple[str, ...]:
     return (
         group.name,
         str(run.config.seed),
-        f"{100 * run.result['test_error']:.2f}",
-        "– (diverged)" if run.diverged else f"{run.result['train_loss']:.4g}",
-        str(run.result["updates"]),
-        str(run.result["gradient_evaluations"]),
-        f"{run.result['seconds']:.0f}",
+        f"{100 * run.result.test_error:.2f}",
+        "– (diverged)" if run.diverged else f"{run.result.train_loss:.4g}",
+        str(run.result.updates),
+        str(run.result.gradient_evaluations),
+        f"{run.result.seconds:.0f}",
         os.path.relpath(run.folder.resolve(), root),
     )

@@ -9,60 +9,20 @@ import numpy as np
 
 from experiments.config import Config
 from experiments.runner import sharpness_records
-from experiments.runner.run import UNFINISHED, diverged, plan_of, result_of
+from experiments.runner.run import UNFINISHED, plan_of, result_of
 from experiments.training.exceptions import printable, reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.progress import term_names
+from experiments.training.records import Result, SharpnessRecord
 from experiments.training.writers import Record, read
 from sam_optax import BatchPlan
 
 _SAMPLES = 256  # steps at which a picture reads what is set
 
 
-class Quantity(NamedTuple):
-    """Something that a picture shows.
-
-    Attributes:
-      name: of the field in `metrics.jsonl`.
-      title: what it is called.
-      axis: the label of its axis, with the unit.
-      remark: what is to be known to read it.
-      kind: `epoch` or `step`, the records that hold it.
-      is_set: whether it is set before a step, and not measured in it.
-      factor: from the record's unit to the picture's.
-    """
-
-    name: str
-    title: str
-    axis: str
-    remark: str = ""
-    kind: str = "step"
-    is_set: bool = False
-    factor: float = 1.0
-
-
-_NOISE = "Of the mini-batch, whose noise falls as the batch grows: it need not tell how near a stationary point is."
-
-QUANTITIES = (
-    Quantity("train_loss", "Training loss", "cross-entropy, mean of the epoch", kind="epoch"),
-    Quantity("test_error", "Test error", "test error, %", kind="epoch", factor=100.0),
-    Quantity("grad_norm", "Norm of the mini-batch gradient", "norm, mean of the epoch", _NOISE),
-    Quantity("perturbed_grad_norm", "Norm of the gradient at the perturbed point", "norm, mean of the epoch", _NOISE),
-    Quantity("cosine", "Cosine of the angle between both gradients", "cosine, mean of the epoch"),
-    Quantity(
-        "surrogate_gap",
-        "Surrogate gap, the perturbed loss less the clean one",
-        "cross-entropy, mean of the epoch",
-        "On the mini-batch: it grows with ρ, so compare methods of the same radius.",
-    ),
-    Quantity("batch_size", "Batch size", "batch size, examples", is_set=True),
-    Quantity("learning_rate", "Learning rate", "learning rate", is_set=True),
-    Quantity("rho", "Radius of the perturbation", "radius ρ", is_set=True),
-)
-
-
-NOISE_SCALE = Quantity("noise_scale", "Noise scale", "examples", kind="epoch")
-"""What decided on the batch size, where it was decided on the way; an epoch that measured no noise has none."""
+_OF_EPOCHS = ("train_loss", "test_error")
+_OF_STEPS = ("grad_norm", "perturbed_grad_norm", "cosine", "surrogate_gap")
+_SET = ("batch_size", "learning_rate", "rho")  # before a step, and not measured in it
 
 
 class Curve(NamedTuple):
@@ -83,20 +43,24 @@ Curves = dict[str, Curve]
 
 
 def read_curves(metrics: Path) -> Curves:
-    """The curve of each quantity that a run has: at the end of each epoch, or at many of its steps if it is set."""
+    """The curves of a run, as far as it has them: at the end of each epoch, or at many of its steps what is set.
+
+    The test error is in percent. `noise_scale` is what decided on the batch size, where it was decided on the way.
+    """
     epochs, steps = (list(read(metrics, kind)) for kind in ("epoch", "step"))
     is_decided = term_names("clean")[0] in steps[0]  # on the way, by the noise
-    curves = {NOISE_SCALE.name: _measured(epochs, column(epochs, NOISE_SCALE.name))} if is_decided else {}
-    for quantity in QUANTITIES:
-        records = epochs if quantity.kind == "epoch" else steps
-        if all(quantity.name in record for record in records):
-            values = quantity.factor * column(records, quantity.name)
-            if quantity.is_set:
+    curves = {"noise_scale": _measured(epochs, column(epochs, "noise_scale"))} if is_decided else {}
+    for name in _OF_EPOCHS:
+        if all(name in record for record in epochs):
+            curves[name] = _measured(epochs, column(epochs, name) * (100 if name == "test_error" else 1))
+    for name in (*_OF_STEPS, *_SET):
+        if all(name in record for record in steps):
+            values = column(steps, name)
+            if name in _SET:
                 # of a plan that was decided on the way, epochs alone are the same from seed to seed
-                curves[quantity.name] = _set(epochs, steps, values, 0 if is_decided else _SAMPLES)
+                curves[name] = _set(epochs, steps, values, 0 if is_decided else _SAMPLES)
             else:
-                counted = np.isfinite(values) | ~_skipped(records)
-                curves[quantity.name] = _measured(epochs, values, counted)
+                curves[name] = _measured(epochs, values, np.isfinite(values) | ~_skipped(steps))
     return curves
 
 
@@ -163,14 +127,14 @@ class Run(NamedTuple):
 
     folder: Path
     config: Config
-    result: Record
+    result: Result
     curves: Curves
-    sharpness: list[Record]
+    sharpness: list[SharpnessRecord]
 
     @property
     def diverged(self) -> bool:
         """Whether its loss was not finite at the end."""
-        return diverged(self.result)
+        return self.result.diverged
 
     @property
     def plan(self) -> BatchPlan:
@@ -211,7 +175,7 @@ def _read(folder: Path) -> Run:
     try:
         config = Config.load(folder / "config.json")
         run = Run(folder, config, result_of(folder), read_curves(folder / "metrics.jsonl"), measured)
-        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result["updates"]
+        complete = run.plan.epochs > 0 and run.curves["test_error"].step[-1] == run.result.updates
     except DamagedError as error:
         raise _left_out(folder, error.reason) from error
     except (OSError, ValueError, TypeError, LookupError) as error:
@@ -234,7 +198,7 @@ def _counted_once(runs: Iterable[Run]) -> list[Run]:
     first: dict[Config, Run] = {}
     for run in runs:
         same = first.setdefault(run.config.effective, run)
-        if same.result["test_error"] != run.result["test_error"]:
+        if same.result.test_error != run.result.test_error:
             raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
         measured = sharpness_records.united(run.sharpness, same.sharpness)
         first[run.config.effective] = same._replace(sharpness=measured)

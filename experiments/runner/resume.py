@@ -1,18 +1,23 @@
-"""Going on with a run that was stopped: where it stands, and whether it is the run that is asked for."""
+"""The saved states of a run: where a run goes on, whether it is the one that is asked for, and the trained state."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import checkpoint, own_files
+from experiments.training import atomic_write, checkpoint, json_files, own_files
 from experiments.training.exceptions import UnusableError, printable, reason_of
 from experiments.training.progress import Progress
-from experiments.training.records import fault_of_notes
+from experiments.training.records import Notes
 from experiments.training.run_lock import LOCK
 
 CHECKPOINTS = "checkpoints"
+"""The folder of the saves in that of a run."""
+
+CHECKPOINT = "checkpoint"
+"""The folder of the trained state, with checksums and the config, in that of a run."""
 
 
 class Start(NamedTuple):
@@ -31,6 +36,11 @@ class Start(NamedTuple):
     progress: Progress = Progress()
     metrics_bytes: int = 0
     seconds: float = 0.0
+
+    @property
+    def written(self) -> tuple[int, int] | None:
+        """The length of `metrics.jsonl` and the update, where the run goes on."""
+        return (self.metrics_bytes, self.progress.step) if self.is_again else None
 
     def restored(self, output: Path, state: Any) -> Any:
         """The training state to go on with, in the place of `state`, that of the beginning.
@@ -69,20 +79,30 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     if not saved:
         return Start(is_again=True)
     save = output / CHECKPOINTS / str(saved[-1])
-    found, fingerprint, start = _told(checkpoint.notes_of(output / CHECKPOINTS, saved[-1]), save)
+    try:
+        notes = json_files.decode(checkpoint.notes_of(output / CHECKPOINTS, saved[-1]), Notes)
+        found, progress = Config.of(notes.config), notes.position
+        if progress.step != saved[-1]:
+            raise ValueError(f"step is {progress.step}, expected {saved[-1]}")
+    except UnusableError:
+        raise
+    except (ValueError, TypeError) as error:
+        said = f"{save} was made by another version ({error}): start again in another folder."
+        raise UnusableError(printable(said)) from error
     check_same(found, config, save)
-    if fingerprint != data.fingerprint(dataset):
+    if notes.data != data.fingerprint(dataset):
         raise UnusableError(
             f"the data set {config.dataset} has changed since {save} was saved: bring back the data that the run had, "
             "or start it again in another folder."
         )
-    _check_metrics(output / "metrics.jsonl", start.metrics_bytes)
-    return start
-
-
-def notes(config: Config, dataset: data.Dataset) -> dict[str, Any]:
-    """What a save tells of its run, so that no other one goes on from it."""
-    return {"config": dataclasses.asdict(config), "data": data.fingerprint(dataset)}
+    metrics = output / "metrics.jsonl"
+    length = metrics.stat().st_size if metrics.is_file() else 0
+    if length < notes.metrics_bytes:
+        raise UnusableError(
+            f"{metrics} is damaged: it has {length} bytes, and had {notes.metrics_bytes} when the run was saved. Start "
+            "the run again in another folder."
+        )
+    return Start(True, progress.step, progress, notes.metrics_bytes, notes.seconds)
 
 
 def check_same(found: Config, wanted: Config, where: Path) -> None:
@@ -101,25 +121,54 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
         )
 
 
-def _told(notes: dict[str, Any], save: Path) -> tuple[Config, str, Start]:
-    """The config, the fingerprint of the data and the start that a save tells of."""
-    again, config, progress = "start again in another folder.", None, Progress()
+def seal(output: Path) -> None:
+    """Write checksums and the config into the trained state, which is complete.
+
+    Args:
+      output: the folder of the run.
+    """
+    folder = output / CHECKPOINT
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    atomic_write.write(folder, {"config": config, "files": atomic_write.of(folder)})
+
+
+def trained_state(output: Path, config: Config, like: Any) -> Any:
+    """The trained state of a finished run.
+
+    Args:
+      output: the folder of the run.
+      config: what was run.
+      like: a state of the same structure, shapes, dtypes and places.
+
+    Raises:
+      UnusableError: If the state was changed since it was saved, cannot be read, or is that of another run. A state
+        without checksums is read as it is.
+    """
+    folder, found = output / CHECKPOINT, config
     try:
-        wrong = fault_of_notes(notes)
-        if wrong is None:
-            config, progress = Config.of(notes["config"]), Progress.of(notes["progress"])
-            wrong = None if progress.step == int(save.name) else f"step is {progress.step}, expected {save.name}"
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        wrong = reason_of(error)
-    if wrong or config is None:
-        raise UnusableError(printable(f"{save} was made by another version ({wrong}): {again}"))
-    return config, notes["data"], Start(True, progress.step, progress, notes["metrics_bytes"], notes["seconds"])
+        if unchecked(output) is None:
+            sealed = atomic_write.read(folder)
+            atomic_write.check(folder, sealed.get("files"))
+            found = Config.of(sealed.get("config"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(output, error) from error
+    check_same(found, config, folder)
+    try:
+        return checkpoint.restore(folder, like)
+    except Exception as error:  # whatever Orbax and TensorStore make of it
+        raise _unreadable(output, error) from error
 
 
-def _check_metrics(path: Path, length: int) -> None:
-    found = path.stat().st_size if path.is_file() else 0
-    if found < length:
-        raise UnusableError(
-            f"{path} is damaged: it has {found} bytes, and had {length} when the run was saved. Start the run again in "
-            "another folder."
-        )
+def unchecked(output: Path) -> str | None:
+    """A sentence where a trained state has no checksums, as earlier versions saved it; None where it has them."""
+    if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
+        return None
+    return printable(
+        f"{output} was made before trained states had checksums: that its state is whole, and of this run, cannot be "
+        "checked."
+    )
+
+
+def _unreadable(output: Path, error: Exception) -> UnusableError:
+    said = f"{output} has no trained state that can be read ({reason_of(error)}): run it again."
+    return UnusableError(printable(said))

@@ -1,5 +1,6 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator
@@ -10,29 +11,27 @@ from typing import Any
 
 from experiments import data
 from experiments.config import Config
-from experiments.runner import trained_state
 from experiments.runner.image_pipeline import stream_of, transform_of
-from experiments.runner.metrics_files import length_of, own_writers
 from experiments.runner.program import build
-from experiments.runner.resume import CHECKPOINTS, Start, notes
+from experiments.runner.resume import CHECKPOINTS, Start, seal
 from experiments.training import adaptive, checkpoint, json_files, own_files, prefetch
 from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
+from experiments.training.json_files import Schema, decode, encode
 from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
-from experiments.training.records import RESULT
+from experiments.training.records import EpochRecord, Notes, Result
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
-from experiments.training.writers import Record, Writer, plain
+from experiments.training.writers import Record, Writer, length_of, own_writers, plain
 from sam_optax import BatchPlan
 
 UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
 
 _AGAIN = "remove that run, or start it again in another folder."
-_LAST = ("train_loss", "train_error", "test_loss", "test_error")
 
-Watch = Callable[[Record, TrainState], None]
+Watch = Callable[[EpochRecord, TrainState], None]
 """Looks at the record of an epoch and at the state after it, which it must not keep."""
 
 
@@ -73,7 +72,7 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
         raise ValueError(f"batch_plan is {config.batch_plan!r}: {error}") from error
 
 
-def plan_of(config: Config, result: Record) -> BatchPlan:
+def plan_of(config: Config, result: Result) -> BatchPlan:
     """The batch plan of a finished run, also where it was decided on the way.
 
     Raises:
@@ -82,8 +81,8 @@ def plan_of(config: Config, result: Record) -> BatchPlan:
     if config.adaptive is None:
         return config.plan
     try:
-        return BatchPlan.parse(result["batch_plan"])
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return BatchPlan.parse(result.batch_plan or "")
+    except ValueError as error:
         raise UnusableError(
             f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out: {_AGAIN}"
         ) from error
@@ -115,7 +114,7 @@ class RunContext:
     writers: tuple[Writer, ...] = ()
 
 
-def execute(config: Config, dataset: data.Dataset, output: Path, context: RunContext = RunContext()) -> Record:
+def execute(config: Config, dataset: data.Dataset, output: Path, context: RunContext = RunContext()) -> Result:
     """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
 
     On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
@@ -145,15 +144,17 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
         checkpoints = opened.enter_context(closing(checkpoint.Checkpoints(output / CHECKPOINTS, context.saving.keep)))
-        own = own_writers(config, output, start, tensorboard=context.tensorboard) if sharding.leads else []
+        if sharding.leads and not start.is_again:
+            config.save(output / "config.json")
+        own = own_writers(output, start.written, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
-        about = notes(config, dataset)
+        settings, fingerprint = dataclasses.asdict(config), data.fingerprint(dataset)
         saver = Saver(
             context.saving,
             checkpoints,
             num_examples=config.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
-            notes=lambda: about | {"metrics_bytes": length_of(own), "seconds": clock.seconds},
+            notes=lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
         )
 
         def write(record: Record) -> None:
@@ -163,8 +164,9 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         callbacks = Callbacks(write, clock, saver, context.stop)
         trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
-        result = _result(config, trained) | {"seconds": round(clock.seconds, 2)}
-        return _finish(output, trained.state, result, sharding)
+        result = _result(config, trained, clock.seconds)
+        _finish(output, trained.state, result, sharding)
+        return result
 
 
 def train(
@@ -175,23 +177,23 @@ def train(
     watch: Watch | None = None,
     *,
     sharding: Sharding = Sharding(),
-) -> tuple[TrainState, Record]:
+) -> tuple[TrainState, EpochRecord]:
     """Train without a folder, and return the state after the last step and the record of the last epoch."""
     context, callbacks = RunContext(track, sharding=sharding), Callbacks(write, _Clock(watch, sharding))
     trained = _train(config, dataset, build(config, dataset, sharding), context, callbacks)
     return trained.state, trained.record
 
 
-def result_of(folder: Path) -> Record:
+def result_of(folder: Path) -> Result:
     """The result of the run in `folder`.
 
     Raises:
       UnusableError: If there is none, or one that was damaged or made by another version.
     """
-    return json_files.read(folder / "result.json", RESULT, _AGAIN)
+    return json_files.read(folder / "result.json", Result, _AGAIN)
 
 
-def completed(folder: Path) -> Record:
+def completed(folder: Path) -> Result:
     """The result of the run in `folder`, of which a program that was stopped at its very end may have left the saves.
 
     Raises:
@@ -202,15 +204,10 @@ def completed(folder: Path) -> Record:
     return result
 
 
-def diverged(result: Record) -> bool:
-    """Whether the loss was not finite in the last epoch."""
-    return result["train_loss"] is None or result["test_loss"] is None
-
-
-def ending(result: Record) -> str:
+def ending(result: Result) -> str:
     """How a run came out, in a few words."""
-    said = f"test error {100 * result['test_error']:.2f}%" + (", diverged" if diverged(result) else "")
-    return said + (f", steps left out as not finite: {result['skipped']}" if result.get("skipped") else "")
+    said = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
+    return said + (f", steps left out as not finite: {result.skipped}" if result.skipped else "")
 
 
 class _Clock:
@@ -224,7 +221,7 @@ class _Clock:
         """Since the start, and before it."""
         return time.perf_counter() - self._started
 
-    def __call__(self, record: Record, state: TrainState) -> None:
+    def __call__(self, record: EpochRecord, state: TrainState) -> None:
         if self._watch is None:
             return
         state = self._sharding.whole(state)  # every process has to ask
@@ -251,23 +248,21 @@ def _train(
         return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 
 
-def _finish(output: Path, state: TrainState, result: Record, sharding: Sharding) -> Record:
+def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding) -> None:
     """Write down what came out, and what tells that it is all there at last."""
     if sharding.leads:
         own_files.make_room(output)
         own_files.remove(output, "checkpoint")  # of a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
-    result = {name: plain(value) for name, value in result.items()}
     if sharding.leads:
-        trained_state.seal(output)
-        write_whole(output / "result.json", json.dumps(result, indent=2))
+        seal(output)
+        write_whole(output / "result.json", json.dumps(encode(result), indent=2))
         own_files.remove(output, CHECKPOINTS)
-    return result
 
 
-def _result(config: Config, trained: Trained) -> Record:
-    last = trained.record
-    figures = {name: float(last[name]) for name in _LAST}
-    counts = {name: last[name] for name in ("gradient_evaluations", "skipped") if name in last}
+def _result(config: Config, trained: Trained, seconds: float) -> Result:
+    """The figures of the last epoch, with the digits of a file, and what the run took."""
+    last = plain(encode(trained.record))
+    values = {name: value for name, value in last.items() if name in Schema.of(Result).fields}
     decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}
-    return figures | {"updates": last["step"]} | counts | decided
+    return decode(values | decided | {"updates": trained.record.step, "seconds": plain(round(seconds, 2))}, Result)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +10,16 @@ from rich.console import Console
 
 from experiments import data
 from experiments.config import Config
-from experiments.runner import sharpness_records, trained_state
+from experiments.runner import resume, sharpness_records
 from experiments.runner.program import build
 from experiments.runner.run import Watch, plan_of, result_of, train
-from experiments.sharpness.measures import AT_RADII, measure, trained
-from experiments.sharpness.settings import SharpnessSettings
+from experiments.sharpness.measures import AT_RADII, SharpnessSettings, measure, trained
 from experiments.training.exceptions import printable
+from experiments.training.records import EpochRecord, SharpnessRecord
 from experiments.training.step import TrainState
-from experiments.training.writers import Record, plain
-from sam_optax import BatchPlan
+from experiments.training.writers import plain
 
-Write = Callable[[list[Record]], None]
+Write = Callable[[list[SharpnessRecord]], None]
 
 
 def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> None:
@@ -36,8 +36,8 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     """
     state = _trained_state(folder, config, dataset)
     plan = plan_of(config, result_of(folder))
-    last = {"epoch": plan.epochs, "step": plan.total_steps(config.epoch_size(len(dataset.train)))}
-    sharpness_records.add(folder, _measured(config, dataset, settings, last, state))
+    step = plan.total_steps(config.epoch_size(len(dataset.train)))
+    sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, plan.epochs, step))
 
 
 def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings, write: Write) -> Watch | None:
@@ -46,9 +46,14 @@ def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings,
         return None
     every = settings.during
 
-    def watch(record: Record, state: TrainState) -> None:
-        if record["epoch"] % every == 0 or _is_last(config, record):
-            write(_measured(config, dataset, settings, record, state))
+    def watch(record: EpochRecord, state: TrainState) -> None:
+        if config.adaptive is None:
+            is_last = record.epoch == config.plan.epochs
+        else:  # it makes so many updates, and which epoch is the last is known when they are made
+            is_last = config.adaptive.is_over(record.epoch, record.step)
+        if record.epoch % every == 0 or is_last:
+            network = trained(config, dataset, state, settings)
+            write(list(measure(network, settings, record.epoch, record.step)))
 
     return watch
 
@@ -63,7 +68,7 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
       ValueError: As `measure_run`.
     """
     before = _trained_state(folder, config, dataset)
-    records: list[Record] = []
+    records: list[SharpnessRecord] = []
     state, _ = train(config, dataset, watch=watching(config, dataset, settings, records.extend))
     alike = jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), state.params, before.params)
     is_same = bool(jax.tree.all(alike))
@@ -78,53 +83,35 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     Raises:
       ValueError: If the file is damaged.
     """
-    wanted = {name: getattr(settings, name) for name in ("norm", "adaptive", "steps", "restarts")}
-    wanted |= {name: getattr(settings, name) for name in ("normalize_logits", "reestimate_batchnorm")}
+    names = ("norm", "adaptive", "steps", "restarts", "normalize_logits", "reestimate_batchnorm")
+    wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
     wanted |= {"measured_batch_size": settings.batch_size, "examples": min(settings.examples, len(dataset.train))}
     alike = [
         record
         for record in sharpness_records.read(folder)
-        if all(record.get(name, value) == value for name, value in wanted.items())  # not every measure has a ball
+        if all(record.line().get(name, value) == value for name, value in wanted.items())  # not all have a ball
     ]
+    last = plan_of(config, result_of(folder)).epochs
+    epochs = {last, *range(settings.during or last, last, settings.during or last)}
     return all(
-        _is_among(name, settings, [record for record in alike if record["epoch"] == epoch])
+        _is_among(name, settings, [record for record in alike if record.epoch == epoch])
         for name in settings.measures
-        for epoch in _epochs(plan_of(config, result_of(folder)), settings)
+        for epoch in epochs
     )
 
 
-def _is_last(config: Config, record: Record) -> bool:
-    """Whether an epoch is the last one; where the run has so many updates, that is known when they are made."""
-    if config.adaptive is None:
-        return record["epoch"] == config.plan.epochs
-    return config.adaptive.is_over(record["epoch"], record["step"])
-
-
-def _epochs(plan: BatchPlan, settings: SharpnessSettings) -> set[int]:
-    """After which epochs it is measured."""
-    last = plan.epochs
-    return {last, *range(settings.during or last, last, settings.during or last)}
-
-
-def _is_among(name: str, settings: SharpnessSettings, records: list[Record]) -> bool:
+def _is_among(name: str, settings: SharpnessSettings, records: list[SharpnessRecord]) -> bool:
     """Whether a measure was taken, at each radius that is asked for."""
-    of_kind = [record for record in records if record["kind"] == name]
+    of_kind = [record for record in records if record.kind == name]
     if not of_kind or name not in AT_RADII:
         return bool(of_kind)
-    radii = settings.radii(of_kind[0]["parameters"], settings.norm if name == "worst_case" else "linf")
-    return {plain(rho) for rho in radii} <= {record["rho"] for record in of_kind}
+    radii = settings.radii(of_kind[0].parameters, settings.norm if name == "worst_case" else "linf")
+    return {plain(rho) for rho in radii} <= {getattr(record, "rho", None) for record in of_kind}
 
 
 def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> TrainState:
     state, _ = build(config, dataset)
-    return trained_state.restored(folder, config, state)
-
-
-def _measured(
-    config: Config, dataset: data.Dataset, settings: SharpnessSettings, record: Record, state: TrainState
-) -> list[Record]:
-    where = {"epoch": record["epoch"], "step": record["step"]}
-    return [{**each, **where} for each in measure(trained(config, dataset, state, settings), settings)]
+    return resume.trained_state(folder, config, state)
 
 
 def measure_finished_run(
@@ -135,7 +122,7 @@ def measure_finished_run(
     Raises:
       ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
     """
-    if warning := trained_state.unchecked(folder):
+    if warning := resume.unchecked(folder):
         console.print(warning)
     if settings.during is None:
         measure_run(folder, config, dataset, settings)

@@ -3,23 +3,86 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from experiments import data
 from experiments.config import Config
+from experiments.config.checks import check_choice, check_count
 from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
-from experiments.sharpness.settings import MEASURES, SharpnessSettings
+from experiments.training.json_files import Schema, decode
+from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.step import TrainState
-from experiments.training.writers import Record
+from experiments.training.writers import Record, plain
 from sam_optax import sharpness
 
 Batch = dict[str, jax.Array]
+MEASURES = tuple(SHARPNESS)
+_ALIKE = 0.005  # radii that differ by less are one
+_MOST_STEPS = 10_000  # also of restarts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpnessSettings:
+    """How sharpness is measured; what is left out is as the paper has it.
+
+    Attributes:
+      measures: Of worst_case, curve (the worst case over radii), average_case, surrogate_gap, top_eigenvalue, trace (of
+        the Hessian) and landscape (along two random directions).
+      rho: The radius.
+      radius_rms: A second radius of the same length in networks of every size, 0.67/√d for d parameters, where the
+        corner of the ℓ∞ ball is 0.67 away; the paper's radius is that for ResNet-18. None: the first one alone.
+      norm: The ball: linf or l2.
+      adaptive: Measure in units of each weight.
+      steps: Iterations of the ascent.
+      restarts: Ascents a batch; from the second on they start at random.
+      examples: Training examples, without augmentation; all where there are fewer.
+      batch_size: Examples of one perturbation; the last batch is kept.
+      normalize_logits: Give all logits one length first, so that their scale is not measured.
+      reestimate_batchnorm: Give BatchNorm the statistics of the training examples first, without augmentation.
+      during: Measure every so many epochs while training, too.
+    """
+
+    measures: tuple[str, ...] = ("worst_case",)
+    rho: float = 0.0002
+    radius_rms: float | None = 0.67
+    norm: str = "linf"
+    adaptive: bool = False
+    steps: int = 20
+    restarts: int = 1
+    examples: int = 1024
+    batch_size: int = 128
+    normalize_logits: bool = False
+    reestimate_batchnorm: bool = False
+    during: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, ("linf", "l2"))
+        for name in self.measures:
+            check_choice("measures", name, MEASURES)
+        if not self.measures or len(set(self.measures)) < len(self.measures):
+            raise ValueError(f"measures is {self.measures}: give at least one, each once.")
+        for name in ("rho", "radius_rms"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}: give a finite number above 0.")
+        for name in ("steps", "restarts"):
+            check_count(name, getattr(self, name), _MOST_STEPS)
+        for name in ("examples", "batch_size", "during"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+
+    def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
+        """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""
+        if self.radius_rms is None:
+            return (self.rho,)
+        second = self.radius_rms / (1.0 if norm == "l2" else math.sqrt(num_parameters))
+        return (self.rho,) if math.isclose(self.rho, second, rel_tol=_ALIKE) else (self.rho, second)
 
 
 class Network(NamedTuple):
@@ -43,6 +106,15 @@ class Network(NamedTuple):
         """What is perturbed: the parameters, and not the model's state."""
         return {name: jax.tree.map(lambda x, is_in=name == "params": is_in, x) for name, x in self.variables.items()}
 
+    def apply(self, function: Callable[..., Any], **options: Any) -> Any:
+        """The value of a function of `sam_optax.sharpness` at this network."""
+        return function(self.loss_fn, self.variables, self.batches, mask=self.mask, **options)
+
+    def ascend(self, function: Callable[..., Any], settings: SharpnessSettings, **options: Any) -> Any:
+        """The value of a function that searches for worst cases, with the ball and the ascent of the settings."""
+        norm, adaptive, steps, restarts = settings.norm, settings.adaptive, settings.steps, settings.restarts
+        return self.apply(function, norm=norm, adaptive=adaptive, steps=steps, restarts=restarts, **options)
+
     @property
     def num_parameters(self) -> int:
         """How many parameters there are."""
@@ -62,9 +134,7 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
 
 def _still(shape: Shape) -> Shape:
     """The same architecture in float32, as a small radius needs it, and without stochastic depth, which needs keys."""
-    model, num_classes, image_shape, options = shape
-    kept = tuple((name, value) for name, value in options if name not in ("dtype", "drop_path"))
-    return model, num_classes, image_shape, kept
+    return *shape[:3], tuple((name, value) for name, value in shape[3] if name not in ("dtype", "drop_path"))
 
 
 def _statistics(model_state: Any) -> Any:
@@ -99,92 +169,51 @@ AT_RADII = ("worst_case", "average_case")  # what is measured at each radius tha
 _GAP_RADIUS = 0.05  # SAM's
 _SAMPLES = 100  # random perturbations, or probes of a trace
 
-Measure = Callable[[Network, SharpnessSettings], Iterator[Record]]
 
+def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int) -> Iterator[SharpnessRecord]:
+    """The records of all measures that the settings ask for, with the digits of a file.
 
-def measure(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    """The records of all measures that the settings ask for: what was set, and what came out."""
-    shared = {
+    Args:
+      network: as it was after some epochs.
+      settings: what to measure.
+      epoch: how many epochs were completed.
+      step: how many updates were made.
+    """
+    shared = vars(settings) | {
         "examples": sum(len(batch["label"]) for batch in network.batches),
         "measured_batch_size": settings.batch_size,
-        "normalize_logits": settings.normalize_logits,
-        "reestimate_batchnorm": settings.reestimate_batchnorm,
         "parameters": network.num_parameters,
+        "epoch": epoch,
+        "step": step,
     }
-    for name in settings.measures:
-        for record in _FUNCTIONS[name](network, settings):
-            yield {"kind": name, **shared, **record}
+    for kind in settings.measures:
+        cls = SHARPNESS[kind]
+        for found in _measured(kind, network, settings):
+            values = {**shared, **found, "kind": kind}
+            yield decode(plain({name: values[name] for name in Schema.of(cls).fields}), cls)
 
 
-def _ball(settings: SharpnessSettings) -> dict[str, Any]:
-    return {"norm": settings.norm, "adaptive": settings.adaptive}
-
-
-def _ascent(settings: SharpnessSettings) -> dict[str, Any]:
-    return _ball(settings) | {"steps": settings.steps, "restarts": settings.restarts}
-
-
-def _worst_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters, settings.norm):
-        found = sharpness.worst_case(
-            network.loss_fn, network.variables, network.batches, rho=rho, mask=network.mask, **_ascent(settings)
-        )
-        values = {"sharpness": found.sharpness, "first_order": found.first_order, "loss": found.loss}
-        yield {"rho": rho, **_ascent(settings), **_floats(values)}
-
-
-def _curve(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    options = {"mask": network.mask, "error_fn": network.error_fn, **_ascent(settings)}
-    found = sharpness.curve(network.loss_fn, network.variables, network.batches, **options)
-    names = ("rho", "sharpness", "first_order", "slope", "error")
-    yield {**_ascent(settings), "loss": found.loss, **{name: getattr(found, name).tolist() for name in names}}
-
-
-def _average_case(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
-        options = {"rho": rho, "samples": _SAMPLES, **_ball(settings)}
-        found = sharpness.average_case(
-            network.loss_fn, network.variables, network.batches, mask=network.mask, **options
-        )
-        yield {**options, **_floats(found._asdict(), "sharpness", "standard_error", "loss")}
-
-
-def _surrogate_gap(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    found = sharpness.surrogate_gap(
-        network.loss_fn, network.variables, network.batches, rho=_GAP_RADIUS, mask=network.mask
-    )
-    yield {"rho": _GAP_RADIUS, **_floats(found._asdict(), "gap", "loss")}
-
-
-def _top_eigenvalue(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    found = sharpness.top_eigenvalue(network.loss_fn, network.variables, network.batches, mask=network.mask)
-    yield {"eigenvalue": float(found)}
-
-
-def _trace(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    found = sharpness.trace(network.loss_fn, network.variables, network.batches, samples=_SAMPLES, mask=network.mask)
-    yield {"samples": _SAMPLES, **_floats(found._asdict(), "value", "standard_error")}
-
-
-def _landscape(network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    del settings
-    # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
-    directions = sharpness.random_directions(network.variables, jax.random.key(0))
-    found = sharpness.landscape(network.loss_fn, network.variables, network.batches, directions, mask=network.mask)
-    yield {"coordinates": found.coordinates.tolist(), "loss": np.asarray(found.loss).tolist()}
-
-
-def _floats(values: dict[str, Any], *names: str) -> dict[str, float]:
-    return {name: float(values[name]) for name in names or values}
-
-
-_FUNCTIONS: dict[str, Measure] = dict(
-    zip(
-        MEASURES,
-        (_worst_case, _curve, _average_case, _surrogate_gap, _top_eigenvalue, _trace, _landscape),
-        strict=True,
-    )
-)
+def _measured(kind: str, network: Network, settings: SharpnessSettings) -> Iterator[Record]:
+    """What a measure finds, and the settings of it that are its own; at each radius where it has one."""
+    match kind:
+        case "worst_case":
+            for rho in settings.radii(network.num_parameters, settings.norm):
+                yield {"rho": rho, **network.ascend(sharpness.worst_case, settings, rho=rho)._asdict()}
+        case "curve":
+            yield network.ascend(sharpness.curve, settings, error_fn=network.error_fn)._asdict()
+        case "average_case":
+            for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
+                found = network.apply(
+                    sharpness.average_case, rho=rho, norm=settings.norm, adaptive=settings.adaptive, samples=_SAMPLES
+                )
+                yield {"rho": rho, "samples": _SAMPLES, **found._asdict()}
+        case "surrogate_gap":
+            yield {"rho": _GAP_RADIUS, **network.apply(sharpness.surrogate_gap, rho=_GAP_RADIUS)._asdict()}
+        case "top_eigenvalue":
+            yield {"eigenvalue": network.apply(sharpness.top_eigenvalue)}
+        case "trace":
+            yield {"samples": _SAMPLES, **network.apply(sharpness.trace, samples=_SAMPLES)._asdict()}
+        case "landscape":
+            # Drawn without the mask, so that new records show the same plane as the records of earlier versions.
+            directions = sharpness.random_directions(network.variables, jax.random.key(0))
+            yield network.apply(sharpness.landscape, directions=directions)._asdict()

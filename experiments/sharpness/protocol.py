@@ -5,16 +5,16 @@ Values are compared only where protocol and radius are the same.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.cli.tables import Rows
 from experiments.runner.finished_runs import Run
-from experiments.training.writers import Record
+from experiments.training import records
 
 PAPERS_RADIUS = 0.0002
 
-Radii = dict[float, Record]
+Radii = dict[float, records.WorstCase]
 """What was measured at each radius, to three digits."""
 
 
@@ -31,9 +31,10 @@ class SharpnessProtocol(NamedTuple):
     reestimate_batchnorm: bool
 
     @classmethod
-    def of(cls, record: Record) -> "SharpnessProtocol":
-        """The protocol of a record of the worst case, or of a curve of it."""
-        return cls(*(record[name] for name in cls._fields))
+    def of(cls, record: records.WorstCase | records.WorstCaseCurve) -> "SharpnessProtocol":
+        """The protocol of a record."""
+        line = record.line()
+        return cls(*(line[name] for name in cls._fields))
 
     @property
     def departures(self) -> list[str]:
@@ -60,8 +61,8 @@ def worst_cases(run: Run, epoch: int | None = None) -> dict[SharpnessProtocol, R
     at = run.plan.epochs if epoch is None else epoch
     found: dict[SharpnessProtocol, Radii] = {}
     for record in run.sharpness:
-        if record["kind"] == "worst_case" and record["epoch"] == at:
-            found.setdefault(SharpnessProtocol.of(record), {})[float(f"{record['rho']:.3g}")] = record
+        if isinstance(record, records.WorstCase) and record.epoch == at:
+            found.setdefault(SharpnessProtocol.of(record), {})[float(f"{record.rho:.3g}")] = record
     return found
 
 
@@ -105,36 +106,37 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
 
     Args:
       runs: what was measured.
-      kinds: the measures, of `VALUES`.
+      kinds: the measures, of `MEASURES`.
     """
     heading = ("run", "measure", "radius", "way", "value")
-    records = [
+    found = [
         (run, record)
         for run in runs
         for kind in kinds
         for record in run.sharpness
-        if record["kind"] == kind and record["epoch"] == run.plan.epochs
+        if record.kind == kind and record.epoch == run.plan.epochs
     ]
-    if not records:
+    if not found:
         return [heading]
-    root = os.path.commonpath([run.folder.resolve().parent for run, _ in records])
-    return [heading, *((os.path.relpath(run.folder.resolve(), root), *_row(record)) for run, record in records)]
+    root = os.path.commonpath([run.folder.resolve().parent for run, _ in found])
+    return [heading, *((os.path.relpath(run.folder.resolve(), root), *_row(record)) for run, record in found)]
 
 
-def _row(record: Record) -> tuple[str, ...]:
-    kind = record["kind"]
-    radius = f"{record['rho']:.3g}" if isinstance(record.get("rho"), float) else "–"
-    return kind.replace("_", " "), radius, _way(record), VALUES[kind](record)
+def _row(record: records.SharpnessRecord) -> tuple[str, ...]:
+    is_single = isinstance(record, records.WorstCase | records.AverageCase | records.SurrogateGap)
+    return record.kind.replace("_", " "), f"{record.rho:.3g}" if is_single else "–", _way(record), _value(record)
 
 
-def _way(record: Record) -> str:
+def _way(record: records.SharpnessRecord) -> str:
     """What is not as the paper has it."""
-    if record["kind"] in ("worst_case", "curve"):
+    if isinstance(record, records.WorstCase | records.WorstCaseCurve):
         return ", ".join(SharpnessProtocol.of(record).departures)
-    remarks = {"ℓ2": record.get("norm") == "l2", "adaptive": record.get("adaptive", False)}
-    remarks |= {
-        "normalised logits": record["normalize_logits"],
-        "BatchNorm re-estimated": record["reestimate_batchnorm"],
+    is_ball = isinstance(record, records.AverageCase)
+    remarks = {
+        "ℓ2": is_ball and record.norm == "l2",
+        "adaptive": is_ball and record.adaptive,
+        "normalised logits": record.normalize_logits,
+        "BatchNorm re-estimated": record.reestimate_batchnorm,
     }
     return ", ".join(remark for remark, holds in remarks.items() if holds)
 
@@ -148,13 +150,20 @@ def _range(values: Iterable[float | None]) -> str:
     return f"{min(finite):.3g} to {max(finite):.3g}" if finite else "not finite"
 
 
-VALUES: dict[str, Callable[[Record], str]] = {
-    "worst_case": lambda of: f"{_number(of['sharpness'])} (first order {_number(of['first_order'])})",
-    "curve": lambda of: f"{_range(of['sharpness'])}, at radii {_range(of['rho'])}",
-    "average_case": lambda of: f"{_number(of['sharpness'])} ± {_number(of['standard_error'])}",
-    "surrogate_gap": lambda of: _number(of["gap"]),
-    "top_eigenvalue": lambda of: _number(of["eigenvalue"]),
-    "trace": lambda of: f"{_number(of['value'])} ± {_number(of['standard_error'])}",
-    "landscape": lambda of: f"loss {_range(value for row in of['loss'] for value in row)}",
-}
-"""How the value of each measure is written."""
+def _value(record: records.SharpnessRecord) -> str:
+    """How the value of a measure is written."""
+    match record:
+        case records.WorstCase(sharpness=value, first_order=first_order):
+            return f"{_number(value)} (first order {_number(first_order)})"
+        case records.WorstCaseCurve(sharpness=values, rho=radii):
+            return f"{_range(values)}, at radii {_range(radii)}"
+        case (
+            records.AverageCase(sharpness=value, standard_error=error)
+            | records.Trace(value=value, standard_error=error)
+        ):
+            return f"{_number(value)} ± {_number(error)}"
+        case records.SurrogateGap(gap=value) | records.TopEigenvalue(eigenvalue=value):
+            return _number(value)
+        case records.Landscape(loss=rows):
+            return f"loss {_range(value for row in rows for value in row)}"
+    raise TypeError(f"{type(record).__name__} is no kind of sharpness: use one of `records.SHARPNESS`.")

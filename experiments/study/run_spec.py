@@ -16,6 +16,7 @@ from experiments.training import checkpoint, json_files, own_files, run_lock, wr
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
 from experiments.training.prefetch import Track
+from experiments.training.records import Result
 
 
 class RunSpec(NamedTuple):
@@ -78,7 +79,7 @@ def _difference(cell: RunSpec) -> str | None:
     """Why a folder does not hold the cell's run, whole; None where it does."""
     if Config.load(cell.folder / "config.json") != cell.config:
         return "its config is another"
-    updates = run.result_of(cell.folder)["updates"]
+    updates = run.result_of(cell.folder).updates
     steps_found = sum(1 for _ in writers.read(cell.folder / "metrics.jsonl", "step"))
     return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
 
@@ -103,9 +104,7 @@ def check_unfinished(cell: RunSpec) -> None:
         )
 
 
-def execute(
-    cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter
-) -> writers.Record:
+def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:
     """Run a cell in an unfinished folder, which is renamed at the end: a folder with the cell's name is complete.
 
     A run that was stopped continues from its last save; without a save it starts anew. A run that another process has
@@ -151,7 +150,7 @@ def _is_done(cell: RunSpec) -> bool:
         raise
 
 
-def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> writers.Record:
+def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> Result:
     """The result of a run, continued from its last save; a run without a save starts anew."""
     config, unfinished, start = cell.config, cell.unfinished, resume.Start()
     with disk_errors_as_unusable(unfinished):

@@ -90,7 +90,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
         for cell, dataset, track in in_turn(left, options, progress):
             try:
                 result = execute(cell, dataset, options, track)
-                console.print(f"{cell.name}: {run.ending(result)}, in {result['seconds']:.1f} s")
+                console.print(f"{cell.name}: {run.ending(result)}, in {result.seconds:.1f} s")
             except (UnusableError, NotFiniteError) as ending:
                 console.print(f"{cell.name} failed: {ending}")
                 failed.append(cell)

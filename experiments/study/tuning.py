@@ -178,7 +178,7 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
 def _mean(trial: Trial, name: str) -> float:
     """Of a figure over the seeds, infinite where a run diverged."""
     results = [run.result_of(cell.folder) for cell in trial.cells]
-    return statistics.mean(float("inf") if run.diverged(result) else result[name] for result in results)
+    return statistics.mean(float("inf") if result.diverged else getattr(result, name) for result in results)
 
 
 def _narrowed(study: Grid, setting: Setting) -> Grid:

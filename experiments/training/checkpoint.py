@@ -20,15 +20,16 @@ from sam_optax.method_states import StepDiagnostics
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without Orbax's own messages: a failure in its threads is raised once, by the call that waits for it."""
-    log, loop, hook = logging.getLogger("absl"), logging.getLogger("asyncio"), sys.unraisablehook
-    log.addFilter(_is_not_of_orbax)
-    loop.addFilter(_is_no_lost_task)
+    hook = sys.unraisablehook
+    filters = {"absl": _is_not_of_orbax, "asyncio": _is_no_lost_task}
+    for name, is_shown in filters.items():
+        logging.getLogger(name).addFilter(is_shown)
     sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
     try:
         yield
     finally:
-        log.removeFilter(_is_not_of_orbax)
-        loop.removeFilter(_is_no_lost_task)
+        for name, is_shown in filters.items():
+            logging.getLogger(name).removeFilter(is_shown)
         sys.unraisablehook = hook
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.training.checkpoint import Checkpoints
+from experiments.training.json_files import encode
 from experiments.training.progress import Progress
+from experiments.training.records import Notes
 
 _EXAMPLES = 10_000
 _MOST = 2**31 - 1
@@ -60,7 +62,7 @@ class Saver:
         *,
         num_examples: int,
         total: int,
-        notes: Callable[[], dict[str, Any]],
+        notes: Callable[[Progress], Notes],
     ) -> None:
         """Around the folder of the saves.
 
@@ -69,7 +71,7 @@ class Saver:
           checkpoints: where.
           num_examples: examples an epoch.
           total: updates of the run: after the last one nothing is saved, since the trained state itself follows.
-          notes: what is written beside the state and the position, as JSON has it.
+          notes: what is written beside the state, of a position.
         """
         self._saving, self._checkpoints, self._notes = saving, checkpoints, notes
         self._num_examples, self._total = num_examples, total
@@ -85,4 +87,4 @@ class Saver:
         Raises:
           UnusableError: If it cannot be saved, or if the save before could not.
         """
-        self._checkpoints.save(progress.step, state, {"progress": progress._asdict(), **self._notes()})
+        self._checkpoints.save(progress.step, state, encode(self._notes(progress)))

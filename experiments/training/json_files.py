@@ -1,19 +1,26 @@
-"""What the files of a run hold: each file is read here, and what it says is checked against the fields that it has."""
+"""JSON files as typed dataclasses: the type hints of a dataclass say what an object of JSON may hold."""
 
-import io
+import dataclasses
+import functools
 import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import typing
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 from experiments.training.exceptions import UnusableError, printable, reason_of
 
 _LONGEST = 60  # characters of a value in an error message
+_LARGEST = sys.float_info.max
+T = TypeVar("T")
 
 
 class DamagedError(UnusableError):
@@ -30,78 +37,117 @@ class DamagedError(UnusableError):
 
 @dataclass(frozen=True)
 class Field:
-    """What a key of a record may hold.
+    """What a key of an object may hold. `Annotated[int, Field(low=0)]` adds to a hint what its type does not say.
 
     Attributes:
-      kind: the type of its value; a float may be written as an integer.
       low: the lowest number.
       high: the highest number.
+      any_float: whether NaN and infinities are allowed.
+      never_null: whether null is refused although the hint allows None: the key is left out where there is no value.
+      kind: the type of the value; a float may be written as an integer.
       nullable: whether null is allowed: the program writes it for a number that is not finite.
-      required: whether a record without it is damaged.
-      choices: the texts that are allowed; empty: any.
-      any_float: whether NaN and infinities are allowed, which the notes of a save may hold.
+      choices: the strings that are allowed; empty: any.
     """
 
-    kind: type
-    low: float = -math.inf
-    high: float = math.inf
-    nullable: bool = False
-    required: bool = True
-    choices: Sequence[str] = ()
+    low: float = -_LARGEST
+    high: float = _LARGEST
     any_float: bool = False
+    never_null: bool = False
+    kind: type = object
+    nullable: bool = True
+    choices: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, hint: Any) -> "Field":
+        """The field that a type hint describes."""
+        is_union = typing.get_origin(hint) in (Union, UnionType)
+        kinds = typing.get_args(hint) if is_union else (hint,)
+        kind: Any = next(each for each in kinds if each is not NoneType)
+        kind, field = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind, cls())
+        nullable = kind is Any or (NoneType in kinds and not field.never_null)
+        if typing.get_origin(kind) is Literal:
+            return dataclasses.replace(field, kind=str, nullable=nullable, choices=typing.get_args(kind))
+        kind = field.kind if kind is Any else typing.get_origin(kind) or kind
+        kind = list if issubclass(kind, tuple) else kind
+        return dataclasses.replace(field, kind=kind, nullable=nullable)
 
     def admits(self, value: Any) -> bool:
         """Whether it may hold this value."""
         if value is None:
             return self.nullable
-        if self.kind is float:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and self._admits_number(value)
-        if self.kind is int:
-            return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+        if self.kind in (int, float):
+            is_number = isinstance(value, int | self.kind) and not isinstance(value, bool)
+            is_free = self.any_float and isinstance(value, float) and not math.isfinite(value)
+            return is_number and (is_free or self.low <= value <= self.high)
         if self.kind is str:
-            is_text = isinstance(value, str) and value == printable(value)
-            return is_text and (not self.choices or value in self.choices)
+            return isinstance(value, str) and value == printable(value) and (not self.choices or value in self.choices)
+        if self.kind is list:
+            return isinstance(value, list) and all(_is_of_numbers(each) for each in value)
         return isinstance(value, self.kind)  # `object` is anything
-
-    def _admits_number(self, value: float) -> bool:
-        if self.any_float and isinstance(value, float) and not math.isfinite(value):
-            return True
-        return -_LARGEST <= value <= _LARGEST and self.low <= value <= self.high
 
     def __str__(self) -> str:
         """What is expected, in words."""
-        words = {int: "an integer", float: "a finite number", bool: "true or false", list: "a list"}
+        words = {int: "an integer", float: "a finite number", bool: "true or false", list: "a list of numbers"}
+        words[str] = f"one of {', '.join(self.choices)}" if self.choices else "a text without control characters"
         said = words.get(self.kind, "an object")
-        if self.kind is str:
-            said = f"one of {', '.join(self.choices)}" if self.choices else "a text without control characters"
-        if math.isfinite(self.low):
-            said += f" from {self.low:g} to {self.high:g}" if math.isfinite(self.high) else f" of at least {self.low:g}"
+        if self.low > -_LARGEST:
+            said += f" from {self.low:g} to {self.high:g}" if self.high < _LARGEST else f" of at least {self.low:g}"
         return f"{said}, or null" if self.nullable else said
 
 
-ANYTHING = Field(object, nullable=True)
-"""A key whose value is not looked at."""
-
-_LARGEST = 1.7976931348623157e308
-Fields = Mapping[str, Field]
+_NUMBER = Field(kind=float)
 
 
-def fault(record: Any, fields: Fields, others: Field | None = None) -> str | None:
-    """What is wrong with a record, in a few words; None where nothing is.
+def _is_of_numbers(value: Any) -> bool:
+    """Whether a value is a number or null, or a list of such."""
+    return all(map(_NUMBER.admits, value)) if isinstance(value, list) else _NUMBER.admits(value)
+
+
+Count = Annotated[int, Field(0, 2**53)]
+PositiveCount = Annotated[int, Field(1, 2**53)]
+Share = Annotated[float, Field(0, 1)]
+NotNegative = Annotated[float, Field(0)]
+
+
+class Schema(NamedTuple):
+    """What an object may hold that is read as a dataclass, or as a NamedTuple.
+
+    Attributes:
+      fields: its keys.
+      required: the keys without which it is damaged: those that have no default.
+      others: what further keys may hold, which the class keeps in the mapping `others`; None: there are none.
+    """
+
+    fields: dict[str, Field]
+    required: list[str]
+    others: Field | None
+
+    @classmethod
+    @functools.cache
+    def of(cls, record: type) -> "Schema":
+        """The schema of a class, by its type hints."""
+        hints = typing.get_type_hints(record, include_extras=True)
+        others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
+        fields = {name: Field.of(hint) for name, hint in hints.items()}
+        return cls(fields, [name for name in fields if not hasattr(record, name)], others)
+
+
+def fault(record: Any, cls: type, required: Collection[str] | None = None) -> str | None:
+    """What is wrong with an object that is to be read as a `cls`, in a few words; None where nothing is.
 
     Args:
       record: what was read.
-      fields: its keys.
-      others: what keys may hold that are not among `fields`; None: there must be none.
+      cls: a dataclass or a NamedTuple.
+      required: the keys that must be there; None: those without a default.
     """
     if not isinstance(record, dict):
         return f"{_shown(record)} stands where an object is expected"
-    missing = [name for name, field in fields.items() if field.required and name not in record]
+    schema = Schema.of(cls)
+    missing = [name for name in (schema.required if required is None else required) if name not in record]
     if missing:
         return f"{missing[0]} is missing"
     for name, value in record.items():
-        field = fields.get(name, others)
+        field = schema.fields.get(name, schema.others)
         if field is None:
             return f"{_shown(name)} is unknown"
         if not field.admits(value):
@@ -109,8 +155,35 @@ def fault(record: Any, fields: Fields, others: Field | None = None) -> str | Non
     return None
 
 
+def decode(record: Any, cls: type[T], required: Collection[str] | None = None) -> T:
+    """The object as a `cls`; the arguments are those of `fault`.
+
+    Raises:
+      ValueError: If a key or a value is not as the type hints have it, or if `cls` refuses it.
+    """
+    if wrong := fault(record, cls, required):
+        raise ValueError(wrong)
+    fields, _, others = Schema.of(cls)
+    values: dict[str, Any] = {name: value for name, value in record.items() if name in fields}
+    if others is not None:
+        values["others"] = {name: value for name, value in record.items() if name not in fields}
+    return cls(**values)
+
+
+def encode(record: Any) -> dict[str, Any]:
+    """A dataclass as an object of JSON: what has no value by default, and has none, is left out."""
+    values = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if field.name == "others":
+            values |= value
+        elif value is not None or field.default is not None:
+            values[field.name] = value
+    return values
+
+
 @contextmanager
-def regular_file(path: Path) -> Iterator[io.BufferedReader]:
+def regular_file(path: Path) -> Iterator[BufferedReader]:
     """A file, opened to be read.
 
     Raises:
@@ -130,14 +203,10 @@ def text_of(path: Path) -> str:
 
     Raises:
       OSError: If it cannot be read.
-      ValueError: If it is not a regular file, or not text.
+      ValueError: If it is not a regular file, or not text in UTF-8.
     """
     with regular_file(path) as file:
-        content = file.read()
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError("it is not text in UTF-8") from error
+        return file.read().decode("utf-8")
 
 
 def parsed(text: str | bytes) -> Any:
@@ -152,11 +221,11 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read(path: Path, fields: Fields, remedy: str, others: Field | None = None) -> dict[str, Any]:
-    """The object that a file holds.
+def read(path: Path, cls: type[T], remedy: str, required: Collection[str] | None = None) -> T:
+    """The object that a file holds, as a `cls`.
 
     Raises:
-      DamagedError: If it cannot be read, or if a key or a value is not as `fields` and `others` have it.
+      DamagedError: If it cannot be read, or if `decode` refuses it.
     """
     try:
         record = parsed(text_of(path))
@@ -164,9 +233,10 @@ def read(path: Path, fields: Fields, remedy: str, others: Field | None = None) -
         raise
     except (OSError, ValueError) as error:
         raise DamagedError(path, reason_of(error), remedy) from error
-    if wrong := fault(record, fields, others):
-        raise DamagedError(path, wrong, remedy)
-    return record
+    try:
+        return decode(record, cls, required)
+    except ValueError as error:
+        raise DamagedError(path, str(error).rstrip("."), remedy) from error
 
 
 def _shown(value: Any) -> str:

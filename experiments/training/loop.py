@@ -11,8 +11,10 @@ from experiments.training.adaptive import Decide, as_planned
 from experiments.training.checkpoint_schedule import Saver
 from experiments.training.epoch_schedule import EpochSchedule
 from experiments.training.exceptions import NotFiniteError, Terminated
+from experiments.training.json_files import encode
 from experiments.training.preemption import Stop, never
 from experiments.training.progress import Progress
+from experiments.training.records import EpochRecord, StepRecord
 from experiments.training.step import Metrics, TrainState, unhalted
 from experiments.training.writers import Record
 from sam_optax import BatchPlan
@@ -74,7 +76,7 @@ class Callbacks:
     """
 
     write: Callable[[Record], None] = lambda record: None
-    watch: Callable[[Record, TrainState], None] | None = None
+    watch: Callable[[EpochRecord, TrainState], None] | None = None
     saver: Saver | None = None
     stop: Stop = never
 
@@ -89,7 +91,7 @@ class Trained(NamedTuple):
     """
 
     state: TrainState
-    record: Record
+    record: EpochRecord
     plan: BatchPlan
 
 
@@ -115,7 +117,7 @@ def fit(
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
-    progress, record, plan, saver = run.start, {}, run.batch_plan, callbacks.saver
+    progress, record, plan, saver = run.start, None, run.batch_plan, callbacks.saver
     while progress.epoch < plan.epochs:
         schedule = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, run.num_examples)
         due = [] if saver is None else saver.due(progress.epoch, schedule.steps)
@@ -129,13 +131,17 @@ def fit(
             if error:
                 raise error
         record = _epoch_record(progress, schedule.batch_size, program.evaluate(state), program.on_nonfinite)
-        callbacks.write(record)
+        callbacks.write(encode(record))
         if callbacks.watch is not None:
             callbacks.watch(record, state)
         plan, progress = run.decide(plan, progress)
         progress = progress.closed()
         if saver is not None and progress.step in due and progress.epoch < plan.epochs:
             saver.save(state, progress)
+    if record is None:
+        raise ValueError(
+            f"start.epoch is {run.start.epoch}, and the plan has {plan.epochs} epochs: start before its end."
+        )
     return Trained(state, record, plan)
 
 
@@ -186,17 +192,25 @@ def _written(
             if metrics["skipped"] and program.on_nonfinite == "stop":
                 break
             metrics["skipped"] = int(metrics["skipped"])
-        write({"kind": "step", "step": step, "epoch": position, "batch_size": part.batch_size, **now, **metrics})
+        record = StepRecord(step=step, epoch=position, batch_size=part.batch_size, others={**now, **metrics})
+        write(encode(record))
         # if the gradient decided, a measured norm shows that the step was perturbed
         is_perturbed = bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb
         progress = progress.after(metrics, 1 + is_perturbed * program.second_pass_gradients)
     return progress
 
 
-def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> Record:
-    so_far = {"epoch": progress.epoch + 1, "step": progress.step, "batch_size": batch_size}
-    so_far["gradient_evaluations"] = progress.gradient_evaluations
-    if on_nonfinite is not None:
-        so_far["skipped"] = progress.skipped
-    measured = progress.means() | progress.noise.record() | {f"test_{name}": value for name, value in test.items()}
-    return {"kind": "epoch", **so_far, **measured}
+def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> EpochRecord:
+    noise = progress.noise.deciding
+    return EpochRecord(
+        epoch=progress.epoch + 1,
+        step=progress.step,
+        batch_size=batch_size,
+        gradient_evaluations=progress.gradient_evaluations,
+        skipped=None if on_nonfinite is None else progress.skipped,
+        train_loss=progress.mean_loss,
+        train_error=progress.mean_error,
+        noise_scale=None if noise is None else float(noise.scale),
+        test_loss=test["loss"],
+        test_error=test["error"],
+    )

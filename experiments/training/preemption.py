@@ -59,17 +59,12 @@ def _raise(number: int, frame: FrameType | None) -> None:
     `__del__` are, is being handled nowhere: then the next signal counts again.
     """
     del frame
-    if any(isinstance(error, Terminated | KeyboardInterrupt) for error in _handled()):
-        return
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated("stopped.")
-
-
-def _handled() -> Iterator[BaseException]:
-    """The exception that the main thread handles at the moment, and those that it was raised in the handling of."""
     error = sys.exception()
-    while error is not None:
-        yield error
+    while error is not None:  # the one that the main thread handles, and those in whose handling it was raised
+        if isinstance(error, Terminated | KeyboardInterrupt):
+            return
         error = error.__context__
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated("stopped.")
 
 
 Stop = Callable[[int], bool]

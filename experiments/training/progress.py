@@ -4,9 +4,10 @@ With the seed and the trained state, the progress is all that is needed to resum
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
+from experiments.training.json_files import Count, Field, decode
 from sam_optax import NoiseTerms
 
 GRADIENTS = ("clean", "perturbed")
@@ -55,8 +56,14 @@ class EpochNoise(NamedTuple):
 
     @classmethod
     def of(cls, saved: Any) -> "EpochNoise":
-        """What was saved, by way of JSON, which knows no named tuples."""
-        return cls(*(Total(*total) for total in saved))
+        """What was saved, by way of JSON, which knows no named tuples.
+
+        Raises:
+          ValueError, TypeError: If it is something else.
+        """
+        if not all(isinstance(sums, Sequence) for sums in saved):
+            raise ValueError("noise is not a list of lists of numbers")
+        return cls(*(Total(*sums) for sums in saved))
 
     def after(self, metrics: Mapping[str, Any]) -> "EpochNoise":
         """The noise with that of one more step, where its metrics tell it."""
@@ -73,9 +80,8 @@ class EpochNoise(NamedTuple):
         """That of the gradient which descends: the sharpness-aware one, where a step made one."""
         return self.perturbed.mean or self.clean.mean
 
-    def record(self) -> dict[str, float]:
-        """The noise scale that decides, in examples; nothing where none was measured."""
-        return {} if self.deciding is None else {"noise_scale": float(self.deciding.scale)}
+
+_REQUIRED = ("step", "epoch", "gradient_evaluations", "counted", "loss", "error")
 
 
 class Progress(NamedTuple):
@@ -93,21 +99,25 @@ class Progress(NamedTuple):
       growth: where an adaptive batch plan stands, as its controller keeps it; None where none has decided yet.
     """
 
-    step: int = 0
-    epoch: int = 0
-    gradient_evaluations: int = 0
-    skipped: int = 0
-    counted: int = 0
-    loss: float = 0.0
-    error: float = 0.0
+    step: Count = 0
+    epoch: Count = 0
+    gradient_evaluations: Count = 0
+    skipped: Count = 0
+    counted: Count = 0
+    loss: Annotated[float, Field(any_float=True)] = 0.0
+    error: Annotated[float, Field(any_float=True)] = 0.0
     noise: EpochNoise = EpochNoise()
     growth: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Progress":
-        """The position that `progress._asdict()` was, by way of JSON; what an older version did not save is as new."""
-        noise = EpochNoise.of(saved["noise"]) if "noise" in saved else EpochNoise()
-        return cls(**{**saved, "noise": noise})
+        """The position that `progress._asdict()` was, by way of JSON; what an older version did not save is as new.
+
+        Raises:
+          ValueError, TypeError: If it is something else.
+        """
+        found = decode(saved, cls, _REQUIRED)
+        return found._replace(noise=EpochNoise.of(found.noise))
 
     def after(self, metrics: dict[str, Any], gradient_evaluations: int) -> "Progress":
         """The position after one more step, which measured `metrics` with so many evaluations of a gradient."""
@@ -122,10 +132,15 @@ class Progress(NamedTuple):
         loss, error = self.loss + float(metrics["loss"]), self.error + float(metrics["error"])
         return moved._replace(counted=self.counted + 1, loss=loss, error=error, noise=self.noise.after(metrics))
 
-    def means(self) -> dict[str, float]:
-        """The training figures of the open epoch; NaN where all of its steps were left out."""
-        counted = self.counted or float("nan")
-        return {"train_loss": self.loss / counted, "train_error": self.error / counted}
+    @property
+    def mean_loss(self) -> float:
+        """The mean training loss of the open epoch; NaN where all of its steps were left out."""
+        return self.loss / self.counted if self.counted else math.nan
+
+    @property
+    def mean_error(self) -> float:
+        """The mean training error of the open epoch; NaN where all of its steps were left out."""
+        return self.error / self.counted if self.counted else math.nan
 
     def closed(self) -> "Progress":
         """The position after the open epoch."""

@@ -35,7 +35,9 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
         _opened(folder, folder, os.O_RDONLY) as directory,
         _opened(folder, LOCK, _LOCK_FLAGS, directory) as lock,
     ):
-        _check_own(folder, lock)
+        found = os.fstat(lock)
+        if not stat.S_ISREG(found.st_mode) or found.st_size:  # the lock is an empty file: another one is the user's
+            raise _foreign(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -46,13 +48,6 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             if os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=directory, follow_symlinks=False)):
                 os.unlink(LOCK, dir_fd=directory)
-
-
-def _check_own(folder: Path, lock: int) -> None:
-    """The lock is an empty file: with another one of its name, which is the user's, nothing is done."""
-    found = os.fstat(lock)
-    if not stat.S_ISREG(found.st_mode) or found.st_size:
-        raise _foreign(folder)
 
 
 def _foreign(folder: Path) -> UnusableError:

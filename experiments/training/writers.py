@@ -5,18 +5,17 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.training.atomic_write import refuse_link
-from experiments.training.json_files import DamagedError, parsed, regular_file
-from experiments.training.records import fault_of_metrics
-
-__all__ = ["JsonLines", "Record", "TensorBoard", "Writer", "plain", "read"]
-
+from experiments.training.json_files import DamagedError, fault, parsed, regular_file
+from experiments.training.records import EpochRecord, StepRecord
 
 Record = dict[str, Any]
+_AGAIN = "remove the folder of its run, or start the run again in another one."
+_OF_KIND: dict[str, type] = {"epoch": EpochRecord, "step": StepRecord}
 
 
 class Writer(Protocol):
@@ -34,9 +33,6 @@ class Writer(Protocol):
     def close(self) -> None:
         """Keep safe what was taken; no record comes after."""
         ...
-
-
-_AGAIN = "remove the folder of its run, or start the run again in another one."
 
 
 class JsonLines:
@@ -57,7 +53,7 @@ class JsonLines:
 
     def write(self, record: Record) -> None:
         """Append one record."""
-        self._file.write(json.dumps({name: plain(value) for name, value in record.items()}) + "\n")
+        self._file.write(json.dumps(plain(record)) + "\n")
 
     def length(self) -> int:
         """How many bytes the file has, all of them on disk."""
@@ -83,7 +79,12 @@ def read(path: Path, kind: str) -> Iterator[Record]:
     found = 0
     with regular_file(path) as lines:
         for number, line in enumerate(lines, start=1):
-            record = _parsed(line, path, number)
+            try:
+                record = parsed(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+                raise DamagedError(path, f"line {number} is not a record", _AGAIN)
             if record["kind"] != kind:
                 continue
             if wrong := fault_of_metrics(record, found):
@@ -92,19 +93,28 @@ def read(path: Path, kind: str) -> Iterator[Record]:
             yield record
 
 
-def _parsed(line: bytes, path: Path, number: int) -> Record:
-    try:
-        record = parsed(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        raise DamagedError(path, f"line {number} is not a record", _AGAIN)
-    return record
+def fault_of_metrics(record: Record, number: int) -> str | None:
+    """What is wrong with a record of `metrics.jsonl`, the one of its kind with this number, from 0.
+
+    Records of other kinds are not of a run.
+    """
+    kind = record["kind"]
+    wrong = fault(record, _OF_KIND[kind]) if kind in _OF_KIND else None
+    expected = number + (kind == "epoch")  # steps are counted from 0, epochs from 1
+    if wrong or kind not in _OF_KIND or record[kind] == expected:
+        return wrong
+    return f"{kind} is {record[kind]}, expected {expected}: lines are missing"
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: seven digits of a number, and null where a diverged run has none."""
-    if isinstance(value, str | bool | int):
+    """`value` as JSON has it: seven digits of each number, and null where a diverged run has none."""
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if getattr(value, "ndim", 0):
+        return plain(value.tolist())
+    if value is None or isinstance(value, str | bool | int):
         return value
     return float(f"{float(value):.7g}") if math.isfinite(value) else None
 
@@ -161,3 +171,31 @@ class TensorBoard:
 
     def _add(self, **what: Any) -> None:
         self._file.write(self._event(wall_time=time.time(), **what).SerializeToString())
+
+
+def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: bool) -> list[Any]:
+    """The file of the metrics, and TensorBoard's files where they are asked for, in the folder of a run.
+
+    Args:
+      output: the folder.
+      go_on_at: how long the file of the metrics was, and the update, where the run goes on; None: the files are new.
+      tensorboard: whether TensorBoard's files are asked for.
+    """
+    length, step = go_on_at or (None, None)
+    metrics = JsonLines(output / "metrics.jsonl", length)
+    if not tensorboard:
+        return [metrics]
+    board = TensorBoard(output / "tensorboard", step)
+    if go_on_at is not None:
+        # the record of an epoch that ended at this update is cut off, too, and added
+        for record in read(output / "metrics.jsonl", "epoch"):
+            if record["step"] == step:
+                board.write(record)
+    return [metrics, board]
+
+
+def length_of(own: list[Any]) -> int:
+    """How long the file of the metrics is, when all that was written is on disk; 0 where no file is written."""
+    for board in own[1:]:
+        board.flush()
+    return own[0].length() if own else 0

@@ -17,4 +17,4 @@ def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dat
 
 
 def measured(folder: Path, kind: str = "worst_case") -> list[dict[str, Any]]:
-    return [record for record in sharpness_records.read(folder) if record["kind"] == kind]
+    return [record.line() for record in sharpness_records.read(folder) if record.kind == kind]

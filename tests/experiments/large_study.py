@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner import sharpness_records
 from experiments.study import Grid
 from experiments.study.grid import CONTROLS, PAPERS
 from experiments.training.methods import METHODS
-from tests.experiments.sharpness_records import LARGE, SMALL, WAY, worst_case
+from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, worst_case
 from tests.experiments.written_runs import write_run
 
 EXAMPLES = 512  # of an epoch, as `write_run` has it
@@ -43,5 +42,5 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
             for rho, value in values.items()
         ]
         eigenvalue = {"kind": "top_eigenvalue", **WAY, **place, "eigenvalue": 50.0 + 5 * draw.standard_normal()}
-        sharpness_records.add(cell.folder, [*records, eigenvalue])
+        add_lines(cell.folder, [*records, eigenvalue])
     return folder

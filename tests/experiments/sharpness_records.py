@@ -10,6 +10,9 @@ from experiments.report import publish
 from experiments.report.groups import Study
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
+from experiments.training.json_files import decode
+from experiments.training.records import SHARPNESS, SharpnessRecord
+from experiments.training.writers import plain
 from tests.experiments.written_runs import only_study, write_study
 
 WAY: dict[str, Any] = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512}
@@ -29,13 +32,22 @@ def worst_case(rho: float, value: float | None, epoch: int = 4, **others: Any) -
     return {"kind": "worst_case", "epoch": epoch, "step": 4 * epoch, "rho": rho, **WAY, **figures, **others}
 
 
+def add_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Add what was measured, as objects of JSON."""
+    sharpness_records.add(folder, decoded(lines))
+
+
+def decoded(lines: list[dict[str, Any]]) -> list[SharpnessRecord]:
+    return [decode(plain(line), SHARPNESS[line["kind"]]) for line in lines]
+
+
 def measured_study(folder: Path) -> Study:
     write_study(folder)
     for name, values in VALUES.items():
         for seed in range(3):
             pairs = zip((SMALL, LARGE), values, strict=True)
             records = [worst_case(rho, value * (1 + 0.1 * seed)) for rho, value in pairs]
-            sharpness_records.add(folder / f"{name}-{seed}", records)
+            add_lines(folder / f"{name}-{seed}", records)
     return only_study(folder)
 
 

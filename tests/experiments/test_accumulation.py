@@ -126,7 +126,7 @@ def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: st
     step: Any = build(config, dataset)[1].step.func
     assert isinstance(step, MicroBatchStep)
     _, last = run.train(config, dataset)
-    assert last["batch_size"] > config.plan.stages[0].batch_size
+    assert last.batch_size > config.plan.stages[0].batch_size
     sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ascend, step._perturbed, step._update)]
     assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
 

@@ -1,5 +1,6 @@
 """A batch plan that the noise of the gradients decides while a run trains."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -67,17 +68,17 @@ def plan_of(records: list[Record]) -> str:
 def test_the_plan_that_came_out_replays_the_run_bit_for_bit(whole: Path, tiny: str) -> None:
     decided = config(tiny)
     result = run.result_of(whole)
-    assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
-    assert run.plan_of(decided, result) == BatchPlan.parse(result["batch_plan"])
-    for lost in ({}, {"batch_plan": None}, {"batch_plan": "1x"}):
+    assert len(BatchPlan.parse(result.batch_plan).stages) > 1
+    assert run.plan_of(decided, result) == BatchPlan.parse(result.batch_plan)
+    for lost in (dataclasses.replace(result, batch_plan=plan) for plan in (None, "", "1x")):
         with pytest.raises(UnusableError, match=f"{GROWING} lacks the one that came out: remove that run"):
             run.plan_of(decided, lost)
-    fixed = config(tiny, batch_plan=result["batch_plan"])
+    fixed = config(tiny, batch_plan=result.batch_plan)
     state, records = trained(fixed)
     assert_same_state(state, trained_state(whole, decided))
-    assert result["updates"] == records[-1]["step"]
+    assert result.updates == records[-1]["step"]
     for name in ("gradient_evaluations", "test_loss", "train_loss"):
-        assert result[name] == pytest.approx(records[-1][name], rel=1e-6)
+        assert getattr(result, name) == pytest.approx(records[-1][name], rel=1e-6)
     assert not any("signal" in name for record in records for name in record)
 
 
@@ -147,7 +148,7 @@ def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
     whole: Path, tiny: str, tmp_path: Path, step: int
 ) -> None:
     result = run.result_of(whole)
-    grows = BatchPlan.parse(result["batch_plan"]).boundaries(128)[0]
+    grows = BatchPlan.parse(result.batch_plan).boundaries(128)[0]
     assert grows == 16  # two epochs of eight updates: the stops are before it, at it, and behind it
     stopped(tmp_path / "parts", config(tiny), step)
     execute(tmp_path / "parts", config(tiny))
@@ -157,7 +158,7 @@ def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
 def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_end(
     whole: Path, tiny: str, tmp_path: Path
 ) -> None:
-    updates = run.result_of(whole)["updates"]
+    updates = run.result_of(whole).updates
     for step in (18, updates - 1):
         parts = tmp_path / str(step)
         killed(parts, config(tiny), step, every=2)
@@ -179,12 +180,12 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
-    monkeypatch.setattr(measure_runs, "_measured", lambda config, dataset, settings, record, state: [record["epoch"]])
+    monkeypatch.setattr(measure_runs, "measure", lambda network, settings, epoch, step: [epoch])
     dataset = run.load(made)
     _, last = run.train(made, dataset, watch=watching(made, dataset, SharpnessSettings(during=2), epochs.extend))
-    assert last["epoch"] % 2
-    assert last["epoch"] > made.plan.epochs  # those of a batch that never grows
-    assert epochs == [*range(2, last["epoch"], 2), last["epoch"]]
+    assert last.epoch % 2
+    assert last.epoch > made.plan.epochs  # those of a batch that never grows
+    assert epochs == [*range(2, last.epoch, 2), last.epoch]
 
 
 def test_several_devices_measure_what_one_does(tiny: str) -> None:

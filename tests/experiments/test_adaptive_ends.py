@@ -24,17 +24,17 @@ def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
     saved: list[int] = []
     save = Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda self, step, *what: saved.append(step) or save(self, step, *what))
-    updates = execute(tmp_path, config(tiny), saving=Saving(1))["updates"]
+    updates = execute(tmp_path, config(tiny), saving=Saving(1)).updates
     assert saved == list(range(1, updates))
 
 
 def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path: Path) -> None:
     made = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4")
     settings, result = SharpnessSettings(steps=2, examples=48, batch_size=32), execute(tmp_path, made)
-    epochs = BatchPlan.parse(result["batch_plan"]).epochs
+    epochs = BatchPlan.parse(result.batch_plan).epochs
     assert epochs != made.plan.epochs
     measure_run(tmp_path, made, run.load(made), settings)
-    assert {(each["epoch"], each["step"]) for each in sharpness_records.read(tmp_path)} == {(epochs, result["updates"])}
+    assert {(each.epoch, each.step) for each in sharpness_records.read(tmp_path)} == {(epochs, result.updates)}
     assert has_measured(tmp_path, made, run.load(made), settings)
 
 

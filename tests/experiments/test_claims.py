@@ -12,8 +12,7 @@ from experiments.report.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Clai
 from experiments.report.figures import figures_of
 from experiments.report.verdicts import verdicts
 from experiments.report.wording import verdict
-from experiments.runner import sharpness_records
-from tests.experiments.sharpness_records import LARGE, SMALL, worst_case
+from tests.experiments.sharpness_records import LARGE, SMALL, add_lines, worst_case
 from tests.experiments.written_runs import only_study, write_run
 
 PLANS = {"constant": "4x128", "increasing": "2x64,2x256", "first": "4x64", "last": "4x256", "cosine": "4x128"}
@@ -73,7 +72,7 @@ def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
     errors = {
-        group.column: [100 * run.result["test_error"] for run in group.runs] for group in only_study(tmp_path).groups
+        group.column: [100 * run.result.test_error for run in group.runs] for group in only_study(tmp_path).groups
     }
     interval = stats.ttest_rel(errors["increasing"], errors["constant 64"]).confidence_interval(0.95)
     found = best.found["test error, points"]
@@ -157,7 +156,7 @@ def test_sharpness_is_judged_against_the_flattest_constant(tmp_path: Path) -> No
     for name, value in {"constant": 8.0, "first": 1.0, "increasing": 3.0}.items():
         for seed in range(4):
             records = [worst_case(SMALL, value * (1 + 0.1 * seed * (name == "first")))]
-            sharpness_records.add(tmp_path / f"sgd-{name}-{seed}", records)
+            add_lines(tmp_path / f"sgd-{name}-{seed}", records)
     (best,) = of_kind(BEST, tmp_path)
     assert against(best) == "constant 128"
     assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"
@@ -188,7 +187,7 @@ def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> Non
     for values, name in zip(np.exp(logs), ("increasing", "constant"), strict=True):
         for seed, value in enumerate(values):
             records = [worst_case(SMALL, float(value)), worst_case(LARGE, 1.0 + seed)]
-            sharpness_records.add(tmp_path / f"sgd-{name}-{seed}", records)
+            add_lines(tmp_path / f"sgd-{name}-{seed}", records)
     study = only_study(tmp_path)
     (papers,) = of_kind(GROWTH, tmp_path)
     found = papers.found["sharpness, ρ 0.0002, ratio"]
@@ -205,7 +204,7 @@ def test_sharpness_that_is_no_number_is_not_compared(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     for name in ("constant", "increasing"):
         for seed in range(4):
-            sharpness_records.add(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, None if seed == 0 else 1.0)])
+            add_lines(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, None if seed == 0 else 1.0)])
     study = only_study(tmp_path)
     (papers,) = of_kind(GROWTH, tmp_path)
     assert papers.found[figures_of(study)[1].title] is None

@@ -19,7 +19,7 @@ from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.writers import JsonLines, TensorBoard
 from tests.experiments.interrupted_runs import assert_same_run, execute
-from tests.experiments.sharpness_records import worst_case
+from tests.experiments.sharpness_records import add_lines, worst_case
 
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
 
@@ -103,10 +103,10 @@ def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> 
 
 
 def test_sharpness_that_cannot_be_written_is_told_and_what_was_measured_is_there(tmp_path: Path) -> None:
-    sharpness_records.add(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
+    add_lines(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
     before = (tmp_path / "sharpness.jsonl").read_text()
     with largest_file(len(before)), pytest.raises(UnusableError, match=r"jsonl cannot be written: File too"):
-        sharpness_records.add(tmp_path, [worst_case(0.1, 1.0, epoch=2)])
+        add_lines(tmp_path, [worst_case(0.1, 1.0, epoch=2)])
     assert (tmp_path / "sharpness.jsonl").read_text() == before
 
 

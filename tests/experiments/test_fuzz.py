@@ -67,9 +67,9 @@ def trained_or_refused(asked: dict[str, Any]) -> None:
         return
     dataset = run.load(config)
     _, last = run.train(config, dataset)
-    assert last["step"] == run.total_updates(config, dataset) <= 6
-    most = (1 + config.second_pass_gradients) * last["step"]
-    assert last["step"] <= last["gradient_evaluations"] <= most
+    assert last.step == run.total_updates(config, dataset) <= 6
+    most = (1 + config.second_pass_gradients) * last.step
+    assert last.step <= last.gradient_evaluations <= most
 
 
 def told(error: ValueError, asked: dict[str, Any]) -> None:

@@ -84,6 +84,6 @@ def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_the
 def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
     config = Config(model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5)
     seen: list[int] = []
-    _, last = run.train(config, dataset(), watch=lambda record, state: seen.append(record["step"]))
+    _, last = run.train(config, dataset(), watch=lambda record, state: seen.append(record.step))
     assert seen == [9, 18]
-    assert np.isfinite(last["train_loss"])
+    assert np.isfinite(last.train_loss)

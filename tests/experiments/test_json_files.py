@@ -20,9 +20,10 @@ from experiments.runner.resume import reopened
 from experiments.study import RunSpec
 from experiments.study.run_spec import is_done
 from experiments.training.exceptions import printable
-from experiments.training.records import fault_of_metrics, fault_of_notes
-from experiments.training.writers import read
-from tests.experiments.sharpness_records import SMALL, worst_case
+from experiments.training.json_files import decode
+from experiments.training.records import Notes
+from experiments.training.writers import fault_of_metrics, read
+from tests.experiments.sharpness_records import SMALL, add_lines, worst_case
 from tests.experiments.written_runs import write_run
 
 DEEP = "[" * 200_000
@@ -180,7 +181,7 @@ def test_a_record_of_sharpness_is_refused_by_its_line_key_and_value(
 
 
 def added(folder: Path) -> None:
-    sharpness_records.add(folder, [worst_case(SMALL, 2.0)])
+    add_lines(folder, [worst_case(SMALL, 2.0)])
 
 
 def test_metrics_without_their_first_line_are_refused(folder: Path) -> None:
@@ -226,6 +227,14 @@ FORGED = [
     ({"noise": [3]}, "noise is not a list of lists of numbers"),
     ({"mood": 1}, '"mood" is unknown'),
 ]
+
+
+def fault_of_notes(notes: dict[str, Any]) -> str | None:
+    try:
+        assert decode(notes, Notes).position.step == 3
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize(("values", "words"), FORGED, ids=lambda x: str(x)[:40])

@@ -123,7 +123,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(tiny: str, 
     dataset = run.load(config)
     fresh, program = build(config, dataset)
     state: TrainState = checkpoint.restore(tmp_path / "checkpoint", fresh)
-    assert program.evaluate(state)["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
+    assert program.evaluate(state)["loss"] == pytest.approx(result.test_loss, rel=1e-6)
     params, model_state = evaluated(config, dataset, state)
     assert_close(params, weight_average(state.opt_state))
     assert float(optax.tree.norm(jax.tree.map(jnp.subtract, params, state.params))) > 0
@@ -158,5 +158,5 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], word: str
 
 def test_shards_of_a_growing_batch_train(tiny: str, tmp_path: Path) -> None:
     result = train(tmp_path, model=tiny, method="gsam", m=32, batch_plan="1x16,1x32,1x128")
-    assert result["gradient_evaluations"] == 2 * result["updates"]
-    assert result["test_error"] < 0.5
+    assert result.gradient_evaluations == 2 * result.updates
+    assert result.test_error < 0.5

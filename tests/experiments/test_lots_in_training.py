@@ -39,7 +39,7 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
     assert first["train_loss"] != without["train_loss"]
     config = Config(**settings)
     measure_run(tmp_path / "first", config, run.load(config), SharpnessSettings(steps=2, examples=64, batch_size=32))
-    records = sharpness_records.read(tmp_path / "first")
+    records = [record.line() for record in sharpness_records.read(tmp_path / "first")]
     assert all(np.isfinite(record["sharpness"]) and record["sharpness"] >= 0 for record in records)
     shape = jax.eval_shape(lambda: nnx.state(_little_vit(10, (8, 8, 1), nnx.Rngs(0)), nnx.Param))
     assert records[0]["parameters"] == sum(x.size for x in jax.tree.leaves(shape))

@@ -19,12 +19,12 @@ from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
 from experiments.sharpness import SharpnessSettings, has_measured, measure_run, replay
-from experiments.sharpness.measures import trained
-from experiments.sharpness.settings import MEASURES
+from experiments.sharpness.measures import MEASURES, trained
 from experiments.training import checkpoint
 from sam_optax import sharpness as measures
 from tests.experiments.conftest import TinyNet
 from tests.experiments.finished_runs import finished, measured
+from tests.experiments.sharpness_records import WAY, add_lines
 
 QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
 
@@ -143,7 +143,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
     config = Config(model=tiny, method="sgd", batch_plan="2x64")
     writer = types.SimpleNamespace(write=write, close=lambda: None)
     result = run.execute(config, run.load(config), claim(tmp_path), run.RunContext(writers=(writer,), watch=watch))
-    assert result["seconds"] == 0.5
+    assert result.seconds == 0.5
 
 
 def test_networks_of_one_shape_share_what_is_compiled(
@@ -183,6 +183,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
-    sharpness_records.add(tmp_path, [{"kind": "landscape", "epoch": 1, "loss": [[math.inf, 1.0], [math.nan, 2.0]]}])
+    loss = [[math.inf, 1.0], [math.nan, 2.0]]
+    landscape = WAY | {"kind": "landscape", "epoch": 1, "step": 1, "coordinates": [0.0, 1.0], "loss": loss}
+    add_lines(tmp_path, [landscape])
     line = (tmp_path / "sharpness.jsonl").read_text()
     assert json.loads(line)["loss"] == [[None, 1.0], [None, 2.0]]

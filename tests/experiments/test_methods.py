@@ -43,16 +43,16 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     result = train(tmp_path, model=tiny, method=method, **SETTINGS)
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
     assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
-    assert result["test_error"] < 0.6  # of chance it is 0.9
+    assert result.test_error < 0.6  # of chance it is 0.9
     assert all(record["grad_norm"] > 0 for record in steps_of(tmp_path))
-    assert result["updates"] == 8 + 8 + 8
+    assert result.updates == 8 + 8 + 8
 
 
 @each_of((name for name, method in METHODS.items() if method.uses), quick=OF_EACH_KIND)
 def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) -> None:
     zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
     base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
-    assert zero["test_loss"] == pytest.approx(base["test_loss"], rel=1e-4)
+    assert zero.test_loss == pytest.approx(base.test_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_second_passes_are_made_when_they_should(
         assert len(seen) < 20
     else:
         assert seen == list(perturbed)
-    assert result["gradient_evaluations"] == 20 + len(seen)
+    assert result.gradient_evaluations == 20 + len(seen)
     assert all(record["grad_norm"] is not None for record in steps_of(tmp_path))
 
 
@@ -88,26 +88,26 @@ def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_pa
     config = Config(method="look_sam")
     assert (config.when, config.rho, config.alpha) == ("every:5", 0.1, 0.7)
     result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
-    assert result["gradient_evaluations"] == 24 + 5
+    assert result.gradient_evaluations == 24 + 5
 
 
 @some_of(("always", "every:2", "ae_sam"), quick=("every:2",), argument="when")
 def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_path: Path, when: str) -> None:
     result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
     seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
-    assert result["gradient_evaluations"] == 24 + 3 * len(seen)
+    assert result.gradient_evaluations == 24 + 3 * len(seen)
     expected = estimate(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
     if when != "ae_sam":  # of which it knows an upper bound
-        assert expected.gradient_evaluations == result["gradient_evaluations"]
+        assert expected.gradient_evaluations == result.gradient_evaluations
     else:
-        assert result["gradient_evaluations"] < expected.gradient_evaluations == 24 + 3 * 24
+        assert result.gradient_evaluations < expected.gradient_evaluations == 24 + 3 * 24
 
 
 def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
     one = train(tmp_path / "one", model=tiny, method="k_step_sam", ascent_steps=1, **SETTINGS)
     sam = train(tmp_path / "sam", model=tiny, method="sam", **SETTINGS)
-    assert one["test_loss"] == pytest.approx(sam["test_loss"], rel=1e-4)
-    assert one["gradient_evaluations"] == sam["gradient_evaluations"]
+    assert one.test_loss == pytest.approx(sam.test_loss, rel=1e-4)
+    assert one.gradient_evaluations == sam.gradient_evaluations
 
 
 def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path
     dataset = run.load(config)
     fresh, program = build(config, dataset)
     state = checkpoint.restore(tmp_path / "checkpoint", fresh)
-    assert program.evaluate(state)["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert program.evaluate(state)["loss"] == pytest.approx(result.test_loss, rel=1e-5)
     unshifted = sam_optax.msam_eval_params(state.opt_state, state.params)
     offset = jax.tree.map(lambda a, b: a - b, state.params, unshifted)
     np.testing.assert_allclose(trees.norm(offset), 5.0, rtol=1e-3)
     sgd, _ = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)
     still = state._replace(params=unshifted, opt_state=sgd.opt_state)
     plain = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)[1]
-    assert plain.evaluate(still)["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert plain.evaluate(still)["loss"] == pytest.approx(result.test_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_every_method_runs_from_the_command_line_with_nothing_else_said(
     arguments = ["--method", method, "--model", tiny, "--batch-plan", "1x128", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["program", *arguments])
     program_of_training.main()
-    assert run.result_of(tmp_path)["updates"] == 4
+    assert run.result_of(tmp_path).updates == 4
 
 
 def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(

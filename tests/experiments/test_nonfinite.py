@@ -151,10 +151,10 @@ def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path:
     assert [record["step"] for record in steps if record["skipped"]] == [BAD]
     assert steps[BAD]["loss"] is None
     first, second = read(tmp_path / "run" / "metrics.jsonl", "epoch")
-    assert (first["skipped"], second["skipped"], result["skipped"]) == (0, 1, 1)
+    assert (first["skipped"], second["skipped"], result.skipped) == (0, 1, 1)
     finite = [record["loss"] for record in steps[4:] if not record["skipped"]]
     assert second["train_loss"] == pytest.approx(np.mean(finite), rel=1e-6)
-    assert result["gradient_evaluations"] == 16
+    assert result.gradient_evaluations == 16
     assert run.ending(result).endswith("%, steps left out as not finite: 1")
     stopped(tmp_path / "stopped", config, 7)
     execute(tmp_path / "stopped", config)
@@ -164,16 +164,16 @@ def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path:
 def test_an_epoch_without_a_finite_step_has_no_training_loss(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned(range(512, 1024))
     result = execute(tmp_path, Config(model=tiny, on_nonfinite="skip", **SETTINGS))
-    assert (result["skipped"], result["train_loss"]) == (4, None)
-    assert run.diverged(result)
-    assert result["test_loss"] is not None
+    assert (result.skipped, result.train_loss) == (4, None)
+    assert result.diverged
+    assert result.test_loss is not None
 
 
 def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned([BAD * 128])
     result = execute(tmp_path, Config(model=tiny, **SETTINGS))
-    assert run.diverged(result)
-    assert "skipped" not in result
+    assert result.diverged
+    assert result.skipped is None
     assert "skipped" not in (tmp_path / "metrics.jsonl").read_text()
 
 

@@ -88,7 +88,7 @@ def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(ne
         floats = [x for x in jax.tree.leaves(after) if trees.is_floating(x)]
         assert {x.dtype for x in floats} == {jnp.dtype("float32")}
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
-        assert np.isfinite([last["train_loss"], last["test_loss"]]).all()
+        assert np.isfinite([last.train_loss, last.test_loss]).all()
         moved[precision] = jax.tree.map(jnp.subtract, after.params, before.params), after.model_state
     exact, rough = moved["float32"], moved["bfloat16"]
     difference = jax.tree.map(jnp.subtract, exact, rough)

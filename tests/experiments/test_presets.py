@@ -36,9 +36,9 @@ def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
         gsam, batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.warmup_epochs, 0.5)
     )
     state, last = run.train(config, data.made_up(study.dataset, 6 // config.passes))
-    assert last["step"] == 3
-    assert last["gradient_evaluations"] == 6
-    assert np.isfinite(last["train_loss"])
+    assert last.step == 3
+    assert last.gradient_evaluations == 6
+    assert np.isfinite(last.train_loss)
     assert sum(x.size for x in jax.tree.leaves(state.params)) == COUNTS[name]
 
 

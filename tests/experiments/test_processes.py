@@ -101,8 +101,8 @@ def test_where_the_noise_of_two_processes_asks_for_two_plans_both_follow_that_of
     told = [[line for line in each.said.splitlines() if line.startswith("plan ")] for each in (first, second)]
     assert told[0] == told[1]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert told[0][-1] == f"plan {result['batch_plan']}"
-    assert len(BatchPlan.parse(result["batch_plan"]).stages) > 1
+    assert told[0][-1] == f"plan {result.batch_plan}"
+    assert len(BatchPlan.parse(result.batch_plan).stages) > 1
 
 
 @dataclass(frozen=True)

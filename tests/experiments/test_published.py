@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.report.published import _published, published_rows
-from experiments.runner import sharpness_records
-from tests.experiments.sharpness_records import SMALL, worst_case
+from tests.experiments.sharpness_records import SMALL, add_lines, worst_case
 from tests.experiments.written_runs import only_study, write_run
 
 CELL = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}
@@ -50,10 +49,10 @@ def test_all_cells_of_the_papers_seven_rows_are_known() -> None:
 def test_sharpness_that_was_measured_as_the_paper_did_is_taken_and_no_other(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.26, **CELL)
     adaptive = [worst_case(SMALL, 9.0, 200, adaptive=True, examples=4096)]
-    sharpness_records.add(folder, adaptive)
+    add_lines(folder, adaptive)
     heading, row = published_rows(only_study(tmp_path))
     assert (row[3], len(set(heading))) == ("–", 5)
     other = write_run(tmp_path / "other", 0.26, seed=1, **CELL)
-    sharpness_records.add(other, [*adaptive, worst_case(SMALL, 2.0, 200)])
-    sharpness_records.add(folder, [worst_case(SMALL, 4.0, 200)])
+    add_lines(other, [*adaptive, worst_case(SMALL, 2.0, 200)])
+    add_lines(folder, [worst_case(SMALL, 4.0, 200)])
     assert published_rows(only_study(tmp_path))[1][3] == "3"

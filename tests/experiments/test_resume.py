@@ -186,4 +186,4 @@ def test_the_seconds_are_those_of_all_attempts(tiny: str, tmp_path: Path, monkey
         execute(tmp_path, config(tiny), track=slow, stop=lambda step: step >= 6)
     now[0] += 1000.0
     result = execute(tmp_path, config(tiny), track=slow)
-    assert result["seconds"] == pytest.approx(14)
+    assert result.seconds == pytest.approx(14)

@@ -16,6 +16,7 @@ from experiments.runner import run
 from experiments.runner.program import build
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
+from experiments.training.json_files import encode
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 from tests.experiments.conftest import train
@@ -33,7 +34,7 @@ def test_a_growing_plan_takes_its_updates_at_the_rates_of_its_schedule(
     result = train(tmp_path, model=tiny, method="sgd", batch_plan=text, lr_schedule=lr_schedule, learning_rate=0.2)
     plan, steps = BatchPlan.parse(text), records(tmp_path, "step")
     assert [record["step"] for record in steps] == list(range(plan.total_steps(512)))
-    assert result["updates"] == plan.total_steps(512) == 32 + 16 + 8 + 4 + 2
+    assert result.updates == plan.total_steps(512) == 32 + 16 + 8 + 4 + 2
     for record in steps:
         epoch = plan.epoch_at(record["step"], 512)
         fall = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * epoch / 5)) / 2, "linear": 1 - epoch / 5}[
@@ -59,8 +60,8 @@ def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
         for method in ("sgd", "sam", "gsam", "asam")
     ]
     for result in results[1:]:
-        assert result["test_loss"] == pytest.approx(results[0]["test_loss"], rel=1e-5)
-        assert result["gradient_evaluations"] == 2 * results[0]["gradient_evaluations"]
+        assert result.test_loss == pytest.approx(results[0].test_loss, rel=1e-5)
+        assert result.gradient_evaluations == 2 * results[0].gradient_evaluations
 
 
 def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> None:
@@ -106,9 +107,9 @@ def test_the_checkpoint_holds_the_state_that_was_evaluated(tiny: str, tmp_path: 
     config = Config.load(tmp_path / "config.json")
     fresh, program = build(config, run.load(config))
     tested = program.evaluate(checkpoint.restore(tmp_path / "checkpoint", fresh))
-    assert tested["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
-    assert tested["error"] == pytest.approx(result["test_error"])
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert tested["loss"] == pytest.approx(result.test_loss, rel=1e-6)
+    assert tested["error"] == pytest.approx(result.test_error)
+    assert json.loads((tmp_path / "result.json").read_text()) == encode(result)
 
 
 def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
@@ -126,7 +127,7 @@ def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
 
 def test_small_resnet_learns_the_digits(tmp_path: Path) -> None:
     result = train(tmp_path, method="gsam", batch_plan="4x16", train_examples=256)
-    assert result["test_error"] < 0.4
+    assert result.test_error < 0.4
     epochs = records(tmp_path, "epoch")
     assert [record["epoch"] for record in epochs] == [1, 2, 3, 4]
     assert epochs[-1]["train_loss"] < 0.5 * epochs[0]["train_loss"]

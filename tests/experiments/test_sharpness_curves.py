@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 
 from experiments.report import sharpness_curves, sharpness_pictures
-from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.conftest import blank_or_drawn
-from tests.experiments.sharpness_records import LARGE, SMALL, VALUES, WAY, measured_study, published, worst_case
+from tests.experiments.sharpness_records import (
+    LARGE,
+    SMALL,
+    VALUES,
+    WAY,
+    add_lines,
+    decoded,
+    measured_study,
+    published,
+    worst_case,
+)
 from tests.experiments.written_runs import only_study, write_run
 
 
@@ -18,7 +27,7 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
     later = [worst_case(SMALL, 9.0, 4, adaptive=True), worst_case(1e-5, 9.0, 4)]
-    sharpness_records.add(folder, [*records, *later])
+    add_lines(folder, [*records, *later])
     [run] = find_runs([tmp_path])
     way, rho = sharpness_curves.most_followed([run])
     curve = sharpness_curves.followed(run, way, rho)
@@ -29,7 +38,7 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     text = published(tmp_path)[1]
     assert "## Sharpness over epochs" in text
     assert "worst case at ρ 0.0002, 512 examples." in text
-    assert sharpness_curves.most_followed([run._replace(sharpness=records[:2] + later)]) is None
+    assert sharpness_curves.most_followed([run._replace(sharpness=decoded(records[:2] + later))]) is None
 
 
 def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
@@ -40,7 +49,7 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
             values = {"rho": rho.tolist(), "sharpness": ((seed + 1) * rho**2).tolist(), "slope": [2.0] * 5}
             values |= {"first_order": rho.tolist(), "error": [0.1 * seed] * 5}
             record = {"kind": "curve", "epoch": 4, "step": 16, "loss": 0.1, **WAY, **values}
-            sharpness_records.add(tmp_path / f"{name}-{seed}", [record])
+            add_lines(tmp_path / f"{name}-{seed}", [record])
     study = only_study(tmp_path)
     curves = sharpness_pictures.mean_curves(study, sharpness_pictures.most_common_curve(study))
     assert list(curves) == ["SGD, constant", "GSAM, constant"]
@@ -55,13 +64,11 @@ def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path:
     measured_study(tmp_path)
     diverged = write_run(tmp_path / "sam-constant-1", 0.9, loss=None, method="sam", batch_plan="4x128", seed=1)
     nothing = {"coordinates": [-1.0, 0.0, 1.0], "loss": [[None] * 3] * 3}
-    sharpness_records.add(
-        diverged, [worst_case(SMALL, None), {"kind": "landscape", "epoch": 4, "step": 16, **WAY, **nothing}]
-    )
+    add_lines(diverged, [worst_case(SMALL, None), {"kind": "landscape", "epoch": 4, "step": 16, **WAY, **nothing}])
     for name in VALUES:
         losses = [[None if (i, j) == (0, 0) else 1.0 + i + j for j in range(3)] for i in range(3)]
         record = {"kind": "landscape", "epoch": 4, "step": 16, "coordinates": [-1.0, 0.0, 1.0], "loss": losses, **WAY}
-        sharpness_records.add(tmp_path / f"{name}-1", [record])
+        add_lines(tmp_path / f"{name}-1", [record])
     landscapes = sharpness_pictures.two_landscapes(only_study(tmp_path))
     assert list(landscapes) == ["GSAM, increasing, seed 1", "SGD, constant, seed 1"]
     assert np.isnan(landscapes["SGD, constant, seed 1"].loss[0, 0])

@@ -30,7 +30,7 @@ def test_on_the_way_it_is_measured_every_so_many_epochs(
     arguments = ("--model", tiny, "--method", "gsam", "--batch-plan", "5x64", *quick)
     call(train_program, monkeypatch, *arguments, "--output", str(tmp_path / "run"))
     while_training = sharpness_records.read(tmp_path / "run")
-    assert [record["epoch"] for record in while_training] == [2, 2, 4, 4, 5, 5]
+    assert [record.epoch for record in while_training] == [2, 2, 4, 4, 5, 5]
 
     config = Config.load(tmp_path / "run" / "config.json")
     (tmp_path / "run" / "sharpness.jsonl").unlink()

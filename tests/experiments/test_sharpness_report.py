@@ -11,10 +11,9 @@ from experiments.report.error_table import error_rows
 from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.method_table import method_rows
-from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import protocol
-from tests.experiments.sharpness_records import LARGE, SMALL, WAY, measured_study, published, worst_case
+from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 
@@ -53,7 +52,7 @@ def test_where_the_radii_order_groups_differently_it_is_said(tmp_path: Path) -> 
 def test_where_they_agree_it_is_said_too(tmp_path: Path) -> None:
     study = measured_study(tmp_path)
     for seed in range(3):
-        sharpness_records.add(tmp_path / f"gsam-constant-{seed}", [worst_case(LARGE, 9.5)])
+        add_lines(tmp_path / f"gsam-constant-{seed}", [worst_case(LARGE, 9.5)])
     study = only_study(tmp_path)
     assert "orders all 6 pairs of groups alike" in sharpness.orderings(study, *only_way(study))
 
@@ -61,7 +60,7 @@ def test_where_they_agree_it_is_said_too(tmp_path: Path) -> None:
 def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Path) -> None:
     measured_study(tmp_path)
     (tmp_path / "sgd-constant-1" / "sharpness.jsonl").unlink()
-    sharpness_records.add(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
+    add_lines(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
     study = only_study(tmp_path)
     rows = only_table(study)
     assert rows[1][1:] == ("5.50 ± 0.50 / –", "4.50 ± 0.56 / 0.11")
@@ -78,7 +77,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
     ]
     for folder in tmp_path.iterdir():
         records = [worst_case(rho, 1.0, **way) for way in ways for rho in (1e-5, SMALL, LARGE)]
-        sharpness_records.add(folder, records)
+        add_lines(folder, records)
     study = only_study(tmp_path)
     titles = [way.title for way in sharpness.ways_of(study)]
     assert titles[:2] == ["512 examples", "64 examples"]
@@ -94,7 +93,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
 
 def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd")
-    sharpness_records.add(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
+    add_lines(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
     [(_, radii)] = protocol.common(find_runs([tmp_path])).items()
     assert radii == [0.0002]
 
@@ -103,9 +102,9 @@ def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
     measured_study(tmp_path)
     eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "eigenvalue": 7.0}
     for seed in range(3):
-        sharpness_records.add(tmp_path / f"sgd-increasing-{seed}", [eigenvalue, worst_case(SMALL, 0.2, adaptive=True)])
+        add_lines(tmp_path / f"sgd-increasing-{seed}", [eigenvalue, worst_case(SMALL, 0.2, adaptive=True)])
     write_run(tmp_path / "control", 0.05, method="sgd", batch_plan="4x64")
-    sharpness_records.add(tmp_path / "control", [worst_case(SMALL, 0.2)])
+    add_lines(tmp_path / "control", [worst_case(SMALL, 0.2)])
     measures = loss_pictures.measures_of(only_study(tmp_path))
     assert list(measures) == [
         "worst case, ρ 0.0002",
@@ -127,8 +126,8 @@ def test_loss_and_measure_are_of_the_same_examples(tmp_path: Path) -> None:
     eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "examples": 64, "eigenvalue": 7.0}
     alone = {**eigenvalue, "examples": 32}
     for seed in range(3):
-        sharpness_records.add(tmp_path / f"sgd-constant-{seed}", [fewer, eigenvalue])
-        sharpness_records.add(tmp_path / f"gsam-constant-{seed}", [alone])
+        add_lines(tmp_path / f"sgd-constant-{seed}", [fewer, eigenvalue])
+        add_lines(tmp_path / f"gsam-constant-{seed}", [alone])
     measures = loss_pictures.measures_of(only_study(tmp_path))
     assert measures["worst case, ρ 0.0002, 64 examples"] == {"constant": 3 * [(0.9, 0.7)]}
     assert len(measures["worst case, ρ 0.0002, 512 examples"]["constant"]) == 6
@@ -150,9 +149,9 @@ def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) 
 def test_what_is_measured_of_either_of_two_equal_runs_is_measured_of_it(tmp_path: Path) -> None:
     for name in ("first", "second"):
         write_run(tmp_path / name, 0.05, method="sgd", batch_plan="4x128")
-    sharpness_records.add(tmp_path / "second", [worst_case(SMALL, 1.0)])
+    add_lines(tmp_path / "second", [worst_case(SMALL, 1.0)])
     [run] = find_runs([tmp_path / "first", tmp_path / "second"])
-    assert [record["sharpness"] for record in run.sharpness] == [1.0]
+    assert [record.line()["sharpness"] for record in run.sharpness] == [1.0]
 
 
 def test_a_file_of_another_version_is_named_and_not_the_run(tmp_path: Path) -> None:

@@ -11,11 +11,9 @@ import pytest
 from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.runner import run
-from experiments.runner.metrics_files import length_of, own_writers
-from experiments.runner.resume import Start
 from experiments.training import writers
 from experiments.training.exceptions import UnusableError
-from experiments.training.writers import JsonLines, TensorBoard, plain, read
+from experiments.training.writers import JsonLines, TensorBoard, length_of, own_writers, plain, read
 from tests.experiments.interrupted_runs import execute, killed
 
 STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
@@ -121,7 +119,7 @@ def test_what_tensorboard_took_is_on_disk_when_it_is_flushed_and_at_the_end_of_a
 
 
 def test_before_a_save_all_that_was_written_is_on_disk(tmp_path: Path) -> None:
-    own = own_writers(Config(), tmp_path, Start(), tensorboard=True)
+    own = own_writers(tmp_path, None, tensorboard=True)
     for writer in own:
         writer.write(STEP)
     assert length_of(own) == (tmp_path / "metrics.jsonl").stat().st_size > 0
