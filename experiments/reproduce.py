@@ -108,8 +108,8 @@ def _stored(arguments: Arguments) -> int:
     """How many training examples the data set has; a dry run does not need the data."""
     study = arguments.study
     if arguments.dry_run:
-        return data.SIZES[study.dataset].train
-    return len(data.load(study.dataset, study.seeds[0], arguments.location).train)
+        return data.SIZES[study.problem.dataset].train
+    return len(data.load(study.problem.dataset, study.seeds[0], arguments.location).train)
 
 
 def _tune(study: Grid, options: StudyOptions) -> bool:
@@ -157,7 +157,7 @@ def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
         arguments.selection.of, cells, lambda cell: dry_run.estimate(cell.config, stored).cost
     )
     if not arguments.dry_run:
-        return not run_all(f"{study.model} on {study.dataset}", selected, options.runs, console)
+        return not run_all(f"{study.network.model} on {study.problem.dataset}", selected, options.runs, console)
     dry_run.show_runs(selected, stored, study.output, console)
     if arguments.time_steps_of is not None:
         dry_run.show_times(selected, stored, arguments.time_steps_of, console)

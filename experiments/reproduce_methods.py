@@ -43,7 +43,7 @@ def main() -> None:
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
     document = exit_on_value_error(make_folder, study.output) / "methods.md"
-    title = f"{study.model} on {study.dataset}"
+    title = f"{study.network.model} on {study.problem.dataset}"
     with on_sigterm() as stop:
         options = RunOptions(arguments.location, arguments.sharpness, run.RunContext(stop=stop))
         failed = run_all(title, study.cells, options, console)

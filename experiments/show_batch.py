@@ -48,12 +48,12 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     Raises:
       ValueError: If the run has no such batch.
     """
-    total = config.plan.total_steps(config.epoch_size(len(dataset.train)))
+    total = config.plan.total_steps(config.recipe.epoch_size(len(dataset.train)))
     if not 0 <= batch < total:
         raise ValueError(f"batch is {batch}: the run has {total}, give an integer from 0 to {total - 1}.")
 
     def read(transform: image_pipeline.Transform | None = None) -> dict[str, np.ndarray]:
-        plan, passes = config.plan, config.passes
+        plan, passes = config.plan, config.recipe.passes
         return next(data.training_batches(dataset.train, plan, config.seed, batch, passes=passes, transform=transform))
 
     found = read()
@@ -61,7 +61,10 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     if (transform := image_pipeline.transform_of(config, dataset)) is not None:
         found = read(transform)
         shown.append(View("crop, flip, auto_augment", found["image"], found["label"]))
-    recipe, constants = image_pipeline.recipe_of(config, dataset), image_pipeline.constants_of(config, dataset)
+    recipe, constants = (
+        image_pipeline.preparation_settings(config, dataset),
+        image_pipeline.constants_of(config, dataset),
+    )
     images = jnp.asarray(found["image"])
     for name, stage in image_pipeline.stages(recipe).items():  # as in the compiled step
         images = stage(constants, jnp.asarray(found["position"]), images)
@@ -142,8 +145,9 @@ def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.show_batch")
     exit_on_value_error(checks.check_count, "images", arguments.images)
-    dataset = exit_on_value_error(run.load, arguments.config, arguments.location)
-    shown = exit_on_value_error(views, arguments.config, dataset, arguments.batch)
+    config = arguments.config.resolved()
+    dataset = exit_on_value_error(run.load, config, arguments.location)
+    shown = exit_on_value_error(views, config, dataset, arguments.batch)
     path = exit_on_value_error(make_folder, arguments.output) / "batch.png"
     draw(shown, arguments.images, path)
     Console(soft_wrap=True, markup=False, highlight=False).print(f"batch {arguments.batch}, step by step, is in {path}")

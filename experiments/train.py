@@ -61,8 +61,8 @@ def main() -> None:
 
 
 def _train(arguments: Arguments, sharding: Sharding) -> None:
-    config = arguments.config
-    exit_on_value_error(sharding.check, config.plan, config.micro_batch)
+    config = arguments.config.resolved()
+    exit_on_value_error(sharding.check, config.plan, config.descent.micro_batch)
     agreed = partial(exit_on_value_error, agree_across_hosts, sharding)
     dataset = agreed(run.load, config, arguments.location)
     output = agreed(_claim, arguments, sharding)
@@ -74,18 +74,18 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
             result, done = _execute(arguments, dataset, begin, sharding), "has metrics, result and trained state."
     if sharding.leads:
         Console(soft_wrap=True, markup=False, highlight=False).print(
-            f"{config.method} on {config.dataset}: {run.ending(result)} after {result.updates} updates "
+            f"{config.method} on {config.problem.dataset}: {run.ending(result)} after {result.updates} updates "
             f"in {result.seconds:.0f} s; {output} {done}"
         )
 
 
 def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Result:
-    config, output = arguments.config, arguments.output
+    config, output = arguments.config.resolved(), arguments.output
     shown = partial(
         track,
         total=run.total_updates(config, dataset),
         completed=begin.progress.step,
-        description=f"{config.method} on {config.dataset}",
+        description=f"{config.method} on {config.problem.dataset}",
         transient=True,
     )
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))

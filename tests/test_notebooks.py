@@ -1,7 +1,6 @@
 """The notebooks: each runs from its first cell to its last on small settings, and is in step with its source."""
 
 import ast
-import dataclasses
 import operator
 import re
 from collections.abc import Mapping
@@ -228,7 +227,7 @@ def test_the_row_of_the_paper_runs_on_eight_devices(
     cells = {(cell.config.method, cell.config.seed, cell.folder.name): cell for cell in row_cells()}
     for strategy, plan in plans.items():
         name = f"gsam-{strategy}-0"
-        wanted = dataclasses.replace(cells["gsam", 0, name].config, batch_plan=plan, **small)
+        wanted = cells["gsam", 0, name].config.with_settings(batch_plan=plan, **small)
         assert Config.load(tmp_path / "runs" / name / "config.json") == wanted
 
 

@@ -39,7 +39,7 @@ _SGD = "SGD, momentum"
 
 def thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figure]:
     """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
-    config = partial(Config, model=case.model, batch_plan=f"1x{case.batch_size}", momentum=0.9)
+    config = partial(Config.from_settings, model=case.model, batch_plan=f"1x{case.batch_size}", momentum=0.9)
     configs = {
         "MSAM": config(method="msam"),
         "LookSAM, k 5": config(method="look_sam", when="every:5"),
@@ -52,7 +52,7 @@ def thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figu
 
 def precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
     """A step of GSAM in bfloat16 against one in float32."""
-    config = partial(Config, model=case.model, batch_plan=f"1x{case.batch_size}", method="gsam")
+    config = partial(Config.from_settings, model=case.model, batch_plan=f"1x{case.batch_size}", method="gsam")
     configs = {f"GSAM in {precision}": config(precision=precision) for precision in ("bfloat16", "float32")}
     bfloat16, float32 = configs
     return case.time_figure(bfloat16, float32, None, race_configs(configs, dataset, rounds))
@@ -106,7 +106,7 @@ def loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: 
     of_an_epoch = min(updates, len(dataset.train) // case.batch_size)
     plan = f"{math.ceil(updates / of_an_epoch)}x{case.batch_size}"
     # the data are the case's: the data set that the config names is not loaded
-    config = Config(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
+    config = Config.from_settings(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
     num_examples = of_an_epoch * case.batch_size
     with tempfile.TemporaryDirectory() as folder, subjects(config, dataset, num_examples, Path(folder)) as entrants:
         seconds = race(entrants, rounds, config.plan.total_steps(num_examples))
@@ -187,7 +187,7 @@ def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int)
 
 def _plan_round(model: str, dataset: data.Dataset) -> tuple[float, float]:
     """The seconds of the plan, and of its steps alone."""
-    config = partial(Config, model=model, method="gsam")
+    config = partial(Config.from_settings, model=model, method="gsam")
 
     def of_each_size() -> dict[str, list[float]]:
         return race({str(size): steps(config(batch_plan=f"1x{size}"), dataset, updates=1) for size in _SIZES}, _TIMED)

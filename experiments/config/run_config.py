@@ -1,9 +1,8 @@
 """What a run is: a pure function of these values."""
 
-import dataclasses
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +52,34 @@ class Config(BaseConfig):
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
-        for name in ("rho", "alpha", "when"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(METHODS[self.method], name))
-        if self.ascent_steps is None and METHODS[self.method].ascent_steps > 1:
-            object.__setattr__(self, "ascent_steps", METHODS[self.method].ascent_steps)
-        if self.momentum is None:
-            object.__setattr__(self, "momentum", 0.0 if self.optimizer == "adamw" else METHODS[self.method].momentum)
-        super().__post_init__()
+        if self.resolved() is self:  # otherwise the resolved config was checked when it was made
+            self._check()
+
+    def resolved(self) -> "Config":
+        """The config with the method's own value of each setting that is None; itself where none is."""
+        method, asked = METHODS[self.method], self.descent
+        momentum = 0.0 if asked.optimizer == "adamw" else method.momentum
+        descent = replace(
+            asked,
+            rho=method.rho if asked.rho is None else asked.rho,
+            alpha=method.alpha if asked.alpha is None else asked.alpha,
+            momentum=momentum if asked.momentum is None else asked.momentum,
+            ascent_steps=method.ascent_steps
+            if method.ascent_steps > 1 and not asked.ascent_steps
+            else asked.ascent_steps,
+        )
+        when = method.when if self.when is None else self.when
+        is_resolved = (descent, when) == (asked, self.when)
+        return self if is_resolved else replace(self, descent=descent, when=when)
+
+    @classmethod
+    def from_settings(cls, **settings: Any) -> "Config":
+        """As of every config, and resolved."""
+        return super().from_settings(**settings).resolved()
+
+    def _check(self) -> None:
         self._check_plan()
-        learning_rate.parse(self.lr_schedule, self.learning_rate, self.plan.epochs, self.warmup_epochs)
+        learning_rate.parse(self.lr_schedule, self.descent.learning_rate, self.plan.epochs, self.descent.warmup_epochs)
         self._check_method()
         self._check_shards()
         self._check_micro_batch()
@@ -79,10 +96,10 @@ class Config(BaseConfig):
             return
         if adaptive.sizes[0] == 1:
             raise ValueError(f"{given}, whose first batch of 1 has no parts to measure noise between: give 2 or more.")
-        if self.micro_batch is None or self.micro_batch >= adaptive.sizes[0]:
+        if self.descent.micro_batch is None or self.descent.micro_batch >= adaptive.sizes[0]:
             raise ValueError(
-                f"{given}, and micro_batch {self.micro_batch}: its noise is measured between the parts of a batch, "
-                f"give micro_batch a size that is below {adaptive.sizes[0]} and divides it."
+                f"{given}, and micro_batch {self.descent.micro_batch}: its noise is measured between the parts of a "
+                f"batch, give micro_batch a size that is below {adaptive.sizes[0]} and divides it."
             )
         if adaptive.is_in_updates and self.lr_schedule != "constant":
             raise ValueError(
@@ -100,45 +117,53 @@ class Config(BaseConfig):
             raise ValueError(f"when is {self.when!r}: {error}") from error
         if not method.makes_second_pass and self.when != "always":
             raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
-        if self.ascent_steps is not None and method.ascent_steps == 1:
-            raise ValueError(f"ascent_steps is {self.ascent_steps}, and {self.method} has no such option: omit it.")
-        if self.method == "msam" and self.optimizer == "sgd" and not self.momentum:
+        if self.descent.ascent_steps is not None and method.ascent_steps == 1:
+            raise ValueError(
+                f"ascent_steps is {self.descent.ascent_steps}, and {self.method} has no such option: omit it."
+            )
+        if self.method == "msam" and self.descent.optimizer == "sgd" and not self.descent.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
-        if self.ema and self.method == "msam":
-            raise ValueError(f"ema is {self.ema}, and msam moves shifted parameters: leave one of them out.")
+        if self.descent.ema and self.method == "msam":
+            raise ValueError(f"ema is {self.descent.ema}, and msam moves shifted parameters: leave one of them out.")
 
     def _check_shards(self) -> None:
-        if not self.in_shards:
+        if not self.descent.in_shards:
             return
-        given = f"perturbation is {self.perturbation!r}" if self.m is None else f"m is {self.m}"
+        given = f"perturbation is {self.descent.perturbation!r}" if self.descent.m is None else f"m is {self.descent.m}"
         if not METHODS[self.method].is_estimator:
             raise ValueError(f"{given}, and {self.method} is no estimator of a shard's gradient: leave it out.")
-        if self.drop_path:
-            raise ValueError(f"{given}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
-        if self.m is None:
+        if self.network.drop_path:
+            raise ValueError(
+                f"{given}, and the network draws lots (drop_path {self.network.drop_path}): leave one out."
+            )
+        if self.descent.m is None:
             return
-        if self.perturbation != "global":
-            raise ValueError(f"{given}, and perturbation is {self.perturbation!r}: leave one out.")
-        parted = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.m]
-        if undivided := [size for size in parted if size % self.m]:
-            raise ValueError(f"m is {self.m}, which does not divide the batch size {undivided[0]}: give one that does.")
+        if self.descent.perturbation != "global":
+            raise ValueError(f"{given}, and perturbation is {self.descent.perturbation!r}: leave one out.")
+        parted = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.descent.m]
+        if undivided := [size for size in parted if size % self.descent.m]:
+            raise ValueError(
+                f"m is {self.descent.m}, which does not divide the batch size {undivided[0]}: give one that does."
+            )
 
     def _check_micro_batch(self) -> None:
-        if self.micro_batch is None:
+        if self.descent.micro_batch is None:
             return
-        given = f"micro_batch is {self.micro_batch}"
-        if self.in_shards:
+        given = f"micro_batch is {self.descent.micro_batch}"
+        if self.descent.in_shards:
             raise ValueError(f"{given}, and parts of a batch have perturbations of their own, by m: leave one out.")
         if self.when == methods.GRADIENT_DECIDES:
             raise ValueError(f"{given}, and {self.when} decides inside the step, which it cuts: leave one out.")
         if self.second_pass_gradients > 1:
             raise ValueError(
-                f"{given}, and ascent_steps {self.ascent_steps}: omit micro_batch, or give ascent_steps 1."
+                f"{given}, and ascent_steps {self.descent.ascent_steps}: omit micro_batch, or give ascent_steps 1."
             )
-        if self.drop_path:
-            raise ValueError(f"{given}, and the network draws lots (drop_path {self.drop_path}): leave one out.")
-        larger = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.micro_batch]
-        if undivided := [size for size in larger if size % self.micro_batch]:
+        if self.network.drop_path:
+            raise ValueError(
+                f"{given}, and the network draws lots (drop_path {self.network.drop_path}): leave one out."
+            )
+        larger = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.descent.micro_batch]
+        if undivided := [size for size in larger if size % self.descent.micro_batch]:
             raise ValueError(f"{given}, which does not divide the batch size {undivided[0]}: give one that does.")
 
     @property
@@ -146,8 +171,8 @@ class Config(BaseConfig):
         """The batch plan; of an adaptive one that of a run whose batch never grows, which makes the most updates."""
         if self.adaptive is None:
             return _parsed(self.batch_plan)
-        stored = data.SIZES[self.dataset].train
-        return self.adaptive.at_first(self.epoch_size(self.num_examples(stored)))
+        stored = data.SIZES[self.problem.dataset].train
+        return self.adaptive.at_first(self.recipe.epoch_size(self.problem.num_examples(stored)))
 
     @property
     def adaptive(self) -> AdaptivePlan | None:
@@ -161,13 +186,13 @@ class Config(BaseConfig):
     @property
     def second_pass_gradients(self) -> int:
         """The gradients that a step takes in addition to the clean one, where it makes a second pass."""
-        return (self.ascent_steps or 1) if METHODS[self.method].makes_second_pass else 0
+        return (self.descent.ascent_steps or 1) if METHODS[self.method].makes_second_pass else 0
 
     @property
     def effective(self) -> "Config":
         """The config with what its method does not read set to 0: where these are equal, so are the runs."""
         unread = {name: 0.0 for name in ("rho", "alpha") if name not in METHODS[self.method].uses}
-        return dataclasses.replace(self, **unread)
+        return self.with_settings(**unread)
 
     def save(self, path: Path) -> None:
         """Write the config into a new file.
@@ -177,7 +202,7 @@ class Config(BaseConfig):
         """
         if path.exists():
             raise FileExistsError(f"{path} is there already.")
-        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2))
+        write_whole(path, json.dumps(self.settings, indent=2))
 
     @classmethod
     def load(cls, path: Path) -> "Config":
@@ -186,13 +211,15 @@ class Config(BaseConfig):
         Raises:
           DamagedError: If it is damaged, or was made by another version.
         """
-        return json_files.read(path, cls, "start again in another folder.", _FROM_THE_START)
+        return json_files.read(path, cls.of, "start again in another folder.")
 
     @classmethod
     def of(cls, values: Any) -> "Config":
-        """The config that `dataclasses.asdict` has turned into a dictionary, by way of JSON.
+        """The config that has these `settings`, by way of JSON.
 
         Raises:
           ValueError: If a value is missing, unknown or wrong.
         """
-        return json_files.decode(values, cls, _FROM_THE_START)
+        if wrong := json_files.fault(values, cls, _FROM_THE_START):
+            raise ValueError(wrong)
+        return cls.from_settings(**values)

@@ -1,9 +1,10 @@
 """The sections of a config: problem, network, recipe and descent of a run, and what the runs of a study share."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, Self, get_type_hints
 
 import jax.numpy as jnp
+from tyro.conf import arg
 
 from experiments import data, models
 from experiments.config.checks import check_choice, check_count, check_fraction, check_number
@@ -29,8 +30,7 @@ class Problem:
     label_noise: float = 0.0
     validation: float = 0.0
 
-    def check_problem(self) -> None:
-        """Refuse what cannot be."""
+    def __post_init__(self) -> None:
         check_choice("dataset", self.dataset, data.NAMES)
         if self.train_examples is not None:
             check_count("train_examples", self.train_examples)
@@ -73,17 +73,16 @@ class Network:
     drop_path: float = 0.0
     precision: str = "float32"
 
-    def check_network(self) -> None:
-        """Refuse what cannot be."""
+    def __post_init__(self) -> None:
         check_choice("model", self.model, models.NAMES)
         if self.stem is not None:
             check_choice("stem", self.stem, models.STEMS)
         check_fraction("drop_path", self.drop_path)
         check_choice("precision", self.precision, PRECISIONS)
-        models.check_options(self.model, dict(self.model_options))
+        models.check_options(self.model, dict(self.options))
 
     @property
-    def model_options(self) -> tuple[tuple[str, Any], ...]:
+    def options(self) -> tuple[tuple[str, Any], ...]:
         """What is asked for beside the model's name, as pairs of name and value."""
         asked = tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
         return asked if self.precision == "float32" else (*asked, ("dtype", jnp.dtype(self.precision)))
@@ -107,8 +106,7 @@ class Recipe:
     label_smoothing: float = 0.0
     passes: int = 1
 
-    def check_recipe(self) -> None:
-        """Refuse what cannot be."""
+    def __post_init__(self) -> None:
         check_fraction("label_smoothing", self.label_smoothing)
         check_count("passes", self.passes)
         for name in ("random_erasing", "mixing"):
@@ -172,8 +170,7 @@ class Descent:
         """Whether parts of a batch have perturbations of their own."""
         return self.m is not None or self.perturbation == "device"
 
-    def check_descent(self) -> None:
-        """Refuse what cannot be."""
+    def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, BASES)
         check_choice("perturbation", self.perturbation, PERTURBATIONS)
         for name in ("rho", "alpha", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
@@ -192,11 +189,58 @@ class Descent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseConfig(Descent, Recipe, Network, Problem):  # fields stand in the order of the last base to the first
-    """What the runs of a study share: the problem, the network, the recipe and the descent."""
+class BaseConfig:
+    """What the runs of a study share.
 
-    def __post_init__(self) -> None:
-        self.check_problem()
-        self.check_network()
-        self.check_recipe()
-        self.check_descent()
+    The command line and `config.json` have the fields of all sections side by side: these are the settings.
+
+    Attributes:
+      problem: Which examples are fitted.
+      network: Which network is trained.
+      recipe: What is done to images and labels.
+      descent: How the parameters descend.
+    """
+
+    problem: Annotated[Problem, arg(name="")] = Problem()
+    network: Annotated[Network, arg(name="")] = Network()
+    recipe: Annotated[Recipe, arg(name="")] = Recipe()
+    descent: Annotated[Descent, arg(name="")] = Descent()
+
+    @classmethod
+    def from_settings(cls, **settings: Any) -> Self:
+        """The config with these settings, given by their names on the command line; others have their defaults."""
+        return cls(**_sorted_in(cls, settings, {field.name: field.default for field in fields(cls)}))
+
+    def with_settings(self, **settings: Any) -> Self:
+        """This config with other values of some settings, given by their names on the command line."""
+        return replace(self, **_sorted_in(type(self), settings, {name: getattr(self, name) for name in SECTIONS}))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The value of each setting, by its name on the command line."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        inside = {name: value for section in SECTIONS for name, value in asdict(values.pop(section)).items()}
+        return inside | values
+
+
+SECTIONS: dict[str, type[Any]] = {"problem": Problem, "network": Network, "recipe": Recipe, "descent": Descent}
+"""The sections of a config by their names, in the order of their settings."""
+
+
+def _sorted_in(cls: type[Any], settings: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
+    """The settings, those of a section as that section, made from the one given."""
+    rest, made = dict(settings), {}
+    for name, section in SECTIONS.items():
+        inside = {field.name: rest.pop(field.name) for field in fields(section) if field.name in rest}
+        if inside:
+            made[name] = replace(sections[name], **inside)
+    if unknown := rest.keys() - {field.name for field in fields(cls)}:
+        raise TypeError(f"{cls.__name__} has no setting {min(unknown)!r}.")
+    return made | rest
+
+
+def setting_types(cls: type[Any]) -> dict[str, Any]:
+    """The type of each setting of a class of configs, by its name on the command line."""
+    hints = get_type_hints(cls)
+    inside = {name: hint for section in SECTIONS for name, hint in get_type_hints(hints.pop(section)).items()}
+    return inside | hints

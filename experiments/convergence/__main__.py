@@ -70,7 +70,7 @@ def main() -> None:
 
 def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
     """All runs of the study on networks, and those that are not complete yet."""
-    cells = study.cells(len(data.load(study.dataset, study.seeds[0], location).train))
+    cells = study.cells(len(data.load(study.problem.dataset, study.seeds[0], location).train))
     return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
 
 
@@ -89,7 +89,7 @@ def study_networks(
     Returns:
       The part of the document.
     """
-    title = f"{study.model} on {study.dataset}"
+    title = f"{study.network.model} on {study.problem.dataset}"
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
         for cell, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):

@@ -4,7 +4,6 @@ Each run is trained once. It measures the gradient of the training loss over all
 keeps the norms in a file of its own.
 """
 
-import dataclasses
 import functools
 import json
 import os
@@ -168,7 +167,7 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
     unfinished = check_unfinished(cell)
     unfinished.unlink(missing_ok=True)
     with closing(writers.JsonLines(unfinished)) as file:
-        file.write(_measured(study) | {"config": json.dumps(dataclasses.asdict(cell.config))})
+        file.write(_measured(study) | {"config": json.dumps(cell.config.settings)})
         _, last = run.train(cell.config, dataset, track, watch=_watch(cell.config, study, dataset, file.write))
     unfinished.rename(path)
     return last
@@ -216,7 +215,7 @@ def _watch(
         if epoch % study.every and epoch < config.plan.epochs:
             return
         norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
-        seen = examples_seen(config.plan, epoch, config.epoch_size(len(dataset.train)))
+        seen = examples_seen(config.plan, epoch, config.recipe.epoch_size(len(dataset.train)))
         write({"kind": "norms", "epoch": epoch, "step": record.step, "examples": seen, **norms._asdict()})
 
     return watch

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.config import check_choice
+from experiments.config.sections import Descent, Network, Problem, Recipe
 from experiments.study import Grid
 from experiments.study.grid import CONTROLS, PAPERS, PLANNED
 from experiments.study.selection import MATCHES
@@ -75,15 +76,11 @@ def _cnn(name: str, dataset: str, model: str, stem: str | None = None) -> Grid:
     """SGD at 0.1 without momentum and weight decay, 200 epochs; crop and flip belong to the data sets."""
     return Grid(
         Path("runs") / name,
-        dataset=dataset,
-        model=model,
-        stem=stem,
+        problem=Problem(dataset=dataset),
+        network=Network(model=model, stem=stem),
+        descent=Descent(rho=0.05, alpha=0.02, optimizer="sgd", learning_rate=0.1),
         constant_plan="200x128",
         increasing_plan="40x16,40x32,40x64,40x128,40x256",
-        optimizer="sgd",
-        learning_rate=0.1,
-        rho=0.05,
-        alpha=0.02,
     )
 
 
@@ -91,22 +88,12 @@ def _vit(name: str, model: str) -> Grid:
     """AdamW, 100 epochs of three passes over the data, a warm-up, and all that keeps a transformer from overfitting."""
     return Grid(
         Path("runs") / name,
-        dataset="cifar100",
-        model=model,
+        problem=Problem(dataset="cifar100"),
+        network=Network(model=model, drop_path=0.1),
+        recipe=Recipe(auto_augment=True, random_erasing=0.25, mixing=0.5, label_smoothing=0.1, passes=3),
+        descent=Descent(rho=0.6, alpha=0.1, optimizer="adamw", learning_rate=1e-3, warmup_epochs=10, weight_decay=0.05),
         constant_plan="100x128",
         increasing_plan="25x64,25x128,25x256,25x512",
-        optimizer="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        warmup_epochs=10,
-        rho=0.6,
-        alpha=0.1,
-        auto_augment=True,
-        random_erasing=0.25,
-        label_smoothing=0.1,
-        mixing=0.5,
-        drop_path=0.1,
-        passes=3,
     )
 
 
@@ -125,8 +112,7 @@ _STUDIES = {
         "Fashion-MNIST, ResNet-8",
         Grid(
             Path("runs/fashion_mnist"),
-            dataset="fashion_mnist",
-            train_examples=5000,
+            problem=Problem(dataset="fashion_mnist", train_examples=5000),
             strategies=(*PAPERS, *CONTROLS),
             constant_plan="10x128",
             increasing_plan="2x16,2x32,2x64,2x128,2x256",

@@ -19,5 +19,5 @@ def chosen_rows(study: Study) -> Rows:
 def _value(group: Group, name: str) -> str:
     if name in ("rho", "alpha") and name not in METHODS[group.config.method].uses:
         return "–"
-    values = dict.fromkeys(getattr(run.config, name) for run in group.runs)
+    values = dict.fromkeys(run.config.settings[name] for run in group.runs)
     return ", ".join("–" if value is None else f"{value:g}" for value in values)

@@ -1,6 +1,5 @@
 """Runs that differ in their seed alone, and studies of such groups."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -123,8 +122,7 @@ def studies(runs: Iterable[Run], chosen: tuple[str, ...] = ()) -> list[Study]:
     Raises:
       ValueError: If `chosen` names no setting, or if one cell has several values of it.
     """
-    known = [field.name for field in dataclasses.fields(Config)]
-    if unknown := [name for name in chosen if name not in known]:
+    if unknown := [name for name in chosen if name not in Config().settings]:
         raise ValueError(f"chosen is {chosen}: {unknown[0]} is no setting of a run, give learning_rate, for instance.")
     configs = {run.folder: _shared(run.config, chosen) for run in runs}
     sorted_in: dict[Part, list[Run]] = {}
@@ -137,8 +135,8 @@ def studies(runs: Iterable[Run], chosen: tuple[str, ...] = ()) -> list[Study]:
 
 def _shared(config: Config, chosen: Sequence[str]) -> Config:
     """The config at seed 0, with what was chosen at its default, and what is not read at 0."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Config) if field.name in chosen}
-    return dataclasses.replace(config, seed=0, **defaults).effective
+    defaults = {name: value for name, value in Config().settings.items() if name in chosen}
+    return config.with_settings(seed=0, **defaults).effective
 
 
 def _groups(runs: list[Run], configs: dict[Path, Config], chosen: tuple[str, ...]) -> list[Group]:

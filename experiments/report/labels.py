@@ -22,15 +22,15 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     method = METHODS[config.method]
     alike = [each for each in configs if METHODS[each.method].rho == method.rho]
     values = {
-        name: {getattr(each, name) for each in alike if name in METHODS[each.method].uses} for name in method.uses
+        name: {each.settings[name] for each in alike if name in METHODS[each.method].uses} for name in method.uses
     }
     names = [name for name in method.uses if len(values[name]) > 1]
-    settings = [f"{_SYMBOLS[name]} {getattr(config, name):g}" for name in names]
+    settings = [f"{_SYMBOLS[name]} {config.settings[name]:g}" for name in names]
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
-    is_usual = config.ascent_steps in (None, method.ascent_steps)
-    own_steps = [] if is_usual else [f"{config.ascent_steps} ascent steps"]
-    is_alone = method.momentum and {each.momentum for each in configs} != {config.momentum}
-    own_momentum = [f"momentum {config.momentum:g}"] if is_alone else []
+    is_usual = config.descent.ascent_steps in (None, method.ascent_steps)
+    own_steps = [] if is_usual else [f"{config.descent.ascent_steps} ascent steps"]
+    is_alone = method.momentum and {each.descent.momentum for each in configs} != {config.descent.momentum}
+    own_momentum = [f"momentum {config.descent.momentum:g}"] if is_alone else []
     return ", ".join([method.title, *settings, *own_time, *own_steps, *own_momentum])
 
 
@@ -111,7 +111,7 @@ def heading(name: str) -> str:
 
 def method_order(config: Config) -> tuple[int, float, float, str]:
     """What rows are sorted by."""
-    return list(METHODS).index(config.method), config.rho or 0.0, config.alpha or 0.0, str(config.when)
+    return list(METHODS).index(config.method), config.descent.rho or 0.0, config.descent.alpha or 0.0, str(config.when)
 
 
 def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...]]:

@@ -116,7 +116,11 @@ def papers_constant(groups: Sequence[Group], base: Group) -> int | None:
 def controls(base: Group) -> set[int]:
     """The first, the last and the mean batch size of an increasing plan, whose parts divide the mean."""
     config, stages = base.config, base.config.plan.stages
-    return {stages[0].batch_size, stages[-1].batch_size, mean_batch_size(config.plan, config.m or config.micro_batch)}
+    return {
+        stages[0].batch_size,
+        stages[-1].batch_size,
+        mean_batch_size(config.plan, config.descent.m or config.descent.micro_batch),
+    }
 
 
 def _is_papers(group: Group) -> bool:

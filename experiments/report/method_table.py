@@ -50,7 +50,7 @@ def _row(
     ratio = np.median(np.divide(seconds[name], seconds["sgd"]))
     return (
         METHODS[name].title,
-        f"{runs[0].config.rho:g}" if METHODS[name].uses else "–",
+        f"{runs[0].config.descent.rho:g}" if METHODS[name].uses else "–",
         f"{errors} (diverged: {diverged})" if diverged else errors,
         *(sharpness.figure(runs, way, rho) for way, rho in measured),
         f"{evaluations:.2f}",

@@ -1,6 +1,5 @@
 """The parts of a report: runs of one model on one data set that share all settings but method and strategy."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,7 @@ def part_of(config: Config, configs: Sequence[Config]) -> Part:
       config: of the run.
       configs: those of all runs.
     """
-    names = [field.name for field in dataclasses.fields(Config) if field.name not in (*METHOD, *STRATEGY, "seed")]
-    values = {name: getattr(config, name) for name in names}
+    values = {name: value for name, value in config.settings.items() if name not in (*METHOD, *STRATEGY, "seed")}
     return tuple((values | {"momentum": _momentum(config, configs)}).items())
 
 
@@ -34,7 +32,7 @@ def part_titles(parts: Sequence[Part]) -> dict[Part, str]:
       `small_resnet on digits`, and where other settings differ among parts those of them that are not at their
       defaults: `small_resnet on digits: label noise 0.2`.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)} | {"momentum": 0.0}
+    defaults = Config().settings | {"momentum": 0.0}
 
     def title(part: Part) -> str:
         values = dict(part)
@@ -60,6 +58,6 @@ def said(name: str, value: Any) -> str:
 def _momentum(config: Config, configs: Sequence[Config]) -> float:
     """That of the run; a method that needs a momentum stands beside those that have none."""
     own = METHODS[config.method].momentum
-    others = {each.momentum for each in configs if METHODS[each.method].momentum != own}
-    is_needed = own and config.momentum == own and own not in others
-    return 0.0 if is_needed else config.momentum or 0.0
+    others = {each.descent.momentum for each in configs if METHODS[each.method].momentum != own}
+    is_needed = own and config.descent.momentum == own and own not in others
+    return 0.0 if is_needed else config.descent.momentum or 0.0

@@ -36,7 +36,7 @@ def _row(group: Group, of_paper: Published, study: Study) -> tuple[str, ...]:
 
 def _config(group: Group) -> Config:
     """What was really run, chosen settings included."""
-    return dataclasses.replace(group.runs[0].config, seed=0).effective
+    return group.runs[0].config.with_settings(seed=0).effective
 
 
 @functools.cache

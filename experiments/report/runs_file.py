@@ -1,13 +1,11 @@
 """The file of all runs: a line each, with what tells them apart and what came out."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import worst_cases
 from experiments.training.atomic_write import write_whole
@@ -23,21 +21,19 @@ def write_runs(runs: Sequence[Run], path: Path) -> None:
       runs: what was run.
       path: of the file; what it held is written anew.
     """
-    names = [field.name for field in dataclasses.fields(Config) if _is_told(field.name, runs)]
+    settings = [run.config.settings for run in runs]
+    names = [name for name in settings[0] if name in _ALWAYS or len({each[name] for each in settings}) > 1]
     sharpness = [_sharpness(run) for run in runs]
     measured = list(dict.fromkeys(name for found in sharpness for name in found))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *_FIGURES, *measured])
-    for run, found in zip(runs, sharpness, strict=True):
-        settings = [getattr(run.config, name) for name in names]
+    for run, values, found in zip(runs, settings, sharpness, strict=True):
         figures = [getattr(run.result, name) for name in _FIGURES]
-        writer.writerow(map(_plain, [*settings, *figures, *(found.get(name) for name in measured)]))
+        writer.writerow(
+            map(_plain, [*(values[name] for name in names), *figures, *(found.get(name) for name in measured)])
+        )
     write_whole(path, text.getvalue())
-
-
-def _is_told(name: str, runs: Sequence[Run]) -> bool:
-    return name in _ALWAYS or len({getattr(run.config, name) for run in runs}) > 1
 
 
 def _sharpness(run: Run) -> dict[str, float | None]:

@@ -1,6 +1,5 @@
 """Differences, settings and runs of a study, as rows of text."""
 
-import dataclasses
 import os
 
 from experiments.cli.tables import Rows
@@ -23,29 +22,25 @@ def difference_rows(pairs: list[Difference]) -> Rows:
 
 def setting_rows(study: Study) -> Rows:
     """The settings that matter most, and those that differ among runs or are not at their defaults, with all values."""
-    names = [field.name for field in dataclasses.fields(Config)]
+    names = list(study.runs[0].config.settings)
     values = {name: list(dict.fromkeys(_value(run.config, name) for run in study.runs)) for name in names}
-    told = [
-        name
-        for name in names
-        if name in _ALWAYS
-        or len(set(values[name]) - {"–"}) > 1
-        or any(not _is_default(run.config, name) for run in study.runs)
-    ]
+    changed = set().union(*(_changed(run.config) for run in study.runs))
+    told = [name for name in names if name in {*_ALWAYS, *changed} or len(set(values[name]) - {"–"}) > 1]
     rows = [(name.replace("_", " "), "; ".join(each for each in values[name] if each != "–") or "–") for name in told]
     return [("setting", "value"), *rows]
 
 
 def _value(config: Config, name: str) -> str:
     """A setting in words, a dash where the run has none or does not read it."""
-    value = getattr(config, name)
+    value = config.settings[name]
     is_read = name not in ("rho", "alpha") or name in METHODS[config.method].uses
     return "–" if value is None or not is_read else str(value)
 
 
-def _is_default(config: Config, name: str) -> bool:
-    usual = Config(method=config.method, optimizer=config.optimizer)
-    return getattr(config, name) == getattr(usual, name)
+def _changed(config: Config) -> set[str]:
+    """The settings of a run that are not at their defaults."""
+    usual = Config.from_settings(method=config.method, optimizer=config.descent.optimizer).settings
+    return {name for name, value in config.settings.items() if value != usual[name]}
 
 
 def run_rows(study: Study) -> Rows:

@@ -92,4 +92,5 @@ def _problem(part: Part) -> Part:
 
 
 def _place(group: Group) -> tuple[Any, ...]:
-    return tuple(getattr(group.config, name) for name in (*METHOD, *STRATEGY))
+    settings = group.config.settings
+    return tuple(settings[name] for name in (*METHOD, *STRATEGY))

@@ -31,8 +31,8 @@ class Constants(NamedTuple):
     examples: tuple[jax.Array, jax.Array] | None = None
 
 
-class Recipe(NamedTuple):
-    """The stages of a run.
+class PreparationSettings(NamedTuple):
+    """How the images and labels of a run are prepared.
 
     Attributes:
       num_classes: labels run from 0 to below it.
@@ -58,10 +58,17 @@ Stage = Callable[[Constants, jax.Array, jax.Array], jax.Array]
 """`stage(constants, positions, images)` → images."""
 
 
-def recipe_of(config: Config, dataset: data.Dataset) -> Recipe:
-    """The recipe of a run."""
-    padding, flip = (0, False) if config.auto_augment else (dataset.crop_padding, dataset.flip)
-    return Recipe(dataset.num_classes, padding, flip, config.random_erasing, config.mixing, config.label_smoothing)
+def preparation_settings(config: Config, dataset: data.Dataset) -> PreparationSettings:
+    """The settings of a run."""
+    padding, flip = (0, False) if config.recipe.auto_augment else (dataset.crop_padding, dataset.flip)
+    return PreparationSettings(
+        dataset.num_classes,
+        padding,
+        flip,
+        config.recipe.random_erasing,
+        config.recipe.mixing,
+        config.recipe.label_smoothing,
+    )
 
 
 def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
@@ -70,10 +77,10 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     Raises:
       ValueError: If the images are not in colour.
     """
-    if not config.auto_augment:
+    if not config.recipe.auto_augment:
         return None
     if dataset.image_shape[-1] != 3:
-        raise ValueError(f"auto_augment is True, and {config.dataset} is not in colour: leave it out.")
+        raise ValueError(f"auto_augment is True, and {config.problem.dataset} is not in colour: leave it out.")
     from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:
@@ -82,48 +89,48 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     return transform
 
 
-def stages(recipe: Recipe) -> dict[str, Stage]:
+def stages(settings: PreparationSettings) -> dict[str, Stage]:
     """What is done to images one by one, in order, by name."""
     kept: dict[str, Stage] = {}
-    if recipe.crop_padding:
+    if settings.crop_padding:
         kept["crop"] = lambda constants, positions, images: augmentation.random_crop(
-            augmentation.example_keys(jax.random.split(constants.key)[0], positions), images, recipe.crop_padding
+            augmentation.example_keys(jax.random.split(constants.key)[0], positions), images, settings.crop_padding
         )
-    if recipe.flip:
+    if settings.flip:
         kept["flip"] = lambda constants, positions, images: augmentation.random_flip(
             augmentation.example_keys(jax.random.split(constants.key)[1], positions), images
         )
     kept["normalize"] = lambda constants, positions, images: augmentation.normalize(
         images, constants.mean, constants.std
     )
-    if recipe.random_erasing:
+    if settings.random_erasing:
         kept["erasing"] = lambda constants, positions, images: augmentation.random_erasing(
             augmentation.example_keys(jax.random.fold_in(constants.key, _ERASING), positions),
             images,
-            recipe.random_erasing,
+            settings.random_erasing,
             constants.mean / 255,  # not the mean colour of normalised images, which is 0, but what the study's code has
         )
     return kept
 
 
-def preparation(recipe: Recipe) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
+def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
     """`prepare(batch, constants)` → images, targets and labels; targets are labels if neither smooth nor mixed.
 
     The batch has `image` and `label`, or `index` where the examples live on the device. The key of the mixing, which is
     one for the batch, is made of its first position.
     """
-    in_order = stages(recipe)
+    in_order = stages(settings)
 
     def prepare(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array, jax.Array]:
         images, labels = _examples(batch, constants)
         targets = labels
         for stage in in_order.values():
             images = stage(constants, batch["position"], images)
-        if recipe.label_smoothing or recipe.mixing:
-            targets = augmentation.smoothed(targets, recipe.num_classes, recipe.label_smoothing)
-        if recipe.mixing:
+        if settings.label_smoothing or settings.mixing:
+            targets = augmentation.smoothed(targets, settings.num_classes, settings.label_smoothing)
+        if settings.mixing:
             key = jax.random.fold_in(jax.random.fold_in(constants.key, _MIXING), batch["position"][0])
-            images, targets = augmentation.mix(key, images, targets, recipe.mixing)
+            images, targets = augmentation.mix(key, images, targets, settings.mixing)
         return images, targets, labels
 
     return prepare
@@ -155,7 +162,7 @@ def is_resident(config: Config, dataset: data.Dataset) -> bool:
     They do where they are in memory, have at most 2²⁸ bytes, and nothing is done to them before the compiled step.
     """
     train = dataset.train
-    return not config.auto_augment and isinstance(train, data.Split) and train.images.nbytes <= _RESIDENT_BYTES
+    return not config.recipe.auto_augment and isinstance(train, data.Split) and train.images.nbytes <= _RESIDENT_BYTES
 
 
 def stream_of(
@@ -178,7 +185,7 @@ def stream_of(
         plan or config.plan,
         config.seed,
         start,
-        passes=config.passes,
+        passes=config.recipe.passes,
         transform=transform_of(config, dataset),
         part=part,
         is_read=not is_resident(config, dataset),

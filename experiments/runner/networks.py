@@ -24,7 +24,7 @@ Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
 
 def shape_of(config: Config, dataset: data.Dataset) -> Shape:
     """The architecture of a run."""
-    return config.model, dataset.num_classes, dataset.image_shape, config.model_options
+    return config.network.model, dataset.num_classes, dataset.image_shape, config.network.options
 
 
 def network(shape: Shape, seed: int = 0) -> nnx.Module:
@@ -50,7 +50,7 @@ def evaluated(config: Config, dataset: data.Dataset, state: TrainState) -> tuple
     Returns:
       `(params, model_state)`.
     """
-    if not config.ema:
+    if not config.descent.ema:
         return METHODS[config.method].evaluated(state.opt_state, state.params), state.model_state
     params = weight_average(state.opt_state)
     return params, with_own_statistics(config, dataset, params, state.model_state)

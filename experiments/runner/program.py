@@ -12,7 +12,14 @@ import optax
 
 from experiments import data
 from experiments.config import Config
-from experiments.runner.image_pipeline import Constants, Recipe, constants_of, normalization, preparation, recipe_of
+from experiments.runner.image_pipeline import (
+    Constants,
+    PreparationSettings,
+    constants_of,
+    normalization,
+    preparation,
+    preparation_settings,
+)
 from experiments.runner.networks import Shape, evaluated, network, shape_of
 from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
@@ -43,17 +50,17 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     """
     shape, num_examples = shape_of(config, dataset), len(dataset.train)
     constants, perturb = sharding.copied(constants_of(config, dataset)), _perturb(config, num_examples)
-    skips, measures = config.on_nonfinite is not None, config.adaptive is not None
-    options = _StepOptions(config.in_shards, config.m, config.micro_batch, skips, measures)
+    skips, measures = config.descent.on_nonfinite is not None, config.adaptive is not None
+    options = _StepOptions(config.descent.in_shards, config.descent.m, config.descent.micro_batch, skips, measures)
     settings = _optimizer_settings(config, num_examples)
-    init, update = _training(shape, settings, recipe_of(config, dataset), sharding, options)
+    init, update = _training(shape, settings, preparation_settings(config, dataset), sharding, options)
     program = Program(
         functools.partial(update, constants=constants),
         functools.partial(_evaluate, config, dataset, constants, sharding),
         _schedules(config),
         perturb,
         config.second_pass_gradients,
-        config.on_nonfinite,
+        config.descent.on_nonfinite,
     )
     if not isinstance(update, MicroBatchStep):  # batches go to the device whole: each size has a step, compiled ahead
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, num_examples, perturb))
@@ -66,21 +73,21 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
 def _optimizer_settings(config: Config, num_examples: int) -> optimizer.Settings:
     return optimizer.Settings(
         config.method,
-        config.optimizer,
-        config.momentum or 0.0,
-        config.weight_decay,
-        config.ema,
-        config.plan.total_steps(config.epoch_size(num_examples)) if config.when == GRADIENT_DECIDES else None,
-        config.ascent_steps or 1,
+        config.descent.optimizer,
+        config.descent.momentum or 0.0,
+        config.descent.weight_decay,
+        config.descent.ema,
+        config.plan.total_steps(config.recipe.epoch_size(num_examples)) if config.when == GRADIENT_DECIDES else None,
+        config.descent.ascent_steps or 1,
     )
 
 
 @functools.cache
 def _training(
-    shape: Shape, settings: optimizer.Settings, recipe: Recipe, sharding: Sharding, options: _StepOptions
+    shape: Shape, settings: optimizer.Settings, images: PreparationSettings, sharding: Sharding, options: _StepOptions
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     """The function that makes the optimizer's state, and the step."""
-    model, prepare, skips = network(shape), preparation(recipe), options.skips_nonfinite
+    model, prepare, skips = network(shape), preparation(images), options.skips_nonfinite
     functional = METHODS[settings.method].functional
     if options.micro_batch is not None:
         tx, passes = optimizer.create(settings), loss_and_update.passes(model, functional, sharding)
@@ -109,8 +116,8 @@ def _evaluate(
     """Mean loss and error over all test examples."""
     evaluate, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
     # an average's statistics are taken anew, on each process by itself
-    params, model_state = evaluated(config, dataset, sharding.whole(state) if config.ema else state)
-    if config.ema:
+    params, model_state = evaluated(config, dataset, sharding.whole(state) if config.descent.ema else state)
+    if config.descent.ema:
         params, model_state = sharding.copied((params, model_state))
     batch_size = sharding.divided(min(_EVALUATION_BATCH, examples))
     batches = data.evaluation_batches(dataset.test, batch_size, sharding.part)
@@ -122,7 +129,7 @@ def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
     """Whether a step makes a second pass, or None if its gradient decides."""
     if not METHODS[config.method].makes_second_pass:
         return lambda step: False
-    return config.policy(config.epoch_size(num_examples)).at
+    return config.policy(config.recipe.epoch_size(num_examples)).at
 
 
 def _decisions(
@@ -130,7 +137,7 @@ def _decisions(
 ) -> set[bool | None]:
     """What `perturb` returns at the steps with batches of this size."""
     found: set[bool | None] = set()
-    first, size = 0, config.epoch_size(num_examples)
+    first, size = 0, config.recipe.epoch_size(num_examples)
     for stage in config.plan.stages:
         last = first + stage.epochs * (size // stage.batch_size)
         for step in range(first, last) if stage.batch_size == batch_size else ():
@@ -143,6 +150,8 @@ def _decisions(
 
 def _schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
     """Each hyperparameter that the run uses, over epochs."""
-    rate = learning_rate.parse(config.lr_schedule, config.learning_rate, config.plan.epochs, config.warmup_epochs)
-    fixed = {name: optax.constant_schedule(getattr(config, name)) for name in METHODS[config.method].uses}
+    rate = learning_rate.parse(
+        config.lr_schedule, config.descent.learning_rate, config.plan.epochs, config.descent.warmup_epochs
+    )
+    fixed = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
     return {"learning_rate": rate} | fixed

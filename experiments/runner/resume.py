@@ -1,6 +1,5 @@
 """The saved states of a run: where a run goes on, whether it is the one that is asked for, and the trained state."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,8 +91,8 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     check_same(found, config, save)
     if notes.data != data.fingerprint(dataset):
         raise UnusableError(
-            f"the data set {config.dataset} has changed since {save} was saved: bring back the data that the run had, "
-            "or start it again in another folder."
+            f"the data set {config.problem.dataset} has changed since {save} was saved: bring back the data that the "
+            "run had, or start it again in another folder."
         )
     metrics = output / "metrics.jsonl"
     length = metrics.stat().st_size if metrics.is_file() else 0
@@ -111,9 +110,12 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
     Raises:
       UnusableError: If the configs differ; it names each field with both values.
     """
-    names = [field.name for field in dataclasses.fields(Config)]
-    pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in names]
-    differing = [f"{name} is {ours!r} there and {asked!r} here" for name, ours, asked in pairs if ours != asked]
+    asked = wanted.settings
+    differing = [
+        f"{name} is {ours!r} there and {asked[name]!r} here"
+        for name, ours in found.settings.items()
+        if ours != asked[name]
+    ]
     if differing:
         raise UnusableError(
             f"{where} is of another run: {', '.join(differing)}. Give the settings that it has, take another "

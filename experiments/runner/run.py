@@ -1,11 +1,11 @@
 """One run: from a config to a folder with its metrics, its trained state and its result."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,13 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
       ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
     """
     dataset = data.load(
-        config.dataset,
+        config.problem.dataset,
         config.seed,
         location,
-        split=config.split,
-        train_examples=config.train_examples,
-        validation=config.validation,
-        label_noise=config.label_noise,
+        split=config.problem.split,
+        train_examples=config.problem.train_examples,
+        validation=config.problem.validation,
+        label_noise=config.problem.label_noise,
     )
     transform_of(config, dataset)
     updates = total_updates(config, dataset)
@@ -63,7 +63,7 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
     Raises:
       ValueError: If a batch of the plan is larger than an epoch.
     """
-    size = config.epoch_size(len(dataset.train))
+    size = config.recipe.epoch_size(len(dataset.train))
     if config.adaptive is None:
         return config.plan.total_steps(size)
     try:
@@ -148,11 +148,11 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             config.save(output / "config.json")
         own = own_writers(output, start.written, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
-        settings, fingerprint = dataclasses.asdict(config), data.fingerprint(dataset)
+        settings, fingerprint = config.settings, data.fingerprint(dataset)
         saver = Saver(
             context.saving,
             checkpoints,
-            num_examples=config.epoch_size(len(dataset.train)),
+            num_examples=config.recipe.epoch_size(len(dataset.train)),
             total=total_updates(config, dataset),
             notes=lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
         )
@@ -190,7 +190,7 @@ def result_of(folder: Path) -> Result:
     Raises:
       UnusableError: If there is none, or one that was damaged or made by another version.
     """
-    return json_files.read(folder / "result.json", Result, _AGAIN)
+    return json_files.read(folder / "result.json", partial(decode, cls=Result), _AGAIN)
 
 
 def completed(folder: Path) -> Result:
@@ -235,7 +235,7 @@ def _train(
     config: Config, dataset: data.Dataset, begun: tuple[TrainState, Program], context: RunContext, callbacks: Callbacks
 ) -> Trained:
     state, program = begun
-    size, decided, progress = config.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
+    size, decided, progress = config.recipe.epoch_size(len(dataset.train)), config.adaptive, context.start.progress
 
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
         return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)

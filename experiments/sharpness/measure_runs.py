@@ -36,7 +36,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     """
     state = _trained_state(folder, config, dataset)
     plan = plan_of(config, result_of(folder))
-    step = plan.total_steps(config.epoch_size(len(dataset.train)))
+    step = plan.total_steps(config.recipe.epoch_size(len(dataset.train)))
     sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, plan.epochs, step))
 
 

@@ -3,7 +3,6 @@
 The time is estimated from measured steps on made-up images of the true shapes.
 """
 
-import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -61,9 +60,11 @@ class Estimate(NamedTuple):
 
 def estimate(config: Config, stored: int) -> Estimate:
     """Estimate a run on a data set with `stored` training examples."""
-    size, plan = config.epoch_size(config.num_examples(stored)), config.plan
+    size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
     updates = plan.total_steps(size)
-    rate = learning_rate.parse(config.lr_schedule, config.learning_rate, plan.epochs, config.warmup_epochs)
+    rate = learning_rate.parse(
+        config.lr_schedule, config.descent.learning_rate, plan.epochs, config.descent.warmup_epochs
+    )
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = sum(stage.epochs * (size // stage.batch_size) * stage.batch_size for stage in plan.stages)
     evaluations = updates + config.second_pass_gradients * _second_passes(config, size)
@@ -112,8 +113,8 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
 
 def time_step(config: Config, batch_size: int) -> float:
     """The median time of an update, in seconds, after one that compiles."""
-    alone = dataclasses.replace(config, batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
-    dataset = data.made_up(config.dataset, batch_size)
+    alone = config.with_settings(batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
+    dataset = data.made_up(config.problem.dataset, batch_size)
     state, program = build(alone, dataset)
     at_start = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
     batch = next(data.training_batches(dataset.train, alone.plan, alone.seed))

@@ -3,13 +3,16 @@
 A strategy says how the batch size and the learning rate change during a run.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 from experiments import data
 from experiments.config import BaseConfig, Config, checks
+from experiments.config.sections import Descent
 from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
@@ -106,7 +109,6 @@ class Grid(BaseConfig):
     adaptive_rule: str = "noise_scale"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("constant_plan", "increasing_plan"):
             checks.check_plan(name, getattr(self, name))
         checks.check_seeds(self.seeds)
@@ -115,7 +117,7 @@ class Grid(BaseConfig):
                 checks.check_choice(name, value, known)
             checks.check_distinct(name, getattr(self, name))
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
-        if ADAPTIVE in self.strategies and self.micro_batch is None:
+        if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
                 "between which its noise is measured, all cells then share it."
@@ -128,7 +130,7 @@ class Grid(BaseConfig):
         Args:
           stored: how many training examples the data set has; left out, as many as it is known to have.
         """
-        stored = data.SIZES[self.dataset].train if stored is None else stored
+        stored = data.SIZES[self.problem.dataset].train if stored is None else stored
         cells = [
             self._cell(match, method, strategy, seed, stored)
             for seed in self.seeds
@@ -145,7 +147,7 @@ class Grid(BaseConfig):
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
         constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
         plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
-        parts = self.m or self.micro_batch
+        parts = self.descent.m or self.descent.micro_batch
         if parts and strategy == "constant_mean":
             plan = plan.rounded_to(parts)  # the parts have to divide the batch
 
@@ -153,11 +155,13 @@ class Grid(BaseConfig):
             if strategy == ADAPTIVE:
                 adaptive = adaptive_plan(increasing, self.adaptive_rule, updates)
                 return _config_of(self, method, adaptive, "constant", seed)
-            return _config_of(self, method, str(plan), rate_of(strategy, plan.epochs - self.warmup_epochs), seed)
+            return _config_of(
+                self, method, str(plan), rate_of(strategy, plan.epochs - self.descent.warmup_epochs), seed
+            )
 
         if match != "epochs":
             evaluations = estimate(config(), stored).evaluations_per_update
-            epoch_size = self.epoch_size(self.num_examples(stored))
+            epoch_size = self.recipe.epoch_size(self.problem.num_examples(stored))
             if strategy == ADAPTIVE:
                 updates, by = budget(match, evaluations, increasing, epoch_size)
             else:
@@ -167,6 +171,7 @@ class Grid(BaseConfig):
 
 
 _MOMENTUM = 0.9  # of sgd, which all methods share
+_DESCENT = Descent(learning_rate=0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,15 +191,12 @@ class Comparison(BaseConfig):
     seeds: tuple[int, ...] = (0, 1, 2)
     batch_plan: str = "25x64"
     lr_schedule: str = "cosine"
-    learning_rate: float = 0.05
+    descent: Annotated[Descent, arg(name="")] = _DESCENT
 
     def __post_init__(self) -> None:
-        if self.momentum is None and self.optimizer == "sgd":
-            object.__setattr__(self, "momentum", _MOMENTUM)
-        super().__post_init__()
         for name in ("rho", "alpha"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is {getattr(self, name)}: leave it out, each method has its own here.")
+            if (value := getattr(self.descent, name)) is not None:
+                raise ValueError(f"{name} is {value}: omit it, each method has its own here.")
         checks.check_plan("batch_plan", self.batch_plan)
         checks.check_seeds(self.seeds)
         for name in self.methods:
@@ -214,10 +216,21 @@ class Comparison(BaseConfig):
 
     def config(self, method: str, seed: int) -> Config:
         """The config of a run."""
-        return _config_of(self, method, self.batch_plan, self.lr_schedule, seed)
+        study = self
+        if self.descent.momentum is None and self.descent.optimizer == "sgd":
+            study = self.with_settings(momentum=_MOMENTUM)
+        return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
     """The config of a run, with the settings that all runs of the study share."""
-    shared = {field.name: getattr(study, field.name) for field in dataclasses.fields(BaseConfig)}
-    return Config(method=method, batch_plan=batch_plan, lr_schedule=lr_schedule, seed=seed, **shared)
+    return Config(
+        problem=study.problem,
+        network=study.network,
+        recipe=study.recipe,
+        descent=study.descent,
+        method=method,
+        batch_plan=batch_plan,
+        lr_schedule=lr_schedule,
+        seed=seed,
+    ).resolved()

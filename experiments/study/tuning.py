@@ -110,9 +110,9 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
 
 
 def _settings(study: Grid, tuning: Tuning, method: str, strategy: str) -> list[Setting]:
-    radius = METHODS[method].rho if study.rho is None else study.rho
+    radius = METHODS[method].rho if study.descent.rho is None else study.descent.rho
     radii = [_product(radius, factor) for factor in tuning.radii] if "rho" in METHODS[method].uses else [None]
-    rates = [_product(study.learning_rate, factor) for factor in tuning.rates]
+    rates = [_product(study.descent.learning_rate, factor) for factor in tuning.rates]
     return [Setting(method, strategy, rate, rho) for rate in rates for rho in radii]
 
 
@@ -142,9 +142,9 @@ def variants(study: Grid) -> dict[str, Grid]:
     """
     momentum, decay = _USUAL
     both = {"as_given": study}
-    if study.optimizer == "sgd" and (study.momentum, study.weight_decay) != _USUAL:
-        rate = _product(study.learning_rate, (1 - momentum) / (1 - (study.momentum or 0.0)))
-        both["momentum"] = replace(study, momentum=momentum, weight_decay=decay, learning_rate=rate)
+    if study.descent.optimizer == "sgd" and (study.descent.momentum, study.descent.weight_decay) != _USUAL:
+        rate = _product(study.descent.learning_rate, (1 - momentum) / (1 - (study.descent.momentum or 0.0)))
+        both["momentum"] = study.with_settings(momentum=momentum, weight_decay=decay, learning_rate=rate)
     return {name: replace(each, output=each.output / name) for name, each in both.items()}
 
 
@@ -169,7 +169,9 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     folder = study.output / "trials" / "-".join(words)
     told = ", ".join(words).replace("_", " ")
     cells = [
-        RunSpec(f"{cell.name}, {told}", replace(cell.config, validation=tuning.validation), folder / cell.folder.name)
+        RunSpec(
+            f"{cell.name}, {told}", cell.config.with_settings(validation=tuning.validation), folder / cell.folder.name
+        )
         for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored)  # with the plan of the study
     ]
     return Trial(setting, cells)
@@ -184,5 +186,7 @@ def _mean(trial: Trial, name: str) -> float:
 def _narrowed(study: Grid, setting: Setting) -> Grid:
     """The cell of a setting; where a seed chooses the test images, trials and runs have the same ones."""
     method, strategy, rate, rho = setting
-    split = study.seeds[0] if study.dataset in data.SPLIT_BY_SEED and study.split is None else study.split
-    return replace(study, methods=(method,), strategies=(strategy,), learning_rate=rate, rho=rho, split=split)
+    dataset, split = study.problem.dataset, study.problem.split
+    if split is None and dataset in data.SPLIT_BY_SEED:
+        split = study.seeds[0]
+    return study.with_settings(methods=(method,), strategies=(strategy,), learning_rate=rate, rho=rho, split=split)

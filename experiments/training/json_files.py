@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -126,10 +126,19 @@ class Schema(NamedTuple):
     @functools.cache
     def of(cls, record: type) -> "Schema":
         """The schema of a class, by its type hints."""
-        hints = typing.get_type_hints(record, include_extras=True)
+        hints = _hints(record)
         others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
         fields = {name: Field.of(hint) for name, hint in hints.items()}
         return cls(fields, [name for name in fields if not hasattr(record, name)], others)
+
+
+def _hints(record: Any) -> dict[str, Any]:
+    """The type hint of each key. The keys of a field that is a dataclass stand among those of the object."""
+    found = {}
+    for name, hint in typing.get_type_hints(record, include_extras=True).items():
+        kind: Any = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        found |= _hints(kind) if dataclasses.is_dataclass(kind) else {name: hint}
+    return found
 
 
 def fault(record: Any, cls: type, required: Collection[str] | None = None) -> str | None:
@@ -221,20 +230,20 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read(path: Path, cls: type[T], remedy: str, required: Collection[str] | None = None) -> T:
-    """The object that a file holds, as a `cls`.
+def read(path: Path, make: Callable[[Any], T], remedy: str) -> T:
+    """What `make` makes of the value that a file holds.
 
     Raises:
-      DamagedError: If it cannot be read, or if `decode` refuses it.
+      DamagedError: If the file cannot be read, or if `make` raises a ValueError.
     """
     try:
-        record = parsed(text_of(path))
+        value = parsed(text_of(path))
     except DamagedError:
         raise
     except (OSError, ValueError) as error:
         raise DamagedError(path, reason_of(error), remedy) from error
     try:
-        return decode(record, cls, required)
+        return make(value)
     except ValueError as error:
         raise DamagedError(path, str(error).rstrip("."), remedy) from error
 

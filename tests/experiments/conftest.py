@@ -94,5 +94,5 @@ def started() -> Callable[[], list[str]]:
 
 def train(output: Path, **settings: Any) -> Any:
     """The result of a run in `output`."""
-    config = Config(**settings)
+    config = Config.from_settings(**settings)
     return run.execute(config, run.load(config), claim(output))

@@ -10,7 +10,7 @@ from experiments.runner import run, sharpness_records
 
 
 def finished(folder: Path, tiny: str, **settings: Any) -> tuple[Config, data.Dataset]:
-    config = Config(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
+    config = Config.from_settings(**{"model": tiny, "method": "sam", "batch_plan": "2x64"} | settings)
     dataset = run.load(config)
     run.execute(config, dataset, claim(folder))
     return config, dataset

@@ -49,7 +49,15 @@ def killed_after_a_save(output: Path, config: Config, seconds: float) -> bool:
 
 
 def _started(output: Path, config: Config, operation: int | None = None) -> BaseProcess:
-    arguments = ["--resume", "--model", config.model, "--batch-plan", config.batch_plan, "--output", str(output)]
+    arguments = [
+        "--resume",
+        "--model",
+        config.network.model,
+        "--batch-plan",
+        config.batch_plan,
+        "--output",
+        str(output),
+    ]
     arguments += ["--saving.every", "2", "--saving.keep", "1"]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.experiments.tiny_program"])

@@ -18,21 +18,21 @@ EXAMPLES = 512  # of an epoch, as `write_run` has it
 
 def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
     """Every method, strategy and match, with sharpness at both radii, and in an adaptive way."""
-    grid = Grid(
-        folder,
+    grid = Grid.from_settings(
+        output=folder,
         seeds=tuple(range(seeds)),
         strategies=(*PAPERS, "linear", *CONTROLS),
         match=("epochs", "updates", "gradients"),
         constant_plan="10x128",
         increasing_plan="2x16,2x32,2x64,2x128,2x256",
     )
-    for cell in dataclasses.replace(grid, **settings).cells(EXAMPLES):
+    for cell in grid.with_settings(**settings).cells(EXAMPLES):
         config = cell.config
         draw = np.random.default_rng(zlib.crc32(repr(config).encode()))
         updates = config.plan.total_steps(EXAMPLES)
         gain = {"sgd": 0.0, "sam": 0.005, "gsam": 0.006}[config.method]
         error = 0.02 + 2.0 / updates - gain + 0.002 * draw.standard_normal()
-        write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **dataclasses.asdict(config))
+        write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **config.settings)
         sharp = 30.0 / updates / METHODS[config.method].gradients * np.exp(0.1 * draw.standard_normal())
         place = {"epoch": config.plan.epochs, "step": updates, "loss": 8.0 / updates}
         values = {SMALL: sharp, LARGE: 100 * sharp**0.5}

@@ -42,7 +42,9 @@ def placed(devices: int, *, fsdp: bool = False) -> Sharding:
 
 def config_of(model: str, **settings: Any) -> Config:
     """A run of 20 steps and more on the digits."""
-    return Config(**{"model": model, "batch_plan": "2x32", "momentum": 0.9, "weight_decay": 1e-3} | settings)
+    return Config.from_settings(
+        **{"model": model, "batch_plan": "2x32", "momentum": 0.9, "weight_decay": 1e-3} | settings
+    )
 
 
 def digits(config: Config) -> data.Dataset:

@@ -32,7 +32,7 @@ def main(steps: int, output: Path) -> None:
             yield batch
 
     settings = {"model": "tiny", "method": "gsam", "momentum": 0.9, "on_nonfinite": "skip", "lr_schedule": "cosine"}
-    config = Config(batch_plan=f"{steps // EPOCH}x64", **settings)
+    config = Config.from_settings(batch_plan=f"{steps // EPOCH}x64", **settings)
     execute(output, config, track=track, saving=Saving(20), tensorboard=True)
     print(json.dumps(seen))
 

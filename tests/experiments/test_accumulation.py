@@ -58,7 +58,7 @@ def wide_params(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
 
 def trained(**settings: Any) -> tuple[Any, list[Record]]:
     """The state after a run, and its records as plain numbers."""
-    config, records = Config(**settings), []
+    config, records = Config.from_settings(**settings), []
     state, _ = run.train(config, run.load(config), write=records.append)
     return state, [{name: float(x) for name, x in record.items() if name != "kind"} for record in records]
 
@@ -104,7 +104,7 @@ def test_a_part_that_is_the_batch_is_the_batch_batchnorm_and_all(tiny: str) -> N
 
 
 def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str) -> None:
-    config = Config(model=tiny, method="sam", micro_batch=16, batch_plan="1x32", train_examples=32)
+    config = Config.from_settings(model=tiny, method="sam", micro_batch=16, batch_plan="1x32", train_examples=32)
     dataset = run.load(config)
     after, _ = run.train(config, dataset)
     step: Any = build(config, dataset)[1].step
@@ -121,7 +121,7 @@ def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str)
 @pytest.mark.parametrize("plan", ["1x16,1x32,1x64", "adaptive:6x32..128:noise_scale:9"])
 def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: str) -> None:
     settings = {"method": "gsam", "when": "every:2", "micro_batch": 16, "train_examples": 128}
-    config = Config(model=tiny, batch_plan=plan, seed=1, **settings)
+    config = Config.from_settings(model=tiny, batch_plan=plan, seed=1, **settings)
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step.func
     assert isinstance(step, MicroBatchStep)
@@ -132,7 +132,7 @@ def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: st
 
 
 def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str) -> None:
-    config = Config(model=plain, method="sam", micro_batch=8, **(TWO_STEPS | {"batch_plan": "1x32"}))
+    config = Config.from_settings(model=plain, method="sam", micro_batch=8, **(TWO_STEPS | {"batch_plan": "1x32"}))
     state, built = build(config, run.load(config))
     step: Any = built.step
     log: list[Any] = []
@@ -175,8 +175,8 @@ def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: 
 )
 def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
-        Config(**{"method": "sam", "batch_plan": "1x16,1x32", **settings})
+        Config.from_settings(**{"method": "sam", "batch_plan": "1x16,1x32", **settings})
 
 
 def test_a_size_between_two_batch_sizes_leaves_the_smaller_ones_whole() -> None:
-    assert Config(batch_plan="1x8,1x16,1x32", micro_batch=16).micro_batch == 16
+    assert Config.from_settings(batch_plan="1x8,1x16,1x32", micro_batch=16).descent.micro_batch == 16

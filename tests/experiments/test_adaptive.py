@@ -32,7 +32,7 @@ SMALL = {"train_examples": 128, "micro_batch": 8, "learning_rate": 0.02, "rho": 
 
 
 def config(tiny: str, **settings: Any) -> Config:
-    return Config(**{"model": tiny, "method": "sam", "batch_plan": GROWING, **SMALL, **settings})
+    return Config.from_settings(**{"model": tiny, "method": "sam", "batch_plan": GROWING, **SMALL, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +248,9 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
 )
 def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
-        Config(**{"method": "sam", "batch_plan": GROWING, **SMALL, **settings})
+        Config.from_settings(**{"method": "sam", "batch_plan": GROWING, **SMALL, **settings})
 
 
 def test_a_largest_batch_that_is_larger_than_the_data_is_refused_before_the_run() -> None:
     with pytest.raises(ValueError, match=r"noise_scale': batch size 256 is larger than the data, 128 examples"):
-        run.load(Config(method="sam", batch_plan="adaptive:8x16..256:noise_scale", **SMALL))
+        run.load(Config.from_settings(method="sam", batch_plan="adaptive:8x16..256:noise_scale", **SMALL))

@@ -32,7 +32,9 @@ CAME_OUT = ("1x64,3x256", "1x64,3x256", "3x64,1x256")
 
 
 def grid(**settings: Any) -> Grid:
-    return Grid(Path("study"), **{"seeds": (0,), "methods": ("sgd", "sam"), "micro_batch": 8, **settings})
+    return Grid.from_settings(
+        output=Path("study"), **{"seeds": (0,), "methods": ("sgd", "sam"), "micro_batch": 8, **settings}
+    )
 
 
 def write(
@@ -63,7 +65,7 @@ def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
         "sam-adaptive-equal_updates-0": "adaptive:310ux16..256:norm_test:0.5",
         "sgd-adaptive-equal_gradients-0": "adaptive:620ux16..256:norm_test:0.5",
     }
-    assert {cell.config.micro_batch for cell in cells} == {8}
+    assert {cell.config.descent.micro_batch for cell in cells} == {8}
     assert {cell.config.batch_plan for cell in cells if "constant_mean-0" in cell.folder.name} == {"25x40"}
 
 
@@ -100,7 +102,7 @@ def test_a_study_that_cannot_be_is_refused(settings: dict[str, Any], refusal: st
 
 def test_the_study_of_gradient_norms_refuses_it() -> None:
     with pytest.raises(ValueError, match="strategies has 'adaptive'"):
-        NetworkStudy(Path("study"), strategies=("adaptive",), micro_batch=8)
+        NetworkStudy.from_settings(output=Path("study"), strategies=("adaptive",), micro_batch=8)
 
 
 def test_the_report_tells_the_plans_that_came_out_beside_what_was_asked_for(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_peak_memory_counts_what_is_held_in_between() -> None:
 
 
 def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp_path: Path) -> None:
-    config = Config(model=tiny, batch_plan="2x64", lr_schedule="cosine")
+    config = Config.from_settings(model=tiny, batch_plan="2x64", lr_schedule="cosine")
     with program_costs.subjects(config, cases.digits(), num_examples=256, folder=tmp_path) as subjects:
         for subject in subjects.values():
             subject()

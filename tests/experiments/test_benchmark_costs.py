@@ -75,7 +75,7 @@ def test_an_accelerator_is_told_nothing(tiny: str, monkeypatch: pytest.MonkeyPat
 def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     def race_configs(configs: Mapping[str, Config], dataset: Any, rounds: int) -> dict[str, list[float]]:
         milliseconds = {"float32": 8.0, "bfloat16": 2.0}
-        return {name: [milliseconds[config.precision]] * rounds for name, config in configs.items()}
+        return {name: [milliseconds[config.network.precision]] * rounds for name, config in configs.items()}
 
     monkeypatch.setattr(program_costs, "race_configs", race_configs)
     [case] = cases.CASES["resnet18_accelerator"]

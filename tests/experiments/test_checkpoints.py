@@ -29,7 +29,7 @@ def test_the_last_saves_are_kept_and_none_when_the_result_is_there(tiny: str, tm
     def looks(record: Any, state: Any) -> None:
         seen.append(checkpoint.steps(tmp_path / "checkpoints"))
 
-    execute(tmp_path, Config(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
+    execute(tmp_path, Config.from_settings(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
     for epoch, steps in enumerate(seen, start=1):
         last = 4 * epoch - 2  # the save of the last step but one is certain to be done, since the one after it waited
         assert steps[-1] >= last
@@ -109,8 +109,8 @@ def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
 
 
 def test_a_start_tells_where_the_run_stands(tiny: str, tmp_path: Path) -> None:
-    stopped(tmp_path, Config(**SETTINGS), 5)
-    begin = reopened(tmp_path, Config(**SETTINGS), run.load(Config(**SETTINGS)))
+    stopped(tmp_path, Config.from_settings(**SETTINGS), 5)
+    begin = reopened(tmp_path, Config.from_settings(**SETTINGS), run.load(Config.from_settings(**SETTINGS)))
     assert begin is not None
     assert (begin.save, begin.progress.step, begin.progress.epoch, begin.progress.gradient_evaluations) == (5, 5, 1, 10)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()

@@ -198,7 +198,7 @@ def test_a_study_needs_a_folder(
 def test_a_damaged_run_is_not_counted_in(
     tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]
 ) -> None:
-    study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
+    study = Grid.from_settings(output=tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
     cell = study.cells()[0]
     assert not is_done(cell)
     execute(cell, run.load(cell.config))
@@ -209,7 +209,7 @@ def test_a_damaged_run_is_not_counted_in(
 
 
 def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
-    study = Grid(tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
+    study = Grid.from_settings(output=tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
     result = execute(study.cells()[0], run.load(study.cells()[0].config))
     assert result.test_loss is None
     assert "NaN" not in (study.cells()[0].folder / "result.json").read_text()

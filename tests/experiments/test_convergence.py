@@ -34,7 +34,9 @@ from tests.experiments.conftest import blank_or_drawn
 
 def study_in(folder: Path, tiny: str, **settings: Any) -> NetworkStudy:
     given: dict[str, Any] = {"seeds": (0,), "methods": ("gsam",), "strategies": ("increasing",)} | settings
-    return NetworkStudy(folder, model=tiny, constant_plan="3x128", increasing_plan="2x64,1x128", **given)
+    return NetworkStudy.from_settings(
+        output=folder, model=tiny, constant_plan="3x128", increasing_plan="2x64,1x128", **given
+    )
 
 
 def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, RunSpec, Any]:
@@ -46,7 +48,7 @@ def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, 
 
 
 def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
-    config = Config(model=tiny, method="sgd", batch_plan="1x64")
+    config = Config.from_settings(model=tiny, method="sgd", batch_plan="1x64")
     dataset = run.load(config)
     state, _ = run.train(config, dataset)
     found = full_norms(trained(config, dataset, state, SharpnessSettings(examples=512, batch_size=200)), 0.5)

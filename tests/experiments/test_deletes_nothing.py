@@ -80,7 +80,7 @@ def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_a
     salt.check()
     shutil.copytree(run_folder, tmp_path / "kept", symlinks=True)
     shutil.rmtree(run_folder)
-    stopped(run_folder, Config(model="tiny", batch_plan="1x256"), 2, every=1)
+    stopped(run_folder, Config.from_settings(model="tiny", batch_plan="1x256"), 2, every=1)
     shutil.copytree(tmp_path / "kept", run_folder, dirs_exist_ok=True, symlinks=True)
     salt.add(run_folder / "checkpoints", "notes.txt")
     salt.link(run_folder / "checkpoints" / "link", "inside")
@@ -97,7 +97,7 @@ def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_a
 
 @pytest.mark.parametrize("name", ["report.md", "report.html", "runs.csv", "pictures"])
 def test_a_report_is_not_written_through_a_link(command: Any, salt: Salt, tmp_path: Path, name: str) -> None:  # noqa: F811
-    execute(tmp_path / "run", Config(model="tiny", batch_plan="1x512"))
+    execute(tmp_path / "run", Config.from_settings(model="tiny", batch_plan="1x512"))
     (tmp_path / "run" / "report").mkdir()
     salt.link(tmp_path / "run" / "report" / name, "inside" if name == "pictures" else "file")
     assert command(report, str(tmp_path / "run")) == 2
@@ -156,7 +156,7 @@ def test_a_link_in_the_place_of_a_file_of_the_run_is_refused_before_training(
 ) -> None:
     (tmp_path / "run").mkdir()
     salt.link(tmp_path / "run" / place, to)
-    config = Config(model=tiny, batch_plan="1x512")
+    config = Config.from_settings(model=tiny, batch_plan="1x512")
     with pytest.raises(UnusableError, match=f"run holds {place}, which is not of the run"):
         run.execute(config, run.load(config), tmp_path / "run", run.RunContext(track=lambda batches: 1 / 0))
     salt.check()
@@ -185,7 +185,7 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
 
 
 def test_all_that_a_run_writes_is_known(tiny: str, tmp_path: Path) -> None:
-    config = Config(model=tiny, batch_plan="2x128")
+    config = Config.from_settings(model=tiny, batch_plan="2x128")
     stopped(tmp_path / "run", config, 5, every=2)
     assert own_files.foreign(tmp_path / "run") == []
     execute(tmp_path / "run", config, tensorboard=True)
@@ -236,7 +236,7 @@ def test_a_file_is_not_written_through_a_link_nor_over_one_of_another_name(tmp_p
 
 @pytest.mark.parametrize("folder", ["checkpoint", "checkpoints/4.orbax-checkpoint-tmp"])
 def test_a_run_that_was_killed_while_it_wrote_checksums_goes_on(tiny: str, tmp_path: Path, folder: str) -> None:
-    config = Config(model=tiny, batch_plan="1x128")
+    config = Config.from_settings(model=tiny, batch_plan="1x128")
     stopped(tmp_path / "run", config, 3, every=2)
     (tmp_path / "run" / folder).mkdir()
     (tmp_path / "run" / folder / ".digests.json.0123abcd.new").write_text("{")

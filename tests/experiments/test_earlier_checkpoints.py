@@ -87,7 +87,7 @@ def write_in_the_earlier_layout(folder: Path, step: int, config: Config, layout:
 )
 @pytest.mark.parametrize("layout", [FourNumbers, FourNumbersAndAFlag])
 def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str, layout: Any) -> None:
-    config = Config(**SETTINGS | METHODS[name])
+    config = Config.from_settings(**SETTINGS | METHODS[name])
     stopped(tmp_path / "run", config, 6)  # the sixth update, number 5, is one that `every:2` skips
     write_in_the_earlier_layout(tmp_path / "run" / "checkpoints", 6, config, layout)
     execute(tmp_path / "run", config)
@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str, la
 def test_a_state_is_read_and_what_it_lacks_was_not_measured(
     tiny: str, tmp_path: Path, name: str, layout: Any, is_measured: bool
 ) -> None:
-    config = Config(**SETTINGS | METHODS[name])
+    config = Config.from_settings(**SETTINGS | METHODS[name])
     state, _ = build(config, run.load(config))
     measured = seen(1.0, 2.0, 0.5, 0.25)
     if is_measured:

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x1
 @pytest.fixture
 def whole_run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    execute(folder, Config(**SETTINGS))
+    execute(folder, Config.from_settings(**SETTINGS))
     return folder
 
 
@@ -62,7 +62,7 @@ def limited(size: int, folder: Path) -> Callable[[Any], Any]:
 def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     tiny: str, whole_run: Path, tmp_path: Path, size: int, words: str
 ) -> None:
-    config = Config(**SETTINGS)
+    config = Config.from_settings(**SETTINGS)
     with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
         execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
     assert "the same command goes on, that of one run with --resume" in str(told.value)
@@ -77,9 +77,9 @@ def test_a_disk_without_room_is_told_before_anything_is_tried(
     with monkeypatch.context() as full:
         full.setattr(checkpoint.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1_000_000))
         with pytest.raises(UnusableError, match=r"cannot be saved: 1.1 MB are needed, 1.0 MB are free"):
-            execute(tmp_path, Config(**SETTINGS), saving=Saving(3))
+            execute(tmp_path, Config.from_settings(**SETTINGS), saving=Saving(3))
     assert not (tmp_path / "checkpoints").exists()
-    execute(tmp_path, Config(**SETTINGS))
+    execute(tmp_path, Config.from_settings(**SETTINGS))
     assert_same_run(tmp_path, whole_run)
 
 
@@ -92,13 +92,18 @@ def test_metrics_that_cannot_be_written_are_told(
 
     monkeypatch.setattr(JsonLines, "write", full)
     with pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: no such luck"):
-        execute(tmp_path, Config(**SETTINGS))
+        execute(tmp_path, Config.from_settings(**SETTINGS))
 
 
 def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(UnusableError, match="holds checkpoints, which is not of the run"):
-        run.execute(Config(**SETTINGS), run.load(Config(**SETTINGS)), tmp_path, run.RunContext(saving=Saving(3)))
+        run.execute(
+            Config.from_settings(**SETTINGS),
+            run.load(Config.from_settings(**SETTINGS)),
+            tmp_path,
+            run.RunContext(saving=Saving(3)),
+        )
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 

@@ -61,7 +61,7 @@ settings = st.fixed_dictionaries(
 def trained_or_refused(asked: dict[str, Any]) -> None:
     """A config of these settings trains, or is refused with the name of one of them."""
     try:
-        config = Config(model="tiny", train_examples=16, **asked)
+        config = Config.from_settings(model="tiny", train_examples=16, **asked)
     except ValueError as error:
         told(error, asked)
         return
@@ -114,7 +114,7 @@ values = st.sampled_from(sorted(FIELDS)).flatmap(lambda name: st.tuples(st.just(
 def test_whatever_stands_in_a_field_is_taken_or_refused_in_words(pairs: list[tuple[str, Any]]) -> None:
     asked = dict(pairs)
     try:
-        config = Config(**asked)
+        config = Config.from_settings(**asked)
         run.load(config)
     except ValueError as error:
         said = str(error)
@@ -191,7 +191,7 @@ def test_any_state_comes_back_as_it_was_saved(tree: Any) -> None:
 def test_stopped_wherever_and_saved_whenever_it_is_the_same_run(
     tiny: str, sizes: list[int], stops: list[int], every: int | None
 ) -> None:
-    config = Config(model=tiny, method="sam", batch_plan=",".join(f"1x{size}" for size in sizes))
+    config = Config.from_settings(model=tiny, method="sam", batch_plan=",".join(f"1x{size}" for size in sizes))
     total = run.total_updates(config, run.load(config))
     with tempfile.TemporaryDirectory() as folder:
         output, whole = Path(folder) / "run", Path(folder) / "whole"

@@ -37,30 +37,32 @@ def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> Non
 
 
 def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step() -> None:
-    config, colours = Config(auto_augment=True, batch_plan="1x4"), dataset()
+    config, colours = Config.from_settings(auto_augment=True, batch_plan="1x4"), dataset()
     transform: Any = image_pipeline.transform_of(config, colours)
     image = tf.constant(colours.train.images[1])
     expected = auto_augment(data.moved(image, tf.constant(KEY), 2, flip=True), tf.constant(KEY))
     np.testing.assert_array_equal(transform(image, tf.constant(KEY)), expected)
-    assert list(image_pipeline.stages(image_pipeline.recipe_of(config, colours))) == ["normalize"]
-    assert list(image_pipeline.stages(image_pipeline.recipe_of(Config(random_erasing=0.5), colours))) == [
+    assert list(image_pipeline.stages(image_pipeline.preparation_settings(config, colours))) == ["normalize"]
+    assert list(
+        image_pipeline.stages(image_pipeline.preparation_settings(Config.from_settings(random_erasing=0.5), colours))
+    ) == [
         "crop",
         "flip",
         "normalize",
         "erasing",
     ]
-    assert image_pipeline.transform_of(Config(), colours) is None
+    assert image_pipeline.transform_of(Config.from_settings(), colours) is None
 
 
 def test_grey_images_are_not_augmented_in_colour() -> None:
     with pytest.raises(ValueError, match="auto_augment is True, and digits is not in colour"):
-        run.load(Config(auto_augment=True))
+        run.load(Config.from_settings(auto_augment=True))
 
 
 def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_they_are_mixed() -> None:
     colours = dataset()
-    config = Config(random_erasing=1.0, mixing=1.0, label_smoothing=0.2)
-    ours, constants = image_pipeline.recipe_of(config, colours), image_pipeline.constants_of(config, colours)
+    config = Config.from_settings(random_erasing=1.0, mixing=1.0, label_smoothing=0.2)
+    ours, constants = image_pipeline.preparation_settings(config, colours), image_pipeline.constants_of(config, colours)
     batch = {"image": colours.train.images, "label": colours.train.labels, "position": np.arange(12)}
     erased = colours.train.images
     for stage in image_pipeline.stages(ours).values():
@@ -82,7 +84,9 @@ def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_the
 
 
 def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
-    config = Config(model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5)
+    config = Config.from_settings(
+        model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5
+    )
     seen: list[int] = []
     _, last = run.train(config, dataset(), watch=lambda record, state: seen.append(record.step))
     assert seen == [9, 18]

@@ -121,7 +121,7 @@ def test_a_config_of_an_earlier_version_lacks_what_was_added_since(folder: Path)
     path = folder / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in values.items() if name not in ("ema", "micro_batch")}))
-    assert Config.load(path).ema == 0.0
+    assert Config.load(path).descent.ema == 0.0
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "sharpness.jsonl"])

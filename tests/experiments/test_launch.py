@@ -139,7 +139,7 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
         folder = tmp_path / name
         trials = [Config.load(path) for path in folder.glob("trials/*/*/config.json")]
         assert len(trials) == 2
-        assert {(each.validation, each.seed, each.split) for each in trials} == {(0.2, 5, 0)}
+        assert {(each.problem.validation, each.seed, each.problem.split) for each in trials} == {(0.2, 5, 0)}
         runs = [Config.load(path) for path in folder.glob("*/config.json")]
         assert len(runs) == 1
         for each in runs:
@@ -152,7 +152,7 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
 
 def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, tmp_path: Path) -> None:
     tried = tuning.trials(
-        Grid(tmp_path, model=tiny, methods=("sam",), strategies=("constant",)),
+        Grid.from_settings(output=tmp_path, model=tiny, methods=("sam",), strategies=("constant",)),
         Tuning(rates=(1.0, 2.0), radii=(1.0, 2.0), seeds=(8, 9)),
         512,
     )
@@ -169,7 +169,9 @@ def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, 
 
 
 def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> None:
-    study = Grid(Path("study"), methods=("sam",), strategies=("constant_last",), match=("updates",), seeds=(3, 4))
+    study = Grid.from_settings(
+        output=Path("study"), methods=("sam",), strategies=("constant_last",), match=("updates",), seeds=(3, 4)
+    )
     trial = tuning.trials(study, Tuning(), 512)[0]
     (choice,) = [tuning.Choice(trial.setting, 0.0, at_edge=False)]
     runs = tuning.tuned_cells(study, [choice], 512)
@@ -188,11 +190,11 @@ def test_a_tuning_tries_each_value_once(name: str, values: tuple[float, ...]) ->
 
 
 def test_radii_and_rates_are_in_units_of_the_method_and_of_the_study() -> None:
-    study = Grid(Path("study"), methods=("asam",), strategies=("constant",), learning_rate=0.2)
+    study = Grid.from_settings(output=Path("study"), methods=("asam",), strategies=("constant",), learning_rate=0.2)
     tried = tuning.trials(study, Tuning(rates=(0.5,), radii=(1.0, 3.0)), 512)
     assert [trial.setting[2:] for trial in tried] == [(0.1, 0.5), (0.1, 1.5)]
     momentum = tuning.variants(study)["momentum"]
-    assert (momentum.momentum, momentum.learning_rate) == (0.9, pytest.approx(0.02))
+    assert (momentum.descent.momentum, momentum.descent.learning_rate) == (0.9, pytest.approx(0.02))
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(tiny: str, 
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        Config(**settings)
+        Config.from_settings(**settings)
 
 
 def test_shards_of_a_growing_batch_train(tiny: str, tmp_path: Path) -> None:

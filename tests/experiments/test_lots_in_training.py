@@ -37,7 +37,7 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
     assert first["train_loss"] == again["train_loss"]
     without = train(tmp_path / "without", **(settings | {"drop_path": 0.0}))
     assert first["train_loss"] != without["train_loss"]
-    config = Config(**settings)
+    config = Config.from_settings(**settings)
     measure_run(tmp_path / "first", config, run.load(config), SharpnessSettings(steps=2, examples=64, batch_size=32))
     records = [record.line() for record in sharpness_records.read(tmp_path / "first")]
     assert all(np.isfinite(record["sharpness"]) and record["sharpness"] >= 0 for record in records)
@@ -57,4 +57,4 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
 )
 def test_what_a_network_has_not_is_refused_before_anything_is_run(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        Config(**settings)
+        Config.from_settings(**settings)

@@ -139,7 +139,7 @@ def test_it_is_another_method_than_one_for_all(x64: None) -> None:
 )
 def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Config(**settings)
+        Config.from_settings(**settings)
 
 
 @combinations(
@@ -206,7 +206,7 @@ def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, af
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_parts_of_an_evaluation_batch_are_the_batch(count: int) -> None:
-    split = run.load(Config()).test
+    split = run.load(Config.from_settings()).test
     whole = list(data.evaluation_batches(split, 64))
     parts = zip(*(data.evaluation_batches(split, 64, (i, count)) for i in range(count)), strict=True)
     for batch, part in zip(whole, parts, strict=True):

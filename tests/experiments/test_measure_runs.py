@@ -140,7 +140,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
     def write(record: Any) -> None:
         now[0] += 0.25 if record["kind"] == "epoch" else 0.0
 
-    config = Config(model=tiny, method="sgd", batch_plan="2x64")
+    config = Config.from_settings(model=tiny, method="sgd", batch_plan="2x64")
     writer = types.SimpleNamespace(write=write, close=lambda: None)
     result = run.execute(config, run.load(config), claim(tmp_path), run.RunContext(writers=(writer,), watch=watch))
     assert result.seconds == 0.5

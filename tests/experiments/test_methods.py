@@ -85,8 +85,8 @@ def test_second_passes_are_made_when_they_should(
 
 
 def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_path: Path) -> None:
-    config = Config(method="look_sam")
-    assert (config.when, config.rho, config.alpha) == ("every:5", 0.1, 0.7)
+    config = Config.from_settings(method="look_sam")
+    assert (config.when, config.descent.rho, config.descent.alpha) == ("every:5", 0.1, 0.7)
     result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
     assert result.gradient_evaluations == 24 + 5
 
@@ -96,7 +96,9 @@ def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_pat
     result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
     seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
     assert result.gradient_evaluations == 24 + 3 * len(seen)
-    expected = estimate(Config(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512)
+    expected = estimate(
+        Config.from_settings(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512
+    )
     if when != "ae_sam":  # of which it knows an upper bound
         assert expected.gradient_evaluations == result.gradient_evaluations
     else:
@@ -125,7 +127,7 @@ def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp
 
 def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
     """The two programs of a step are compiled apart, and one has half the matrix products."""
-    config = Config(model=tiny, method="sam", when="every:2", batch_plan="1x64")
+    config = Config.from_settings(model=tiny, method="sam", when="every:2", batch_plan="1x64")
     dataset = run.load(config)
     state, program = build(config, dataset)
     batch = program_costs.one_batch(config, dataset)
@@ -140,7 +142,7 @@ def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
 
 
 def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path) -> None:
-    config = Config(model=tiny, method="msam", rho=5.0, **SETTINGS)
+    config = Config.from_settings(model=tiny, method="msam", rho=5.0, **SETTINGS)
     result = train(tmp_path, model=tiny, method="msam", rho=5.0, **SETTINGS)
     dataset = run.load(config)
     fresh, program = build(config, dataset)
@@ -149,9 +151,9 @@ def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path
     unshifted = sam_optax.msam_eval_params(state.opt_state, state.params)
     offset = jax.tree.map(lambda a, b: a - b, state.params, unshifted)
     np.testing.assert_allclose(trees.norm(offset), 5.0, rtol=1e-3)
-    sgd, _ = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)
+    sgd, _ = build(Config.from_settings(model=tiny, method="sgd", **SETTINGS), dataset)
     still = state._replace(params=unshifted, opt_state=sgd.opt_state)
-    plain = build(Config(model=tiny, method="sgd", **SETTINGS), dataset)[1]
+    plain = build(Config.from_settings(model=tiny, method="sgd", **SETTINGS), dataset)[1]
     assert plain.evaluate(still)["loss"] == pytest.approx(result.test_loss, rel=1e-5)
 
 
@@ -172,13 +174,13 @@ def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**settings)
+        Config.from_settings(**settings)
 
 
 def test_adamw_has_the_momentum_that_msam_wants() -> None:
-    assert Config(method="msam", optimizer="adamw").momentum == 0.0
-    assert Config(method="msam").momentum == 0.9
-    assert Config(method="sam").momentum == 0.0
+    assert Config.from_settings(method="msam", optimizer="adamw").descent.momentum == 0.0
+    assert Config.from_settings(method="msam").descent.momentum == 0.9
+    assert Config.from_settings(method="sam").descent.momentum == 0.0
 
 
 @each_of(METHODS, quick=("vasso", "msam"))
@@ -230,7 +232,7 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rho": 0.1}, "rho is 0.1: leave it out"),
+        ({"rho": 0.1}, "rho is 0.1: omit it"),
         ({"methods": ("sam",)}, "give each once, and sgd first"),
         ({"methods": ("sgd", "sam", "sam")}, "give each once, and sgd first"),
         ({"methods": ("sgd", "adam")}, "methods is 'adam': choose one of sgd, sam"),
@@ -240,4 +242,4 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
 )
 def test_a_comparison_that_cannot_be_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Comparison(output=tmp_path, **settings)
+        Comparison.from_settings(output=tmp_path, **settings)

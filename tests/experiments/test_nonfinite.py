@@ -145,7 +145,7 @@ def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned([BAD * 128])
-    config = Config(model=tiny, on_nonfinite="skip", **SETTINGS)
+    config = Config.from_settings(model=tiny, on_nonfinite="skip", **SETTINGS)
     result = execute(tmp_path / "run", config)
     steps = list(read(tmp_path / "run" / "metrics.jsonl", "step"))
     assert [record["step"] for record in steps if record["skipped"]] == [BAD]
@@ -163,7 +163,7 @@ def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path:
 
 def test_an_epoch_without_a_finite_step_has_no_training_loss(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned(range(512, 1024))
-    result = execute(tmp_path, Config(model=tiny, on_nonfinite="skip", **SETTINGS))
+    result = execute(tmp_path, Config.from_settings(model=tiny, on_nonfinite="skip", **SETTINGS))
     assert (result.skipped, result.train_loss) == (4, None)
     assert result.diverged
     assert result.test_loss is not None
@@ -171,7 +171,7 @@ def test_an_epoch_without_a_finite_step_has_no_training_loss(poisoned: Any, tiny
 
 def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned([BAD * 128])
-    result = execute(tmp_path, Config(model=tiny, **SETTINGS))
+    result = execute(tmp_path, Config.from_settings(model=tiny, **SETTINGS))
     assert result.diverged
     assert result.skipped is None
     assert "skipped" not in (tmp_path / "metrics.jsonl").read_text()
@@ -189,7 +189,7 @@ def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: 
 def test_a_run_that_stops_there_is_saved_as_it_was_before(
     poisoned: Any, tiny: str, tmp_path: Path, more: dict[str, Any]
 ) -> None:
-    config = Config(model=tiny, on_nonfinite="stop", **SETTINGS | more)
+    config = Config.from_settings(model=tiny, on_nonfinite="stop", **SETTINGS | more)
     poisoned([BAD * 128])
     stopped(tmp_path / "wanted", config, BAD)  # before the bad step, and the same program: another one rounds otherwise
     for _ in range(2):  # when it goes on it comes to the same step
@@ -210,7 +210,7 @@ def test_a_run_that_stops_there_compiles_each_step_once(
 ) -> None:
     """Whether an earlier step halted is told by the host first, then by a device."""
     config, sharding = (
-        Config(model=tiny, on_nonfinite="stop", **SETTINGS | {"batch_plan": "1x128"} | more),
+        Config.from_settings(model=tiny, on_nonfinite="stop", **SETTINGS | {"batch_plan": "1x128"} | more),
         placed(devices),
     )
     with pytest.raises(BaseException, match="stopped after 1 updates"):  # what goes on has a state that was restored
@@ -242,4 +242,4 @@ def test_the_program_has_an_exit_code_for_it(
 
 def test_another_word_is_refused() -> None:
     with pytest.raises(ValueError, match="on_nonfinite is 'ignore': choose one of skip, stop"):
-        Config(on_nonfinite="ignore")
+        Config.from_settings(on_nonfinite="ignore")

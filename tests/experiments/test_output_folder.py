@@ -108,14 +108,14 @@ MANY = tuple(range(200, 10_201))
 
 def test_more_runs_than_can_be_planned_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds has 10001 values, which makes 10001 runs: give fewer, a study has at"):
-        Grid(tmp_path, seeds=MANY, methods=("sgd",), strategies=("constant",))
+        Grid.from_settings(output=tmp_path, seeds=MANY, methods=("sgd",), strategies=("constant",))
     with pytest.raises(ValueError, match="seeds has 1112 values, which makes 10008 runs"):
-        Grid(tmp_path, seeds=MANY[:1112])
+        Grid.from_settings(output=tmp_path, seeds=MANY[:1112])
     for name in ("rates", "radii", "seeds"):
         with pytest.raises(ValueError, match=f"tuning.{name} has 10001 values"):
             Tuning(**{name: MANY})
     with pytest.raises(ValueError, match=r"tuning\.rates has 300 values, which makes 21600 runs"):
-        tuning.trials(Grid(tmp_path), Tuning(rates=MANY[:300]), 512)
+        tuning.trials(Grid.from_settings(output=tmp_path), Tuning(rates=MANY[:300]), 512)
 
 
 @pytest.mark.parametrize("part", ["1/10001", "1/9999999999", f"1/{'9' * 5000}", "1/²"])

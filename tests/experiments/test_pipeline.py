@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
 
     def run(plan: str, seed: int = 0, dataset: data.Dataset = CIFAR_LIKE) -> Seen:
-        step: Any = program.build(Config(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
+        step: Any = program.build(Config.from_settings(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
         inputs = {}
         for batch in data.training_batches(dataset.train, BatchPlan.parse(plan), seed):
             network_inputs = step.compiled(batch, step.constants)

@@ -1,6 +1,5 @@
 """Computing in bfloat16: what is kept is float32, and what the network sees of a perturbation is measured."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,9 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
 def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
-        config = Config(model=net, method=method, precision=precision, weight_decay=1e-3, ema=0.0, rho=0.5, **LEAST)
+        config = Config.from_settings(
+            model=net, method=method, precision=precision, weight_decay=1e-3, ema=0.0, rho=0.5, **LEAST
+        )
         dataset = run.load(config)
         before = build(config, dataset)[0]
         after, last = run.train(config, dataset)
@@ -107,28 +108,26 @@ def test_normalisations_round_their_result_alone() -> None:
 
 
 def test_sharpness_is_measured_in_float32_however_the_run_computes(net: str) -> None:
-    config = Config(model=net, precision="bfloat16", **LEAST)
+    config = Config.from_settings(model=net, precision="bfloat16", **LEAST)
     dataset = run.load(config)
     state, _ = build(config, dataset)
     losses = []
     for precision in ("float32", "bfloat16"):
-        network = trained(
-            dataclasses.replace(config, precision=precision), dataset, state, SharpnessSettings(examples=64)
-        )
+        network = trained(config.with_settings(precision=precision), dataset, state, SharpnessSettings(examples=64))
         losses.append(jax.jit(network.loss_fn)(network.variables, network.batches[0]))
     assert losses[0] == losses[1]
 
 
 def test_old_configs_are_of_float32_and_other_precisions_are_refused(tmp_path: Path) -> None:
-    config = Config()
+    config = Config.from_settings()
     config.save(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text())
     del saved["precision"]
-    assert Config(**saved) == config
-    assert config.model_options == ()
-    assert dict(Config(precision="bfloat16").model_options) == {"dtype": jnp.bfloat16}
+    assert Config.from_settings(**saved) == config
+    assert config.network.options == ()
+    assert dict(Config.from_settings(precision="bfloat16").network.options) == {"dtype": jnp.bfloat16}
     with pytest.raises(ValueError, match="precision is 'float16': choose one of float32, bfloat16"):
-        Config(precision="float16")
+        Config.from_settings(precision="float16")
 
 
 def test_a_perturbation_below_half_a_place_is_not_seen_and_one_of_whole_places_is() -> None:

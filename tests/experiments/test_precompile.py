@@ -113,7 +113,9 @@ def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
     asked: list[int] = []
     prepare = PrecompiledStep.prepare
     monkeypatch.setattr(PrecompiledStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
-    config = Config(model=tiny, batch_plan="2x16,1x32,1x64,1x32", method="sam", when="every:3", train_examples=64)
+    config = Config.from_settings(
+        model=tiny, batch_plan="2x16,1x32,1x64,1x32", method="sam", when="every:3", train_examples=64
+    )
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step
     run.train(config, dataset)
@@ -125,7 +127,7 @@ def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
 
 
 def test_a_run_that_fails_leaves_no_thread(tiny: str, started: Callable[[], list[str]]) -> None:
-    config = Config(model=tiny, batch_plan="1x16,1x32", method="sgd", train_examples=64)
+    config = Config.from_settings(model=tiny, batch_plan="1x16,1x32", method="sgd", train_examples=64)
 
     def write(record: Any) -> None:
         raise KeyboardInterrupt
@@ -142,6 +144,6 @@ def test_a_run_that_fails_leaves_no_thread(tiny: str, started: Callable[[], list
 def test_only_decisions_that_a_stage_makes_are_compiled(
     tiny: str, when: str, of_16: set[bool], of_32: set[bool]
 ) -> None:
-    config = Config(model=tiny, batch_plan="1x16,1x32", method="sam", when=when, train_examples=64)
+    config = Config.from_settings(model=tiny, batch_plan="1x16,1x32", method="sam", when=when, train_examples=64)
     step: Any = build(config, run.load(config))[1].step
     assert (step._decisions(16), step._decisions(32)) == (of_16, of_32)

@@ -1,7 +1,5 @@
 """Each row of the paper's tables trains three steps, on made-up images of its true shapes, by its own recipe."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -32,10 +30,10 @@ QUICK = ("digits",)
 def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
     study = presets.load(name).study
     gsam = next(cell.config for cell in study.cells() if cell.config.method == "gsam")
-    config: Config = dataclasses.replace(
-        gsam, batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.warmup_epochs, 0.5)
+    config: Config = gsam.with_settings(
+        batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.descent.warmup_epochs, 0.5)
     )
-    state, last = run.train(config, data.made_up(study.dataset, 6 // config.passes))
+    state, last = run.train(config, data.made_up(study.problem.dataset, 6 // config.recipe.passes))
     assert last.step == 3
     assert last.gradient_evaluations == 6
     assert np.isfinite(last.train_loss)

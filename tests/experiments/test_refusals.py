@@ -35,14 +35,14 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped_run(tiny: str, memory: Path, tmp_path: Path) -> Path:
     """A run with saves of steps 3 and 5."""
     if not (memory / "stopped").exists():
-        stopped(memory / "stopped", Config(**SETTINGS), 5, every=3)
+        stopped(memory / "stopped", Config.from_settings(**SETTINGS), 5, every=3)
     return copied(memory / "stopped", tmp_path / "run")
 
 
 @pytest.fixture
 def whole_run(tiny: str, memory: Path) -> Path:
     if not (memory / "whole").exists():
-        execute(memory / "whole", Config(**SETTINGS))
+        execute(memory / "whole", Config.from_settings(**SETTINGS))
     return memory / "whole"
 
 
@@ -79,7 +79,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 def test_a_damaged_save_is_named_with_what_can_be_done(
     stopped_run: Path, whole_run: Path, tmp_path: Path, damage: str
 ) -> None:
-    config, saves = Config(**SETTINGS), stopped_run / "checkpoints"
+    config, saves = Config.from_settings(**SETTINGS), stopped_run / "checkpoints"
     digests = json.loads((saves / "5" / "digests.json").read_text())
     assert len(digests) > 5
     for name in (*digests, "digests.json"):
@@ -119,15 +119,15 @@ def call_program(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_a_config_that_differs_is_named_field_by_field(stopped_run: Path) -> None:
-    other = Config(**SETTINGS | {"rho": 0.1, "seed": 3})
+    other = Config.from_settings(**SETTINGS | {"rho": 0.1, "seed": 3})
     words = "run is of another run: rho is 0.05 there and 0.1 here, seed is 0 there and 3 here"
     with refused(stopped_run, words):
         execute(stopped_run, other)
 
 
 def test_a_save_of_another_run_is_named(stopped_run: Path, tmp_path: Path) -> None:
-    config = Config(**SETTINGS)
-    stopped(tmp_path / "other", Config(**SETTINGS | {"method": "gsam"}), 6)
+    config = Config.from_settings(**SETTINGS)
+    stopped(tmp_path / "other", Config.from_settings(**SETTINGS | {"method": "gsam"}), 6)
     (tmp_path / "other" / "checkpoints" / "6").rename(stopped_run / "checkpoints" / "6")
     with refused(stopped_run, "checkpoints/6 is of another run: method is 'gsam' there and 'sam' here"):
         execute(stopped_run, config)
@@ -143,11 +143,11 @@ def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) 
     saves.close()
     (tmp_path / "other" / "6").rename(stopped_run / "checkpoints" / "6")
     with refused(stopped_run, "checkpoints/6 is damaged, or is of another network"):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 def test_data_that_changed_are_told(stopped_run: Path) -> None:
-    config = Config(**SETTINGS)
+    config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
     images = dataset.train.images.copy()
     images[17, 3, 3, 0] ^= 1
@@ -159,20 +159,20 @@ def test_data_that_changed_are_told(stopped_run: Path) -> None:
 def test_metrics_that_are_gone_are_told(stopped_run: Path) -> None:
     (stopped_run / "metrics.jsonl").write_bytes((stopped_run / "metrics.jsonl").read_bytes()[:-30])
     with refused(stopped_run, r"metrics.jsonl is damaged: it has \d+ bytes, and had \d+"):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 @pytest.mark.parametrize("content", ["", '{"model": "ti', '{"size": 3}'])
 def test_a_damaged_config_is_told(stopped_run: Path, content: str) -> None:
     (stopped_run / "config.json").write_text(content)
     with refused(stopped_run, "config.json is damaged, or was made by another version"):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 def test_a_folder_with_something_else_is_refused(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with refused(tmp_path, "holds thesis.tex and no run"):
-        execute(tmp_path, Config(**SETTINGS))
+        execute(tmp_path, Config.from_settings(**SETTINGS))
 
 
 def rewritten(save: Path, name: str, content: Any) -> None:
@@ -204,21 +204,21 @@ def test_a_save_of_another_version_is_named(stopped_run: Path, kind: str) -> Non
     notes = json.loads((save / "notes" / "metadata").read_text())
     rewritten(save, "notes/metadata", NOTES[kind](notes))
     with refused(stopped_run, "checkpoints/5 (is damaged, or is of another network or|was made by another) version"):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 @pytest.mark.parametrize("digests", ["{}", "[]", "null", '{"notes/metadata": 3}', '{"\\u0000": ""}'])
 def test_sums_that_are_no_sums_are_told(stopped_run: Path, digests: str) -> None:
     (stopped_run / "checkpoints" / "5" / "digests.json").write_text(digests)
     with refused(stopped_run, "checkpoints/5 is damaged.*remove it to go on from step 3"):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config)])
+@pytest.mark.parametrize("name", list(Config().settings))
 def test_a_config_of_another_version_is_told(stopped_run: Path, name: str) -> None:
     config = json.loads((stopped_run / "config.json").read_text())
     (stopped_run / "config.json").write_text(json.dumps(config | {name: {"another": ["kind"]}}))
     with refused(
         stopped_run, f"(config.json is damaged, or was made by another version|run is of another run: {name})"
     ):
-        execute(stopped_run, Config(**SETTINGS))
+        execute(stopped_run, Config.from_settings(**SETTINGS))

@@ -25,7 +25,7 @@ def trained(config: Config, dataset: data.Dataset) -> tuple[Any, list[Record]]:
 def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(model=tiny, label_noise=0.2, passes=2, **SETTINGS)
+    config = Config.from_settings(model=tiny, label_noise=0.2, passes=2, **SETTINGS)
     dataset = run.load(config)
     assert image_pipeline.is_resident(config, dataset)
     assert set(next(image_pipeline.stream_of(config, dataset))) == {"index", "position"}
@@ -39,9 +39,9 @@ def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
 
 
 def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(mixing=1.0, random_erasing=0.5, label_smoothing=0.1, seed=3, **SETTINGS)
+    config = Config.from_settings(mixing=1.0, random_erasing=0.5, label_smoothing=0.1, seed=3, **SETTINGS)
     dataset = run.load(config)
-    prepare = jax.jit(image_pipeline.preparation(image_pipeline.recipe_of(config, dataset)))
+    prepare = jax.jit(image_pipeline.preparation(image_pipeline.preparation_settings(config, dataset)))
     constants = image_pipeline.constants_of(config, dataset)
     by_index = image_pipeline.stream_of(config, dataset)
     monkeypatch.setattr(image_pipeline, "is_resident", lambda config, dataset: False)
@@ -50,19 +50,19 @@ def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytes
 
 
 def test_what_is_read_one_by_one_or_transformed_on_the_way_is_sent() -> None:
-    config = Config(**SETTINGS)
+    config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
 
     class OneByOne:
         workers = 4
 
     assert not image_pipeline.is_resident(config, dataclasses.replace(dataset, train=OneByOne()))
-    assert not image_pipeline.is_resident(dataclasses.replace(config, auto_augment=True), dataset)
+    assert not image_pipeline.is_resident(config.with_settings(auto_augment=True), dataset)
 
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_the_parts_of_a_batch_are_the_batch(is_read: bool) -> None:
-    config = Config(**SETTINGS)
+    config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
     parts = [
         data.training_batches(dataset.train, config.plan, 0, part=(i, 4), is_read=is_read, start=1) for i in range(4)

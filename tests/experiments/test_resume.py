@@ -24,7 +24,7 @@ PLAN = "1x64,1x128,1x256"  # 8, 4 and 2 updates, of 512 images
 
 
 def config(tiny: str, **settings: Any) -> Config:
-    return Config(**{"model": tiny, "method": "gsam", "momentum": 0.9, "batch_plan": PLAN} | settings)
+    return Config.from_settings(**{"model": tiny, "method": "gsam", "momentum": 0.9, "batch_plan": PLAN} | settings)
 
 
 @pytest.fixture(scope="module")

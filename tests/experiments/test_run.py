@@ -67,7 +67,7 @@ def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
 def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> None:
     settings = {"model": tiny, "method": "sam", "rho": 0.1, "batch_plan": "1x128", "weight_decay": 1e-2}
     train(tmp_path, **settings)
-    config = Config(**settings)
+    config = Config.from_settings(**settings)
     dataset = run.load(config)
     params, model_state = _by_hand(config, dataset)
     state, _ = build(config, dataset)
@@ -78,7 +78,7 @@ def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> Non
 
 def _by_hand(config: Config, dataset: data.Dataset) -> tuple[Any, Any]:
     """SAM with weight decay, BatchNorm from the clean pass: plain JAX, and nothing of the training package."""
-    model = models.create(config.model, 10, dataset.image_shape, nnx.Rngs(config.seed))
+    model = models.create(config.network.model, 10, dataset.image_shape, nnx.Rngs(config.seed))
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
     params, model_state = nnx.as_pure(params), nnx.as_pure(model_state)
     crop, _ = jax.random.split(jax.random.key(config.seed))
@@ -94,7 +94,7 @@ def _by_hand(config: Config, dataset: data.Dataset) -> tuple[Any, Any]:
         cropped = augmentation.random_crop(keys, jnp.asarray(batch["image"]), 1)
         images = augmentation.normalize(cropped, dataset.mean, dataset.std)
         clean, moved = gradient(params, model_state, images, batch["label"])
-        scale = config.rho / optax.tree.norm(clean)
+        scale = config.descent.rho / optax.tree.norm(clean)
         ahead = jax.tree.map(lambda w, g: w + scale * g, params, clean)  # noqa: B023 - used at once
         perturbed, _ = gradient(ahead, model_state, images, batch["label"])
         params = jax.tree.map(lambda w, g: w - 0.1 * (g + 1e-2 * w), params, perturbed)
@@ -113,7 +113,7 @@ def test_the_checkpoint_holds_the_state_that_was_evaluated(tiny: str, tmp_path: 
 
 
 def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
-    config = Config(model=tiny)
+    config = Config.from_settings(model=tiny)
     dataset = run.load(config)
     state, program = build(config, dataset)
     model = models.create(tiny, 10, dataset.image_shape, nnx.Rngs(config.seed))

@@ -81,7 +81,7 @@ def test_the_file_of_a_process_that_was_killed_is_no_content(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / LOCK).touch()
-    config = Config(model=tiny, batch_plan="1x256")
+    config = Config.from_settings(model=tiny, batch_plan="1x256")
     assert claim(tmp_path) == tmp_path
     assert reopened(tmp_path, config, run.load(config)) == Start()
     train_in(tmp_path, monkeypatch)
@@ -130,7 +130,7 @@ def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path) -> None:
 
 
 def a_cell(folder: Path) -> RunSpec:
-    return RunSpec("tiny", Config(model="tiny", batch_plan="1x256"), folder / "run")
+    return RunSpec("tiny", Config.from_settings(model="tiny", batch_plan="1x256"), folder / "run")
 
 
 def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ DATASET = data.Dataset(
 
 
 def _views(batch: int = 0, **settings: Any) -> dict[str, show_batch.View]:
-    config = Config(batch_plan="2x8", **settings)
+    config = Config.from_settings(batch_plan="2x8", **settings)
     return {view.step: view for view in show_batch.views(config, DATASET, batch)}
 
 

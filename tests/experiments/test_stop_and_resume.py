@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture
 def whole(tiny: str, tmp_path: Path) -> Path:
-    execute(tmp_path / "whole", Config(model=tiny, batch_plan=PLAN[1]))
+    execute(tmp_path / "whole", Config.from_settings(model=tiny, batch_plan=PLAN[1]))
     return tmp_path / "whole"
 
 
@@ -138,7 +137,7 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: str
 ) -> None:
     cell = constant_cell(tmp_path)
-    config = cell.config if damage == "damaged" else replace(cell.config, learning_rate=0.2)
+    config = cell.config if damage == "damaged" else cell.config.with_settings(learning_rate=0.2)
     left = unfinished_of(cell.folder)
     stopped(left, config, 3)
     if damage == "damaged":
@@ -177,7 +176,7 @@ def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
 ) -> None:
     cell = constant_cell(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        execute(unfinished_of(cell.folder), replace(cell.config, learning_rate=0.2), track=lambda batches: 1 / 0)
+        execute(unfinished_of(cell.folder), cell.config.with_settings(learning_rate=0.2), track=lambda batches: 1 / 0)
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
     assert Config.load(cell.folder / "config.json") == cell.config
     result = (cell.folder / "result.json").read_bytes()
@@ -189,7 +188,7 @@ def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
 def constant_cell(output: Path) -> RunSpec:
     """The first run of `STUDY`."""
     settings = {"model": "tiny", "seeds": (0,), "methods": ("sgd",), "strategies": ("constant", "increasing")}
-    return Grid(output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings).cells()[0]
+    return Grid.from_settings(output=output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings).cells()[0]
 
 
 def unfinished_of(folder: Path) -> Path:
@@ -208,7 +207,7 @@ def test_what_shows_progress_and_what_reads_ahead_end_with_the_run(tiny: str, st
     def interrupted(record: Any) -> None:
         raise KeyboardInterrupt
 
-    config = Config(model=tiny, batch_plan=PLAN[1])
+    config = Config.from_settings(model=tiny, batch_plan=PLAN[1])
     with pytest.raises(KeyboardInterrupt) as held:  # with all that its frames refer to
         run.train(config, run.load(config), track, interrupted)
     assert (ended, started()) == (["shown"], []), held

@@ -64,7 +64,7 @@ def test_matched_plans_agree_to_half_an_epoch_a_stage_or_are_near_enough(
 
 
 def grid(**settings: Any) -> Grid:
-    return Grid(Path("study"), seeds=(0,), methods=("sgd", "sam"), **settings)
+    return Grid.from_settings(output=Path("study"), seeds=(0,), methods=("sgd", "sam"), **settings)
 
 
 def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> None:
@@ -83,8 +83,8 @@ def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> 
 
 
 def test_equal_gradients_are_equal_for_methods_that_skip_their_second_pass_too() -> None:
-    (cell,) = Grid(
-        Path("study"), seeds=(0,), methods=("look_sam",), strategies=("constant",), match=("gradients",)
+    (cell,) = Grid.from_settings(
+        output=Path("study"), seeds=(0,), methods=("look_sam",), strategies=("constant",), match=("gradients",)
     ).cells()
     assert estimate(cell.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
 
@@ -96,7 +96,9 @@ def test_a_mean_batch_is_one_that_m_divides() -> None:
 
 
 def test_five_cosines_fill_what_the_warmup_leaves() -> None:
-    (cell,) = Grid(Path("s"), seeds=(0,), methods=("sgd",), strategies=("warm_restarts",), warmup_epochs=5.0).cells()
+    (cell,) = Grid.from_settings(
+        output=Path("s"), seeds=(0,), methods=("sgd",), strategies=("warm_restarts",), warmup_epochs=5.0
+    ).cells()
     assert cell.config.lr_schedule == "warm_restarts:4"
 
 
@@ -109,7 +111,7 @@ def test_equal_gradients_are_equal() -> None:
 
 @given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
 def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, only: tuple[str, ...]) -> None:
-    cells = Grid(Path("study"), seeds=(0, 1)).cells()
+    cells = Grid.from_settings(output=Path("study"), seeds=(0, 1)).cells()
     costs: Callable[[RunSpec], float] = lambda cell: estimate(cell.config, 512).cost  # noqa: E731
     whole = Selection(only).of(cells, costs)
     shared = [Selection(only, f"{k}/{parts}").of(cells, costs) for k in range(1, parts + 1)]
@@ -133,11 +135,11 @@ def test_a_name_that_no_run_has_is_refused() -> None:
 def test_the_outlook_knows_what_a_run_will_be() -> None:
     plan = "40x16,40x32,40x64,40x128,40x256"
     shared: dict[str, Any] = {"dataset": "cifar100", "model": "resnet18"}
-    growing = estimate(Config(method="sam", batch_plan=plan, **shared), 50_000)
+    growing = estimate(Config.from_settings(method="sam", batch_plan=plan, **shared), 50_000)
     assert growing.updates == 242_120
     assert growing.gradient_evaluations == 484_240
     assert growing.boundaries == (125_000, 187_480, 218_720, 234_320)
-    cosine = estimate(Config(method="sgd", batch_plan="200x128", lr_schedule="cosine", **shared), 50_000)
+    cosine = estimate(Config.from_settings(method="sgd", batch_plan="200x128", lr_schedule="cosine", **shared), 50_000)
     assert cosine[:3] == (78_000, 78_000 * 128, ())
     assert cosine.first_rate == pytest.approx(0.1)
     assert 0.001 <= cosine.last_rate < 0.00101
@@ -145,12 +147,20 @@ def test_the_outlook_knows_what_a_run_will_be() -> None:
 
 
 def test_the_outlook_counts_second_passes_passes_and_what_is_held_out() -> None:
-    assert estimate(Config(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations == 8 + 3
-    assert estimate(Config(method="sam", batch_plan="2x128", when="bernoulli:0.5"), 512).gradient_evaluations == 8 + 4
-    assert estimate(Config(method="sam", batch_plan="2x128", when="ae_sam"), 512).gradient_evaluations == 16
-    assert estimate(Config(method="sgd", batch_plan="2x128", passes=3), 512).updates == 24
-    assert estimate(Config(method="sgd", batch_plan="2x100", validation=0.25), 512).updates == 2 * 3
-    assert estimate(Config(method="sgd", batch_plan="2x100", train_examples=250), 512).updates == 4
+    assert (
+        estimate(Config.from_settings(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations
+        == 8 + 3
+    )
+    assert (
+        estimate(Config.from_settings(method="sam", batch_plan="2x128", when="bernoulli:0.5"), 512).gradient_evaluations
+        == 8 + 4
+    )
+    assert (
+        estimate(Config.from_settings(method="sam", batch_plan="2x128", when="ae_sam"), 512).gradient_evaluations == 16
+    )
+    assert estimate(Config.from_settings(method="sgd", batch_plan="2x128", passes=3), 512).updates == 24
+    assert estimate(Config.from_settings(method="sgd", batch_plan="2x100", validation=0.25), 512).updates == 2 * 3
+    assert estimate(Config.from_settings(method="sgd", batch_plan="2x100", train_examples=250), 512).updates == 4
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
 
 
 def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
-    config = Config(model=tiny, method="sam", batch_plan="1x128,1x256")
+    config = Config.from_settings(model=tiny, method="sam", batch_plan="1x128,1x256")
     output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
     run.execute(config, run.load(config), claim(output), run.RunContext(writers=(kept, board)))
     assert kept.closed
@@ -142,7 +142,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> Non
 
 @pytest.mark.parametrize(("step", "every"), [(3, None), (5, 4), (6, 5)])
 def test_a_run_that_goes_on_has_every_point_once(tiny: str, tmp_path: Path, step: int, every: int | None) -> None:
-    config = Config(model=tiny, method="sgd", batch_plan="2x128")
+    config = Config.from_settings(model=tiny, method="sgd", batch_plan="2x128")
     killed(tmp_path / "run", config, step, every, tensorboard=True)
     execute(tmp_path / "run", config, tensorboard=True)
     execute(tmp_path / "whole", config, tensorboard=True)
@@ -158,7 +158,7 @@ def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> 
         yield from list(batches)[:2]
         raise KeyboardInterrupt
 
-    config, kept = Config(model=tiny, batch_plan="2x256"), Kept()
+    config, kept = Config.from_settings(model=tiny, batch_plan="2x256"), Kept()
     with pytest.raises(KeyboardInterrupt):
         run.execute(config, run.load(config), claim(tmp_path), run.RunContext(track=interrupted, writers=(kept,)))
     assert kept.closed

@@ -23,7 +23,7 @@ def write_run(
 
     Of an adaptive plan `came_out` is what came of it; its noise scale is the number of the epoch, the first infinite.
     """
-    config = Config(**settings)
+    config = Config.from_settings(**settings)
     plan = config.plan if came_out is None else BatchPlan.parse(came_out)
     folder.mkdir(parents=True)
     config.save(folder / "config.json")
@@ -33,11 +33,16 @@ def write_run(
         for position in range(512 // batch_size):
             measured: dict[str, Any] = {"grad_norm": step + 1}
             if METHODS[config.method].makes_second_pass:
-                measured |= {"perturbed_grad_norm": 2.0, "cosine": 0.9, "perturbation_norm": 0.05, "rho": config.rho}
+                measured |= {
+                    "perturbed_grad_norm": 2.0,
+                    "cosine": 0.9,
+                    "perturbation_norm": 0.05,
+                    "rho": config.descent.rho,
+                }
             if came_out is not None:
                 measured |= {"clean_signal": 1.0, "clean_noise": epoch + 1}
             now = {"step": step, "epoch": epoch + position * batch_size / 512, "batch_size": batch_size}
-            rate = config.learning_rate * (1 - now["epoch"] / 10 if config.lr_schedule == "linear" else 1)
+            rate = config.descent.learning_rate * (1 - now["epoch"] / 10 if config.lr_schedule == "linear" else 1)
             writer.write({"kind": "step", **now, "learning_rate": rate, **measured})
             step += 1
         figures = {"train_loss": np.nan if loss is None else loss / (epoch + 1), "train_error": 0.1}
