@@ -143,9 +143,9 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
         runs = [Config.load(path) for path in folder.glob("*/config.json")]
         assert len(runs) == 1
         for each in runs:
-            assert (each.validation, each.seed, each.learning_rate) == (0.0, 0, pytest.approx(rate))
-            assert each.split == 0
-            assert (each.momentum, each.weight_decay) == (momentum, decay)
+            assert (each.problem.validation, each.seed, each.descent.learning_rate) == (0.0, 0, pytest.approx(rate))
+            assert each.problem.split == 0
+            assert (each.descent.momentum, each.descent.weight_decay) == (momentum, decay)
         assert (folder / "choices.md").read_text().count("\n") == 2 + 1
         assert (folder / "report" / "report.md").exists()
 
