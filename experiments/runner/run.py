@@ -152,16 +152,16 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         saver = Saver(
             context.saving,
             checkpoints,
-            num_examples=config.epoch_size(len(dataset.train)),
-            total=total_updates(config, dataset),
-            notes=lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
+            config.epoch_size(len(dataset.train)),
+            total_updates(config, dataset),
+            lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
         )
 
         def write(record: Record) -> None:
             for writer in writers:
                 writer.write(record)
 
-        callbacks = Callbacks(write, clock, saver, context.stop)
+        callbacks = Callbacks(write, clock, saver.due, saver.save, context.stop)
         trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained, clock.seconds)

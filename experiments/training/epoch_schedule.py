@@ -1,4 +1,4 @@
-"""The course of an epoch: what each of its steps is told, known beforehand, and where the host looks up."""
+"""What each step of an epoch is given, known before the epoch, and where the host interrupts it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,6 +10,22 @@ from sam_optax import BatchPlan
 _LONGEST = 1000  # steps whose metrics stay on the device
 
 
+class ScheduledStep(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+      step: its number.
+      position: where it stands, in epochs.
+      hyperparameters: of the step.
+      perturb: whether it makes a second pass; None where its gradient decides.
+    """
+
+    step: int
+    position: float
+    hyperparameters: dict[str, np.ndarray]
+    perturb: bool | None
+
+
 class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
@@ -17,18 +33,14 @@ class EpochSchedule(NamedTuple):
       epoch: its number, from 0.
       batch_size: of its steps.
       steps: their numbers.
-      positions: where each stands, in epochs.
-      hyperparameters: of each step.
-      decisions: whether each makes a second pass; None where its gradient decides.
+      scheduled: what each of them is given.
       next_size: the batch size of the next stage; None in the last.
     """
 
     epoch: int
     batch_size: int
     steps: range
-    positions: list[float]
-    hyperparameters: list[dict[str, np.ndarray]]
-    decisions: list[bool | None]
+    scheduled: list[ScheduledStep]
     next_size: int | None
 
     @classmethod
@@ -54,29 +66,19 @@ class EpochSchedule(NamedTuple):
             before -= stage.epochs
         steps = range(first, first + num_examples // size)
         positions = [plan.epoch_at(step, num_examples) for step in steps]
-        decisions = [perturb(step) for step in steps]
-        return cls(epoch, size, steps, positions, _read(schedules, positions), decisions, next_size)
+        where = np.asarray(positions, np.float32)
+        values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
+        scheduled = [
+            ScheduledStep(step, position, {name: value[i] for name, value in values.items()}, perturb(step))
+            for i, (step, position) in enumerate(zip(steps, positions, strict=True))
+        ]
+        return cls(epoch, size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator["EpochSchedule"]:
         """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""
         first, last = start, self.steps.stop
         for end in sorted({*ends, *range(start, last, _LONGEST), last}):
             if first < end <= last:
-                yield self._part(range(first, end))
+                part = self.scheduled[first - self.steps.start : end - self.steps.start]
+                yield self._replace(steps=range(first, end), scheduled=part)
                 first = end
-
-    def _part(self, steps: range) -> "EpochSchedule":
-        kept = slice(steps.start - self.steps.start, steps.stop - self.steps.start)
-        return self._replace(
-            steps=steps,
-            positions=self.positions[kept],
-            hyperparameters=self.hyperparameters[kept],
-            decisions=self.decisions[kept],
-        )
-
-
-def _read(schedules: dict[str, Callable[[Any], Any]], positions: list[float]) -> list[dict[str, np.ndarray]]:
-    """The hyperparameters at each position, evaluated all at once."""
-    where = np.asarray(positions, np.float32)
-    values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
-    return [{name: value[i] for name, value in values.items()} for i in range(len(positions))]
