@@ -195,15 +195,15 @@ def _written(
 
 
 def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> EpochRecord:
-    noise = progress.noise.deciding
+    noise, (loss, error) = progress.noise.deciding, progress.means
     return EpochRecord(
         epoch=progress.epoch + 1,
         step=progress.step,
         batch_size=batch_size,
         gradient_evaluations=progress.gradient_evaluations,
         skipped=None if on_nonfinite is None else progress.skipped,
-        train_loss=progress.mean_loss,
-        train_error=progress.mean_error,
+        train_loss=loss,
+        train_error=error,
         noise_scale=None if noise is None else float(noise.scale),
         test_loss=test["loss"],
         test_error=test["error"],

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,10 +64,8 @@ class JsonLines:
 
     def close(self) -> None:
         """Write out what is left."""
-        try:
+        with self._file:
             self.length()
-        finally:
-            self._file.close()
 
 
 def read(path: Path, kind: str) -> Iterator[Record]:
@@ -164,10 +163,8 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write out what is left."""
-        try:
+        with closing(self._file):
             self.flush()
-        finally:
-            self._file.close()
 
     def _add(self, **what: Any) -> None:
         self._file.write(self._event(wall_time=time.time(), **what).SerializeToString())
