@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.run_lock import LOCK
+from experiments.training.own_files import LOCK
 
 _GLOB = "*?["
 _BELOW = 250  # bytes that the longest path below the folder of a run needs
