@@ -57,13 +57,9 @@ class EpochSchedule(NamedTuple):
         Schedules are read for all of them at once, also where some were made before the run was stopped: a vectorised
         function may round by the place of a number in its vector.
         """
-        size, next_size, first = plan.batch_size_at(epoch), None, 0
-        before = epoch  # epochs that are not counted yet
-        for stage in plan.stages:
-            if before < 0 and next_size is None and stage.batch_size != size:
-                next_size = stage.batch_size
-            first += min(stage.epochs, max(before, 0)) * (num_examples // stage.batch_size)
-            before -= stage.epochs
+        sizes = [stage.batch_size for stage in plan.stages for _ in range(stage.epochs)]
+        size, first = sizes[epoch], sum(num_examples // size for size in sizes[:epoch])
+        next_size = next((later for later in sizes[epoch:] if later != size), None)
         steps = range(first, first + num_examples // size)
         positions = [plan.epoch_at(step, num_examples) for step in steps]
         where = np.asarray(positions, np.float32)
