@@ -1,11 +1,17 @@
 """What each step of an epoch is given, known before the epoch, and where the host interrupts it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from sam_optax import BatchPlan
+
+Schedules = dict[str, Callable[[Any], Any]]
+"""Each hyperparameter as a function of the position in epochs."""
+
+Perturb = Callable[[int], bool | None]
+"""From the number of a step to whether it makes a second pass; None if its gradient decides."""
 
 _LONGEST = 1000  # steps whose metrics stay on the device
 
@@ -44,14 +50,7 @@ class EpochSchedule(NamedTuple):
     next_size: int | None
 
     @classmethod
-    def of(
-        cls,
-        epoch: int,
-        schedules: dict[str, Callable[[Any], Any]],
-        perturb: Callable[[int], bool | None],
-        plan: BatchPlan,
-        num_examples: int,
-    ) -> "EpochSchedule":
+    def of(cls, epoch: int, schedules: Schedules, perturb: Perturb, plan: BatchPlan, num_examples: int) -> Self:
         """All steps of an epoch.
 
         Schedules are read for all of them at once, also where some were made before the run was stopped: a vectorised
@@ -70,7 +69,7 @@ class EpochSchedule(NamedTuple):
         ]
         return cls(epoch, size, steps, scheduled, next_size)
 
-    def cut(self, start: int, ends: list[int]) -> Iterator["EpochSchedule"]:
+    def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
         """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""
         first, last = start, self.steps.stop
         for end in sorted({*ends, *range(start, last, _LONGEST), last}):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.training.adaptive import Decide, as_planned
-from experiments.training.epoch_schedule import EpochSchedule
+from experiments.training.epoch_schedule import EpochSchedule, Perturb, Schedules
 from experiments.training.exceptions import NotFiniteError, Terminated
 from experiments.training.json_files import encode
 from experiments.training.preemption import Stop, never
@@ -37,8 +37,8 @@ class Program:
 
     step: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    schedules: dict[str, Callable[[Any], Any]]
-    perturb: Callable[[int], bool | None]
+    schedules: Schedules
+    perturb: Perturb
     second_pass_gradients: int
     on_nonfinite: str | None = None
     send: Callable[[Any], Any] = lambda batch: batch
@@ -125,7 +125,7 @@ def fit(
         for part in schedule.cut(progress.step, due):
             state, measured, is_stopped = _train(part, state, program, batches, callbacks.stop)
             before, progress = progress, _written(part, program, progress, measured, callbacks.write)
-            error = _reason_to_end(progress, progress.step - before.step < len(measured), is_stopped)
+            error = _reason_to_end(progress.step, progress.step - before.step < len(measured), is_stopped)
             if error or (progress.step in due and progress.step < schedule.steps.stop):
                 callbacks.save(state, progress)
             if error:
@@ -142,17 +142,13 @@ def fit(
     return Trained(state, record, plan)
 
 
-def _reason_to_end(progress: Progress, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
+def _reason_to_end(step: int, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
     if is_not_finite:
-        return NotFiniteError(
-            f"step {progress.step} is not finite: the run stops, and is saved as it was before. In another folder take "
-            "a smaller rate or radius, or --on-nonfinite skip."
-        )
+        remedy = "In another folder take a smaller rate or radius, or --on-nonfinite skip."
+        return NotFiniteError(f"step {step} is not finite: the run stops, and is saved as it was before. {remedy}")
     if is_stopped:
-        return Terminated(
-            f"stopped after {progress.step} updates, which are saved: the same command goes on, that of one run with "
-            "--resume."
-        )
+        remedy = "the same command goes on, that of one run with --resume."
+        return Terminated(f"stopped after {step} updates, which are saved: {remedy}")
     return None
 
 
