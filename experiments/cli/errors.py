@@ -46,11 +46,7 @@ def start(main: Callable[[], None]) -> None:
       SystemExit: With that code, if `main` did not return.
     """
     try:
-        try:
-            preemption.raise_in_main()
-            _call(main)
-        finally:
-            preemption.ignore()
+        _call(main)
     except (UnusableError, NotFiniteError, Terminated) as ending:
         _end(f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}", ending.code)
     except KeyboardInterrupt:
@@ -65,16 +61,18 @@ def start(main: Callable[[], None]) -> None:
 
 
 def _call(main: Callable[[], None]) -> None:
-    """Call `main`, with what it compiles kept on the disk.
+    """Call `main`, with what it compiles kept on the disk, and signals as exceptions.
 
-    What is imported by then is not looked through for garbage: it takes a third of a second, several times in a run.
+    The garbage collector skips what was imported before: it takes a third of a second, several times in a run.
     """
-    if reason := compilation_cache.switch_on():
-        _say(reason)
-    gc.freeze()
+    preemption.raise_in_main()
     try:
+        if reason := compilation_cache.switch_on():
+            _say(reason)
+        gc.freeze()
         main()
     finally:
+        preemption.ignore()
         gc.unfreeze()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.run_lock import LOCK
+from experiments.training.own_files import LOCK
 
 _GLOB = "*?["
 _BELOW = 250  # bytes that the longest path below the folder of a run needs
@@ -25,9 +25,8 @@ def make_folder(output: Path) -> Path:
         with tempfile.TemporaryFile(dir=output):
             return output
     except OSError as error:
-        raise UnusableError(
-            f"output folder {output} cannot be used: {_reason(output, error)}. Choose another."
-        ) from error
+        reason = _reason(output, error)
+        raise UnusableError(f"output folder {output} cannot be used: {reason}. Choose another.") from error
 
 
 def claim(output: Path) -> Path:
@@ -62,18 +61,13 @@ def _check_path(output: Path) -> None:
     path = os.path.realpath(output)
     if found := sorted({*_GLOB, "\\"} & set(path)):
         raise UnusableError(
-            f"output folder {output} has {found[0]} in its path, where checkpoints get lost: rename it, or choose "
-            "another."
+            f"output folder {output} has {found[0]} in its path, where checkpoints get lost: rename it."
         )
     is_utf8 = path == path.encode(errors="replace").decode()
     if not is_utf8 or "/gs:/" in f"{path}/":  # which is read as a bucket of Google's
-        raise UnusableError(
-            f"output folder {path!r} has a name with which checkpoints cannot be saved: choose another."
-        )
+        raise UnusableError(f"output folder {path!r} has a name with which checkpoints cannot be saved: rename it.")
     if len(os.fsencode(path)) + _BELOW > _LONGEST:
-        raise UnusableError(
-            f"output folder {path[:60]}... has a path that is too long for checkpoints: choose another."
-        )
+        raise UnusableError(f"output folder {path[:60]}... has a path that is too long for checkpoints: shorten it.")
 
 
 def _reason(output: Path, error: OSError) -> str:

@@ -25,7 +25,7 @@ from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.loop import Program
 from experiments.training.methods import GRADIENT_DECIDES, METHODS
-from experiments.training.precompile import PrecompiledStep
+from experiments.training.prefetch import PrecompiledStep
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 

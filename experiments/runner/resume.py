@@ -8,9 +8,9 @@ from experiments import data
 from experiments.config import Config
 from experiments.training import atomic_write, checkpoint, json_files, own_files
 from experiments.training.exceptions import UnusableError, printable, reason_of
+from experiments.training.own_files import LOCK
 from experiments.training.progress import Progress
 from experiments.training.records import Notes
-from experiments.training.run_lock import LOCK
 
 CHECKPOINTS = "checkpoints"
 """The folder of the saves in that of a run."""

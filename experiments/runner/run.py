@@ -18,7 +18,7 @@ from experiments.training import adaptive, checkpoint, json_files, own_files, pr
 from experiments.training.atomic_write import write_whole
 from experiments.training.checkpoint_schedule import Saver, Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.json_files import Schema, decode, encode
+from experiments.training.json_files import decode, encode, fields_of
 from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
 from experiments.training.records import EpochRecord, Notes, Result
@@ -152,16 +152,16 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         saver = Saver(
             context.saving,
             checkpoints,
-            num_examples=config.recipe.epoch_size(len(dataset.train)),
-            total=total_updates(config, dataset),
-            notes=lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
+            config.recipe.epoch_size(len(dataset.train)),
+            total_updates(config, dataset),
+            lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
         )
 
         def write(record: Record) -> None:
             for writer in writers:
                 writer.write(record)
 
-        callbacks = Callbacks(write, clock, saver, context.stop)
+        callbacks = Callbacks(write, clock, saver.due, saver.save, context.stop)
         trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained, clock.seconds)
@@ -240,7 +240,7 @@ def _train(
     def opened(plan: BatchPlan, step: int) -> Generator[Any]:
         return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
-    plan = config.plan if decided is None else adaptive.plan_at(decided, progress, size)
+    plan = config.plan if decided is None else decided.plan(decided.state_at(progress), size)
     feed, decide = prefetch.PlannedBatches(opened, plan, progress.step), adaptive.as_planned
     if decided is not None:
         decide = adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
@@ -263,6 +263,6 @@ def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding)
 def _result(config: Config, trained: Trained, seconds: float) -> Result:
     """The figures of the last epoch, with the digits of a file, and what the run took."""
     last = plain(encode(trained.record))
-    values = {name: value for name, value in last.items() if name in Schema.of(Result).fields}
+    values = {name: value for name, value in last.items() if name in fields_of(Result)[0]}
     decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}
     return decode(values | decided | {"updates": trained.record.step, "seconds": plain(round(seconds, 2))}, Result)

@@ -15,7 +15,7 @@ from experiments import data
 from experiments.config import Config
 from experiments.config.checks import check_choice, check_count
 from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
-from experiments.training.json_files import Schema, decode
+from experiments.training.json_files import decode, fields_of
 from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.step import TrainState
 from experiments.training.writers import Record, plain
@@ -190,7 +190,7 @@ def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int
         cls = SHARPNESS[kind]
         for found in _measured(kind, network, settings):
             values = {**shared, **found, "kind": kind}
-            yield decode(plain({name: values[name] for name in Schema.of(cls).fields}), cls)
+            yield decode(plain({name: values[name] for name in fields_of(cls)[0]}), cls)
 
 
 def _measured(kind: str, network: Network, settings: SharpnessSettings) -> Iterator[Record]:

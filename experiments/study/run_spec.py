@@ -12,7 +12,7 @@ from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.runner import resume, run, sharpness_records
 from experiments.sharpness import SharpnessSettings, watching
-from experiments.training import checkpoint, json_files, own_files, run_lock, writers
+from experiments.training import checkpoint, json_files, own_files, writers
 from experiments.training.atomic_write import refuse_link
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
 from experiments.training.prefetch import Track
@@ -125,7 +125,7 @@ def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptio
     """
     refuse_link(cell.unfinished)
     unfinished = make_folder(cell.unfinished)
-    with run_lock.hold_run_lock(unfinished):
+    with own_files.hold_run_lock(unfinished):
         if _is_done(cell):
             result = run.result_of(cell.folder)
         else:
@@ -144,8 +144,8 @@ def _is_done(cell: RunSpec) -> bool:
         return is_done(cell)
     except UnusableError:
         with suppress(OSError):  # another process may do so, too
-            if [path.name for path in cell.unfinished.iterdir()] == [run_lock.LOCK]:
-                (cell.unfinished / run_lock.LOCK).unlink()
+            if [path.name for path in cell.unfinished.iterdir()] == [own_files.LOCK]:
+                (cell.unfinished / own_files.LOCK).unlink()
                 cell.unfinished.rmdir()
         raise
 
@@ -157,7 +157,7 @@ def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track:
         if _has_begun(unfinished):
             start = resume.reopened(unfinished, config, dataset)
         else:
-            for name in (path.name for path in unfinished.iterdir() if path.name != run_lock.LOCK):
+            for name in (path.name for path in unfinished.iterdir() if path.name != own_files.LOCK):
                 own_files.remove(unfinished, name)
     if start is None:  # it was stopped after its result was written and before the folder was renamed
         return run.completed(unfinished)

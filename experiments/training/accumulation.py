@@ -21,13 +21,14 @@ from experiments.training.optimizer import inject
 from experiments.training.progress import GRADIENTS, term_names
 from experiments.training.sharding import Sharding
 from experiments.training.step import Metrics, Prepare, TrainState, finished
+from sam_optax import GradFn, second_pass
 
 HostBatch = dict[str, np.ndarray]
 _SQUARE = "square"  # among the figures of a part, where noise is measured: the squared norm of its gradient
 
 
 class Sums(NamedTuple):
-    """What the parts of a batch add up to, in float32 or wider.
+    """The sums over the parts of a batch, in float32 or wider.
 
     Attributes:
       gradient: the gradients of the parts' mean losses.
@@ -62,7 +63,7 @@ class MicroBatchStep:
         skips_nonfinite: bool = False,
         measures_noise: bool = False,
     ) -> None:
-        """From the function of a part's gradients to the step.
+        """Compile the functions of the step.
 
         Args:
           passes: the gradients of a part, made by `loss_and_update.passes`.
@@ -81,7 +82,7 @@ class MicroBatchStep:
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
         self._ascend = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
-        self._update = jax.jit(self._descended, donate_argnums=0, static_argnames="perturb")
+        self._update = jax.jit(self._updated, donate_argnums=0, static_argnames="perturb")
 
     def __call__(
         self,
@@ -98,13 +99,14 @@ class MicroBatchStep:
         clean = self._zeros(state)
         for part in self._parts(batch):
             clean = self._clean(clean, state, part, constants)
-        if not perturb:
-            return self._update(state, [clean], count, hyperparameters, halted, perturb=perturb)
-        moved, zeros = self._ascend(state, clean, count, hyperparameters), self._zeros(state)
-        perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
-        for part in self._parts(batch):
-            perturbed = self._perturbed(perturbed, state, moved, part, constants)
-        return self._update(state, [clean, perturbed], count, hyperparameters, halted, perturb=perturb)
+        passes = [clean]
+        if perturb:
+            moved, zeros = self._ascend(state, clean, count, hyperparameters), self._zeros(state)
+            perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
+            for part in self._parts(batch):
+                perturbed = self._perturbed(perturbed, state, moved, part, constants)
+            passes.append(perturbed)
+        return self._update(state, passes, count, hyperparameters, halted, perturb=perturb)
 
     def _parts(self, batch: HostBatch) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
@@ -113,56 +115,39 @@ class MicroBatchStep:
 
     def _zeros_like(self, state: TrainState) -> Sums:
         gradient, model_state = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x)), state[:2])
-        figures = {"loss": jnp.zeros(()), "error": jnp.zeros(())} | self._square(gradient)
-        return self._keep(Sums(gradient, model_state, figures))
+        return self._keep(Sums(gradient, model_state, self._figures(gradient, loss=jnp.zeros(()), error=jnp.zeros(()))))
 
     def _add_clean(self, sums: Sums, state: TrainState, part: Any, constants: Any) -> Sums:
         call = (state.model_state, *self._prepare(part, constants))
         (loss, (error, model_state)), gradient, _ = self._passes(state.params, *call)
-        figures = {"loss": loss, "error": error} | self._square(gradient)
-        return self._keep(sums.added(Sums(gradient, model_state, figures)))
+        return self._keep(sums.added(Sums(gradient, model_state, self._figures(gradient, loss=loss, error=error))))
 
     def _add_perturbed(self, sums: Sums, state: TrainState, moved: Any, part: Any, constants: Any) -> Sums:
         *_, grad_fn = self._passes(state.params, state.model_state, *self._prepare(part, constants))
         gradient, loss, _ = grad_fn.measured(moved)
-        return self._keep(sums.added(Sums(gradient, (), {"loss": loss} | self._square(gradient))))
+        return self._keep(sums.added(Sums(gradient, (), self._figures(gradient, loss=loss))))
 
-    def _square(self, gradient: Any) -> dict[str, jax.Array]:
-        """The squared norm of a gradient, where noise is measured."""
-        return {_SQUARE: optax.tree.norm(gradient, squared=True)} if self._measures_noise else {}
+    def _figures(self, gradient: Any, **figures: jax.Array) -> dict[str, jax.Array]:
+        """The figures of a part, with the squared norm of its gradient where noise is measured."""
+        return figures | ({_SQUARE: optax.tree.norm(gradient, squared=True)} if self._measures_noise else {})
 
-    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, hyperparameters: dict[str, Any]) -> Any:
+    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: dict[str, Any]) -> Any:
         """The parameters of the second pass, `w + ε`."""
         clean, loss = _mean(sums.gradient, count, state.params), sums.figures["loss"] / count
-        opt_state = inject(state.opt_state, hyperparameters)
+        opt_state = inject(state.opt_state, now)
         moved, _ = sam_optax.two_phases(self._tx).ascend(clean, opt_state, state.params, perturb=True, value=loss)
         return self._keep(Sums(moved, (), ())).gradient
 
-    def _descended(
-        self,
-        state: TrainState,
-        passes: list[Sums],
-        count: Any,
-        hyperparameters: dict[str, Any],
-        halted: Any,
-        *,
-        perturb: bool | None,
+    def _updated(
+        self, state: TrainState, passes: list[Sums], count: Any, now: Any, halted: Any, *, perturb: bool | None
     ) -> tuple[TrainState, Metrics]:
         gradients = [_mean(sums.gradient, count, state.params) for sums in passes]
         losses = [sums.figures["loss"] / count for sums in passes]
-        opt_state = inject(state.opt_state, hyperparameters)
-        if not perturb:
-            updates, opt_state = self._tx.update(
-                gradients[0], opt_state, state.params, perturb=perturb, value=losses[0]
-            )
-        else:
-            phases = sam_optax.two_phases(self._tx)
-            _, pending = phases.ascend(gradients[0], opt_state, state.params, perturb=True, value=losses[0])
-            updates, opt_state = phases.descend(
-                gradients[1], pending, state.params, perturbed_value=losses[1], value=losses[0]
-            )
-        model_state = _mean(passes[0].model_state, count, state.model_state)
-        error = passes[0].figures["error"] / count
+        second = GradFn(second_pass.given, (gradients[1], losses[1])) if perturb else None
+        opt_state = inject(state.opt_state, now)
+        extra = {"grad_fn": second, "perturb": perturb, "value": losses[0]}
+        updates, opt_state = self._tx.update(gradients[0], opt_state, state.params, **extra)
+        model_state, error = _mean(passes[0].model_state, count, state.model_state), passes[0].figures["error"] / count
         output = StepOutput(losses[0], error, gradients[0], updates, model_state, opt_state)
         after, metrics = finished(state, output, perturb, halted, self._skips_nonfinite)
         for name, sums, gradient in zip(GRADIENTS, passes, gradients, strict=False) if self._measures_noise else ():

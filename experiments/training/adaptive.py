@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from experiments.training.progress import Progress
@@ -57,6 +58,14 @@ class AdaptivePlan(NamedTuple):
         """The batch sizes that the run may have, growing."""
         return self.controller.sizes
 
+    def state_at(self, progress: Progress) -> AdaptiveState:
+        """The controller's state of a run at this position.
+
+        Raises:
+          ValueError: If the position is that of another plan.
+        """
+        return self.controller.start() if progress.growth is None else self.controller.restore(progress.growth)
+
     def plan(self, state: AdaptiveState, num_examples: int) -> BatchPlan:
         """The epochs so far, and behind them the size in force to the end of the run.
 
@@ -110,45 +119,27 @@ def as_planned(plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress
     return plan, progress
 
 
+@dataclass(frozen=True)
 class Growing:
-    """A plan that the noise of each epoch decides on."""
+    """A plan that the noise of each epoch decides on.
 
-    def __init__(
-        self,
-        adaptive: AdaptivePlan,
-        num_examples: int,
-        follow: Callable[[BatchPlan, int], None],
-        agreed: Callable[[AdaptiveState], AdaptiveState] = lambda state: state,
-    ) -> None:
-        """From the adaptive plan to the decisions.
+    Attributes:
+      adaptive: the plan.
+      num_examples: examples of an epoch.
+      follow: takes a plan whose batch has grown, and the number of updates made: later batches are of that plan.
+      agreed: makes the decision of one process that of all, since each decides by float sums of its own.
+    """
 
-        Args:
-          adaptive: the plan.
-          num_examples: examples an epoch.
-          follow: takes a plan whose batch has grown, and the number of updates made: batches are of it from then on.
-          agreed: makes the decision of one process that of all, since each decides by float sums of its own.
-        """
-        self._adaptive, self._num_examples, self._follow, self._agreed = adaptive, num_examples, follow, agreed
+    adaptive: AdaptivePlan
+    num_examples: int
+    follow: Callable[[BatchPlan, int], None]
+    agreed: Callable[[AdaptiveState], AdaptiveState] = lambda state: state
 
     def __call__(self, plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress]:
         """Decide at the end of an epoch."""
-        before = _state(self._adaptive, progress)
-        after = self._agreed(self._adaptive.controller.after_epoch(before, progress.noise.deciding))
-        plan = self._adaptive.plan(after, self._num_examples)
+        before = self.adaptive.state_at(progress)
+        after = self.agreed(self.adaptive.controller.after_epoch(before, progress.noise.deciding))
+        plan = self.adaptive.plan(after, self.num_examples)
         if after.batch_size != before.batch_size and progress.epoch + 1 < plan.epochs:
-            self._follow(plan, progress.step)
+            self.follow(plan, progress.step)
         return plan, progress._replace(growth=after._asdict())
-
-
-def plan_at(adaptive: AdaptivePlan, progress: Progress, num_examples: int) -> BatchPlan:
-    """The plan of a run that stands there, so far and with the size in force to the end.
-
-    Raises:
-      ValueError: If the position is that of another plan.
-    """
-    return adaptive.plan(_state(adaptive, progress), num_examples)
-
-
-def _state(adaptive: AdaptivePlan, progress: Progress) -> AdaptiveState:
-    controller = adaptive.controller
-    return controller.start() if progress.growth is None else controller.restore(progress.growth)

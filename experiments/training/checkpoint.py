@@ -3,8 +3,9 @@
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from experiments.training import atomic_write, json_files
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
+_OVERHEAD = 2**20  # bytes of a save in addition to its numbers, and more than that
+
 
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without Orbax's own messages: a failure in its threads is raised once, by the call that waits for it."""
     hook = sys.unraisablehook
-    filters = {"absl": _is_not_of_orbax, "asyncio": _is_no_lost_task}
+    filters: dict[str, Callable[[logging.LogRecord], bool]] = {
+        "absl": lambda record: "orbax" not in record.pathname,
+        "asyncio": lambda record: "exception was never retrieved" not in record.getMessage(),
+    }
     for name, is_shown in filters.items():
         logging.getLogger(name).addFilter(is_shown)
     sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
@@ -33,12 +39,13 @@ def quietly() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
-
-
-def _is_no_lost_task(record: logging.LogRecord) -> bool:
-    return "exception was never retrieved" not in record.getMessage()
+@contextmanager
+def _errors_as(refusal: Callable[[Exception], UnusableError]) -> Iterator[None]:
+    """Raise a refusal instead of any error of Orbax and TensorStore, whose types are not documented."""
+    try:
+        yield
+    except Exception as error:
+        raise refusal(error) from error
 
 
 def save(path: Path, state: Any) -> None:
@@ -47,11 +54,12 @@ def save(path: Path, state: Any) -> None:
     Raises:
       UnusableError: If it cannot be written.
     """
-    try:
-        with quietly(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.resolve(), state)
-    except Exception as error:  # whatever Orbax and TensorStore make of it
-        raise UnusableError(f"{path} cannot be written: {reason_of(error)}. Make room, or choose another.") from error
+
+    def refusal(error: Exception) -> UnusableError:
+        return UnusableError(f"{path} cannot be written: {reason_of(error)}. Make room, or choose another.")
+
+    with _errors_as(refusal), quietly(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.resolve(), state)
 
 
 def restore(path: Path, like: Any) -> Any:
@@ -59,15 +67,16 @@ def restore(path: Path, like: Any) -> Any:
 
     A state that an earlier version wrote, with fewer fields in its diagnostics, is read, too.
     """
-    path = path.resolve()
     with quietly(), ocp.StandardCheckpointer() as checkpointer:
-        try:
-            return checkpointer.restore(path, like)
-        except ValueError:
-            earlier = _with_the_fields_of(_saved_paths(checkpointer, path), like)
-            if jax.tree.structure(earlier) == jax.tree.structure(_with_the_fields_of(None, like)):
-                raise
-            found = checkpointer.restore(path, earlier)
+        saved = _saved_paths(checkpointer, path.resolve())
+
+        def saved_fields(path: Any, node: Any) -> Any:
+            if not _is_diagnostics(node):
+                return node
+            return {name: x for name, x in node._asdict().items() if f"{_text(path)}/{name}" in saved}
+
+        fields = jax.tree_util.tree_map_with_path(saved_fields, like, is_leaf=_is_diagnostics)
+        found = checkpointer.restore(path.resolve(), fields)
     return jax.tree.map(
         lambda x, y: _completed(y, x) if _is_diagnostics(x) else y, like, found, is_leaf=_is_diagnostics
     )
@@ -78,17 +87,6 @@ def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]
     found: Any = checkpointer.metadata(path)
     found = getattr(found, "item_metadata", found)
     return {_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(getattr(found, "tree", found))}
-
-
-def _with_the_fields_of(saved: set[str] | None, like: Any) -> Any:
-    """`like` with its diagnostics as dictionaries of those fields that were saved; None: of all."""
-
-    def fields(path: Any, node: Any) -> Any:
-        if not _is_diagnostics(node):
-            return node
-        return {name: x for name, x in node._asdict().items() if saved is None or f"{_text(path)}/{name}" in saved}
-
-    return jax.tree_util.tree_map_with_path(fields, like, is_leaf=_is_diagnostics)
 
 
 def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
@@ -111,9 +109,6 @@ def _is_diagnostics(node: Any) -> bool:
     return isinstance(node, StepDiagnostics)
 
 
-_BESIDE = 2**20  # bytes of a save beside its numbers, and more than that
-
-
 class Checkpoints:
     """The saves of a run, written in the background; the folder is made with the first one.
 
@@ -133,13 +128,11 @@ class Checkpoints:
           UnusableError: If it cannot be saved, or if the save before could not.
         """
         self._check_room(state)
-        kinds = {"state": ocp.args.StandardSave(state), "notes": ocp.args.JsonSave(notes)}
-        try:
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
+        with _errors_as(self._refused):
             manager = self._opened()
             if step not in manager.all_steps():
-                manager.save(step, args=ocp.args.Composite(**kinds))
-        except Exception as error:  # whatever Orbax and TensorStore make of it
-            raise self._refused(error) from error
+                manager.save(step, args=args)
 
     def close(self) -> None:
         """Wait until all is saved.
@@ -148,23 +141,17 @@ class Checkpoints:
           UnusableError: If it could not be.
         """
         manager, self._manager = self._manager, None
-        try:
-            with self._quiet:
-                if manager is not None:
-                    manager.close()
-        except Exception as error:
-            raise self._refused(error) from error
+        with _errors_as(self._refused), self._quiet:
+            if manager is not None:
+                manager.close()
 
     def _check_room(self, state: Any) -> None:
         """Refuse beforehand what would fail in the background, in many words of Orbax."""
-        run, needed = self._folder.parent, _BESIDE + sum(x.nbytes for x in jax.tree.leaves(state))
-        try:
-            free = shutil.disk_usage(run).free
-        except OSError as error:
-            raise self._refused(error) from error
+        needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
+        with _errors_as(self._refused):
+            free = shutil.disk_usage(self._folder.parent).free
         if free < needed:
-            reason = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free"
-            raise UnusableError(f"{run} cannot be saved: {reason}. {go_on_hint(run)}")
+            raise self._unsaved(f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -176,8 +163,11 @@ class Checkpoints:
         return self._manager
 
     def _refused(self, error: Exception) -> UnusableError:
+        return self._unsaved(reason_of(error))
+
+    def _unsaved(self, reason: str) -> UnusableError:
         run = self._folder.parent
-        return UnusableError(f"{run} cannot be saved: {reason_of(error)}. {go_on_hint(run)}")
+        return UnusableError(f"{run} cannot be saved: {reason}. {go_on_hint(run)}")
 
 
 def steps(folder: Path) -> list[int]:
@@ -193,11 +183,9 @@ def notes_of(folder: Path, step: int) -> Any:
       UnusableError: If the save is damaged, or was made by another version.
     """
     save = folder / str(step)
-    try:
+    with _errors_as(partial(_damaged, save)):
         atomic_write.check(save, atomic_write.read(save))
         return json_files.parsed(json_files.text_of(save / "notes" / "metadata"))
-    except (OSError, ValueError) as error:
-        raise _damaged(save, error) from error
 
 
 def restore_save(folder: Path, step: int, like: Any) -> Any:
@@ -207,10 +195,8 @@ def restore_save(folder: Path, step: int, like: Any) -> Any:
       UnusableError: If the save is damaged, or holds the state of another network or method.
     """
     save = folder / str(step)
-    try:
+    with _errors_as(partial(_damaged, save)):
         return restore(save / "state", like)
-    except Exception as error:  # whatever Orbax and TensorStore make of it
-        raise _damaged(save, error) from error
 
 
 def _damaged(save: Path, error: Exception) -> UnusableError:

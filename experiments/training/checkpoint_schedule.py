@@ -27,12 +27,9 @@ class Saving:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"saving.{name} is {value}: give an integer of at least 1.")
-            if value is not None and value > _MOST:
-                raise ValueError(f"saving.{name} is {value}: give an integer of at most {_MOST}.")
+        for name, value in vars(self).items():
+            if value is not None and not 1 <= value <= _MOST:
+                raise ValueError(f"saving.{name} is {value}: give an integer from 1 to {_MOST}.")
 
     def due(self, epoch: int, steps: range, num_examples: int) -> list[int]:
         """After which updates of an epoch a run is saved: a function of the position, so that all processes agree.
@@ -52,34 +49,27 @@ class Saving:
         return list(range(first, steps.stop + 1, self.every))
 
 
+@dataclass(frozen=True)
 class Saver:
-    """Saves a run on its way, when it is due."""
+    """Saves a run during training, when it is due.
 
-    def __init__(
-        self,
-        saving: Saving,
-        checkpoints: Checkpoints,
-        *,
-        num_examples: int,
-        total: int,
-        notes: Callable[[Progress], Notes],
-    ) -> None:
-        """Around the folder of the saves.
+    Attributes:
+      saving: when the run is saved.
+      checkpoints: the folder of the saves.
+      num_examples: examples an epoch.
+      total: updates of the run: after the last one nothing is saved, since the trained state itself follows.
+      notes: from a position to what is written next to the state.
+    """
 
-        Args:
-          saving: when.
-          checkpoints: where.
-          num_examples: examples an epoch.
-          total: updates of the run: after the last one nothing is saved, since the trained state itself follows.
-          notes: what is written beside the state, of a position.
-        """
-        self._saving, self._checkpoints, self._notes = saving, checkpoints, notes
-        self._num_examples, self._total = num_examples, total
+    saving: Saving
+    checkpoints: Checkpoints
+    num_examples: int
+    total: int
+    notes: Callable[[Progress], Notes]
 
     def due(self, epoch: int, steps: range) -> list[int]:
         """After which updates of an epoch, whose updates are `steps`, the run is saved."""
-        due = self._saving.due(epoch, steps, self._num_examples)
-        return [step for step in due if step < self._total]
+        return [step for step in self.saving.due(epoch, steps, self.num_examples) if step < self.total]
 
     def save(self, state: Any, progress: Progress) -> None:
         """Begin to save; the buffers of `state` may be given away at once.
@@ -87,4 +77,4 @@ class Saver:
         Raises:
           UnusableError: If it cannot be saved, or if the save before could not.
         """
-        self._checkpoints.save(progress.step, state, encode(self._notes(progress)))
+        self.checkpoints.save(progress.step, state, encode(self.notes(progress)))

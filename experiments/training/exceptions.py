@@ -59,21 +59,16 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = str(error)
-    in_it = [words for words in map(os.strerror, _OF_THE_DISK) if words in said]
-    return in_it[0] if in_it else f"{type(error).__name__}: {said.partition(chr(10))[0][:80]}"
+    first_words = f"{type(error).__name__}: {said.partition(chr(10))[0][:80]}"
+    return next((words for words in map(os.strerror, _OF_THE_DISK) if words in said), first_words)
 
 
 def go_on_hint(folder: Path) -> str:
     """What to do where a disk is full, or cannot be written."""
-    return (
-        "Make room, or make it writable: the same command goes on, that of one run with --resume, since what "
-        f"{folder.name} holds is as it was saved last."
-    )
-
-
-_KEPT = "\n"
+    remedy = "Make room, or make it writable: the same command goes on, that of one run with --resume"
+    return f"{remedy}, since {folder.name} is as it was saved last."
 
 
 def printable(text: str) -> str:
     """`text` without control characters, which a terminal would obey, and without lone surrogates; lines stay lines."""
-    return "".join(each for each in text if each in _KEPT or unicodedata.category(each) not in ("Cc", "Cf", "Cs"))
+    return "".join(each for each in text if each == "\n" or unicodedata.category(each) not in ("Cc", "Cf", "Cs"))

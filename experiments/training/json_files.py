@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from experiments.training.exceptions import UnusableError, printable, reason_of
 
@@ -109,27 +109,17 @@ Share = Annotated[float, Field(0, 1)]
 NotNegative = Annotated[float, Field(0)]
 
 
-class Schema(NamedTuple):
-    """What an object may hold that is read as a dataclass, or as a NamedTuple.
+@functools.cache
+def fields_of(cls: type) -> tuple[dict[str, Field], Field | None]:
+    """What an object may hold that is read as a dataclass or a NamedTuple, by the type hints of the class.
 
-    Attributes:
-      fields: its keys.
-      required: the keys without which it is damaged: those that have no default.
-      others: what further keys may hold, which the class keeps in the mapping `others`; None: there are none.
+    Returns:
+      The field of each key, and that of all further keys, which the class keeps in the mapping `others`; None: there
+      are no further keys.
     """
-
-    fields: dict[str, Field]
-    required: list[str]
-    others: Field | None
-
-    @classmethod
-    @functools.cache
-    def of(cls, record: type) -> "Schema":
-        """The schema of a class, by its type hints."""
-        hints = _hints(record)
-        others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
-        fields = {name: Field.of(hint) for name, hint in hints.items()}
-        return cls(fields, [name for name in fields if not hasattr(record, name)], others)
+    hints = _hints(cls)
+    others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
+    return {name: Field.of(hint) for name, hint in hints.items()}, others
 
 
 def _hints(record: Any) -> dict[str, Any]:
@@ -151,12 +141,12 @@ def fault(record: Any, cls: type, required: Collection[str] | None = None) -> st
     """
     if not isinstance(record, dict):
         return f"{_shown(record)} stands where an object is expected"
-    schema = Schema.of(cls)
-    missing = [name for name in (schema.required if required is None else required) if name not in record]
-    if missing:
+    fields, others = fields_of(cls)
+    needed = [name for name in fields if not hasattr(cls, name)] if required is None else required
+    if missing := [name for name in needed if name not in record]:
         return f"{missing[0]} is missing"
     for name, value in record.items():
-        field = schema.fields.get(name, schema.others)
+        field = fields.get(name, others)
         if field is None:
             return f"{_shown(name)} is unknown"
         if not field.admits(value):
@@ -172,7 +162,7 @@ def decode(record: Any, cls: type[T], required: Collection[str] | None = None) -
     """
     if wrong := fault(record, cls, required):
         raise ValueError(wrong)
-    fields, _, others = Schema.of(cls)
+    fields, others = fields_of(cls)
     values: dict[str, Any] = {name: value for name, value in record.items() if name in fields}
     if others is not None:
         values["others"] = {name: value for name, value in record.items() if name not in fields}

@@ -44,12 +44,7 @@ def _warm_restarts(numbers: str, epochs: float) -> Rate:
         raise ValueError(_REMEDY)
     while sum(lengths) < epochs:
         lengths.append(growth * lengths[-1])
-    return _joined([_cosine(length) for length in lengths], np.cumsum(lengths[:-1]).tolist())
-
-
-def _joined(rates: list[Rate], boundaries: Any) -> Rate:
-    """The rates one after the other; the boundaries, in epochs, need not be whole, though Optax annotates integers."""
-    return optax.join_schedules(rates, boundaries)
+    return optax.join_schedules([_cosine(length) for length in lengths], np.cumsum(lengths[:-1]).tolist())
 
 
 def _steps(numbers: str, warmup: float) -> Rate:
@@ -81,12 +76,9 @@ def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> 
     except (ValueError, KeyError) as error:
         raise ValueError(f"lr_schedule is {text!r}: {_REMEDY}") from error
     if warmup_epochs:
-        after = _joined([_linear(FINAL_FRACTION, 1.0, warmup_epochs), after], [warmup_epochs])
+        warmup: Any = warmup_epochs  # which need not be whole, though Optax annotates integers
+        after = optax.join_schedules([optax.linear_schedule(FINAL_FRACTION, 1.0, warmup), after], [warmup])
     return lambda position: rate * after(position)
-
-
-def _linear(first: float, last: float, epochs: Any) -> Rate:
-    return optax.linear_schedule(first, last, epochs)
 
 
 def _after_warmup(text: str, epochs: Any, warmup: float) -> Rate:
@@ -95,7 +87,7 @@ def _after_warmup(text: str, epochs: Any, warmup: float) -> Rate:
     rates: dict[str, Callable[[], Rate]] = {
         "constant": lambda: optax.constant_schedule(1.0),
         "cosine": lambda: _cosine(epochs),
-        "linear": lambda: _linear(1.0, FINAL_FRACTION, epochs),
+        "linear": lambda: optax.linear_schedule(1.0, FINAL_FRACTION, epochs),
         "inverse_sqrt": lambda: lambda t: 1.0 / jnp.sqrt(1.0 + t),
         "polynomial:": lambda: optax.polynomial_schedule(1.0, FINAL_FRACTION, _positive(numbers), epochs),
         "steps:": lambda: _steps(numbers, warmup),

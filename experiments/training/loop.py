@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from experiments.training.adaptive import Decide, as_planned
-from experiments.training.checkpoint_schedule import Saver
-from experiments.training.epoch_schedule import EpochSchedule
+from experiments.training.epoch_schedule import EpochSchedule, Perturb, Schedules
 from experiments.training.exceptions import NotFiniteError, Terminated
 from experiments.training.json_files import encode
 from experiments.training.preemption import Stop, never
@@ -38,8 +37,8 @@ class Program:
 
     step: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    schedules: dict[str, Callable[[Any], Any]]
-    perturb: Callable[[int], bool | None]
+    schedules: Schedules
+    perturb: Perturb
     second_pass_gradients: int
     on_nonfinite: str | None = None
     send: Callable[[Any], Any] = lambda batch: batch
@@ -71,13 +70,15 @@ class Callbacks:
     Attributes:
       write: takes a record of kind `step` after each update and one of kind `epoch` after each epoch.
       watch: takes the record of an epoch and the state after it, which it must not keep.
-      saver: saves the run during training, and when it is stopped.
+      due: from the number of an epoch and its updates to the updates after which the run is saved.
+      save: saves the state at a position: when that is due, and when the run is stopped.
       stop: whether to stop, asked before each step and before each evaluation.
     """
 
     write: Callable[[Record], None] = lambda record: None
-    watch: Callable[[EpochRecord, TrainState], None] | None = None
-    saver: Saver | None = None
+    watch: Callable[[EpochRecord, TrainState], None] = lambda record, state: None
+    due: Callable[[int, range], list[int]] = lambda epoch, steps: []
+    save: Callable[[TrainState, Progress], None] = lambda state, progress: None
     stop: Stop = never
 
 
@@ -117,45 +118,37 @@ def fit(
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
-    progress, record, plan, saver = run.start, None, run.batch_plan, callbacks.saver
+    progress, record, plan = run.start, None, run.batch_plan
     while progress.epoch < plan.epochs:
         schedule = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, run.num_examples)
-        due = [] if saver is None else saver.due(progress.epoch, schedule.steps)
+        due = callbacks.due(progress.epoch, schedule.steps)
         for part in schedule.cut(progress.step, due):
             state, measured, is_stopped = _train(part, state, program, batches, callbacks.stop)
             before, progress = progress, _written(part, program, progress, measured, callbacks.write)
-            error = _reason_to_end(progress, progress.step - before.step < len(measured), is_stopped)
-            is_inside = progress.step < schedule.steps.stop
-            if saver is not None and (error or (is_inside and progress.step in due)):
-                saver.save(state, progress)
+            error = _reason_to_end(progress.step, progress.step - before.step < len(measured), is_stopped)
+            if error or (progress.step in due and progress.step < schedule.steps.stop):
+                callbacks.save(state, progress)
             if error:
                 raise error
         record = _epoch_record(progress, schedule.batch_size, program.evaluate(state), program.on_nonfinite)
         callbacks.write(encode(record))
-        if callbacks.watch is not None:
-            callbacks.watch(record, state)
+        callbacks.watch(record, state)
         plan, progress = run.decide(plan, progress)
         progress = progress.closed()
-        if saver is not None and progress.step in due and progress.epoch < plan.epochs:
-            saver.save(state, progress)
+        if progress.step in due and progress.epoch < plan.epochs:
+            callbacks.save(state, progress)
     if record is None:
-        raise ValueError(
-            f"start.epoch is {run.start.epoch}, and the plan has {plan.epochs} epochs: start before its end."
-        )
+        raise ValueError(f"start.epoch is {run.start.epoch} of {plan.epochs} epochs: start before the end of the plan.")
     return Trained(state, record, plan)
 
 
-def _reason_to_end(progress: Progress, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
+def _reason_to_end(step: int, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
     if is_not_finite:
-        return NotFiniteError(
-            f"step {progress.step} is not finite: the run stops, and is saved as it was before. In another folder take "
-            "a smaller rate or radius, or --on-nonfinite skip."
-        )
+        remedy = "In another folder take a smaller rate or radius, or --on-nonfinite skip."
+        return NotFiniteError(f"step {step} is not finite: the run stops, and is saved as it was before. {remedy}")
     if is_stopped:
-        return Terminated(
-            f"stopped after {progress.step} updates, which are saved: the same command goes on, that of one run with "
-            "--resume."
-        )
+        remedy = "the same command goes on, that of one run with --resume."
+        return Terminated(f"stopped after {step} updates, which are saved: {remedy}")
     return None
 
 
@@ -165,13 +158,11 @@ def _train(
     """The state after the steps, or after those before the run is to stop; their metrics; and whether it is to stop."""
     measured: list[Metrics] = []
     halted = unhalted(state) if program.on_nonfinite == "stop" else None
-    for step, hyperparameters, perturb in zip(part.steps, part.hyperparameters, part.decisions, strict=True):
+    for step, _, hyperparameters, perturb in part.scheduled:
         if stop(step):
             break
         state, metrics = program.step(state, next(batches), hyperparameters, halted=halted, perturb=perturb)
-        for value in jax.tree.leaves(metrics):
-            if isinstance(value, jax.Array):
-                value.copy_to_host_async()  # so that it is there after the last step of the part; nothing waits
+        jax.copy_to_host_async(metrics)  # the values are there after the last step of the part, and nothing waits
         measured.append(metrics)
         if halted is not None:
             halted = metrics["skipped"]
@@ -185,8 +176,7 @@ def _written(
     part: EpochSchedule, program: Program, progress: Progress, measured: list[Metrics], write: Callable[[Record], None]
 ) -> Progress:
     """The position after the steps, whose records are written; a run that stops ends before a step not finite."""
-    rows = zip(part.steps, part.positions, part.hyperparameters, part.decisions, strict=True)
-    for found, (step, position, now, perturb) in zip(measured, rows, strict=False):
+    for found, (step, position, now, perturb) in zip(measured, part.scheduled, strict=False):
         metrics: dict[str, Any] = dict(found)
         if "skipped" in metrics:
             if metrics["skipped"] and program.on_nonfinite == "stop":
@@ -201,15 +191,15 @@ def _written(
 
 
 def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> EpochRecord:
-    noise = progress.noise.deciding
+    noise, (loss, error) = progress.noise.deciding, progress.means
     return EpochRecord(
         epoch=progress.epoch + 1,
         step=progress.step,
         batch_size=batch_size,
         gradient_evaluations=progress.gradient_evaluations,
         skipped=None if on_nonfinite is None else progress.skipped,
-        train_loss=progress.mean_loss,
-        train_error=progress.mean_error,
+        train_loss=loss,
+        train_error=error,
         noise_scale=None if noise is None else float(noise.scale),
         test_loss=test["loss"],
         test_error=test["error"],

@@ -98,13 +98,10 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sha
 
     def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
         is_own = sharding.has_own_shards(m, examples)
+        loss_fn, axis = (apart, AXIS) if is_own else (together, None)
+        shard = m if m is not None and m < examples else None
         of_shards = sam_optax.sharpness_aware_grad(
-            apart if is_own else together,
-            tx.estimator,
-            m if m is not None and m < examples else None,
-            batch_argnums=(1, 2, 3),
-            has_aux=True,
-            axis_name=AXIS if is_own else None,
+            loss_fn, tx.estimator, shard, batch_argnums=(1, 2, 3), has_aux=True, axis_name=axis
         )
         decided = partial(of_shards, perturb=perturb)
         return sharding.on_each_device(decided, batches=(3, 4, 5)) if is_own else decided
@@ -129,8 +126,7 @@ def _forward(model: nnx.Module, whole_params: Callable[[Any], Any] = lambda para
     model.train()
     graphdef = nnx.graphdef(model)
 
-    def forward(params: Any, model_state: Any, images: jax.Array, targets: jax.Array, labels: jax.Array) -> Any:
-        del targets
+    def forward(params: Any, model_state: Any, images: jax.Array, _: jax.Array, labels: jax.Array) -> Any:
         moving = nnx.merge(graphdef, whole_params(params), model_state, copy=True)
         logits = moving(images)
         error = jnp.mean(jnp.argmax(logits, -1) != labels)
@@ -147,9 +143,8 @@ def _loss_fn(forward: Callable[..., Any], state_as: Callable[[Any], Any] = lambd
     return loss_fn
 
 
-def _loss_of(logits: jax.Array, model_state: Any, images: Any, targets: jax.Array, labels: Any) -> jax.Array:
+def _loss_of(logits: jax.Array, _model_state: Any, _images: Any, targets: jax.Array, _labels: Any) -> jax.Array:
     """Mean cross-entropy with integer targets `(batch,)`, or with those of each class `(batch, classes)`."""
-    del model_state, images, labels
     if targets.ndim == 1:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))

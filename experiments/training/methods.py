@@ -1,7 +1,7 @@
 """The methods and policies by their names on the command line."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -9,11 +9,10 @@ import optax
 import sam_optax
 from sam_optax import BatchPlan, Policy
 
-Kind = TypeVar("Kind", int, float)
-
 _REMEDY = "give one of always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam, with numbers of your own."
 
 GRADIENT_DECIDES = "ae_sam"
+_NUMBERS = {"always": str, GRADIENT_DECIDES: str, "every:": int, "after:": int, "last:": float, "bernoulli:": float}
 
 
 def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
@@ -25,7 +24,7 @@ def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
         the plan from one deviation above the mean to one below.
       plan: the batch plan of the run.
       num_examples: the number of training examples.
-      seed: of the lots that `bernoulli` draws.
+      seed: of the random draws of `bernoulli`.
 
     Returns:
       The policy.
@@ -33,25 +32,20 @@ def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
     Raises:
       ValueError: If `text` has another form, or a number that cannot be.
     """
-    name, _, number = text.partition(":")
+    name, colon, text_of_number = text.partition(":")
+    try:
+        number: Any = _NUMBERS[name + colon](text_of_number)
+    except (KeyError, ValueError) as error:
+        raise ValueError(_REMEDY) from error
     makers: dict[str, Callable[[], Policy]] = {
         "always": sam_optax.always,
-        "every": lambda: sam_optax.every(_number(int, number)),
-        "after": lambda: sam_optax.after(_number(int, number)),
-        "last": lambda: sam_optax.last(_number(float, number), plan, num_examples),
-        "bernoulli": lambda: sam_optax.bernoulli(_number(float, number), jax.random.key(seed)),
+        "every": lambda: sam_optax.every(number),
+        "after": lambda: sam_optax.after(number),
+        "last": lambda: sam_optax.last(number, plan, num_examples),
+        "bernoulli": lambda: sam_optax.bernoulli(number, jax.random.key(seed)),
         GRADIENT_DECIDES: lambda: falling_bar(plan.total_steps(num_examples)),
     }
-    if name not in makers or bool(number) != (name not in ("always", GRADIENT_DECIDES)):
-        raise ValueError(_REMEDY)
     return makers[name]()
-
-
-def _number(kind: type[Kind], text: str) -> Kind:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ValueError(_REMEDY) from error
 
 
 def falling_bar(total_steps: int) -> Policy:
@@ -113,11 +107,6 @@ class Method(NamedTuple):
     ascent_steps: int = 1
     functional: bool = False
     evaluated: Callable[[Any, Any], Any] = lambda opt_state, params: params
-
-    @property
-    def gradients(self) -> int:
-        """The gradient evaluations of a step that makes its second pass, by default."""
-        return 1 + self.makes_second_pass * self.ascent_steps
 
     @property
     def is_estimator(self) -> bool:

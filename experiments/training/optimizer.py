@@ -1,6 +1,5 @@
 """The optimizers of the study: a method, its base optimizer, and a running average of the weights."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 import sam_optax
-from experiments.training.methods import METHODS, Hyperparameters, falling_bar
+from experiments.training.methods import METHODS, Estimator, Hyperparameters, falling_bar
 
 
 class WeightAverageState(NamedTuple):
@@ -63,13 +62,6 @@ def weight_average(opt_state: Any) -> Any:
 BASES = ("sgd", "adamw")
 
 
-def base_optimizer(name: str, learning_rate: Any, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with momentum and the weight decay added to the gradient, or AdamW with the decay apart from it."""
-    if name == "adamw":
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum or None))
-
-
 class Settings(NamedTuple):
     """What an optimizer is made of.
 
@@ -106,19 +98,14 @@ class Parted(NamedTuple):
 
 def create(settings: Settings) -> optax.GradientTransformationExtraArgs:
     """The method with its base optimizer; `inject` sets learning rate, `rho` and `alpha` at every step."""
-
-    def whole(now: Hyperparameters) -> optax.GradientTransformation:
-        return _averaged(METHODS[settings.method].create(_base(settings, now), now), settings)
-
-    return _injected(whole, settings)
+    method = METHODS[settings.method]
+    return _injected(lambda now: _averaged(method.create(_base(settings, now), now), settings), settings)
 
 
 def create_parted(settings: Settings) -> Parted:
     """The same in its two parts, which only a method that is an estimator has."""
-    estimator = METHODS[settings.method].estimator
-    return Parted(
-        _injected(estimator, settings), _injected(lambda now: _averaged(_base(settings, now), settings), settings)
-    )
+    base = _injected(lambda now: _averaged(_base(settings, now), settings), settings)
+    return Parted(_injected(METHODS[settings.method].estimator, settings), base)
 
 
 def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
@@ -128,9 +115,7 @@ def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
     return tuple(inject(part, hyperparameters) for part in opt_state)
 
 
-def _injected(
-    make: Callable[[Hyperparameters], optax.GradientTransformation], settings: Settings
-) -> optax.GradientTransformationExtraArgs:
+def _injected(make: Estimator, settings: Settings) -> optax.GradientTransformationExtraArgs:
     when = sam_optax.always() if settings.bar_steps is None else falling_bar(settings.bar_steps)
 
     def with_values(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
@@ -140,7 +125,11 @@ def _injected(
 
 
 def _base(settings: Settings, now: Hyperparameters) -> optax.GradientTransformation:
-    return base_optimizer(settings.base, now.learning_rate, settings.momentum, settings.weight_decay)
+    """SGD with momentum and the weight decay added to the gradient, or AdamW with the decay apart from it."""
+    if settings.base == "adamw":
+        return optax.adamw(now.learning_rate, weight_decay=settings.weight_decay)
+    decay = optax.add_decayed_weights(settings.weight_decay)
+    return optax.chain(decay, optax.sgd(now.learning_rate, settings.momentum or None))
 
 
 def _averaged(tx: optax.GradientTransformation, settings: Settings) -> optax.GradientTransformation:

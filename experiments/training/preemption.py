@@ -43,8 +43,7 @@ def _listen(handler: Handler) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    del frame
+def _end(number: int, _: FrameType | None) -> None:
     ignore()
     try:
         os.write(2, b"stopped.\n")
@@ -52,13 +51,12 @@ def _end(number: int, frame: FrameType | None) -> None:
         os._exit(_CODES[signal.Signals(number)])
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def _raise(number: int, _: FrameType | None) -> None:
     """Raise the exception of a signal, unless that of an earlier one is being handled.
 
     What is open is closed meanwhile, which a second exception would cut short. An exception that was lost, as those in
     `__del__` are, is being handled nowhere: then the next signal counts again.
     """
-    del frame
     error = sys.exception()
     while error is not None:  # the one that the main thread handles, and those in whose handling it was raised
         if isinstance(error, Terminated | KeyboardInterrupt):
@@ -71,9 +69,8 @@ Stop = Callable[[int], bool]
 """From the number of updates made to whether the run is to stop there; all processes get the same answer."""
 
 
-def never(step: int) -> bool:
+def never(_: int) -> bool:
     """Nothing asks the run to stop."""
-    del step
     return False
 
 
@@ -95,8 +92,7 @@ def on_sigterm() -> Iterator[Stop]:
         return
     heard: list[int] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        del frame
+    def hear(number: int, _: FrameType | None) -> None:
         ignore()
         heard.append(number)
 

@@ -66,14 +66,9 @@ class EpochNoise(NamedTuple):
         return cls(*(Total(*sums) for sums in saved))
 
     def after(self, metrics: Mapping[str, Any]) -> "EpochNoise":
-        """The noise with that of one more step, where its metrics tell it."""
-        totals = [
-            total.after(*(float(metrics[name]) for name in term_names(gradient)))
-            if term_names(gradient)[0] in metrics
-            else total
-            for gradient, total in zip(GRADIENTS, self, strict=True)
-        ]
-        return EpochNoise(*totals)
+        """The noise with that of one more step, where its metrics hold it."""
+        terms = [[float(metrics.get(name, math.nan)) for name in term_names(gradient)] for gradient in GRADIENTS]
+        return EpochNoise(*(total.after(*each) for total, each in zip(self, terms, strict=True)))
 
     @property
     def deciding(self) -> NoiseTerms | None:
@@ -133,14 +128,9 @@ class Progress(NamedTuple):
         return moved._replace(counted=self.counted + 1, loss=loss, error=error, noise=self.noise.after(metrics))
 
     @property
-    def mean_loss(self) -> float:
-        """The mean training loss of the open epoch; NaN where all of its steps were left out."""
-        return self.loss / self.counted if self.counted else math.nan
-
-    @property
-    def mean_error(self) -> float:
-        """The mean training error of the open epoch; NaN where all of its steps were left out."""
-        return self.error / self.counted if self.counted else math.nan
+    def means(self) -> tuple[float, float]:
+        """The mean training loss and error of the open epoch; NaN if all of its steps were skipped."""
+        return (self.loss / self.counted, self.error / self.counted) if self.counted else (math.nan, math.nan)
 
     def closed(self) -> "Progress":
         """The position after the open epoch."""

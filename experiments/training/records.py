@@ -7,7 +7,7 @@ mappings that writers take. Where null is allowed, it is a number that is not fi
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from experiments.training.json_files import Count, Field, NotNegative, PositiveCount, Share, encode
 from experiments.training.progress import Progress
@@ -249,11 +249,6 @@ class Landscape(SharpnessRecord):
     loss: list[_Numbers]
 
 
-SHARPNESS: dict[str, type[SharpnessRecord]] = dict(
-    zip(
-        get_args(SharpnessKind),
-        (WorstCase, WorstCaseCurve, AverageCase, SurrogateGap, TopEigenvalue, Trace, Landscape),
-        strict=True,
-    )
-)
+_CLASSES = (WorstCase, WorstCaseCurve, AverageCase, SurrogateGap, TopEigenvalue, Trace, Landscape)
+SHARPNESS: dict[str, type[SharpnessRecord]] = {cls.kind: cls for cls in _CLASSES}
 """The class of each kind."""

@@ -55,11 +55,6 @@ class Sharding:
         """Whether this process is the one that writes for all."""
         return self.part[0] == 0
 
-    @property
-    def batch_sharding(self) -> NamedSharding | None:
-        """How each leaf of a batch lies; None: on one device."""
-        return None if self.mesh is None else self._along(AXIS)
-
     def check(self, plan: BatchPlan, micro_batch: int | None = None) -> None:
         """Refuse a plan whose batches cannot be split, or micro-batches.
 
@@ -69,10 +64,8 @@ class Sharding:
         for size in (min(stage.batch_size, micro_batch or stage.batch_size) for stage in plan.stages):
             if size % self.devices:
                 whose = "micro_batch makes" if size == micro_batch else "the batch plan has"
-                raise ValueError(
-                    f"{whose} batches of {size}, which {self.devices} devices do not divide: give a number "
-                    f"of devices that does, or batch sizes that are multiples of {self.devices}."
-                )
+                remedy = f"give a number of devices that does, or batch sizes that are multiples of {self.devices}."
+                raise ValueError(f"{whose} batches of {size}, which {self.devices} devices do not divide: {remedy}")
 
     def divided(self, size: int) -> int:
         """The next batch size from `size` on that the devices divide."""
@@ -82,7 +75,7 @@ class Sharding:
         """A batch of host arrays, of which this process has its part, put on the devices, each with its own rows."""
         if self.mesh is None:
             return jax.device_put(batch)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch_sharding, x), batch)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._along(AXIS), x), batch)
 
     def copied(self, tree: Any) -> Any:
         """Arrays, the same ones on every process, with a copy on each device."""
@@ -113,9 +106,8 @@ class Sharding:
 
     def has_own_shards(self, m: int | None, examples: int) -> bool:
         """Whether each device's part of a batch of `examples` consists of shards of m, or with None is one."""
-        if self.mesh is None or (m is not None and m >= examples):
-            return False
-        return m is None or examples // self.devices % m == 0
+        is_divided = m is None or (m < examples and examples // self.devices % m == 0)
+        return self.mesh is not None and is_divided
 
     def on_each_device(self, fn: Callable[..., Any], batches: tuple[int, ...]) -> Callable[..., Any]:
         """Within a compiled step: `fn` as each device computes it of its own rows of the arguments at `batches`.
@@ -144,8 +136,8 @@ class Sharding:
             return tree
         leaves, structure = jax.tree.flatten(tree)
         bits = np.asarray(leaves, np.float64).view(np.uint32)  # devices may know no 64 bits
-        told = np.asarray(multihost_utils.broadcast_one_to_all(bits, is_source=self.leads)).view(np.float64)
-        return structure.unflatten(type(mine)(theirs) for mine, theirs in zip(leaves, told, strict=True))
+        received = np.asarray(multihost_utils.broadcast_one_to_all(bits, is_source=self.leads)).view(np.float64)
+        return structure.unflatten(type(mine)(theirs) for mine, theirs in zip(leaves, received, strict=True))
 
     @property
     def _everywhere(self) -> NamedSharding:
@@ -157,20 +149,16 @@ class Sharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def _sharding(self, x: Any) -> NamedSharding:
-        axis = _axis_to_split(x.shape, self.devices) if self.fsdp else None
-        return self._everywhere if axis is None else self._along(*[None] * axis, AXIS)
+        divided = [axis for axis, length in enumerate(x.shape) if length % self.devices == 0]
+        if not self.fsdp or math.prod(x.shape) < _SMALLEST or not divided:
+            return self._everywhere
+        longest = max(divided, key=lambda axis: x.shape[axis])
+        return self._along(*[None] * longest, AXIS)
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
     """The devices along one axis, over which the compiler spreads what it is given."""
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def _axis_to_split(shape: tuple[int, ...], devices: int) -> int | None:
-    divided = [axis for axis, length in enumerate(shape) if length % devices == 0]
-    if math.prod(shape) < _SMALLEST or not divided:
-        return None
-    return max(divided, key=lambda axis: shape[axis])
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:

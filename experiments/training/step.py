@@ -61,23 +61,17 @@ def train_step(
         under `skipped`.
 
     Returns:
-      `step(state, batch, hyperparameters, constants, halted=None, perturb=None)` → `(state, metrics)`. It takes over
-      the buffers of `state`. The hyperparameters are those of `optimizer.create`; `constants` stays the same through a
-      run; `halted` is whether the step is skipped even if it is finite; `perturb` is static, as in
+      `step(state, batch, now, constants, halted=None, perturb=None)` → `(state, metrics)`. It takes over the buffers of
+      `state`. `now` holds the hyperparameters of `optimizer.create`; `constants` stays the same through a run; `halted`
+      is whether the step is skipped even if it is finite; `perturb` is static, as in
       `sam_optax.sharpness_aware`.
     """
 
     def step(
-        state: TrainState,
-        batch: Any,
-        hyperparameters: dict[str, Any],
-        constants: Any,
-        halted: Any = None,
-        *,
-        perturb: bool | None = None,
+        state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: bool | None = None
     ) -> tuple[TrainState, Metrics]:
         call = (state.model_state, *prepare(batch, constants))
-        output = descend(state.params, inject(state.opt_state, hyperparameters), call, perturb)
+        output = descend(state.params, inject(state.opt_state, now), call, perturb)
         after, metrics = finished(state, output, perturb, halted, skips_nonfinite)
         return sharding.kept(after), metrics
 

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,10 +64,8 @@ class JsonLines:
 
     def close(self) -> None:
         """Write out what is left."""
-        try:
+        with self._file:
             self.length()
-        finally:
-            self._file.close()
 
 
 def read(path: Path, kind: str) -> Iterator[Record]:
@@ -99,11 +98,12 @@ def fault_of_metrics(record: Record, number: int) -> str | None:
     Records of other kinds are not of a run.
     """
     kind = record["kind"]
-    wrong = fault(record, _OF_KIND[kind]) if kind in _OF_KIND else None
+    if kind not in _OF_KIND:
+        return None
     expected = number + (kind == "epoch")  # steps are counted from 0, epochs from 1
-    if wrong or kind not in _OF_KIND or record[kind] == expected:
-        return wrong
-    return f"{kind} is {record[kind]}, expected {expected}: lines are missing"
+    wrong = fault(record, _OF_KIND[kind])
+    is_missed = not wrong and record[kind] != expected
+    return f"{kind} is {record[kind]}, expected {expected}: lines are missing" if is_missed else wrong
 
 
 def plain(value: Any) -> Any:
@@ -164,10 +164,8 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write out what is left."""
-        try:
+        with closing(self._file):
             self.flush()
-        finally:
-            self._file.close()
 
     def _add(self, **what: Any) -> None:
         self._file.write(self._event(wall_time=time.time(), **what).SerializeToString())
@@ -186,11 +184,10 @@ def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: 
     if not tensorboard:
         return [metrics]
     board = TensorBoard(output / "tensorboard", step)
-    if go_on_at is not None:
-        # the record of an epoch that ended at this update is cut off, too, and added
-        for record in read(output / "metrics.jsonl", "epoch"):
-            if record["step"] == step:
-                board.write(record)
+    # where the run goes on, the record of an epoch that ended at this update was cut off, too, and is added again
+    for record in read(output / "metrics.jsonl", "epoch"):
+        if record["step"] == step:
+            board.write(record)
     return [metrics, board]
 
 

@@ -22,3 +22,8 @@ def each_of(names: Iterable[str], quick: Iterable[str] = APART) -> pytest.MarkDe
 
 each_method = each_of(METHODS)
 a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
+
+
+def gradients_of(method: str) -> int:
+    """The gradient evaluations of a step that makes its second pass, by default."""
+    return 1 + METHODS[method].makes_second_pass * METHODS[method].ascent_steps

@@ -19,7 +19,7 @@ from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.checkpoint_schedule import Saving
 from experiments.training.exceptions import Terminated
-from experiments.training.run_lock import LOCK
+from experiments.training.own_files import LOCK
 
 
 def at(step: int) -> Callable[[int], bool]:

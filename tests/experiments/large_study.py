@@ -1,6 +1,5 @@
 """A study as large as ours are: the paper's cells, controls, three matches, and other settings; figures are made up."""
 
-import dataclasses
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from experiments.study import Grid
 from experiments.study.grid import CONTROLS, PAPERS
-from experiments.training.methods import METHODS
+from tests.experiments.each_method import gradients_of
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, worst_case
 from tests.experiments.written_runs import write_run
 
@@ -33,7 +32,7 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
         gain = {"sgd": 0.0, "sam": 0.005, "gsam": 0.006}[config.method]
         error = 0.02 + 2.0 / updates - gain + 0.002 * draw.standard_normal()
         write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **config.settings)
-        sharp = 30.0 / updates / METHODS[config.method].gradients * np.exp(0.1 * draw.standard_normal())
+        sharp = 30.0 / updates / gradients_of(config.method) * np.exp(0.1 * draw.standard_normal())
         place = {"epoch": config.plan.epochs, "step": updates, "loss": 8.0 / updates}
         values = {SMALL: sharp, LARGE: 100 * sharp**0.5}
         records = [

@@ -15,8 +15,7 @@ import pytest
 
 from experiments import models
 from experiments.models import registry
-from experiments.training.methods import METHODS
-from tests.experiments.each_method import each_of
+from tests.experiments.each_method import each_of, gradients_of
 from tests.experiments.many_devices import Hidden, config_of, hyperparameters, placed, started
 
 PARAMETERS = 64 * 32 + 32 + 32 * 10 + 10
@@ -63,7 +62,7 @@ def assert_moved(found: Counter[str], **parameters: int) -> None:
 
 @each_of(["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"], quick=("gsam", "msam"))
 def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
-    assert_moved(moved(method=method), all_reduce=METHODS[method].gradients * PARAMETERS)
+    assert_moved(moved(method=method), all_reduce=gradients_of(method) * PARAMETERS)
 
 
 def test_a_step_without_a_second_pass_moves_them_once() -> None:

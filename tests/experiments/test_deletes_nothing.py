@@ -17,7 +17,7 @@ from experiments.sharpness import __main__ as sharpness
 from experiments.training import own_files
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError
-from experiments.training.run_lock import LOCK, hold_run_lock
+from experiments.training.own_files import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import execute, stopped
 from tests.experiments.test_stop_and_resume import STUDY, command, constant_cell, unfinished_of  # noqa: F401
 

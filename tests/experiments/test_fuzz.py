@@ -143,10 +143,11 @@ def test_a_plan_is_cut_into_all_its_steps_each_once_and_at_every_save(
             found += part.steps
             ends.append(part.steps.stop)
             assert part.batch_size == plan.batch_size_at(epoch)
-            assert part.decisions == [step > 0 for step in part.steps]
+            assert [each.perturb for each in part.scheduled] == [step > 0 for step in part.steps]
             positions = [plan.epoch_at(step, examples) for step in part.steps]
-            assert part.positions == positions
-            np.testing.assert_array_equal([now["rho"] for now in part.hyperparameters], np.float32(positions))
+            assert [each.position for each in part.scheduled] == positions
+            rhos = [each.hyperparameters["rho"] for each in part.scheduled]
+            np.testing.assert_array_equal(rhos, np.float32(positions))
         assert {step for step in due if step > start} <= set(ends)
     assert found == list(range(start, total))
 

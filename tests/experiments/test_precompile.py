@@ -13,7 +13,7 @@ import pytest
 from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.program import build
-from experiments.training.precompile import PrecompiledStep
+from experiments.training.prefetch import PrecompiledStep
 
 HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}
 

@@ -37,7 +37,7 @@ def test_one_device_leaves_everything_as_it_is() -> None:
         assert same(tree) is tree
     for same in (alone.state, alone.kept):
         assert same(STATE) is STATE
-    assert (alone.devices, alone.part, alone.leads, alone.batch_sharding) == (1, (0, 1), True, None)
+    assert (alone.devices, alone.part, alone.leads, alone.mesh) == (1, (0, 1), True, None)
     (image,) = jax.tree.leaves(alone.batch({"image": np.zeros((7, 2), np.uint8)}))
     assert not image.committed
     alone.check(BatchPlan.parse("1x7"))

@@ -12,6 +12,7 @@ from experiments.runner.finished_runs import find_runs
 from experiments.training.methods import METHODS
 from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
+from tests.experiments.each_method import gradients_of
 
 PLANS = {"constant": "4x128", "increasing": "2x64,2x256"}
 
@@ -52,7 +53,7 @@ def write_run(
         writer.write({"kind": "epoch", "epoch": epoch + 1, "step": step, "batch_size": batch_size, **figures, **tested})
     writer.close()
     result = {"train_loss": loss, "train_error": 0.1, "test_loss": loss, "test_error": error}
-    result |= {"updates": step, "gradient_evaluations": METHODS[config.method].gradients * step, "seconds": 1.5}
+    result |= {"updates": step, "gradient_evaluations": gradients_of(config.method) * step, "seconds": 1.5}
     result |= {} if came_out is None else {"batch_plan": came_out}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
