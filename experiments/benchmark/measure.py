@@ -14,7 +14,7 @@ from experiments import data
 from experiments.benchmark import benchmark_steps, program_costs
 from experiments.benchmark.benchmark_steps import RADIUS, Problem, Running, peak_memory, size_of, temporary_memory
 from experiments.benchmark.cases import Case
-from experiments.benchmark.ratios import Figure, race
+from experiments.benchmark.ratios import Figure, Seconds, race
 from sam_optax import sharpness
 from sam_optax.sharpness import losses
 
@@ -80,7 +80,7 @@ def _steps(problem: Problem) -> dict[str, Running]:
     return steps
 
 
-def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Mapping[str, list[float]]) -> Iterator[Figure]:
+def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Seconds) -> Iterator[Figure]:
     for suffix in benchmark_steps.compiler_options():
         for name, target in zip((_SAM, _GSAM), case.step_targets, strict=True):
             yield case.time_figure(name + suffix, _GRADIENTS, target, seconds)
@@ -130,10 +130,8 @@ def worst_case_figures(case: Case, dataset: data.Dataset, time_target: float, me
     subject, reference = f"worst case, {_STEPS} steps", f"{_STEPS + 1} values and gradients"
     seconds = race({subject: worst_case, reference: evaluations}, _WORST_CASE_ROUNDS)
     yield case.time_figure(subject, reference, time_target, seconds)
-    evaluation, step = (
-        peak_memory(value_and_grad),
-        peak_memory(benchmark_steps.ours(training, optax.identity()).compiled),
-    )
+    evaluation = peak_memory(value_and_grad)
+    step = peak_memory(benchmark_steps.ours(training, optax.identity()).compiled)
     if evaluation is not None and step is not None:
         compared = "peak memory", "worst case", f"SGD's step and {_COPIES} copies", memory_target
         amounts = (evaluation + _held(worst_case),), (step + _COPIES * size_of(training.params),)

@@ -83,10 +83,8 @@ def _builder(name: str, location: Location, file_format: str | None = None) -> D
         return tfds.builder(name, data_dir=location.data_dir, file_format=file_format)
     except Exception as error:  # of any kind: it read what it found in the folder
         where = location.data_dir or "the default data_dir"
-        raise ValueError(
-            f"data set {name!r} in {where} cannot be opened ({_reason(error)}): remove its folder, or choose another "
-            "data_dir."
-        ) from error
+        reason = f"data set {name!r} in {where} cannot be opened ({_reason(error)})"
+        raise ValueError(f"{reason}: remove its folder, or choose another data_dir.") from error
 
 
 def _reason(error: Exception) -> str:
@@ -199,5 +197,5 @@ def opened(builder: Any, split: str) -> Records:
 
 def _damaged(builder: DatasetBuilder) -> ValueError:
     return ValueError(
-        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder, and it is prepared anew."
+        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder to prepare it anew."
     )
