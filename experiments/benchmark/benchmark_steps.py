@@ -103,13 +103,12 @@ def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Com
     return value_and_grad.lower(problem.params, problem.model_state, *problem.batch).compile()
 
 
-def two_gradients(problem: Problem) -> Callable[[], None]:
-    """The loss, its gradient and BatchNorm's new statistics, twice: the least that a step with two passes does."""
-    compiled = gradient(problem)
+def repeated(compiled: jax.stages.Compiled, times: int, *arguments: Any) -> Callable[[], None]:
+    """A function that calls a compiled function several times, and waits for each result."""
 
     def run() -> None:
-        for _ in range(2):
-            jax.block_until_ready(compiled(problem.params, problem.model_state, *problem.batch))
+        for _ in range(times):
+            jax.block_until_ready(compiled(*arguments))
 
     return run
 

@@ -47,7 +47,9 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
     problem = case.problem(dataset)
     steps = _steps(problem)
     report(f"{name}: timing the steps, {rounds} rounds")
-    seconds = race({_GRADIENTS: benchmark_steps.two_gradients(problem), **steps}, rounds)
+    inputs = problem.params, problem.model_state, *problem.batch
+    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the least for two passes
+    seconds = race({_GRADIENTS: gradients, **steps}, rounds)
     yield from _step_figures(case, steps, seconds)
     del steps
     report(f"{name}: what a step holds beside a gradient")
@@ -120,14 +122,11 @@ def worst_case_figures(case: Case, dataset: data.Dataset, time_target: float, me
     loss_fn = _loss_fn(still)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn)).lower(still.params, still.batch).compile()
 
-    def evaluations() -> None:
-        for _ in range(_STEPS + 1):
-            jax.block_until_ready(value_and_grad(still.params, still.batch))
-
     def worst_case(steps: int = _STEPS) -> None:
         jax.block_until_ready(sharpness.worst_case(loss_fn, still.params, [still.batch], rho=0.0002, steps=steps))
 
     subject, reference = f"worst case, {_STEPS} steps", f"{_STEPS + 1} values and gradients"
+    evaluations = benchmark_steps.repeated(value_and_grad, _STEPS + 1, still.params, still.batch)
     seconds = race({subject: worst_case, reference: evaluations}, _WORST_CASE_ROUNDS)
     yield case.time_figure(subject, reference, time_target, seconds)
     evaluation = peak_memory(value_and_grad)

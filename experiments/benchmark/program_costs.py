@@ -203,8 +203,7 @@ def _plan_seconds(config: Config, dataset: data.Dataset) -> float:
     jax.clear_caches()
     started = time.perf_counter()
     batches = prefetch.in_background(stream_of(config, dataset), program.send)
-    with ExitStack() as stack:
-        stack.callback(program.close)
+    with closing(program):
         trained = fit(state, program, batches, RunPlan(config.plan, len(dataset.train)))
         jax.block_until_ready(trained.state)
     return time.perf_counter() - started

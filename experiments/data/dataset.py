@@ -127,9 +127,9 @@ def with_noise(train: Examples, num_classes: int, fraction: float, seed: int) ->
       fraction: of the labels, at least 0 and below 1.
       seed: of the run.
     """
-    lots = np.random.default_rng((seed, _LABEL_NOISE))
-    in_order = lots.permutation(len(train))
-    moved_by = lots.integers(1, num_classes, len(train), dtype=np.int32)
+    draws = np.random.default_rng((seed, _LABEL_NOISE))
+    in_order = draws.permutation(len(train))
+    moved_by = draws.integers(1, num_classes, len(train), dtype=np.int32)
     moved_by[in_order[round(fraction * len(train)) :]] = 0
     return train.with_labels_moved(moved_by, num_classes)
 
