@@ -1,9 +1,8 @@
 """Measure speed and memory against what they cannot do without: `python -m experiments.benchmark`."""
 
-import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from experiments.benchmark.measure import measure
 from experiments.benchmark.ratios import Figure, machine, table
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
+from experiments.config import checks
 
 _FEWEST_ROUNDS = 10
 
@@ -41,11 +41,10 @@ class Benchmark:
         if self.rounds < _FEWEST_ROUNDS:
             raise ValueError(f"rounds is {self.rounds}: give at least {_FEWEST_ROUNDS}, or the spread says nothing.")
         for name, known in (("models", tuple(CASES)), ("peers", peers.MODELS)):
-            given = getattr(self, name)
-            if len(set(given)) < len(given):
-                raise ValueError(f"{name} is {given}: give each once.")
-            if unknown := [each for each in given if each not in known]:
-                raise ValueError(f"{name} holds {unknown[0]!r}: choose of {', '.join(known)}.")
+            if given := getattr(self, name):
+                checks.check_distinct(name, given)
+            for each in given:
+                checks.check_choice(name, each, known)
         if not self.models and not self.peers:
             raise ValueError("models and peers are empty: give at least one of them.")
 
@@ -78,7 +77,7 @@ def main() -> None:
 
 def save(path: Path, benchmark: Benchmark, figures: list[Figure]) -> None:
     """Write the figures, with where and with what they were measured, into the file `path`."""
-    settings = dataclasses.asdict(benchmark) | {"output": str(benchmark.output)}
+    settings = asdict(benchmark) | {"output": str(benchmark.output)}
     content = {**machine(), "settings": settings, "figures": [figure.as_json() for figure in figures]}
     write_document(path, json.dumps(content, indent=2))
 

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 from flax import nnx
+from optax import GradientTransformation
 
 import sam_optax
 from experiments import models
+from experiments.models import ImageShape
 
 
 class Problem(NamedTuple):
@@ -34,12 +36,7 @@ class Problem(NamedTuple):
 
 
 def create(
-    model: str | nnx.Module,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    batch_size: int,
-    *,
-    is_training: bool = True,
+    model: str | nnx.Module, num_classes: int, image_shape: ImageShape, batch_size: int, *, is_training: bool = True
 ) -> Problem:
     """The cross-entropy of a network, given or by its name, on normally distributed images with random labels."""
     network = models.create(model, num_classes, image_shape, nnx.Rngs(0)) if isinstance(model, str) else model
@@ -81,12 +78,9 @@ class Running:
       compiled: the step; it takes over the buffers of the state.
     """
 
-    def __init__(
-        self, step: Step, problem: Problem, opt_state: Any, calls: int = 1, options: Options | None = None
-    ) -> None:
+    def __init__(self, step: Step, problem: Problem, opt_state: Any, calls: int, options: Options | None) -> None:
         """From the step, what it starts with, how many calls make a whole step, and the options of the compiler."""
-        started = (problem.params, problem.model_state, opt_state)
-        self._state = jax.tree.map(lambda x: x.copy(), started)
+        self._state = jax.tree.map(jnp.copy, (problem.params, problem.model_state, opt_state))
         self._batch, self._calls = problem.batch, calls
         jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
         self.compiled = jitted.lower(self._state, *self._batch).compile()
@@ -98,11 +92,9 @@ class Running:
 
     def __call__(self) -> jax.Array:
         """Make one whole step, and return the loss of its last call."""
-        losses = []
         for _ in range(self._calls):
-            self._state, loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
-            losses.append(loss)
-        return losses[-1]
+            self._state, self._loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
+        return self._loss
 
 
 def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Compiled:
@@ -111,22 +103,18 @@ def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Com
     return value_and_grad.lower(problem.params, problem.model_state, *problem.batch).compile()
 
 
-def two_gradients(problem: Problem) -> Callable[[], None]:
-    """The loss, its gradient and BatchNorm's new statistics, twice: the least that a step with two passes does."""
-    compiled = gradient(problem)
+def repeated(compiled: jax.stages.Compiled, times: int, *arguments: Any) -> Callable[[], None]:
+    """A function that calls a compiled function several times, and waits for each result."""
 
     def run() -> None:
-        for _ in range(2):
-            jax.block_until_ready(compiled(problem.params, problem.model_state, *problem.batch))
+        for _ in range(times):
+            jax.block_until_ready(compiled(*arguments))
 
     return run
 
 
 def ours(
-    problem: Problem,
-    method: optax.GradientTransformation,
-    momentum: float | None = None,
-    options: Options | None = None,
+    problem: Problem, method: GradientTransformation, momentum: float | None = None, options: Options | None = None
 ) -> Running:
     """The step of a method of `sam_optax`."""
     tx = optax.with_extra_args_support(optax.chain(method, optax.sgd(0.1, momentum)))
@@ -138,7 +126,7 @@ def ours(
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss)
         return (optax.apply_updates(params, updates), model_state, opt_state), loss
 
-    return Running(step, problem, tx.init(problem.params), options=options)
+    return Running(step, problem, tx.init(problem.params), 1, options)
 
 
 def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
@@ -162,7 +150,7 @@ def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
         return (optax.apply_updates(params, updates), new_model_state, opt_state), loss
 
-    return Running(step, problem, tx.init(problem.params), calls=1 if opaque_mode else 2)
+    return Running(step, problem, tx.init(problem.params), 1 if opaque_mode else 2, None)
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> int | None:

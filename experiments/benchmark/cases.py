@@ -1,12 +1,12 @@
 """What is measured: models with their data, at the batch sizes that they are trained with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from experiments import data
 from experiments.benchmark import benchmark_steps
-from experiments.benchmark.ratios import Figure
+from experiments.benchmark.ratios import Figure, Seconds
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class Case:
         shape = dataset.num_classes, dataset.image_shape, self.batch_size
         return benchmark_steps.create(self.model, *shape, is_training=is_training)
 
-    def time_figure(
-        self, subject: str, reference: str, target: float | None, seconds: Mapping[str, Sequence[float]]
-    ) -> Figure:
+    def time_figure(self, subject: str, reference: str, target: float | None, seconds: Seconds) -> Figure:
         """The seconds of a subject in those of its reference, of one race."""
         amounts = tuple(seconds[subject]), tuple(seconds[reference])
         return Figure(self.model, self.batch_size, "time", subject, reference, target, "s", *amounts)

@@ -14,7 +14,7 @@ from experiments import data
 from experiments.benchmark import benchmark_steps, program_costs
 from experiments.benchmark.benchmark_steps import RADIUS, Problem, Running, peak_memory, size_of, temporary_memory
 from experiments.benchmark.cases import Case
-from experiments.benchmark.ratios import Figure, race
+from experiments.benchmark.ratios import Figure, Seconds, race
 from sam_optax import sharpness
 from sam_optax.sharpness import losses
 
@@ -47,7 +47,9 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
     problem = case.problem(dataset)
     steps = _steps(problem)
     report(f"{name}: timing the steps, {rounds} rounds")
-    seconds = race({_GRADIENTS: benchmark_steps.two_gradients(problem), **steps}, rounds)
+    inputs = problem.params, problem.model_state, *problem.batch
+    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the least for two passes
+    seconds = race({_GRADIENTS: gradients, **steps}, rounds)
     yield from _step_figures(case, steps, seconds)
     del steps
     report(f"{name}: what a step holds beside a gradient")
@@ -80,7 +82,7 @@ def _steps(problem: Problem) -> dict[str, Running]:
     return steps
 
 
-def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Mapping[str, list[float]]) -> Iterator[Figure]:
+def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Seconds) -> Iterator[Figure]:
     for suffix in benchmark_steps.compiler_options():
         for name, target in zip((_SAM, _GSAM), case.step_targets, strict=True):
             yield case.time_figure(name + suffix, _GRADIENTS, target, seconds)
@@ -120,20 +122,15 @@ def worst_case_figures(case: Case, dataset: data.Dataset, time_target: float, me
     loss_fn = _loss_fn(still)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn)).lower(still.params, still.batch).compile()
 
-    def evaluations() -> None:
-        for _ in range(_STEPS + 1):
-            jax.block_until_ready(value_and_grad(still.params, still.batch))
-
     def worst_case(steps: int = _STEPS) -> None:
         jax.block_until_ready(sharpness.worst_case(loss_fn, still.params, [still.batch], rho=0.0002, steps=steps))
 
     subject, reference = f"worst case, {_STEPS} steps", f"{_STEPS + 1} values and gradients"
+    evaluations = benchmark_steps.repeated(value_and_grad, _STEPS + 1, still.params, still.batch)
     seconds = race({subject: worst_case, reference: evaluations}, _WORST_CASE_ROUNDS)
     yield case.time_figure(subject, reference, time_target, seconds)
-    evaluation, step = (
-        peak_memory(value_and_grad),
-        peak_memory(benchmark_steps.ours(training, optax.identity()).compiled),
-    )
+    evaluation = peak_memory(value_and_grad)
+    step = peak_memory(benchmark_steps.ours(training, optax.identity()).compiled)
     if evaluation is not None and step is not None:
         compared = "peak memory", "worst case", f"SGD's step and {_COPIES} copies", memory_target
         amounts = (evaluation + _held(worst_case),), (step + _COPIES * size_of(training.params),)

@@ -27,9 +27,7 @@ BATCH_SIZE, ROUNDS = 128, 3
 EPOCH = 50_000
 """Images of an epoch, of which a turn takes the first ones."""
 
-ABSENT = (
-    "PyTorch's steps are not measured: make benchmark-peers installs torch and pytorch_optimizer, and measures them."
-)
+ABSENT = "PyTorch is not measured: make benchmark-peers installs torch and pytorch_optimizer, and measures it."
 
 _SHAPE, _CLASSES, _ALPHA = (32, 32, 3), 10, 0.02
 _FEW_STEPS = 2  # a turn

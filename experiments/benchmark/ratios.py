@@ -17,13 +17,16 @@ import jax
 import jaxlib
 import numpy as np
 import optax
-from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 
 import sam_optax
+from experiments.cli.tables import Rows, as_terminal
 
 Subject = Callable[[], object]
 """Does a piece of work, and returns when the device has done it."""
+
+Seconds = Mapping[str, Sequence[float]]
+"""The seconds of each subject of a race, one number for each round."""
 
 _TURN = 0.25  # seconds: a shorter turn would measure the clock and the scheduler
 
@@ -81,9 +84,7 @@ def machine() -> dict[str, Any]:
 
 def cores() -> int:
     """The cores that this process may use if the system reports them, otherwise all cores."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -150,23 +151,15 @@ _SECONDS_FROM = 10.0
 
 def table(title: str, figures: Iterable[Figure]) -> Table:
     """A row for each figure: the subject's median amount, the ratios' median and quartiles, and the verdict."""
-    takes, ratio, quartiles, target = (
-        Column(name, justify="right") for name in ("takes", "ratio", "quartiles", "target")
-    )
-    columns = ("", takes, "measured in", ratio, quartiles, target, "verdict")
-    shown = Table(*columns, title=title, caption=_CAPTION, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    shown.title_justify = shown.caption_justify = "left"
+    rows: Rows = [("", "takes", "measured in", "ratio", "quartiles", "target", "verdict")]
     for figure in figures:
         lower, median, upper = figure.quartiles
-        shown.add_row(
-            figure.subject,
-            _amount(statistics.median(figure.amounts), figure.unit),
-            figure.reference,
-            f"{median:.3f}",
-            f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "",
-            "" if figure.target is None else f"{figure.target:g}",
-            figure.verdict,
-        )
+        spread = f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "–"
+        target = "–" if figure.target is None else f"{figure.target:g}"
+        taken = _amount(statistics.median(figure.amounts), figure.unit)
+        rows.append((figure.subject, taken, figure.reference, f"{median:.3f}", spread, target, figure.verdict))
+    shown = as_terminal(rows)
+    shown.title, shown.caption, shown.title_justify, shown.caption_justify = title, _CAPTION, "left", "left"
     return shown
 
 

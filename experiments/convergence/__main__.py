@@ -13,7 +13,7 @@ from experiments import data
 from experiments.cli import output_folder, tables
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
-from experiments.convergence.document import Floors, Part, markdown, network_part, quadratic_part
+from experiments.convergence.document import Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
 from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
@@ -43,9 +43,8 @@ class Arguments:
             checks.check_choice("parts", name, _PARTS)
         checks.check_distinct("parts", self.parts)
         if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
-            raise ValueError(
-                f"methods is {self.study.methods}: the quadratic knows {', '.join(REACH)}, add one of them."
-            )
+            known = ", ".join(REACH)
+            raise ValueError(f"methods is {self.study.methods}: the quadratic knows {known}, add one of them.")
 
 
 def main() -> None:
@@ -59,11 +58,10 @@ def main() -> None:
     if "quadratic" in arguments.parts:
         with console.status("the stochastic quadratic"):
             known = [name for name in study.methods if name in REACH]
-            parts.append(study_quadratic(arguments.quadratic, known, study.strategies, study.output))
-        _show(parts[-1], console)
+            part = study_quadratic(arguments.quadratic, known, study.strategies, study.output)
+        parts.append(_shown(part, console))
     if cells:
-        parts.append(study_networks(study, cells, left, location, console))
-        _show(parts[-1], console)
+        parts.append(_shown(study_networks(study, cells, left, location, console), console))
     exit_on_value_error(output_folder.write_document, document, markdown(parts))
     console.print(f"as Markdown, with pictures: {document}")
 
@@ -116,22 +114,18 @@ def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple
     Returns:
       The part of the document.
     """
-
-    def floors(places: list[tuple[float, int]]) -> Floors:
-        return {method: [floor(study, method, *place) for place in places] for method in methods}
-
     courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
-    rate, batch_size = study.floor_rates[0], study.floor_batch_sizes[0]
-    by_batch_size = floors([(rate, size) for size in study.floor_batch_sizes])
-    by_rate = floors([(each, batch_size) for each in study.floor_rates])
-    return quadratic_part(study, courses, by_batch_size, by_rate, folder)
+    rate, size = study.floor_rates[0], study.floor_batch_sizes[0]
+    by_size = {method: [floor(study, method, rate, each) for each in study.floor_batch_sizes] for method in methods}
+    by_rate = {method: [floor(study, method, each, size) for each in study.floor_rates] for method in methods}
+    return quadratic_part(study, courses, {"batch_size": by_size, "rate": by_rate}, folder)
 
 
-def _show(part: Part, console: Console) -> None:
-    """Print the tables of a part."""
+def _shown(part: Part, console: Console) -> Part:
+    """Print the tables of a part, and return the part."""
     for caption, rows in part.tables:
-        console.print(tables.as_terminal(rows))
-        console.print(f"{caption}\n")
+        console.print(tables.as_terminal(rows), f"{caption}\n", sep="\n")
+    return part
 
 
 if __name__ == "__main__":

@@ -15,11 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
-from experiments.convergence.gradient_norms import Curve, Curves, fitted_slope, late_rate
+from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
 from experiments.convergence.network_study import NetworkStudy
 from experiments.convergence.quadratic_study import Course, Floor, QuadraticStudy
 from experiments.report import drawing
 from experiments.training.methods import METHODS
+
+Courses = dict[tuple[str, str], Course]
+"""By method and strategy."""
 
 Floors = dict[str, list[Floor]]
 """By method."""
@@ -36,7 +39,7 @@ def rate_rows(curves: Curves) -> Rows:
     return rows
 
 
-def bound_rows(courses: dict[tuple[str, str], Course]) -> Rows:
+def bound_rows(courses: Courses) -> Rows:
     """What was measured on the quadratic, and what docs/convergence.md proves that it is at most."""
     rows: Rows = [("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")]
     for (method, strategy), (_, *squares) in courses.items():
@@ -53,11 +56,11 @@ def floor_rows(floors: Floors) -> Rows:
     return rows
 
 
-def slope_rows(by_batch_size: Floors, by_rate: Floors) -> Rows:
+def slope_rows(floors: dict[str, Floors]) -> Rows:
     """The exponents of the floors in batch size and rate."""
     rows: Rows = [("method", "slope by b", "slope by η")]
-    for method, floors in by_batch_size.items():
-        slopes = [_slope(floors, "batch_size"), _slope(by_rate[method], "rate")]
+    for method in floors["rate"]:
+        slopes = [_slope(by_method[method], name) for name, by_method in floors.items()]
         rows.append((METHODS[method].title, *(f"{slope:+.3f}".replace("-", "−") for slope in slopes)))
     return rows
 
@@ -86,8 +89,10 @@ _RATES = (
 _BOUNDS = "Mean over the updates, weighted by the rate, and after the last one; and what is proved to be the most."
 _FLOORS = "Where √E‖∇f‖² stops at a constant rate and batch size; measured, in units of SGD's exact value."
 _SLOPES = "The floors' exponents; in theory −½ and ½ while noise is larger than what ρ adds."
-_NORMS = {"gradient": "‖∇f(w)‖", "sam_gradient": "‖∇f(w + ρ ∇f/‖∇f‖)‖"}
-_TITLES = {"gradient": "Norm of the full gradient", "sam_gradient": "Norm of the full SAM gradient"}
+_NORMS = {
+    "gradient": ("Norm of the full gradient", "‖∇f(w)‖"),
+    "sam_gradient": ("Norm of the full SAM gradient", "‖∇f(w + ρ ∇f/‖∇f‖)‖"),
+}
 
 
 class Part(NamedTuple):
@@ -106,38 +111,28 @@ class Part(NamedTuple):
     pictures: list[drawing.Picture]
 
 
-def quadratic_part(
-    study: QuadraticStudy, courses: dict[tuple[str, str], Course], by_batch_size: Floors, by_rate: Floors, folder: Path
-) -> Part:
+def quadratic_part(study: QuadraticStudy, courses: Courses, floors: dict[str, Floors], folder: Path) -> Part:
     """The part on the quadratic.
 
     Args:
       study: its settings.
       courses: by method and strategy.
-      by_batch_size: the floors over batch sizes.
-      by_rate: the floors over rates.
+      floors: over the batch sizes and over the rates, as `batch_size` and `rate`.
       folder: of the document, where the pictures go.
     """
     curves = {key: each.curve for key, each in courses.items()}
-    tables = [
-        (_RATES, rate_rows(curves)),
-        (_BOUNDS, bound_rows(courses)),
-        (_FLOORS, floor_rows(by_batch_size)),
-        (_FLOORS, floor_rows(by_rate)),
-        (_SLOPES, slope_rows(by_batch_size, by_rate)),
-    ]
+    tables = [(_RATES, rate_rows(curves)), (_BOUNDS, bound_rows(courses))]
+    tables += [(_FLOORS, floor_rows(each)) for each in floors.values()]
+    tables.append((_SLOPES, slope_rows(floors)))
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
     settings = (
         f"½ wᵀAw in {study.dimensions} dimensions, curvatures from {study.least_curvature:g} to 1, noise of deviation "
         f"{study.noise:g} a coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
         f"constant plan {study.constant_plan}, increasing plan {study.increasing_plan}, {study.examples} examples an "
-        f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. "
-        "docs/convergence.md derives what to expect."
+        f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. docs/convergence.md derives what to expect."
     )
     pictures = _draw(curves, "the quadratic", "quadratic", folder)
-    pictures.append(
-        drawing.save(draw_floors(by_batch_size, by_rate), "Floors", "On the quadratic.", folder, "quadratic-floors")
-    )
+    pictures.append(drawing.save(draw_floors(floors), "Floors", "On the quadratic.", folder, "quadratic-floors"))
     return Part("A stochastic quadratic", settings, tables, pictures)
 
 
@@ -174,10 +169,10 @@ def markdown(parts: Sequence[Part]) -> str:
 
 def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[drawing.Picture]:
     pictures = []
-    for norm, text in _NORMS.items():
-        figure = draw_norms(norm, f"{_TITLES[norm]}: {title}", curves)
-        caption = f"{text}, mean over the repetitions, against updates and against examples."
-        pictures.append(drawing.save(figure, _TITLES[norm], caption, folder, f"{stem}-{norm.replace('_', '-')}"))
+    for norm, (name, formula) in _NORMS.items():
+        figure = draw_norms(norm, f"{name}: {title}", curves)
+        caption = f"{formula}, mean over the repetitions, against updates and against examples."
+        pictures.append(drawing.save(figure, name, caption, folder, f"{stem}-{norm.replace('_', '-')}"))
     return pictures
 
 
@@ -197,51 +192,42 @@ def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
     with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(10, 0.6 + 2.6 * len(methods)), layout="constrained")
         panels = figure.subplots(len(methods), len(_AXES), sharey=True, sharex="col", squeeze=False)
-        ends = []
         for method, row in zip(methods, panels, strict=True):
             of_method = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
-            row[0].set_ylabel(f"{METHODS[method].title}: {_NORMS[norm]}")
-            ends += [_draw_lines(panel, axis, norm, of_method) for panel, axis in zip(row, _AXES, strict=True)]
+            row[0].set_ylabel(f"{METHODS[method].title}: {_NORMS[norm][1]}")
+            for panel, axis in zip(row, _AXES, strict=True):
+                for i, (name, curve) in enumerate(of_method.items()):
+                    heights = np.mean(getattr(curve, norm), axis=0)
+                    panel.loglog(getattr(curve, axis), heights, label=name, **_look(i, len(of_method)))
         for panel, label in zip(panels[-1], _AXES.values(), strict=True):
             panel.set_xlabel(label)
         drawing.make_logarithmic(panels[0, 0])  # and the others, which share its axis
         figure.suptitle(title)
         figure.draw_without_rendering()  # the axes' limits are known from here on
-        for panel, of_panel in zip(panels.flat, ends, strict=True):
-            _write_names(panel, of_panel)
+        for panel in panels.flat:
+            _write_names(panel)
     return figure
 
 
-def draw_floors(by_batch_size: Floors, by_rate: Floors) -> Figure:
+def draw_floors(floors: dict[str, Floors]) -> Figure:
     """Draw where each method stops, against the batch size and against the rate, and SGD's exact floor."""
     with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        pairs = (("batch size b, examples", "batch_size", by_batch_size), ("learning rate η", "rate", by_rate))
-        for panel, (label, name, floors) in zip(panels, pairs, strict=True):
-            some = next(iter(floors.values()))
+        for panel, (name, by_method) in zip(panels, floors.items(), strict=True):
+            some = next(iter(by_method.values()))
             where = [getattr(floor, name) for floor in some]
             panel.loglog(where, np.sqrt([floor.sgd for floor in some]), color="0.75", linewidth=6, label="SGD, exactly")
-            for i, (method, found) in enumerate(floors.items()):
+            for i, (method, found) in enumerate(by_method.items()):
                 heights = np.sqrt([floor.square for floor in found])
-                panel.loglog(where, heights, label=METHODS[method].title, **_look(i, len(floors)))
-            panel.set_xlabel(label)
+                panel.loglog(where, heights, label=METHODS[method].title, **_look(i, len(by_method)))
+            panel.set_xlabel("batch size b, examples" if name == "batch_size" else "learning rate η")
             panel.set_xticks(where, [f"{x:g}" for x in where])
             panel.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("√E‖∇f‖² where it stops")
         panels[0].legend(frameon=False)
         figure.suptitle("The floor of a constant batch size and rate, on the quadratic")
     return figure
-
-
-def _draw_lines(panel: Axes, axis: str, norm: str, curves: dict[str, Curve]) -> dict[str, tuple[float, float]]:
-    """Draw a line a curve; the end of each line, by its name."""
-    ends = {}
-    for i, (name, curve) in enumerate(curves.items()):
-        where, heights = getattr(curve, axis), np.mean(getattr(curve, norm), axis=0)
-        panel.loglog(where, heights, **_look(i, len(curves)))
-        ends[name] = float(where[-1]), float(heights[-1])
-    return ends
 
 
 def _look(index: int, count: int) -> dict[str, Any]:
@@ -251,14 +237,14 @@ def _look(index: int, count: int) -> dict[str, Any]:
     return lines | {"marker": marker, "markersize": 4, "markevery": 0.12}
 
 
-def _write_names(panel: Axes, ends: dict[str, tuple[float, float]]) -> None:
-    """The name of each line to the right of all, at the height of its end, and none upon another."""
-    finite = {name: end for name, end in ends.items() if np.isfinite(end[1])}
+def _write_names(panel: Axes) -> None:
+    """Write the label of each line to the right of the panel, at the height of the line's end, without overlaps."""
+    ends = {str(line.get_label()): np.asarray(line.get_xydata())[-1] for line in panel.get_lines()}
     to_axes = panel.transData + panel.transAxes.inverted()
-    heights = {name: float(to_axes.transform(end)[1]) for name, end in finite.items()}
+    heights = {name: float(to_axes.transform(end)[1]) for name, end in ends.items() if np.isfinite(end[1])}
     place = -np.inf
     for name in sorted(heights, key=heights.__getitem__):
         place = max(heights[name], place + _APART)
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6}
         looks = {"va": "center", "fontsize": 8, "arrowprops": line, "annotation_clip": False}
-        panel.annotate(name, finite[name], (1.03, place), textcoords="axes fraction", **looks)
+        panel.annotate(name, tuple(ends[name]), (1.03, place), textcoords="axes fraction", **looks)

@@ -56,9 +56,12 @@ def fitted_slope(x: np.ndarray, y: np.ndarray) -> float:
     """
     if len(np.unique(x)) < 2 or not (np.isfinite(y).all() and (y > 0).all()):
         return float("nan")
-    log_x, log_y = np.log(x), np.log(y)
-    away = log_x - log_x.mean()
-    return float(away @ (log_y - log_y.mean()) / (away @ away))
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def standard_error(values: np.ndarray) -> float:
+    """The standard error of the mean of independent values; NaN of a single value."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def late_rate(x: np.ndarray, values: np.ndarray) -> Rate:
@@ -70,8 +73,7 @@ def late_rate(x: np.ndarray, values: np.ndarray) -> Rate:
     """
     late = x >= x[-1] / 2
     slopes = np.asarray([fitted_slope(x[late], row[late]) for row in values])
-    error = slopes.std(ddof=1) / np.sqrt(len(slopes)) if len(slopes) > 1 else float("nan")
-    return Rate(float(slopes.mean()), float(error))
+    return Rate(float(slopes.mean()), standard_error(slopes))
 
 
 REACH: dict[str, Callable[[float, float], float]] = {
@@ -105,12 +107,10 @@ class Assumptions(NamedTuple):
           ValueError: If a rate is above `1/L`.
         """
         if np.max(rates) * self.smoothness > 1 + 1e-6:
-            most = f"1/L, {1 / self.smoothness:g}"
-            raise ValueError(f"rates reaches {np.max(rates):g}: the bound holds up to {most}, give less.")
+            raise ValueError(f"rates reaches {np.max(rates):g}: give at most 1/L, {1 / self.smoothness:g}.")
         bias = self.smoothness * self.reach
         noise = self.deviation / np.sqrt(batch_sizes)
-        of_noise = self.smoothness * rates * (noise + bias) ** 2
-        return rates * ((1 - self.smoothness * rates) * bias**2 + of_noise)
+        return rates * ((1 - self.smoothness * rates) * bias**2 + self.smoothness * rates * (noise + bias) ** 2)
 
 
 def mean_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions) -> float:

@@ -145,9 +145,7 @@ def check_unfinished(cell: RunSpec) -> Path:
     refuse_link(unfinished)
     is_ours = unfinished.is_file() and _HEAD.startswith(unfinished.read_bytes()[: len(_HEAD)])
     if unfinished.exists() and not is_ours:
-        raise UnusableError(
-            f"{unfinished} is not of a run that was stopped: move it elsewhere, or choose another output."
-        )
+        raise UnusableError(f"{unfinished} is not of a stopped run: move it elsewhere, or choose another output.")
     return unfinished
 
 
@@ -163,13 +161,23 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
     Returns:
       The record of the last epoch.
     """
-    path = path_of(cell)
+    config, examples, size = cell.config, len(dataset.train), study.measured_batch_size
+    reestimate = study.reestimate_batchnorm
+    settings = SharpnessSettings(examples=examples, batch_size=size, reestimate_batchnorm=reestimate)
     unfinished = check_unfinished(cell)
     unfinished.unlink(missing_ok=True)
     with closing(writers.JsonLines(unfinished)) as file:
-        file.write(_measured(study) | {"config": json.dumps(cell.config.settings)})
-        _, last = run.train(cell.config, dataset, track, watch=_watch(cell.config, study, dataset, file.write))
-    unfinished.rename(path)
+
+        def watch(record: EpochRecord, state: TrainState) -> None:
+            epoch, step = record.epoch, record.step
+            if epoch % study.every == 0 or epoch >= config.plan.epochs:
+                norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
+                seen = examples_seen(config.plan, epoch, config.recipe.epoch_size(examples))
+                file.write({"kind": "norms", "epoch": epoch, "step": step, "examples": seen, **norms._asdict()})
+
+        file.write(_measured(study) | {"config": json.dumps(config.settings)})
+        _, last = run.train(config, dataset, track, watch=watch)
+    unfinished.rename(path_of(cell))
     return last
 
 
@@ -184,9 +192,7 @@ def curve_of(cells: list[RunSpec]) -> Curve:
         if [record["step"] for record in records] != [record["step"] for record in found[0]] or not records:
             raise ValueError(f"{path_of(cell)} is damaged: remove it, and run it again.")
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
-    norms = [
-        np.stack([finished_runs.column(records, name) for records in found]) for name in ("grad_norm", "sam_grad_norm")
-    ]
+    norms = [np.stack([finished_runs.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
     return Curve(*places, *norms)
 
 
@@ -199,23 +205,3 @@ def examples_seen(plan: BatchPlan, epochs: int, num_examples: int) -> int:
 def _measured(study: NetworkStudy) -> writers.Record:
     """How the norms of a file are measured, as it is written at its head."""
     return {"kind": "settings", **{name: writers.plain(getattr(study, name)) for name in _MEASURED}}
-
-
-def _watch(
-    config: Config, study: NetworkStudy, dataset: data.Dataset, write: Callable[[writers.Record], None]
-) -> Callable[[EpochRecord, TrainState], None]:
-    settings = SharpnessSettings(
-        examples=len(dataset.train),
-        batch_size=study.measured_batch_size,
-        reestimate_batchnorm=study.reestimate_batchnorm,
-    )
-
-    def watch(record: EpochRecord, state: TrainState) -> None:
-        epoch = record.epoch
-        if epoch % study.every and epoch < config.plan.epochs:
-            return
-        norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
-        seen = examples_seen(config.plan, epoch, config.recipe.epoch_size(len(dataset.train)))
-        write({"kind": "norms", "epoch": epoch, "step": record.step, "examples": seen, **norms._asdict()})
-
-    return watch

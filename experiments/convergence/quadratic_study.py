@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.config import checks
-from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound
+from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound, standard_error
 from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
 from experiments.study import grid
 from experiments.training import learning_rate
@@ -126,13 +126,10 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     reach = REACH[method](study.rho, study.alpha)
     given = Assumptions(problem.value(start), problem.smoothness, problem.deviation, reach)
     squares = np.mean(np.square(norms.gradient), axis=0)
-    return Course(
-        _curve(norms, batch_sizes),
-        float(np.sum(rates * squares[:-1]) / np.sum(rates)),
-        mean_bound(rates, batch_sizes, given),
-        float(squares[-1]),
-        last_bound(rates, batch_sizes, given, problem.curvature),
-    )
+    mean_square = float(np.sum(rates * squares[:-1]) / np.sum(rates))
+    mean_most = mean_bound(rates, batch_sizes, given)
+    last_most = last_bound(rates, batch_sizes, given, problem.curvature)
+    return Course(_curve(norms, batch_sizes), mean_square, mean_most, float(squares[-1]), last_most)
 
 
 def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> Floor:
@@ -142,8 +139,8 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
     descent = Descent(method, np.full(updates, rate), np.full(updates, batch_size), study.rho, study.alpha)
     norms = simulate(problem, descent, start=np.zeros(study.dimensions), chains=study.chains, seed=study.seed)
     squares = np.mean(np.square(norms.gradient[:, updates // 4 :]), axis=1)
-    error = squares.std(ddof=1) / np.sqrt(len(squares)) if len(squares) > 1 else np.nan
-    return Floor(rate, batch_size, float(squares.mean()), float(error), problem.stationary_square(rate, batch_size))
+    exact = problem.stationary_square(rate, batch_size)
+    return Floor(rate, batch_size, float(squares.mean()), standard_error(squares), exact)
 
 
 def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from experiments.training import optimizer
 
@@ -106,24 +107,22 @@ def simulate(problem: Quadratic, descent: Descent, *, start: np.ndarray, chains:
     return Norms(*map(np.asarray, norms))
 
 
+_Steps = tuple[Array, Array, Array]  # keys, learning rates and standard deviations of the noise, one for each update
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _run(
-    method: str,
-    spectrum: jax.Array,
-    radius: dict[str, jax.Array],
-    steps: tuple[jax.Array, jax.Array, jax.Array],
-    first: jax.Array,
-) -> list[jax.Array]:
+def _run(method: str, spectrum: Array, radius: dict[str, Array], steps: _Steps, first: Array) -> list[Array]:
+    """Both norms before each update and after the last one, `(chains, updates + 1)`."""
     tx = optimizer.create(optimizer.Settings(method))
     measure = jax.vmap(functools.partial(_norms, spectrum, radius["rho"]))
 
-    def update(w: jax.Array, opt_state: Any, noise: jax.Array, rate: jax.Array) -> Any:
+    def update(w: Array, opt_state: Any, noise: Array, rate: Array) -> Any:
         grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the batch's, for both passes
         opt_state = optimizer.inject(opt_state, {"learning_rate": rate, **radius})
         updates, opt_state = tx.update(grad_fn(w), opt_state, w, grad_fn=grad_fn)
         return optax.apply_updates(w, updates), opt_state
 
-    def step(carry: tuple[jax.Array, Any], now: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
+    def step(carry: tuple[Array, Any], now: _Steps) -> Any:
         key, rate, noise = now
         w, opt_state = carry
         drawn = noise * jax.random.normal(key, w.shape)
@@ -133,7 +132,7 @@ def _run(
     return [jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, measure(last), strict=True)]
 
 
-def _norms(spectrum: jax.Array, rho: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _norms(spectrum: Array, rho: Array, w: Array) -> tuple[Array, Array]:
     gradient = spectrum * w
     norm = jnp.linalg.norm(gradient)
     offset = rho * gradient / jnp.where(norm > 0, norm, 1)

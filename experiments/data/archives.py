@@ -31,9 +31,9 @@ class Archive(NamedTuple):
 
 def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
     """What the data set is made from."""
+    infos = (builder.url_infos or {}).items()
     return [
-        Archive(info.filename or urlsplit(url).path.rsplit("/", 1)[-1], url, info.checksum, info.size)
-        for url, info in (builder.url_infos or {}).items()
+        Archive(info.filename or Path(urlsplit(url).path).name, url, info.checksum, info.size) for url, info in infos
     ]
 
 

@@ -28,6 +28,9 @@ class Location:
     manual_dir: Path | None = None
 
 
+_SHIFT = 4  # pixels that an image in memory may be shifted by
+
+
 class Size(NamedTuple):
     """How large a data set is.
 
@@ -42,16 +45,40 @@ class Size(NamedTuple):
     image_shape: tuple[int, int, int]
 
 
-SIZES = {
-    "digits": Size(512, 10, (8, 8, 1)),
-    "cifar10": Size(50_000, 10, (32, 32, 3)),
-    "cifar100": Size(50_000, 100, (32, 32, 3)),
-    "fashion_mnist": Size(60_000, 10, (28, 28, 1)),
-    "mnist": Size(60_000, 10, (28, 28, 1)),
-    "svhn_cropped": Size(73_257, 10, (32, 32, 3)),
-    "tiny_imagenet": Size(100_000, 200, (64, 64, 3)),
-    "imagenet2012": Size(1_281_167, 1000, (224, 224, 3)),
+@dataclass(frozen=True)
+class Entry:
+    """What TFDS does not say of a data set, and its size, which is needed before the data are there.
+
+    Attributes:
+      size: how large it is.
+      flip: whether a mirrored image shows the same thing.
+      test: the part that errors are reported on.
+      in_memory: whether all images fit there, and have one size; the others are read one by one, and cut to one size
+        as they are read, in training at random: so nothing is left to shift.
+      advice: another way to get the data, as a sentence.
+    """
+
+    size: Size
+    flip: bool = True
+    test: str = "test"
+    in_memory: bool = True
+    advice: str = ""
+
+
+_DEBIAN = "On Debian and Ubuntu, `make data-fashion-mnist` prepares it from the package dataset-fashion-mnist."
+_REGISTER = "They are given to those who register at https://image-net.org/download-images."
+
+ENTRIES = {
+    "cifar10": Entry(Size(50_000, 10, (32, 32, 3))),
+    "cifar100": Entry(Size(50_000, 100, (32, 32, 3))),
+    "fashion_mnist": Entry(Size(60_000, 10, (28, 28, 1)), advice=_DEBIAN),
+    "mnist": Entry(Size(60_000, 10, (28, 28, 1)), flip=False),
+    "svhn_cropped": Entry(Size(73_257, 10, (32, 32, 3)), flip=False),
+    "tiny_imagenet": Entry(Size(100_000, 200, (64, 64, 3)), test="validation"),
+    "imagenet2012": Entry(Size(1_281_167, 1000, (224, 224, 3)), test="validation", in_memory=False, advice=_REGISTER),
 }
+
+SIZES = {"digits": Size(512, 10, (8, 8, 1))} | {name: entry.size for name, entry in ENTRIES.items()}
 
 
 def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
@@ -67,41 +94,7 @@ def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
     images = bits.integers(0, 256, (examples, *image_shape)).astype(np.uint8)
     part = Split(images, bits.integers(0, num_classes, examples).astype(np.int32))
     channels = np.ones(image_shape[-1], np.float32)
-    return Dataset(part, part, num_classes, 127.5 * channels, 73.9 * channels, crop_padding=4, flip=True)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What TFDS does not say of a data set.
-
-    Attributes:
-      flip: whether a mirrored image shows the same thing.
-      crop_padding: pixels that an image may be shifted by.
-      test: the part that errors are reported on.
-      in_memory: whether all images fit there, and have one size; the others are read one by one, and cut to one size
-        as they are read, in training at random: so nothing is left to shift.
-      advice: another way to get the data, as a sentence.
-    """
-
-    flip: bool
-    crop_padding: int = 4
-    test: str = "test"
-    in_memory: bool = True
-    advice: str = ""
-
-
-_DEBIAN = "On Debian and Ubuntu, `make data-fashion-mnist` prepares it from the package dataset-fashion-mnist."
-_REGISTER = "They are given to those who register at https://image-net.org/download-images."
-
-ENTRIES = {
-    "cifar10": Entry(flip=True),
-    "cifar100": Entry(flip=True),
-    "fashion_mnist": Entry(flip=True, advice=_DEBIAN),
-    "mnist": Entry(flip=False),
-    "svhn_cropped": Entry(flip=False),
-    "tiny_imagenet": Entry(flip=True, test="validation"),
-    "imagenet2012": Entry(flip=True, crop_padding=0, test="validation", in_memory=False, advice=_REGISTER),
-}
+    return Dataset(part, part, num_classes, 127.5 * channels, 73.9 * channels, _SHIFT, flip=True)
 
 
 @functools.cache  # decoding takes seconds, and a study reads its data before every run
@@ -127,5 +120,4 @@ def load(name: str, location: Location) -> Dataset:
     builder: Any = preparation.prepare(name, location, entry.advice, file_format)
     train, test = read(builder, "train"), read(builder, entry.test)
     mean, std = channel_moments(train.images) if isinstance(train, Split) else (imagenet.MEAN, imagenet.STD)
-    num_classes = builder.info.features["label"].num_classes
-    return Dataset(train, test, num_classes, mean, std, entry.crop_padding, entry.flip)
+    return Dataset(train, test, entry.size.num_classes, mean, std, _SHIFT if entry.in_memory else 0, entry.flip)

@@ -127,9 +127,9 @@ def with_noise(train: Examples, num_classes: int, fraction: float, seed: int) ->
       fraction: of the labels, at least 0 and below 1.
       seed: of the run.
     """
-    lots = np.random.default_rng((seed, _LABEL_NOISE))
-    in_order = lots.permutation(len(train))
-    moved_by = lots.integers(1, num_classes, len(train), dtype=np.int32)
+    draws = np.random.default_rng((seed, _LABEL_NOISE))
+    in_order = draws.permutation(len(train))
+    moved_by = draws.integers(1, num_classes, len(train), dtype=np.int32)
     moved_by[in_order[round(fraction * len(train)) :]] = 0
     return train.with_labels_moved(moved_by, num_classes)
 
@@ -153,10 +153,8 @@ def held_out(train: Examples, fraction: float, seed: int) -> tuple[Examples, Exa
     """
     size = round(fraction * len(train))
     if not 0 < size < len(train):
-        raise ValueError(
-            f"validation is {fraction}, which holds out {size} of {len(train)} training examples: give a fraction that "
-            "leaves some on both sides."
-        )
+        held = f"validation is {fraction}, which holds out {size} of {len(train)} training examples"
+        raise ValueError(f"{held}: give a fraction that leaves some on both sides.")
     in_order = np.random.default_rng((seed, _VALIDATION)).permutation(len(train))
     return train.taking(np.sort(in_order[size:])), train.taking(np.sort(in_order[:size]))
 

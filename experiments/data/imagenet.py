@@ -15,15 +15,12 @@ Reader = Callable[[Any, Any], tuple[Any, Any]]
 that cannot wait for the compiled step since the images differ in size.
 """
 
-IMAGE_SHAPE = (224, 224, 3)
+_SIDE = 224
+IMAGE_SHAPE = (_SIDE, _SIDE, 3)
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 """Of the training images' red, green and blue channel: the values that published networks are trained with."""
 
-_SIDE = 224
-_SHORT_SIDE = 256  # of a photograph of which the centre is cut out
-_AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-_ATTEMPTS = 100
 _CROP = 1  # folded into the key, which is the transform's, too
 
 
@@ -45,9 +42,9 @@ def training_image(jpeg: Any, key: Any) -> Any:
         tf.zeros((1, 0, 4)),
         seed=tf.random.fold_in(key, _CROP),
         min_object_covered=0.0,
-        aspect_ratio_range=_ASPECT,
-        area_range=_AREA,
-        max_attempts=_ATTEMPTS,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.08, 1.0),
+        max_attempts=100,
         use_image_if_no_bounding_boxes=True,
     )
     window = tf.concat([begin[:2], size[:2]], axis=0)
@@ -66,7 +63,7 @@ def evaluation_image(jpeg: Any) -> Any:
     """
     photograph = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
     size = tf.shape(photograph)[:2]
-    resized = _resized(photograph, size * _SHORT_SIDE // tf.reduce_min(size))
+    resized = _resized(photograph, size * 256 // tf.reduce_min(size))
     top, left = tf.unstack((tf.shape(resized)[:2] - _SIDE) // 2)
     return tf.ensure_shape(resized[top : top + _SIDE, left : left + _SIDE], IMAGE_SHAPE)
 

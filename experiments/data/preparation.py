@@ -3,10 +3,10 @@
 import contextlib
 import io
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 from rich.console import Console
-from tensorflow_datasets.core.download import download_manager, extractor
+from tensorflow_datasets.core import DatasetBuilder
+from tensorflow_datasets.core.download import DownloadError
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.extractor import ExtractError
 
 import experiments.data.tiny_imagenet  # noqa: F401 - makes it known to TFDS
 from experiments.data import archives
@@ -27,19 +30,10 @@ BY_INDEX = "array_record"
 
 _FILES = 128  # of a part in that format: all of them stay open, and systems allow 1,024
 
-_FAILURES = (
-    OSError,
-    tarfile.TarError,
-    tf.errors.OpError,
-    tfds.download.DownloadError,
-    download_manager.NonMatchingChecksumError,
-    extractor.ExtractError,
-)
+_FAILURES = (OSError, TarError, tf.errors.OpError, DownloadError, NonMatchingChecksumError, ExtractError)
 
 
-def prepare(
-    name: str, location: Location, advice: str = "", file_format: str | None = None
-) -> tfds.core.DatasetBuilder:
+def prepare(name: str, location: Location, advice: str = "", file_format: str | None = None) -> DatasetBuilder:
     """The builder of a data set, once its data are prepared; nothing is asked of the network where they are already.
 
     Args:
@@ -84,15 +78,13 @@ def published_sums(name: str, location: Location) -> dict[str, str]:
     return {archive.name: archive.checksum for archive in archives.archives_of(_builder(name, location))}
 
 
-def _builder(name: str, location: Location, file_format: str | None = None) -> tfds.core.DatasetBuilder:
+def _builder(name: str, location: Location, file_format: str | None = None) -> DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=location.data_dir, file_format=file_format)
     except Exception as error:  # of any kind: it read what it found in the folder
         where = location.data_dir or "the default data_dir"
-        raise ValueError(
-            f"data set {name!r} in {where} cannot be opened ({_reason(error)}): remove its folder, or choose another "
-            "data_dir."
-        ) from error
+        reason = f"data set {name!r} in {where} cannot be opened ({_reason(error)})"
+        raise ValueError(f"{reason}: remove its folder, or choose another data_dir.") from error
 
 
 def _reason(error: Exception) -> str:
@@ -102,7 +94,7 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
 
 
-def _make(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
+def _make(builder: DatasetBuilder, folder: Path) -> None:
     root = Path(builder.data_dir_root)
     tfds.disable_progress_bar()
     with (
@@ -203,7 +195,7 @@ def opened(builder: Any, split: str) -> Records:
     return Records.of(source, builder.info.features["label"].num_classes)
 
 
-def _damaged(builder: tfds.core.DatasetBuilder) -> ValueError:
+def _damaged(builder: DatasetBuilder) -> ValueError:
     return ValueError(
-        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder, and it is prepared anew."
+        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder to prepare it anew."
     )

@@ -6,7 +6,7 @@ only where AutoAugment follows it; otherwise the compiled step makes it.
 
 import os
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def training_batches(
         raise ValueError(f"passes is {passes}: give an integer of at least 1.")
     tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
     total = plan.total_steps(passes * len(split))
-    batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(_cut(*part))
+    batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(partial(_cut, *part))
     workers = 1 if not is_read else split.workers if transform is None else os.cpu_count() or 1
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread ends seconds late
@@ -120,37 +120,24 @@ def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] =
         yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
 
 
-def _cut(index: int, count: int) -> Any:
-    """A part of each batch of positions and indices, so that nobody reads what is another's."""
-
-    def of_batch(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        rows = tf.shape(batch[0])[0] // count
-        return tuple(each[index * rows : (index + 1) * rows] for each in batch)
-
-    return of_batch if count > 1 else lambda *batch: batch
+def _cut(index: int, count: int, *batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """A part of a batch of positions and indices: each process reads only its own."""
+    rows = tf.shape(batch[0])[0] // count
+    return tuple(each[index * rows : (index + 1) * rows] for each in batch)
 
 
 def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
-    """From positions and indices to the examples there."""
-    read = split.training_reader()
+    """A function from positions and indices to the examples there."""
+    read, signature = split.training_reader(), tf.TensorSpec(split.image_shape, tf.uint8)
 
     def examples(position: Any, index: Any) -> dict[str, Any]:
         keys = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position], axis=1)
         images, labels = read(index, keys)
-        if transform is not None:
-            images = _each(transform, images, keys, split.image_shape)
+        if (change := transform) is not None:
+            images = tf.map_fn(lambda each: change(*each), (images, keys), fn_output_signature=signature)
         return {"image": images, "label": labels, "position": position}
 
     return examples
-
-
-def _each(transform: Transform, images: Any, keys: Any, image_shape: tuple[int, int, int]) -> Any:
-    """The images of a batch, transformed one by one."""
-    return tf.map_fn(
-        lambda each: transform(tf.ensure_shape(each[0], image_shape), each[1]),
-        (images, keys),
-        fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
-    )
 
 
 def _indices(num_examples: int, plan: BatchPlan, seed: int, passes: int) -> tf.data.Dataset:

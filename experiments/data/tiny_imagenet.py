@@ -14,9 +14,9 @@ from tensorflow_datasets.core import utils
 from tensorflow_datasets.core.download import checksums
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-_SHA256 = "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
-_BYTES = 248_100_043
 _ROOT = "tiny-imagenet-200"
+_SHA256 = "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
+_ARCHIVE = checksums.UrlInfo(size=utils.Size(248_100_043), checksum=_SHA256, filename=f"{_ROOT}.zip")
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
@@ -24,18 +24,12 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     name = "tiny_imagenet"
-    url_infos = {  # noqa: RUF012 - TFDS declares it, as one mapping for the class
-        URL: checksums.UrlInfo(size=utils.Size(_BYTES), checksum=_SHA256, filename=f"{_ROOT}.zip")
-    }
+    url_infos = {URL: _ARCHIVE}  # noqa: RUF012 - TFDS declares it, as one mapping for the class
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(num_classes=200),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-        )
+        image = tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg")
+        features = tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(num_classes=200)})
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         archive = dl_manager.download(URL)

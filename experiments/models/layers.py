@@ -14,6 +14,12 @@ from flax import nnx
 from jax.nn.initializers import Initializer, variance_scaling
 from jax.typing import DTypeLike
 
+ImageShape = tuple[int, int, int]
+"""`(height, width, channels)`."""
+
+Dtype = DTypeLike | None
+"""What is computed in; None is the dtype of inputs and parameters."""
+
 kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """He's uniform law with a = √5: uniform within ±1/√fan_in (He et al., 2015, https://arxiv.org/abs/1502.01852)."""
 
@@ -71,7 +77,7 @@ class TokenLayers(NamedTuple):
     """
 
     kernel_init: Initializer
-    dtype: DTypeLike | None = None
+    dtype: Dtype = None
 
     def linear(self, width_in: int, width: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
         """A linear map of features."""

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.layers import ImageShape
 from experiments.models.resnet import BasicBlock, Bottleneck, ResNet, SmallResNet, Stages, WideResNet
 from experiments.models.vit import Size, ViT
 
@@ -26,9 +27,7 @@ _BUILDERS: dict[str, Callable[..., nnx.Module]] = {
 NAMES = tuple(_BUILDERS)
 
 
-def create(
-    name: str, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs, **options: Any
-) -> nnx.Module:
+def create(name: str, num_classes: int, image_shape: ImageShape, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
     """The network `name`, initialised.
 
     Args:
@@ -70,9 +69,8 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     offered = [each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
     for option, value in options.items():
         if option not in offered:
-            raise ValueError(
-                f"{option} is {value!r}: {name} has no such option; it has {', '.join(offered) or 'none'}."
-            )
+            known = ", ".join(offered) or "none"
+            raise ValueError(f"{option} is {value!r}: {name} has no such option; it has {known}.")
     dtype = options.get("dtype")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype is {dtype!r}: give jnp.float32, jnp.bfloat16 or another of floating numbers.")

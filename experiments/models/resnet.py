@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, variance_scaling
-from jax.typing import DTypeLike
 
-from experiments.models.layers import BatchNorm, bias, kernel
+from experiments.models.layers import BatchNorm, Dtype, ImageShape, bias, kernel
 
 STEMS = ("cifar", "imagenet")
 _he_normal = variance_scaling(2.0, "fan_out", "normal")  # not JAX's `he_normal`, whose tails are cut off
@@ -28,7 +27,7 @@ class Layers(NamedTuple):
     """
 
     same_padding: bool = False
-    dtype: DTypeLike | None = None
+    dtype: Dtype = None
     kernel_init: Initializer = kernel
 
     def convolution(self, channels_in: int, channels: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
@@ -166,11 +165,11 @@ class ResNet(nnx.Module):
         self,
         stages: Stages,
         num_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         rngs: nnx.Rngs,
         *,
         stem: str = "cifar",
-        dtype: DTypeLike | None = None,
+        dtype: Dtype = None,
     ) -> None:
         if stem not in STEMS:
             raise ValueError(f"stem is {stem!r}: give one of {', '.join(STEMS)}.")
@@ -218,14 +217,7 @@ class WideResNet(nnx.Module):
     """
 
     def __init__(
-        self,
-        depth: int,
-        width: int,
-        num_classes: int,
-        image_shape: tuple[int, int, int],
-        rngs: nnx.Rngs,
-        *,
-        dtype: DTypeLike | None = None,
+        self, depth: int, width: int, num_classes: int, image_shape: ImageShape, rngs: nnx.Rngs, *, dtype: Dtype = None
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth is {depth}: give 10, 16, 22, 28 or another that is 4 more than a multiple of 6.")

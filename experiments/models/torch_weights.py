@@ -30,22 +30,17 @@ _PAPER = _VARIABLES | {
     "layers": "",
     "head": "fc",
 }
-_TORCHVISION = _VARIABLES | {
+_TORCHVISION = _PAPER | {
     "conv": "conv1",
     "norm": "bn1",
     **{f"stage_{stage}": f"layer{stage}" for stage in (1, 2, 3, 4)},
     **{f"conv_{number}": f"conv{number}" for number in (1, 2, 3)},
     **{f"norm_{number}": f"bn{number}" for number in (1, 2, 3)},
     "shortcut": "downsample",
-    "layers": "",
-    "head": "fc",
 }
 _KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangliu/pytorch-cifar
 
-_WIDE = _TORCHVISION | {
-    **{f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)},
-    "shortcut": "convShortcut",
-}
+_WIDE = _TORCHVISION | {f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)} | {"shortcut": "convShortcut"}
 
 # The code of the paper, and that of aanna0701/SPT_LSA_ViT, from which it has its ViTs.
 _VIT = _VARIABLES | {
@@ -134,32 +129,23 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
     paths = max(candidates, key=lambda names: len(names.keys() & entries.keys()))
     axes = {name: _TO_TORCH.get(variables[path].ndim, range(variables[path].ndim)) for name, path in paths.items()}
     _check(entries, {name: tuple(variables[path].shape[axis] for axis in axes[name]) for name, path in paths.items()})
-    loaded = [
-        (
-            path,
-            variables[path].replace(
-                jnp.asarray(entries[name].transpose(np.argsort(axes[name])), variables[path].dtype)
-            ),
-        )
-        for name, path in paths.items()
-    ]
+    loaded = []
+    for name, path in paths.items():
+        array = entries[name].transpose(np.argsort(axes[name]))
+        loaded.append((path, variables[path].replace(jnp.asarray(array, variables[path].dtype))))
     nnx.update(model, nnx.from_flat_state(loaded))
     return model
 
 
 def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse what does not fit, all of it at once."""
+    given = {name: (entries[name].shape, shape) for name, shape in shapes.items() if name in entries}
     found = {
         "missing": [name for name in shapes if name not in entries],
         "left over": [name for name in entries if name not in shapes],
-        "of another shape": [
-            f"{name} {entries[name].shape} for {shape}"
-            for name, shape in shapes.items()
-            if name in entries and entries[name].shape != shape
-        ],
+        "of another shape": [f"{name} {own} for {shape}" for name, (own, shape) in given.items() if own != shape],
     }
-    wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
-    if wrong:
+    if wrong := "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names):
         raise ValueError(
             f"state_dict does not fit the model: give that of its original. {wrong[0].upper()}{wrong[1:]}."
         )

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal, variance_scaling
-from jax.typing import DTypeLike
 
-from experiments.models.layers import PatchTokens, SelfAttention, StochasticDepth, TokenLayers
+from experiments.models.layers import Dtype, ImageShape, PatchTokens, SelfAttention, StochasticDepth, TokenLayers
 
 _xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # not JAX's `xavier_normal`, whose tails are cut off
 
@@ -76,20 +75,17 @@ class ViT(nnx.Module):
         self,
         size: Size,
         num_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         rngs: nnx.Rngs,
         *,
         shifted_patches: bool = False,
         locality_attention: bool = False,
         drop_path: float = 0.0,
-        dtype: DTypeLike | None = None,
+        dtype: Dtype = None,
     ) -> None:
         height, width, channels = image_shape
         if height % size.patch or width % size.patch:
-            raise ValueError(
-                f"image_shape is {image_shape}: give a height and a width that are multiples of {size.patch}, the "
-                "patch."
-            )
+            raise ValueError(f"image_shape is {image_shape}: give sides that are multiples of {size.patch}, the patch.")
         patches = (height // size.patch) * (width // size.patch)
         layers = TokenLayers(_xavier_normal, dtype)
         self.tokens = PatchTokens(size.patch, channels, size.width, layers, is_shifted=shifted_patches, rngs=rngs)
