@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optax
+
 from experiments import data
 from experiments.config.checks import check_choice
-from experiments.config.sections import BaseConfig
+from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.atomic_write import write_whole
-from experiments.training.methods import METHODS
-from sam_optax import BatchPlan, Policy
+from experiments.training.methods import METHODS, Constants, Hyperparameters
+from sam_optax import BatchPlan, Policy, always
 
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
 
@@ -57,20 +59,15 @@ class Config(BaseConfig):
 
     def resolved(self) -> "Config":
         """The config with the method's own value of each setting that is None; itself where none is."""
-        method, asked = METHODS[self.method], self.descent
-        momentum = 0.0 if asked.optimizer == "adamw" else method.momentum
-        descent = replace(
-            asked,
-            rho=method.rho if asked.rho is None else asked.rho,
-            alpha=method.alpha if asked.alpha is None else asked.alpha,
-            momentum=momentum if asked.momentum is None else asked.momentum,
-            ascent_steps=method.ascent_steps
-            if method.ascent_steps > 1 and not asked.ascent_steps
-            else asked.ascent_steps,
-        )
-        when = method.when if self.when is None else self.when
-        is_resolved = (descent, when) == (asked, self.when)
-        return self if is_resolved else replace(self, descent=descent, when=when)
+        method = METHODS[self.method]
+        momentum = 0.0 if self.descent.optimizer == "adamw" else method.momentum
+        own = {"rho": method.rho, "alpha": method.alpha, "momentum": momentum, **method.constants._asdict()}
+        missing = {
+            name: value for name, value in own.items() if value is not None and getattr(self.descent, name) is None
+        }
+        if not missing and self.when is not None:
+            return self
+        return replace(self, descent=replace(self.descent, **missing), when=self.when or method.when)
 
     @classmethod
     def from_settings(cls, **settings: Any) -> "Config":
@@ -117,10 +114,12 @@ class Config(BaseConfig):
             raise ValueError(f"when is {self.when!r}: {error}") from error
         if not method.makes_second_pass and self.when != "always":
             raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
-        if self.descent.ascent_steps is not None and method.ascent_steps == 1:
-            raise ValueError(
-                f"ascent_steps is {self.descent.ascent_steps}, and {self.method} has no such option: omit it."
-            )
+        check_options(self, (self.method,))
+        rho, rho_min = self.descent.rho or 0.0, self.descent.rho_min
+        if rho_min is not None and rho_min > rho:
+            raise ValueError(f"rho_min is {rho_min}, and rho is {rho}: give rho_min a value of at most rho.")
+        numbers = Hyperparameters(rho, self.descent.alpha, 0.1, always(), self.constants)
+        method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
         if self.method == "msam" and self.descent.optimizer == "sgd" and not self.descent.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
         if self.descent.ema and self.method == "msam":
@@ -182,6 +181,11 @@ class Config(BaseConfig):
     def policy(self, num_examples: int) -> Policy:
         """When a second pass is made, of an epoch of `num_examples`."""
         return methods.parse(str(self.when), self.plan, num_examples, self.seed)
+
+    @property
+    def constants(self) -> Constants:
+        """The numbers of the method that stay the same during the run."""
+        return Constants(*(getattr(self.descent, name) for name in Constants._fields))
 
     @property
     def second_pass_gradients(self) -> int:

@@ -1,13 +1,15 @@
 """The sections of a config: problem, network, recipe and descent of a run, and what the runs of a study share."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Self
 
 import jax.numpy as jnp
 from tyro.conf import arg
 
 from experiments import data, models
 from experiments.config.checks import check_choice, check_count, check_fraction, check_number
+from experiments.training.methods import METHODS, OPTIONS
 from experiments.training.optimizer import BASES
 
 
@@ -131,6 +133,14 @@ class Descent:
       rho: The method's radius; left out, that of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam, 0.3 for
         msam, 0.5 for asam, 2.0 for ported_asam.
       alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
+      rho_min: The radius falls with the learning rate, in proportion to it, from rho to this value, which a rate of 0
+        has; left out, the radius is constant.
+      gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1; left out, 0.9.
+      sigma: The weight of the mean gradient that friendly_sam takes away; left out, 1.
+      lam: The share of the past in friendly_sam's mean gradient, 0.9 left out; the share of the normalized ascent in
+        unified_sam, 0.5 left out.
+      theta: The share of the newest gradient in vasso's mean, from 0 to 1; left out, 0.9.
+      eta: What asam adds to the size of each weight; left out, 0.01.
       ascent_steps: The ascent steps of k_step_sam, each of length rho / ascent_steps and with a gradient of its own; by
         default 2.
       m: How many examples share a perturbation, and BatchNorm's statistics; left out, those of a batch. Batches of
@@ -153,6 +163,12 @@ class Descent:
 
     rho: float | None = None
     alpha: float | None = None
+    rho_min: float | None = None
+    gamma: float | None = None
+    sigma: float | None = None
+    lam: float | None = None
+    theta: float | None = None
+    eta: float | None = None
     ascent_steps: int | None = None
     m: int | None = None
     perturbation: str = "global"
@@ -173,7 +189,7 @@ class Descent:
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, BASES)
         check_choice("perturbation", self.perturbation, PERTURBATIONS)
-        for name in ("rho", "alpha", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
+        for name in ("rho", "alpha", "rho_min", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
         for name in ("ascent_steps", "m", "micro_batch"):
@@ -223,6 +239,14 @@ class BaseConfig:
         return inside | values
 
 
+def check_options(study: BaseConfig, methods: Sequence[str]) -> None:
+    """Refuse a number that none of the methods has."""
+    for name in OPTIONS:
+        value = getattr(study.descent, name)
+        if value is not None and all(name not in METHODS[method].options for method in methods):
+            raise ValueError(f"{name} is {value}, and {' or '.join(methods)} has no such option: omit it.")
+
+
 SECTIONS: dict[str, type[Any]] = {"problem": Problem, "network": Network, "recipe": Recipe, "descent": Descent}
 """The sections of a config by their names, in the order of their settings."""
 
@@ -237,10 +261,3 @@ def _sorted_in(cls: type[Any], settings: dict[str, Any], sections: dict[str, Any
     if unknown := rest.keys() - {field.name for field in fields(cls)}:
         raise TypeError(f"{cls.__name__} has no setting {min(unknown)!r}.")
     return made | rest
-
-
-def setting_types(cls: type[Any]) -> dict[str, Any]:
-    """The type of each setting of a class of configs, by its name on the command line."""
-    hints = get_type_hints(cls)
-    inside = {name: hint for section in SECTIONS for name, hint in get_type_hints(hints.pop(section)).items()}
-    return inside | hints

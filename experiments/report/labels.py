@@ -8,6 +8,14 @@ from experiments.training import learning_rate
 from experiments.training.methods import METHODS
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
+_CONSTANTS = {
+    "gamma": "γ {:g}",
+    "sigma": "σ {:g}",
+    "lam": "λ {:g}",
+    "theta": "θ {:g}",
+    "eta": "η {:g}",
+    "ascent_steps": "{} ascent steps",
+}
 _PAPERS_DECAYS = ("cosine", "linear")
 _GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")
 
@@ -27,11 +35,13 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     names = [name for name in method.uses if len(values[name]) > 1]
     settings = [f"{_SYMBOLS[name]} {config.settings[name]:g}" for name in names]
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
-    is_usual = config.descent.ascent_steps in (None, method.ascent_steps)
-    own_steps = [] if is_usual else [f"{config.descent.ascent_steps} ascent steps"]
+    pairs = zip(config.constants._asdict().items(), method.constants, strict=True)
+    own_numbers = [_CONSTANTS[name].format(value) for (name, value), usual in pairs if value not in (None, usual)]
+    if config.descent.rho_min is not None:
+        own_numbers.append(f"ρ down to {config.descent.rho_min:g}")
     is_alone = method.momentum and {each.descent.momentum for each in configs} != {config.descent.momentum}
     own_momentum = [f"momentum {config.descent.momentum:g}"] if is_alone else []
-    return ", ".join([method.title, *settings, *own_time, *own_steps, *own_momentum])
+    return ", ".join([method.title, *settings, *own_time, *own_numbers, *own_momentum])
 
 
 def column(config: Config, configs: Sequence[Config]) -> str:

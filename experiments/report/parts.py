@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.config import Config
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, OPTIONS
 
 Part = tuple[tuple[str, Any], ...]
 """The settings that the runs of a part share, with their values."""
 
-METHOD = ("method", "rho", "alpha", "when", "ascent_steps")
+METHOD = ("method", "rho", "alpha", "when", *OPTIONS)
 STRATEGY = ("batch_plan", "lr_schedule")
 _TITLE = ("model", "dataset")
 

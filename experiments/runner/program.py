@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 
+import sam_optax
 from experiments import data
 from experiments.config import Config
 from experiments.runner.image_pipeline import (
@@ -78,7 +79,7 @@ def _optimizer_settings(config: Config, num_examples: int) -> optimizer.Settings
         config.descent.weight_decay,
         config.descent.ema,
         config.plan.total_steps(config.recipe.epoch_size(num_examples)) if config.when == GRADIENT_DECIDES else None,
-        config.descent.ascent_steps or 1,
+        config.constants,
     )
 
 
@@ -153,5 +154,8 @@ def _schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
     rate = learning_rate.parse(
         config.lr_schedule, config.descent.learning_rate, config.plan.epochs, config.descent.warmup_epochs
     )
-    fixed = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
-    return {"learning_rate": rate} | fixed
+    found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
+    rho_min, rho = config.descent.rho_min, config.descent.rho or 0.0
+    if rho_min is not None:
+        found["rho"] = sam_optax.proportional_schedule(rate, 0.0, config.descent.learning_rate, rho_min, rho)
+    return {"learning_rate": rate} | found

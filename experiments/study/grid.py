@@ -4,7 +4,7 @@ A strategy says how the batch size and the learning rate change during a run.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +12,11 @@ from tyro.conf import arg
 
 from experiments import data
 from experiments.config import BaseConfig, Config, checks
-from experiments.config.sections import Descent
+from experiments.config.sections import Descent, check_options
 from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, OPTIONS
 from sam_optax import BatchPlan
 
 PAPERS = ("constant", "increasing", "cosine")
@@ -116,6 +116,7 @@ class Grid(BaseConfig):
             for value in getattr(self, name):
                 checks.check_choice(name, value, known)
             checks.check_distinct(name, getattr(self, name))
+        check_options(self, self.methods)
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
@@ -203,6 +204,7 @@ class Comparison(BaseConfig):
             checks.check_choice("methods", name, METHODS)
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd first, which time is measured in.")
+        check_options(self, self.methods)
         _ = self.cells
 
     @property
@@ -223,12 +225,13 @@ class Comparison(BaseConfig):
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
-    """The config of a run, with the settings that all runs of the study share."""
+    """The config of a run, with the settings that all runs of the study share, as far as the method has them."""
+    unread = [name for name in OPTIONS if name not in METHODS[method].options]
     return Config(
         problem=study.problem,
         network=study.network,
         recipe=study.recipe,
-        descent=study.descent,
+        descent=replace(study.descent, **dict.fromkeys(unread)),
         method=method,
         batch_plan=batch_plan,
         lr_schedule=lr_schedule,

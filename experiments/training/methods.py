@@ -54,6 +54,30 @@ def falling_bar(total_steps: int) -> Policy:
     return sam_optax.ae_sam(bar)
 
 
+class Constants(NamedTuple):
+    """The numbers of a method that stay the same during a run, each None if the method has no such number.
+
+    Attributes:
+      gamma: the weight of the sharpness in WSAM.
+      sigma: the weight of the mean gradient that F-SAM takes away.
+      lam: the share of the past in F-SAM's mean gradient; the share of the normalized ascent in Unified SAM.
+      theta: the share of the newest gradient in VaSSO's mean.
+      eta: what ASAM adds to the size of each weight.
+      ascent_steps: the number of steps from the parameters to those of the second pass.
+    """
+
+    gamma: Any = None
+    sigma: Any = None
+    lam: Any = None
+    theta: Any = None
+    eta: Any = None
+    ascent_steps: Any = None
+
+
+OPTIONS = ("rho_min", *Constants._fields)
+"""The settings that only some methods have: `rho_min`, for a radius that follows the learning rate, and constants."""
+
+
 class Hyperparameters(NamedTuple):
     """What a method may read.
 
@@ -62,14 +86,14 @@ class Hyperparameters(NamedTuple):
       alpha: the weight of the method.
       learning_rate: of the base optimizer.
       when: the policy, where the gradient decides on the second pass.
-      ascent_steps: the number of steps from the parameters to those of the second pass.
+      constants: the numbers that stay the same.
     """
 
     rho: Any
     alpha: Any
     learning_rate: Any
     when: Policy
-    ascent_steps: int = 1
+    constants: Constants = Constants()
 
 
 Estimator = Callable[[Hyperparameters], optax.GradientTransformation]
@@ -89,8 +113,7 @@ class Method(NamedTuple):
       momentum: of SGD, where nothing is said.
       when: the steps that make its second pass, as `policies.parse` reads it.
       makes_second_pass: whether it makes one at all.
-      ascent_steps: from the parameters to those of the second pass, by default; above 1 the config may set another
-        number.
+      constants: the numbers that the config may set, with the values of its paper.
       functional: whether its second pass is that of Functional SAM.
       evaluated: from the optimizer's state and the parameters to those that are evaluated.
     """
@@ -104,9 +127,15 @@ class Method(NamedTuple):
     momentum: float = 0.0
     when: str = "always"
     makes_second_pass: bool = True
-    ascent_steps: int = 1
+    constants: Constants = Constants()
     functional: bool = False
     evaluated: Callable[[Any, Any], Any] = lambda opt_state, params: params
+
+    @property
+    def options(self) -> set[str]:
+        """Those of `OPTIONS` that it has."""
+        constants = {name for name, value in self.constants._asdict().items() if value is not None}
+        return constants | {"rho_min"} if self.uses else constants
 
     @property
     def is_estimator(self) -> bool:
@@ -123,8 +152,8 @@ def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
 
 
 def _k_step_sam(now: Hyperparameters) -> optax.GradientTransformation:
-    step = sam_optax.normalized_ascent(now.rho / now.ascent_steps)
-    ascent = sam_optax.repeated_ascent(optax.chain(step, optax.scale(-1)), now.ascent_steps)
+    step = sam_optax.normalized_ascent(now.rho / now.constants.ascent_steps)
+    ascent = sam_optax.repeated_ascent(optax.chain(step, optax.scale(-1)), now.constants.ascent_steps)
     return sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient(), now.when)
 
 
@@ -137,20 +166,45 @@ METHODS: dict[str, Method] = {
         lambda now: sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when),
         uses=("rho", "alpha"),
     ),
-    "asam": Method("ASAM", lambda now: sam_optax.asam(now.rho, when=now.when), rho=0.5),
+    "asam": Method(
+        "ASAM",
+        lambda now: sam_optax.asam(now.rho, now.constants.eta, when=now.when),
+        rho=0.5,
+        constants=Constants(eta=0.01),
+    ),
     "ported_asam": Method("ASAM, ported", lambda now: sam_optax.ported_asam(now.rho, when=now.when), rho=2.0),
-    "friendly_sam": Method("F-SAM", lambda now: sam_optax.friendly_sam(now.rho, when=now.when), rho=0.1),
-    "vasso": Method("VaSSO", lambda now: sam_optax.vasso(now.rho, when=now.when)),
+    "friendly_sam": Method(
+        "F-SAM",
+        lambda now: sam_optax.friendly_sam(now.rho, now.constants.sigma, now.constants.lam, when=now.when),
+        rho=0.1,
+        constants=Constants(sigma=1.0, lam=0.9),
+    ),
+    "vasso": Method(
+        "VaSSO",
+        lambda now: sam_optax.vasso(now.rho, now.constants.theta, when=now.when),
+        constants=Constants(theta=0.9),
+    ),
     "look_sam": Method("LookSAM", _look_sam, uses=("rho", "alpha"), rho=0.1, alpha=0.7, when="every:5"),
-    "wsam": Method("WSAM", lambda now: sam_optax.wsam(now.rho, when=now.when)),
+    "wsam": Method(
+        "WSAM",
+        lambda now: sam_optax.wsam(now.rho, now.constants.gamma, when=now.when),
+        constants=Constants(gamma=0.9),
+    ),
     "wsam_decoupled": Method(
         "WSAM, decoupled",
-        around=lambda base, now: sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, when=now.when),
+        around=lambda base, now: sam_optax.wsam_decoupled(
+            base, now.learning_rate, now.rho, now.constants.gamma, when=now.when
+        ),
+        constants=Constants(gamma=0.9),
     ),
-    "unified_sam": Method("Unified SAM", lambda now: sam_optax.unified_sam(now.rho, when=now.when)),
+    "unified_sam": Method(
+        "Unified SAM",
+        lambda now: sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when),
+        constants=Constants(lam=0.5),
+    ),
     "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
-    "k_step_sam": Method("k-step SAM", _k_step_sam, ascent_steps=2),
+    "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
     "msam": Method(
         "MSAM",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 import sam_optax
-from experiments.training.methods import METHODS, Estimator, Hyperparameters, falling_bar
+from experiments.training.methods import METHODS, Constants, Estimator, Hyperparameters, falling_bar
 
 
 class WeightAverageState(NamedTuple):
@@ -73,7 +73,7 @@ class Settings(NamedTuple):
       ema: the weight of the past in the average of the parameters; 0 where none is kept.
       bar_steps: if the gradient decides on the second pass, the steps in which AE-SAM's bar falls. None: the step gets
         a static `perturb`.
-      ascent_steps: of the method.
+      constants: of the method; None, those of its paper.
     """
 
     method: str
@@ -82,7 +82,7 @@ class Settings(NamedTuple):
     weight_decay: float = 0.0
     ema: float = 0.0
     bar_steps: int | None = None
-    ascent_steps: int = 1
+    constants: Constants | None = None
 
 
 class Parted(NamedTuple):
@@ -117,9 +117,10 @@ def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
 
 def _injected(make: Estimator, settings: Settings) -> optax.GradientTransformationExtraArgs:
     when = sam_optax.always() if settings.bar_steps is None else falling_bar(settings.bar_steps)
+    constants = settings.constants or METHODS[settings.method].constants
 
     def with_values(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
-        return make(Hyperparameters(rho, alpha, learning_rate, when, settings.ascent_steps))
+        return make(Hyperparameters(rho, alpha, learning_rate, when, constants))
 
     return optax.inject_hyperparams(with_values)(learning_rate=0.0, rho=0.0, alpha=0.0)
 

@@ -26,4 +26,4 @@ a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
 
 def gradients_of(method: str) -> int:
     """The gradient evaluations of a step that makes its second pass, by default."""
-    return 1 + METHODS[method].makes_second_pass * METHODS[method].ascent_steps
+    return 1 + METHODS[method].makes_second_pass * (METHODS[method].constants.ascent_steps or 1)

@@ -1,8 +1,15 @@
+import inspect
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import sam_optax
 from experiments.config import Config
+from experiments.study import Comparison, Grid
+from experiments.training.methods import METHODS
 
 
 @pytest.mark.parametrize(
@@ -60,3 +67,42 @@ def test_ascent_steps_belong_to_k_step_sam_and_have_two_by_default() -> None:
         Config.from_settings(method="k_step_sam", ascent_steps=0)
     with pytest.raises(ValueError, match="micro_batch is 16, and ascent_steps 2"):
         Config.from_settings(method="k_step_sam", batch_plan="1x64", micro_batch=16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "sam", "gamma": 0.5}, "gamma is 0.5, and sam has no such option: omit it."),
+        ({"method": "sgd", "rho_min": 0.0}, "rho_min is 0.0, and sgd has no such option: omit it."),
+        ({"method": "sam", "rho_min": 0.1}, "rho_min is 0.1, and rho is 0.05: give rho_min a value of at most rho."),
+        ({"method": "sam", "rho_min": -0.1}, "rho_min is -0.1: give a finite number of at least 0."),
+        ({"method": "wsam", "gamma": 1.0}, "gamma is 1.0: give a number of at least 0 and below 1."),
+        ({"method": "wsam_decoupled", "gamma": -1.0}, "gamma is -1.0: give a number of at least 0 and below 1."),
+        ({"method": "asam", "eta": -1.0}, "eta is -1.0: give a finite number of at least 0."),
+        ({"method": "vasso", "theta": 2.0}, "theta is 2.0: give a number from 0 to 1."),
+        ({"method": "friendly_sam", "sigma": math.inf}, "sigma is inf: give a finite number of at least 0."),
+        ({"method": "unified_sam", "lam": 1.5}, "lam is 1.5: give a number from 0 to 1."),
+    ],
+)
+def test_numbers_that_a_method_does_not_have_or_cannot_have_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Config.from_settings(**settings)
+
+
+def test_a_study_gives_each_method_the_numbers_that_it_has(tmp_path: Path) -> None:
+    study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "wsam"), gamma=0.5, rho_min=0.01)
+    found = {cell.config.method: cell.config.descent for cell in study.cells()}
+    assert [(each.gamma, each.rho_min) for each in found.values()] == [(None, None), (None, 0.01), (0.5, 0.01)]
+    for kind in (Grid, Comparison):
+        with pytest.raises(ValueError, match=r"theta is 0\.5, and sgd or sam has no such option: omit it"):
+            kind.from_settings(output=tmp_path, methods=("sgd", "sam"), theta=0.5)
+
+
+def test_the_numbers_of_the_methods_are_those_of_the_library() -> None:
+    for name, method in METHODS.items():
+        own = Config.from_settings(method=name).constants
+        assert own == method.constants
+        make = getattr(sam_optax, name, None)
+        if make is not None:
+            usual = {key: each.default for key, each in inspect.signature(make).parameters.items()}
+            assert all(usual[key] == value for key, value in own._asdict().items() if value is not None)

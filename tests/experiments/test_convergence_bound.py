@@ -66,7 +66,7 @@ def test_what_a_method_descends_on_is_within_its_reach(method: str, alpha: float
     matrix = jax.random.normal(jax.random.key(0), (6, 6))
     smoothness = float(jnp.linalg.norm(matrix, 2)) ** 2
     gradient = jax.grad(lambda w: jnp.sum(jnp.log(jnp.cosh(matrix @ w))))  # curvatures of at most 1, through the matrix
-    tx = METHODS[method].estimator(Hyperparameters(0.3, alpha, 0.0, sam_optax.always()))
+    tx = METHODS[method].estimator(Hyperparameters(0.3, alpha, 0.0, sam_optax.always(), METHODS[method].constants))
 
     def distance(w: jax.Array) -> jax.Array:
         descended, _ = optax.with_extra_args_support(tx).update(gradient(w), tx.init(w), w, grad_fn=gradient)

@@ -68,6 +68,8 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
             {"method": "k_step_sam", "ascent_steps": 4},
             {"k-step SAM, constant", "k-step SAM, 4 ascent steps, constant"},
         ),
+        ({"method": "wsam"}, {"method": "wsam", "gamma": 0.5}, {"WSAM, constant", "WSAM, γ 0.5, constant"}),
+        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01, constant"}),
     ],
 )
 def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
