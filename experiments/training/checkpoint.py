@@ -28,15 +28,13 @@ def quietly() -> Iterator[None]:
         "absl": lambda record: "orbax" not in record.pathname,
         "asyncio": lambda record: "exception was never retrieved" not in record.getMessage(),
     }
-    for name, is_shown in filters.items():
-        logging.getLogger(name).addFilter(is_shown)
-    sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
-    try:
-        yield
-    finally:
+    with ExitStack() as restored:
         for name, is_shown in filters.items():
-            logging.getLogger(name).removeFilter(is_shown)
-        sys.unraisablehook = hook
+            logging.getLogger(name).addFilter(is_shown)
+            restored.callback(logging.getLogger(name).removeFilter, is_shown)
+        restored.callback(setattr, sys, "unraisablehook", hook)
+        sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
+        yield
 
 
 @contextmanager
@@ -201,10 +199,8 @@ def restore_save(folder: Path, step: int, like: Any) -> Any:
 
 def _damaged(save: Path, error: Exception) -> UnusableError:
     others = [step for step in steps(save.parent) if step != int(save.name)]
-    remedy = f"to go on from step {others[-1]}" if others else "to start again"
-    return UnusableError(
-        f"{save} is damaged, or is of another network or version ({reason_of(error)}): remove it {remedy}."
-    )
+    remedy = f"remove it to go on from step {others[-1]}" if others else "remove it to start again"
+    return UnusableError(f"{save} is damaged, or is of another network or version ({reason_of(error)}): {remedy}.")
 
 
 def _write_digests(folder: Path) -> None:
