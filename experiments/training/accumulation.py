@@ -17,7 +17,7 @@ import optax
 import sam_optax
 from experiments.training import prefetch
 from experiments.training.loss_and_update import StepOutput
-from experiments.training.optimizer import inject
+from experiments.training.optimizer import Optimizer, inject
 from experiments.training.progress import GRADIENTS, term_names
 from experiments.training.sharding import Sharding
 from experiments.training.step import Metrics, Prepare, TrainState, finished
@@ -55,7 +55,7 @@ class MicroBatchStep:
     def __init__(
         self,
         passes: Callable[..., Any],
-        tx: optax.GradientTransformationExtraArgs,
+        tx: Optimizer,
         prepare: Prepare,
         micro_batch: int,
         sharding: Sharding = Sharding(),

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.optimizer import Parted
+from experiments.training.optimizer import Optimizer, Parted
 from experiments.training.sharding import AXIS, Sharding
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
@@ -41,12 +41,7 @@ LossAndUpdate = Callable[[Any, Any, Call, bool | None], StepOutput]
 """`descend(params, opt_state, call, perturb)` → what came of it."""
 
 
-def whole(
-    model: nnx.Module,
-    tx: optax.GradientTransformationExtraArgs,
-    functional: bool = False,
-    sharding: Sharding = Sharding(),
-) -> LossAndUpdate:
+def whole(model: nnx.Module, tx: Optimizer, functional: bool = False, sharding: Sharding = Sharding()) -> LossAndUpdate:
     """One perturbation for the whole batch, on however many devices it lies.
 
     Args:
