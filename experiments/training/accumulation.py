@@ -16,7 +16,7 @@ import optax
 
 import sam_optax
 from experiments.training import prefetch
-from experiments.training.loss_and_update import StepOutput
+from experiments.training.loss_and_update import Decision, StepOutput
 from experiments.training.optimizer import Optimizer, inject
 from experiments.training.progress import GRADIENTS, term_names
 from experiments.training.sharding import Sharding
@@ -85,14 +85,7 @@ class MicroBatchStep:
         self._update = jax.jit(self._updated, donate_argnums=0, static_argnames="perturb")
 
     def __call__(
-        self,
-        state: TrainState,
-        batch: HostBatch,
-        hyperparameters: dict[str, Any],
-        constants: Any,
-        halted: Any = None,
-        *,
-        perturb: bool | None = None,
+        self, state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
         count = np.float32(max(1, len(batch["position"]) // self._size))
@@ -101,12 +94,12 @@ class MicroBatchStep:
             clean = self._clean(clean, state, part, constants)
         passes = [clean]
         if perturb:
-            moved, zeros = self._ascend(state, clean, count, hyperparameters), self._zeros(state)
+            moved, zeros = self._ascend(state, clean, count, now), self._zeros(state)
             perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
             for part in self._parts(batch):
                 perturbed = self._perturbed(perturbed, state, moved, part, constants)
             passes.append(perturbed)
-        return self._update(state, passes, count, hyperparameters, halted, perturb=perturb)
+        return self._update(state, passes, count, now, halted, perturb=perturb)
 
     def _parts(self, batch: HostBatch) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
@@ -131,7 +124,7 @@ class MicroBatchStep:
         """The figures of a part, with the squared norm of its gradient where noise is measured."""
         return figures | ({_SQUARE: optax.tree.norm(gradient, squared=True)} if self._measures_noise else {})
 
-    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: dict[str, Any]) -> Any:
+    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: Any) -> Any:
         """The parameters of the second pass, `w + ε`."""
         clean, loss = _mean(sums.gradient, count, state.params), sums.figures["loss"] / count
         opt_state = inject(state.opt_state, now)
@@ -139,7 +132,7 @@ class MicroBatchStep:
         return self._keep(Sums(moved, (), ())).gradient
 
     def _updated(
-        self, state: TrainState, passes: list[Sums], count: Any, now: Any, halted: Any, *, perturb: bool | None
+        self, state: TrainState, passes: list[Sums], count: Any, now: Any, halted: Any, *, perturb: Decision
     ) -> tuple[TrainState, Metrics]:
         gradients = [_mean(sums.gradient, count, state.params) for sums in passes]
         losses = [sums.figures["loss"] / count for sums in passes]

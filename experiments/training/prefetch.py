@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 
+from experiments.training.loss_and_update import Decision
 from experiments.training.step import Metrics, TrainState
 from sam_optax import BatchPlan
 
@@ -121,7 +122,7 @@ def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2)
     yield from under_way
 
 
-Decisions = Callable[[int], Iterable[bool | None]]
+Decisions = Callable[[int], Iterable[Decision]]
 """`decisions(batch_size)` → the values of `perturb` that steps of this size are made with."""
 
 
@@ -142,7 +143,7 @@ class PrecompiledStep:
         self._thread = ThreadPoolExecutor(1, "compile")
 
     def __call__(
-        self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: bool | None = None
+        self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
         arguments = (state, batch, hyperparameters, self.constants, halted)

@@ -11,7 +11,7 @@ from experiments.runner.program import build
 from experiments.sharpness import SharpnessSettings, has_measured, measure_run
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.sharding import Sharding
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import execute
