@@ -244,9 +244,8 @@ def _train(
         return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
     plan = config.plan if decided is None else decided.plan(decided.state_at(progress), size)
-    feed, decide = prefetch.PlannedBatches(opened, plan, progress.step), adaptive.as_planned
-    if decided is not None:
-        decide = adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
+    feed = prefetch.PlannedBatches(opened, plan, progress.step)
+    decide = None if decided is None else adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
     with closing(program), prefetch.shown(feed, context.track) as batches:
         return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 

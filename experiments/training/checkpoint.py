@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: of the trained state, and the last few of a run, each whole or absent."""
 
+import errno
 import logging
 import shutil
 import sys
@@ -125,9 +126,12 @@ class Checkpoints:
         Raises:
           UnusableError: If it cannot be saved, or if the save before could not.
         """
-        self._check_room(state)
+        needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
         with _errors_as(self._refused):
+            free = shutil.disk_usage(self._folder.parent).free
+            if free < needed:  # it would fail in the background, with a long message of Orbax
+                raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
             manager = self._opened()
             if step not in manager.all_steps():
                 manager.save(step, args=args)
@@ -143,14 +147,6 @@ class Checkpoints:
             if manager is not None:
                 manager.close()
 
-    def _check_room(self, state: Any) -> None:
-        """Refuse beforehand what would fail in the background, in many words of Orbax."""
-        needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
-        with _errors_as(self._refused):
-            free = shutil.disk_usage(self._folder.parent).free
-        if free < needed:
-            raise self._unsaved(f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
-
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
             self._quiet.enter_context(quietly())
@@ -161,11 +157,8 @@ class Checkpoints:
         return self._manager
 
     def _refused(self, error: Exception) -> UnusableError:
-        return self._unsaved(reason_of(error))
-
-    def _unsaved(self, reason: str) -> UnusableError:
         run = self._folder.parent
-        return UnusableError(f"{run} cannot be saved: {reason}. {go_on_hint(run)}")
+        return UnusableError(f"{run} cannot be saved: {reason_of(error)}. {go_on_hint(run)}")
 
 
 def steps(folder: Path) -> list[int]:
