@@ -39,14 +39,12 @@ class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
     Attributes:
-      epoch: its number, from 0.
       batch_size: of its steps.
       steps: their numbers.
       scheduled: what each of them is given.
       next_size: the batch size of the next stage; None in the last.
     """
 
-    epoch: int
     batch_size: int
     steps: range
     scheduled: list[ScheduledStep]
@@ -70,7 +68,7 @@ class EpochSchedule(NamedTuple):
             ScheduledStep(step, position, {name: value[i] for name, value in values.items()}, perturb(step))
             for i, (step, position) in enumerate(zip(steps, positions, strict=True))
         ]
-        return cls(epoch, size, steps, scheduled, next_size)
+        return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
         """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""

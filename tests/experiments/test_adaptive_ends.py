@@ -42,7 +42,7 @@ def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest
     monkeypatch.setattr(Sharding, "part", (0, 2))
     made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
     step: Any = build(made, run.load(made))[1].step
-    assert (step.func._size, step.func._micro_batch) == (4, 8)
+    assert (step.func._size, step.func.micro_batch) == (4, 8)
 
 
 def test_the_texts_of_rules() -> None:
