@@ -18,6 +18,7 @@ from experiments.training import atomic_write, json_files
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
+_text = partial(jax.tree_util.keystr, simple=True, separator="/")  # of the path of a leaf
 _OVERHEAD = 2**20  # bytes of a save in addition to its numbers, and more than that
 
 
@@ -98,10 +99,6 @@ def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
         measured = ~jnp.isnan(found["grad_norm"])
         found = {name: jnp.where(measured, x, 0) for name, x in found.items()} | {"measured": measured}
     return StepDiagnostics(**(missing | found))
-
-
-def _text(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _is_diagnostics(node: Any) -> bool:
