@@ -24,7 +24,6 @@ from experiments.training.sharding import Sharding
 from experiments.training.step import Metrics, Prepare, TrainState, finished
 from sam_optax import GradFn, second_pass
 
-HostBatch = dict[str, np.ndarray]
 _SQUARE = "square"  # among the figures of a part, where noise is measured: the squared norm of its gradient
 
 
@@ -98,7 +97,7 @@ class MicroBatchStep:
             passes.append(perturbed)
         return self._update(state, passes, count, now, halted, perturb=perturb)
 
-    def _parts(self, batch: HostBatch) -> Iterator[Any]:
+    def _parts(self, batch: dict[str, np.ndarray]) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
         cut = ({name: rows[start : start + self._size] for name, rows in batch.items()} for start in starts)
         return prefetch.ahead(cut, self._send)
