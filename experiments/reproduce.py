@@ -17,7 +17,7 @@ from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, dry_run, run_all, tuning
 from experiments.study.run_spec import is_done
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm
 
 

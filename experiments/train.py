@@ -18,7 +18,7 @@ from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.runner.resume import Start, reopened
 from experiments.sharpness import SharpnessSettings, watching
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.own_files import hold_run_lock
 from experiments.training.preemption import on_sigterm
 from experiments.training.records import Result

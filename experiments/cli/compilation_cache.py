@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+_NOT_KEPT = "compiled functions are not kept for the next program"
+
 
 def folder() -> Path:
     """Where they are kept: `sam_optax/compiled` in the user's folder for caches."""
@@ -40,14 +42,12 @@ def switch_on() -> str | None:
         where.parent.mkdir(parents=True, exist_ok=True)
         where.mkdir(mode=0o700, exist_ok=True)
         if not _made_private(where):
-            return (
-                f"compiled functions are not kept for the next program: others can write {where}, and could put "
-                "programs into it. Remove it, or set JAX_COMPILATION_CACHE_DIR."
-            )
+            reason = f"others can write {where}, and could put programs into it"
+            return f"{_NOT_KEPT}: {reason}. Remove it, or set JAX_COMPILATION_CACHE_DIR."
         with tempfile.TemporaryFile(dir=where):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
-        return f"compiled functions are not kept for the next program: {error}."
+        return f"{_NOT_KEPT}: {error}."
     jax.config.update("jax_compilation_cache_dir", str(where))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -60,9 +60,7 @@ def _check_path(output: Path) -> None:
     """
     path = os.path.realpath(output)
     if found := sorted({*_GLOB, "\\"} & set(path)):
-        raise UnusableError(
-            f"output folder {output} has {found[0]} in its path, where checkpoints get lost: rename it."
-        )
+        raise UnusableError(f"output folder {output} has {found[0]} in its path, which loses checkpoints: rename it.")
     is_utf8 = path == path.encode(errors="replace").decode()
     if not is_utf8 or "/gs:/" in f"{path}/":  # which is read as a bucket of Google's
         raise UnusableError(f"output folder {path!r} has a name with which checkpoints cannot be saved: rename it.")

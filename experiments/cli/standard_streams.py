@@ -18,7 +18,6 @@ from experiments.training import preemption
 NARROWEST, WIDEST = 40, 10_000  # columns
 _STDOUT, _STDERR = 1, 2
 _MOST_DIGITS = 9  # of a size
-_STRICT = ("strict", "surrogateescape")
 
 
 class OutputLost(BaseException):
@@ -119,13 +118,9 @@ def _lossy(stream: TextIO | None, number: int) -> io.TextIOWrapper:
     """A stream like `stream`, which is None where it was closed; what its encoding lacks is replaced."""
     encoding, errors = getattr(stream, "encoding", "utf-8"), getattr(stream, "errors", "strict")
     file = LossyFile(number)
-    return io.TextIOWrapper(
-        io.BufferedWriter(file),
-        encoding=encoding,
-        errors="replace" if errors in _STRICT else errors,
-        line_buffering=number == _STDERR or file.isatty(),
-        write_through=getattr(stream, "write_through", False),
-    )
+    errors = "replace" if errors in ("strict", "surrogateescape") else errors
+    by_line, at_once = number == _STDERR or file.isatty(), getattr(stream, "write_through", False)
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, None, by_line, at_once)
 
 
 def _send_to_null(number: int) -> None:

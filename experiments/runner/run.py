@@ -16,11 +16,12 @@ from experiments.runner.program import build
 from experiments.runner.resume import CHECKPOINTS, Start, seal
 from experiments.training import adaptive, checkpoint, json_files, own_files, prefetch
 from experiments.training.atomic_write import write_whole
-from experiments.training.checkpoint_schedule import Saver, Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.json_files import decode, encode, fields_of
 from experiments.training.loop import Callbacks, Program, RunPlan, Trained, fit
 from experiments.training.preemption import Stop, never
+from experiments.training.progress import Progress
 from experiments.training.records import EpochRecord, Notes, Result
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
@@ -149,19 +150,21 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         own = own_writers(output, start.written, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         settings, fingerprint = config.settings, data.fingerprint(dataset)
-        saver = Saver(
-            context.saving,
-            checkpoints,
-            config.recipe.epoch_size(len(dataset.train)),
-            total_updates(config, dataset),
-            lambda at: Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds),
-        )
+        size, total = config.recipe.epoch_size(len(dataset.train)), total_updates(config, dataset)
+
+        def due(epoch: int, steps: range) -> list[int]:
+            # after the last update nothing is saved, since the trained state itself follows
+            return [step for step in context.saving.due(epoch, steps, size) if step < total]
+
+        def save(state: TrainState, at: Progress) -> None:
+            notes = Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds)
+            checkpoints.save(at.step, state, encode(notes))
 
         def write(record: Record) -> None:
             for writer in writers:
                 writer.write(record)
 
-        callbacks = Callbacks(write, clock, saver.due, saver.save, context.stop)
+        callbacks = Callbacks(write, clock, due, save, context.stop)
         trained = _train(config, dataset, (state, program), context, callbacks)
     with disk_errors_as_unusable(output):
         result = _result(config, trained, clock.seconds)
@@ -241,9 +244,8 @@ def _train(
         return prefetch.in_background(stream_of(config, dataset, step, context.sharding.part, plan), program.send)
 
     plan = config.plan if decided is None else decided.plan(decided.state_at(progress), size)
-    feed, decide = prefetch.PlannedBatches(opened, plan, progress.step), adaptive.as_planned
-    if decided is not None:
-        decide = adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
+    feed = prefetch.PlannedBatches(opened, plan, progress.step)
+    decide = None if decided is None else adaptive.Growing(decided, size, feed.follow, context.sharding.agreed)
     with closing(program), prefetch.shown(feed, context.track) as batches:
         return fit(state, program, batches, RunPlan(plan, size, progress, decide), callbacks)
 

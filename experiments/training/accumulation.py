@@ -7,6 +7,7 @@ functions serves every stage of a plan.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +17,13 @@ import optax
 
 import sam_optax
 from experiments.training import prefetch
-from experiments.training.loss_and_update import StepOutput
-from experiments.training.optimizer import inject
+from experiments.training.loss_and_update import Decision, StepOutput
+from experiments.training.optimizer import Optimizer, inject
 from experiments.training.progress import GRADIENTS, term_names
 from experiments.training.sharding import Sharding
 from experiments.training.step import Metrics, Prepare, TrainState, finished
 from sam_optax import GradFn, second_pass
 
-HostBatch = dict[str, np.ndarray]
 _SQUARE = "square"  # among the figures of a part, where noise is measured: the squared norm of its gradient
 
 
@@ -45,39 +45,35 @@ class Sums(NamedTuple):
         return jax.tree.map(lambda a, b: a + b.astype(_wide(a)), self, other)
 
 
+@dataclass(eq=False)
 class MicroBatchStep:
     """The update, called as the step that `step.train_step` makes.
 
     The batch is one of host arrays. Its parts go to the device one at a time, each of them two parts ahead. A batch of
     at most a part's size stays whole.
+
+    Attributes:
+      passes: the gradients of a part, made by `loss_and_update.passes`.
+      tx: the optimizer, made by `optimizer.create`. Its decision to make a second pass is static.
+      prepare: as in `step.train_step`; it sees one part.
+      micro_batch: how many examples a part has, those of all processes.
+      sharding: of the state and the parts.
+      skips_nonfinite: as in `step.train_step`.
+      measures_noise: whether the metrics hold the two terms of the noise of each pass, from how the gradients of the
+        parts differ. Every batch then has at least two parts.
     """
 
-    def __init__(
-        self,
-        passes: Callable[..., Any],
-        tx: optax.GradientTransformationExtraArgs,
-        prepare: Prepare,
-        micro_batch: int,
-        sharding: Sharding = Sharding(),
-        *,
-        skips_nonfinite: bool = False,
-        measures_noise: bool = False,
-    ) -> None:
-        """Compile the functions of the step.
+    passes: Callable[..., Any]
+    tx: Optimizer
+    prepare: Prepare
+    micro_batch: int
+    sharding: Sharding = Sharding()
+    skips_nonfinite: bool = False
+    measures_noise: bool = False
 
-        Args:
-          passes: the gradients of a part, made by `loss_and_update.passes`.
-          tx: the optimizer, made by `optimizer.create`. Its decision to make a second pass is static.
-          prepare: as in `step.train_step`; it sees one part.
-          micro_batch: how many examples a part has, those of all processes.
-          sharding: of the state and the parts.
-          skips_nonfinite: as in `step.train_step`.
-          measures_noise: whether the metrics hold the two terms of the noise of each pass, from how the gradients of
-            the parts differ. Every batch then has at least two parts.
-        """
-        self._passes, self._tx, self._prepare, self._micro_batch = passes, tx, prepare, micro_batch
-        self._size, self._send, self._keep = micro_batch // sharding.part[1], sharding.batch, sharding.kept
-        self._skips_nonfinite, self._measures_noise = skips_nonfinite, measures_noise
+    def __post_init__(self) -> None:
+        self._size = self.micro_batch // self.sharding.part[1]
+        self._send, self._keep = self.sharding.batch, self.sharding.kept
         self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they lie where the state lies
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
         self._ascend = jax.jit(self._perturbed_params)
@@ -85,14 +81,7 @@ class MicroBatchStep:
         self._update = jax.jit(self._updated, donate_argnums=0, static_argnames="perturb")
 
     def __call__(
-        self,
-        state: TrainState,
-        batch: HostBatch,
-        hyperparameters: dict[str, Any],
-        constants: Any,
-        halted: Any = None,
-        *,
-        perturb: bool | None = None,
+        self, state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
         count = np.float32(max(1, len(batch["position"]) // self._size))
@@ -101,14 +90,14 @@ class MicroBatchStep:
             clean = self._clean(clean, state, part, constants)
         passes = [clean]
         if perturb:
-            moved, zeros = self._ascend(state, clean, count, hyperparameters), self._zeros(state)
+            moved, zeros = self._ascend(state, clean, count, now), self._zeros(state)
             perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
             for part in self._parts(batch):
                 perturbed = self._perturbed(perturbed, state, moved, part, constants)
             passes.append(perturbed)
-        return self._update(state, passes, count, hyperparameters, halted, perturb=perturb)
+        return self._update(state, passes, count, now, halted, perturb=perturb)
 
-    def _parts(self, batch: HostBatch) -> Iterator[Any]:
+    def _parts(self, batch: dict[str, np.ndarray]) -> Iterator[Any]:
         starts = range(0, len(batch["position"]), self._size)
         cut = ({name: rows[start : start + self._size] for name, rows in batch.items()} for start in starts)
         return prefetch.ahead(cut, self._send)
@@ -118,41 +107,41 @@ class MicroBatchStep:
         return self._keep(Sums(gradient, model_state, self._figures(gradient, loss=jnp.zeros(()), error=jnp.zeros(()))))
 
     def _add_clean(self, sums: Sums, state: TrainState, part: Any, constants: Any) -> Sums:
-        call = (state.model_state, *self._prepare(part, constants))
-        (loss, (error, model_state)), gradient, _ = self._passes(state.params, *call)
+        call = (state.model_state, *self.prepare(part, constants))
+        (loss, (error, model_state)), gradient, _ = self.passes(state.params, *call)
         return self._keep(sums.added(Sums(gradient, model_state, self._figures(gradient, loss=loss, error=error))))
 
     def _add_perturbed(self, sums: Sums, state: TrainState, moved: Any, part: Any, constants: Any) -> Sums:
-        *_, grad_fn = self._passes(state.params, state.model_state, *self._prepare(part, constants))
+        *_, grad_fn = self.passes(state.params, state.model_state, *self.prepare(part, constants))
         gradient, loss, _ = grad_fn.measured(moved)
         return self._keep(sums.added(Sums(gradient, (), self._figures(gradient, loss=loss))))
 
     def _figures(self, gradient: Any, **figures: jax.Array) -> dict[str, jax.Array]:
         """The figures of a part, with the squared norm of its gradient where noise is measured."""
-        return figures | ({_SQUARE: optax.tree.norm(gradient, squared=True)} if self._measures_noise else {})
+        return figures | ({_SQUARE: optax.tree.norm(gradient, squared=True)} if self.measures_noise else {})
 
-    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: dict[str, Any]) -> Any:
+    def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: Any) -> Any:
         """The parameters of the second pass, `w + ε`."""
         clean, loss = _mean(sums.gradient, count, state.params), sums.figures["loss"] / count
         opt_state = inject(state.opt_state, now)
-        moved, _ = sam_optax.two_phases(self._tx).ascend(clean, opt_state, state.params, perturb=True, value=loss)
+        moved, _ = sam_optax.two_phases(self.tx).ascend(clean, opt_state, state.params, perturb=True, value=loss)
         return self._keep(Sums(moved, (), ())).gradient
 
     def _updated(
-        self, state: TrainState, passes: list[Sums], count: Any, now: Any, halted: Any, *, perturb: bool | None
+        self, state: TrainState, passes: list[Sums], count: Any, now: Any, halted: Any, *, perturb: Decision
     ) -> tuple[TrainState, Metrics]:
         gradients = [_mean(sums.gradient, count, state.params) for sums in passes]
         losses = [sums.figures["loss"] / count for sums in passes]
         second = GradFn(second_pass.given, (gradients[1], losses[1])) if perturb else None
         opt_state = inject(state.opt_state, now)
         extra = {"grad_fn": second, "perturb": perturb, "value": losses[0]}
-        updates, opt_state = self._tx.update(gradients[0], opt_state, state.params, **extra)
+        updates, opt_state = self.tx.update(gradients[0], opt_state, state.params, **extra)
         model_state, error = _mean(passes[0].model_state, count, state.model_state), passes[0].figures["error"] / count
         output = StepOutput(losses[0], error, gradients[0], updates, model_state, opt_state)
-        after, metrics = finished(state, output, perturb, halted, self._skips_nonfinite)
-        for name, sums, gradient in zip(GRADIENTS, passes, gradients, strict=False) if self._measures_noise else ():
+        after, metrics = finished(state, output, perturb, halted, self.skips_nonfinite)
+        for name, sums, gradient in zip(GRADIENTS, passes, gradients, strict=False) if self.measures_noise else ():
             square, of_mean = sums.figures[_SQUARE] / count, optax.tree.norm(gradient, squared=True)
-            terms = sam_optax.noise_terms(square, self._micro_batch, of_mean, self._micro_batch * count)
+            terms = sam_optax.noise_terms(square, self.micro_batch, of_mean, self.micro_batch * count)
             metrics |= dict(zip(term_names(name), map(jnp.asarray, terms), strict=True))
         return self._keep(after), metrics
 

@@ -114,11 +114,6 @@ Decide = Callable[[BatchPlan, Progress], tuple[BatchPlan, Progress]]
 last step of each epoch, before it is closed."""
 
 
-def as_planned(plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress]:
-    """A plan that is known beforehand stays what it is."""
-    return plan, progress
-
-
 @dataclass(frozen=True)
 class Growing:
     """A plan that the noise of each epoch decides on.

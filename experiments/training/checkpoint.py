@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: of the trained state, and the last few of a run, each whole or absent."""
 
+import errno
 import logging
 import shutil
 import sys
@@ -17,6 +18,7 @@ from experiments.training import atomic_write, json_files
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
+_text = partial(jax.tree_util.keystr, simple=True, separator="/")  # of the path of a leaf
 _OVERHEAD = 2**20  # bytes of a save in addition to its numbers, and more than that
 
 
@@ -28,15 +30,13 @@ def quietly() -> Iterator[None]:
         "absl": lambda record: "orbax" not in record.pathname,
         "asyncio": lambda record: "exception was never retrieved" not in record.getMessage(),
     }
-    for name, is_shown in filters.items():
-        logging.getLogger(name).addFilter(is_shown)
-    sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
-    try:
-        yield
-    finally:
+    with ExitStack() as restored:
         for name, is_shown in filters.items():
-            logging.getLogger(name).removeFilter(is_shown)
-        sys.unraisablehook = hook
+            logging.getLogger(name).addFilter(is_shown)
+            restored.callback(logging.getLogger(name).removeFilter, is_shown)
+        restored.callback(setattr, sys, "unraisablehook", hook)
+        sys.unraisablehook = lambda failed: None if "Event loop is closed" in str(failed.exc_value) else hook(failed)
+        yield
 
 
 @contextmanager
@@ -101,10 +101,6 @@ def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
     return StepDiagnostics(**(missing | found))
 
 
-def _text(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _is_diagnostics(node: Any) -> bool:
     return isinstance(node, StepDiagnostics)
 
@@ -127,9 +123,12 @@ class Checkpoints:
         Raises:
           UnusableError: If it cannot be saved, or if the save before could not.
         """
-        self._check_room(state)
+        needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
         with _errors_as(self._refused):
+            free = shutil.disk_usage(self._folder.parent).free
+            if free < needed:  # it would fail in the background, with a long message of Orbax
+                raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
             manager = self._opened()
             if step not in manager.all_steps():
                 manager.save(step, args=args)
@@ -145,14 +144,6 @@ class Checkpoints:
             if manager is not None:
                 manager.close()
 
-    def _check_room(self, state: Any) -> None:
-        """Refuse beforehand what would fail in the background, in many words of Orbax."""
-        needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
-        with _errors_as(self._refused):
-            free = shutil.disk_usage(self._folder.parent).free
-        if free < needed:
-            raise self._unsaved(f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
-
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
             self._quiet.enter_context(quietly())
@@ -163,11 +154,8 @@ class Checkpoints:
         return self._manager
 
     def _refused(self, error: Exception) -> UnusableError:
-        return self._unsaved(reason_of(error))
-
-    def _unsaved(self, reason: str) -> UnusableError:
         run = self._folder.parent
-        return UnusableError(f"{run} cannot be saved: {reason}. {go_on_hint(run)}")
+        return UnusableError(f"{run} cannot be saved: {reason_of(error)}. {go_on_hint(run)}")
 
 
 def steps(folder: Path) -> list[int]:
@@ -201,10 +189,8 @@ def restore_save(folder: Path, step: int, like: Any) -> Any:
 
 def _damaged(save: Path, error: Exception) -> UnusableError:
     others = [step for step in steps(save.parent) if step != int(save.name)]
-    remedy = f"to go on from step {others[-1]}" if others else "to start again"
-    return UnusableError(
-        f"{save} is damaged, or is of another network or version ({reason_of(error)}): remove it {remedy}."
-    )
+    remedy = f"remove it to go on from step {others[-1]}" if others else "remove it to start again"
+    return UnusableError(f"{save} is damaged, or is of another network or version ({reason_of(error)}): {remedy}.")
 
 
 def _write_digests(folder: Path) -> None:

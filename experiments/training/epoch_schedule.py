@@ -1,6 +1,7 @@
-"""What each step of an epoch is given, known before the epoch, and where the host interrupts it."""
+"""The schedule of an epoch, known beforehand: what each step is given, and after which steps the run is saved."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +15,8 @@ Perturb = Callable[[int], bool | None]
 """From the number of a step to whether it makes a second pass; None if its gradient decides."""
 
 _LONGEST = 1000  # steps whose metrics stay on the device
+_EXAMPLES = 10_000
+_MOST = 2**31 - 1
 
 
 class ScheduledStep(NamedTuple):
@@ -36,14 +39,12 @@ class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
     Attributes:
-      epoch: its number, from 0.
       batch_size: of its steps.
       steps: their numbers.
       scheduled: what each of them is given.
       next_size: the batch size of the next stage; None in the last.
     """
 
-    epoch: int
     batch_size: int
     steps: range
     scheduled: list[ScheduledStep]
@@ -67,7 +68,7 @@ class EpochSchedule(NamedTuple):
             ScheduledStep(step, position, {name: value[i] for name, value in values.items()}, perturb(step))
             for i, (step, position) in enumerate(zip(steps, positions, strict=True))
         ]
-        return cls(epoch, size, steps, scheduled, next_size)
+        return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
         """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""
@@ -77,3 +78,39 @@ class EpochSchedule(NamedTuple):
                 part = self.scheduled[first - self.steps.start : end - self.steps.start]
                 yield self._replace(steps=range(first, end), scheduled=part)
                 first = end
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How a run is saved on its way.
+
+    Attributes:
+      every: Every how many updates; left out, at the end of each epoch, of small data sets at the first end after
+        another 10,000 examples.
+      keep: How many saves are kept, the last ones.
+    """
+
+    every: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not 1 <= value <= _MOST:
+                raise ValueError(f"saving.{name} is {value}: give an integer from 1 to {_MOST}.")
+
+    def due(self, epoch: int, steps: range, num_examples: int) -> list[int]:
+        """After which updates of an epoch a run is saved: a function of the position, so that all processes agree.
+
+        Args:
+          epoch: the number of the epoch, from 0.
+          steps: its updates.
+          num_examples: examples an epoch.
+
+        Returns:
+          The numbers of updates made, in order.
+        """
+        if self.every is None:
+            is_due = (epoch + 1) * num_examples // _EXAMPLES > epoch * num_examples // _EXAMPLES
+            return [steps.stop] if is_due else []
+        first = (steps.start // self.every + 1) * self.every
+        return list(range(first, steps.stop + 1, self.every))

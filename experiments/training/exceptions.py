@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_OF_THE_DISK = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-    *(errno.ESTALE, errno.ETIMEDOUT),  # of network file systems
-)
-
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_OF_DISKS = (*_LOCAL, errno.ESTALE, errno.ETIMEDOUT)  # the last two are of network file systems
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, which is that of shells."""
@@ -49,7 +46,7 @@ def disk_errors_as_unusable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         elsewhere = error.filename and not Path(error.filename).resolve().is_relative_to(folder.resolve())
-        if error.errno not in _OF_THE_DISK or elsewhere:
+        if error.errno not in _OF_DISKS or elsewhere:
             raise
         raise UnusableError(f"{folder} cannot be written: {error.strerror}. {go_on_hint(folder)}") from error
 
@@ -60,7 +57,7 @@ def reason_of(error: Exception) -> str:
         return error.strerror
     said = str(error)
     first_words = f"{type(error).__name__}: {said.partition(chr(10))[0][:80]}"
-    return next((words for words in map(os.strerror, _OF_THE_DISK) if words in said), first_words)
+    return next((words for words in map(os.strerror, _OF_DISKS) if words in said), first_words)
 
 
 def go_on_hint(folder: Path) -> str:

@@ -60,8 +60,7 @@ class Field:
     @classmethod
     def of(cls, hint: Any) -> "Field":
         """The field that a type hint describes."""
-        is_union = typing.get_origin(hint) in (Union, UnionType)
-        kinds = typing.get_args(hint) if is_union else (hint,)
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
         kind: Any = next(each for each in kinds if each is not NoneType)
         kind, field = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind, cls())
         nullable = kind is Any or (NoneType in kinds and not field.never_null)

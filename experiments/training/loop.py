@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.training.adaptive import Decide, as_planned
+from experiments.training.adaptive import Decide
 from experiments.training.epoch_schedule import EpochSchedule, Perturb, Schedules
 from experiments.training.exceptions import NotFiniteError, Terminated
 from experiments.training.json_files import encode
@@ -54,13 +54,13 @@ class RunPlan:
       batch_plan: the batch size of each epoch, as far as it is known at the start.
       num_examples: the training examples of an epoch.
       start: the position that the run starts from.
-      decide: returns, at the end of each epoch, the batch plan from there on.
+      decide: returns, at the end of each epoch, the batch plan from there on; None: the plan stays as it is.
     """
 
     batch_plan: BatchPlan
     num_examples: int
     start: Progress = Progress()
-    decide: Decide = as_planned
+    decide: Decide | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def fit(
         record = _epoch_record(progress, schedule.batch_size, program.evaluate(state), program.on_nonfinite)
         callbacks.write(encode(record))
         callbacks.watch(record, state)
-        plan, progress = run.decide(plan, progress)
+        if run.decide is not None:
+            plan, progress = run.decide(plan, progress)
         progress = progress.closed()
         if progress.step in due and progress.epoch < plan.epochs:
             callbacks.save(state, progress)

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.optimizer import Parted
+from experiments.training.optimizer import Optimizer, Parted
 from experiments.training.sharding import AXIS, Sharding
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
@@ -37,16 +37,14 @@ class StepOutput(NamedTuple):
     opt_state: Any
 
 
-LossAndUpdate = Callable[[Any, Any, Call, bool | None], StepOutput]
+Decision = bool | None
+"""Whether a step makes a second pass, a static argument; None if its gradient decides."""
+
+LossAndUpdate = Callable[[Any, Any, Call, Decision], StepOutput]
 """`descend(params, opt_state, call, perturb)` → what came of it."""
 
 
-def whole(
-    model: nnx.Module,
-    tx: optax.GradientTransformationExtraArgs,
-    functional: bool = False,
-    sharding: Sharding = Sharding(),
-) -> LossAndUpdate:
+def whole(model: nnx.Module, tx: Optimizer, functional: bool = False, sharding: Sharding = Sharding()) -> LossAndUpdate:
     """One perturbation for the whole batch, on however many devices it lies.
 
     Args:
@@ -57,7 +55,7 @@ def whole(
     """
     value_and_grad = passes(model, functional, sharding)
 
-    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> StepOutput:
+    def descend(params: Any, opt_state: Any, call: Call, perturb: Decision) -> StepOutput:
         (loss, (error, model_state)), grads, grad_fn = value_and_grad(params, *call)
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss, perturb=perturb)
         return StepOutput(loss, error, grads, updates, model_state, opt_state)
@@ -96,7 +94,7 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sha
     together = _loss_fn(_forward(model, sharding.gathered), jax.tree.leaves)
     apart = _loss_fn(_forward(model), jax.tree.leaves)
 
-    def gradient(examples: int, perturb: bool | None) -> Callable[..., Any]:
+    def gradient(examples: int, perturb: Decision) -> Callable[..., Any]:
         is_own = sharding.has_own_shards(m, examples)
         loss_fn, axis = (apart, AXIS) if is_own else (together, None)
         shard = m if m is not None and m < examples else None
@@ -106,7 +104,7 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sha
         decided = partial(of_shards, perturb=perturb)
         return sharding.on_each_device(decided, batches=(3, 4, 5)) if is_own else decided
 
-    def descend(params: Any, opt_state: Any, call: Call, perturb: bool | None) -> StepOutput:
+    def descend(params: Any, opt_state: Any, call: Call, perturb: Decision) -> StepOutput:
         of_method, of_base = opt_state
         loss, (error, statistics), grads, of_method = gradient(len(call[1]), perturb)(params, of_method, *call)
         model_state = jax.tree.unflatten(jax.tree.structure(call[0]), statistics)

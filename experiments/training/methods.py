@@ -147,6 +147,18 @@ class Method(NamedTuple):
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
+def _gsam_clean(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when)
+
+
+def _wsam_decoupled(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, now.constants.gamma, when=now.when)
+
+
+def _msam(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.msam(base, now.rho)
+
+
 def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.sharpness_aware(sam_optax.normalized_ascent(now.rho), sam_optax.reuse(now.alpha), now.when)
 
@@ -161,11 +173,7 @@ METHODS: dict[str, Method] = {
     "sgd": Method("SGD", uses=(), rho=0.0, makes_second_pass=False),
     "sam": Method("SAM", lambda now: sam_optax.sam(now.rho, when=now.when)),
     "gsam": Method("GSAM", lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when), uses=("rho", "alpha")),
-    "gsam_clean": Method(
-        "GSAM, clean form",
-        lambda now: sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when),
-        uses=("rho", "alpha"),
-    ),
+    "gsam_clean": Method("GSAM, clean form", _gsam_clean, uses=("rho", "alpha")),
     "asam": Method(
         "ASAM",
         lambda now: sam_optax.asam(now.rho, now.constants.eta, when=now.when),
@@ -190,13 +198,7 @@ METHODS: dict[str, Method] = {
         lambda now: sam_optax.wsam(now.rho, now.constants.gamma, when=now.when),
         constants=Constants(gamma=0.9),
     ),
-    "wsam_decoupled": Method(
-        "WSAM, decoupled",
-        around=lambda base, now: sam_optax.wsam_decoupled(
-            base, now.learning_rate, now.rho, now.constants.gamma, when=now.when
-        ),
-        constants=Constants(gamma=0.9),
-    ),
+    "wsam_decoupled": Method("WSAM, decoupled", around=_wsam_decoupled, constants=Constants(gamma=0.9)),
     "unified_sam": Method(
         "Unified SAM",
         lambda now: sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when),
@@ -207,12 +209,7 @@ METHODS: dict[str, Method] = {
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
     "msam": Method(
-        "MSAM",
-        around=lambda base, now: sam_optax.msam(base, now.rho),
-        rho=0.3,
-        momentum=0.9,
-        makes_second_pass=False,
-        evaluated=sam_optax.msam_eval_params,
+        "MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=sam_optax.msam_eval_params
     ),
 }
 """In the order of the tables: the base optimizer alone, under the name `sgd` whatever it is, and the methods."""

@@ -9,6 +9,9 @@ import optax
 import sam_optax
 from experiments.training.methods import METHODS, Constants, Estimator, Hyperparameters, falling_bar
 
+Optimizer = optax.GradientTransformationExtraArgs
+"""An optimizer whose `update` takes what a method needs: `grad_fn`, `value` and `perturb`."""
+
 
 class WeightAverageState(NamedTuple):
     """The state of `average_weights`.
@@ -24,7 +27,7 @@ class WeightAverageState(NamedTuple):
     inner: Any
 
 
-def average_weights(tx: optax.GradientTransformation, decay: float) -> optax.GradientTransformationExtraArgs:
+def average_weights(tx: optax.GradientTransformation, decay: float) -> Optimizer:
     """The optimizer `tx`, beside which a running average of the parameters is kept; its updates are the same.
 
     With the parameters `w` after update `t = 1, 2, ...` the average goes on as `a ← d a + (1 − d) w`, with
@@ -88,15 +91,15 @@ class Settings(NamedTuple):
 class Parted(NamedTuple):
     """A method, and the base optimizer behind it, each with a state of its own: for gradients made shard by shard."""
 
-    estimator: optax.GradientTransformationExtraArgs
-    base: optax.GradientTransformationExtraArgs
+    estimator: Optimizer
+    base: Optimizer
 
     def init(self, params: Any) -> tuple[Any, Any]:
         """The state of both."""
         return self.estimator.init(params), self.base.init(params)
 
 
-def create(settings: Settings) -> optax.GradientTransformationExtraArgs:
+def create(settings: Settings) -> Optimizer:
     """The method with its base optimizer; `inject` sets learning rate, `rho` and `alpha` at every step."""
     method = METHODS[settings.method]
     return _injected(lambda now: _averaged(method.create(_base(settings, now), now), settings), settings)
@@ -115,7 +118,7 @@ def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
     return tuple(inject(part, hyperparameters) for part in opt_state)
 
 
-def _injected(make: Estimator, settings: Settings) -> optax.GradientTransformationExtraArgs:
+def _injected(make: Estimator, settings: Settings) -> Optimizer:
     when = sam_optax.always() if settings.bar_steps is None else falling_bar(settings.bar_steps)
     constants = settings.constants or METHODS[settings.method].constants
 

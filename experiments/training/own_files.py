@@ -61,10 +61,9 @@ def make_room(run: Path) -> None:
       UnusableError: If something that is not the program's has the place of a file that will be written.
     """
     entries = list(_entries(run))
-    for entry in entries:
-        if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path):
-            said = f"{run} holds {entry.path}, which is not of the run and has the place of one of its files"
-            raise UnusableError(f"{said}: move it elsewhere.")
+    if blocking := [entry.path for entry in entries if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path)]:
+        said = f"{run} holds {blocking[0]}, which is not of the run and has the place of one of its files"
+        raise UnusableError(f"{said}: move it elsewhere.")
     for entry in entries:
         if _TEMPORARY.fullmatch(entry.path):
             remove(run, entry.path)

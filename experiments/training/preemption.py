@@ -18,8 +18,6 @@ from experiments.training.exceptions import INTERRUPTED, Terminated
 
 _CODES = {signal.SIGTERM: Terminated.code, signal.SIGINT: INTERRUPTED}
 
-Handler = Callable[[int, FrameType | None], None]
-
 
 def end_at_once() -> None:
     """From now on, a signal ends the process with its exit code."""
@@ -37,7 +35,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _listen(handler: Handler) -> None:
+def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell has background jobs ignore Ctrl-C
         signal.signal(signal.SIGINT, handler)

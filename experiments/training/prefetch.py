@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 
+from experiments.training.loss_and_update import Decision
 from experiments.training.step import Metrics, TrainState
 from sam_optax import BatchPlan
 
@@ -121,10 +122,6 @@ def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2)
     yield from under_way
 
 
-Decisions = Callable[[int], Iterable[bool | None]]
-"""`decisions(batch_size)` → the values of `perturb` that steps of this size are made with."""
-
-
 class PrecompiledStep:
     """A compiled step that can be compiled, before it is made, for a batch size that comes later.
 
@@ -133,16 +130,17 @@ class PrecompiledStep:
     Attributes:
       compiled: the step, a jitted function, as `step.train_step` makes it.
       constants: what it reads in addition to the batch.
+      decisions: from a batch size to the values of `perturb` that steps of this size are made with.
     """
 
-    def __init__(self, compiled: Any, constants: Any, decisions: Decisions) -> None:
-        self.compiled, self.constants, self._decisions = compiled, constants, decisions
+    def __init__(self, compiled: Any, constants: Any, decisions: Callable[[int], Iterable[Decision]]) -> None:
+        self.compiled, self.constants, self.decisions = compiled, constants, decisions
         self._like: tuple[Any, ...] | None = None
         self._under_way: dict[int, Future[None]] = {}
         self._thread = ThreadPoolExecutor(1, "compile")
 
     def __call__(
-        self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: bool | None = None
+        self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
         """Make the step."""
         arguments = (state, batch, hyperparameters, self.constants, halted)
@@ -167,7 +165,7 @@ class PrecompiledStep:
     def _compile(self, like: tuple[Any, ...], batch_size: int) -> None:
         state, batch, *others = like
         resized = jax.tree.map(lambda x: x.update(shape=(batch_size, *x.shape[1:])), batch)
-        for perturb in self._decisions(batch_size):
+        for perturb in self.decisions(batch_size):
             # this fills the cache of the ordinary function: the step finds it there
             self.compiled.lower(state, resized, *others, perturb=perturb).compile()
 

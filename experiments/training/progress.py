@@ -116,12 +116,8 @@ class Progress(NamedTuple):
 
     def after(self, metrics: dict[str, Any], gradient_evaluations: int) -> "Progress":
         """The position after one more step, which measured `metrics` with so many evaluations of a gradient."""
-        skipped = int(metrics.get("skipped", 0))
-        moved = self._replace(
-            step=self.step + 1,
-            gradient_evaluations=self.gradient_evaluations + gradient_evaluations,
-            skipped=self.skipped + skipped,
-        )
+        skipped, evaluated = int(metrics.get("skipped", 0)), self.gradient_evaluations + gradient_evaluations
+        moved = self._replace(step=self.step + 1, gradient_evaluations=evaluated, skipped=self.skipped + skipped)
         if skipped:
             return moved
         loss, error = self.loss + float(metrics["loss"]), self.error + float(metrics["error"])

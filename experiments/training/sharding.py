@@ -79,7 +79,7 @@ class Sharding:
 
     def copied(self, tree: Any) -> Any:
         """Arrays, the same ones on every process, with a copy on each device."""
-        return tree if self.mesh is None else jax.tree.map(lambda x: _put(x, self._everywhere), tree)
+        return tree if self.mesh is None else jax.tree.map(lambda x: _put(x, self._along()), tree)
 
     def state(self, state: Any) -> Any:
         """A training state, `(params, model_state, opt_state)`, the same on every process, put on the devices."""
@@ -94,7 +94,7 @@ class Sharding:
     def shardings(self, state: Any) -> Any:
         """How each leaf of a training state lies, a function of its shape; not for one device."""
         params, model_state, opt_state = state
-        copied = jax.tree.map(lambda x: self._everywhere, model_state)
+        copied = jax.tree.map(lambda x: self._along(), model_state)
         return type(state)(jax.tree.map(self._sharding, params), copied, jax.tree.map(self._sharding, opt_state))
 
     def gathered(self, params: Any) -> Any:
@@ -102,7 +102,7 @@ class Sharding:
         if self.mesh is None or not self.fsdp:
             return params
         # left to itself the compiler moves activations where they are small, and gathers a convolution's weights twice
-        return jax.tree.map(lambda x: _gather(self._everywhere, self._sharding(x))(x), params)
+        return jax.tree.map(lambda x: _gather(self._along(), self._sharding(x))(x), params)
 
     def has_own_shards(self, m: int | None, examples: int) -> bool:
         """Whether each device's part of a batch of `examples` consists of shards of m, or with None is one."""
@@ -127,7 +127,7 @@ class Sharding:
         """Arrays that lie on the devices, on the first one of this process alone; every process has to ask."""
         if self.mesh is None:
             return tree
-        copy_of = _copying(self._everywhere)
+        copy_of = _copying(self._along())
         return jax.tree.map(lambda x: (x if x.is_fully_replicated else copy_of(x)).addressable_data(0), tree)
 
     def agreed(self, tree: Any) -> Any:
@@ -139,11 +139,8 @@ class Sharding:
         received = np.asarray(multihost_utils.broadcast_one_to_all(bits, is_source=self.leads)).view(np.float64)
         return structure.unflatten(type(mine)(theirs) for mine, theirs in zip(leaves, received, strict=True))
 
-    @property
-    def _everywhere(self) -> NamedSharding:
-        return self._along()
-
     def _along(self, *axes: str | None) -> NamedSharding:
+        """How an array lies that is split along the named axes; along none, each device has a copy."""
         if self.mesh is None:
             raise ValueError("mesh is None: one device has no shardings, give a mesh.")
         return NamedSharding(self.mesh, PartitionSpec(*axes))
@@ -151,7 +148,7 @@ class Sharding:
     def _sharding(self, x: Any) -> NamedSharding:
         divided = [axis for axis, length in enumerate(x.shape) if length % self.devices == 0]
         if not self.fsdp or math.prod(x.shape) < _SMALLEST or not divided:
-            return self._everywhere
+            return self._along()
         longest = max(divided, key=lambda axis: x.shape[axis])
         return self._along(*[None] * longest, AXIS)
 

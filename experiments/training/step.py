@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 import sam_optax
-from experiments.training.loss_and_update import LossAndUpdate, StepOutput
+from experiments.training.loss_and_update import Decision, LossAndUpdate, StepOutput
 from experiments.training.optimizer import inject
 from experiments.training.sharding import Sharding
 from sam_optax.nonfinite import is_finite_step
@@ -68,7 +68,7 @@ def train_step(
     """
 
     def step(
-        state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: bool | None = None
+        state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
         call = (state.model_state, *prepare(batch, constants))
         output = descend(state.params, inject(state.opt_state, now), call, perturb)
@@ -79,7 +79,7 @@ def train_step(
 
 
 def finished(
-    before: TrainState, output: StepOutput, perturb: bool | None, halted: Any, skips_nonfinite: bool
+    before: TrainState, output: StepOutput, perturb: Decision, halted: Any, skips_nonfinite: bool
 ) -> tuple[TrainState, Metrics]:
     """The state after an update and the metrics of the step: what the method measured, and the clean gradient's norm.
 

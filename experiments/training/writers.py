@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,10 +78,9 @@ def read(path: Path, kind: str) -> Iterator[Record]:
     found = 0
     with regular_file(path) as lines:
         for number, line in enumerate(lines, start=1):
-            try:
+            record = None
+            with suppress(ValueError):
                 record = parsed(line)
-            except ValueError:
-                record = None
             if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
                 raise DamagedError(path, f"line {number} is not a record", _AGAIN)
             if record["kind"] != kind:

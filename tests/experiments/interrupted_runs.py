@@ -17,7 +17,7 @@ from experiments.runner import run
 from experiments.runner.program import build
 from experiments.runner.resume import reopened
 from experiments.training import checkpoint
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import Terminated
 from experiments.training.own_files import LOCK
 

@@ -14,7 +14,7 @@ import psutil
 from experiments import models
 from experiments.config import Config
 from experiments.models import registry
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from tests import conftest  # noqa: F401 - the same devices and the same cache as the tests have
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import execute

@@ -110,7 +110,7 @@ def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str)
     step: Any = build(config, dataset)[1].step
     order, found = next(stream_of(config, dataset)), []
     for part in (slice(16), slice(16, 32)):
-        images, *_ = step.func._prepare({name: x[part] for name, x in order.items()}, step.keywords["constants"])
+        images, *_ = step.func.prepare({name: x[part] for name, x in order.items()}, step.keywords["constants"])
         pixels = images.reshape(16, -1)
         found.append((0.01 * pixels.mean(0), 0.99 + 0.01 * pixels.var(0)))
     means, variances = zip(*found, strict=True)
@@ -144,7 +144,7 @@ def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str)
     def logged(add: Any) -> Any:
         return lambda *args: log.append("used") or add(*args)
 
-    watched = MicroBatchStep(step.func._passes, step.func._tx, step.func._prepare, 8)
+    watched = MicroBatchStep(step.func.passes, step.func.tx, step.func.prepare, 8)
     watched._send = send
     watched._clean, watched._perturbed = logged(watched._clean), logged(watched._perturbed)
     batch = next(stream_of(config, run.load(config)))

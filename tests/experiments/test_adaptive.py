@@ -121,8 +121,8 @@ def test_the_terms_are_those_of_how_the_gradients_of_the_parts_differ(tiny: str)
 
     def gradients(moved: Any) -> np.ndarray:
         parts = [{name: rows[i : i + 8] for name, rows in batch.items()} for i in range(0, 32, 8)]
-        prepared = [step.func._prepare(part, step.keywords["constants"]) for part in parts]
-        passes = [step.func._passes(params, model_state, *each) for each in prepared]
+        prepared = [step.func.prepare(part, step.keywords["constants"]) for part in parts]
+        passes = [step.func.passes(params, model_state, *each) for each in prepared]
         found = [each[1] if moved is None else each[2](moved) for each in passes]
         return np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in found])
 

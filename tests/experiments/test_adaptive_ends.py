@@ -11,7 +11,7 @@ from experiments.runner.program import build
 from experiments.sharpness import SharpnessSettings, has_measured, measure_run
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.sharding import Sharding
 from sam_optax import BatchPlan, NoiseTerms
 from tests.experiments.interrupted_runs import execute
@@ -42,7 +42,7 @@ def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest
     monkeypatch.setattr(Sharding, "part", (0, 2))
     made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
     step: Any = build(made, run.load(made))[1].step
-    assert (step.func._size, step.func._micro_batch) == (4, 8)
+    assert (step.func._size, step.func.micro_batch) == (4, 8)
 
 
 def test_the_texts_of_rules() -> None:

@@ -17,7 +17,7 @@ from experiments.runner import run
 from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from tests.experiments.interrupted_runs import execute, stopped
 
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates

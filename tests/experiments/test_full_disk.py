@@ -15,7 +15,7 @@ from experiments.config import Config
 from experiments.runner import run, sharpness_records
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.writers import JsonLines, TensorBoard
 from tests.experiments.interrupted_runs import assert_same_run, execute

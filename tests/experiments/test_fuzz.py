@@ -19,8 +19,7 @@ from experiments.config.sections import ON_NONFINITE
 from experiments.runner import run
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.checkpoint_schedule import Saving
-from experiments.training.epoch_schedule import EpochSchedule
+from experiments.training.epoch_schedule import EpochSchedule, Saving
 from experiments.training.methods import METHODS
 from experiments.training.optimizer import BASES
 from sam_optax import BatchPlan

@@ -15,7 +15,7 @@ from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, Selection, Tuning, tuning
 from experiments.training import learning_rate
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import UnusableError
 
 

@@ -146,4 +146,4 @@ def test_only_decisions_that_a_stage_makes_are_compiled(
 ) -> None:
     config = Config.from_settings(model=tiny, batch_plan="1x16,1x32", method="sam", when=when, train_examples=64)
     step: Any = build(config, run.load(config))[1].step
-    assert (step._decisions(16), step._decisions(32)) == (of_16, of_32)
+    assert (step.decisions(16), step.decisions(32)) == (of_16, of_32)

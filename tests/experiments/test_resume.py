@@ -14,7 +14,7 @@ from experiments.runner import run
 from experiments.runner.resume import reopened
 from experiments.sharpness import SharpnessSettings, watching
 from experiments.training import checkpoint
-from experiments.training.checkpoint_schedule import Saving
+from experiments.training.epoch_schedule import Saving
 from experiments.training.writers import read
 from tests.experiments.conftest import TinyNet
 from tests.experiments.interrupted_runs import assert_same_run, execute, killed, stopped
