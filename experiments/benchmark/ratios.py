@@ -159,6 +159,7 @@ def table(title: str, figures: Iterable[Figure]) -> Table:
         taken = _amount(statistics.median(figure.amounts), figure.unit)
         rows.append((figure.subject, taken, figure.reference, f"{median:.3f}", spread, target, figure.verdict))
     shown = as_terminal(rows)
+    shown.padding = 0  # the table must fit into 80 columns
     shown.title, shown.caption, shown.title_justify, shown.caption_justify = title, _CAPTION, "left", "left"
     return shown
 

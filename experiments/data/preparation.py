@@ -185,9 +185,8 @@ def opened(builder: Any, split: str) -> Records:
     Raises:
       ValueError: If the files are damaged.
     """
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
     try:
-        source = builder.as_data_source(split, deserialize_method=raw)
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         last = np.cumsum(builder.info.splits[split].shard_lengths) - 1
         source.__getitems__(last.tolist())
     except _DAMAGE as error:
@@ -196,6 +195,4 @@ def opened(builder: Any, split: str) -> Records:
 
 
 def _damaged(builder: DatasetBuilder) -> ValueError:
-    return ValueError(
-        f"data set {builder.name!r} in {builder.data_dir} is damaged: remove that folder to prepare it anew."
-    )
+    return ValueError(f"data set {builder.name!r} in {builder.data_dir} is damaged: remove it to prepare it anew.")

@@ -133,7 +133,8 @@ def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
     def examples(position: Any, index: Any) -> dict[str, Any]:
         keys = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position], axis=1)
         images, labels = read(index, keys)
-        if (change := transform) is not None:
+        if transform is not None:
+            change = transform  # since the lambda needs a name that is never None
             images = tf.map_fn(lambda each: change(*each), (images, keys), fn_output_signature=signature)
         return {"image": images, "label": labels, "position": position}
 
