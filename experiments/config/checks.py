@@ -1,6 +1,6 @@
 """Refusals of settings, each with a remedy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,15 +12,22 @@ MOST_RUNS = 10_000
 """The most runs of a study: planning them takes ten seconds."""
 
 
-def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value of the argument `name` that is not `known`."""
-    if value not in known:
+def check_choice(name: str, value: str | None, known: Iterable[str]) -> None:
+    """Refuse a value of the argument `name` that is not `known`; None is no value."""
+    if value is not None and value not in known:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
 
 
-def check_number(name: str, value: float) -> None:
-    """Refuse a value of the argument `name` that is negative, or larger than float32 can hold."""
-    if not 0 <= value <= _LARGEST:
+def check_conflicts(given: str, conflicts: Mapping[str, bool]) -> None:
+    """Refuse a setting for the first of the reasons that hold; a reason ends with the remedy."""
+    for reason, holds in conflicts.items():
+        if holds:
+            raise ValueError(given + reason)
+
+
+def check_number(name: str, value: float | None) -> None:
+    """Refuse a value of the argument `name` that is negative, or larger than float32 can hold; None is no value."""
+    if value is not None and not 0 <= value <= _LARGEST:
         raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
 
 
@@ -30,8 +37,10 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
 
 
-def check_count(name: str, value: int, most: int = _LARGEST_COUNT) -> None:
-    """Refuse a value of the argument `name` that is not positive, or larger than `most`."""
+def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> None:
+    """Refuse a value of the argument `name` that is not positive, or larger than `most`; None is no value."""
+    if value is None:
+        return
     if value < 1:
         raise ValueError(f"{name} is {value}: give an integer of at least 1.")
     if value > most:

@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from experiments import data
-from experiments.config.checks import check_choice
+from experiments.config.checks import check_choice, check_conflicts
 from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
@@ -75,7 +75,11 @@ class Config(BaseConfig):
         return super().from_settings(**settings).resolved()
 
     def _check(self) -> None:
-        self._check_plan()
+        try:
+            _ = self.adaptive, self.plan  # the plan has to fit the examples
+        except ValueError as error:
+            raise ValueError(f"batch_plan is {self.batch_plan!r}: {error}") from error
+        self._check_adaptive_plan()
         learning_rate.parse(self.lr_schedule, self.descent.learning_rate, self.plan.epochs, self.descent.warmup_epochs)
         self._check_method()
         self._check_shards()
@@ -83,87 +87,71 @@ class Config(BaseConfig):
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
 
-    def _check_plan(self) -> None:
-        given = f"batch_plan is {self.batch_plan!r}"
-        try:
-            adaptive, _ = self.adaptive, self.plan  # which has to fit the examples
-        except ValueError as error:
-            raise ValueError(f"{given}: {error}") from error
-        if adaptive is None:
+    def _check_adaptive_plan(self) -> None:
+        if self.adaptive is None:
             return
-        if adaptive.sizes[0] == 1:
-            raise ValueError(f"{given}, whose first batch of 1 has no parts to measure noise between: give 2 or more.")
-        if self.descent.micro_batch is None or self.descent.micro_batch >= adaptive.sizes[0]:
-            raise ValueError(
-                f"{given}, and micro_batch {self.descent.micro_batch}: its noise is measured between the parts of a "
-                f"batch, give micro_batch a size that is below {adaptive.sizes[0]} and divides it."
-            )
-        if adaptive.is_in_updates and self.lr_schedule != "constant":
-            raise ValueError(
-                f"{given}, and lr_schedule {self.lr_schedule!r}: a rate over epochs needs to know them, give epochs in "
-                "the place of updates, or the constant rate."
-            )
-        if str(self.when).startswith("last"):
-            raise ValueError(f"{given}, and when {self.when!r}: that needs to know the whole plan, give another one.")
+        first, micro_batch = self.adaptive.sizes[0], self.descent.micro_batch
+        conflicts = {
+            ", whose first batch of 1 has no parts to measure noise between: give 2 or more.": first == 1,
+            f", and micro_batch {micro_batch}: its noise is measured between the parts of a batch, give micro_batch a "
+            f"size that is below {first} and divides it.": micro_batch is None or micro_batch >= first,
+            f", and lr_schedule {self.lr_schedule!r}: a rate over epochs needs to know them, give epochs in the place "
+            "of updates, or the constant rate.": self.adaptive.is_in_updates and self.lr_schedule != "constant",
+            f", and when {self.when!r}: that needs to know the whole plan, give another one.": "last" in str(self.when),
+        }
+        check_conflicts(f"batch_plan is {self.batch_plan!r}", conflicts)
 
     def _check_method(self) -> None:
-        method = METHODS[self.method]
+        method, descent, rho = METHODS[self.method], self.descent, self.descent.rho or 0.0
+        given = f"when is {self.when!r}"
         try:
             self.policy(max(stage.batch_size for stage in self.plan.stages))
         except ValueError as error:
-            raise ValueError(f"when is {self.when!r}: {error}") from error
-        if not method.makes_second_pass and self.when != "always":
-            raise ValueError(f"when is {self.when!r}, and {self.method} makes no second pass: leave it out.")
+            raise ValueError(f"{given}: {error}") from error
+        omit = f", and {self.method} makes no second pass: leave it out."
+        check_conflicts(given, {omit: not method.makes_second_pass and self.when != "always"})
         check_options(self, (self.method,))
-        rho, rho_min = self.descent.rho or 0.0, self.descent.rho_min
-        if rho_min is not None and rho_min > rho:
-            raise ValueError(f"rho_min is {rho_min}, and rho is {rho}: give rho_min a value of at most rho.")
-        numbers = Hyperparameters(rho, self.descent.alpha, 0.1, always(), self.constants)
+        give = f", and rho is {rho}: give rho_min a value of at most rho."
+        check_conflicts(f"rho_min is {descent.rho_min}", {give: (descent.rho_min or 0.0) > rho})
+        numbers = Hyperparameters(rho, descent.alpha, 0.1, always(), self.constants)
         method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
-        if self.method == "msam" and self.descent.optimizer == "sgd" and not self.descent.momentum:
+        if self.method == "msam" and descent.optimizer == "sgd" and not descent.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
-        if self.descent.ema and self.method == "msam":
-            raise ValueError(f"ema is {self.descent.ema}, and msam moves shifted parameters: leave one of them out.")
+        if self.method == "msam" and descent.ema:
+            raise ValueError(f"ema is {descent.ema}, and msam moves shifted parameters: leave one of them out.")
 
     def _check_shards(self) -> None:
+        m, perturbation, method = self.descent.m, self.descent.perturbation, METHODS[self.method]
         if not self.descent.in_shards:
             return
-        given = f"perturbation is {self.descent.perturbation!r}" if self.descent.m is None else f"m is {self.descent.m}"
-        if not METHODS[self.method].is_estimator:
-            raise ValueError(f"{given}, and {self.method} is no estimator of a shard's gradient: leave it out.")
-        if self.network.drop_path:
-            raise ValueError(
-                f"{given}, and the network draws lots (drop_path {self.network.drop_path}): leave one out."
-            )
-        if self.descent.m is None:
-            return
-        if self.descent.perturbation != "global":
-            raise ValueError(f"{given}, and perturbation is {self.descent.perturbation!r}: leave one out.")
-        parted = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.descent.m]
-        if undivided := [size for size in parted if size % self.descent.m]:
-            raise ValueError(
-                f"m is {self.descent.m}, which does not divide the batch size {undivided[0]}: give one that does."
-            )
+        conflicts = {
+            f", and {self.method} is no estimator of a shard's gradient: leave it out.": not method.is_estimator,
+            **self._conflicts_of_parts(m),
+            f", and perturbation is {perturbation!r}: leave one out.": m is not None and perturbation != "global",
+        }
+        check_conflicts(f"perturbation is {perturbation!r}" if m is None else f"m is {m}", conflicts)
 
     def _check_micro_batch(self) -> None:
-        if self.descent.micro_batch is None:
+        micro_batch, steps = self.descent.micro_batch, self.descent.ascent_steps
+        inside = self.when == methods.GRADIENT_DECIDES
+        if micro_batch is None:
             return
-        given = f"micro_batch is {self.descent.micro_batch}"
-        if self.descent.in_shards:
-            raise ValueError(f"{given}, and parts of a batch have perturbations of their own, by m: leave one out.")
-        if self.when == methods.GRADIENT_DECIDES:
-            raise ValueError(f"{given}, and {self.when} decides inside the step, which it cuts: leave one out.")
-        if self.second_pass_gradients > 1:
-            raise ValueError(
-                f"{given}, and ascent_steps {self.descent.ascent_steps}: omit micro_batch, or give ascent_steps 1."
-            )
-        if self.network.drop_path:
-            raise ValueError(
-                f"{given}, and the network draws lots (drop_path {self.network.drop_path}): leave one out."
-            )
-        larger = [stage.batch_size for stage in self.plan.stages if stage.batch_size > self.descent.micro_batch]
-        if undivided := [size for size in larger if size % self.descent.micro_batch]:
-            raise ValueError(f"{given}, which does not divide the batch size {undivided[0]}: give one that does.")
+        conflicts = {
+            ", and parts of a batch have perturbations of their own, by m: leave one out.": self.descent.in_shards,
+            f", and {self.when} decides inside the step, which it cuts: leave one out.": inside,
+            f", and ascent_steps {steps}: omit micro_batch, or give ascent_steps 1.": self.second_pass_gradients > 1,
+            **self._conflicts_of_parts(micro_batch),
+        }
+        check_conflicts(f"micro_batch is {micro_batch}", conflicts)
+
+    def _conflicts_of_parts(self, size: int | None) -> dict[str, bool]:
+        """The reasons against parts of this size, None for one part a device: `check_conflicts` takes them."""
+        drop_path, sizes = self.network.drop_path, [stage.batch_size for stage in self.plan.stages]
+        undivided = [each for each in sizes if size is not None and each > size and each % size]
+        return {
+            f", and the network draws random numbers (drop_path {drop_path}): leave one out.": drop_path > 0,
+            f", which does not divide the batch size {(undivided or sizes)[0]}: give one that does.": bool(undivided),
+        }
 
     @property
     def plan(self) -> BatchPlan:

@@ -34,8 +34,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         check_choice("dataset", self.dataset, data.NAMES)
-        if self.train_examples is not None:
-            check_count("train_examples", self.train_examples)
+        check_count("train_examples", self.train_examples)
         if self.split is not None and self.split < 0:
             raise ValueError(f"split is {self.split}: give a seed, an integer of at least 0.")
         for name in ("label_noise", "validation"):
@@ -77,8 +76,7 @@ class Network:
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, models.NAMES)
-        if self.stem is not None:
-            check_choice("stem", self.stem, models.STEMS)
+        check_choice("stem", self.stem, models.STEMS)
         check_fraction("drop_path", self.drop_path)
         check_choice("precision", self.precision, PRECISIONS)
         models.check_options(self.model, dict(self.options))
@@ -190,14 +188,11 @@ class Descent:
         check_choice("optimizer", self.optimizer, BASES)
         check_choice("perturbation", self.perturbation, PERTURBATIONS)
         for name in ("rho", "alpha", "rho_min", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         for name in ("ascent_steps", "m", "micro_batch"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         check_fraction("ema", self.ema)
-        if self.on_nonfinite is not None:
-            check_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
+        check_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         if self.momentum is not None and self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}: give a number below 1, or no gradient is ever forgotten.")
         if self.optimizer == "adamw" and self.momentum:
