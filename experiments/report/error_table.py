@@ -8,7 +8,8 @@ from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.report import labels, sharpness
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
-from experiments.sharpness.protocol import SharpnessProtocol, headline
+from experiments.report.protocols import headline
+from experiments.sharpness.protocol import SharpnessProtocol
 
 _ERROR = "test error, %"
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from experiments.report import paired
 from experiments.report.groups import Group, Study
+from experiments.report.protocols import headline, worst_cases
 from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import SharpnessProtocol, headline, worst_cases
+from experiments.sharpness.protocol import SharpnessProtocol
 
 
 class Figure(NamedTuple):

@@ -15,9 +15,10 @@ from experiments.report import labels
 from experiments.report.drawing import MARKERS, STYLE, are_far_apart, legend_below, make_logarithmic, shades
 from experiments.report.groups import Study
 from experiments.report.panels import grid, name_axes
+from experiments.report.protocols import worst_cases
 from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import SharpnessProtocol, worst_cases
+from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training.records import SharpnessRecord, TopEigenvalue, Trace, WorstCase
 
 _IN_A_ROW = 3

@@ -7,8 +7,9 @@ import numpy as np
 
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.report import sharpness
+from experiments.report.protocols import common
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import SharpnessProtocol, common
+from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training.methods import METHODS
 
 

@@ -10,7 +10,7 @@ from experiments.config import Config
 from experiments.presets import Published
 from experiments.report import labels, sharpness
 from experiments.report.groups import Group, Study
-from experiments.sharpness.protocol import PAPERS_RADIUS
+from experiments.report.protocols import PAPERS_RADIUS
 
 REMARK = "The paper has one run a cell. Its sharpness is compared with ours at ρ 0.0002, of as many examples as above."
 

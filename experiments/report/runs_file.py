@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.report.protocols import worst_cases
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import worst_cases
 from experiments.training.atomic_write import write_whole
 
 _FIGURES = ("test_error", "test_loss", "train_loss", "updates", "gradient_evaluations")

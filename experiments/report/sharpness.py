@@ -8,8 +8,9 @@ from itertools import combinations
 from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.report.groups import Group, Study
 from experiments.report.paired import is_direct_pair
+from experiments.report.protocols import PAPERS_RADIUS, headline, most_common, worst_cases
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, most_common, worst_cases
+from experiments.sharpness.protocol import SharpnessProtocol
 
 _MOST_NAMED = 8  # pairs
 

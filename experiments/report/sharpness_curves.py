@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from experiments.report.protocols import PAPERS_RADIUS, in_order, worst_cases
 from experiments.runner.finished_runs import Curve, Run
-from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, in_order, worst_cases
+from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training.records import WorstCase
 
 

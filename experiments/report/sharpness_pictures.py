@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.report.groups import Study
+from experiments.report.protocols import PAPERS_RADIUS, headline, in_order, worst_cases
 from experiments.report.sharpness import ways_of
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import PAPERS_RADIUS, SharpnessProtocol, headline, in_order, worst_cases
+from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training import records
 from sam_optax.sharpness import Curve, Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes

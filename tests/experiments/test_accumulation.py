@@ -170,7 +170,7 @@ def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: 
         ({"micro_batch": 8, "m": 8}, "micro_batch is 8, and parts of a batch have perturbations of their own"),
         ({"micro_batch": 8, "perturbation": "device"}, "micro_batch is 8, and parts of a batch have perturbations"),
         ({"micro_batch": 8, "when": "ae_sam"}, "micro_batch is 8, and ae_sam decides inside the step"),
-        ({"micro_batch": 8, "model": "vit_tiny", "drop_path": 0.1}, "the network draws lots"),
+        ({"micro_batch": 8, "model": "vit_tiny", "drop_path": 0.1}, "the network draws random numbers"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], refusal: str) -> None:

@@ -52,7 +52,7 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
         ({"model": "small_resnet", "drop_path": 0.1}, "small_resnet has no such option"),
         ({"model": "vit_tiny", "stem": "cifar"}, "vit_tiny has no such option"),
         ({"model": "vit_tiny", "drop_path": 1.0}, "drop_path is 1.0"),
-        ({"model": "vit_tiny", "drop_path": 0.1, "m": 16, "batch_plan": "1x32"}, "the network draws lots"),
+        ({"model": "vit_tiny", "drop_path": 0.1, "m": 16, "batch_plan": "1x32"}, "the network draws random numbers"),
     ],
 )
 def test_what_a_network_has_not_is_refused_before_anything_is_run(settings: dict[str, Any], word: str) -> None:

@@ -134,7 +134,7 @@ def test_it_is_another_method_than_one_for_all(x64: None) -> None:
         ({"perturbation": "device", "m": 8}, "m is 8, and perturbation is 'device': leave one out."),
         ({"perturbation": "device", "method": "msam"}, "perturbation is 'device', and msam is no estimator"),
         ({"perturbation": "device", "method": "functional_sam"}, "and functional_sam is no estimator"),
-        ({"perturbation": "device", "model": "vit_tiny", "drop_path": 0.1}, "and the network draws lots"),
+        ({"perturbation": "device", "model": "vit_tiny", "drop_path": 0.1}, "and the network draws random numbers"),
     ],
 )
 def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:

@@ -6,18 +6,17 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.tables import Rows
-from experiments.report import loss_pictures, sharpness
+from experiments.report import loss_pictures, protocols, sharpness
 from experiments.report.error_table import error_rows
 from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.method_table import method_rows
 from experiments.runner.finished_runs import find_runs
-from experiments.sharpness import protocol
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 
-def only_way(study: Study) -> tuple[protocol.SharpnessProtocol, list[float]]:
+def only_way(study: Study) -> tuple[SharpnessProtocol, list[float]]:
     [found] = sharpness.ways_of(study).items()
     return found
 
@@ -94,7 +93,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
 def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd")
     add_lines(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
-    [(_, radii)] = protocol.common(find_runs([tmp_path])).items()
+    [(_, radii)] = protocols.common(find_runs([tmp_path])).items()
     assert radii == [0.0002]
 
 
