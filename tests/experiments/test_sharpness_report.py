@@ -12,6 +12,7 @@ from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.method_table import method_rows
 from experiments.runner.finished_runs import find_runs
+from experiments.sharpness.protocol import SharpnessProtocol
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
