@@ -21,7 +21,7 @@ import optax
 from experiments import data
 from experiments.config import Config, checks
 from experiments.convergence.gradient_norms import Curve
-from experiments.runner import finished_runs, run
+from experiments.runner import run
 from experiments.sharpness import SharpnessSettings, measures
 from experiments.study import Grid, RunSpec, grid
 from experiments.training import json_files, writers
@@ -192,7 +192,7 @@ def curve_of(cells: list[RunSpec]) -> Curve:
         if [record["step"] for record in records] != [record["step"] for record in found[0]] or not records:
             raise ValueError(f"{path_of(cell)} is damaged: remove it, and run it again.")
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
-    norms = [np.stack([finished_runs.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
+    norms = [np.stack([writers.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
     return Curve(*places, *norms)
 
 

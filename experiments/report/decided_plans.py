@@ -12,6 +12,7 @@ from experiments.report.curves import NOISE_SCALE
 from experiments.report.drawing import STYLE, legend_below, make_logarithmic
 from experiments.report.groups import Group, Study
 from experiments.report.panels import grid, name_axes
+from experiments.report.run_curves import curves_of
 from experiments.runner.finished_runs import Run
 
 CAPTION = (
@@ -57,7 +58,8 @@ def _plans(group: Group) -> str:
 
 
 def _draw(panel: Axes, run: Run) -> None:
-    scale, size = run.curves[NOISE_SCALE.name], run.curves["batch_size"]
+    curves = curves_of(run.folder)
+    scale, size = curves[NOISE_SCALE.name], curves["batch_size"]
     values = np.where(scale.values > 0, scale.values, np.nan)  # an estimate that has no logarithm
     panel.plot(scale.epoch, values, label="noise scale of the epoch", color="0.6", linewidth=1.0)
     style = {"color": "black", "linewidth": 1.4, "linestyle": "--", "drawstyle": "steps-post"}

@@ -22,8 +22,8 @@ from experiments.report.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.matches import papers_cells, reference
 from experiments.report.paired import DIRECT, Difference, differences
+from experiments.report.run_curves import Curve, Curves, curves_of, mean_curves
 from experiments.report.sentences import listed
-from experiments.runner.finished_runs import Curve, Curves, mean_curves
 
 
 def pictures_of(study: Study, folder: Path) -> list[Picture]:
@@ -160,7 +160,7 @@ def _claimed(found: Sequence[claims.Claim]) -> list[Difference]:
 
 
 def _quantities(study: Study, few: Study, folder: Path) -> list[Picture]:
-    curves = {group.name: mean_curves([run.curves for run in group.runs]) for group in few.groups}
+    curves = {group.name: mean_curves([curves_of(run.folder) for run in group.runs]) for group in few.groups}
     diverged = {group.name for group in few.groups if group.diverged}
     drawn = []
     for quantity in filter(partial(_varies, curves), pictures.drawable(curves)):
@@ -179,7 +179,7 @@ def _varies(curves: Mapping[str, Curves], quantity: Quantity) -> bool:
 
 
 def _curves(groups: Iterable[Group], name: str) -> list[tuple[Group, Curve]]:
-    found = [(group, mean_curves([run.curves for run in group.runs])) for group in groups]
+    found = [(group, mean_curves([curves_of(run.folder) for run in group.runs])) for group in groups]
     return [(group, curves[name]) for group, curves in found if name in curves]
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from experiments.config import Config
 from experiments.report import labels
 from experiments.report.parts import Part, part_of, part_titles
+from experiments.report.run_curves import examples_of
 from experiments.runner.finished_runs import Run
 
 
@@ -56,7 +57,7 @@ class Group(NamedTuple):
     @property
     def examples(self) -> int:
         """How many examples a run goes through, in the mean as its updates."""
-        return self._mean(lambda run: run.examples)
+        return self._mean(examples_of)
 
     @property
     def gradient_evaluations(self) -> float:

@@ -10,7 +10,7 @@ from experiments.report import labels
 from experiments.report.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.report.groups import Group
 from experiments.report.panels import grid, name_axes
-from experiments.runner.finished_runs import Curve
+from experiments.report.run_curves import Curve
 
 _IN_A_ROW = 4
 

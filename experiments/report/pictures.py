@@ -13,7 +13,7 @@ from experiments.report.curves import QUANTITIES, Quantity
 from experiments.report.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
 from experiments.report.groups import Group, Study
 from experiments.report.paired import Difference
-from experiments.runner.finished_runs import Curve, Curves
+from experiments.report.run_curves import Curve, Curves
 
 _LEGEND_WIDTH = 120  # characters
 _AXES = {"epoch": "epochs", "step": "updates"}

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from experiments.report.protocols import PAPERS_RADIUS, in_order, worst_cases
-from experiments.runner.finished_runs import Curve, Run
+from experiments.report.run_curves import Curve
+from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training.records import WorstCase
 

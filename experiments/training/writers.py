@@ -5,10 +5,12 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from experiments.training.atomic_write import refuse_link
 from experiments.training.json_files import DamagedError, fault, parsed, regular_file
@@ -68,14 +70,14 @@ class JsonLines:
             self.length()
 
 
-def read(path: Path, kind: str) -> Iterator[Record]:
-    """The records of one kind, in order.
+def read(path: Path, *kinds: str) -> Iterator[Record]:
+    """The records of some kinds, in order.
 
     Raises:
-      DamagedError: If a line is not a record, or if one of the kind is not as runs write it.
+      DamagedError: If a line is not a record, or if one of the kinds is not as runs write it.
       OSError: If there is no file.
     """
-    found = 0
+    found = dict.fromkeys(kinds, 0)
     with regular_file(path) as lines:
         for number, line in enumerate(lines, start=1):
             record = None
@@ -83,12 +85,19 @@ def read(path: Path, kind: str) -> Iterator[Record]:
                 record = parsed(line)
             if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
                 raise DamagedError(path, f"line {number} is not a record", _AGAIN)
-            if record["kind"] != kind:
+            kind = record["kind"]
+            if kind not in found:
                 continue
-            if wrong := fault_of_metrics(record, found):
+            if wrong := fault_of_metrics(record, found[kind]):
                 raise DamagedError(path, f"line {number}: {wrong}", _AGAIN)
-            found += 1
+            found[kind] += 1
             yield record
+
+
+def column(records: Sequence[Record], name: str) -> np.ndarray:
+    """A field of all records, NaN where it is null or left out."""
+    values: list[Any] = [record.get(name) for record in records]
+    return np.asarray([np.nan if value is None else value for value in values], np.float64)
 
 
 def fault_of_metrics(record: Record, number: int) -> str | None:

@@ -16,10 +16,10 @@ from experiments.report.decided_plans import plan_rows
 from experiments.report.drawn import pictures_of
 from experiments.report.error_table import error_rows
 from experiments.report.matches import matches, papers_cells, tables
+from experiments.report.run_curves import curves_of, mean_curves
 from experiments.report.section import write_section
 from experiments.report.study_tables import setting_rows
 from experiments.report.verdicts import verdicts
-from experiments.runner.finished_runs import mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
 from experiments.study.grid import NAMES
@@ -191,11 +191,13 @@ def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_
 def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    mean = mean_curves([run.curves for run in group.runs])
+    mean = mean_curves([curves_of(run.folder) for run in group.runs])
     np.testing.assert_allclose(mean["batch_size"].values, [64, 192, 192, 256, 256])
     assert np.isposinf(mean["noise_scale"].values[0]) or np.isnan(mean["noise_scale"].values[0])
-    shorter = {name: type(curve)(*(part[:2] for part in curve)) for name, curve in group.runs[0].curves.items()}
-    assert len(mean_curves([shorter, group.runs[1].curves])["train_loss"].values) == 2
+    shorter = {
+        name: type(curve)(*(part[:2] for part in curve)) for name, curve in curves_of(group.runs[0].folder).items()
+    }
+    assert len(mean_curves([shorter, curves_of(group.runs[1].folder)])["train_loss"].values) == 2
 
 
 def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[i
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     study = only_study(tmp_path)
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    scale = group.runs[1].curves["noise_scale"].values
+    scale = curves_of(group.runs[1].folder)["noise_scale"].values
     assert {epoch for epoch, value in enumerate(scale, start=1) if np.isnan(value)} == silent | {1}
-    assert "batch_size" in mean_curves([run.curves for run in group.runs])
+    assert "batch_size" in mean_curves([curves_of(run.folder) for run in group.runs])
     assert pictures_of(study, tmp_path)

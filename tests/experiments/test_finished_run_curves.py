@@ -8,28 +8,28 @@ import pytest
 
 from experiments.report import pictures
 from experiments.report.groups import Group
-from experiments.runner.finished_runs import Curves, mean_curves
+from experiments.report.run_curves import Curves, curves_of, mean_curves
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 
-def curves_of(group: Group) -> Curves:
-    return mean_curves([run.curves for run in group.runs])
+def curves_of_group(group: Group) -> Curves:
+    return mean_curves([curves_of(run.folder) for run in group.runs])
 
 
 def test_curves_are_means_of_epochs_and_seeds(tmp_path: Path) -> None:
     groups = {group.name: group for group in only_study(write_study(tmp_path)).groups}
-    curves = curves_of(groups["GSAM, increasing"])
+    curves = curves_of_group(groups["GSAM, increasing"])
     np.testing.assert_array_equal(curves["grad_norm"].step, [8, 16, 18, 20])
     np.testing.assert_array_equal(curves["grad_norm"].epoch, [1, 2, 3, 4])
     np.testing.assert_allclose(curves["grad_norm"].values, [4.5, 12.5, 17.5, 19.5])
     np.testing.assert_allclose(curves["test_error"].values, 4 * [100 * np.mean(ERRORS["gsam", "increasing"])])
-    assert "cosine" not in curves_of(groups["SGD, increasing"])
+    assert "cosine" not in curves_of_group(groups["SGD, increasing"])
 
 
 def test_what_is_set_is_read_where_it_is_set_and_holds_to_the_end(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="1x128,2x256", lr_schedule="linear")
     (group,) = only_study(tmp_path).groups
-    curves = curves_of(group)
+    curves = curves_of_group(group)
     np.testing.assert_array_equal(curves["batch_size"].values, [128, 128, 128, 128, 256, 256, 256, 256, 256])
     np.testing.assert_array_equal(curves["batch_size"].step, [0, 1, 2, 3, 4, 5, 6, 7, 8])
     np.testing.assert_allclose(curves["learning_rate"].epoch, [0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3])
@@ -40,7 +40,7 @@ def test_what_is_set_is_read_where_it_is_set_and_holds_to_the_end(tmp_path: Path
 def test_of_many_steps_some_are_drawn_and_of_each_epoch_the_first(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="3x1,1x2")
     (group,) = only_study(tmp_path).groups
-    curve = curves_of(group)["batch_size"]
+    curve = curves_of_group(group)["batch_size"]
     assert len(curve.step) < 300
     assert {0, 512, 1024, 1536, 1792} <= set(curve.step)
     np.testing.assert_array_equal(curve.values, np.where(curve.step < 1536, 1, 2))
@@ -50,7 +50,7 @@ def test_a_diverged_run_ends_its_groups_curve(tmp_path: Path) -> None:
     write_run(tmp_path / "fine", 0.1, method="sgd", batch_plan="4x128")
     write_run(tmp_path / "not", 0.9, loss=None, method="sgd", batch_plan="4x128", seed=1)
     (group,) = only_study(tmp_path).groups
-    assert np.isnan(curves_of(group)["train_loss"].values).all()
+    assert np.isnan(curves_of_group(group)["train_loss"].values).all()
 
 
 def test_many_groups_are_drawn_with_lines_that_differ(tmp_path: Path) -> None:

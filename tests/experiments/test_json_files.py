@@ -13,6 +13,7 @@ import pytest
 from experiments.cli.tables import escaped
 from experiments.config import Config
 from experiments.report.markdown import markdown
+from experiments.report.run_curves import curves_of
 from experiments.report.section import Block, Section
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
@@ -189,7 +190,7 @@ def test_metrics_without_their_first_line_are_refused(folder: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     words = "line 1: step is 1, expected 0: lines are missing"
     assert words in refusal(lambda: list(read(path, "step")))
-    assert words in refusal(lambda: find_runs([folder]))
+    assert words in refusal(lambda: curves_of(folder))
     cell = RunSpec("cell", Config.load(folder / "config.json"), folder)
     assert words in refusal(lambda: is_done(cell))
 

@@ -17,8 +17,9 @@ from experiments.benchmark import program_costs
 from experiments.config import Config
 from experiments.report.groups import studies
 from experiments.report.paired import differences
+from experiments.report.run_curves import curves_of
 from experiments.runner import run
-from experiments.runner.finished_runs import find_runs, read_curves
+from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
 from experiments.study import Comparison
 from experiments.study.dry_run import estimate
@@ -175,7 +176,7 @@ def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp
         else:
             assert record["surrogate_gap"] == pytest.approx(record["perturbed_loss"] - record["loss"], abs=1e-5)
             assert record["surrogate_gap"] > 0
-    assert "surrogate_gap" in read_curves(tmp_path / "gsam" / "metrics.jsonl")
+    assert "surrogate_gap" in curves_of(tmp_path / "gsam")
     train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
     assert all("surrogate_gap" not in record for record in steps_of(tmp_path / "sgd"))
 
@@ -277,7 +278,7 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
     assert ("LookSAM", "SGD") in direct
     assert ("LookSAM", "SAM, every 2") in direct
     assert not any("MSAM" in pair for pair in direct)  # it has a momentum
-    cosine = read_curves(tmp_path / "look_sam-0" / "metrics.jsonl")["cosine"]
+    cosine = curves_of(tmp_path / "look_sam-0")["cosine"]
     measured = [record["cosine"] for record in steps_of(tmp_path / "look_sam-0")]
     assert measured[1:5] == [None] * 4
     expected = [np.mean([x for x in measured[part] if x is not None]) for part in (slice(8), slice(8, 16))]
