@@ -1,4 +1,4 @@
-"""Refusals of settings, each with a remedy."""
+"""Checks of settings. Each raises a ValueError that names the setting, its value and a remedy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,32 +13,32 @@ MOST_RUNS = 10_000
 
 
 def check_choice(name: str, value: str | None, known: Iterable[str]) -> None:
-    """Refuse a value of the argument `name` that is not `known`; None is no value."""
+    """Refuses a value of the argument `name` that is not `known`; None is no value."""
     if value is not None and value not in known:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
 
 
 def check_conflicts(given: str, conflicts: Mapping[str, bool]) -> None:
-    """Refuse a setting for the first of the reasons that hold; a reason ends with the remedy."""
+    """Refuses a setting for the first of the reasons that hold; a reason ends with the remedy."""
     for reason, holds in conflicts.items():
         if holds:
             raise ValueError(given + reason)
 
 
 def check_number(name: str, value: float | None) -> None:
-    """Refuse a value of the argument `name` that is negative, or larger than float32 can hold; None is no value."""
+    """Refuses a value of the argument `name` that is negative, or larger than float32 can hold; None is no value."""
     if value is not None and not 0 <= value <= _LARGEST:
         raise ValueError(f"{name} is {value}: give a finite number of at least 0.")
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Refuse a value of the argument `name` that is negative, or 1 and more."""
+    """Refuses a value of the argument `name` that is negative, or 1 and more."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} is {value}: give a number of at least 0 and below 1.")
 
 
 def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> None:
-    """Refuse a value of the argument `name` that is not positive, or larger than `most`; None is no value."""
+    """Refuses a value of the argument `name` that is not positive, or larger than `most`; None is no value."""
     if value is None:
         return
     if value < 1:
@@ -48,7 +48,7 @@ def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> Non
 
 
 def check_plan(name: str, text: str) -> None:
-    """Refuse a text of the argument `name` that is no batch plan."""
+    """Refuses a text of the argument `name` that is no batch plan."""
     try:
         BatchPlan.parse(text)
     except ValueError as error:
@@ -56,19 +56,19 @@ def check_plan(name: str, text: str) -> None:
 
 
 def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
-    """Refuse seeds of a study that are none, not each another, or more than a study has runs."""
+    """Refuses seeds of a study that are empty, have duplicates or exceed the number of runs of a study."""
     check_runs(name, seeds, 1)
     check_distinct(name, seeds)
 
 
 def check_distinct(name: str, values: Sequence[object]) -> None:
-    """Refuse values of the argument `name` that are empty or have duplicates."""
+    """Refuses values of the argument `name` that are empty or have duplicates."""
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{name} is {values}: give at least one, each once.")
 
 
 def check_runs(name: str, values: Sequence[object], runs_of_each: int) -> None:
-    """Refuse so many values of the argument `name` that a study has more runs than can be planned."""
+    """Refuses so many values of the argument `name` that a study has more runs than can be planned."""
     if len(values) * runs_of_each > MOST_RUNS:
         raise ValueError(
             f"{name} has {len(values)} values, which makes {len(values) * runs_of_each} runs: give fewer, a study has "

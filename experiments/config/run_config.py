@@ -1,4 +1,4 @@
-"""What a run is: a pure function of these values."""
+"""The config of a run. A run is a pure function of its config."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", 
 
 @functools.cache
 def _parsed(batch_plan: str) -> BatchPlan:
-    """The plan that a text stands for, cached: a report asks each of its configs for it hundreds of times."""
+    """Parses a batch plan, cached, since a report asks each of its configs for the plan hundreds of times."""
     return BatchPlan.parse(batch_plan)
 
 
@@ -34,16 +34,18 @@ class Config(BaseConfig):
       method: sgd (the base optimizer alone), sam, gsam, gsam_clean, asam, ported_asam, friendly_sam, vasso, look_sam,
         wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, k_step_sam, functional_sam or msam.
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
-        bernoulli:0.5 (with a probability) or ae_sam (where the gradient is long); left out, every:5 for look_sam,
+        bernoulli:0.5 (with a probability) or ae_sam (if the gradient is long). By default every:5 for look_sam and
         always for the others.
-      batch_plan: Epochs x batch size, stage by stage: 40x16,40x32,40x64; 200x128 is constant. Or decided at the end of
-        each epoch by the noise of its gradients, as the micro-batches tell it: adaptive:25x16..256:noise_scale is 25
-        epochs, a batch of 16 at first and of 256 at most; 1208u for 25 ends with the epoch of the 1208th update; other
-        rules are noise_scale:0.5, a multiple of it, and norm_test:0.5.
-      lr_schedule: Over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to 1% of the rate;
-        inverse_sqrt, the rate by √(1 + epoch); steps:0.2:60,120 (the factor, and the epochs that multiply by it); or
-        warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, of which each is twice as long as the last.
-      seed: Determines the split, the initial parameters, the order of the data and its augmentation.
+      batch_plan: Epochs x batch size for each stage, for instance 40x16,40x32,40x64; 200x128 is constant. An adaptive
+        plan sets the batch size at the end of each epoch by the gradient noise, measured between micro-batches:
+        adaptive:25x16..256:noise_scale has 25 epochs, starts at a batch size of 16 and never exceeds 256. With 1208u
+        instead of 25 it ends with the epoch of update 1208. Other rules are noise_scale:0.5, a multiple of the noise
+        scale, and norm_test:0.5.
+      lr_schedule: The learning rate over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to
+        1% of the initial rate; inverse_sqrt, the rate divided by √(1 + epoch); steps:0.2:60,120 (the factor, and the
+        epochs at which it multiplies the rate); or warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, each
+        twice as long as the one before.
+      seed: Determines the split, the initial parameters, the order of the data and the augmentation.
     """
 
     method: str = "gsam"
@@ -58,7 +60,7 @@ class Config(BaseConfig):
             self._check()
 
     def resolved(self) -> "Config":
-        """The config with the method's own value of each setting that is None; itself where none is."""
+        """Returns the config with the method's default for each setting that is None."""
         method = METHODS[self.method]
         momentum = 0.0 if self.descent.optimizer == "adamw" else method.momentum
         own = {"rho": method.rho, "alpha": method.alpha, "momentum": momentum, **method.constants._asdict()}
@@ -71,7 +73,7 @@ class Config(BaseConfig):
 
     @classmethod
     def from_settings(cls, **settings: Any) -> "Config":
-        """As of every config, and resolved."""
+        """Makes a resolved config from settings by their names on the command line."""
         return super().from_settings(**settings).resolved()
 
     def _check(self) -> None:
@@ -145,7 +147,7 @@ class Config(BaseConfig):
         check_conflicts(f"micro_batch is {micro_batch}", conflicts)
 
     def _conflicts_of_parts(self, size: int | None) -> dict[str, bool]:
-        """The reasons against parts of this size, None for one part a device: `check_conflicts` takes them."""
+        """The reasons against dividing batches into parts of this size; None stands for one part per device."""
         drop_path, sizes = self.network.drop_path, [stage.batch_size for stage in self.plan.stages]
         undivided = [each for each in sizes if size is not None and each > size and each % size]
         return {
@@ -155,7 +157,7 @@ class Config(BaseConfig):
 
     @property
     def plan(self) -> BatchPlan:
-        """The batch plan; of an adaptive one that of a run whose batch never grows, which makes the most updates."""
+        """The batch plan. For an adaptive plan: the one whose batch never grows, which has the most updates."""
         if self.adaptive is None:
             return _parsed(self.batch_plan)
         stored = data.SIZES[self.problem.dataset].train
@@ -163,34 +165,34 @@ class Config(BaseConfig):
 
     @property
     def adaptive(self) -> AdaptivePlan | None:
-        """The batch plan, where it is decided on the way."""
+        """The adaptive batch plan; None if the plan is fixed."""
         return AdaptivePlan.parse(self.batch_plan) if self.batch_plan.startswith("adaptive") else None
 
     def policy(self, num_examples: int) -> Policy:
-        """When a second pass is made, of an epoch of `num_examples`."""
+        """The policy that decides which steps make a second pass, for epochs of `num_examples` examples."""
         return methods.parse(str(self.when), self.plan, num_examples, self.seed)
 
     @property
     def constants(self) -> Constants:
-        """The numbers of the method that stay the same during the run."""
+        """The numbers of the method that are constant during the run."""
         return Constants(*(getattr(self.descent, name) for name in Constants._fields))
 
     @property
     def second_pass_gradients(self) -> int:
-        """The gradients that a step takes in addition to the clean one, where it makes a second pass."""
+        """The number of gradients of a second pass; 0 if the method makes none."""
         return (self.descent.ascent_steps or 1) if METHODS[self.method].makes_second_pass else 0
 
     @property
     def effective(self) -> "Config":
-        """The config with what its method does not read set to 0: where these are equal, so are the runs."""
+        """The config with settings that the method ignores set to 0. Configs with equal `effective` give equal runs."""
         unread = {name: 0.0 for name in ("rho", "alpha") if name not in METHODS[self.method].uses}
         return self.with_settings(**unread)
 
     def save(self, path: Path) -> None:
-        """Write the config into a new file.
+        """Writes the config into a new file.
 
         Raises:
-          FileExistsError: If there is one.
+          FileExistsError: If the file exists.
         """
         if path.exists():
             raise FileExistsError(f"{path} is there already.")
@@ -198,7 +200,7 @@ class Config(BaseConfig):
 
     @classmethod
     def load(cls, path: Path) -> "Config":
-        """Read the config that `save` wrote.
+        """Reads the config that `save` wrote.
 
         Raises:
           DamagedError: If it is damaged, or was made by another version.
@@ -207,7 +209,7 @@ class Config(BaseConfig):
 
     @classmethod
     def of(cls, values: Any) -> "Config":
-        """The config that has these `settings`, by way of JSON.
+        """Makes a config from `settings` that were read from JSON.
 
         Raises:
           ValueError: If a value is missing, unknown or wrong.

@@ -15,15 +15,15 @@ from experiments.training.optimizer import BASES
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Which examples are fitted.
+    """The data that a run trains on.
 
     Attributes:
-      dataset: digits (8x8 scans of handwritten digits, embedded), or cifar10, cifar100, fashion_mnist, mnist,
-        svhn_cropped, tiny_imagenet or imagenet2012 of TensorFlow Datasets.
-      train_examples: How many of the training examples are there for the run, the first ones; left out, all.
-      split: Of the digits, whose seed chooses the test images: the split of this seed; left out, of the run's own.
-      label_noise: The fraction of the training labels that are wrong, each drawn from the other classes.
-      validation: The fraction of the training examples that is held out, and takes the place of the test set.
+      dataset: digits (embedded scans of handwritten digits, 8x8 pixels), or cifar10, cifar100, fashion_mnist, mnist,
+        svhn_cropped, tiny_imagenet or imagenet2012 from TensorFlow Datasets.
+      train_examples: The number of training examples to use, the first ones. All by default.
+      split: The seed that chooses the test images of the digits. The seed of the run by default.
+      label_noise: The fraction of training labels that are replaced by a random other class.
+      validation: The fraction of training examples that is held out and replaces the test set.
     """
 
     dataset: str = "digits"
@@ -41,7 +41,7 @@ class Problem:
             check_fraction(name, getattr(self, name))
 
     def num_examples(self, stored: int) -> int:
-        """How many examples are trained on, of so many that are stored as training examples."""
+        """The number of training examples of the run, out of the number that the data set stores."""
         available = stored if self.train_examples is None else min(self.train_examples, stored)
         return available - round(self.validation * available)
 
@@ -53,17 +53,18 @@ _OPTIONS = ("stem", "shifted_patches", "locality_attention", "drop_path")
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Which network is trained.
+    """The network that is trained.
 
     Attributes:
       model: small_resnet (ResNet-8, 78,000 parameters), resnet18 (11 million), resnet50 (24 million), wide_resnet28_10
         (37 million), vit_tiny (3 million) or vit_small (14 million).
-      stem: Of a ResNet: cifar, a 3x3 convolution, or imagenet, a 7x7 convolution and pooling; left out, cifar.
-      shifted_patches: Whether a ViT's tokens also see the image shifted by half a patch.
-      locality_attention: Whether a ViT's tokens look away from themselves, at a temperature that is learned.
-      drop_path: With which probability a ViT leaves out a branch, for each image by itself, while it trains.
-      precision: What the network computes in: float32 or bfloat16, half the memory of activations. Parameters, the
-        perturbation, norms, statistics, logits and the loss are float32 in any case; a small rho does not survive
+      stem: The first layers of a ResNet: cifar, a 3x3 convolution, or imagenet, a 7x7 convolution and pooling. cifar by
+        default.
+      shifted_patches: Whether the tokens of a ViT also see the image shifted by half a patch.
+      locality_attention: Whether the tokens of a ViT ignore themselves in attention, with a learned temperature.
+      drop_path: The probability with which a branch of a ViT is skipped during training, drawn for each image.
+      precision: The dtype of the network's computation: float32 or bfloat16, which halves the memory of activations.
+        Parameters, the perturbation, norms, statistics, logits and the loss are always float32. A small rho is lost in
         bfloat16, see docs/precision.md.
     """
 
@@ -83,21 +84,21 @@ class Network:
 
     @property
     def options(self) -> tuple[tuple[str, Any], ...]:
-        """What is asked for beside the model's name, as pairs of name and value."""
+        """The options of the model that are set, as pairs of name and value."""
         asked = tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
         return asked if self.precision == "float32" else (*asked, ("dtype", jnp.dtype(self.precision)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is done to images and labels, beside the shift and the mirror that belong to a data set.
+    """How images and labels are augmented, in addition to the crop and flip of the data set.
 
     Attributes:
-      auto_augment: Whether images go through AutoAugment's policy for CIFAR.
-      random_erasing: With which probability a rectangle of an image is erased.
-      mixing: With which probability the images of a batch are mixed with others of it, by mixup or by cutmix.
-      label_smoothing: Which part of a label is spread over all classes.
-      passes: How often an epoch goes through the training examples.
+      auto_augment: Whether AutoAugment's policy for CIFAR is applied to the images.
+      random_erasing: The probability that a rectangle of an image is erased.
+      mixing: The probability that the images of a batch are mixed with each other, by mixup or cutmix.
+      label_smoothing: The part of a label that is spread over all classes.
+      passes: The number of passes over the training examples in an epoch.
     """
 
     auto_augment: bool = False
@@ -115,7 +116,7 @@ class Recipe:
                 raise ValueError(f"{name} is {value}: give a probability, from 0 to 1.")
 
     def epoch_size(self, num_examples: int) -> int:
-        """How many examples an epoch has, of `num_examples` that there are."""
+        """The number of examples in an epoch, for `num_examples` training examples."""
         return self.passes * num_examples
 
 
@@ -125,38 +126,40 @@ ON_NONFINITE = ("skip", "stop")
 
 @dataclass(frozen=True, kw_only=True)
 class Descent:
-    """How the parameters descend.
+    """The method and the base optimizer that update the parameters.
 
     Attributes:
-      rho: The method's radius; left out, that of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam, 0.3 for
-        msam, 0.5 for asam, 2.0 for ported_asam.
-      alpha: The weight of gsam's surrogate gap, 0.02 left out, or of look_sam's old direction, 0.7.
-      rho_min: The radius falls with the learning rate, in proportion to it, from rho to this value, which a rate of 0
-        has; left out, the radius is constant.
-      gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1; left out, 0.9.
-      sigma: The weight of the mean gradient that friendly_sam takes away; left out, 1.
-      lam: The share of the past in friendly_sam's mean gradient, 0.9 left out; the share of the normalized ascent in
-        unified_sam, 0.5 left out.
-      theta: The share of the newest gradient in vasso's mean, from 0 to 1; left out, 0.9.
-      eta: What asam adds to the size of each weight; left out, 0.01.
-      ascent_steps: The ascent steps of k_step_sam, each of length rho / ascent_steps and with a gradient of its own; by
-        default 2.
-      m: How many examples share a perturbation, and BatchNorm's statistics; left out, those of a batch. Batches of
-        no more than m stay whole.
-      perturbation: Where a run has several devices: global, one perturbation for all, or device, one on each, with
-        BatchNorm's statistics, for its part of a batch; then the result depends on the number of devices.
-      micro_batch: How many examples go through the network at a time, both passes of a step being those of the whole
-        batch: a batch larger than memory goes through in parts, and one program serves every stage of the plan.
-        BatchNorm's statistics, and mixing, are those of a part.
+      rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam,
+        0.3 for msam, 0.5 for asam, 2.0 for ported_asam.
+      alpha: The weight of gsam's surrogate gap, 0.02 by default, or of look_sam's reused direction, 0.7 by default.
+      rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
+        rate of 0. The radius is constant by default.
+      gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1. 0.9 by default.
+      sigma: The weight of the mean gradient that friendly_sam subtracts. 1 by default.
+      lam: The weight of the past in friendly_sam's mean gradient, 0.9 by default, or the weight of the normalized
+        ascent in unified_sam, 0.5 by default.
+      theta: The weight of the newest gradient in vasso's mean, from 0 to 1. 0.9 by default.
+      eta: The number that asam adds to the size of each weight. 0.01 by default.
+      ascent_steps: The number of ascent steps of k_step_sam. Each has length rho / ascent_steps and takes one gradient.
+        2 by default.
+      m: The number of examples that share a perturbation and BatchNorm's statistics. By default the whole batch shares
+        them. A batch of at most m examples is not divided.
+      perturbation: With several devices: global, one perturbation for the whole batch, or device, one for the part of
+        the batch on each device, which also has BatchNorm statistics of its own. The result of device depends on the
+        number of devices.
+      micro_batch: The number of examples that pass through the network at a time. Both passes of a step still use the
+        whole batch, so a batch that exceeds memory is processed in parts, and one compiled program serves every batch
+        size. BatchNorm statistics and mixing use the examples of one part.
       optimizer: The base optimizer: sgd or adamw.
-      learning_rate: Its initial learning rate.
-      warmup_epochs: In how many epochs, within the plan, the rate rises to that, from 1% of it.
-      momentum: Of sgd; left out, 0, and 0.9 for msam, which perturbs along it.
-      weight_decay: Added to sgd's gradient; apart from the gradient with adamw.
-      ema: Evaluate a running average of the parameters, with this weight for the past at each update: 0.999, for
-        instance; at 0 the parameters themselves.
-      on_nonfinite: What a step does whose loss, gradients or new state are not finite: skip, it changes nothing and is
-        counted, or stop, the run ends before it, saved; left out, it is made as any other.
+      learning_rate: The initial learning rate.
+      warmup_epochs: The number of epochs, counted within the plan, in which the learning rate rises from 1% to
+        its initial value.
+      momentum: The momentum of sgd. By default 0, and 0.9 for msam, which perturbs along the momentum.
+      weight_decay: The weight decay: added to the gradient of sgd, decoupled for adamw.
+      ema: Evaluates an exponential moving average of the parameters with this decay, for instance 0.999. At 0 the
+        parameters themselves are evaluated.
+      on_nonfinite: What happens at a step whose loss, gradients or new state are not finite: skip, it changes nothing
+        and is counted, or stop, the run is saved and ends before it. By default the step is made like any other.
     """
 
     rho: float | None = None
@@ -196,20 +199,20 @@ class Descent:
         if self.momentum is not None and self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}: give a number below 1, or no gradient is ever forgotten.")
         if self.optimizer == "adamw" and self.momentum:
-            raise ValueError(f"momentum is {self.momentum}: adamw has its own, leave it out.")
+            raise ValueError(f"momentum is {self.momentum}, and adamw has a momentum of its own: omit it.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-    """What the runs of a study share.
+    """The settings that the runs of a study share.
 
-    The command line and `config.json` have the fields of all sections side by side: these are the settings.
+    On the command line and in `config.json` the fields of all sections form one flat list of settings.
 
     Attributes:
-      problem: Which examples are fitted.
-      network: Which network is trained.
-      recipe: What is done to images and labels.
-      descent: How the parameters descend.
+      problem: The data.
+      network: The network.
+      recipe: The augmentation.
+      descent: The method and the base optimizer.
     """
 
     problem: Annotated[Problem, arg(name="")] = Problem()
@@ -219,11 +222,11 @@ class BaseConfig:
 
     @classmethod
     def from_settings(cls, **settings: Any) -> Self:
-        """The config with these settings, given by their names on the command line; others have their defaults."""
+        """Makes a config from settings by their names on the command line; the others have their defaults."""
         return cls(**_sorted_in(cls, settings, {field.name: field.default for field in fields(cls)}))
 
     def with_settings(self, **settings: Any) -> Self:
-        """This config with other values of some settings, given by their names on the command line."""
+        """Returns the config with other values of some settings, given by their names on the command line."""
         return replace(self, **_sorted_in(type(self), settings, {name: getattr(self, name) for name in SECTIONS}))
 
     @property
@@ -235,7 +238,7 @@ class BaseConfig:
 
 
 def check_options(study: BaseConfig, methods: Sequence[str]) -> None:
-    """Refuse a number that none of the methods has."""
+    """Refuses an option that none of the methods has."""
     for name in OPTIONS:
         value = getattr(study.descent, name)
         if value is not None and all(name not in METHODS[method].options for method in methods):
@@ -247,7 +250,7 @@ SECTIONS: dict[str, type[Any]] = {"problem": Problem, "network": Network, "recip
 
 
 def _sorted_in(cls: type[Any], settings: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
-    """The settings, those of a section as that section, made from the one given."""
+    """Groups settings into their sections; `sections` are the sections to start from."""
     rest, made = dict(settings), {}
     for name, section in SECTIONS.items():
         inside = {field.name: rest.pop(field.name) for field in fields(section) if field.name in rest}
