@@ -66,10 +66,9 @@ class QuadraticStudy:
         checks.check_seeds((self.seed,), "seed")
         if self.noise == 0:
             raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
-        if not 0 < self.least_curvature <= 1:
-            raise ValueError(f"least_curvature is {self.least_curvature}: give a number above 0, and at most 1.")
-        for name, values in (("learning_rate", (self.learning_rate,)), ("floor_rates", self.floor_rates)):
-            if not values or not all(0 < value <= 1 for value in values):
+        for name in ("least_curvature", "learning_rate", "floor_rates"):
+            values = np.asarray(getattr(self, name))
+            if not values.size or not np.all((values > 0) & (values <= 1)):
                 raise ValueError(f"{name} is {getattr(self, name)}: the theory holds above 0, up to 1, give that.")
         if not self.floor_batch_sizes or min(self.floor_batch_sizes) < 1:
             raise ValueError(f"floor_batch_sizes is {self.floor_batch_sizes}: give positive integers.")
@@ -166,29 +165,27 @@ def _thinned(curve: Curve) -> Curve:
     return Curve(*(each[..., at] for each in curve))
 
 
-def simulate(
-    study: QuadraticStudy, method: str, rates: np.ndarray, batch_sizes: np.ndarray, start: np.ndarray
-) -> Curve:
+def simulate(study: QuadraticStudy, method: str, rates: np.ndarray, sizes: np.ndarray, start: np.ndarray) -> Curve:
     """Independent runs from one start, each with its own noise; both passes of a step see the same noise.
 
     Args:
       study: the problem, the method's radius and weight, the number of runs, and the seed of their noise.
       method: of `METHODS`, an estimator of the gradient, in front of SGD without momentum.
       rates: the learning rate of each update, `(updates,)`.
-      batch_sizes: examples of each update, `(updates,)`.
+      sizes: the batch size, in examples, of each update, `(updates,)`.
       start: the first parameters, `(dimensions,)`.
 
     Returns:
       The norms before each update and after the last one, of the SAM gradient at the radius `study.rho`.
     """
     as_array = functools.partial(jnp.asarray, dtype=jnp.float32)
-    noises = study.noise / np.sqrt(batch_sizes)
+    noises = study.noise / np.sqrt(sizes)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(study.seed), jnp.arange(len(noises)))
     steps = (keys, as_array(rates), as_array(noises))
     radius = {"rho": as_array(study.rho), "alpha": as_array(study.alpha)}
     first = jnp.broadcast_to(as_array(start), (study.chains, study.dimensions))
     norms = _run(method, as_array(study.problem.spectrum), radius, steps, first)
-    updates, examples = np.arange(len(rates) + 1), np.cumsum([0, *batch_sizes])
+    updates, examples = np.arange(len(rates) + 1), np.cumsum([0, *sizes])
     return Curve(updates, examples, *map(np.asarray, norms))
 
 

@@ -52,10 +52,8 @@ class EpochSchedule(NamedTuple):
         positions = [plan.epoch_at(step, num_examples) for step in steps]
         where = np.asarray(positions, np.float32)
         values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
-        scheduled = [
-            (step, position, {name: value[i] for name, value in values.items()}, perturb(step))
-            for i, (step, position) in enumerate(zip(steps, positions, strict=True))
-        ]
+        given = ({name: value[i] for name, value in values.items()} for i in range(len(steps)))
+        scheduled = list(zip(steps, positions, given, map(perturb, steps), strict=True))
         return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
