@@ -1,6 +1,7 @@
-"""Gradient norms along training: their curves, fitted rates, and the bound for SGD, SAM and GSAM.
+"""Gradient norms along training: their curves, fitted rates, and the theory for SGD, SAM and GSAM.
 
-docs/convergence.md derives the bound. A rate is the slope of the norms in logarithms of both axes.
+A rate is the slope of the norms in logarithms of both axes. The theory is a stochastic quadratic whose answer is known,
+and bounds for it that docs/convergence.md derives.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ class Curve(NamedTuple):
     """The norms of one method by one strategy.
 
     Attributes:
-      updates: where they were measured, above 0, `(points,)`.
+      updates: where they were measured, `(points,)`.
       examples: the examples that were seen until there, `(points,)`.
       gradient: the norm of the full gradient, `(repetitions, points)`.
       sam_gradient: the norm of the full SAM gradient, `(repetitions, points)`.
@@ -74,6 +75,48 @@ def late_rate(x: np.ndarray, values: np.ndarray) -> Rate:
     late = x >= x[-1] / 2
     slopes = np.asarray([fitted_slope(x[late], row[late]) for row in values])
     return Rate(float(slopes.mean()), standard_error(slopes))
+
+
+class Quadratic(NamedTuple):
+    """`f(w) = ½ wᵀ A w` with a diagonal `A`; the gradient of a batch of `b` examples is `A w + s ξ/√b`, `ξ` normal.
+
+    Attributes:
+      spectrum: the diagonal of `A`, positive, `(dimensions,)`.
+      noise: `s`, the standard deviation of each coordinate of one example's gradient.
+    """
+
+    spectrum: np.ndarray
+    noise: float
+
+    @property
+    def smoothness(self) -> float:
+        """`L`, the largest curvature."""
+        return float(np.max(self.spectrum))
+
+    @property
+    def curvature(self) -> float:
+        """`μ`, the least curvature."""
+        return float(np.min(self.spectrum))
+
+    @property
+    def deviation(self) -> float:
+        """`σ = s √d`, of one example's gradient as a whole."""
+        return self.noise * float(np.sqrt(len(self.spectrum)))
+
+    def value(self, w: np.ndarray) -> float:
+        """`f(w)`, which is 0 at its minimum."""
+        return float(np.sum(self.spectrum * np.square(w)) / 2)
+
+    def stationary_square(self, rate: float, batch_size: float) -> float:
+        """`E‖∇f‖²` of SGD after any number of updates at a constant rate and batch size, exactly.
+
+        A coordinate moves as `w ← (1 − η a) w − η s ξ/√b`: its variance stops at `η s² / (b a (2 − η a))`.
+        """
+        return float(np.sum(self.spectrum * rate * self.noise**2 / (batch_size * (2 - rate * self.spectrum))))
+
+    def bouncing_norm(self, rate: float, rho: float) -> float:
+        """`‖∇f‖` where SAM ends without noise: `η L² ρ / (2 − η L)`, to and fro along the largest curvature."""
+        return rate * self.smoothness**2 * rho / (2 - rate * self.smoothness)
 
 
 REACH: dict[str, Callable[[float, float], float]] = {

@@ -6,7 +6,6 @@ keeps the norms in a file of its own.
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
       ValueError: If its file holds another run, or was damaged.
     """
     path = path_of(cell)
-    if not os.path.lexists(path):
+    if not (path.exists() or path.is_symlink()):
         return False
     try:
         [settings] = writers.read(path, "settings")

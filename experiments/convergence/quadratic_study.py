@@ -1,15 +1,20 @@
 """The study on the quadratic: the strategies' curves, and the floors of a constant batch and rate."""
 
+import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from jax import Array
 
 from experiments.config import checks
-from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, last_bound, mean_bound, standard_error
-from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
+from experiments.convergence import gradient_norms
+from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, Quadratic, standard_error
 from experiments.study import grid
-from experiments.training import learning_rate
+from experiments.training import learning_rate, optimizer
 from sam_optax import BatchPlan
 
 _POINTS = 120  # of a curve, by updates, and by examples
@@ -61,10 +66,9 @@ class QuadraticStudy:
         checks.check_seeds((self.seed,), "seed")
         if self.noise == 0:
             raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
-        if not 0 < self.least_curvature <= 1:
-            raise ValueError(f"least_curvature is {self.least_curvature}: give a number above 0, and at most 1.")
-        for name, values in (("learning_rate", (self.learning_rate,)), ("floor_rates", self.floor_rates)):
-            if not values or not all(0 < value <= 1 for value in values):
+        for name in ("least_curvature", "learning_rate", "floor_rates"):
+            values = np.asarray(getattr(self, name))
+            if not values.size or not np.all((values > 0) & (values <= 1)):
                 raise ValueError(f"{name} is {getattr(self, name)}: the theory holds above 0, up to 1, give that.")
         if not self.floor_batch_sizes or min(self.floor_batch_sizes) < 1:
             raise ValueError(f"floor_batch_sizes is {self.floor_batch_sizes}: give positive integers.")
@@ -121,24 +125,23 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     """
     problem, start = study.problem, np.ones(study.dimensions)
     rates, batch_sizes = _by_update(study, strategy)
-    descent = Descent(method, rates, batch_sizes, study.rho, study.alpha)
-    norms = simulate(problem, descent, start=start, chains=study.chains, seed=study.seed)
+    curve = simulate(study, method, rates, batch_sizes, start)
     reach = REACH[method](study.rho, study.alpha)
     given = Assumptions(problem.value(start), problem.smoothness, problem.deviation, reach)
-    squares = np.mean(np.square(norms.gradient), axis=0)
+    squares = np.mean(np.square(curve.gradient), axis=0)
     mean_square = float(np.sum(rates * squares[:-1]) / np.sum(rates))
-    mean_most = mean_bound(rates, batch_sizes, given)
-    last_most = last_bound(rates, batch_sizes, given, problem.curvature)
-    return Course(_curve(norms, batch_sizes), mean_square, mean_most, float(squares[-1]), last_most)
+    mean_most = gradient_norms.mean_bound(rates, batch_sizes, given)
+    last_most = gradient_norms.last_bound(rates, batch_sizes, given, problem.curvature)
+    return Course(_thinned(curve), mean_square, mean_most, float(squares[-1]), last_most)
 
 
 def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> Floor:
     """Where a method stops, as a mean over the last three quarters of a run that is long for the slowest coordinate."""
     problem = study.problem
     updates = round(_SETTLED / (min(study.floor_rates) * problem.curvature))  # of all floors, so that one is compiled
-    descent = Descent(method, np.full(updates, rate), np.full(updates, batch_size), study.rho, study.alpha)
-    norms = simulate(problem, descent, start=np.zeros(study.dimensions), chains=study.chains, seed=study.seed)
-    squares = np.mean(np.square(norms.gradient[:, updates // 4 :]), axis=1)
+    start = np.zeros(study.dimensions)
+    norms = simulate(study, method, np.full(updates, rate), np.full(updates, batch_size), start).gradient
+    squares = np.mean(np.square(norms[:, updates // 4 :]), axis=1)
     exact = problem.stationary_square(rate, batch_size)
     return Floor(rate, batch_size, float(squares.mean()), standard_error(squares), exact)
 
@@ -153,11 +156,66 @@ def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.nda
     return np.asarray(rates, np.float64), np.asarray([plan.batch_size_at(position) for position in positions])
 
 
-def _curve(norms: Norms, batch_sizes: np.ndarray) -> Curve:
-    """At places that are even in the logarithm of the updates, and others that are in that of the examples."""
-    examples = np.cumsum(batch_sizes)
-    last = len(batch_sizes)
-    by_updates = np.geomspace(1, last, _POINTS).round().astype(int)
-    by_examples = 1 + np.searchsorted(examples, np.geomspace(examples[0], examples[-1], _POINTS))
-    at = np.union1d(by_updates, np.minimum(by_examples, last))
-    return Curve(at, examples[at - 1], norms.gradient[:, at], norms.sam_gradient[:, at])
+def _thinned(curve: Curve) -> Curve:
+    """At updates that are even in their logarithm, and others that are even in the logarithm of the examples."""
+    _, first, *_, last = curve.examples
+    by_updates = np.geomspace(1, len(curve.updates) - 1, _POINTS).round().astype(int)
+    by_examples = np.searchsorted(curve.examples, np.geomspace(first, last, _POINTS))
+    at = np.union1d(by_updates, np.minimum(by_examples, len(curve.updates) - 1))
+    return Curve(*(each[..., at] for each in curve))
+
+
+def simulate(study: QuadraticStudy, method: str, rates: np.ndarray, sizes: np.ndarray, start: np.ndarray) -> Curve:
+    """Independent runs from one start, each with its own noise; both passes of a step see the same noise.
+
+    Args:
+      study: the problem, the method's radius and weight, the number of runs, and the seed of their noise.
+      method: of `METHODS`, an estimator of the gradient, in front of SGD without momentum.
+      rates: the learning rate of each update, `(updates,)`.
+      sizes: the batch size, in examples, of each update, `(updates,)`.
+      start: the first parameters, `(dimensions,)`.
+
+    Returns:
+      The norms before each update and after the last one, of the SAM gradient at the radius `study.rho`.
+    """
+    as_array = functools.partial(jnp.asarray, dtype=jnp.float32)
+    noises = study.noise / np.sqrt(sizes)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(study.seed), jnp.arange(len(noises)))
+    steps = (keys, as_array(rates), as_array(noises))
+    radius = {"rho": as_array(study.rho), "alpha": as_array(study.alpha)}
+    first = jnp.broadcast_to(as_array(start), (study.chains, study.dimensions))
+    norms = _run(method, as_array(study.problem.spectrum), radius, steps, first)
+    updates, examples = np.arange(len(rates) + 1), np.cumsum([0, *sizes])
+    return Curve(updates, examples, *map(np.asarray, norms))
+
+
+_Steps = tuple[Array, Array, Array]  # keys, learning rates and standard deviations of the noise, one for each update
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(method: str, spectrum: Array, radius: dict[str, Array], steps: _Steps, first: Array) -> list[Array]:
+    """Both norms before each update and after the last one, `(chains, updates + 1)`."""
+    tx = optimizer.create(optimizer.Settings(method))
+    measure = jax.vmap(functools.partial(_norms, spectrum, radius["rho"]))
+
+    def update(w: Array, opt_state: Any, noise: Array, rate: Array) -> Any:
+        grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the batch's, for both passes
+        opt_state = optimizer.inject(opt_state, {"learning_rate": rate, **radius})
+        updates, opt_state = tx.update(grad_fn(w), opt_state, w, grad_fn=grad_fn)
+        return optax.apply_updates(w, updates), opt_state
+
+    def step(carry: tuple[Array, Any], now: _Steps) -> Any:
+        key, rate, noise = now
+        w, opt_state = carry
+        drawn = noise * jax.random.normal(key, w.shape)
+        return jax.vmap(update, (0, 0, 0, None))(w, opt_state, drawn, rate), measure(w)
+
+    (last, _), along = jax.lax.scan(step, (first, jax.vmap(tx.init)(first)), steps)
+    return [jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, measure(last), strict=True)]
+
+
+def _norms(spectrum: Array, rho: Array, w: Array) -> tuple[Array, Array]:
+    gradient = spectrum * w
+    norm = jnp.linalg.norm(gradient)
+    offset = rho * gradient / jnp.where(norm > 0, norm, 1)
+    return norm, jnp.linalg.norm(gradient + spectrum * offset)

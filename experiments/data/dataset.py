@@ -67,6 +67,9 @@ Examples = Split | Records
 """Images with their labels, read in any order: in memory (`Split`), or one by one from disk (`Records`)."""
 
 
+_READ = 16  # records of a data set that stays on disk: to read all of them would take hours
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A classification problem.
@@ -93,6 +96,29 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)`."""
         return self.train.image_shape
+
+    def fingerprint(self) -> str:
+        """A digest of the training and the test examples, in their order, and of what is known of their images.
+
+        Of examples in memory all are digested; of records on disk their number, their labels' noise, and some of them.
+        """
+        digest = hashlib.sha256(repr((self.num_classes, self.crop_padding, self.flip)).encode())
+        _add(digest, self.mean, self.std)
+        for examples in (self.train, self.test):
+            if isinstance(examples, Split):
+                _add(digest, examples.images, examples.labels)
+            else:
+                _add(digest, examples.index, examples.moved_by)
+                some = np.linspace(0, len(examples) - 1, min(_READ, len(examples))).astype(np.int64)
+                for record in examples.source.__getitems__(examples.index[some].tolist()):
+                    digest.update(hashlib.sha256(record).digest())
+        return digest.hexdigest()
+
+
+def _add(digest: Any, *arrays: np.ndarray) -> None:
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array))
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,30 +183,3 @@ def held_out(train: Examples, fraction: float, seed: int) -> tuple[Examples, Exa
         raise ValueError(f"{held}: give a fraction that leaves some on both sides.")
     in_order = np.random.default_rng((seed, _VALIDATION)).permutation(len(train))
     return train.taking(np.sort(in_order[size:])), train.taking(np.sort(in_order[:size]))
-
-
-_READ = 16  # records of a data set that stays on disk: to read all of them would take hours
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """A digest of the training and the test examples, in their order, and of what is known of their images.
-
-    Of examples in memory all are digested; of records on disk their number, their labels' noise, and some of them.
-    """
-    digest = hashlib.sha256(repr((dataset.num_classes, dataset.crop_padding, dataset.flip)).encode())
-    _add(digest, dataset.mean, dataset.std)
-    for examples in (dataset.train, dataset.test):
-        if isinstance(examples, Split):
-            _add(digest, examples.images, examples.labels)
-        else:
-            _add(digest, examples.index, examples.moved_by)
-            some = np.linspace(0, len(examples) - 1, min(_READ, len(examples))).astype(np.int64)
-            for record in examples.source.__getitems__(examples.index[some].tolist()):
-                digest.update(hashlib.sha256(record).digest())
-    return digest.hexdigest()
-
-
-def _add(digest: Any, *arrays: np.ndarray) -> None:
-    for array in arrays:
-        digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array))

@@ -19,7 +19,6 @@ from tensorflow_datasets.core.download import DownloadError
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.extractor import ExtractError
 
-import experiments.data.tiny_imagenet  # noqa: F401 - makes it known to TFDS
 from experiments.data import archives
 from experiments.data.catalogue import Location
 from experiments.data.dataset import Split

@@ -110,9 +110,6 @@ class PreActivationBlock(nnx.Module):
         return self.conv_2(y) + (x if self.shortcut is None else self.shortcut(activated))
 
 
-ResidualBlock = BasicBlock | Bottleneck | PreActivationBlock
-
-
 class Stages(NamedTuple):
     """The residual blocks of a network, in stages of which each but the first halves the image.
 
@@ -122,7 +119,7 @@ class Stages(NamedTuple):
       widths: the channels of each stage, before the block's expansion.
     """
 
-    block: type[ResidualBlock]
+    block: type[BasicBlock | Bottleneck | PreActivationBlock]
     depths: tuple[int, ...]
     widths: tuple[int, ...]
 

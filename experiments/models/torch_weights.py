@@ -21,45 +21,26 @@ Convention = dict[str, str]
 _VARIABLES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 # The code of the paper, and that of weiaicunzai/pytorch-cifar100, from which it has its ResNets.
-_PAPER = _VARIABLES | {
-    "conv": "conv1.0",
-    "norm": "conv1.1",
-    **{f"stage_{stage}": f"conv{stage + 1}_x" for stage in (1, 2, 3, 4)},
-    **{f"conv_{number}": f"residual_function.{3 * number - 3}" for number in (1, 2, 3)},
-    **{f"norm_{number}": f"residual_function.{3 * number - 2}" for number in (1, 2, 3)},
-    "layers": "",
-    "head": "fc",
-}
-_TORCHVISION = _PAPER | {
-    "conv": "conv1",
-    "norm": "bn1",
-    **{f"stage_{stage}": f"layer{stage}" for stage in (1, 2, 3, 4)},
-    **{f"conv_{number}": f"conv{number}" for number in (1, 2, 3)},
-    **{f"norm_{number}": f"bn{number}" for number in (1, 2, 3)},
-    "shortcut": "downsample",
-}
+_PAPER = _VARIABLES | {"conv": "conv1.0", "norm": "conv1.1", "layers": "", "head": "fc"}
+_PAPER |= {f"stage_{stage}": f"conv{stage + 1}_x" for stage in (1, 2, 3, 4)}
+_PAPER |= {f"conv_{number}": f"residual_function.{3 * number - 3}" for number in (1, 2, 3)}
+_PAPER |= {f"norm_{number}": f"residual_function.{3 * number - 2}" for number in (1, 2, 3)}
+
+_TORCHVISION = _PAPER | {"conv": "conv1", "norm": "bn1", "shortcut": "downsample"}
+_TORCHVISION |= {f"stage_{stage}": f"layer{stage}" for stage in (1, 2, 3, 4)}
+_TORCHVISION |= {f"conv_{number}": f"conv{number}" for number in (1, 2, 3)}
+_TORCHVISION |= {f"norm_{number}": f"bn{number}" for number in (1, 2, 3)}
+
 _KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangliu/pytorch-cifar
 
 _WIDE = _TORCHVISION | {f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)} | {"shortcut": "convShortcut"}
 
 # The code of the paper, and that of aanna0701/SPT_LSA_ViT, from which it has its ViTs.
-_VIT = _VARIABLES | {
-    "tokens": "to_patch_embedding",
-    "projection": "1",
-    "class_token": "cls_token",
-    "positions": "pos_embedding",
-    "blocks": "transformer.layers",
-    "attention_norm": "0.norm",
-    "attention": "0.fn",
-    "qkv": "to_qkv",
-    "inverse_temperature": "scale",
-    "out": "to_out.0",
-    "mlp_norm": "1.norm",
-    "mlp_in": "1.fn.net.0",
-    "mlp_out": "1.fn.net.3",
-    "norm": "mlp_head.0",
-    "head": "mlp_head.1",
-}
+_TOKENS = {"tokens": "to_patch_embedding", "projection": "1", "class_token": "cls_token", "positions": "pos_embedding"}
+_ATTENTION = {"attention_norm": "0.norm", "attention": "0.fn", "qkv": "to_qkv", "out": "to_out.0"}
+_MLP = {"mlp_norm": "1.norm", "mlp_in": "1.fn.net.0", "mlp_out": "1.fn.net.3"}
+_BLOCKS = {"blocks": "transformer.layers", "inverse_temperature": "scale"} | _ATTENTION | _MLP
+_VIT = _VARIABLES | _TOKENS | _BLOCKS | {"norm": "mlp_head.0", "head": "mlp_head.1"}
 _SHIFTED = _VIT | {"tokens": "to_patch_embedding.merging", "patch_norm": "1", "projection": "2"}
 
 _CONVENTIONS: dict[type[nnx.Module], tuple[Convention, ...]] = {
@@ -146,6 +127,5 @@ def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -
         "of another shape": [f"{name} {own} for {shape}" for name, (own, shape) in given.items() if own != shape],
     }
     if wrong := "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names):
-        raise ValueError(
-            f"state_dict does not fit the model: give that of its original. {wrong[0].upper()}{wrong[1:]}."
-        )
+        remedy = "give that of its original"
+        raise ValueError(f"state_dict does not fit the model: {remedy}. {wrong[0].upper()}{wrong[1:]}.")

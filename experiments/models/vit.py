@@ -91,8 +91,7 @@ class ViT(nnx.Module):
         self.tokens = PatchTokens(size.patch, channels, size.width, layers, is_shifted=shifted_patches, rngs=rngs)
         self.class_token = nnx.Param(normal(1.0)(rngs.params(), (1, 1, size.width)))
         self.positions = nnx.Param(normal(1.0)(rngs.params(), (1, patches + 1, size.width)))
-        blocks = [Block(size, layers, is_local=locality_attention, rngs=rngs) for _ in range(size.depth)]
-        self.blocks = nnx.List(blocks)
+        self.blocks = nnx.List(Block(size, layers, is_local=locality_attention, rngs=rngs) for _ in range(size.depth))
         self.norm = layers.norm(size.width, rngs=rngs)
         self.head = layers.linear(size.width, num_classes, rngs=rngs)
         # last, so that it changes no initial parameter

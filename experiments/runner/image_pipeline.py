@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from experiments import augmentation, data
 from experiments.config import Config
+from experiments.data.stream import Batch, moved
 from sam_optax import BatchPlan
 
 _ERASING, _MIXING = 2, 3  # which key of the run's; 0 and 1 are the crop's and the flip's
@@ -84,7 +85,7 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:
-        return auto_augment(data.moved(image, key, dataset.crop_padding, flip=dataset.flip), key)
+        return auto_augment(moved(image, key, dataset.crop_padding, flip=dataset.flip), key)
 
     return transform
 
@@ -167,7 +168,7 @@ def is_resident(config: Config, dataset: data.Dataset) -> bool:
 
 def stream_of(
     config: Config, dataset: data.Dataset, start: int = 0, part: tuple[int, int] = (0, 1), plan: BatchPlan | None = None
-) -> Iterator[data.Batch]:
+) -> Iterator[Batch]:
     """The batches of a run, as its compiled step reads them.
 
     Args:

@@ -13,6 +13,7 @@ import optax
 import sam_optax
 from experiments import data
 from experiments.config import Config
+from experiments.data.stream import evaluation_batches
 from experiments.runner.image_pipeline import (
     Constants,
     PreparationSettings,
@@ -121,7 +122,7 @@ def _evaluate(
     if config.descent.ema:
         params, model_state = sharding.copied((params, model_state))
     batch_size = sharding.divided(min(_EVALUATION_BATCH, examples))
-    batches = data.evaluation_batches(dataset.test, batch_size, sharding.part)
+    batches = evaluation_batches(dataset.test, batch_size, sharding.part)
     sums = jax.device_get([evaluate(params, model_state, sharding.batch(batch), constants) for batch in batches])
     return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
 

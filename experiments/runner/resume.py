@@ -89,7 +89,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
         said = f"{save} was made by another version ({error}): start again in another folder."
         raise UnusableError(printable(said)) from error
     check_same(found, config, save)
-    if notes.data != data.fingerprint(dataset):
+    if notes.data != dataset.fingerprint():
         raise UnusableError(
             f"the data set {config.problem.dataset} has changed since {save} was saved: bring back the data that the "
             "run had, or start it again in another folder."

@@ -149,7 +149,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             config.save(output / "config.json")
         own = own_writers(output, start.written, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
-        settings, fingerprint = config.settings, data.fingerprint(dataset)
+        settings, fingerprint = config.settings, dataset.fingerprint()
         size, total = config.recipe.epoch_size(len(dataset.train)), total_updates(config, dataset)
 
         def due(epoch: int, steps: range) -> list[int]:

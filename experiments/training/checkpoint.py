@@ -77,9 +77,7 @@ def restore(path: Path, like: Any) -> Any:
 
         fields = jax.tree_util.tree_map_with_path(saved_fields, like, is_leaf=_is_diagnostics)
         found = checkpointer.restore(path.resolve(), fields)
-    return jax.tree.map(
-        lambda x, y: _completed(y, x) if _is_diagnostics(x) else y, like, found, is_leaf=_is_diagnostics
-    )
+    return jax.tree.map(_completed, like, found, is_leaf=_is_diagnostics)
 
 
 def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]:
@@ -89,11 +87,13 @@ def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]
     return {_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(getattr(found, "tree", found))}
 
 
-def _completed(found: dict[str, Any], like: StepDiagnostics) -> StepDiagnostics:
-    """The diagnostics from the fields that were saved; what was not saved was not measured.
+def _completed(like: Any, found: Any) -> Any:
+    """What was found; diagnostics from the fields that were saved, since what was not saved was not measured.
 
     The first layout had four numbers and no flag. NaN meant that nothing was measured.
     """
+    if not _is_diagnostics(like):
+        return found
     missing = {name: jnp.zeros_like(x) for name, x in like._asdict().items() if name not in found}
     if "measured" not in found:
         measured = ~jnp.isnan(found["grad_norm"])

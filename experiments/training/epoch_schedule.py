@@ -19,20 +19,8 @@ _EXAMPLES = 10_000
 _MOST = 2**31 - 1
 
 
-class ScheduledStep(NamedTuple):
-    """What a step is given.
-
-    Attributes:
-      step: its number.
-      position: where it stands, in epochs.
-      hyperparameters: of the step.
-      perturb: whether it makes a second pass; None where its gradient decides.
-    """
-
-    step: int
-    position: float
-    hyperparameters: dict[str, np.ndarray]
-    perturb: bool | None
+ScheduledStep = tuple[int, float, dict[str, np.ndarray], bool | None]
+"""What a step is given: its number, its position in epochs, its hyperparameters, and whether it makes a second pass."""
 
 
 class EpochSchedule(NamedTuple):
@@ -64,10 +52,8 @@ class EpochSchedule(NamedTuple):
         positions = [plan.epoch_at(step, num_examples) for step in steps]
         where = np.asarray(positions, np.float32)
         values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
-        scheduled = [
-            ScheduledStep(step, position, {name: value[i] for name, value in values.items()}, perturb(step))
-            for i, (step, position) in enumerate(zip(steps, positions, strict=True))
-        ]
+        given = ({name: value[i] for name, value in values.items()} for i in range(len(steps)))
+        scheduled = list(zip(steps, positions, given, map(perturb, steps), strict=True))
         return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:

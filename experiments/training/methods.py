@@ -7,7 +7,7 @@ import jax
 import optax
 
 import sam_optax
-from sam_optax import BatchPlan, Policy
+from sam_optax import BatchPlan, Policy, msam_eval_params
 
 _REMEDY = "give one of always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam, with numbers of your own."
 
@@ -147,12 +147,36 @@ class Method(NamedTuple):
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
+def _sam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.sam(now.rho, when=now.when)
+
+
 def _gsam_clean(now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when)
 
 
+def _asam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.asam(now.rho, now.constants.eta, when=now.when)
+
+
+def _friendly_sam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.friendly_sam(now.rho, now.constants.sigma, now.constants.lam, when=now.when)
+
+
+def _vasso(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.vasso(now.rho, now.constants.theta, when=now.when)
+
+
+def _wsam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.wsam(now.rho, now.constants.gamma, when=now.when)
+
+
 def _wsam_decoupled(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, now.constants.gamma, when=now.when)
+
+
+def _unified_sam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when)
 
 
 def _msam(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
@@ -171,45 +195,21 @@ def _k_step_sam(now: Hyperparameters) -> optax.GradientTransformation:
 
 METHODS: dict[str, Method] = {
     "sgd": Method("SGD", uses=(), rho=0.0, makes_second_pass=False),
-    "sam": Method("SAM", lambda now: sam_optax.sam(now.rho, when=now.when)),
+    "sam": Method("SAM", _sam),
     "gsam": Method("GSAM", lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when), uses=("rho", "alpha")),
     "gsam_clean": Method("GSAM, clean form", _gsam_clean, uses=("rho", "alpha")),
-    "asam": Method(
-        "ASAM",
-        lambda now: sam_optax.asam(now.rho, now.constants.eta, when=now.when),
-        rho=0.5,
-        constants=Constants(eta=0.01),
-    ),
+    "asam": Method("ASAM", _asam, rho=0.5, constants=Constants(eta=0.01)),
     "ported_asam": Method("ASAM, ported", lambda now: sam_optax.ported_asam(now.rho, when=now.when), rho=2.0),
-    "friendly_sam": Method(
-        "F-SAM",
-        lambda now: sam_optax.friendly_sam(now.rho, now.constants.sigma, now.constants.lam, when=now.when),
-        rho=0.1,
-        constants=Constants(sigma=1.0, lam=0.9),
-    ),
-    "vasso": Method(
-        "VaSSO",
-        lambda now: sam_optax.vasso(now.rho, now.constants.theta, when=now.when),
-        constants=Constants(theta=0.9),
-    ),
+    "friendly_sam": Method("F-SAM", _friendly_sam, rho=0.1, constants=Constants(sigma=1.0, lam=0.9)),
+    "vasso": Method("VaSSO", _vasso, constants=Constants(theta=0.9)),
     "look_sam": Method("LookSAM", _look_sam, uses=("rho", "alpha"), rho=0.1, alpha=0.7, when="every:5"),
-    "wsam": Method(
-        "WSAM",
-        lambda now: sam_optax.wsam(now.rho, now.constants.gamma, when=now.when),
-        constants=Constants(gamma=0.9),
-    ),
+    "wsam": Method("WSAM", _wsam, constants=Constants(gamma=0.9)),
     "wsam_decoupled": Method("WSAM, decoupled", around=_wsam_decoupled, constants=Constants(gamma=0.9)),
-    "unified_sam": Method(
-        "Unified SAM",
-        lambda now: sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when),
-        constants=Constants(lam=0.5),
-    ),
+    "unified_sam": Method("Unified SAM", _unified_sam, constants=Constants(lam=0.5)),
     "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
-    "functional_sam": Method("Functional SAM", lambda now: sam_optax.sam(now.rho, when=now.when), functional=True),
-    "msam": Method(
-        "MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=sam_optax.msam_eval_params
-    ),
+    "functional_sam": Method("Functional SAM", _sam, functional=True),
+    "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
 }
 """In the order of the tables: the base optimizer alone, under the name `sgd` whatever it is, and the methods."""

@@ -34,6 +34,10 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+Stepped = tuple[TrainState, Metrics]
+"""The state after a step, and what the step measured."""
+
+
 def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
     """The state before the first step, as plain arrays; `init` makes the optimizer's.
 
@@ -49,7 +53,7 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
 
 def train_step(
     descend: LossAndUpdate, prepare: Prepare, sharding: Sharding = Sharding(), *, skips_nonfinite: bool = False
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> Callable[..., Stepped]:
     """The compiled update.
 
     Args:
@@ -69,7 +73,7 @@ def train_step(
 
     def step(
         state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: Decision = None
-    ) -> tuple[TrainState, Metrics]:
+    ) -> Stepped:
         call = (state.model_state, *prepare(batch, constants))
         output = descend(state.params, inject(state.opt_state, now), call, perturb)
         after, metrics = finished(state, output, perturb, halted, skips_nonfinite)
@@ -78,9 +82,7 @@ def train_step(
     return jax.jit(step, donate_argnums=0, static_argnames="perturb")
 
 
-def finished(
-    before: TrainState, output: StepOutput, perturb: Decision, halted: Any, skips_nonfinite: bool
-) -> tuple[TrainState, Metrics]:
+def finished(before: TrainState, output: StepOutput, perturb: Decision, halted: Any, skips_nonfinite: bool) -> Stepped:
     """The state after an update and the metrics of the step: what the method measured, and the clean gradient's norm.
 
     Args:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from experiments import data, models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.data import sources
+from experiments.data import catalogue
 from experiments.models import registry
 from experiments.runner import run
 
@@ -54,12 +54,12 @@ def still_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Training images of the digits are not shifted, which would take a sixth of the time that a step compiles."""
 
     def load_still(seed: int) -> data.Dataset:
-        return dataclasses.replace(sources.load_digits(seed), crop_padding=0)
+        return dataclasses.replace(catalogue.load_digits(seed), crop_padding=0)
 
-    monkeypatch.setitem(sources._EMBEDDED, "digits", load_still)
-    sources._parted.cache_clear()  # it holds parts of the shifted ones
+    monkeypatch.setitem(catalogue._EMBEDDED, "digits", load_still)
+    catalogue._parted.cache_clear()  # it holds parts of the shifted ones
     yield
-    sources._parted.cache_clear()
+    catalogue._parted.cache_clear()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from experiments import data
-from experiments.data import catalogue, sources
+from experiments.data import catalogue
 from tests.experiments import made_up
 
 
@@ -19,7 +19,7 @@ from tests.experiments import made_up
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without network, and without what another test has read."""
     made_up.forbid_network(monkeypatch)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
 
 
 def files_of(folder: Path) -> set[str]:
@@ -62,7 +62,7 @@ def test_prepared_data_are_read_without_archives_network_or_noise(
     first = data.load("cifar10", 0, data.Location(tmp_path / "prepared", tmp_path / "by hand"))
     (tmp_path / "by hand").rename(tmp_path / "gone")
     monkeypatch.setattr(socket, "getaddrinfo", None)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     again = data.load("cifar10", 1, data.Location(tmp_path / "prepared"))
     np.testing.assert_array_equal(again.train.images, first.train.images)
     np.testing.assert_array_equal(again.test.labels, first.test.labels)
@@ -123,7 +123,7 @@ def test_damaged_data_end_in_a_sentence(
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
     location = data.Location(tmp_path / "prepared", tmp_path / "by hand")
     data.load("mnist", 0, location)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     damage(tmp_path / "prepared" / "mnist" / "3.0.1")
     with pytest.raises(ValueError, match=r"'mnist' in .*prepared.*remove") as refused:
         data.load("mnist", 0, location)
@@ -141,7 +141,7 @@ def test_without_tfds_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 def test_the_embedded_data_need_no_location() -> None:
     dataset = data.load("digits", 3, data.Location(Path("nowhere")))
-    np.testing.assert_array_equal(dataset.test.images, sources.load_digits(3).test.images)
+    np.testing.assert_array_equal(dataset.test.images, catalogue.load_digits(3).test.images)
 
 
 def test_a_name_that_nobody_knows_is_refused_with_those_that_are_known() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import data
 from experiments.config import Config
-from experiments.data import imagenet, sources
+from experiments.data import catalogue, imagenet
 from experiments.runner import run
 from experiments.runner.resume import reopened
 from experiments.training import checkpoint
@@ -70,7 +70,7 @@ def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Pat
 
 
 def test_a_fingerprint_tells_data_sets_apart() -> None:
-    dataset = sources.load_digits(0)
+    dataset = catalogue.load_digits(0)
     train = dataset.train
     labels = train.labels.copy()
     labels[5] = (labels[5] + 1) % 10
@@ -82,11 +82,11 @@ def test_a_fingerprint_tells_data_sets_apart() -> None:
         dataclasses.replace(dataset, train=data.Split(train.images[::-1], train.labels[::-1])),
         dataclasses.replace(dataset, test=data.Split(dataset.test.images[:-1], dataset.test.labels[:-1])),
         dataclasses.replace(dataset, mean=dataset.mean + 1),
-        sources.load_digits(1),
+        catalogue.load_digits(1),
     ]
-    found = [data.fingerprint(each) for each in (dataset, *others)]
+    found = [each.fingerprint() for each in (dataset, *others)]
     assert len(set(found)) == len(found)
-    assert data.fingerprint(sources.load_digits(0)) == found[0]
+    assert catalogue.load_digits(0).fingerprint() == found[0]
 
 
 def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
@@ -97,7 +97,7 @@ def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
 
     def fingerprint(source: Source) -> str:
         records = imagenet.Records.of(source, 10)
-        return data.fingerprint(dataclasses.replace(sources.load_digits(0), train=records))
+        return dataclasses.replace(catalogue.load_digits(0), train=records).fingerprint()
 
     read: list[int] = []
     made = [str(i).encode() for i in range(1000)]

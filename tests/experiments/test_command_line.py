@@ -9,7 +9,7 @@ import pytest
 
 from experiments import reproduce, train
 from experiments.cli.errors import start
-from experiments.data import sources
+from experiments.data import catalogue
 from experiments.runner import run
 from experiments.study import Grid
 from experiments.study.run_spec import execute, is_done
@@ -73,7 +73,7 @@ def test_an_output_that_is_a_file_is_refused(
 def test_data_that_are_not_there_end_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    sources._scans.cache_clear()
+    catalogue._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(SystemExit) as stop:
         call(train, monkeypatch, "--output", str(tmp_path / "run"))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import data
-from experiments.data import sources
+from experiments.data import catalogue, stream
 from sam_optax import BatchPlan
 
 SPLIT = data.Split(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1), np.arange(40, dtype=np.int32))
@@ -29,7 +29,7 @@ def test_digits_are_real_images_split_without_overlap() -> None:
 
 
 def test_the_seed_turns_the_split_and_training_parts_of_the_first_three_are_disjoint() -> None:
-    parts = [{image.tobytes() for image in sources.load_digits(seed).train.images} for seed in range(3)]
+    parts = [{image.tobytes() for image in catalogue.load_digits(seed).train.images} for seed in range(3)]
     assert parts[0].isdisjoint(parts[1])
     assert parts[1].isdisjoint(parts[2])
     assert len(parts[0] & parts[2]) < 0.2 * 512
@@ -42,7 +42,7 @@ def test_the_moments_are_those_of_the_training_images_alone() -> None:
 
 
 def test_data_that_are_not_there_are_asked_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources._scans.cache_clear()
+    catalogue._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match=r"digits.*install"):
         data.load("digits", seed=0)
@@ -151,7 +151,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
 def test_an_evaluation_counts_every_example_once(batch_size: int) -> None:
-    batches = list(data.evaluation_batches(SPLIT, batch_size))
+    batches = list(stream.evaluation_batches(SPLIT, batch_size))
     assert {len(batch["image"]) for batch in batches} == {batch_size}
     counts = np.zeros(40)
     for batch in batches:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from experiments import augmentation, data
 from experiments.config import Config
 from experiments.data.auto_augment import auto_augment
+from experiments.data.stream import moved
 from experiments.runner import image_pipeline, run
 
 KEY = np.array([3, 17], np.int64)
@@ -28,11 +29,11 @@ def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> Non
     image = dataset().train.images[0]
     padded = [np.pad(each, ((2, 2), (2, 2), (0, 0))) for each in (image, image[:, ::-1])]
     crops = {each[r : r + 8, c : c + 8].tobytes() for each in padded for r in range(5) for c in range(5)}
-    move = tf.function(lambda key: data.moved(tf.constant(image), key, 2, flip=True))
+    move = tf.function(lambda key: moved(tf.constant(image), key, 2, flip=True))
     seen = [move(tf.constant([3, position], tf.int64)).numpy().tobytes() for position in range(600)]
     assert set(seen) == crops
     assert len(crops) == 50
-    still = data.moved(tf.constant(image), tf.constant(KEY), 0, flip=False)
+    still = moved(tf.constant(image), tf.constant(KEY), 0, flip=False)
     np.testing.assert_array_equal(still, image)
 
 
@@ -40,7 +41,7 @@ def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step(
     config, colours = Config.from_settings(auto_augment=True, batch_plan="1x4"), dataset()
     transform: Any = image_pipeline.transform_of(config, colours)
     image = tf.constant(colours.train.images[1])
-    expected = auto_augment(data.moved(image, tf.constant(KEY), 2, flip=True), tf.constant(KEY))
+    expected = auto_augment(moved(image, tf.constant(KEY), 2, flip=True), tf.constant(KEY))
     np.testing.assert_array_equal(transform(image, tf.constant(KEY)), expected)
     assert list(image_pipeline.stages(image_pipeline.preparation_settings(config, colours))) == ["normalize"]
     assert list(

@@ -15,6 +15,7 @@ from PIL import Image
 from experiments import data
 from experiments.data import catalogue, imagenet, preparation
 from experiments.data.imagenet import Records
+from experiments.data.stream import evaluation_batches
 from sam_optax import BatchPlan
 from tests.experiments import made_up
 from tests.experiments.made_up_imagenet import TRAIN, VALIDATION, centre, close, tar, train_files, validation_files
@@ -36,7 +37,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(monkeypatch: pytest.MonkeyPatch, archives: Path) -> None:
     """Their sizes are what TFDS expects; and few photographs go into few files."""
     made_up.forbid_network(monkeypatch)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     urls = tfds.builder_cls("imagenet2012").url_infos
     for url in list(urls):
         path = archives / url.rsplit("/", 1)[-1]
@@ -75,7 +76,7 @@ def test_an_evaluation_sees_the_centre_of_every_photograph_with_its_label(datase
         assert [labels[i] for i in alike] == [label]
     published = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
     of_test = {content: label_of(wnid) for content, wnid in zip(validation_files().values(), published, strict=False)}
-    (batch,) = data.evaluation_batches(dataset.test, VALIDATION)
+    (batch,) = evaluation_batches(dataset.test, VALIDATION)
     for content, label in of_test.items():
         alike = [i for i, image in enumerate(batch["image"]) if close(image, centre(content), 3)]
         assert [batch["label"][i] for i in alike] == [label]
@@ -89,7 +90,7 @@ def test_a_large_photograph_with_sharp_edges_is_smoothed_as_pillow_does() -> Non
 
 
 def test_an_evaluation_counts_every_photograph_once(dataset: data.Dataset) -> None:
-    batches = list(data.evaluation_batches(dataset.test, 4))
+    batches = list(evaluation_batches(dataset.test, 4))
     assert [batch["image"].shape for batch in batches] == [(4, 224, 224, 3)] * 2
     np.testing.assert_array_equal(np.concatenate([batch["weight"] for batch in batches]), [1] * 6 + [0] * 2)
 
@@ -191,7 +192,7 @@ def test_preparing_says_nothing(
 
 
 def test_prepared_photographs_need_no_archive(dataset: data.Dataset, prepared: Path, tmp_path: Path) -> None:
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     again = data.load("imagenet2012", 0, data.Location(prepared, tmp_path))
     np.testing.assert_array_equal(again.test.rows(np.arange(2))[0], dataset.test.rows(np.arange(2))[0])
 
@@ -240,7 +241,7 @@ def test_damaged_photographs_end_in_a_sentence(
 ) -> None:
     location = data.Location(tmp_path, archives)
     data.load("imagenet2012", 0, location)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     damage(tmp_path / "imagenet2012" / "5.1.0")
     with pytest.raises(ValueError, match=r"'imagenet2012' in .*remove") as refused:
         data.load("imagenet2012", 0, location)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import sources
+from experiments.data import catalogue
 from experiments.data.dataset import with_noise
 
 SIZE, CLASSES = 20_000, 5
@@ -19,8 +19,8 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> str:
     train = data.Split(pixels, (np.arange(SIZE) % CLASSES).astype(np.int32))
     test = data.Split(pixels[:10], train.labels[:10])
     dataset = data.Dataset(train, test, CLASSES, np.zeros(1), np.ones(1), crop_padding=0, flip=False)
-    monkeypatch.setitem(sources._EMBEDDED, "numbered", lambda seed: dataset)
-    sources._parted.cache_clear()
+    monkeypatch.setitem(catalogue._EMBEDDED, "numbered", lambda seed: dataset)
+    catalogue._parted.cache_clear()
     return "numbered"
 
 
@@ -103,7 +103,7 @@ def test_the_moments_are_those_of_what_is_trained_on(settings: dict[str, float])
 def test_the_test_images_of_the_digits_are_not_to_be_seen_in_tuning() -> None:
     tuned = data.load("digits", 0, validation=0.25)
     seen = {image.tobytes() for split in (tuned.train, tuned.test) for image in split.images}
-    assert seen.isdisjoint({image.tobytes() for image in sources.load_digits(0).test.images})
+    assert seen.isdisjoint({image.tobytes() for image in catalogue.load_digits(0).test.images})
 
 
 def test_shared_arrays_stay_as_they_are(numbered: str) -> None:

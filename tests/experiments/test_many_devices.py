@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, models
+from experiments import models
 from experiments.cli.output_folder import claim
 from experiments.config import Config
+from experiments.data import stream
 from experiments.models import registry
 from experiments.runner import image_pipeline, run
 from experiments.runner.resume import reopened
@@ -207,8 +208,8 @@ def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, af
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_parts_of_an_evaluation_batch_are_the_batch(count: int) -> None:
     split = run.load(Config.from_settings()).test
-    whole = list(data.evaluation_batches(split, 64))
-    parts = zip(*(data.evaluation_batches(split, 64, (i, count)) for i in range(count)), strict=True)
+    whole = list(stream.evaluation_batches(split, 64))
+    parts = zip(*(stream.evaluation_batches(split, 64, (i, count)) for i in range(count)), strict=True)
     for batch, part in zip(whole, parts, strict=True):
         together = {name: np.concatenate([each[name] for each in part]) for name in batch}
         chex.assert_trees_all_equal(together, batch)

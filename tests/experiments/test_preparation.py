@@ -21,7 +21,7 @@ from tests.experiments import made_up
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without network, and without what another test has read."""
     made_up.forbid_network(monkeypatch)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -173,7 +173,7 @@ def test_archives_are_fetched_once(
     assert not list((tmp_path / "data").rglob("*.tmp.*"))
     shutil.rmtree(published)
     shutil.rmtree(tmp_path / "data" / "mnist")
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     again = data.load("mnist", 0, data.Location(tmp_path / "data"))
     np.testing.assert_array_equal(again.train.images, fetched.train.images)
     assert capfd.readouterr() == ("", "")

@@ -23,7 +23,7 @@ def compressed(content: bytes, name: str, modified: int) -> bytes:
 def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder as Debian's package has it; TFDS knows the checksums of the archives with their first headers."""
     made_up.forbid_network(monkeypatch)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     for folder in ("published", "package"):
         (tmp_path / folder).mkdir()
     for name, content in made_up.idx_files(made_up.parts((28, 28, 1), 10)).items():

@@ -1,5 +1,6 @@
 """The quadratic whose answer is known: floors, what lifts them, and what a radius leaves."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,13 +8,11 @@ import numpy as np
 import pytest
 
 from experiments.convergence.document import floor_rows
-from experiments.convergence.gradient_norms import fitted_slope
-from experiments.convergence.quadratic_study import Floor, QuadraticStudy, floor, follow
-from experiments.convergence.stochastic_quadratic import Descent, Norms, Quadratic, simulate
+from experiments.convergence.gradient_norms import Curve, fitted_slope
+from experiments.convergence.quadratic_study import Floor, QuadraticStudy, floor, follow, simulate
 from tests.experiments.each_method import each_of
 
 METHODS = ("sgd", "sam", "gsam")
-PROBLEM = Quadratic(np.geomspace(0.2, 1.0, 8), 1.0)
 STUDY = QuadraticStudy(
     dimensions=8,
     least_curvature=0.2,
@@ -24,12 +23,12 @@ STUDY = QuadraticStudy(
     constant_plan="10x64",
     increasing_plan="5x16,5x64",
 )
+PROBLEM = STUDY.problem
 
 
-def run(method: str, rates: Any, batch_sizes: Any, problem: Quadratic = PROBLEM, **settings: Any) -> Norms:
-    given = {"rho": 0.1, "alpha": 0.02, "chains": 32, "seed": 0, "start": np.ones(8)} | settings
-    radius = {name: given.pop(name) for name in ("rho", "alpha")}
-    return simulate(problem, Descent(method, np.asarray(rates), np.asarray(batch_sizes), **radius), **given)
+def run(method: str, rates: Any, batch_sizes: Any, **settings: Any) -> Curve:
+    study = replace(STUDY, **{"rho": 0.1, "chains": 32, **settings})
+    return simulate(study, method, np.asarray(rates), np.asarray(batch_sizes), np.ones(8))
 
 
 def staged(values: list[float], updates: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def write(path: Path) -> None:
 def location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> data.Location:
     """Where the archive is, with which TFDS is content."""
     made_up.forbid_network(monkeypatch)
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     (tmp_path / "by hand").mkdir()
     write(tmp_path / "by hand" / "tiny-imagenet-200.zip")
     made_up.register(monkeypatch, "tiny_imagenet", tmp_path / "by hand")
@@ -101,7 +101,7 @@ def test_grey_images_have_three_channels_alike(location: data.Location) -> None:
 def test_it_is_prepared_once(location: data.Location) -> None:
     first = data.load("tiny_imagenet", 0, location)
     (location.manual_dir / "tiny-imagenet-200.zip").unlink()
-    catalogue.load.cache_clear()
+    catalogue.load_prepared.cache_clear()
     again = data.load("tiny_imagenet", 0, data.Location(location.data_dir))
     np.testing.assert_array_equal(again.train.images, first.train.images)
 
