@@ -97,7 +97,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
             return False
         norm = settings.norm if name == "worst_case" else "linf"
         radii = settings.radii(found[0].parameters, norm) if name in AT_RADII else ()
-        if not {plain(rho) for rho in radii} <= {getattr(record, "rho", None) for record in found}:
+        if any(plain(rho) not in [getattr(record, "rho", None) for record in found] for rho in radii):
             return False
     return True
 
