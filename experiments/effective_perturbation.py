@@ -12,9 +12,8 @@ from rich.console import Console
 
 from experiments import data, models
 from experiments.benchmark import benchmark_steps
+from experiments.cli import standard_streams, tables
 from experiments.cli.errors import parse, start
-from experiments.cli.standard_streams import needed
-from experiments.cli.tables import Rows, as_terminal
 from experiments.config import check_choice
 
 _NORMALISATIONS = (nnx.BatchNorm, nnx.LayerNorm)
@@ -87,18 +86,18 @@ def main() -> None:
     arguments = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
     image_shape = data.SIZES[arguments.dataset].image_shape
     console = Console(soft_wrap=True, highlight=False)
-    with needed():
+    with standard_streams.needed():
         for name in arguments.models:
-            console.print(name, as_terminal(rows_of(name, image_shape, arguments.radii)))
+            console.print(name, tables.as_terminal(rows_of(name, image_shape, arguments.radii)))
 
 
-def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> Rows:
+def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> tables.Rows:
     """What a network sees of each radius, at its initial parameters, along the gradient there."""
     problem = benchmark_steps.create(name, 10, image_shape, _BATCH)
     gradient, _ = jax.jit(jax.grad(problem.loss_fn, has_aux=True))(problem.params, problem.model_state, *problem.batch)
     model = models.create(name, 10, image_shape, nnx.Rngs(0))
     params, direction = cast_in(model, problem.params), cast_in(model, gradient)
-    rows: Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
+    rows: tables.Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
     for rho in radii:
         norm, cosine, unmoved = seen(params, direction, rho)
         rows.append((f"{rho:g}", f"{norm:.3f}", f"{cosine:.3f}", f"{100 * unmoved:.1f}%"))

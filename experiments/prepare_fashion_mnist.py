@@ -7,6 +7,7 @@ replaced the time. With both restored the archives have the checksums that TFDS 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,7 @@ from experiments.data.preparation import manual_folder, published_sums
 from experiments.training.atomic_write import replacing
 
 _NAME = "fashion_mnist"
-_MODIFIED = {  # in the published headers, seconds since 1970
-    "train-images-idx3-ubyte": 1504176606,
-    "train-labels-idx1-ubyte": 1504176606,
-    "t10k-images-idx3-ubyte": 1504176627,
-    "t10k-labels-idx1-ubyte": 1504176627,
-}
+_MODIFIED = {"train": 1504176606, "t10k": 1504176627}  # in the published headers, seconds since 1970
 _HAS_NAME = 8  # a flag of RFC 1952
 
 
@@ -48,9 +44,8 @@ def main() -> None:
     sums = exit_on_value_error(published_sums, _NAME, arguments.location)
     exit_on_value_error(copy_archives, arguments.archives, folder, sums)
     dataset = exit_on_value_error(data.load, _NAME, 0, arguments.location)
-    Console(soft_wrap=True, highlight=False).print(
-        f"{_NAME}: {len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
-    )
+    ready = f"{len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
+    Console(soft_wrap=True, highlight=False).print(f"{_NAME}: {ready}")
 
 
 def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
@@ -69,23 +64,20 @@ def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name, modified in _MODIFIED.items():
-            archive = f"{name}.gz"
+        for (part, modified), kind in product(_MODIFIED.items(), ("images-idx3", "labels-idx1")):
+            archive = f"{part}-{kind}-ubyte.gz"
             _copy(source / archive, target / archive, modified, sums[archive])
     except OSError as error:
-        raise ValueError(
-            f"{error.filename}: {error.strerror}. Name the folder of the package dataset-fashion-mnist by --archives, "
-            "and by --manual-dir one that can be written."
-        ) from error
+        package = "the folder of the package dataset-fashion-mnist"
+        remedy = f"Name {package} by --archives, and by --manual-dir one that can be written."
+        raise ValueError(f"{error.filename}: {error.strerror}. {remedy}") from error
 
 
 def _copy(source: Path, target: Path, modified: int, checksum: str) -> None:
     if target.exists() or target.is_symlink():
         if not target.is_file() or hashlib.sha256(target.read_bytes()).hexdigest() != checksum:
-            raise ValueError(
-                f"{target} is not the published archive, and is not replaced: move it elsewhere, or name another "
-                "folder by --manual-dir."
-            )
+            remedy = "move it elsewhere, or name another folder by --manual-dir."
+            raise ValueError(f"{target} is not the published archive, and is not replaced: {remedy}")
         return
     content = with_header(source.read_bytes(), source.stem, modified)
     if hashlib.sha256(content).hexdigest() != checksum:

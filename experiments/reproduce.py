@@ -15,8 +15,8 @@ from experiments.report import publish
 from experiments.runner import finished_runs
 from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
-from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, dry_run, run_all, tuning
-from experiments.study.run_spec import is_done
+from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, is_done, run_all, tuning
+from experiments.study.dry_run import estimate, show_runs, show_times
 from experiments.training.epoch_schedule import Saving
 from experiments.training.preemption import Stop, never, on_sigterm
 
@@ -96,20 +96,14 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     study = arguments.study
     context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
     runs = RunOptions(arguments.location, arguments.sharpness, context)
-    stored = exit_on_value_error(_stored, arguments)
+    stored = data.SIZES[study.problem.dataset].train
+    if not arguments.dry_run:  # which does not need the data
+        stored = len(exit_on_value_error(data.load, study.problem.dataset, study.seeds[0], arguments.location).train)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:
         return _complete(study, exit_on_value_error(study.cells, stored), options)
     survived = [_tune(variant, options) for variant in exit_on_value_error(tuning.variants, study).values()]
     return all(survived)
-
-
-def _stored(arguments: Arguments) -> int:
-    """How many training examples the data set has; a dry run does not need the data."""
-    study = arguments.study
-    if arguments.dry_run:
-        return data.SIZES[study.problem.dataset].train
-    return len(data.load(study.problem.dataset, study.seeds[0], arguments.location).train)
 
 
 def _tune(study: Grid, options: StudyOptions) -> bool:
@@ -142,9 +136,8 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
         return _run(study, cells, options)
     report = exit_on_value_error(output_folder.make_folder, study.output / "report")
     survived = _run(study, cells, options)
-    finished = [
-        cell.folder for cell in cells if options.arguments.selection.is_whole and exit_on_value_error(is_done, cell)
-    ]
+    is_whole = options.arguments.selection.is_whole
+    finished = [cell.folder for cell in cells if is_whole and exit_on_value_error(is_done, cell)]
     if finished:
         exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, options.console, chosen=chosen))
     return survived
@@ -153,14 +146,12 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
 def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
     """Run the selected cells, or print their estimates in a dry run; whether no run failed."""
     arguments, stored, console = options.arguments, options.stored, options.console
-    selected = exit_on_value_error(
-        arguments.selection.of, cells, lambda cell: dry_run.estimate(cell.config, stored).cost
-    )
+    selected = exit_on_value_error(arguments.selection.of, cells, lambda cell: estimate(cell.config, stored).cost)
     if not arguments.dry_run:
         return not run_all(f"{study.network.model} on {study.problem.dataset}", selected, options.runs, console)
-    dry_run.show_runs(selected, stored, study.output, console)
+    show_runs(selected, stored, study.output, console)
     if arguments.time_steps_of is not None:
-        dry_run.show_times(selected, stored, arguments.time_steps_of, console)
+        show_times(selected, stored, arguments.time_steps_of, console)
     return True
 
 

@@ -5,6 +5,7 @@ network sees.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -52,26 +53,22 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     if not 0 <= batch < total:
         raise ValueError(f"batch is {batch}: the run has {total}, give an integer from 0 to {total - 1}.")
 
-    def read(transform: image_pipeline.Transform | None = None) -> dict[str, np.ndarray]:
-        plan, passes = config.plan, config.recipe.passes
-        return next(data.training_batches(dataset.train, plan, config.seed, batch, passes=passes, transform=transform))
-
-    found = read()
+    passes = config.recipe.passes
+    batches_from = partial(data.training_batches, dataset.train, config.plan, config.seed, batch, passes=passes)
+    found = next(batches_from())
     shown = [View("as read", found["image"], found["label"])]
     if (transform := image_pipeline.transform_of(config, dataset)) is not None:
-        found = read(transform)
+        found = next(batches_from(transform=transform))
         shown.append(View("crop, flip, auto_augment", found["image"], found["label"]))
-    recipe, constants = (
-        image_pipeline.preparation_settings(config, dataset),
-        image_pipeline.constants_of(config, dataset),
-    )
+    settings = image_pipeline.preparation_settings(config, dataset)
+    constants = image_pipeline.constants_of(config, dataset)
     images = jnp.asarray(found["image"])
-    for name, stage in image_pipeline.stages(recipe).items():  # as in the compiled step
+    for name, stage in image_pipeline.stages(settings).items():  # as in the compiled step
         images = stage(constants, jnp.asarray(found["position"]), images)
         if name != "normalize":  # which is undone
             shown.append(View(name, _for_the_eye(images, dataset), found["label"]))
-    images, targets, _ = image_pipeline.preparation(recipe)(found, constants)
-    last = "mixing" if recipe.mixing else "to the network"
+    images, targets, _ = image_pipeline.preparation(settings)(found, constants)
+    last = "mixing" if settings.recipe.mixing else "to the network"
     return [*shown, View(last, _for_the_eye(images, dataset), np.asarray(targets))]
 
 

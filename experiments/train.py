@@ -18,9 +18,8 @@ from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.runner.resume import Start, reopened
 from experiments.sharpness import SharpnessSettings, watching
+from experiments.training import own_files, preemption
 from experiments.training.epoch_schedule import Saving
-from experiments.training.own_files import hold_run_lock
-from experiments.training.preemption import on_sigterm
 from experiments.training.records import Result
 from experiments.training.sharding import Sharding
 
@@ -50,11 +49,17 @@ class Arguments:
     sharpness: SharpnessSettings = SharpnessSettings()
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        if self.sharpness.during is None and self.sharpness != SharpnessSettings():
+            raise ValueError(
+                "sharpness.during is None, and other settings of sharpness are given: say every how many epochs it is "
+                "measured, or measure the finished run, by python -m experiments.sharpness."
+            )
+
 
 def main() -> None:
     """Parse, build, call."""
     arguments = parse(Arguments, "python -m experiments.train")
-    exit_on_value_error(_check, arguments.sharpness)
     sharding = exit_on_value_error(sharding_on, arguments.machine)
     with abort_all_on_error(sharding):
         _train(arguments, sharding)
@@ -65,51 +70,29 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
     exit_on_value_error(sharding.check, config.plan, config.descent.micro_batch)
     agreed = partial(exit_on_value_error, agree_across_hosts, sharding)
     dataset = agreed(run.load, config, arguments.location)
-    output = agreed(_claim, arguments, sharding)
-    with hold_run_lock(output) if sharding.leads else nullcontext():
+    make = make_folder if arguments.resume else claim
+    output = agreed(make if sharding.leads else Path, arguments.output)
+    with own_files.hold_run_lock(output) if sharding.leads else nullcontext():
         begin = agreed(reopened, output, config, dataset) if arguments.resume else Start()
         if begin is None:
             result, done = exit_on_value_error(run.completed, output), "is complete already: nothing was done."
         else:
             result, done = _execute(arguments, dataset, begin, sharding), "has metrics, result and trained state."
     if sharding.leads:
-        Console(soft_wrap=True, markup=False, highlight=False).print(
-            f"{config.method} on {config.problem.dataset}: {run.ending(result)} after {result.updates} updates "
-            f"in {result.seconds:.0f} s; {output} {done}"
-        )
+        outcome = f"{run.ending(result)} after {result.updates} updates in {result.seconds:.0f} s; {output} {done}"
+        console = Console(soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{config.method} on {config.problem.dataset}: {outcome}")
 
 
 def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Result:
     config, output = arguments.config.resolved(), arguments.output
-    shown = partial(
-        track,
-        total=run.total_updates(config, dataset),
-        completed=begin.progress.step,
-        description=f"{config.method} on {config.problem.dataset}",
-        transient=True,
-    )
+    total, title = run.total_updates(config, dataset), f"{config.method} on {config.problem.dataset}"
+    shown = partial(track, total=total, completed=begin.progress.step, description=title, transient=True)
     watch = watching(config, dataset, arguments.sharpness, partial(sharpness_records.add, output))
-    with on_sigterm() as stop:
-        shown_batches = shown if sharding.leads else iter
-        context = run.RunContext(
-            shown_batches, watch, sharding, arguments.tensorboard, arguments.saving, start=begin, stop=stop
-        )
+    with preemption.on_sigterm() as stop:
+        progress, saving = shown if sharding.leads else iter, arguments.saving
+        context = run.RunContext(progress, watch, sharding, arguments.tensorboard, saving, begin, stop)
         return run.execute(config, dataset, output, context)
-
-
-def _claim(arguments: Arguments, sharding: Sharding) -> Path:
-    """The folder of the run, which is that of the process that leads."""
-    if not sharding.leads:
-        return arguments.output
-    return make_folder(arguments.output) if arguments.resume else claim(arguments.output)
-
-
-def _check(sharpness: SharpnessSettings) -> None:
-    if sharpness.during is None and sharpness != SharpnessSettings():
-        raise ValueError(
-            "sharpness.during is None, and other settings of sharpness are given: say every how many epochs it is "
-            "measured, or measure the finished run, by python -m experiments.sharpness."
-        )
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
                 file.write({"kind": "norms", "epoch": epoch, "step": step, "examples": seen, **norms._asdict()})
 
         file.write(_measured(study) | {"config": json.dumps(config.settings)})
-        _, last = run.train(config, dataset, track, watch=watch)
+        _, last = run.train(config, dataset, run.RunContext(track, watch))
     unfinished.rename(path_of(cell))
     return last
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -50,18 +50,15 @@ class Machine:
         given = [name for name in ("coordinator", "processes", "process") if getattr(self, name) is not None]
         if given and len(given) < 3:
             raise ValueError(f"{given[0]} is {getattr(self, given[0])}: give coordinator, processes and process.")
-        if self.coordinator is not None:
-            self._check_addresses(self.coordinator, self.processes or 0, self.process or 0)
-
-    def _check_addresses(self, coordinator: str, processes: int, process: int) -> None:
+        if self.coordinator is None:
+            return
         if self.distributed:
             raise ValueError("distributed is True, and coordinator is given: leave one of them out.")
-        host, _, port = coordinator.rpartition(":")
+        host, _, port = self.coordinator.rpartition(":")
         if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) <= _LAST_PORT):
-            raise ValueError(
-                f"coordinator is {coordinator!r}: give host:port, 10.0.0.1:8476 for instance, with a port from 1 to "
-                f"{_LAST_PORT}."
-            )
+            remedy = f"give host:port, 10.0.0.1:8476 for instance, with a port from 1 to {_LAST_PORT}."
+            raise ValueError(f"coordinator is {self.coordinator!r}: {remedy}")
+        process, processes = self.process or 0, self.processes or 0
         if not 0 <= process < processes:
             raise ValueError(f"process is {process} of {processes} processes: they count from 0 to {processes - 1}.")
 
@@ -77,14 +74,12 @@ def sharding_on(machine: Machine) -> Sharding:
     available = jax.local_device_count()
     wanted = machine.devices or (1 if jax.default_backend() == "cpu" else available)
     if wanted > available:
-        raise ValueError(
-            f"devices is {wanted}, and this process has {available}: give at most that. On a CPU, "
-            f"JAX_NUM_CPU_DEVICES={wanted} in the environment makes so many of it."
-        )
+        remedy = f"On a CPU, JAX_NUM_CPU_DEVICES={wanted} in the environment makes so many of it."
+        raise ValueError(f"devices is {wanted}, and this process has {available}: give at most that. {remedy}")
     if wanted == jax.process_count() == 1:
         return Sharding()
-    everywhere = [device for process in range(jax.process_count()) for device in _first(process, wanted)]
-    return Sharding(mesh_of(everywhere), machine.fsdp)
+    each = [sorted(jax.local_devices(process), key=lambda device: device.id) for process in range(jax.process_count())]
+    return Sharding(mesh_of([device for devices in each for device in devices[:wanted]]), machine.fsdp)
 
 
 def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *args: Any) -> Result:
@@ -93,18 +88,16 @@ def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *arg
     Raises:
       ValueError: If it was raised on any process.
     """
-    refusal = ""
-    result: Any = None
+    if sharding.part[1] == 1:
+        return function(*args)
+    result, refusal = None, ""
     try:
         result = function(*args)
     except ValueError as error:
-        if sharding.part[1] == 1:
-            raise
         refusal = str(error)
-    for said in _told(refusal) if sharding.part[1] > 1 else ():
-        if said:
-            raise ValueError(said)
-    return result
+    if refusals := [said for said in _told(refusal) if said]:
+        raise ValueError(refusals[0])
+    return cast("Result", result)
 
 
 @contextmanager
@@ -115,10 +108,8 @@ def abort_all_on_error(sharding: Sharding) -> Iterator[None]:
     """
     try:
         yield
-    except NotFiniteError:  # all of them come to it together
-        raise
     except (Exception, KeyboardInterrupt) as error:
-        if sharding.part[1] == 1:
+        if sharding.part[1] == 1 or isinstance(error, NotFiniteError):  # all processes come to the latter together
             raise
         if isinstance(error, UnusableError):
             print(f"error: {error}", file=sys.stderr)
@@ -140,10 +131,9 @@ def _join(machine: Machine) -> None:
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"distributed is True, and no other processes were found ({error}): start the program by SLURM, Open MPI, "
-            "Kubernetes or on a Cloud TPU, or give coordinator, processes and process."
-        ) from error
+        launcher = "SLURM, Open MPI, Kubernetes or on a Cloud TPU"
+        remedy = f"start the program by {launcher}, or give coordinator, processes and process."
+        raise ValueError(f"distributed is True, and no other processes were found ({error}): {remedy}") from error
 
 
 def _check_port(coordinator: str) -> None:
@@ -154,11 +144,6 @@ def _check_port(coordinator: str) -> None:
             tried.bind(("", int(coordinator.rpartition(":")[2])))
         except OSError as error:
             raise ValueError(f"coordinator is {coordinator!r}, whose port is in use here: give another one.") from error
-
-
-def _first(process: int, count: int) -> list[Any]:
-    devices = [device for device in jax.devices() if device.process_index == process]
-    return sorted(devices, key=lambda device: device.id)[:count]
 
 
 def _told(words: str) -> list[str]:

@@ -1,6 +1,8 @@
 """What is done to images on their way to the network, stage by stage, in bits of the seed and their positions."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import compress
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 
 from experiments import augmentation, data
 from experiments.config import Config
+from experiments.config.sections import Recipe
 from experiments.data.stream import Batch, moved
 from sam_optax import BatchPlan
 
@@ -39,17 +42,13 @@ class PreparationSettings(NamedTuple):
       num_classes: labels run from 0 to below it.
       crop_padding: pixels that an image may be shifted by.
       flip: whether images are mirrored.
-      random_erasing: the probability that a rectangle is erased.
-      mixing: the probability that images are mixed.
-      label_smoothing: which part of a label is spread over all classes.
+      recipe: erasing, mixing and label smoothing; its other settings have their defaults.
     """
 
     num_classes: int
     crop_padding: int
     flip: bool
-    random_erasing: float
-    mixing: float
-    label_smoothing: float
+    recipe: Recipe
 
 
 Transform = Callable[[Any, Any], Any]
@@ -62,14 +61,7 @@ Stage = Callable[[Constants, jax.Array, jax.Array], jax.Array]
 def preparation_settings(config: Config, dataset: data.Dataset) -> PreparationSettings:
     """The settings of a run."""
     padding, flip = (0, False) if config.recipe.auto_augment else (dataset.crop_padding, dataset.flip)
-    return PreparationSettings(
-        dataset.num_classes,
-        padding,
-        flip,
-        config.recipe.random_erasing,
-        config.recipe.mixing,
-        config.recipe.label_smoothing,
-    )
+    return PreparationSettings(dataset.num_classes, padding, flip, replace(config.recipe, auto_augment=False, passes=1))
 
 
 def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
@@ -92,26 +84,25 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
 
 def stages(settings: PreparationSettings) -> dict[str, Stage]:
     """What is done to images one by one, in order, by name."""
-    kept: dict[str, Stage] = {}
-    if settings.crop_padding:
-        kept["crop"] = lambda constants, positions, images: augmentation.random_crop(
-            augmentation.example_keys(jax.random.split(constants.key)[0], positions), images, settings.crop_padding
-        )
-    if settings.flip:
-        kept["flip"] = lambda constants, positions, images: augmentation.random_flip(
-            augmentation.example_keys(jax.random.split(constants.key)[1], positions), images
-        )
-    kept["normalize"] = lambda constants, positions, images: augmentation.normalize(
-        images, constants.mean, constants.std
-    )
-    if settings.random_erasing:
-        kept["erasing"] = lambda constants, positions, images: augmentation.random_erasing(
-            augmentation.example_keys(jax.random.fold_in(constants.key, _ERASING), positions),
-            images,
-            settings.random_erasing,
-            constants.mean / 255,  # not the mean colour of normalised images, which is 0, but what the study's code has
-        )
-    return kept
+
+    def crop(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
+        keys = augmentation.example_keys(jax.random.split(constants.key)[0], positions)
+        return augmentation.random_crop(keys, images, settings.crop_padding)
+
+    def flip(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
+        keys = augmentation.example_keys(jax.random.split(constants.key)[1], positions)
+        return augmentation.random_flip(keys, images)
+
+    def normalize(constants: Constants, _: jax.Array, images: jax.Array) -> jax.Array:
+        return augmentation.normalize(images, constants.mean, constants.std)
+
+    def erasing(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
+        keys = augmentation.example_keys(jax.random.fold_in(constants.key, _ERASING), positions)
+        # not the mean colour of normalised images, which is 0, but what the study's code has
+        return augmentation.random_erasing(keys, images, settings.recipe.random_erasing, constants.mean / 255)
+
+    is_used = (settings.crop_padding, settings.flip, True, settings.recipe.random_erasing)
+    return {stage.__name__: stage for stage in compress((crop, flip, normalize, erasing), is_used)}
 
 
 def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
@@ -120,28 +111,24 @@ def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tup
     The batch has `image` and `label`, or `index` where the examples live on the device. The key of the mixing, which is
     one for the batch, is made of its first position.
     """
-    in_order = stages(settings)
+    in_order, smoothing, mixing = stages(settings), settings.recipe.label_smoothing, settings.recipe.mixing
 
     def prepare(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array, jax.Array]:
-        images, labels = _examples(batch, constants)
+        if constants.examples is None or "image" in batch:
+            images, labels = batch["image"], batch["label"]
+        else:
+            images, labels = (x.at[batch["index"]].get(mode="promise_in_bounds") for x in constants.examples)
         targets = labels
         for stage in in_order.values():
             images = stage(constants, batch["position"], images)
-        if settings.label_smoothing or settings.mixing:
-            targets = augmentation.smoothed(targets, settings.num_classes, settings.label_smoothing)
-        if settings.mixing:
+        if smoothing or mixing:
+            targets = augmentation.smoothed(targets, settings.num_classes, smoothing)
+        if mixing:
             key = jax.random.fold_in(jax.random.fold_in(constants.key, _MIXING), batch["position"][0])
-            images, targets = augmentation.mix(key, images, targets, settings.mixing)
+            images, targets = augmentation.mix(key, images, targets, mixing)
         return images, targets, labels
 
     return prepare
-
-
-def _examples(batch: Any, constants: Constants) -> tuple[jax.Array, jax.Array]:
-    if constants.examples is None or "image" in batch:
-        return batch["image"], batch["label"]
-    images, labels = (whole.at[batch["index"]].get(mode="promise_in_bounds") for whole in constants.examples)
-    return images, labels
 
 
 def normalization(batch: Any, constants: Constants) -> jax.Array:
@@ -151,9 +138,9 @@ def normalization(batch: Any, constants: Constants) -> jax.Array:
 
 def constants_of(config: Config, dataset: data.Dataset) -> Constants:
     """What every step of a run reads."""
-    examples = None
-    if isinstance(dataset.train, data.Split) and is_resident(config, dataset):
-        examples = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+    train, examples = dataset.train, None
+    if isinstance(train, data.Split) and is_resident(config, dataset):
+        examples = jnp.asarray(train.images), jnp.asarray(train.labels)
     return Constants(jax.random.key(config.seed), jnp.asarray(dataset.mean), jnp.asarray(dataset.std), examples)
 
 
@@ -181,13 +168,8 @@ def stream_of(
     Returns:
       What `data.training_batches` returns.
     """
+    plan, seed, passes = plan or config.plan, config.seed, config.recipe.passes
+    transform, is_read = transform_of(config, dataset), not is_resident(config, dataset)
     return data.training_batches(
-        dataset.train,
-        plan or config.plan,
-        config.seed,
-        start,
-        passes=config.recipe.passes,
-        transform=transform_of(config, dataset),
-        part=part,
-        is_read=not is_resident(config, dataset),
+        dataset.train, plan, seed, start, passes=passes, transform=transform, part=part, is_read=is_read
     )

@@ -1,30 +1,28 @@
-"""The compiled functions of a run, put together from data, augmentation, model and training."""
+"""The network of a run and its compiled functions, put together from data, augmentation, model and training.
 
-import dataclasses
+Networks of one architecture share their compiled functions.
+"""
+
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 import sam_optax
-from experiments import data
+from experiments import augmentation, data, models
 from experiments.config import Config
 from experiments.data.stream import evaluation_batches
-from experiments.runner.image_pipeline import (
-    Constants,
-    PreparationSettings,
-    constants_of,
-    normalization,
-    preparation,
-    preparation_settings,
-)
-from experiments.runner.networks import Shape, evaluated, network, shape_of
+from experiments.runner import image_pipeline
+from experiments.runner.image_pipeline import Constants, PreparationSettings
 from experiments.training import learning_rate, loss_and_update, optimizer
 from experiments.training.accumulation import MicroBatchStep
+from experiments.training.epoch_schedule import Perturb
 from experiments.training.loop import Program
 from experiments.training.methods import GRADIENT_DECIDES, METHODS
 from experiments.training.prefetch import PrecompiledStep
@@ -33,16 +31,19 @@ from experiments.training.step import TrainState, evaluation_step, initial_state
 
 _EVALUATION_BATCH = 500
 
+Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
+"""Model, number of classes, image shape, and the model's options."""
 
-@dataclass(frozen=True)
-class _StepOptions:
-    """How a step divides its batch, and what it does in addition to the update."""
 
-    in_shards: bool
-    m: int | None
-    micro_batch: int | None
-    skips_nonfinite: bool
-    measures_noise: bool
+def shape_of(config: Config, dataset: data.Dataset) -> Shape:
+    """The architecture of a run."""
+    return config.network.model, dataset.num_classes, dataset.image_shape, config.network.options
+
+
+def network(shape: Shape, seed: int = 0) -> nnx.Module:
+    """A network of this architecture, initialised by the seed."""
+    name, num_classes, image_shape, options = shape
+    return models.create(name, num_classes, image_shape, nnx.Rngs(seed), **dict(options))
 
 
 def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> tuple[TrainState, Program]:
@@ -50,66 +51,56 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
 
     Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
     """
-    shape, num_examples = shape_of(config, dataset), len(dataset.train)
-    constants, perturb = sharding.copied(constants_of(config, dataset)), _perturb(config, num_examples)
-    skips, measures = config.descent.on_nonfinite is not None, config.adaptive is not None
-    options = _StepOptions(config.descent.in_shards, config.descent.m, config.descent.micro_batch, skips, measures)
-    settings = _optimizer_settings(config, num_examples)
-    init, update = _training(shape, settings, preparation_settings(config, dataset), sharding, options)
-    program = Program(
-        functools.partial(update, constants=constants),
-        functools.partial(_evaluate, config, dataset, constants, sharding),
-        _schedules(config),
-        perturb,
-        config.second_pass_gradients,
-        config.descent.on_nonfinite,
+    shape, size, descent = shape_of(config, dataset), config.recipe.epoch_size(len(dataset.train)), config.descent
+    constants = sharding.copied(image_pipeline.constants_of(config, dataset))
+    perturb = config.policy(size).at if METHODS[config.method].makes_second_pass else lambda step: False
+    total = config.plan.total_steps(size) if config.when == GRADIENT_DECIDES else None
+    base = (descent.optimizer, descent.momentum or 0.0, descent.weight_decay)
+    settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants)
+    images = image_pipeline.preparation_settings(config, dataset)
+    part, skips, noise = descent.m or descent.micro_batch, descent.on_nonfinite is not None, config.adaptive is not None
+    init, update = _training(
+        shape, settings, images, sharding, in_shards=descent.in_shards, part=part, skips=skips, measures_noise=noise
     )
+    step = functools.partial(update, constants=constants)
+    evaluate = functools.partial(_evaluate, config, dataset, constants, sharding)
+    program = Program(step, evaluate, schedules(config), perturb, config.second_pass_gradients, descent.on_nonfinite)
     if not isinstance(update, MicroBatchStep):  # batches go to the device whole: each size has a step, compiled ahead
-        ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, num_examples, perturb))
-        program = dataclasses.replace(
-            program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close
-        )
+        ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
+        program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
     return sharding.state(initial_state(network(shape, config.seed), init)), program
-
-
-def _optimizer_settings(config: Config, num_examples: int) -> optimizer.Settings:
-    return optimizer.Settings(
-        config.method,
-        config.descent.optimizer,
-        config.descent.momentum or 0.0,
-        config.descent.weight_decay,
-        config.descent.ema,
-        config.plan.total_steps(config.recipe.epoch_size(num_examples)) if config.when == GRADIENT_DECIDES else None,
-        config.constants,
-    )
 
 
 @functools.cache
 def _training(
-    shape: Shape, settings: optimizer.Settings, images: PreparationSettings, sharding: Sharding, options: _StepOptions
+    shape: Shape,
+    settings: optimizer.Settings,
+    images: PreparationSettings,
+    sharding: Sharding,
+    *,
+    in_shards: bool,
+    part: int | None,
+    skips: bool,
+    measures_noise: bool,
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
-    """The function that makes the optimizer's state, and the step."""
-    model, prepare, skips = network(shape), preparation(images), options.skips_nonfinite
+    """The function that makes the optimizer's state, and the step; `part` is the size of shards or of micro-batches."""
+    model, prepare = network(shape), image_pipeline.preparation(images)
     functional = METHODS[settings.method].functional
-    if options.micro_batch is not None:
-        tx, passes = optimizer.create(settings), loss_and_update.passes(model, functional, sharding)
-        noise = options.measures_noise
-        step = MicroBatchStep(
-            passes, tx, prepare, options.micro_batch, sharding, skips_nonfinite=skips, measures_noise=noise
-        )
-        return tx.init, step
-    if options.in_shards:
-        tx = optimizer.create_parted(settings)
-        descend = loss_and_update.in_shards(model, tx, options.m, sharding)
-    else:
-        tx = optimizer.create(settings)
+    if in_shards:
+        parted = optimizer.create_parted(settings)
+        descend = loss_and_update.in_shards(model, parted, part, sharding)
+        return parted.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
+    tx = optimizer.create(settings)
+    if part is None:
         descend = loss_and_update.whole(model, tx, functional, sharding)
-    return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
+        return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
+    passes = loss_and_update.passes(model, functional, sharding)
+    return tx.init, MicroBatchStep(passes, tx, prepare, part, sharding, skips, measures_noise)
 
 
 @functools.cache
 def _evaluation(shape: Shape) -> Callable[..., Any]:
-    return evaluation_step(network(shape), normalization)
+    return evaluation_step(network(shape), image_pipeline.normalization)
 
 
 def _evaluate(
@@ -127,19 +118,89 @@ def _evaluate(
     return {name: float(np.sum([each[name] for each in sums])) / examples for name in ("loss", "error")}
 
 
-def _perturb(config: Config, num_examples: int) -> Callable[[int], bool | None]:
-    """Whether a step makes a second pass, or None if its gradient decides."""
-    if not METHODS[config.method].makes_second_pass:
-        return lambda step: False
-    return config.policy(config.recipe.epoch_size(num_examples)).at
+def evaluated(config: Config, dataset: data.Dataset, state: TrainState) -> tuple[Any, Any]:
+    """The parameters and the model's state that a run is judged by.
+
+    BatchNorm's running statistics belong to the last parameters: those of an average are taken anew, over the training
+    images as they are stored.
+
+    Args:
+      config: of the run.
+      dataset: its data.
+      state: of its training.
+
+    Returns:
+      `(params, model_state)`.
+    """
+    if not config.descent.ema:
+        return METHODS[config.method].evaluated(state.opt_state, state.params), state.model_state
+    params = optimizer.weight_average(state.opt_state)
+    return params, with_own_statistics(config, dataset, params, state.model_state)
 
 
-def _decisions(
-    config: Config, num_examples: int, perturb: Callable[[int], bool | None], batch_size: int
-) -> set[bool | None]:
-    """What `perturb` returns at the steps with batches of this size."""
+def with_own_statistics(
+    config: Config, dataset: data.Dataset, params: Any, model_state: Any, batch_size: int = _EVALUATION_BATCH
+) -> Any:
+    """The model's state with BatchNorm's statistics at these parameters, of the training images as they are stored."""
+    images = (batch["image"] for batch in stored_batches(dataset, len(dataset.train), batch_size))
+    return _reestimation(shape_of(config, dataset))(params, model_state, images)
+
+
+def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Iterator[dict[str, jax.Array]]:
+    """The first training examples as they are stored, normalised: `image` and `label`; the last batch may be short."""
+    examples = min(examples, len(dataset.train))
+    mean, std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
+    for start in range(0, examples, batch_size):
+        images, labels = dataset.train.rows(np.arange(start, min(start + batch_size, examples)))
+        yield {"image": augmentation.normalize(jnp.asarray(images), mean, std), "label": jnp.asarray(labels)}
+
+
+@functools.cache
+def _reestimation(shape: Shape) -> Callable[[Any, Any, Iterable[jax.Array]], Any]:
+    """The function that takes the statistics of a network anew.
+
+    Args:
+      shape: the architecture.
+
+    Returns:
+      `reestimate(params, model_state, batches)` → the model's state with BatchNorm's statistics as means over all
+      batches of images, weighted by size; leaves that are not floating stay as they are.
+    """
+    model = network(shape)
+    model.train()
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.momentum = 0.0  # of the past, so that the statistics are the batch's own
+    graphdef = nnx.graphdef(model)
+
+    @jax.jit
+    def state_after(params: Any, model_state: Any, images: jax.Array) -> Any:
+        moving = nnx.merge(graphdef, params, model_state, copy=True)
+        moving(images)
+        return nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param)))
+
+    def reestimate(params: Any, model_state: Any, batches: Iterable[jax.Array]) -> Any:
+        if not any(map(_is_statistic, jax.tree.leaves(model_state))):
+            return model_state
+        total, examples = jax.tree.map(jnp.zeros_like, model_state), 0
+        for images in batches:
+            state, size = state_after(params, model_state, images), len(images)
+            total = jax.tree.map(lambda x, y, n=size: x + n * y if _is_statistic(y) else x, total, state)
+            examples += size
+        return jax.tree.map(lambda x, before: x / examples if _is_statistic(x) else before, total, model_state)
+
+    return reestimate
+
+
+def _is_statistic(x: jax.Array) -> bool:
+    """Whether a leaf is none of the keys and counts of a network with random draws."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _decisions(config: Config, size: int, perturb: Perturb, batch_size: int) -> set[bool | None]:
+    """What `perturb` returns at the steps with batches of this size, in epochs of `size` examples."""
     found: set[bool | None] = set()
-    first, size = 0, config.recipe.epoch_size(num_examples)
+    first = 0
     for stage in config.plan.stages:
         last = first + stage.epochs * (size // stage.batch_size)
         for step in range(first, last) if stage.batch_size == batch_size else ():
@@ -150,13 +211,12 @@ def _decisions(
     return found
 
 
-def _schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
+def schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
     """Each hyperparameter that the run uses, over epochs."""
-    rate = learning_rate.parse(
-        config.lr_schedule, config.descent.learning_rate, config.plan.epochs, config.descent.warmup_epochs
-    )
+    descent = config.descent
+    rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, config.plan.epochs, descent.warmup_epochs)
     found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
-    rho_min, rho = config.descent.rho_min, config.descent.rho or 0.0
-    if rho_min is not None:
-        found["rho"] = sam_optax.proportional_schedule(rate, 0.0, config.descent.learning_rate, rho_min, rho)
+    if descent.rho_min is not None:
+        limits = (0.0, descent.learning_rate, descent.rho_min, descent.rho or 0.0)
+        found["rho"] = sam_optax.proportional_schedule(rate, *limits)
     return {"learning_rate": rate} | found

@@ -36,11 +36,6 @@ class Start(NamedTuple):
     metrics_bytes: int = 0
     seconds: float = 0.0
 
-    @property
-    def written(self) -> tuple[int, int] | None:
-        """The length of `metrics.jsonl` and the update, where the run goes on."""
-        return (self.metrics_bytes, self.progress.step) if self.is_again else None
-
     def restored(self, output: Path, state: Any) -> Any:
         """The training state to go on with, in the place of `state`, that of the beginning.
 
@@ -90,17 +85,13 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
         raise UnusableError(printable(said)) from error
     check_same(found, config, save)
     if notes.data != dataset.fingerprint():
-        raise UnusableError(
-            f"the data set {config.problem.dataset} has changed since {save} was saved: bring back the data that the "
-            "run had, or start it again in another folder."
-        )
+        remedy = "bring back the data that the run had, or start it again in another folder."
+        raise UnusableError(f"the data set {config.problem.dataset} has changed since {save} was saved: {remedy}")
     metrics = output / "metrics.jsonl"
     length = metrics.stat().st_size if metrics.is_file() else 0
     if length < notes.metrics_bytes:
-        raise UnusableError(
-            f"{metrics} is damaged: it has {length} bytes, and had {notes.metrics_bytes} when the run was saved. Start "
-            "the run again in another folder."
-        )
+        said = f"it has {length} bytes, and had {notes.metrics_bytes} when the run was saved"
+        raise UnusableError(f"{metrics} is damaged: {said}. Start the run again in another folder.")
     return Start(True, progress.step, progress, notes.metrics_bytes, notes.seconds)
 
 
@@ -111,16 +102,11 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
       UnusableError: If the configs differ; it names each field with both values.
     """
     asked = wanted.settings
-    differing = [
-        f"{name} is {ours!r} there and {asked[name]!r} here"
-        for name, ours in found.settings.items()
-        if ours != asked[name]
-    ]
+    differing = [(name, ours) for name, ours in found.settings.items() if ours != asked[name]]
     if differing:
-        raise UnusableError(
-            f"{where} is of another run: {', '.join(differing)}. Give the settings that it has, take another "
-            "folder, or remove it."
-        )
+        said = ", ".join(f"{name} is {ours!r} there and {asked[name]!r} here" for name, ours in differing)
+        remedy = "Give the settings that it has, take another folder, or remove it."
+        raise UnusableError(f"{where} is of another run: {said}. {remedy}")
 
 
 def seal(output: Path) -> None:
@@ -165,10 +151,8 @@ def unchecked(output: Path) -> str | None:
     """A sentence where a trained state has no checksums, as earlier versions saved it; None where it has them."""
     if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
-    return printable(
-        f"{output} was made before trained states had checksums: that its state is whole, and of this run, cannot be "
-        "checked."
-    )
+    said = "that its state is whole, and of this run, cannot be checked"
+    return printable(f"{output} was made before trained states had checksums: {said}.")
 
 
 def _unreadable(output: Path, error: Exception) -> UnusableError:

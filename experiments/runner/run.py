@@ -32,6 +32,9 @@ UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study th
 
 _AGAIN = "remove that run, or start it again in another folder."
 
+Write = Callable[[Record], None]
+"""Takes a record."""
+
 Watch = Callable[[EpochRecord, TrainState], None]
 """Looks at the record of an epoch and at the state after it, which it must not keep."""
 
@@ -84,9 +87,8 @@ def plan_of(config: Config, result: Result) -> BatchPlan:
     try:
         return BatchPlan.parse(result.batch_plan or "")
     except ValueError as error:
-        raise UnusableError(
-            f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out: {_AGAIN}"
-        ) from error
+        missing = f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out"
+        raise UnusableError(f"{missing}: {_AGAIN}") from error
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         checkpoints = opened.enter_context(closing(checkpoint.Checkpoints(output / CHECKPOINTS, context.saving.keep)))
         if sharding.leads and not start.is_again:
             config.save(output / "config.json")
-        own = own_writers(output, start.written, tensorboard=context.tensorboard) if sharding.leads else []
+        go_on_at = (start.metrics_bytes, start.progress.step) if start.is_again else None
+        own = own_writers(output, go_on_at, tensorboard=context.tensorboard) if sharding.leads else []
         writers += [opened.enter_context(closing(writer)) for writer in own]
         settings, fingerprint = config.settings, dataset.fingerprint()
         size, total = config.recipe.epoch_size(len(dataset.train)), total_updates(config, dataset)
@@ -173,17 +176,19 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
 
 
 def train(
-    config: Config,
-    dataset: data.Dataset,
-    track: prefetch.Track = iter,
-    write: Callable[[Record], None] = lambda record: None,
-    watch: Watch | None = None,
-    *,
-    sharding: Sharding = Sharding(),
+    config: Config, dataset: data.Dataset, context: RunContext = RunContext(), write: Write = lambda record: None
 ) -> tuple[TrainState, EpochRecord]:
-    """Train without a folder, and return the state after the last step and the record of the last epoch."""
-    context, callbacks = RunContext(track, sharding=sharding), Callbacks(write, _Clock(watch, sharding))
-    trained = _train(config, dataset, build(config, dataset, sharding), context, callbacks)
+    """Train without a folder, from the beginning, and return the last state and the record of the last epoch.
+
+    Args:
+      config: what to run.
+      dataset: its data.
+      context: of which the track, the watch and the devices count.
+      write: takes the records that `metrics.jsonl` would take.
+    """
+    context = RunContext(context.track, context.watch, context.sharding)
+    callbacks = Callbacks(write, _Clock(context.watch, context.sharding))
+    trained = _train(config, dataset, build(config, dataset, context.sharding), context, callbacks)
     return trained.state, trained.record
 
 

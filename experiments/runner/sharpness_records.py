@@ -50,9 +50,8 @@ def add(run: Path, measured: Iterable[SharpnessRecord]) -> None:
     Raises:
       UnusableError: If the file is damaged, or cannot be written; it is as it was then.
     """
-    written = [
-        json_files.decode(plain(record.line()), type(record)) for record in measured
-    ]  # with the digits of a file
+    # with the digits of a file
+    written = [json_files.decode(plain(record.line()), type(record)) for record in measured]
     try:
         write_whole(_path(run), "".join(json.dumps(record.line()) + "\n" for record in united(read(run), written)))
     except OSError as error:
@@ -63,13 +62,10 @@ def united(before: Iterable[SharpnessRecord], after: Iterable[SharpnessRecord]) 
     """Both; of two that were measured with the same settings the later one, which is behind the others."""
     kept: dict[tuple[object, ...], SharpnessRecord] = {}
     for record in (*before, *after):
-        kept.pop(_identity(record), None)
-        kept[_identity(record)] = record
+        identity = tuple(str(getattr(record, name, None)) for name in _SET)  # the radii of a curve are a list
+        kept.pop(identity, None)
+        kept[identity] = record
     return list(kept.values())
-
-
-def _identity(record: SharpnessRecord) -> tuple[object, ...]:
-    return tuple(str(getattr(record, name, None)) for name in _SET)  # the radii of a curve are a list
 
 
 def _path(run: Path) -> Path:

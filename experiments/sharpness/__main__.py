@@ -14,8 +14,7 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.tables import as_terminal
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
-from experiments.sharpness import SharpnessSettings
-from experiments.sharpness.measure_runs import measure_finished_run
+from experiments.sharpness import SharpnessSettings, measure_finished_run
 from experiments.sharpness.protocol import measured_rows
 
 
@@ -43,14 +42,8 @@ def main() -> None:
         exit_on_value_error(run.load, each.config, arguments.location)
     with Progress(console=console, transient=True) as progress:
         for each in progress.track(runs, description="runs"):
-            exit_on_value_error(
-                measure_finished_run,
-                each.folder,
-                each.config,
-                run.load(each.config, arguments.location),
-                arguments.settings,
-                console,
-            )
+            dataset = run.load(each.config, arguments.location)
+            exit_on_value_error(measure_finished_run, each.folder, each.config, dataset, arguments.settings, console)
     console.print(as_terminal(measured_rows(find_runs(arguments.runs), arguments.settings.measures)))
     console.print("in sharpness.jsonl beside each run; python -m experiments.report shows more")
 

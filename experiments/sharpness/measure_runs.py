@@ -1,6 +1,7 @@
 """Measures sharpness of a run, of its trained network and during training, and shows the progress."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from experiments import data
 from experiments.config import Config
 from experiments.runner import resume, sharpness_records
 from experiments.runner.program import build
-from experiments.runner.run import Watch, plan_of, result_of, train
+from experiments.runner.run import RunContext, Watch, plan_of, result_of, train
 from experiments.sharpness.measures import AT_RADII, SharpnessSettings, measure, trained
 from experiments.training.exceptions import printable
 from experiments.training.records import EpochRecord, SharpnessRecord
@@ -34,7 +35,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     Raises:
       ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
     """
-    state = _trained_state(folder, config, dataset)
+    state = resume.trained_state(folder, config, build(config, dataset)[0])
     plan = plan_of(config, result_of(folder))
     step = plan.total_steps(config.recipe.epoch_size(len(dataset.train)))
     sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, plan.epochs, step))
@@ -42,16 +43,14 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
 
 def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings, write: Write) -> Watch | None:
     """What measures a run while it trains, every so many epochs and after the last one, if that is asked for."""
-    if settings.during is None:
+    every, adaptive = settings.during, config.adaptive
+    if every is None:
         return None
-    every = settings.during
 
     def watch(record: EpochRecord, state: TrainState) -> None:
-        if config.adaptive is None:
-            is_last = record.epoch == config.plan.epochs
-        else:  # it makes so many updates, and which epoch is the last is known when they are made
-            is_last = config.adaptive.is_over(record.epoch, record.step)
-        if record.epoch % every == 0 or is_last:
+        # which epoch is the last of an adaptive plan is known when its updates are made
+        is_over = adaptive.is_over(record.epoch, record.step) if adaptive else record.epoch == config.plan.epochs
+        if record.epoch % every == 0 or is_over:
             network = trained(config, dataset, state, settings)
             write(list(measure(network, settings, record.epoch, record.step)))
 
@@ -67,12 +66,11 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
     Raises:
       ValueError: As `measure_run`.
     """
-    before = _trained_state(folder, config, dataset)
+    before = resume.trained_state(folder, config, build(config, dataset)[0])
     records: list[SharpnessRecord] = []
-    state, _ = train(config, dataset, watch=watching(config, dataset, settings, records.extend))
+    state, _ = train(config, dataset, RunContext(watch=watching(config, dataset, settings, records.extend)))
     alike = jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), state.params, before.params)
-    is_same = bool(jax.tree.all(alike))
-    if is_same:
+    if is_same := bool(jax.tree.all(alike)):
         sharpness_records.add(folder, records)
     return is_same
 
@@ -93,25 +91,15 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     ]
     last = plan_of(config, result_of(folder)).epochs
     epochs = {last, *range(settings.during or last, last, settings.during or last)}
-    return all(
-        _is_among(name, settings, [record for record in alike if record.epoch == epoch])
-        for name in settings.measures
-        for epoch in epochs
-    )
-
-
-def _is_among(name: str, settings: SharpnessSettings, records: list[SharpnessRecord]) -> bool:
-    """Whether a measure was taken, at each radius that is asked for."""
-    of_kind = [record for record in records if record.kind == name]
-    if not of_kind or name not in AT_RADII:
-        return bool(of_kind)
-    radii = settings.radii(of_kind[0].parameters, settings.norm if name == "worst_case" else "linf")
-    return {plain(rho) for rho in radii} <= {getattr(record, "rho", None) for record in of_kind}
-
-
-def _trained_state(folder: Path, config: Config, dataset: data.Dataset) -> TrainState:
-    state, _ = build(config, dataset)
-    return resume.trained_state(folder, config, state)
+    for name, epoch in product(settings.measures, epochs):
+        found = [record for record in alike if record.kind == name and record.epoch == epoch]
+        if not found:
+            return False
+        norm = settings.norm if name == "worst_case" else "linf"
+        radii = settings.radii(found[0].parameters, norm) if name in AT_RADII else ()
+        if any(plain(rho) not in [getattr(record, "rho", None) for record in found] for rho in radii):
+            return False
+    return True
 
 
 def measure_finished_run(
@@ -127,7 +115,5 @@ def measure_finished_run(
     if settings.during is None:
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):
-        console.print(
-            f"{printable(str(folder))}: training it again gave other digits here, so that what was measured on the way "
-            "is not of this run, and was not written. Without --during it can be measured."
-        )
+        said = "training it again gave other digits here, so that what was measured on the way is not of this run"
+        console.print(f"{printable(str(folder))}: {said}, and was not written. Without --during it can be measured.")

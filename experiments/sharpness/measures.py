@@ -13,8 +13,8 @@ from flax import nnx
 
 from experiments import data
 from experiments.config import Config
-from experiments.config.checks import check_choice, check_count
-from experiments.runner.networks import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
+from experiments.config.checks import check_choice, check_count, check_distinct
+from experiments.runner.program import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
 from experiments.training.json_files import decode, fields_of
 from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.step import TrainState
@@ -65,8 +65,7 @@ class SharpnessSettings:
         check_choice("norm", self.norm, ("linf", "l2"))
         for name in self.measures:
             check_choice("measures", name, MEASURES)
-        if not self.measures or len(set(self.measures)) < len(self.measures):
-            raise ValueError(f"measures is {self.measures}: give at least one, each once.")
+        check_distinct("measures", self.measures)
         for name in ("rho", "radius_rms"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -179,13 +178,9 @@ def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int
       epoch: how many epochs were completed.
       step: how many updates were made.
     """
-    shared = vars(settings) | {
-        "examples": sum(len(batch["label"]) for batch in network.batches),
-        "measured_batch_size": settings.batch_size,
-        "parameters": network.num_parameters,
-        "epoch": epoch,
-        "step": step,
-    }
+    examples = sum(len(batch["label"]) for batch in network.batches)
+    shared = vars(settings) | {"examples": examples, "measured_batch_size": settings.batch_size}
+    shared |= {"parameters": network.num_parameters, "epoch": epoch, "step": step}
     for kind in settings.measures:
         cls = SHARPNESS[kind]
         for found in _measured(kind, network, settings):

@@ -1,9 +1,9 @@
 """Studies: which runs they consist of, and how these are done, each once."""
 
 from experiments.study.grid import Comparison, Grid
-from experiments.study.run_spec import RunOptions, RunSpec
+from experiments.study.run_spec import RunOptions, RunSpec, is_done
 from experiments.study.selection import Selection
 from experiments.study.study_runs import run_all
 from experiments.study.tuning import Tuning
 
-__all__ = ["Comparison", "Grid", "RunOptions", "RunSpec", "Selection", "Tuning", "run_all"]
+__all__ = ["Comparison", "Grid", "RunOptions", "RunSpec", "Selection", "Tuning", "is_done", "run_all"]

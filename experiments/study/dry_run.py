@@ -15,9 +15,9 @@ from rich.console import Console
 from experiments import data
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
-from experiments.runner.program import build
+from experiments.runner.program import build, schedules
 from experiments.study.run_spec import RunSpec
-from experiments.training import learning_rate, methods
+from experiments.training.methods import METHODS
 
 _WIDTH = 160  # columns, where the output is a file or a pipe
 _STEPS = 5  # that are timed
@@ -62,9 +62,7 @@ def estimate(config: Config, stored: int) -> Estimate:
     """Estimate a run on a data set with `stored` training examples."""
     size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
     updates = plan.total_steps(size)
-    rate = learning_rate.parse(
-        config.lr_schedule, config.descent.learning_rate, plan.epochs, config.descent.warmup_epochs
-    )
+    rate = schedules(config)["learning_rate"]
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = sum(stage.epochs * (size // stage.batch_size) * stage.batch_size for stage in plan.stages)
     evaluations = updates + config.second_pass_gradients * _second_passes(config, size)
@@ -72,7 +70,7 @@ def estimate(config: Config, stored: int) -> Estimate:
 
 
 def _second_passes(config: Config, size: int) -> int:
-    if not methods.METHODS[config.method].makes_second_pass:
+    if not METHODS[config.method].makes_second_pass:
         return 0
     policy, updates = config.policy(size), config.plan.total_steps(size)
     if config.when == "always":
@@ -97,9 +95,9 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
     for cell, each in zip(cells, estimates, strict=True):
         boundaries = ", ".join(f"{step:,}" for step in each.boundaries) or "–"
         boundaries = boundaries if cell.config.adaptive is None else "where the noise asks"
-        counts = (f"{each.updates:,}", f"{each.examples:,}", boundaries)
-        rates = (f"{each.first_rate:.4g}", f"{each.last_rate:.4g}", f"{each.gradient_evaluations:,}")
-        rows.append((str(cell.folder.relative_to(root)), cell.config.batch_plan, *counts, *rates))
+        run = (str(cell.folder.relative_to(root)), cell.config.batch_plan, f"{each.updates:,}", f"{each.examples:,}")
+        rates = (f"{each.first_rate:.4g}", f"{each.last_rate:.4g}")
+        rows.append((*run, boundaries, *rates, f"{each.gradient_evaluations:,}"))
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
     wide.print(as_terminal(rows))
     console.print(
@@ -121,7 +119,7 @@ def time_step(config: Config, batch_size: int) -> float:
     seconds = []
     for _ in range(1 + _STEPS):
         started = time.perf_counter()
-        state, metrics = program.step(state, batch, at_start, perturb=methods.METHODS[config.method].makes_second_pass)
+        state, metrics = program.step(state, batch, at_start, perturb=METHODS[config.method].makes_second_pass)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
@@ -145,6 +143,6 @@ def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Cons
         rate = batch_size / seconds
         hours = sum(estimate(config, stored).examples for config in configs) / rate / 3600
         shown = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-        rows.append((methods.METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
+        rows.append((METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
     console.print(as_terminal(rows))
     console.print(f"Median of {_STEPS} updates on made-up images; with evaluation and sharpness it takes longer.")

@@ -5,6 +5,7 @@ A strategy says how the batch size and the learning rate change during a run.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -132,16 +133,10 @@ class Grid(BaseConfig):
           stored: how many training examples the data set has; left out, as many as it is known to have.
         """
         stored = data.SIZES[self.problem.dataset].train if stored is None else stored
-        cells = [
-            self._cell(match, method, strategy, seed, stored)
-            for seed in self.seeds
-            for match in MATCHES  # in the order in which what they share is named
-            if match in self.match
-            for strategy in self.strategies
-            for method in self.methods
-        ]
+        matches = [match for match in MATCHES if match in self.match]  # what they share has the name of the first
         once: dict[Config, RunSpec] = {}
-        for cell in cells:
+        for seed, match, strategy, method in product(self.seeds, matches, self.strategies, self.methods):
+            cell = self._cell(match, method, strategy, seed, stored)
             once.setdefault(cell.config, cell)
         return list(once.values())
 
@@ -153,19 +148,15 @@ class Grid(BaseConfig):
             plan = plan.rounded_to(parts)  # the parts have to divide the batch
 
         def config() -> Config:
-            if strategy == ADAPTIVE:
-                adaptive = adaptive_plan(increasing, self.adaptive_rule, updates)
-                return _config_of(self, method, adaptive, "constant", seed)
-            return _config_of(
-                self, method, str(plan), rate_of(strategy, plan.epochs - self.descent.warmup_epochs), seed
-            )
+            text = adaptive_plan(increasing, self.adaptive_rule, updates) if strategy == ADAPTIVE else str(plan)
+            rate = rate_of(strategy, plan.epochs - self.descent.warmup_epochs)
+            return _config_of(self, method, text, rate, seed)
 
         if match != "epochs":
             evaluations = estimate(config(), stored).evaluations_per_update
             epoch_size = self.recipe.epoch_size(self.problem.num_examples(stored))
-            if strategy == ADAPTIVE:
-                updates, by = budget(match, evaluations, increasing, epoch_size)
-            else:
+            updates, by = budget(match, evaluations, increasing, epoch_size)
+            if strategy != ADAPTIVE:
                 plan, by = matched(match, plan, evaluations, increasing, epoch_size)
         words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
         return RunSpec(f"{' '.join(words)}, seed {seed}", config(), self.output / "-".join([*words, str(seed)]))
@@ -212,15 +203,13 @@ class Comparison(BaseConfig):
         """All runs, seed by seed."""
         return [
             RunSpec(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")
-            for seed in self.seeds
-            for method in self.methods
+            for seed, method in product(self.seeds, self.methods)
         ]
 
     def config(self, method: str, seed: int) -> Config:
         """The config of a run."""
-        study = self
-        if self.descent.momentum is None and self.descent.optimizer == "sgd":
-            study = self.with_settings(momentum=_MOMENTUM)
+        is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
+        study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
         return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
 
 

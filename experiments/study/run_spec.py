@@ -12,8 +12,7 @@ from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.runner import resume, run, sharpness_records
 from experiments.sharpness import SharpnessSettings, watching
-from experiments.training import checkpoint, json_files, own_files, writers
-from experiments.training.atomic_write import refuse_link
+from experiments.training import atomic_write, checkpoint, json_files, own_files, writers
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
 from experiments.training.prefetch import Track
 from experiments.training.records import Result
@@ -62,26 +61,18 @@ def is_done(cell: RunSpec) -> bool:
     """
     if not os.path.lexists(cell.folder):
         return False
+    reason = "its config is another"
     try:
-        reason = _difference(cell)
-    except json_files.DamagedError as error:
-        reason = error.reason
-    except OSError as error:
-        reason = reason_of(error)
-    if reason is not None:
-        raise UnusableError(
-            f"{cell.folder} holds another run, or a damaged one: choose another output, or remove it ({reason})."
-        )
-    return True
-
-
-def _difference(cell: RunSpec) -> str | None:
-    """Why a folder does not hold the cell's run, whole; None where it does."""
-    if Config.load(cell.folder / "config.json") != cell.config:
-        return "its config is another"
-    updates = run.result_of(cell.folder).updates
-    steps_found = sum(1 for _ in writers.read(cell.folder / "metrics.jsonl", "step"))
-    return None if updates == steps_found else f"metrics.jsonl has {steps_found} of {updates} updates"
+        if Config.load(cell.folder / "config.json") == cell.config:
+            updates = run.result_of(cell.folder).updates
+            steps_found = sum(1 for _ in writers.read(cell.folder / "metrics.jsonl", "step"))
+            if updates == steps_found:
+                return True
+            reason = f"metrics.jsonl has {steps_found} of {updates} updates"
+    except (json_files.DamagedError, OSError) as error:
+        reason = error.reason if isinstance(error, json_files.DamagedError) else reason_of(error)
+    remedy = f"choose another output, or remove it ({reason})."
+    raise UnusableError(f"{cell.folder} holds another run, or a damaged one: {remedy}")
 
 
 def check_unfinished(cell: RunSpec) -> None:
@@ -94,14 +85,12 @@ def check_unfinished(cell: RunSpec) -> None:
       UnusableError: If the folder is a symbolic link, or holds anything foreign and no save.
     """
     unfinished = cell.unfinished
-    refuse_link(unfinished)
+    atomic_write.refuse_link(unfinished)
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
     if found := own_files.foreign(unfinished):
-        raise UnusableError(
-            f"{unfinished} holds {found[0]}, which is not of the run, and no save: move it elsewhere, or choose "
-            "another output."
-        )
+        said = f"{unfinished} holds {found[0]}, which is not of the run, and no save"
+        raise UnusableError(f"{said}: move it elsewhere, or choose another output.")
 
 
 def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:
@@ -123,7 +112,7 @@ def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptio
       UnusableError: If there are saves of a run of another config, or damaged ones, if another process works on it, or
         if it cannot be written.
     """
-    refuse_link(cell.unfinished)
+    atomic_write.refuse_link(cell.unfinished)
     unfinished = make_folder(cell.unfinished)
     with own_files.hold_run_lock(unfinished):
         if _is_done(cell):

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from experiments.config.checks import MOST_RUNS
 from experiments.study.run_spec import RunSpec
@@ -19,19 +18,9 @@ _PASSES = 2  # of SAM
 TOLERANCE = 0.05  # what is equal to this part needs no plan of its own
 
 
-class Matched(NamedTuple):
-    """A plan that was made longer or shorter.
-
-    Attributes:
-      plan: what it is now.
-      by: what was matched by changing it; `epochs` where it is as it was.
-    """
-
-    plan: BatchPlan
-    by: str
-
-
-def matched(match: str, plan: BatchPlan, evaluations: float, reference: BatchPlan, epoch_size: int) -> Matched:
+def matched(
+    match: str, plan: BatchPlan, evaluations: float, reference: BatchPlan, epoch_size: int
+) -> tuple[BatchPlan, str]:
     """The plan, with as many epochs as the match asks for.
 
     Args:
@@ -44,16 +33,17 @@ def matched(match: str, plan: BatchPlan, evaluations: float, reference: BatchPla
 
     Returns:
       The plan, its stages in proportion, each of whole epochs; so updates agree to half an epoch a stage, or a whole
-      one where a stage would have none. A plan that agrees to 5% stays as it is.
+      one where a stage would have none. A plan that agrees to 5% stays as it is. And what was matched by changing the
+      plan; `epochs` where it is as it was.
     """
     if match == "epochs":
-        return Matched(plan, "epochs")
+        return plan, "epochs"
     updates, by = budget(match, evaluations, reference, epoch_size)
     longer = updates / plan.total_steps(epoch_size)
     if abs(longer - 1) <= TOLERANCE:
-        return Matched(plan, "epochs")
+        return plan, "epochs"
     stages = [(max(1, round(longer * stage.epochs)), stage.batch_size) for stage in plan.stages]
-    return Matched(BatchPlan.from_stages(stages), by)
+    return BatchPlan.from_stages(stages), by
 
 
 def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int) -> tuple[int, str]:

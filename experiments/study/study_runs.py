@@ -12,18 +12,15 @@ from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
 from experiments.sharpness import measure_runs
-from experiments.study import run_spec
-from experiments.study.run_spec import RunOptions, RunSpec, execute
+from experiments.study.run_spec import RunOptions, RunSpec, check_unfinished, execute, is_done
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
 from experiments.training.prefetch import Track
 
+Check = Callable[[RunSpec], object]
+"""`check(run)` looks into the folder of a run, and refuses what is in the way; it may return whether it is complete."""
 
-def to_do(
-    cells: Iterable[RunSpec],
-    location: data.Location,
-    is_done: Callable[[RunSpec], bool] = run_spec.is_done,
-    check_unfinished: Callable[[RunSpec], object] = run_spec.check_unfinished,
-) -> list[RunSpec]:
+
+def to_do(cells: Iterable[RunSpec], location: data.Location, is_done: Check, check_unfinished: Check) -> list[RunSpec]:
     """The runs that are not complete yet.
 
     Args:
@@ -82,7 +79,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
       Terminated: If `stop` of the context said so; the run in progress is saved.
       RuntimeError: If JAX cannot use a device, before the first run.
     """
-    left = exit_on_value_error(to_do, cells, options.location)
+    left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
     jax.local_devices()  # otherwise each run would fail
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     failed = []
@@ -91,11 +88,10 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
             try:
                 result = execute(cell, dataset, options, track)
                 console.print(f"{cell.name}: {run.ending(result)}, in {result.seconds:.1f} s")
-            except (UnusableError, NotFiniteError) as ending:
-                console.print(f"{cell.name} failed: {ending}")
-                failed.append(cell)
-            except Exception:  # for instance a lack of memory: the other runs may succeed
-                console.print(f"{cell.name} failed:\n{traceback.format_exc()}")
+            except Exception as error:  # for instance a lack of memory: the other runs may succeed
+                is_expected = isinstance(error, UnusableError | NotFiniteError)
+                reason = f" {error}" if is_expected else f"\n{traceback.format_exc()}"
+                console.print(f"{cell.name} failed:{reason}")
                 failed.append(cell)
         _measure_all([cell for cell in cells if cell not in failed], options, progress)
     if failed:
@@ -113,11 +109,10 @@ def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) 
         if options.context.stop(0):
             raise Terminated("stopped between two measurements: the same command goes on.")
         dataset = run.load(cell.config, options.location)
+        measured = (cell.folder, cell.config, dataset, options.sharpness)
         try:
-            if not measure_runs.has_measured(cell.folder, cell.config, dataset, options.sharpness):
-                measure_runs.measure_finished_run(
-                    cell.folder, cell.config, dataset, options.sharpness, progress.console
-                )
+            if not measure_runs.has_measured(*measured):
+                measure_runs.measure_finished_run(*measured, progress.console)
         except ValueError as error:
             progress.console.print(f"not measured: {error}")
         except Exception:  # for instance a lack of memory: the other measurements may succeed

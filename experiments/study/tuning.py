@@ -34,13 +34,12 @@ class Tuning:
     validation: float = 0.2
 
     def __post_init__(self) -> None:
+        for name in ("rates", "radii", "seeds"):
+            checks.check_runs(f"tuning.{name}", getattr(self, name), 1)
+            checks.check_distinct(f"tuning.{name}", getattr(self, name))
         for name in ("rates", "radii"):
-            values = getattr(self, name)
-            checks.check_runs(f"tuning.{name}", values, 1)
-            checks.check_distinct(f"tuning.{name}", values)
-            for value in values:
+            for value in getattr(self, name):
                 checks.check_number(f"tuning.{name}", value)
-        checks.check_seeds(self.seeds, "tuning.seeds")
         checks.check_fraction("tuning.validation", self.validation)
         if not self.validation:
             raise ValueError("tuning.validation is 0.0: hold some examples out, or the test set would choose.")
@@ -166,14 +165,11 @@ def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[Run
 
 def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
-    folder = study.output / "trials" / "-".join(words)
-    told = ", ".join(words).replace("_", " ")
-    cells = [
-        RunSpec(
-            f"{cell.name}, {told}", cell.config.with_settings(validation=tuning.validation), folder / cell.folder.name
-        )
-        for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored)  # with the plan of the study
-    ]
+    folder, tried = study.output / "trials" / "-".join(words), ", ".join(words).replace("_", " ")
+    cells = []
+    for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):  # with the plan of the study
+        config = cell.config.with_settings(validation=tuning.validation)
+        cells.append(RunSpec(f"{cell.name}, {tried}", config, folder / cell.folder.name))
     return Trial(setting, cells)
 
 

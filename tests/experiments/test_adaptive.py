@@ -50,7 +50,7 @@ def whole(tiny: str, memory: Path) -> Path:
 
 def trained(of: Config, sharding: Sharding = Sharding()) -> tuple[Any, list[Record]]:
     records: list[Record] = []
-    state, _ = run.train(of, run.load(of), write=records.append, sharding=sharding)
+    state, _ = run.train(of, run.load(of), run.RunContext(sharding=sharding), records.append)
     return state, records
 
 
@@ -182,7 +182,8 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
     monkeypatch.setattr(measure_runs, "measure", lambda network, settings, epoch, step: [epoch])
     dataset = run.load(made)
-    _, last = run.train(made, dataset, watch=watching(made, dataset, SharpnessSettings(during=2), epochs.extend))
+    watch = watching(made, dataset, SharpnessSettings(during=2), epochs.extend)
+    _, last = run.train(made, dataset, run.RunContext(watch=watch))
     assert last.epoch % 2
     assert last.epoch > made.plan.epochs  # those of a batch that never grows
     assert epochs == [*range(2, last.epoch, 2), last.epoch]

@@ -1,5 +1,6 @@
 """The recipe of a run, from the stored image to the network: what comes before what."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -76,12 +77,11 @@ def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_the
     assert float(targets.max()) <= 0.8 + 0.2 / 4 + 1e-6
     assert not np.array_equal(images, erased)
     smooth = augmentation.smoothed(batch["label"], 4, 0.2)
-    plain = image_pipeline.preparation(ours._replace(mixing=0.0))(batch, constants)
+    plain = image_pipeline.preparation(ours._replace(recipe=replace(ours.recipe, mixing=0.0)))(batch, constants)
     np.testing.assert_allclose(plain[1], smooth)
     np.testing.assert_array_equal(plain[0], erased)
-    assert jax.tree.structure(
-        image_pipeline.preparation(ours._replace(mixing=0.0, label_smoothing=0.0))(batch, constants)[1]
-    )
+    bare = ours._replace(recipe=replace(ours.recipe, mixing=0.0, label_smoothing=0.0))
+    assert jax.tree.structure(image_pipeline.preparation(bare)(batch, constants)[1])
 
 
 def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
@@ -89,6 +89,7 @@ def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
         model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5
     )
     seen: list[int] = []
-    _, last = run.train(config, dataset(), watch=lambda record, state: seen.append(record.step))
+    context = run.RunContext(watch=lambda record, state: seen.append(record.step))
+    _, last = run.train(config, dataset(), context)
     assert seen == [9, 18]
     assert np.isfinite(last.train_loss)

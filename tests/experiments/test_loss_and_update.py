@@ -11,8 +11,7 @@ import pytest
 
 from experiments.config import Config
 from experiments.runner import run
-from experiments.runner.networks import evaluated
-from experiments.runner.program import build
+from experiments.runner.program import build, evaluated
 from experiments.training import checkpoint, loss_and_update, optimizer
 from experiments.training.optimizer import average_weights, weight_average
 from experiments.training.step import TrainState, initial_state

@@ -125,7 +125,7 @@ def test_a_halted_step_is_skipped_whatever_comes() -> None:
 @pytest.fixture
 def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Has the batch that begins at a position not be finite."""
-    preparation, positions = program.preparation, []
+    preparation, positions = program.image_pipeline.preparation, []
 
     def poisoning(recipe: Any) -> Any:
         prepare = preparation(recipe)
@@ -138,7 +138,7 @@ def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         return poisoned
 
     program._training.cache_clear()
-    monkeypatch.setattr(program, "preparation", poisoning)
+    monkeypatch.setattr(program.image_pipeline, "preparation", poisoning)
     yield positions.extend
     program._training.cache_clear()
 

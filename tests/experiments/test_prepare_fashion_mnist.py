@@ -27,7 +27,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for folder in ("published", "package"):
         (tmp_path / folder).mkdir()
     for name, content in made_up.idx_files(made_up.parts((28, 28, 1), 10)).items():
-        modified = prepare_fashion_mnist._MODIFIED[name]
+        modified = prepare_fashion_mnist._MODIFIED[name.partition("-")[0]]
         (tmp_path / "published" / f"{name}.gz").write_bytes(compressed(content, name, modified))
         (tmp_path / "package" / f"{name}.gz").write_bytes(compressed(content, "", DEBIAN))
     made_up.register(monkeypatch, "fashion_mnist", tmp_path / "published")

@@ -209,5 +209,5 @@ def test_what_shows_progress_and_what_reads_ahead_end_with_the_run(tiny: str, st
 
     config = Config.from_settings(model=tiny, batch_plan=PLAN[1])
     with pytest.raises(KeyboardInterrupt) as held:  # with all that its frames refer to
-        run.train(config, run.load(config), track, interrupted)
+        run.train(config, run.load(config), run.RunContext(track), interrupted)
     assert (ended, started()) == (["shown"], []), held
