@@ -24,6 +24,7 @@ import hypothesis
 import jax
 import pytest
 
+from tests.quick_rows import mark_other_rows
 from tests.selection import LOOPS
 
 jax.config.update("jax_num_cpu_devices", 8)  # simulated, for what runs on several
@@ -40,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(100_000, 50, 1000)
     for action in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {action} persistent compilation cache entry")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks most parameter sets of slow tests as long."""
+    mark_other_rows(items)
 
 
 hypothesis.settings.register_profile("sam_optax", deadline=None, derandomize=True, max_examples=50)
