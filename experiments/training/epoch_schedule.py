@@ -19,8 +19,20 @@ _EXAMPLES = 10_000
 _MOST = 2**31 - 1
 
 
-ScheduledStep = tuple[int, float, dict[str, np.ndarray], bool | None]
-"""What a step is given: its number, its position in epochs, its hyperparameters, and whether it makes a second pass."""
+class ScheduledStep(NamedTuple):
+    """The values that a step is given.
+
+    Attributes:
+      step: the number of the step.
+      position: the position of the step in epochs.
+      hyperparameters: the hyperparameters of the step.
+      perturb: whether the step makes a second pass; None if its gradient decides.
+    """
+
+    step: int
+    position: float
+    hyperparameters: dict[str, np.ndarray]
+    perturb: bool | None
 
 
 class EpochSchedule(NamedTuple):
@@ -53,7 +65,7 @@ class EpochSchedule(NamedTuple):
         where = np.asarray(positions, np.float32)
         values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
         given = ({name: value[i] for name, value in values.items()} for i in range(len(steps)))
-        scheduled = list(zip(steps, positions, given, map(perturb, steps), strict=True))
+        scheduled = list(map(ScheduledStep, steps, positions, given, map(perturb, steps)))
         return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
