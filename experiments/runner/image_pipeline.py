@@ -36,7 +36,7 @@ class Constants(NamedTuple):
 
 
 class PreparationSettings(NamedTuple):
-    """How the images and labels of a run are prepared.
+    """The settings of the preparation of images and labels.
 
     Attributes:
       num_classes: the number of classes; labels are from 0 to `num_classes` − 1.

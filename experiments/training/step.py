@@ -101,7 +101,7 @@ def finished(before: TrainState, output: StepOutput, perturb: Decision, halted: 
         metrics |= sam_optax.diagnostics(output.opt_state)._asdict()
     except ValueError:  # the optimizer holds no method with diagnostics
         perturb = False
-    if not perturb:  # the method has not measured it
+    if not perturb:  # without a second pass the method does not measure the norm
         metrics["grad_norm"] = optax.tree.norm(output.gradient)
     if skips_nonfinite:
         finite = is_finite_step((output.loss, output.gradient, output.updates), after, before)
