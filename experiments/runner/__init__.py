@@ -1,1 +1,1 @@
-"""A run: its config made a program, trained, saved, resumed, and read again when it is finished."""
+"""Runs: building a program from a config, training, saving, resuming, and reading finished runs."""

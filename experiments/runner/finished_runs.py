@@ -1,4 +1,4 @@
-"""The finished runs in some folders."""
+"""Finds and reads the finished runs in folders."""
 
 import os
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from sam_optax import BatchPlan
 
 
 class Run(NamedTuple):
-    """A run that came to its end.
+    """A finished run.
 
     Attributes:
-      folder: where it is.
-      config: what was run.
-      result: what came out.
-      sharpness: the records of its sharpness; none where it was not measured.
+      folder: the folder of the run.
+      config: the config of the run.
+      result: the result of the run.
+      sharpness: the records of its sharpness; empty if it was not measured.
     """
 
     folder: Path
@@ -32,20 +32,21 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its loss was not finite at the end."""
+        """Whether the loss was not finite in the last epoch."""
         return self.result.diverged
 
     @property
     def plan(self) -> BatchPlan:
-        """The batch size of each epoch, also where it was decided on the way."""
+        """The batch plan, including one that was decided during training."""
         return plan_of(self.config, self.result)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """All finished runs in the folders and below them, each once, in the order of their names.
+    """Returns all finished runs in the folders and below them, each once, in the order of their names.
 
     Raises:
-      ValueError: If a folder is not there or holds no run, if a run is damaged, or if two of one config differ.
+      ValueError: If a folder does not exist or holds no finished run, if a run is damaged, or if two runs of one config
+        have different results.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
@@ -78,15 +79,16 @@ def _read(folder: Path) -> Run:
 
 
 def damaged(folder: Path, reason: str) -> ValueError:
-    """The refusal of a damaged run."""
+    """Returns the error for a damaged run."""
     said = f"{folder} holds a run that was damaged, or made by another version: take it out ({reason})."
     return ValueError(printable(said))
 
 
 def _counted_once(runs: Iterable[Run]) -> list[Run]:
-    """A run is a pure function of its config, and two sweeps may both have it: twice it would count as two seeds.
+    """Merges runs of the same config, which would otherwise count as two seeds.
 
-    What was measured of either was measured of it.
+    A run is a pure function of its config, and two sweeps may both contain it. The sharpness measurements of such runs
+    are merged, too.
     """
     first: dict[Config, Run] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""The machine that a run trains on: how many of its devices, and together with which other processes."""
+"""The devices and processes on which a run trains."""
 
 import os
 import socket
@@ -18,23 +18,23 @@ from experiments.training.sharding import Sharding, mesh_of
 
 Result = TypeVar("Result")
 
-_LONGEST = 1000  # bytes of a refusal that are told to other processes
+_LONGEST = 1000  # the largest number of bytes of an error message that is sent to other processes
 _LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """On which devices a run trains, and with which other processes.
+    """The devices and processes on which a run trains.
 
     Attributes:
-      devices: How many devices of this process train, each with its part of every batch; left out, all of them, and
-        one where that is a CPU.
-      fsdp: Split the parameters and the states of method and optimizer over the devices, and keep no copy on each.
-      distributed: Train together with other processes, one a host or one a device, which SLURM, Open MPI, Kubernetes
-        or a Cloud TPU started: these say which.
-      coordinator: Train together with other processes that nothing else knows of: host:port of the first of them.
-      processes: How many they are.
-      process: Which of them this is, from 0.
+      devices: The number of devices of this process that train, each on its part of every batch. By default all
+        devices train; on a CPU, one.
+      fsdp: Split the parameters and the states of method and optimizer over the devices instead of copying them.
+      distributed: Train together with other processes, one per host or one per device. They are found through SLURM,
+        Open MPI, Kubernetes or the Cloud TPU that started them.
+      coordinator: The host:port of the first process, to train together with processes that cannot be found otherwise.
+      processes: The number of processes; it is given together with coordinator.
+      process: The index of this process, from 0; it is given together with coordinator.
     """
 
     devices: int | None = None
@@ -64,7 +64,7 @@ class Machine:
 
 
 def sharding_on(machine: Machine) -> Sharding:
-    """Join the other processes, if there are any, and take the devices; to be called before anything uses one.
+    """Joins the other processes, if any, and returns the sharding; it must be called before any device is used.
 
     Raises:
       ValueError: If no other processes are found, if the coordinator's port is in use, or if there are fewer devices.
@@ -83,10 +83,10 @@ def sharding_on(machine: Machine) -> Sharding:
 
 
 def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *args: Any) -> Result:
-    """`function(*args)` on every process: where it is refused on one of them, it is on all, in the same words.
+    """Calls `function(*args)` on every process; a ValueError on one process is raised on all, with the same message.
 
     Raises:
-      ValueError: If it was raised on any process.
+      ValueError: If the function raised it on any process.
     """
     if sharding.part[1] == 1:
         return function(*args)
@@ -102,14 +102,14 @@ def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *arg
 
 @contextmanager
 def abort_all_on_error(sharding: Sharding) -> Iterator[None]:
-    """What fails in here on one process ends it at once, so that the others see it gone, and end, too.
+    """Ends this process at once if the block fails, so that the other processes notice and end, too.
 
-    Else it would wait for them at its exit, and they for it at their next step.
+    Otherwise this process would wait for the others at its exit, and they would wait for it at their next step.
     """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if sharding.part[1] == 1 or isinstance(error, NotFiniteError):  # all processes come to the latter together
+        if sharding.part[1] == 1 or isinstance(error, NotFiniteError):  # the latter occurs on all processes at once
             raise
         if isinstance(error, UnusableError):
             print(f"error: {error}", file=sys.stderr)
@@ -137,9 +137,9 @@ def _join(machine: Machine) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Refuse a port that is in use, which JAX would crash on."""
+    """Refuses a port that is in use, with which JAX would crash."""
     with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as the coordinator itself will have it
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as the coordinator sets it
         try:
             tried.bind(("", int(coordinator.rpartition(":")[2])))
         except OSError as error:
@@ -147,6 +147,6 @@ def _check_port(coordinator: str) -> None:
 
 
 def _told(words: str) -> list[str]:
-    """What each process says, in their order."""
+    """Returns the message of each process, in the order of the processes."""
     letters = np.frombuffer(words.encode()[:_LONGEST].ljust(_LONGEST), np.uint8)
     return [bytes(said).decode(errors="ignore").strip() for said in multihost_utils.process_allgather(letters)]

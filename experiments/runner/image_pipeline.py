@@ -1,4 +1,4 @@
-"""What is done to images on their way to the network, stage by stage, in bits of the seed and their positions."""
+"""The preparation of images for the network, in stages whose random draws depend on the seed and the position."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,19 +14,19 @@ from experiments.config.sections import Recipe
 from experiments.data.stream import Batch, moved
 from sam_optax import BatchPlan
 
-_ERASING, _MIXING = 2, 3  # which key of the run's; 0 and 1 are the crop's and the flip's
+_ERASING, _MIXING = 2, 3  # the numbers folded into the run's key; its split gives the keys of the crop and the flip
 
-_RESIDENT_BYTES = 2**28  # of training images that live on the device: CIFAR has 154 million, SVHN 225
+_RESIDENT_BYTES = 2**28  # the most bytes of training images on the device: CIFAR has 154 million, SVHN 225 million
 
 
 class Constants(NamedTuple):
-    """What every step of a run reads.
+    """The constant inputs of every step of a run.
 
     Attributes:
-      key: of the augmentation.
-      mean: of the training images' channels.
-      std: their standard deviation.
-      examples: the training images and labels, where they live on the device.
+      key: the key of the augmentation.
+      mean: the mean of each channel of the training images.
+      std: the standard deviation of each channel of the training images.
+      examples: the training images and labels, if they are stored on the device.
     """
 
     key: jax.Array
@@ -36,13 +36,13 @@ class Constants(NamedTuple):
 
 
 class PreparationSettings(NamedTuple):
-    """How the images and labels of a run are prepared.
+    """The settings of the preparation of images and labels.
 
     Attributes:
-      num_classes: labels run from 0 to below it.
-      crop_padding: pixels that an image may be shifted by.
-      flip: whether images are mirrored.
-      recipe: erasing, mixing and label smoothing; its other settings have their defaults.
+      num_classes: the number of classes; labels are from 0 to `num_classes` − 1.
+      crop_padding: the largest shift of an image, in pixels.
+      flip: whether images are flipped at random.
+      recipe: the settings of erasing, mixing and label smoothing; its other settings have their defaults.
     """
 
     num_classes: int
@@ -59,13 +59,13 @@ Stage = Callable[[Constants, jax.Array, jax.Array], jax.Array]
 
 
 def preparation_settings(config: Config, dataset: data.Dataset) -> PreparationSettings:
-    """The settings of a run."""
+    """Returns the preparation settings of a run."""
     padding, flip = (0, False) if config.recipe.auto_augment else (dataset.crop_padding, dataset.flip)
     return PreparationSettings(dataset.num_classes, padding, flip, replace(config.recipe, auto_augment=False, passes=1))
 
 
 def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
-    """What is done to images before the compiled step: AutoAugment, and ahead of it what belongs there.
+    """Returns the transformation of images before the compiled step: crop and flip, then AutoAugment; None without it.
 
     Raises:
       ValueError: If the images are not in colour.
@@ -83,7 +83,7 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
 
 
 def stages(settings: PreparationSettings) -> dict[str, Stage]:
-    """What is done to images one by one, in order, by name."""
+    """Returns the stages that process each image separately, by name, in order."""
 
     def crop(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
         keys = augmentation.example_keys(jax.random.split(constants.key)[0], positions)
@@ -98,7 +98,7 @@ def stages(settings: PreparationSettings) -> dict[str, Stage]:
 
     def erasing(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
         keys = augmentation.example_keys(jax.random.fold_in(constants.key, _ERASING), positions)
-        # not the mean colour of normalised images, which is 0, but what the study's code has
+        # the fill colour of the study's code, which is not the mean of normalised images, 0
         return augmentation.random_erasing(keys, images, settings.recipe.random_erasing, constants.mean / 255)
 
     is_used = (settings.crop_padding, settings.flip, True, settings.recipe.random_erasing)
@@ -106,10 +106,10 @@ def stages(settings: PreparationSettings) -> dict[str, Stage]:
 
 
 def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
-    """`prepare(batch, constants)` → images, targets and labels; targets are labels if neither smooth nor mixed.
+    """Returns `prepare(batch, constants)` → images, targets, labels; without smoothing and mixing, targets are labels.
 
-    The batch has `image` and `label`, or `index` where the examples live on the device. The key of the mixing, which is
-    one for the batch, is made of its first position.
+    The batch has `image` and `label`, or `index` if the examples are stored on the device. The whole batch has one key
+    for the mixing, made from its first position.
     """
     in_order, smoothing, mixing = stages(settings), settings.recipe.label_smoothing, settings.recipe.mixing
 
@@ -132,12 +132,12 @@ def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tup
 
 
 def normalization(batch: Any, constants: Constants) -> jax.Array:
-    """The images of an evaluation: normalised, and nothing else."""
+    """Returns the images of an evaluation: normalised, without augmentation."""
     return augmentation.normalize(batch["image"], constants.mean, constants.std)
 
 
 def constants_of(config: Config, dataset: data.Dataset) -> Constants:
-    """What every step of a run reads."""
+    """Returns the constant inputs of every step of a run."""
     train, examples = dataset.train, None
     if isinstance(train, data.Split) and is_resident(config, dataset):
         examples = jnp.asarray(train.images), jnp.asarray(train.labels)
@@ -145,9 +145,9 @@ def constants_of(config: Config, dataset: data.Dataset) -> Constants:
 
 
 def is_resident(config: Config, dataset: data.Dataset) -> bool:
-    """Whether the training examples live on the device, so that a batch is sent as their indices.
+    """Returns whether the training examples are stored on the device, so that a batch is sent as their indices.
 
-    They do where they are in memory, have at most 2²⁸ bytes, and nothing is done to them before the compiled step.
+    They are if they are in memory, their images have at most 2²⁸ bytes, and AutoAugment is not used.
     """
     train = dataset.train
     return not config.recipe.auto_augment and isinstance(train, data.Split) and train.images.nbytes <= _RESIDENT_BYTES
@@ -156,17 +156,17 @@ def is_resident(config: Config, dataset: data.Dataset) -> bool:
 def stream_of(
     config: Config, dataset: data.Dataset, start: int = 0, part: tuple[int, int] = (0, 1), plan: BatchPlan | None = None
 ) -> Iterator[Batch]:
-    """The batches of a run, as its compiled step reads them.
+    """Returns the batches of a run, as its compiled step reads them.
 
     Args:
-      config: of the run.
-      dataset: its data.
+      config: the config of the run.
+      dataset: the data of the run.
       start: the number of batches that were read already.
-      part: `(index, count)`: which part of each batch this process reads, of how many equal ones.
-      plan: the batch size of each epoch, where it is decided on the way; left out, that of the config.
+      part: `(index, count)`: this process reads part `index` of the `count` equal parts of each batch.
+      plan: the batch plan, if it is decided during training; None: that of the config.
 
     Returns:
-      What `data.training_batches` returns.
+      The iterator that `data.training_batches` returns.
     """
     plan, seed, passes = plan or config.plan, config.seed, config.recipe.passes
     transform, is_read = transform_of(config, dataset), not is_resident(config, dataset)

@@ -1,4 +1,4 @@
-"""The network of a run and its compiled functions, put together from data, augmentation, model and training.
+"""Builds the network of a run and its compiled functions from data, augmentation, model and training.
 
 Networks of one architecture share their compiled functions.
 """
@@ -36,20 +36,20 @@ Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
 
 
 def shape_of(config: Config, dataset: data.Dataset) -> Shape:
-    """The architecture of a run."""
+    """Returns the architecture of a run."""
     return config.network.model, dataset.num_classes, dataset.image_shape, config.network.options
 
 
 def network(shape: Shape, seed: int = 0) -> nnx.Module:
-    """A network of this architecture, initialised by the seed."""
+    """Returns a network of this architecture, initialised from the seed."""
     name, num_classes, image_shape, options = shape
     return models.create(name, num_classes, image_shape, nnx.Rngs(seed), **dict(options))
 
 
 def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> tuple[TrainState, Program]:
-    """The state before the first step, and the functions of the run.
+    """Returns the state before the first step, and the functions of the run.
 
-    Runs that differ in seed, plan, schedule and hyperparameters alone share what is compiled.
+    Runs that differ only in seed, plan, schedule and hyperparameters share their compiled functions.
     """
     shape, size, descent = shape_of(config, dataset), config.recipe.epoch_size(len(dataset.train)), config.descent
     constants = sharding.copied(image_pipeline.constants_of(config, dataset))
@@ -65,7 +65,7 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     step = functools.partial(update, constants=constants)
     evaluate = functools.partial(_evaluate, config, dataset, constants, sharding)
     program = Program(step, evaluate, schedules(config), perturb, config.second_pass_gradients, descent.on_nonfinite)
-    if not isinstance(update, MicroBatchStep):  # batches go to the device whole: each size has a step, compiled ahead
+    if not isinstance(update, MicroBatchStep):  # each batch size has its own step, compiled in advance
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
         program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
     return sharding.state(initial_state(network(shape, config.seed), init)), program
@@ -83,7 +83,10 @@ def _training(
     skips: bool,
     measures_noise: bool,
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
-    """The function that makes the optimizer's state, and the step; `part` is the size of shards or of micro-batches."""
+    """Returns the function that initialises the optimizer's state, and the step.
+
+    `part` is the size of the shards or of the micro-batches.
+    """
     model, prepare = network(shape), image_pipeline.preparation(images)
     functional = METHODS[settings.method].functional
     if in_shards:
@@ -106,9 +109,9 @@ def _evaluation(shape: Shape) -> Callable[..., Any]:
 def _evaluate(
     config: Config, dataset: data.Dataset, constants: Constants, sharding: Sharding, state: TrainState
 ) -> dict[str, float]:
-    """Mean loss and error over all test examples."""
+    """Computes the mean loss and error over all test examples."""
     evaluate, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
-    # an average's statistics are taken anew, on each process by itself
+    # each process estimates BatchNorm's statistics for averaged parameters separately
     params, model_state = evaluated(config, dataset, sharding.whole(state) if config.descent.ema else state)
     if config.descent.ema:
         params, model_state = sharding.copied((params, model_state))
@@ -119,15 +122,15 @@ def _evaluate(
 
 
 def evaluated(config: Config, dataset: data.Dataset, state: TrainState) -> tuple[Any, Any]:
-    """The parameters and the model's state that a run is judged by.
+    """Returns the parameters and the model state to evaluate: the running average if there is one.
 
-    BatchNorm's running statistics belong to the last parameters: those of an average are taken anew, over the training
-    images as they are stored.
+    BatchNorm's running statistics belong to the last parameters. For averaged parameters they are estimated again from
+    the training images without augmentation.
 
     Args:
-      config: of the run.
-      dataset: its data.
-      state: of its training.
+      config: the config of the run.
+      dataset: the data of the run.
+      state: the training state.
 
     Returns:
       `(params, model_state)`.
@@ -141,13 +144,16 @@ def evaluated(config: Config, dataset: data.Dataset, state: TrainState) -> tuple
 def with_own_statistics(
     config: Config, dataset: data.Dataset, params: Any, model_state: Any, batch_size: int = _EVALUATION_BATCH
 ) -> Any:
-    """The model's state with BatchNorm's statistics at these parameters, of the training images as they are stored."""
+    """Returns the model state with BatchNorm's statistics at these parameters, from images without augmentation."""
     images = (batch["image"] for batch in stored_batches(dataset, len(dataset.train), batch_size))
     return _reestimation(shape_of(config, dataset))(params, model_state, images)
 
 
 def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Iterator[dict[str, jax.Array]]:
-    """The first training examples as they are stored, normalised: `image` and `label`; the last batch may be short."""
+    """Yields the first training examples as `image` and `label`, normalised but not augmented.
+
+    The last batch may be smaller.
+    """
     examples = min(examples, len(dataset.train))
     mean, std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
     for start in range(0, examples, batch_size):
@@ -157,20 +163,20 @@ def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Ite
 
 @functools.cache
 def _reestimation(shape: Shape) -> Callable[[Any, Any, Iterable[jax.Array]], Any]:
-    """The function that takes the statistics of a network anew.
+    """Returns the function that estimates BatchNorm's statistics again.
 
     Args:
       shape: the architecture.
 
     Returns:
-      `reestimate(params, model_state, batches)` → the model's state with BatchNorm's statistics as means over all
-      batches of images, weighted by size; leaves that are not floating stay as they are.
+      `reestimate(params, model_state, batches)` → the model state with BatchNorm's statistics as means over all batches
+      of images, weighted by batch size; leaves that are not of a floating type do not change.
     """
     model = network(shape)
     model.train()
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
-            module.momentum = 0.0  # of the past, so that the statistics are the batch's own
+            module.momentum = 0.0  # the weight of the past: the statistics are those of the batch
     graphdef = nnx.graphdef(model)
 
     @jax.jit
@@ -193,12 +199,12 @@ def _reestimation(shape: Shape) -> Callable[[Any, Any, Iterable[jax.Array]], Any
 
 
 def _is_statistic(x: jax.Array) -> bool:
-    """Whether a leaf is none of the keys and counts of a network with random draws."""
+    """Returns whether a leaf is a statistic, not a key or a count of a network with random draws."""
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _decisions(config: Config, size: int, perturb: Perturb, batch_size: int) -> set[bool | None]:
-    """What `perturb` returns at the steps with batches of this size, in epochs of `size` examples."""
+    """Returns the values of `perturb` at the steps with this batch size, in epochs of `size` examples."""
     found: set[bool | None] = set()
     first = 0
     for stage in config.plan.stages:
@@ -212,7 +218,7 @@ def _decisions(config: Config, size: int, perturb: Perturb, batch_size: int) -> 
 
 
 def schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
-    """Each hyperparameter that the run uses, over epochs."""
+    """Returns the schedule over epochs of each hyperparameter that the run uses."""
     descent = config.descent
     rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, config.plan.epochs, descent.warmup_epochs)
     found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}

@@ -1,4 +1,4 @@
-"""The saved states of a run: where a run goes on, whether it is the one that is asked for, and the trained state."""
+"""The saved states of a run: where a run resumes, whether its config is the requested one, and the trained state."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ from experiments.training.progress import Progress
 from experiments.training.records import Notes
 
 CHECKPOINTS = "checkpoints"
-"""The folder of the saves in that of a run."""
+"""The name of the folder of saves in the folder of a run."""
 
 CHECKPOINT = "checkpoint"
-"""The folder of the trained state, with checksums and the config, in that of a run."""
+"""The name of the folder in a run's folder that holds the trained state, with checksums and the config."""
 
 
 class Start(NamedTuple):
-    """Where a run begins, or goes on.
+    """The point from which a run starts or resumes.
 
     Attributes:
-      is_again: whether the run's folder is there from an earlier time.
-      save: the step of the save that it goes on from; None: it begins at its beginning.
-      progress: its position.
-      metrics_bytes: how long `metrics.jsonl` was then.
-      seconds: how long the run had taken.
+      is_again: whether an earlier program started this run in its folder.
+      save: the step of the save from which it resumes; None: it starts from the beginning.
+      progress: the position of the run.
+      metrics_bytes: the length of `metrics.jsonl` in bytes at that position.
+      seconds: the duration of the run until then, in seconds.
     """
 
     is_again: bool = False
@@ -37,26 +37,26 @@ class Start(NamedTuple):
     seconds: float = 0.0
 
     def restored(self, output: Path, state: Any) -> Any:
-        """The training state to go on with, in the place of `state`, that of the beginning.
+        """Returns the saved training state, or the initial `state` if the run starts from the beginning.
 
         Raises:
-          UnusableError: If it is damaged, or that of another network or method.
+          UnusableError: If the save is damaged, or holds the state of another network or method.
         """
         return state if self.save is None else checkpoint.restore_save(output / CHECKPOINTS, self.save, state)
 
 
 def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | None:
-    """Where the run in a folder goes on: from its last save, or from its beginning, where it has none.
+    """Returns where the run in a folder resumes: from its last save, or from the beginning if it has none.
 
-    Nothing is changed.
+    No file is changed.
 
     Args:
-      output: the folder.
-      config: what is to be run.
-      dataset: its data.
+      output: the folder of the run.
+      config: the requested config.
+      dataset: the data of the run.
 
     Returns:
-      The start; None, if the run is complete.
+      The start; None if the run is complete.
 
     Raises:
       ValueError: If the folder holds something else, a run of another config or of other data, or a damaged one.
@@ -96,10 +96,10 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
 
 
 def check_same(found: Config, wanted: Config, where: Path) -> None:
-    """Refuse to go on with another run.
+    """Refuses to resume a run with another config.
 
     Raises:
-      UnusableError: If the configs differ; it names each field with both values.
+      UnusableError: If the configs differ; the message names each differing field with both values.
     """
     asked = wanted.settings
     differing = [(name, ours) for name, ours in found.settings.items() if ours != asked[name]]
@@ -110,7 +110,7 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
 
 
 def seal(output: Path) -> None:
-    """Write checksums and the config into the trained state, which is complete.
+    """Writes checksums and the config into the folder of the trained state, whose other files are complete.
 
     Args:
       output: the folder of the run.
@@ -121,16 +121,16 @@ def seal(output: Path) -> None:
 
 
 def trained_state(output: Path, config: Config, like: Any) -> Any:
-    """The trained state of a finished run.
+    """Returns the trained state of a finished run.
 
     Args:
       output: the folder of the run.
-      config: what was run.
-      like: a state of the same structure, shapes, dtypes and places.
+      config: the config of the run.
+      like: a state of the same structure, shapes, dtypes and shardings.
 
     Raises:
       UnusableError: If the state was changed since it was saved, cannot be read, or is that of another run. A state
-        without checksums is read as it is.
+        without checksums is read unchecked.
     """
     folder, found = output / CHECKPOINT, config
     try:
@@ -143,12 +143,12 @@ def trained_state(output: Path, config: Config, like: Any) -> Any:
     check_same(found, config, folder)
     try:
         return checkpoint.restore(folder, like)
-    except Exception as error:  # whatever Orbax and TensorStore make of it
+    except Exception as error:  # Orbax and TensorStore do not document their errors
         raise _unreadable(output, error) from error
 
 
 def unchecked(output: Path) -> str | None:
-    """A sentence where a trained state has no checksums, as earlier versions saved it; None where it has them."""
+    """Returns a warning if the trained state has no checksums, as in earlier versions; None if it has them."""
     if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
     said = "that its state is whole, and of this run, cannot be checked"

@@ -1,4 +1,4 @@
-"""One run: from a config to a folder with its metrics, its trained state and its result."""
+"""Executes a run: from a config to a folder with its metrics, its trained state and its result."""
 
 import json
 import time
@@ -28,22 +28,22 @@ from experiments.training.step import TrainState
 from experiments.training.writers import Record, Writer, length_of, own_writers, plain
 from sam_optax import BatchPlan
 
-UNFINISHED = ".unfinished"  # at the end of a folder's name: a run of a study that has not come to its end
+UNFINISHED = ".unfinished"  # the suffix of the folder of a study's run that is not complete
 
 _AGAIN = "remove that run, or start it again in another folder."
 
 Write = Callable[[Record], None]
-"""Takes a record."""
+"""Receives a record."""
 
 Watch = Callable[[EpochRecord, TrainState], None]
-"""Looks at the record of an epoch and at the state after it, which it must not keep."""
+"""Receives the record of an epoch and the state after it, to which it must not keep a reference."""
 
 
 def load(config: Config, location: data.Location = data.Location()) -> data.Dataset:
-    """The data of a run, looked for at `location`.
+    """Loads the data of a run from `location`.
 
     Raises:
-      ValueError: If it is not there, or if the batch plan or the recipe does not fit it.
+      ValueError: If the data are not found, or if the batch plan or the recipe does not fit them.
     """
     dataset = data.load(
         config.problem.dataset,
@@ -62,7 +62,7 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
 
 
 def total_updates(config: Config, dataset: data.Dataset) -> int:
-    """How many updates a run makes; where its batch plan is decided on the way, so many at most.
+    """Returns the number of updates of a run; an upper bound if its batch plan is decided during training.
 
     Raises:
       ValueError: If a batch of the plan is larger than an epoch.
@@ -77,10 +77,10 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
 
 
 def plan_of(config: Config, result: Result) -> BatchPlan:
-    """The batch plan of a finished run, also where it was decided on the way.
+    """Returns the batch plan of a finished run, including one that was decided during training.
 
     Raises:
-      UnusableError: If it was, and the result does not tell it.
+      UnusableError: If the plan was decided during training, and the result does not contain it.
     """
     if config.adaptive is None:
         return config.plan
@@ -93,18 +93,18 @@ def plan_of(config: Config, result: Result) -> BatchPlan:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run takes place in. None of it changes what the run computes.
+    """The environment of a run. None of it changes what the run computes.
 
     Attributes:
       track: iterates over the batches and shows progress.
       watch: is called with the record of each epoch and the state after it.
-      sharding: the devices. Of several processes the leading one fills the folder; each of them writes its part of the
-        trained state.
+      sharding: the devices. If there are several processes, the leading one writes the folder, and each process writes
+        its part of the trained state.
       tensorboard: whether TensorBoard's event files are written to the folder `tensorboard`, too.
       saving: when the run is saved.
-      start: where the run begins: at its beginning, or at its last save.
-      stop: whether to stop; it is called before each step.
-      writers: take the records that `metrics.jsonl` takes; they are closed at the end.
+      start: the point from which the run starts: the beginning, or the last save.
+      stop: returns whether to stop; it is called before each step.
+      writers: additional writers of the records in `metrics.jsonl`; they are closed at the end.
     """
 
     track: prefetch.Track = iter
@@ -118,25 +118,27 @@ class RunContext:
 
 
 def execute(config: Config, dataset: data.Dataset, output: Path, context: RunContext = RunContext()) -> Result:
-    """Train, and fill the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and at last `result.json`.
+    """Trains and writes the folder: `config.json`, `metrics.jsonl`, `checkpoint`, and last of all `result.json`.
 
-    On the way the folder has `checkpoints`, too, from which the run goes on where it is stopped.
+    During training the folder also has `checkpoints`, from which a stopped run resumes.
 
     Args:
-      config: what to run.
-      dataset: its data.
-      output: an empty folder, or that of `context.start`.
+      config: the config of the run.
+      dataset: the data of the run.
+      output: an empty folder, or the folder of `context.start`.
       context: the devices, the watch, the writers, and when the run is saved and stopped.
 
     Returns:
-      The result: the last epoch's figures, the number of updates and of gradient evaluations, the seconds without those
-      of the watch, those before an interruption among them; and the batch plan, where it was decided on the way.
+      The result: the figures of the last epoch, the number of updates and of gradient evaluations, the seconds
+      (including those before an interruption, without those of the watch), and the batch plan if it was decided during
+      training.
 
     Raises:
-      Terminated: If `stop` said so; the run is saved.
-      NotFiniteError: If a step is not finite, and the config has it stop there; the run is saved as it was before.
-      UnusableError: If the folder cannot be written or holds what has the place of a file of the run, or if what was
-        saved cannot be read.
+      Terminated: If `stop` returned True; the run is saved.
+      NotFiniteError: If a step is not finite and the config is set to stop there; the run is saved as it was before
+        that step.
+      UnusableError: If the folder cannot be written, if a user's file has the name of a file of the run, or if a save
+        cannot be read.
     """
     sharding, start = context.sharding, context.start
     clock = _Clock(context.watch, sharding, start.seconds)
@@ -156,7 +158,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         size, total = config.recipe.epoch_size(len(dataset.train)), total_updates(config, dataset)
 
         def due(epoch: int, steps: range) -> list[int]:
-            # after the last update nothing is saved, since the trained state itself follows
+            # the run is not saved after the last update, since the trained state is written then
             return [step for step in context.saving.due(epoch, steps, size) if step < total]
 
         def save(state: TrainState, at: Progress) -> None:
@@ -178,13 +180,13 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
 def train(
     config: Config, dataset: data.Dataset, context: RunContext = RunContext(), write: Write = lambda record: None
 ) -> tuple[TrainState, EpochRecord]:
-    """Train without a folder, from the beginning, and return the last state and the record of the last epoch.
+    """Trains without a folder, from the beginning, and returns the last state and the record of the last epoch.
 
     Args:
-      config: what to run.
-      dataset: its data.
-      context: of which the track, the watch and the devices count.
-      write: takes the records that `metrics.jsonl` would take.
+      config: the config of the run.
+      dataset: the data of the run.
+      context: the environment, of which only `track`, `watch` and `sharding` are used.
+      write: receives the records that would be written to `metrics.jsonl`.
     """
     context = RunContext(context.track, context.watch, context.sharding)
     callbacks = Callbacks(write, _Clock(context.watch, context.sharding))
@@ -193,16 +195,16 @@ def train(
 
 
 def result_of(folder: Path) -> Result:
-    """The result of the run in `folder`.
+    """Returns the result of the run in `folder`.
 
     Raises:
-      UnusableError: If there is none, or one that was damaged or made by another version.
+      UnusableError: If there is no result, or it was damaged or made by another version.
     """
     return json_files.read(folder / "result.json", partial(decode, cls=Result), _AGAIN)
 
 
 def completed(folder: Path) -> Result:
-    """The result of the run in `folder`, of which a program that was stopped at its very end may have left the saves.
+    """Returns the result of a finished run, and removes its saves if a program was stopped before it removed them.
 
     Raises:
       UnusableError: As `result_of`.
@@ -213,26 +215,26 @@ def completed(folder: Path) -> Result:
 
 
 def ending(result: Result) -> str:
-    """How a run came out, in a few words."""
+    """Returns the outcome of a run in a few words."""
     said = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
     return said + (f", steps left out as not finite: {result.skipped}" if result.skipped else "")
 
 
 class _Clock:
-    """A watch that sees the state on one device, of the process that leads; and the seconds that pass outside of it."""
+    """Calls the watch on the leading process, with the state on one device, and measures the time outside of it."""
 
     def __init__(self, watch: Watch | None, sharding: Sharding, before: float = 0.0) -> None:
         self._watch, self._sharding, self._started = watch, sharding, time.perf_counter() - before
 
     @property
     def seconds(self) -> float:
-        """Since the start, and before it."""
+        """The duration of the run in seconds, including the time before it was resumed."""
         return time.perf_counter() - self._started
 
     def __call__(self, record: EpochRecord, state: TrainState) -> None:
         if self._watch is None:
             return
-        state = self._sharding.whole(state)  # every process has to ask
+        state = self._sharding.whole(state)  # every process must call it
         if self._sharding.leads:
             started = time.perf_counter()
             self._watch(record, state)
@@ -256,10 +258,10 @@ def _train(
 
 
 def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding) -> None:
-    """Write down what came out, and what tells that it is all there at last."""
+    """Writes the trained state, and last of all `result.json`, which shows that the folder is complete."""
     if sharding.leads:
         own_files.make_room(output)
-        own_files.remove(output, "checkpoint")  # of a program that was stopped here
+        own_files.remove(output, "checkpoint")  # left by a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     if sharding.leads:
         seal(output)
@@ -268,7 +270,7 @@ def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding)
 
 
 def _result(config: Config, trained: Trained, seconds: float) -> Result:
-    """The figures of the last epoch, with the digits of a file, and what the run took."""
+    """Returns the figures of the last epoch, rounded as in the files, and the cost of the run."""
     last = plain(encode(trained.record))
     values = {name: value for name, value in last.items() if name in fields_of(Result)[0]}
     decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}

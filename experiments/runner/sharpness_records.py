@@ -1,4 +1,4 @@
-"""The file beside a run that holds what was measured of its sharpness."""
+"""The file in the folder of a run that holds its sharpness measurements."""
 
 import json
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ _SET = (
     *("kind", "epoch", "rho", "norm", "adaptive", "steps", "restarts", "samples"),
     *("examples", "measured_batch_size", "normalize_logits", "reestimate_batchnorm"),
 )
-"""What is set before a measurement: two records that agree in it are one, measured twice."""
+"""The settings of a measurement: two records with equal settings are the same measurement, made twice."""
 
 
 def read(run: Path) -> list[SharpnessRecord]:
-    """All records of the run's folder; none where nothing was measured.
+    """Returns all records in the run's folder; the list is empty if nothing was measured.
 
     Raises:
       UnusableError: If the file is damaged, or was made by another version.
@@ -45,12 +45,12 @@ def read(run: Path) -> list[SharpnessRecord]:
 
 
 def add(run: Path, measured: Iterable[SharpnessRecord]) -> None:
-    """Add records; those that were measured before, with the same settings, are replaced.
+    """Adds records; earlier records with the same settings are replaced.
 
     Raises:
-      UnusableError: If the file is damaged, or cannot be written; it is as it was then.
+      UnusableError: If the file is damaged or cannot be written; the file is then unchanged.
     """
-    # with the digits of a file
+    # numbers are rounded to the digits that the file stores
     written = [json_files.decode(plain(record.line()), type(record)) for record in measured]
     try:
         write_whole(_path(run), "".join(json.dumps(record.line()) + "\n" for record in united(read(run), written)))
@@ -59,7 +59,7 @@ def add(run: Path, measured: Iterable[SharpnessRecord]) -> None:
 
 
 def united(before: Iterable[SharpnessRecord], after: Iterable[SharpnessRecord]) -> list[SharpnessRecord]:
-    """Both; of two that were measured with the same settings the later one, which is behind the others."""
+    """Merges two lists of records; of two with equal settings the later one is kept, at the end."""
     kept: dict[tuple[object, ...], SharpnessRecord] = {}
     for record in (*before, *after):
         identity = tuple(str(getattr(record, name, None)) for name in _SET)  # the radii of a curve are a list

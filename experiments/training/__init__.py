@@ -1,1 +1,1 @@
-"""Training: the optimizer, the compiled step, the loop around it, and what is kept. No TensorFlow."""
+"""Training: the optimizer, the compiled step, the training loop, and the files. It imports no TensorFlow."""

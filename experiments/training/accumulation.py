@@ -1,9 +1,9 @@
-"""An update of a batch that goes through the network a few examples at a time.
+"""Gradient accumulation: an update whose batch goes through the network in micro-batches.
 
-Both passes are those of the whole batch: the perturbation comes from the mean of all clean gradients, and the update
-from the mean of all perturbed ones. The host loops over the parts, since on the CPU the gradient of a convolution is
-many times slower inside a compiled loop. So what is compiled does not depend on the batch size, and one set of
-functions serves every stage of a plan.
+Both passes are those of the whole batch: the perturbation is computed from the mean of all clean gradients, and the
+update from the mean of all perturbed gradients. The host loops over the micro-batches, because on the CPU the gradient
+of a convolution is many times slower inside a compiled loop. The compiled functions therefore do not depend on the
+batch size, and one set of them serves every stage of a batch plan.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,16 +24,16 @@ from experiments.training.sharding import Sharding
 from experiments.training.step import Metrics, Prepare, TrainState, finished
 from sam_optax import GradFn, second_pass
 
-_SQUARE = "square"  # among the figures of a part, where noise is measured: the squared norm of its gradient
+_SQUARE = "square"  # the key of the squared norm of a micro-batch's gradient, present if noise is measured
 
 
 class Sums(NamedTuple):
-    """The sums over the parts of a batch, in float32 or wider.
+    """The sums over the micro-batches of a batch, in float32 or wider.
 
     Attributes:
-      gradient: the gradients of the parts' mean losses.
-      model_state: BatchNorm's statistics after each part, all of which start from those before the step.
-      figures: the parts' mean losses and errors, and the squared norms of their gradients where noise is measured.
+      gradient: the sum of the gradients of the micro-batches' mean losses.
+      model_state: the sum of BatchNorm's statistics after each micro-batch; each starts from those before the step.
+      figures: the sums of the mean losses and errors, and of the squared gradient norms if noise is measured.
     """
 
     gradient: Any
@@ -41,26 +41,26 @@ class Sums(NamedTuple):
     figures: Any
 
     def added(self, other: "Sums") -> "Sums":
-        """The sums with those of another part."""
+        """Returns these sums plus those of another micro-batch."""
         return jax.tree.map(lambda a, b: a + b.astype(_wide(a)), self, other)
 
 
 @dataclass(eq=False)
 class MicroBatchStep:
-    """The update, called as the step that `step.train_step` makes.
+    """An update in micro-batches; it is called like the step that `step.train_step` returns.
 
-    The batch is one of host arrays. Its parts go to the device one at a time, each of them two parts ahead. A batch of
-    at most a part's size stays whole.
+    The batch consists of host arrays. Its micro-batches are sent to the device one at a time, two ahead of the one in
+    use. A batch that is no larger than a micro-batch is not split.
 
     Attributes:
-      passes: the gradients of a part, made by `loss_and_update.passes`.
+      passes: the function that computes a micro-batch's gradients, made by `loss_and_update.passes`.
       tx: the optimizer, made by `optimizer.create`. Its decision to make a second pass is static.
-      prepare: as in `step.train_step`; it sees one part.
-      micro_batch: how many examples a part has, those of all processes.
-      sharding: of the state and the parts.
+      prepare: as in `step.train_step`; it is called with one micro-batch.
+      micro_batch: the number of examples in a micro-batch, over all processes.
+      sharding: the sharding of the state and the micro-batches.
       skips_nonfinite: as in `step.train_step`.
-      measures_noise: whether the metrics hold the two terms of the noise of each pass, from how the gradients of the
-        parts differ. Every batch then has at least two parts.
+      measures_noise: whether the metrics hold the two terms of the gradient noise of each pass, estimated from the
+        differences between the micro-batches' gradients. Every batch then has at least two micro-batches.
     """
 
     passes: Callable[..., Any]
@@ -74,7 +74,7 @@ class MicroBatchStep:
     def __post_init__(self) -> None:
         self._size = self.micro_batch // self.sharding.part[1]
         self._send, self._keep = self.sharding.batch, self.sharding.kept
-        self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they lie where the state lies
+        self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they get the state's devices
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
         self._ascend = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
@@ -83,7 +83,7 @@ class MicroBatchStep:
     def __call__(
         self, state: TrainState, batch: Any, now: Any, constants: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
-        """Make the step."""
+        """Makes the step."""
         count = np.float32(max(1, len(batch["position"]) // self._size))
         clean = self._zeros(state)
         for part in self._parts(batch):
@@ -117,11 +117,11 @@ class MicroBatchStep:
         return self._keep(sums.added(Sums(gradient, (), self._figures(gradient, loss=loss))))
 
     def _figures(self, gradient: Any, **figures: jax.Array) -> dict[str, jax.Array]:
-        """The figures of a part, with the squared norm of its gradient where noise is measured."""
+        """Returns a micro-batch's figures, with the squared norm of its gradient if noise is measured."""
         return figures | ({_SQUARE: optax.tree.norm(gradient, squared=True)} if self.measures_noise else {})
 
     def _perturbed_params(self, state: TrainState, sums: Sums, count: Any, now: Any) -> Any:
-        """The parameters of the second pass, `w + ε`."""
+        """Returns the parameters of the second pass, `w + ε`."""
         clean, loss = _mean(sums.gradient, count, state.params), sums.figures["loss"] / count
         opt_state = inject(state.opt_state, now)
         moved, _ = sam_optax.two_phases(self.tx).ascend(clean, opt_state, state.params, perturb=True, value=loss)

@@ -1,4 +1,4 @@
-"""A batch plan that is decided during training: its settings, its length, and the decision after an epoch."""
+"""Batch plans that are decided during training: their settings, their length, and the decision after each epoch."""
 
 import math
 import re
@@ -24,14 +24,14 @@ _REMEDY = (
 
 
 class AdaptivePlan(NamedTuple):
-    """A batch plan that is decided at the end of each epoch, and when the run ends.
+    """A batch plan whose next batch size is decided at the end of each epoch, and the length of the run.
 
     Attributes:
-      controller: decides.
-      budget: how many epochs the run has, or updates.
-      is_in_updates: whether the budget is one of updates: then the run ends at the end of the first epoch at which so
-        many are made.
-      course: the first size, the largest one and the rule, as they are spelt: `16..256:noise_scale`.
+      controller: the controller that decides.
+      budget: the length of the run, in epochs or in updates.
+      is_in_updates: whether the budget counts updates. The run then ends with the first epoch at whose end at least
+        that number of updates has been made.
+      course: the first size, the largest size and the rule, as the command line spells them: `16..256:noise_scale`.
     """
 
     controller: AdaptiveBatchPlan
@@ -41,10 +41,10 @@ class AdaptivePlan(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "AdaptivePlan":
-        """The plan that `text` spells as `adaptive:EPOCHSxFIRST..LARGEST:RULE`, or with `UPDATESu` for the epochs.
+        """Parses `adaptive:EPOCHSxFIRST..LARGEST:RULE`, or the same with `UPDATESu` in place of the epochs.
 
         Raises:
-          ValueError: If it has another form, or a number that cannot be.
+          ValueError: If `text` has another form, or a number is out of range.
         """
         found = _FORM.fullmatch(text)
         if found is None:
@@ -55,23 +55,23 @@ class AdaptivePlan(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The batch sizes that the run may have, growing."""
+        """The batch sizes that the run may use, in increasing order."""
         return self.controller.sizes
 
     def state_at(self, progress: Progress) -> AdaptiveState:
-        """The controller's state of a run at this position.
+        """Returns the controller's state for a run at this position.
 
         Raises:
-          ValueError: If the position is that of another plan.
+          ValueError: If the position belongs to another plan.
         """
         return self.controller.start() if progress.growth is None else self.controller.restore(progress.growth)
 
     def plan(self, state: AdaptiveState, num_examples: int) -> BatchPlan:
-        """The epochs so far, and behind them the size in force to the end of the run.
+        """Returns the plan of the epochs so far, followed by the current batch size until the end of the run.
 
         Args:
-          state: of the controller, after so many epochs.
-          num_examples: of an epoch.
+          state: the state of the controller after these epochs.
+          num_examples: the number of examples in an epoch.
 
         Raises:
           ValueError: If a batch of the plan is larger than an epoch.
@@ -84,21 +84,21 @@ class AdaptivePlan(NamedTuple):
         return self.controller.plan(state, done + max(0, math.ceil((self.budget - made) / each)))
 
     def is_over(self, epochs: int, updates: int) -> bool:
-        """Whether the run ends after so many whole epochs, which made so many updates."""
+        """Returns whether the run ends after this number of whole epochs, in which `updates` updates were made."""
         return (updates if self.is_in_updates else epochs) >= self.budget
 
     def at_first(self, num_examples: int) -> BatchPlan:
-        """The plan at the start: what comes if the batch never grows, which makes the most updates an epoch."""
+        """Returns the plan of a run whose batch never grows, which makes the most updates per epoch."""
         return self.plan(self.controller.start(), num_examples)
 
     def most_updates(self, num_examples: int) -> int:
-        """What the updates of the run do not exceed.
+        """Returns an upper bound of the number of updates of the run.
 
         Raises:
           ValueError: If the largest batch is larger than an epoch.
         """
-        _updates_an_epoch(self.sizes[-1], num_examples)  # which refuses that
-        if self.is_in_updates:  # an epoch may begin where one update is left
+        _updates_an_epoch(self.sizes[-1], num_examples)  # raises the error
+        if self.is_in_updates:  # the last epoch may begin when a single update remains
             return self.budget - 1 + _updates_an_epoch(self.sizes[0], num_examples)
         return self.at_first(num_examples).total_steps(num_examples)
 
@@ -110,19 +110,20 @@ def _updates_an_epoch(batch_size: int, num_examples: int) -> int:
 
 
 Decide = Callable[[BatchPlan, Progress], tuple[BatchPlan, Progress]]
-"""`decide(plan, progress)` → the plan from here on, and the position that remembers what was decided; asked behind the
-last step of each epoch, before it is closed."""
+"""`decide(plan, progress)` → the plan from here on, and the position with the decision stored in it. It is called after
+the last step of each epoch, before the epoch is closed."""
 
 
 @dataclass(frozen=True)
 class Growing:
-    """A plan that the noise of each epoch decides on.
+    """Decides on the batch plan after each epoch, from the gradient noise of that epoch.
 
     Attributes:
-      adaptive: the plan.
-      num_examples: examples of an epoch.
-      follow: takes a plan whose batch has grown, and the number of updates made: later batches are of that plan.
-      agreed: makes the decision of one process that of all, since each decides by float sums of its own.
+      adaptive: the adaptive plan.
+      num_examples: the number of examples in an epoch.
+      follow: is called with a plan whose batch has grown and the number of updates made; later batches follow that
+        plan.
+      agreed: broadcasts the decision of one process to all, because float sums may differ between processes.
     """
 
     adaptive: AdaptivePlan
@@ -131,7 +132,7 @@ class Growing:
     agreed: Callable[[AdaptiveState], AdaptiveState] = lambda state: state
 
     def __call__(self, plan: BatchPlan, progress: Progress) -> tuple[BatchPlan, Progress]:
-        """Decide at the end of an epoch."""
+        """Decides at the end of an epoch."""
         before = self.adaptive.state_at(progress)
         after = self.agreed(self.adaptive.controller.after_epoch(before, progress.noise.deciding))
         plan = self.adaptive.plan(after, self.num_examples)

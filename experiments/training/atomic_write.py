@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and SHA-256 digests of saved states.
 
-A file is never written through a symbolic link. The digests are needed since compressed numbers with a flipped bit are
-other numbers.
+A file is never written through a symbolic link. The digests detect a flipped bit in a compressed array, which would
+otherwise be read as different numbers without an error.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from experiments.training.exceptions import UnusableError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file, or replace it: a program that is stopped at any moment leaves the old one or the new one.
+    """Writes or replaces a file atomically: at any moment the file on disk is the old one or the new one.
 
     Raises:
       UnusableError: If `path` is a symbolic link.
@@ -31,9 +31,9 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new, empty file that takes the place of `path` when the block is complete.
+    """Yields a new, empty file that replaces `path` when the block completes.
 
-    Its name is one that no other file has.
+    Its name is unique.
 
     Raises:
       UnusableError: If `path` is a symbolic link.
@@ -51,10 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse to write where a symbolic link leads.
+    """Refuses to write through a symbolic link.
 
     Raises:
-      UnusableError: If `path` is one.
+      UnusableError: If `path` is a symbolic link.
     """
     if path.is_symlink():
         raise UnusableError(f"{path} is a symbolic link, through which nothing is written: remove it.")
@@ -64,21 +64,21 @@ DIGESTS = "digests.json"
 
 
 def of(folder: Path, pattern: str = "**/*") -> dict[str, str]:
-    """The sum of each file below `folder` whose path matches, the file of the sums left out."""
+    """Returns the SHA-256 of each file below `folder` whose path matches `pattern`, except the file of digests."""
     files = sorted(path for path in folder.glob(pattern) if path.is_file() and path != folder / DIGESTS)
     return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
 
 
 def write(folder: Path, digests: Any) -> None:
-    """Write the sums, whole or not at all."""
+    """Writes the digests atomically."""
     write_whole(folder / DIGESTS, json.dumps(digests))
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `write` wrote.
+    """Reads the digests that `write` wrote.
 
     Raises:
-      OSError, ValueError: If it cannot be read, or is no object of JSON.
+      OSError, ValueError: If the file cannot be read, or is not a JSON object.
     """
     found = json_files.parsed(json_files.text_of(folder / DIGESTS))
     if not isinstance(found, dict):
@@ -87,10 +87,10 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, digests: Any) -> None:
-    """Compare the files with their sums.
+    """Compares the files with their digests.
 
     Raises:
-      OSError, ValueError: If one is missing or was changed, or if there are no sums.
+      OSError, ValueError: If a file is missing or was changed, or if there are no digests.
     """
     if not isinstance(digests, dict) or not digests:
         raise ValueError(f"{DIGESTS} is empty")

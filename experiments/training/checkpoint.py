@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: of the trained state, and the last few of a run, each whole or absent."""
+"""Checkpoints, written by Orbax: the trained state, and the last few of a run. Each is complete or absent."""
 
 import errno
 import logging
@@ -18,13 +18,13 @@ from experiments.training import atomic_write, json_files
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
-_text = partial(jax.tree_util.keystr, simple=True, separator="/")  # of the path of a leaf
-_OVERHEAD = 2**20  # bytes of a save in addition to its numbers, and more than that
+_text = partial(jax.tree_util.keystr, simple=True, separator="/")  # the path of a leaf as text
+_OVERHEAD = 2**20  # an upper bound of the bytes of a save in addition to its arrays
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without Orbax's own messages: a failure in its threads is raised once, by the call that waits for it."""
+    """Suppresses Orbax's own messages; a failure in its threads is raised once, by the call that waits for it."""
     hook = sys.unraisablehook
     filters: dict[str, Callable[[logging.LogRecord], bool]] = {
         "absl": lambda record: "orbax" not in record.pathname,
@@ -41,7 +41,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def _errors_as(refusal: Callable[[Exception], UnusableError]) -> Iterator[None]:
-    """Raise a refusal instead of any error of Orbax and TensorStore, whose types are not documented."""
+    """Raises a refusal in place of any error of Orbax and TensorStore, whose error types are not documented."""
     try:
         yield
     except Exception as error:
@@ -49,7 +49,7 @@ def _errors_as(refusal: Callable[[Exception], UnusableError]) -> Iterator[None]:
 
 
 def save(path: Path, state: Any) -> None:
-    """Write `state`, any pytree of arrays, into the new folder `path`; it is complete on return.
+    """Writes `state`, any pytree of arrays, into the new folder `path`; the folder is complete on return.
 
     Raises:
       UnusableError: If it cannot be written.
@@ -63,9 +63,9 @@ def save(path: Path, state: Any) -> None:
 
 
 def restore(path: Path, like: Any) -> Any:
-    """Read the state that `save` wrote, with the structure, shapes and dtypes of `like`.
+    """Reads the state that `save` wrote, with the structure, shapes and dtypes of `like`.
 
-    A state that an earlier version wrote, with fewer fields in its diagnostics, is read, too.
+    It also reads a state from an earlier version, whose diagnostics have fewer fields.
     """
     with quietly(), ocp.StandardCheckpointer() as checkpointer:
         saved = _saved_paths(checkpointer, path.resolve())
@@ -81,16 +81,16 @@ def restore(path: Path, like: Any) -> Any:
 
 
 def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]:
-    """The paths of all arrays in a saved state."""
+    """Returns the paths of all arrays in a saved state."""
     found: Any = checkpointer.metadata(path)
     found = getattr(found, "item_metadata", found)
     return {_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(getattr(found, "tree", found))}
 
 
 def _completed(like: Any, found: Any) -> Any:
-    """What was found; diagnostics from the fields that were saved, since what was not saved was not measured.
+    """Returns `found`, with diagnostics built from the saved fields; a field that was not saved was not measured.
 
-    The first layout had four numbers and no flag. NaN meant that nothing was measured.
+    The first layout of the diagnostics had four numbers and no flag `measured`. NaN meant that nothing was measured.
     """
     if not _is_diagnostics(like):
         return found
@@ -106,10 +106,10 @@ def _is_diagnostics(node: Any) -> bool:
 
 
 class Checkpoints:
-    """The saves of a run, written in the background; the folder is made with the first one.
+    """The saves of a run, written in the background; the first save creates the folder.
 
-    A save is the folder `STEP`, with the state, the notes, and the SHA-256 of their files: compressed numbers with a
-    flipped bit are other numbers, which nobody would notice. It gets its name when all of that is there.
+    A save is the folder `STEP`, with the state, the notes, and the SHA-256 of their files, which detects a flipped bit
+    in a compressed array. The folder gets its name when all of these files are complete.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -118,26 +118,26 @@ class Checkpoints:
         self._quiet = ExitStack()
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Begin to save, where `step` is not saved already; the buffers of `state` may be given away on return.
+        """Starts to save `state`, unless `step` is saved already. The buffers of `state` may be donated on return.
 
         Raises:
-          UnusableError: If it cannot be saved, or if the save before could not.
+          UnusableError: If it cannot be saved, or if the previous save failed.
         """
         needed = _OVERHEAD + sum(x.nbytes for x in jax.tree.leaves(state))
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
         with _errors_as(self._refused):
             free = shutil.disk_usage(self._folder.parent).free
-            if free < needed:  # it would fail in the background, with a long message of Orbax
+            if free < needed:  # otherwise it would fail in the background, with a long message from Orbax
                 raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
             manager = self._opened()
             if step not in manager.all_steps():
                 manager.save(step, args=args)
 
     def close(self) -> None:
-        """Wait until all is saved.
+        """Waits until all saves are complete.
 
         Raises:
-          UnusableError: If it could not be.
+          UnusableError: If a save failed.
         """
         manager, self._manager = self._manager, None
         with _errors_as(self._refused), self._quiet:
@@ -148,7 +148,7 @@ class Checkpoints:
         if self._manager is None:
             self._quiet.enter_context(quietly())
             in_background = ocp.AsyncOptions(post_finalization_callback=lambda: _write_digests(self._folder))
-            # unfinished saves are removed by `own_files.make_room`, which knows them by their exact names
+            # unfinished saves are removed by `own_files.make_room`, which matches their exact names
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, async_options=in_background)
             self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
         return self._manager
@@ -159,13 +159,13 @@ class Checkpoints:
 
 
 def steps(folder: Path) -> list[int]:
-    """Of which steps there is a save, in order; none where there is no folder."""
+    """Returns the steps that have a save, in order; the list is empty if the folder does not exist."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def notes_of(folder: Path, step: int) -> Any:
-    """What was written beside the state of a save.
+    """Returns the notes that were saved with a state.
 
     Raises:
       UnusableError: If the save is damaged, or was made by another version.
@@ -177,7 +177,7 @@ def notes_of(folder: Path, step: int) -> Any:
 
 
 def restore_save(folder: Path, step: int, like: Any) -> Any:
-    """The state of a save, with the structure, shapes, dtypes and places of `like`.
+    """Returns the state of a save, with the structure, shapes, dtypes and shardings of `like`.
 
     Raises:
       UnusableError: If the save is damaged, or holds the state of another network or method.
@@ -194,8 +194,9 @@ def _damaged(save: Path, error: Exception) -> UnusableError:
 
 
 def _write_digests(folder: Path) -> None:
-    """Into the save that is about to get its name; Orbax calls it when all other files are there."""
+    """Writes the digests into the save that is about to get its name; Orbax calls it after writing the other files."""
     if jax.process_index():
         return
     for save in (path for path in folder.iterdir() if not path.name.isdecimal() and path.is_dir()):
-        atomic_write.write(save, atomic_write.of(save, "*/**/*"))  # beside the folders Orbax notes its own times
+        # the pattern skips the files at the top of the folder, where Orbax writes timestamps
+        atomic_write.write(save, atomic_write.of(save, "*/**/*"))

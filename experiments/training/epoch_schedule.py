@@ -1,4 +1,4 @@
-"""The schedule of an epoch, known beforehand: what each step is given, and after which steps the run is saved."""
+"""The schedule of an epoch, computed in advance: the inputs of each step, and the steps after which a run is saved."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 from sam_optax import BatchPlan
 
 Schedules = dict[str, Callable[[Any], Any]]
-"""Each hyperparameter as a function of the position in epochs."""
+"""The schedule of each hyperparameter: a function of the position in epochs."""
 
 Perturb = Callable[[int], bool | None]
-"""From the number of a step to whether it makes a second pass; None if its gradient decides."""
+"""Maps the number of a step to whether it makes a second pass; None if its gradient decides."""
 
-_LONGEST = 1000  # steps whose metrics stay on the device
+_LONGEST = 1000  # the largest number of steps whose metrics stay on the device
 _EXAMPLES = 10_000
 _MOST = 2**31 - 1
 
@@ -39,10 +39,10 @@ class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
     Attributes:
-      batch_size: of its steps.
-      steps: their numbers.
-      scheduled: what each of them is given.
-      next_size: the batch size of the next stage; None in the last.
+      batch_size: the batch size of the steps.
+      steps: the numbers of the steps.
+      scheduled: the inputs of each step.
+      next_size: the batch size of the next stage; None in the last stage.
     """
 
     batch_size: int
@@ -52,10 +52,10 @@ class EpochSchedule(NamedTuple):
 
     @classmethod
     def of(cls, epoch: int, schedules: Schedules, perturb: Perturb, plan: BatchPlan, num_examples: int) -> Self:
-        """All steps of an epoch.
+        """Returns all steps of an epoch.
 
-        Schedules are read for all of them at once, also where some were made before the run was stopped: a vectorised
-        function may round by the place of a number in its vector.
+        Schedules are evaluated for all steps at once, even if some were made before the run was stopped: a vectorised
+        function may round a number differently depending on its index in the vector.
         """
         sizes = [stage.batch_size for stage in plan.stages for _ in range(stage.epochs)]
         size, first = sizes[epoch], sum(num_examples // size for size in sizes[:epoch])
@@ -69,7 +69,7 @@ class EpochSchedule(NamedTuple):
         return cls(size, steps, scheduled, next_size)
 
     def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
-        """The steps from `start` on, cut at the `ends` that lie within them, and so that no part is long."""
+        """Yields the steps from `start` on, split at those of `ends` and into parts of at most 1,000 steps."""
         first, last = start, self.steps.stop
         for end in sorted({*ends, *range(start, last, _LONGEST), last}):
             if first < end <= last:
@@ -80,12 +80,12 @@ class EpochSchedule(NamedTuple):
 
 @dataclass(frozen=True)
 class Saving:
-    """How a run is saved on its way.
+    """How a run is saved during training.
 
     Attributes:
-      every: Every how many updates; left out, at the end of each epoch, of small data sets at the first end after
-        another 10,000 examples.
-      keep: How many saves are kept, the last ones.
+      every: The number of updates between two saves. By default the run is saved at the end of each epoch; with small
+        data sets, at the first end of an epoch after every 10,000 examples.
+      keep: The number of saves that are kept; older ones are deleted.
     """
 
     every: int | None = None
@@ -97,15 +97,17 @@ class Saving:
                 raise ValueError(f"saving.{name} is {value}: give an integer from 1 to {_MOST}.")
 
     def due(self, epoch: int, steps: range, num_examples: int) -> list[int]:
-        """After which updates of an epoch a run is saved: a function of the position, so that all processes agree.
+        """Returns the updates of an epoch after which the run is saved.
+
+        The result depends on the position alone, so that all processes agree.
 
         Args:
           epoch: the number of the epoch, from 0.
-          steps: its updates.
-          num_examples: examples an epoch.
+          steps: the numbers of its updates.
+          num_examples: the number of examples in an epoch.
 
         Returns:
-          The numbers of updates made, in order.
+          The numbers of updates made at each save, in order.
         """
         if self.every is None:
             is_due = (epoch + 1) * num_examples // _EXAMPLES > epoch * num_examples // _EXAMPLES

@@ -1,6 +1,6 @@
 """The exceptions that end a program before its run is complete, and text that is safe to print.
 
-Each has a sentence for the user and an exit code for the scheduler.
+Each exception has a sentence for the user and an exit code for the scheduler.
 """
 
 import errno
@@ -11,36 +11,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_OF_DISKS = (*_LOCAL, errno.ESTALE, errno.ETIMEDOUT)  # the last two are of network file systems
+_OF_DISKS = (*_LOCAL, errno.ESTALE, errno.ETIMEDOUT)  # the last two occur on network file systems
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, which is that of shells."""
+"""The exit code after Ctrl-C, the same as that of shells."""
 
 
 class UnusableError(ValueError):
-    """What a run needs cannot be read or written: a damaged save, a full disk."""
+    """A file that a run needs cannot be read or written: a save is damaged, or the disk is full."""
 
     code = 2
 
 
 class NotFiniteError(Exception):
-    """A step was not finite, and the run was to stop there."""
+    """A step was not finite, and the run was set to stop there."""
 
     code = 3
 
 
 class Terminated(BaseException):
-    """The program was asked to end, by SIGTERM; like Ctrl-C it is no `Exception`, so that nothing goes on after it."""
+    """The program received SIGTERM. Like `KeyboardInterrupt`, it is not caught by `except Exception`."""
 
     code = 75  # EX_TEMPFAIL: try again
 
 
 @contextmanager
 def disk_errors_as_unusable(folder: Path) -> Iterator[None]:
-    """Say of a disk that fails, while `folder` is written, what can be done.
+    """Replaces a disk error that occurs while `folder` is written by one that names the remedy.
 
     Raises:
-      UnusableError: In the place of an `OSError` of the disk.
+      UnusableError: In place of an `OSError` of the disk.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def disk_errors_as_unusable(folder: Path) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """An error in a few words, the system's where it is the system's."""
+    """Returns a short description of an error; for an error of the system, the system's own message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = str(error)
@@ -61,11 +61,14 @@ def reason_of(error: Exception) -> str:
 
 
 def go_on_hint(folder: Path) -> str:
-    """What to do where a disk is full, or cannot be written."""
+    """Returns the remedy for a disk that is full or cannot be written."""
     remedy = "Make room, or make it writable: the same command goes on, that of one run with --resume"
     return f"{remedy}, since {folder.name} is as it was saved last."
 
 
 def printable(text: str) -> str:
-    """`text` without control characters, which a terminal would obey, and without lone surrogates; lines stay lines."""
+    """Returns `text` without control characters, which a terminal would interpret, and without lone surrogates.
+
+    Line breaks are kept.
+    """
     return "".join(each for each in text if each == "\n" or unicodedata.category(each) not in ("Cc", "Cf", "Cs"))

@@ -1,4 +1,4 @@
-"""JSON files as typed dataclasses: the type hints of a dataclass say what an object of JSON may hold."""
+"""JSON files as typed dataclasses: the type hints of a dataclass define what a JSON object may hold."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 from experiments.training.exceptions import UnusableError, printable, reason_of
 
-_LONGEST = 60  # characters of a value in an error message
+_LONGEST = 60  # the largest number of characters of a value in an error message
 _LARGEST = sys.float_info.max
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class DamagedError(UnusableError):
     """A file does not hold what the program writes into it.
 
     Attributes:
-      reason: what is wrong, after the name of the file.
+      reason: the name of the file and what is wrong with it.
     """
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
@@ -37,16 +37,16 @@ class DamagedError(UnusableError):
 
 @dataclass(frozen=True)
 class Field:
-    """What a key of an object may hold. `Annotated[int, Field(low=0)]` adds to a hint what its type does not say.
+    """The values that a key of an object may have. `Annotated[int, Field(low=0)]` adds limits to a type hint.
 
     Attributes:
       low: the lowest number.
       high: the highest number.
       any_float: whether NaN and infinities are allowed.
-      never_null: whether null is refused although the hint allows None: the key is left out where there is no value.
+      never_null: whether null is refused although the hint allows None; the key is omitted if there is no value.
       kind: the type of the value; a float may be written as an integer.
-      nullable: whether null is allowed: the program writes it for a number that is not finite.
-      choices: the strings that are allowed; empty: any.
+      nullable: whether null is allowed; the program writes null for a number that is not finite.
+      choices: the strings that are allowed; if empty, any string.
     """
 
     low: float = -_LARGEST
@@ -59,7 +59,7 @@ class Field:
 
     @classmethod
     def of(cls, hint: Any) -> "Field":
-        """The field that a type hint describes."""
+        """Returns the field that a type hint describes."""
         kinds = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
         kind: Any = next(each for each in kinds if each is not NoneType)
         kind, field = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind, cls())
@@ -71,7 +71,7 @@ class Field:
         return dataclasses.replace(field, kind=kind, nullable=nullable)
 
     def admits(self, value: Any) -> bool:
-        """Whether it may hold this value."""
+        """Returns whether the field may hold this value."""
         if value is None:
             return self.nullable
         if self.kind in (int, float):
@@ -82,10 +82,10 @@ class Field:
             return isinstance(value, str) and value == printable(value) and (not self.choices or value in self.choices)
         if self.kind is list:
             return isinstance(value, list) and all(_is_of_numbers(each) for each in value)
-        return isinstance(value, self.kind)  # `object` is anything
+        return isinstance(value, self.kind)  # `object` admits any value
 
     def __str__(self) -> str:
-        """What is expected, in words."""
+        """Returns a description of the expected values."""
         words = {int: "an integer", float: "a finite number", bool: "true or false", list: "a list of numbers"}
         words[str] = f"one of {', '.join(self.choices)}" if self.choices else "a text without control characters"
         said = words.get(self.kind, "an object")
@@ -98,7 +98,7 @@ _NUMBER = Field(kind=float)
 
 
 def _is_of_numbers(value: Any) -> bool:
-    """Whether a value is a number or null, or a list of such."""
+    """Returns whether a value is a number, null, or a list of numbers and nulls."""
     return all(map(_NUMBER.admits, value)) if isinstance(value, list) else _NUMBER.admits(value)
 
 
@@ -110,11 +110,11 @@ NotNegative = Annotated[float, Field(0)]
 
 @functools.cache
 def fields_of(cls: type) -> tuple[dict[str, Field], Field | None]:
-    """What an object may hold that is read as a dataclass or a NamedTuple, by the type hints of the class.
+    """Returns the fields of a JSON object that is read as a dataclass or a NamedTuple, from the class's type hints.
 
     Returns:
-      The field of each key, and that of all further keys, which the class keeps in the mapping `others`; None: there
-      are no further keys.
+      The field of each key, and the field of all other keys, which the class keeps in the mapping `others`. The latter
+      is None if other keys are not allowed.
     """
     hints = _hints(cls)
     others = Field.of(typing.get_args(hints.pop("others"))[1]) if "others" in hints else None
@@ -122,7 +122,7 @@ def fields_of(cls: type) -> tuple[dict[str, Field], Field | None]:
 
 
 def _hints(record: Any) -> dict[str, Any]:
-    """The type hint of each key. The keys of a field that is a dataclass stand among those of the object."""
+    """Returns the type hint of each key. A field that is a dataclass is replaced by its own keys."""
     found = {}
     for name, hint in typing.get_type_hints(record, include_extras=True).items():
         kind: Any = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
@@ -131,12 +131,12 @@ def _hints(record: Any) -> dict[str, Any]:
 
 
 def fault(record: Any, cls: type, required: Collection[str] | None = None) -> str | None:
-    """What is wrong with an object that is to be read as a `cls`, in a few words; None where nothing is.
+    """Describes what is wrong with an object that is to be read as a `cls`; None if nothing is.
 
     Args:
-      record: what was read.
+      record: the value that was read.
       cls: a dataclass or a NamedTuple.
-      required: the keys that must be there; None: those without a default.
+      required: the keys that must be present; None: those without a default.
     """
     if not isinstance(record, dict):
         return f"{_shown(record)} stands where an object is expected"
@@ -154,10 +154,10 @@ def fault(record: Any, cls: type, required: Collection[str] | None = None) -> st
 
 
 def decode(record: Any, cls: type[T], required: Collection[str] | None = None) -> T:
-    """The object as a `cls`; the arguments are those of `fault`.
+    """Returns the object as a `cls`; the arguments are those of `fault`.
 
     Raises:
-      ValueError: If a key or a value is not as the type hints have it, or if `cls` refuses it.
+      ValueError: If a key or a value contradicts the type hints, or if `cls` refuses it.
     """
     if wrong := fault(record, cls, required):
         raise ValueError(wrong)
@@ -169,7 +169,7 @@ def decode(record: Any, cls: type[T], required: Collection[str] | None = None) -
 
 
 def encode(record: Any) -> dict[str, Any]:
-    """A dataclass as an object of JSON: what has no value by default, and has none, is left out."""
+    """Returns a dataclass as a JSON object. A field that is None and whose default is None is omitted."""
     values = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
@@ -182,11 +182,11 @@ def encode(record: Any) -> dict[str, Any]:
 
 @contextmanager
 def regular_file(path: Path) -> Iterator[BufferedReader]:
-    """A file, opened to be read.
+    """Opens a file for reading.
 
     Raises:
       OSError: If it cannot be read.
-      DamagedError: If it is not a regular file: a named pipe would be waited for without end.
+      DamagedError: If it is not a regular file; reading a named pipe could block forever.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -197,21 +197,21 @@ def regular_file(path: Path) -> Iterator[BufferedReader]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file.
+    """Returns the text of a file.
 
     Raises:
       OSError: If it cannot be read.
-      ValueError: If it is not a regular file, or not text in UTF-8.
+      ValueError: If it is not a regular file, or its content is not UTF-8 text.
     """
     with regular_file(path) as file:
         return file.read().decode("utf-8")
 
 
 def parsed(text: str | bytes) -> Any:
-    """The value that a text in JSON stands for.
+    """Parses a JSON text.
 
     Raises:
-      ValueError: If it is not JSON, or nested too deeply to be one of ours.
+      ValueError: If it is not JSON, or is nested more deeply than anything the program writes.
     """
     try:
         return json.loads(text)
@@ -220,7 +220,7 @@ def parsed(text: str | bytes) -> Any:
 
 
 def read(path: Path, make: Callable[[Any], T], remedy: str) -> T:
-    """What `make` makes of the value that a file holds.
+    """Reads a JSON file and returns `make` of its value.
 
     Raises:
       DamagedError: If the file cannot be read, or if `make` raises a ValueError.

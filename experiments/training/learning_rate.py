@@ -1,17 +1,17 @@
-"""Learning rates over epochs: what decays, decays with the data seen.
+"""Learning-rate schedules over epochs, so that the decay depends on the number of examples seen.
 
-A rate is read at positions `t` in epochs, whole or not, after `w` epochs of warm-up out of `E`. With `s = t − w` and
-`S = E − w` it is, in units of the initial rate:
+A rate is a function of the position `t` in epochs, a float, in a run of `E` epochs of which the first `w` are warm-up.
+With `s = t − w` and `S = E − w` it is, in units of the initial rate:
 
     constant              1
     cosine                0.01 + 0.99 (1 + cos(π s/S))/2
     linear                1 − 0.99 s/S
     polynomial:p          0.01 + 0.99 (1 − s/S)ᵖ
     inverse_sqrt          1/√(1 + s)
-    steps:f:e₁,e₂         f to the power of how many of the epochs are past, counted from the start of the run
-    warm_restarts:TxF     the cosine over T epochs, then over F·T, F²·T, ... (F is 1 if left out)
+    steps:f:e₁,e₂         f to the power of how many of e₁, e₂ are past, in epochs from the start of the run
+    warm_restarts:TxF     the cosine over T epochs, then over F·T, F²·T, ... (F is 1 by default)
 
-and through the warm-up `0.01 + 0.99 t/w`.
+During the warm-up it is `0.01 + 0.99 t/w`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-FINAL_FRACTION = 0.01  # of the initial rate: where the paper's cosine ends, and its warm-up begins
+FINAL_FRACTION = 0.01  # of the initial rate: the end of the paper's cosine, and the start of its warm-up
 
 _LARGEST = float(np.finfo(np.float32).max)
 _MOST_PERIODS = 1000
@@ -54,20 +54,20 @@ def _steps(numbers: str, warmup: float) -> Rate:
 
 
 def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> Rate:
-    """The schedule that `text` names.
+    """Returns the schedule that `text` names.
 
     Args:
       text: `constant`, `cosine`, `linear`, `polynomial:POWER`, `inverse_sqrt`, `steps:FACTOR:EPOCH,EPOCH` or
         `warm_restarts:EPOCHS`, `warm_restarts:EPOCHSxFACTOR`.
       rate: the initial rate.
-      epochs: of the run.
-      warmup_epochs: of which the rate rises in the first ones, from 1% on.
+      epochs: the number of epochs of the run.
+      warmup_epochs: the number of first epochs in which the rate rises linearly, from 1% of the initial rate.
 
     Returns:
       A function from positions in epochs, of any shape, to the rate there.
 
     Raises:
-      ValueError: If `text` has another form or a number that cannot be, or if nothing is left behind the warm-up.
+      ValueError: If `text` has another form or a number out of range, or if the warm-up is not shorter than the run.
     """
     if not warmup_epochs < epochs:
         raise ValueError(f"warmup_epochs is {warmup_epochs} of {epochs} epochs: give fewer.")
@@ -76,13 +76,13 @@ def parse(text: str, rate: float, epochs: float, warmup_epochs: float = 0.0) -> 
     except (ValueError, KeyError) as error:
         raise ValueError(f"lr_schedule is {text!r}: {_REMEDY}") from error
     if warmup_epochs:
-        warmup: Any = warmup_epochs  # which need not be whole, though Optax annotates integers
+        warmup: Any = warmup_epochs  # may be a fraction, although Optax annotates an integer
         after = optax.join_schedules([optax.linear_schedule(FINAL_FRACTION, 1.0, warmup), after], [warmup])
     return lambda position: rate * after(position)
 
 
 def _after_warmup(text: str, epochs: Any, warmup: float) -> Rate:
-    """The rate over the rest of the epochs, in units of the initial rate."""
+    """Returns the rate after the warm-up, in units of the initial rate, over the remaining epochs."""
     name, colon, numbers = text.partition(":")
     rates: dict[str, Callable[[], Rate]] = {
         "constant": lambda: optax.constant_schedule(1.0),
@@ -97,7 +97,7 @@ def _after_warmup(text: str, epochs: Any, warmup: float) -> Rate:
 
 
 def name_of(text: str) -> str:
-    """The schedule's kind, without its numbers."""
+    """Returns the schedule's kind, without its numbers."""
     return text.partition(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""The training loop around the compiled step: it sends batches and hyperparameters, evaluates, records, and saves."""
+"""The training loop: it passes batches and hyperparameters to the compiled step, evaluates, records, and saves."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from sam_optax import BatchPlan
 
 @dataclass(frozen=True)
 class Program:
-    """The functions that a run consists of.
+    """The functions of a run.
 
     Attributes:
       step: `step(state, batch, hyperparameters, halted=None, perturb=…)` → `(state, metrics)`.
-      evaluate: `evaluate(state)` → mean `loss` and `error` on the test part.
-      schedules: each hyperparameter as a function of the position in epochs.
-      perturb: from the number of a step to whether it makes a second pass; None if its gradient decides.
-      second_pass_gradients: the gradients that a step takes in addition to the clean one, if it makes a second pass.
-      on_nonfinite: `skip` or `stop`, if steps that are not finite are skipped.
-      send: puts a batch on the device, without waiting for it.
-      prepare: starts to compile the step for a batch size, in the background; it is called after the first step.
-      close: ends what runs in the background.
+      evaluate: `evaluate(state)` → mean `loss` and `error` on the test split.
+      schedules: the schedule of each hyperparameter, a function of the position in epochs.
+      perturb: maps the number of a step to whether it makes a second pass; None if its gradient decides.
+      second_pass_gradients: the number of gradients that a second pass computes, in addition to the clean one.
+      on_nonfinite: `skip` or `stop` if steps that are not finite are skipped; None: no step is skipped.
+      send: puts a batch on the device without waiting for it.
+      prepare: starts to compile the step for a batch size in the background; it is called after the first step.
+      close: stops the background threads.
     """
 
     step: Callable[..., tuple[TrainState, Metrics]]
@@ -48,13 +48,13 @@ class Program:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Which batches a run takes, and from where on.
+    """The batches of a run, and the position where it starts.
 
     Attributes:
       batch_plan: the batch size of each epoch, as far as it is known at the start.
-      num_examples: the training examples of an epoch.
-      start: the position that the run starts from.
-      decide: returns, at the end of each epoch, the batch plan from there on; None: the plan stays as it is.
+      num_examples: the number of training examples in an epoch.
+      start: the position from which the run starts.
+      decide: returns, at the end of each epoch, the batch plan from there on; None: the plan does not change.
     """
 
     batch_plan: BatchPlan
@@ -65,14 +65,14 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What is called during a run.
+    """The functions that the training loop calls.
 
     Attributes:
-      write: takes a record of kind `step` after each update and one of kind `epoch` after each epoch.
-      watch: takes the record of an epoch and the state after it, which it must not keep.
-      due: from the number of an epoch and its updates to the updates after which the run is saved.
-      save: saves the state at a position: when that is due, and when the run is stopped.
-      stop: whether to stop, asked before each step and before each evaluation.
+      write: receives a record of kind `step` for each update and one of kind `epoch` for each epoch.
+      watch: receives the record of an epoch and the state after it, to which it must not keep a reference.
+      due: maps the number of an epoch and its updates to the updates after which the run is saved.
+      save: saves the state at a position, when a save is due and when the run is stopped.
+      stop: returns whether to stop; it is called before each step and before each evaluation.
     """
 
     write: Callable[[Record], None] = lambda record: None
@@ -83,7 +83,7 @@ class Callbacks:
 
 
 class Trained(NamedTuple):
-    """What the loop returns.
+    """The result of the training loop.
 
     Attributes:
       state: the state after the last step.
@@ -99,7 +99,7 @@ class Trained(NamedTuple):
 def fit(
     state: TrainState, program: Program, batches: Iterator[Any], run: RunPlan, callbacks: Callbacks = Callbacks()
 ) -> Trained:
-    """Train through the whole plan, or through what is left of it.
+    """Trains to the end of the plan.
 
     The metrics of several steps stay on the device, so that no step waits for the host.
 
@@ -107,14 +107,14 @@ def fit(
       state: the state at the start.
       program: the functions of the run.
       batches: the training batches from the start on, in the plan's order.
-      run: the plan, and the position that the run starts from.
-      callbacks: what is called during the run.
+      run: the plan, and the position from which the run starts.
+      callbacks: the functions that are called during the run.
 
     Returns:
       The state after the last step, the record of the last epoch, and the plan as it was carried out.
 
     Raises:
-      Terminated: If `stop` said so; the run is saved.
+      Terminated: If `stop` returned True; the run is saved.
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
@@ -156,14 +156,18 @@ def _reason_to_end(step: int, is_not_finite: bool, is_stopped: bool) -> NotFinit
 def _train(
     part: EpochSchedule, state: TrainState, program: Program, batches: Iterator[Any], stop: Stop
 ) -> tuple[TrainState, list[Metrics], bool]:
-    """The state after the steps, or after those before the run is to stop; their metrics; and whether it is to stop."""
+    """Makes the steps of a part until the run is to stop.
+
+    Returns:
+      The state after the steps that were made, their metrics, and whether the run is to stop.
+    """
     measured: list[Metrics] = []
     halted = unhalted(state) if program.on_nonfinite == "stop" else None
     for step, _, hyperparameters, perturb in part.scheduled:
         if stop(step):
             break
         state, metrics = program.step(state, next(batches), hyperparameters, halted=halted, perturb=perturb)
-        jax.copy_to_host_async(metrics)  # the values are there after the last step of the part, and nothing waits
+        jax.copy_to_host_async(metrics)  # without waiting; the values arrive by the end of the part
         measured.append(metrics)
         if halted is not None:
             halted = metrics["skipped"]
@@ -176,7 +180,10 @@ def _train(
 def _written(
     part: EpochSchedule, program: Program, progress: Progress, measured: list[Metrics], write: Callable[[Record], None]
 ) -> Progress:
-    """The position after the steps, whose records are written; a run that stops ends before a step not finite."""
+    """Writes the records of the steps and returns the position after them.
+
+    If the run stops at a step that is not finite, the position is the one before that step.
+    """
     for found, (step, position, now, perturb) in zip(measured, part.scheduled, strict=False):
         metrics: dict[str, Any] = dict(found)
         if "skipped" in metrics:

@@ -1,4 +1,7 @@
-"""How a batch makes an update: whole, or in shards with a perturbation each: of m examples, or of each device's."""
+"""The loss and the update of a batch, with one perturbation for the batch or one for each shard.
+
+A shard consists of m examples, or of a device's examples.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,19 +17,20 @@ from experiments.training.optimizer import Optimizer, Parted
 from experiments.training.sharding import AXIS, Sharding
 
 Call = tuple[Any, jax.Array, jax.Array, jax.Array]
-"""What the network sees beside its parameters: `(model_state, images, targets, labels)`."""
+"""The inputs of the loss in addition to the parameters: `(model_state, images, targets, labels)`."""
 
 
 class StepOutput(NamedTuple):
-    """What came of a batch.
+    """The loss and the update of a batch.
 
     Attributes:
       loss: the clean loss, the mean over the batch.
       error: the fraction of its images that are classified wrongly.
-      gradient: the clean one of a whole batch; of a batch in shards, what the base optimizer got.
-      updates: of the parameters.
-      model_state: after the clean pass.
-      opt_state: after the update.
+      gradient: the clean gradient of a whole batch; for a batch in shards, the gradient that the base optimizer
+        received.
+      updates: the updates of the parameters.
+      model_state: the model state after the clean pass.
+      opt_state: the optimizer state after the update.
     """
 
     loss: jax.Array
@@ -38,20 +42,20 @@ class StepOutput(NamedTuple):
 
 
 Decision = bool | None
-"""Whether a step makes a second pass, a static argument; None if its gradient decides."""
+"""Whether a step makes a second pass; None if its gradient decides. It is a static argument of the compiled step."""
 
 LossAndUpdate = Callable[[Any, Any, Call, Decision], StepOutput]
-"""`descend(params, opt_state, call, perturb)` → what came of it."""
+"""`descend(params, opt_state, call, perturb)` → `StepOutput`."""
 
 
 def whole(model: nnx.Module, tx: Optimizer, functional: bool = False, sharding: Sharding = Sharding()) -> LossAndUpdate:
-    """One perturbation for the whole batch, on however many devices it lies.
+    """Returns the update with one perturbation for the whole batch, whatever the number of devices.
 
     Args:
-      model: gives the architecture; its variables are not read.
+      model: defines the architecture; its variables are not read.
       tx: the optimizer, made by `optimizer.create`.
       functional: whether the second pass is that of Functional SAM.
-      sharding: of the state and the batch.
+      sharding: the sharding of the state and the batch.
     """
     value_and_grad = passes(model, functional, sharding)
 
@@ -64,12 +68,14 @@ def whole(model: nnx.Module, tx: Optimizer, functional: bool = False, sharding: 
 
 
 def passes(model: nnx.Module, functional: bool = False, sharding: Sharding = Sharding()) -> Callable[..., Any]:
-    """`passes(params, *call)` → `((loss, (error, model_state)), gradient, grad_fn)`: the first pass, and the second.
+    """Returns `passes(params, *call)` → `((loss, (error, model_state)), gradient, grad_fn)`.
+
+    `loss` and `gradient` are those of the first pass; `grad_fn` computes the second pass.
 
     Args:
-      model: gives the architecture; its variables are not read.
+      model: defines the architecture; its variables are not read.
       functional: whether the second pass is that of Functional SAM.
-      sharding: of the parameters and the batch.
+      sharding: the sharding of the parameters and the batch.
     """
     forward = _forward(model, sharding.gathered)
     if functional:
@@ -78,19 +84,21 @@ def passes(model: nnx.Module, functional: bool = False, sharding: Sharding = Sha
 
 
 def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sharding = Sharding()) -> LossAndUpdate:
-    """A perturbation for every m examples, or for those of each device, whose BatchNorm statistics are their own.
+    """Returns the update with one perturbation for every shard of m examples, or for the examples of each device.
 
-    Batches of up to m stay whole. Where a device's part of a batch consists of shards, it goes through them by itself,
-    and gradients are averaged once; where a shard lies on several devices, they share each shard, and the result is the
-    same: it does not depend on the number of devices.
+    BatchNorm's statistics are computed for each shard separately. A batch of at most m examples is not split. If a
+    device's part of a batch consists of whole shards, the device processes them alone, and gradients are averaged over
+    the devices once. If a shard lies on several devices, the devices process it together. With a given m the result
+    is the same in both cases: it does not depend on the number of devices.
 
     Args:
-      model: gives the architecture; its variables are not read. It has no state but BatchNorm's statistics.
+      model: defines the architecture; its variables are not read. It has no state but BatchNorm's statistics.
       tx: the method and its base optimizer, made by `optimizer.create_parted`.
-      m: how many examples a shard has; it divides larger batches. None: as many as a device has.
-      sharding: of the state and the batch.
+      m: the number of examples in a shard; it divides the size of any larger batch. None: a shard is the part of the
+        batch on one device.
+      sharding: the sharding of the state and the batch.
     """
-    # averaged over the shards: a state that goes from shard to shard would depend on the number of devices
+    # The model state is averaged over the shards: passed from shard to shard, it would depend on the number of devices.
     together = _loss_fn(_forward(model, sharding.gathered), jax.tree.leaves)
     apart = _loss_fn(_forward(model), jax.tree.leaves)
 
@@ -115,11 +123,11 @@ def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sha
 
 
 def _forward(model: nnx.Module, whole_params: Callable[[Any], Any] = lambda params: params) -> Callable[..., Any]:
-    """The network in training mode: logits, and the error with the state that the pass leaves.
+    """Returns the forward pass in training mode, which returns the logits, the error and the model state after it.
 
     Args:
-      model: gives the architecture.
-      whole_params: from the parameters as they lie on the devices to those that the network takes.
+      model: defines the architecture.
+      whole_params: maps the parameters, which may be split over the devices, to those that the network takes.
     """
     model.train()
     graphdef = nnx.graphdef(model)
@@ -130,7 +138,7 @@ def _forward(model: nnx.Module, whole_params: Callable[[Any], Any] = lambda para
         error = jnp.mean(jnp.argmax(logits, -1) != labels)
         return logits, (error, nnx.as_pure(nnx.state(moving, nnx.Not(nnx.Param))))
 
-    return jax.jit(forward, inline=True)  # traced once for both passes: the program is the same, found sooner
+    return jax.jit(forward, inline=True)  # traced once for both passes: compilation is faster, its result the same
 
 
 def _loss_fn(forward: Callable[..., Any], state_as: Callable[[Any], Any] = lambda state: state) -> Callable[..., Any]:
@@ -142,7 +150,7 @@ def _loss_fn(forward: Callable[..., Any], state_as: Callable[[Any], Any] = lambd
 
 
 def _loss_of(logits: jax.Array, _model_state: Any, _images: Any, targets: jax.Array, _labels: Any) -> jax.Array:
-    """Mean cross-entropy with integer targets `(batch,)`, or with those of each class `(batch, classes)`."""
+    """Computes the mean cross-entropy with integer targets `(batch,)` or class probabilities `(batch, classes)`."""
     if targets.ndim == 1:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))

@@ -1,4 +1,4 @@
-"""The methods and policies by their names on the command line."""
+"""The methods and policies, by their names on the command line."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,21 +16,21 @@ _NUMBERS = {"always": str, GRADIENT_DECIDES: str, "every:": int, "after:": int, 
 
 
 def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
-    """The policy that `text` names.
+    """Returns the policy that `text` names.
 
     Args:
-      text: `always`; `every:K`, each K-th step; `after:STEP`, from a step on; `last:FRACTION`, in the last fraction of
-        the epochs; `bernoulli:P`, with a probability; `ae_sam`, where the gradient is long, by a bar that falls through
-        the plan from one deviation above the mean to one below.
+      text: `always`; `every:K`, at each K-th step; `after:STEP`, from a step on; `last:FRACTION`, in the last fraction
+        of the epochs; `bernoulli:P`, with probability P; `ae_sam`, if the squared gradient norm is at least a threshold
+        that falls over the run from one standard deviation above its mean to one below.
       plan: the batch plan of the run.
       num_examples: the number of training examples.
-      seed: of the random draws of `bernoulli`.
+      seed: the seed of the random draws of `bernoulli`.
 
     Returns:
       The policy.
 
     Raises:
-      ValueError: If `text` has another form, or a number that cannot be.
+      ValueError: If `text` has another form, or a number is out of range.
     """
     name, colon, text_of_number = text.partition(":")
     try:
@@ -49,21 +49,21 @@ def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
 
 
 def falling_bar(total_steps: int) -> Policy:
-    """AE-SAM's policy as in its paper, with `c` from 1 to −1 through the steps."""
-    bar: Any = optax.linear_schedule(1.0, -1.0, total_steps)  # Optax annotates a schedule of its own kind
+    """Returns AE-SAM's policy as in its paper; `c` decreases from 1 to −1 over the steps."""
+    bar: Any = optax.linear_schedule(1.0, -1.0, total_steps)  # Optax's annotation of schedules differs
     return sam_optax.ae_sam(bar)
 
 
 class Constants(NamedTuple):
-    """The numbers of a method that stay the same during a run, each None if the method has no such number.
+    """The constants of a method, which do not change during a run; each is None if the method does not have it.
 
     Attributes:
       gamma: the weight of the sharpness in WSAM.
-      sigma: the weight of the mean gradient that F-SAM takes away.
-      lam: the share of the past in F-SAM's mean gradient; the share of the normalized ascent in Unified SAM.
-      theta: the share of the newest gradient in VaSSO's mean.
-      eta: what ASAM adds to the size of each weight.
-      ascent_steps: the number of steps from the parameters to those of the second pass.
+      sigma: the weight of the mean gradient that F-SAM subtracts.
+      lam: the weight of the past in F-SAM's mean gradient; the weight of the normalized ascent in Unified SAM.
+      theta: the weight of the newest gradient in VaSSO's mean.
+      eta: the constant that ASAM adds to the absolute value of each weight.
+      ascent_steps: the number of ascent steps before the second pass.
     """
 
     gamma: Any = None
@@ -79,14 +79,14 @@ OPTIONS = ("rho_min", *Constants._fields)
 
 
 class Hyperparameters(NamedTuple):
-    """What a method may read.
+    """The inputs of a method.
 
     Attributes:
       rho: the radius.
       alpha: the weight of the method.
-      learning_rate: of the base optimizer.
-      when: the policy, where the gradient decides on the second pass.
-      constants: the numbers that stay the same.
+      learning_rate: the learning rate of the base optimizer.
+      when: the policy, if the gradient decides on the second pass.
+      constants: the constants of the method.
     """
 
     rho: Any
@@ -101,21 +101,21 @@ Around = Callable[[optax.GradientTransformation, Hyperparameters], optax.Gradien
 
 
 class Method(NamedTuple):
-    """A way to estimate the gradient.
+    """A method: SAM, one of its variants, or the base optimizer alone.
 
     Attributes:
-      title: as its paper writes it.
-      estimator: from the hyperparameters to what stands in front of the base optimizer.
-      around: from the base optimizer and the hyperparameters to what is wrapped around it, where that is the method.
-      uses: which of `rho` and `alpha` it reads.
-      rho: the radius of its paper on convolutional networks.
-      alpha: its weight there.
-      momentum: of SGD, where nothing is said.
-      when: the steps that make its second pass, as `policies.parse` reads it.
-      makes_second_pass: whether it makes one at all.
-      constants: the numbers that the config may set, with the values of its paper.
-      functional: whether its second pass is that of Functional SAM.
-      evaluated: from the optimizer's state and the parameters to those that are evaluated.
+      title: the name in its paper's spelling.
+      estimator: maps the hyperparameters to the gradient transformation that precedes the base optimizer.
+      around: maps the base optimizer and the hyperparameters to the wrapped optimizer, if the method wraps one.
+      uses: which of `rho` and `alpha` the method reads.
+      rho: the radius that its paper uses for convolutional networks.
+      alpha: the weight that its paper uses there.
+      momentum: the default momentum of SGD.
+      when: the policy, in the form that `parse` reads.
+      makes_second_pass: whether the method makes a second pass at all.
+      constants: the constants that the config may set, with the values of its paper.
+      functional: whether the second pass is that of Functional SAM.
+      evaluated: maps the optimizer's state and the parameters to the parameters to evaluate.
     """
 
     title: str
@@ -133,17 +133,17 @@ class Method(NamedTuple):
 
     @property
     def options(self) -> set[str]:
-        """Those of `OPTIONS` that it has."""
+        """The settings of `OPTIONS` that the method has."""
         constants = {name for name, value in self.constants._asdict().items() if value is not None}
         return constants | {"rho_min"} if self.uses else constants
 
     @property
     def is_estimator(self) -> bool:
-        """Whether it makes a gradient from those of any loss, and leaves the descent to the base optimizer."""
+        """Whether the method only estimates the gradient, of any loss, and the base optimizer makes the update."""
         return self.around is None and not self.functional
 
     def create(self, base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
-        """The whole optimizer."""
+        """Returns the method combined with its base optimizer."""
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
@@ -212,4 +212,4 @@ METHODS: dict[str, Method] = {
     "functional_sam": Method("Functional SAM", _sam, functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
 }
-"""In the order of the tables: the base optimizer alone, under the name `sgd` whatever it is, and the methods."""
+"""The methods in the order of the tables. The first, `sgd`, is the base optimizer alone, even if that is AdamW."""

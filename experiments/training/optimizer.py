@@ -1,4 +1,4 @@
-"""The optimizers of the study: a method, its base optimizer, and a running average of the weights."""
+"""The optimizers of the study: a method, its base optimizer, and a running average of the parameters."""
 
 from typing import Any, NamedTuple
 
@@ -17,33 +17,33 @@ class WeightAverageState(NamedTuple):
     """The state of `average_weights`.
 
     Attributes:
-      count: of the updates.
-      weight_average: the average, as the parameters.
-      inner: the state of the optimizer.
+      count: the number of updates.
+      weight_average: the average, with the structure of the parameters.
+      inner: the state of the wrapped optimizer.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # the name in Optax and in old checkpoints
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # the name used by Optax and old checkpoints
     weight_average: Any
     inner: Any
 
 
 def average_weights(tx: optax.GradientTransformation, decay: float) -> Optimizer:
-    """The optimizer `tx`, beside which a running average of the parameters is kept; its updates are the same.
+    """Wraps the optimizer `tx` to keep a running average of the parameters; its updates do not change.
 
-    With the parameters `w` after update `t = 1, 2, ...` the average goes on as `a ← d a + (1 − d) w`, with
-    `d = min(decay, t / (t + 9))`: at first it is short, so that the initial parameters are soon forgotten.
+    With the parameters `w` after update `t = 1, 2, ...` the average is updated as `a ← d a + (1 − d) w`, with
+    `d = min(decay, t / (t + 9))`: it is short at first, so that the initial parameters are soon forgotten.
 
     Args:
       tx: the optimizer.
-      decay: the weight of the past in the long run, at least 0 and below 1.
+      decay: the weight of the past after many updates, at least 0 and below 1.
 
     Returns:
-      The optimizer; `weight_average(state)` finds the average in its state.
+      The optimizer; `weight_average(state)` returns the average from its state.
     """
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> WeightAverageState:
-        # a copy: two leaves of the training state that were one buffer could not be donated
+        # a copy, because two leaves of the training state that share a buffer cannot be donated
         return WeightAverageState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params), tx.init(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ def average_weights(tx: optax.GradientTransformation, decay: float) -> Optimizer
 
 
 def weight_average(opt_state: Any) -> Any:
-    """The average within the state of an optimizer that keeps one."""
+    """Returns the average from the state of an optimizer that keeps one."""
     return optax.tree.get(opt_state, "weight_average")
 
 
@@ -66,17 +66,17 @@ BASES = ("sgd", "adamw")
 
 
 class Settings(NamedTuple):
-    """What an optimizer is made of.
+    """The settings of an optimizer.
 
     Attributes:
-      method: of `METHODS`.
-      base: of `BASES`.
-      momentum: of SGD.
-      weight_decay: of the base.
-      ema: the weight of the past in the average of the parameters; 0 where none is kept.
-      bar_steps: if the gradient decides on the second pass, the steps in which AE-SAM's bar falls. None: the step gets
-        a static `perturb`.
-      constants: of the method; None, those of its paper.
+      method: the method, a key of `METHODS`.
+      base: the base optimizer, one of `BASES`.
+      momentum: the momentum of SGD.
+      weight_decay: the weight decay of the base optimizer.
+      ema: the weight of the past in the running average of the parameters; 0: no average is kept.
+      bar_steps: the number of steps over which AE-SAM's threshold falls, if the gradient decides on the second pass.
+        None: the step gets a static `perturb`.
+      constants: the constants of the method; None: those of its paper.
     """
 
     method: str
@@ -89,30 +89,30 @@ class Settings(NamedTuple):
 
 
 class Parted(NamedTuple):
-    """A method, and the base optimizer behind it, each with a state of its own: for gradients made shard by shard."""
+    """A method and its base optimizer, each with a separate state, for gradients that are computed shard by shard."""
 
     estimator: Optimizer
     base: Optimizer
 
     def init(self, params: Any) -> tuple[Any, Any]:
-        """The state of both."""
+        """Returns the states of the method and the base optimizer."""
         return self.estimator.init(params), self.base.init(params)
 
 
 def create(settings: Settings) -> Optimizer:
-    """The method with its base optimizer; `inject` sets learning rate, `rho` and `alpha` at every step."""
+    """Returns the method with its base optimizer; `inject` sets the learning rate, `rho` and `alpha` at every step."""
     method = METHODS[settings.method]
     return _injected(lambda now: _averaged(method.create(_base(settings, now), now), settings), settings)
 
 
 def create_parted(settings: Settings) -> Parted:
-    """The same in its two parts, which only a method that is an estimator has."""
+    """Returns the method and its base optimizer as two parts; the method must be an estimator (`is_estimator`)."""
     base = _injected(lambda now: _averaged(_base(settings, now), settings), settings)
     return Parted(_injected(METHODS[settings.method].estimator, settings), base)
 
 
 def inject(opt_state: Any, hyperparameters: dict[str, jax.Array]) -> Any:
-    """`opt_state`, of a whole optimizer or of a parted one, with the hyperparameters of the next update."""
+    """Returns the state of an optimizer, whole or `Parted`, with the hyperparameters of the next update set."""
     if hasattr(opt_state, "hyperparams"):
         return opt_state._replace(hyperparams=opt_state.hyperparams | hyperparameters)
     return tuple(inject(part, hyperparameters) for part in opt_state)
@@ -129,7 +129,7 @@ def _injected(make: Estimator, settings: Settings) -> Optimizer:
 
 
 def _base(settings: Settings, now: Hyperparameters) -> optax.GradientTransformation:
-    """SGD with momentum and the weight decay added to the gradient, or AdamW with the decay apart from it."""
+    """Returns SGD with momentum and weight decay added to the gradient, or AdamW, whose weight decay is decoupled."""
     if settings.base == "adamw":
         return optax.adamw(now.learning_rate, weight_decay=settings.weight_decay)
     decay = optax.add_decayed_weights(settings.weight_decay)

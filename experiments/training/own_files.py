@@ -1,7 +1,7 @@
 """The folder of a run: the files that the program writes, their removal, and the lock for one process at a time.
 
-The program knows its files by their exact names. Whatever has another name, is a symbolic link, or is a folder where
-the program has a file, belongs to the user: it is never removed, and never followed.
+The program recognises its files by their exact names. A file with another name, a symbolic link, and a folder with the
+name of one of the program's files belong to the user: they are never removed and never followed.
 """
 
 import errno
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 
-_NEW = r"\.[a-z]+\.[a-z]+\.[0-9a-f]{8}\.new"  # as `whole_file` has it
+_NEW = r"\.[a-z]+\.[a-z]+\.[0-9a-f]{8}\.new"  # as `atomic_write.replacing` names it
 _UNFINISHED = r"\.orbax-checkpoint-tmp(-\d+)?"  # at the end of a name, while Orbax writes the folder
 _SAVE = r"(checkpoint|checkpoints/\d+)"
 _INSIDE = rf"/(state|notes|d|array_metadatas|ocdbt\.process_\d+)({_UNFINISHED})?"
@@ -34,7 +34,7 @@ _TO_BE_WRITTEN = re.compile(rf"result\.json|(metrics|sharpness)\.jsonl|checkpoin
 
 
 class _Entry(NamedTuple):
-    """A file, a folder or a link below the folder of a run."""
+    """A file, a folder or a link in the folder of a run or below it."""
 
     path: str
     is_folder: bool
@@ -42,23 +42,23 @@ class _Entry(NamedTuple):
 
 
 def foreign(run: Path) -> list[str]:
-    """The paths below the folder of a run that are not the program's, relative to it."""
+    """Returns the paths below the folder of a run that are not the program's, relative to that folder."""
     return [entry.path for entry in _entries(run) if not entry.is_own]
 
 
 def remove(run: Path, part: str) -> None:
-    """Remove a file or a folder of a run, as far as it is the program's; what cannot be removed stays."""
+    """Removes a file or a folder of a run, except what is not the program's; what cannot be removed stays."""
     for entry in list(_entries(run)):
         if entry.is_own and (entry.path == part or entry.path.startswith(f"{part}/")):
-            with suppress(OSError):  # a folder holds what is not the program's, or nothing can be removed there
+            with suppress(OSError):  # the folder holds a user's file, or is not writable
                 (os.rmdir if entry.is_folder else os.unlink)(run / entry.path)
 
 
 def make_room(run: Path) -> None:
-    """Remove what a program that was stopped has left half written, before a run is written into its folder.
+    """Removes the unfinished files of a program that was stopped, before a run is written into its folder.
 
     Raises:
-      UnusableError: If something that is not the program's has the place of a file that will be written.
+      UnusableError: If something that is not the program's has the name of a file that will be written.
     """
     entries = list(_entries(run))
     if blocking := [entry.path for entry in entries if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path)]:
@@ -70,12 +70,12 @@ def make_room(run: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name in the folder of a run is that of a file whose writing was cut short."""
+    """Returns whether a name in the folder of a run is that of a file whose writing was interrupted."""
     return re.fullmatch(_NEW, name) is not None
 
 
 def _entries(run: Path, below: str = "") -> Iterator[_Entry]:
-    """All that is in a folder, the content of a folder before the folder; that of foreign folders is not looked at."""
+    """Yields all entries of a folder, the content of a folder before the folder; foreign folders are not entered."""
     with os.scandir(run / below) as found:
         children = sorted(found, key=lambda child: child.name)
     for child in children:
@@ -89,21 +89,21 @@ def _entries(run: Path, below: str = "") -> Iterator[_Entry]:
 
 
 LOCK = ".lock"
-"""The file by which a folder is held; it stays where a run was not completed."""
+"""The lock file of a folder; it stays if the run was not completed."""
 
 _HELD = (errno.EAGAIN, errno.EACCES)
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # network file systems lock what can be written
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # network file systems lock only writable files
 
 
 @contextmanager
 def hold_run_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, until the block or the process ends, however it ends; within the block it may be renamed.
+    """Locks a folder until the block or the process ends, even by a crash; within the block it may be renamed.
 
-    Some file systems know no locks, or none between machines, and Windows has other ones: there nothing is held.
+    Some file systems have no locks, or none between machines, and Windows has different ones: there nothing is locked.
 
     Raises:
-      UnusableError: If another process holds it, if nothing can be written there, or if the user has a file of the name
-        of the lock there.
+      UnusableError: If another process holds the lock, if the folder is not writable, or if it holds a user's file with
+        the name of the lock.
     """
     try:
         import fcntl  # noqa: PLC0415
@@ -112,7 +112,7 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
         return
     with _opened(folder, folder, os.O_RDONLY) as directory, _opened(folder, LOCK, _LOCK_FLAGS, directory) as lock:
         found = os.fstat(lock)
-        if not stat.S_ISREG(found.st_mode) or found.st_size:  # the lock is an empty file: another one is the user's
+        if not stat.S_ISREG(found.st_mode) or found.st_size:  # the lock is an empty file; any other file is the user's
             raise _foreign(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +120,7 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
             if error.errno in _HELD:
                 raise UnusableError(f"another process works in {folder}: wait for it, or choose another.") from error
         yield
-        # who waits with the file that is gone, and who makes a new one, both find a run that is complete
+        # A process that has opened the removed file, and one that creates a new file, both find a run that is complete.
         with suppress(OSError):
             if os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=directory, follow_symlinks=False)):
                 os.unlink(LOCK, dir_fd=directory)

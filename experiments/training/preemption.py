@@ -1,10 +1,10 @@
 """Signals: SIGTERM and Ctrl-C, from before the imports until the process has ended.
 
-A program goes through three stages. While it imports, nothing is open, and a signal ends the process (`end_at_once`).
-While it works, a signal raises an exception in the main thread (`raise_in_main`), except where a run asks between two
-steps whether it is to stop (`on_sigterm`): schedulers send SIGTERM before they take the machine away. From the moment
-the exit code is decided, signals do nothing (`ignore`): Python restores the default of its own handlers while it shuts
-down, and a second SIGTERM would then kill the process and replace its exit code.
+A program goes through three stages. While it imports, no file is open, and a signal ends the process (`end_at_once`).
+While it works, a signal raises an exception in the main thread (`raise_in_main`). During training SIGTERM, which
+schedulers send before they take the machine away, only sets a flag, which is checked between two steps (`on_sigterm`).
+Once the exit code is decided, signals are ignored (`ignore`): Python restores the default handlers while it shuts down,
+and a second SIGTERM would then kill the process and replace its exit code.
 """
 
 import os
@@ -20,24 +20,24 @@ _CODES = {signal.SIGTERM: Terminated.code, signal.SIGINT: INTERRUPTED}
 
 
 def end_at_once() -> None:
-    """From now on, a signal ends the process with its exit code."""
+    """Makes a signal end the process with the signal's exit code, from now on."""
     _listen(_end)
 
 
 def raise_in_main() -> None:
-    """From now on, a signal raises `Terminated` or `KeyboardInterrupt` in the main thread."""
+    """Makes a signal raise `Terminated` or `KeyboardInterrupt` in the main thread, from now on."""
     _listen(_raise)
 
 
 def ignore() -> None:
-    """From now on, signals do nothing; the system keeps this setting until the process has ended."""
+    """Ignores signals from now on; the system keeps this setting until the process has ended."""
     for number in _CODES:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
     signal.signal(signal.SIGTERM, handler)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell has background jobs ignore Ctrl-C
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # shells start background jobs with Ctrl-C ignored
         signal.signal(signal.SIGINT, handler)
 
 
@@ -50,13 +50,13 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _raise(number: int, _: FrameType | None) -> None:
-    """Raise the exception of a signal, unless that of an earlier one is being handled.
+    """Raises the exception of a signal, unless the exception of an earlier signal is being handled.
 
-    What is open is closed meanwhile, which a second exception would cut short. An exception that was lost, as those in
-    `__del__` are, is being handled nowhere: then the next signal counts again.
+    While the earlier one is handled, files are closed, which a second exception would interrupt. An exception that was
+    lost, for instance one raised in `__del__`, is not being handled; the next signal then raises again.
     """
     error = sys.exception()
-    while error is not None:  # the one that the main thread handles, and those in whose handling it was raised
+    while error is not None:  # the exception being handled, and then those during whose handling it was raised
         if isinstance(error, Terminated | KeyboardInterrupt):
             return
         error = error.__context__
@@ -64,25 +64,24 @@ def _raise(number: int, _: FrameType | None) -> None:
 
 
 Stop = Callable[[int], bool]
-"""From the number of updates made to whether the run is to stop there; all processes get the same answer."""
+"""Maps the number of updates made to whether the run is to stop there; the answer is the same on all processes."""
 
 
 def never(_: int) -> bool:
-    """Nothing asks the run to stop."""
+    """Never stops."""
     return False
 
 
 @contextmanager
 def on_sigterm() -> Iterator[Stop]:
-    """Have SIGTERM ask a run to stop between two steps, instead of raising an exception.
+    """Sets a flag at SIGTERM, by which a run stops between two steps; later signals are ignored.
 
-    Once it has asked, further signals do nothing, until the process has ended. Of several processes JAX listens, and
-    makes them agree on a step; there nothing is installed here.
+    If a run has several processes, JAX handles the signal and makes them agree on a step; no handler is installed here.
 
     Yields:
-      Whether to stop, asked before each step.
+      The function that returns whether to stop; the run calls it before each step.
     """
-    import jax  # noqa: PLC0415 - this module is imported before anything that takes time
+    import jax  # noqa: PLC0415 - this module is imported before all slow imports
     from jax.experimental import multihost_utils  # noqa: PLC0415 - as above
 
     if jax.process_count() > 1:

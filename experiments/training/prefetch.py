@@ -1,6 +1,6 @@
-"""Work ahead of a run: batches that are sent to the device, and steps that are compiled for later batch sizes.
+"""Prefetching: batches are sent to the device in advance, and steps are compiled in advance for later batch sizes.
 
-The plan may change between two batches. A few batches are transferred while the step before them computes.
+A few batches are transferred while an earlier step computes. The batch plan may change between two batches.
 """
 
 import functools
@@ -18,35 +18,35 @@ from experiments.training.step import Metrics, TrainState
 from sam_optax import BatchPlan
 
 Open = Callable[[BatchPlan, int], Generator[Any]]
-"""`open(plan, step)` → the batches of a plan, without those of the first `step` updates."""
+"""`open(plan, step)` → the batches of a plan after its first `step` updates."""
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
-"""Hands batches on, and shows how far it is."""
+"""Iterates over the batches and shows the progress."""
 
 
 class PlannedBatches(Iterator[Any]):
-    """One iterator for the whole run; `follow` lets it go on with the batches of another plan."""
+    """An iterator over the batches of a whole run; `follow` switches it to another batch plan."""
 
     def __init__(self, opened: Open, plan: BatchPlan, step: int) -> None:
         self._open, self._batches = opened, opened(plan, step)
 
     def __next__(self) -> Any:
-        """The next batch."""
+        """Returns the next batch."""
         return next(self._batches)
 
     def follow(self, plan: BatchPlan, step: int) -> None:
-        """Go on with the batches of `plan` from `step` on; what was read ahead is forgotten."""
+        """Continues with the batches of `plan` from `step` on, and discards the batches that were read ahead."""
         self.close()
         self._batches = self._open(plan, step)
 
     def close(self) -> None:
-        """End what reads ahead."""
+        """Closes the iterator over the batches, and with it the thread that reads ahead."""
         self._batches.close()
 
 
 @contextmanager
 def shown(feed: PlannedBatches, track: Track) -> Iterator[Iterator[Any]]:
-    """The batches as `track` hands them on; both end with the block, or the thread that shows progress lives on."""
+    """Yields the batches through `track`. Both are closed with the block, so that the progress thread ends, too."""
     watched = iter(track(feed))
     try:
         yield watched
@@ -63,20 +63,20 @@ _NO_MORE = object()
 
 
 def with_own_precision(function: Callable[[], Sent]) -> Callable[[], Sent]:
-    """A function for another thread, which does not inherit whether numbers of 64 bits are enabled."""
+    """Returns a function for another thread, which does not inherit the setting `jax_enable_x64`."""
     wide = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # an option that JAX adds at import
     return jax.enable_x64(wide)(function)
 
 
 def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2) -> Generator[Sent]:
-    """The batches as `send` leaves them, in order, read and sent by a thread of its own.
+    """Yields the batches in order, read and sent by a separate thread.
 
-    On an accelerator a step is a thousand kernels, and the thread that makes the steps is busy with starting them.
+    On an accelerator a step consists of about a thousand kernels, and the main thread is busy launching them.
 
     Args:
-      batches: what is sent.
-      send: puts one on the device.
-      depth: how many batches are under way at most, in addition to the one that was handed out last.
+      batches: the batches to send.
+      send: puts a batch on the device.
+      depth: the largest number of batches that are sent ahead, in addition to the one that was yielded last.
 
     Yields:
       What `send` returns.
@@ -97,14 +97,14 @@ def in_background(batches: Iterable[Read], send: Callable[[Read], Sent], depth: 
 
 
 def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2) -> Iterator[Sent]:
-    """The batches as `send` leaves them, in order, each sent while those before it are worked on.
+    """Yields the batches in order, each sent while earlier ones are processed.
 
-    It starts no thread, which would cost more than it saves if a step divides its batch into parts.
+    It starts no thread: for a step that divides its batch into micro-batches, a thread costs more than it saves.
 
     Args:
-      batches: what is sent.
-      send: puts one on the device without waiting for it, as `jax.device_put` does.
-      depth: how many batches are under way at most, in addition to the one that was handed out last.
+      batches: the batches to send.
+      send: puts a batch on the device without waiting for it, as `jax.device_put` does.
+      depth: the largest number of batches that are sent ahead, in addition to the one that was yielded last.
 
     Yields:
       What `send` returns.
@@ -123,14 +123,15 @@ def ahead(batches: Iterable[Read], send: Callable[[Read], Sent], depth: int = 2)
 
 
 class PrecompiledStep:
-    """A compiled step that can be compiled, before it is made, for a batch size that comes later.
+    """A jitted step that can be compiled in advance for a later batch size.
 
-    Calling it makes the step; one for which it is still compiling waits for that, and raises what went wrong there.
+    Calling it makes the step. If the step for that batch size is still being compiled, the call waits, and raises the
+    error of the compilation if there was one.
 
     Attributes:
-      compiled: the step, a jitted function, as `step.train_step` makes it.
-      constants: what it reads in addition to the batch.
-      decisions: from a batch size to the values of `perturb` that steps of this size are made with.
+      compiled: the jitted step, as `step.train_step` returns it.
+      constants: the argument `constants` of the step.
+      decisions: maps a batch size to the values of `perturb` that steps of this size use.
     """
 
     def __init__(self, compiled: Any, constants: Any, decisions: Callable[[int], Iterable[Decision]]) -> None:
@@ -142,7 +143,7 @@ class PrecompiledStep:
     def __call__(
         self, state: TrainState, batch: Any, hyperparameters: Any, halted: Any = None, *, perturb: Decision = None
     ) -> tuple[TrainState, Metrics]:
-        """Make the step."""
+        """Makes the step."""
         arguments = (state, batch, hyperparameters, self.constants, halted)
         if self._like is None:
             self._like = jax.tree.map(_shape_of, arguments)
@@ -151,7 +152,11 @@ class PrecompiledStep:
         return self.compiled(*arguments, perturb=perturb)
 
     def prepare(self, batch_size: int) -> None:
-        """Start compiling for batches of this size, shaped otherwise as those of the first step, which must be made."""
+        """Starts to compile the step for this batch size. The other shapes are those of the first step.
+
+        Raises:
+          ValueError: If the first step was not made yet.
+        """
         if self._like is None:
             raise ValueError(f"prepare({batch_size}) is called before the first step: make one, whose shapes it needs.")
         if batch_size not in self._under_way:
@@ -159,19 +164,19 @@ class PrecompiledStep:
             self._under_way[batch_size] = self._thread.submit(compile_ahead)
 
     def close(self) -> None:
-        """End the thread, when it is through with what it compiles."""
+        """Ends the thread after the compilation in progress."""
         self._thread.shutdown(cancel_futures=True)
 
     def _compile(self, like: tuple[Any, ...], batch_size: int) -> None:
         state, batch, *others = like
         resized = jax.tree.map(lambda x: x.update(shape=(batch_size, *x.shape[1:])), batch)
         for perturb in self.decisions(batch_size):
-            # this fills the cache of the ordinary function: the step finds it there
+            # this fills the cache of the jitted function, so that the step need not compile
             self.compiled.lower(state, resized, *others, perturb=perturb).compile()
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    """What a compiled function is chosen by: shape, type, and where an array lies, if that was said."""
+    """Returns what `jax.jit` compiles for: shape, dtype, weak type, and the sharding of a committed array."""
     kind = jax.typeof(x)
     sharding = x.sharding if getattr(x, "committed", False) else None
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=sharding, weak_type=kind.weak_type)

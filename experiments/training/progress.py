@@ -1,6 +1,6 @@
-"""How far a run has come, and the noise of the gradients of its open epoch.
+"""The progress of a run, and the gradient noise of its current epoch.
 
-With the seed and the trained state, the progress is all that is needed to resume.
+The seed, the training state and the progress are all that is needed to resume a run.
 """
 
 import math
@@ -14,17 +14,17 @@ GRADIENTS = ("clean", "perturbed")
 
 
 def term_names(gradient: str) -> tuple[str, str]:
-    """How the terms of a gradient, one of `GRADIENTS`, are called in the record of a step."""
+    """Returns the names of the noise terms of a gradient, one of `GRADIENTS`, in the record of a step."""
     return f"{gradient}_signal", f"{gradient}_noise"
 
 
 class Total(NamedTuple):
-    """The terms of one gradient, added up.
+    """The sums of the noise terms of one gradient.
 
     Attributes:
       signal: the sum of `|G|²`.
       noise: the sum of `tr(Σ)`.
-      steps: how many measured them.
+      steps: the number of steps that measured them.
     """
 
     signal: float = 0.0
@@ -32,23 +32,23 @@ class Total(NamedTuple):
     steps: int = 0
 
     def after(self, signal: float, noise: float) -> "Total":
-        """The total with one more step; one that is not finite is left out."""
+        """Returns the total after one more step; a step whose terms are not finite is not counted."""
         if not (math.isfinite(signal) and math.isfinite(noise)):
             return self
         return Total(self.signal + signal, self.noise + noise, self.steps + 1)
 
     @property
     def mean(self) -> NoiseTerms | None:
-        """The mean of each term; None where no step measured them."""
+        """The mean of each term; None if no step measured them."""
         return NoiseTerms(self.signal / self.steps, self.noise / self.steps) if self.steps else None
 
 
 class EpochNoise(NamedTuple):
-    """The noise of the open epoch.
+    """The gradient noise of the current epoch.
 
     Attributes:
-      clean: of the gradient at the parameters.
-      perturbed: of the sharpness-aware gradient, by the steps that make a second pass.
+      clean: the noise of the gradient at the parameters.
+      perturbed: the noise of the sharpness-aware gradient, over the steps that make a second pass.
     """
 
     clean: Total = Total()
@@ -56,23 +56,23 @@ class EpochNoise(NamedTuple):
 
     @classmethod
     def of(cls, saved: Any) -> "EpochNoise":
-        """What was saved, by way of JSON, which knows no named tuples.
+        """Returns the noise that was saved as JSON, which has lists in place of named tuples.
 
         Raises:
-          ValueError, TypeError: If it is something else.
+          ValueError, TypeError: If `saved` has another form.
         """
         if not all(isinstance(sums, Sequence) for sums in saved):
             raise ValueError("noise is not a list of lists of numbers")
         return cls(*(Total(*sums) for sums in saved))
 
     def after(self, metrics: Mapping[str, Any]) -> "EpochNoise":
-        """The noise with that of one more step, where its metrics hold it."""
+        """Returns the noise after one more step, whose terms are added if `metrics` holds them."""
         terms = [[float(metrics.get(name, math.nan)) for name in term_names(gradient)] for gradient in GRADIENTS]
         return EpochNoise(*(total.after(*each) for total, each in zip(self, terms, strict=True)))
 
     @property
     def deciding(self) -> NoiseTerms | None:
-        """That of the gradient which descends: the sharpness-aware one, where a step made one."""
+        """The noise of the gradient that is minimised: the perturbed one if a step measured it, else the clean one."""
         return self.perturbed.mean or self.clean.mean
 
 
@@ -83,15 +83,15 @@ class Progress(NamedTuple):
     """The position of a run.
 
     Attributes:
-      step: updates so far, and so batches that were read.
-      epoch: epochs that were closed, that is evaluated and written down.
-      gradient_evaluations: so far.
-      skipped: steps that were not finite and were left out, so far.
-      counted: steps of the open epoch that its means are over.
-      loss: the sum of their losses.
-      error: the sum of their errors.
-      noise: that of the gradients of the open epoch, where it is measured.
-      growth: where an adaptive batch plan stands, as its controller keeps it; None where none has decided yet.
+      step: the number of updates so far, which is the number of batches read.
+      epoch: the number of epochs that were completed, that is, evaluated and recorded.
+      gradient_evaluations: the number of gradient evaluations so far.
+      skipped: the number of steps skipped so far, because they were not finite.
+      counted: the number of steps in the current epoch that were not skipped.
+      loss: the sum of the losses of these steps.
+      error: the sum of the errors of these steps.
+      noise: the gradient noise of the current epoch, if it is measured.
+      growth: the state of an adaptive batch plan's controller; None before its first decision.
     """
 
     step: Count = 0
@@ -106,16 +106,18 @@ class Progress(NamedTuple):
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Progress":
-        """The position that `progress._asdict()` was, by way of JSON; what an older version did not save is as new.
+        """Returns the position that was saved as the JSON of `progress._asdict()`.
+
+        A field that an older version did not save has its default.
 
         Raises:
-          ValueError, TypeError: If it is something else.
+          ValueError, TypeError: If `saved` has another form.
         """
         found = decode(saved, cls, _REQUIRED)
         return found._replace(noise=EpochNoise.of(found.noise))
 
     def after(self, metrics: dict[str, Any], gradient_evaluations: int) -> "Progress":
-        """The position after one more step, which measured `metrics` with so many evaluations of a gradient."""
+        """Returns the position after one more step, with its metrics and its number of gradient evaluations."""
         skipped, evaluated = int(metrics.get("skipped", 0)), self.gradient_evaluations + gradient_evaluations
         moved = self._replace(step=self.step + 1, gradient_evaluations=evaluated, skipped=self.skipped + skipped)
         if skipped:
@@ -125,9 +127,9 @@ class Progress(NamedTuple):
 
     @property
     def means(self) -> tuple[float, float]:
-        """The mean training loss and error of the open epoch; NaN if all of its steps were skipped."""
+        """The mean training loss and error of the current epoch; NaN if all of its steps were skipped."""
         return (self.loss / self.counted, self.error / self.counted) if self.counted else (math.nan, math.nan)
 
     def closed(self) -> "Progress":
-        """The position after the open epoch."""
+        """Returns the position after the current epoch is completed."""
         return self._replace(epoch=self.epoch + 1, counted=0, loss=0.0, error=0.0, noise=EpochNoise())

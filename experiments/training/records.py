@@ -1,7 +1,7 @@
 """The records that a run writes, as dataclasses: steps, epochs, the result, sharpness, and the notes of a save.
 
-Their type hints say what the files may hold; `json_files` reads and checks them, and `json_files.encode` makes the
-mappings that writers take. Where null is allowed, it is a number that is not finite.
+Their type hints define what the files may hold. `json_files` reads and checks them, and `json_files.encode` makes the
+mappings that writers take. If null is allowed, it represents a number that is not finite.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from experiments.training.json_files import Count, Field, NotNegative, PositiveCount, Share, encode
 from experiments.training.progress import Progress
 
-_Measured = Annotated[Any, Field(kind=float)]  # in memory it may be an array
+_Measured = Annotated[Any, Field(kind=float)]  # in memory the value may be an array
 _CountIfKnown = Annotated[int, Field(0, 2**53, never_null=True)] | None
 _SizeIfKnown = Annotated[int, Field(1, 2**53, never_null=True)] | None
 
@@ -22,11 +22,11 @@ class StepRecord:
     """An update, in `metrics.jsonl`.
 
     Attributes:
-      kind: of the record.
-      step: how many updates were made before it.
+      kind: the kind of the record.
+      step: the number of updates before this one.
       epoch: the position, in epochs.
-      batch_size: of the step.
-      others: the hyperparameters of the step, and what it measured.
+      batch_size: the batch size of the step.
+      others: the hyperparameters and the metrics of the step.
     """
 
     kind: Literal["step"] = "step"
@@ -41,18 +41,18 @@ class EpochRecord:
     """An epoch, in `metrics.jsonl`.
 
     Attributes:
-      kind: of the record.
-      epoch: how many epochs were completed.
-      step: how many updates were made.
-      batch_size: of the epoch.
-      gradient_evaluations: so far.
-      skipped: steps that were not finite and were left out so far, where steps are left out.
-      train_loss: the mean over its steps.
-      train_error: the mean over its steps.
-      noise_scale: in examples, where it was measured.
-      test_loss: after it.
-      test_error: after it.
-      others: what later versions add.
+      kind: the kind of the record.
+      epoch: the number of completed epochs, this one included.
+      step: the number of updates so far.
+      batch_size: the batch size of the epoch.
+      gradient_evaluations: the number of gradient evaluations so far.
+      skipped: the number of steps skipped so far because they were not finite; None if the run skips no steps.
+      train_loss: the mean training loss over the steps of the epoch.
+      train_error: the mean training error over the steps of the epoch.
+      noise_scale: the gradient noise scale in examples, if it was measured.
+      test_loss: the test loss after the epoch.
+      test_error: the test error after the epoch.
+      others: the fields that later versions add.
     """
 
     kind: Literal["epoch"] = "epoch"
@@ -71,18 +71,19 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """`result.json`: the figures of the last epoch, and what the run took.
+    """`result.json`: the losses and errors of the last epoch, and the cost of the run.
 
     Attributes:
-      train_loss: null where the run has diverged, as the figures below.
-      train_error: the mean over the steps of the last epoch.
-      test_loss: after the last epoch.
-      test_error: after the last epoch.
-      updates: how many there were.
-      gradient_evaluations: how many there were.
-      skipped: steps that were not finite and were left out, where steps are left out.
-      batch_plan: the one that came out, where it was decided on the way.
-      seconds: the run took, those before an interruption among them.
+      train_loss: the mean training loss over the steps of the last epoch; like the figures below it is null if the run
+        diverged.
+      train_error: the mean training error over the steps of the last epoch.
+      test_loss: the test loss after the last epoch.
+      test_error: the test error after the last epoch.
+      updates: the number of updates.
+      gradient_evaluations: the number of gradient evaluations.
+      skipped: the number of steps that were skipped because they were not finite; None if the run skips no steps.
+      batch_plan: the final batch plan, if it was decided during training.
+      seconds: the duration of the run in seconds, including the time before an interruption.
     """
 
     train_loss: float | None
@@ -103,14 +104,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Notes:
-    """What a save tells of its run, so that no other run goes on from it.
+    """The notes of a save, which identify its run, so that no other run resumes from it.
 
     Attributes:
-      progress: the position.
+      progress: the position of the run.
       config: the settings of the run.
       data: the fingerprint of its data.
-      metrics_bytes: how long `metrics.jsonl` was.
-      seconds: how long the run had taken.
+      metrics_bytes: the length of `metrics.jsonl` in bytes.
+      seconds: the duration of the run so far, in seconds.
     """
 
     progress: Mapping[str, Any]
@@ -121,10 +122,10 @@ class Notes:
 
     @property
     def position(self) -> Progress:
-        """The progress.
+        """The position of the run as a `Progress`.
 
         Raises:
-          ValueError, TypeError: If it is not as a run saves it.
+          ValueError, TypeError: If `progress` does not have the form in which a run saves it.
         """
         return Progress.of(self.progress)
 
@@ -136,18 +137,18 @@ _Numbers = list[float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class SharpnessRecord:
-    """A measurement of sharpness, in `sharpness.jsonl`; each kind has a class of its own.
+    """A measurement of sharpness, in `sharpness.jsonl`; each kind has its own class.
 
     Attributes:
-      kind: what was measured.
-      examples: training examples that it was measured on.
-      measured_batch_size: examples of one perturbation.
-      normalize_logits: whether all logits had one length.
-      reestimate_batchnorm: whether BatchNorm had the statistics of the training examples.
-      parameters: of the network.
-      epoch: after which epoch.
-      step: after which update.
-      others: what later versions add.
+      kind: the measure of sharpness.
+      examples: the number of training examples in the measurement.
+      measured_batch_size: the number of examples that share one perturbation.
+      normalize_logits: whether the logits were normalised to one length.
+      reestimate_batchnorm: whether BatchNorm's statistics were estimated from the training examples.
+      parameters: the number of parameters of the network.
+      epoch: the number of epochs before the measurement.
+      step: the number of updates before the measurement.
+      others: the fields that later versions add.
     """
 
     kind: SharpnessKind
@@ -161,14 +162,14 @@ class SharpnessRecord:
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:
-        """The object of JSON; epoch and step are last."""
+        """Returns the record as a JSON object, with `epoch` and `step` last."""
         values = encode(self)
         return values | {name: values.pop(name) for name in ("epoch", "step")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase(SharpnessRecord):
-    """The worst case within a ball; `first_order` is the part that the gradient makes."""
+    """The largest rise of the loss within a ball; `first_order` is its first-order part, due to the gradient."""
 
     kind: Literal["worst_case"] = "worst_case"
     rho: NotNegative
@@ -183,7 +184,7 @@ class WorstCase(SharpnessRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCaseCurve(SharpnessRecord):
-    """Worst cases over radii."""
+    """The worst-case sharpness as a function of the radius."""
 
     kind: Literal["curve"] = "curve"
     norm: Norm
@@ -200,7 +201,7 @@ class WorstCaseCurve(SharpnessRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class AverageCase(SharpnessRecord):
-    """The mean rise under random perturbations."""
+    """The mean rise of the loss under random perturbations."""
 
     kind: Literal["average_case"] = "average_case"
     rho: NotNegative
@@ -214,7 +215,7 @@ class AverageCase(SharpnessRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateGap(SharpnessRecord):
-    """The perturbed loss of SAM less the clean one."""
+    """SAM's perturbed loss minus the clean loss."""
 
     kind: Literal["surrogate_gap"] = "surrogate_gap"
     rho: NotNegative
@@ -232,7 +233,7 @@ class TopEigenvalue(SharpnessRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Trace(SharpnessRecord):
-    """The trace of the Hessian, by random probes."""
+    """The trace of the Hessian, estimated with random probes."""
 
     kind: Literal["trace"] = "trace"
     samples: PositiveCount
@@ -251,4 +252,4 @@ class Landscape(SharpnessRecord):
 
 _CLASSES = (WorstCase, WorstCaseCurve, AverageCase, SurrogateGap, TopEigenvalue, Trace, Landscape)
 SHARPNESS: dict[str, type[SharpnessRecord]] = {cls.kind: cls for cls in _CLASSES}
-"""The class of each kind."""
+"""The record class of each kind."""

@@ -1,4 +1,4 @@
-"""Where a run's arrays lie: on one device, or on several that each take a part of every batch."""
+"""The sharding of a run's arrays: on one device, or on several, each of which processes a part of every batch."""
 
 import functools
 import math
@@ -15,23 +15,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from sam_optax import BatchPlan
 
 AXIS = "data"
-"""The name of the devices' axis, along which batches are split."""
+"""The name of the mesh axis along which batches are split."""
 
-_SMALLEST = 1024  # entries of a leaf that is worth splitting
+_SMALLEST = 1024  # the smallest number of entries of a leaf that is split
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """On which devices a run's arrays lie, and how; `Sharding()` is one device.
+    """The devices of a run, and how its arrays are split over them; `Sharding()` is a single device.
 
-    Batches are split along their first axis. Of the training state every device has a copy, or with `fsdp` a part of
-    each leaf of the parameters and of the optimizer's state, the method's within it: a leaf of at least 1,024 entries
-    is split along its longest axis that the devices divide, the first of equally long ones; other leaves are copied.
-    The rule looks at the shape alone, so what is shaped as a parameter is split as it.
+    Batches are split along their first axis. Every device has a copy of the training state. With `fsdp`, the parameters
+    and the optimizer's state, which includes the method's, are split instead: a leaf of at least 1,024 entries is split
+    along its longest axis whose length is a multiple of the number of devices, the first of equally long ones; other
+    leaves are copied. The rule depends on the shape alone, so an array with a parameter's shape is split like it.
 
     Attributes:
-      mesh: the devices, along the axis `"data"`, those of a process side by side; None: one device.
-      fsdp: whether parameters and optimizer state are split.
+      mesh: the devices, along the axis `"data"`, those of a process next to each other; None: one device.
+      fsdp: whether the parameters and the optimizer state are split.
     """
 
     mesh: Mesh | None = None
@@ -39,12 +39,12 @@ class Sharding:
 
     @property
     def devices(self) -> int:
-        """How many there are, on all processes."""
+        """The number of devices, over all processes."""
         return 1 if self.mesh is None else self.mesh.size
 
     @property
     def part(self) -> tuple[int, int]:
-        """`(index, count)`: which part of each batch this process reads, of how many equal ones."""
+        """`(index, count)`: this process reads part `index` of the `count` equal parts of each batch."""
         if self.mesh is None:
             return 0, 1
         processes = sorted({device.process_index for device in self.mesh.devices.flat})
@@ -52,14 +52,14 @@ class Sharding:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes for all."""
+        """Whether this process writes the files on behalf of all processes."""
         return self.part[0] == 0
 
     def check(self, plan: BatchPlan, micro_batch: int | None = None) -> None:
-        """Refuse a plan whose batches cannot be split, or micro-batches.
+        """Refuses a plan whose batches, or micro-batches, cannot be split evenly over the devices.
 
         Raises:
-          ValueError: If the devices do not divide a batch size.
+          ValueError: If a batch size is not a multiple of the number of devices.
         """
         for size in (min(stage.batch_size, micro_batch or stage.batch_size) for stage in plan.stages):
             if size % self.devices:
@@ -68,53 +68,57 @@ class Sharding:
                 raise ValueError(f"{whose} batches of {size}, which {self.devices} devices do not divide: {remedy}")
 
     def divided(self, size: int) -> int:
-        """The next batch size from `size` on that the devices divide."""
+        """Returns the smallest multiple of the number of devices that is at least `size`."""
         return -(-size // self.devices) * self.devices
 
     def batch(self, batch: Any) -> Any:
-        """A batch of host arrays, of which this process has its part, put on the devices, each with its own rows."""
+        """Puts this process's part of a batch of host arrays on its devices; each device gets its own rows."""
         if self.mesh is None:
             return jax.device_put(batch)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._along(AXIS), x), batch)
 
     def copied(self, tree: Any) -> Any:
-        """Arrays, the same ones on every process, with a copy on each device."""
+        """Copies arrays, which are the same on every process, to each device."""
         return tree if self.mesh is None else jax.tree.map(lambda x: _put(x, self._along()), tree)
 
     def state(self, state: Any) -> Any:
-        """A training state, `(params, model_state, opt_state)`, the same on every process, put on the devices."""
+        """Puts a training state `(params, model_state, opt_state)`, the same on every process, on the devices."""
         return state if self.mesh is None else jax.tree.map(_put, state, self.shardings(state))
 
     def kept(self, state: Any) -> Any:
-        """Within a compiled step: the state after it, to lie where the state before it lay."""
+        """Within a compiled step: constrains the new state to the sharding of the state before the step."""
         if self.mesh is None:
             return state
         return jax.tree.map(jax.lax.with_sharding_constraint, state, self.shardings(state))
 
     def shardings(self, state: Any) -> Any:
-        """How each leaf of a training state lies, a function of its shape; not for one device."""
+        """Returns the sharding of each leaf of a training state, a function of its shape; it requires a mesh."""
         params, model_state, opt_state = state
         copied = jax.tree.map(lambda x: self._along(), model_state)
         return type(state)(jax.tree.map(self._sharding, params), copied, jax.tree.map(self._sharding, opt_state))
 
     def gathered(self, params: Any) -> Any:
-        """Within a compiled step: parameters that may be split, whole on each device; gradients by them are split."""
+        """Within a compiled step: gathers parameters that may be split on each device; their gradients are split."""
         if self.mesh is None or not self.fsdp:
             return params
-        # left to itself the compiler moves activations where they are small, and gathers a convolution's weights twice
+        # without a constraint the compiler moves small activations, and gathers a convolution's weights twice
         return jax.tree.map(lambda x: _gather(self._along(), self._sharding(x))(x), params)
 
     def has_own_shards(self, m: int | None, examples: int) -> bool:
-        """Whether each device's part of a batch of `examples` consists of shards of m, or with None is one."""
+        """Returns whether each device's part of a batch of `examples` consists of whole shards of m examples.
+
+        With `m=None`, the part on a device is one shard.
+        """
         is_divided = m is None or (m < examples and examples // self.devices % m == 0)
         return self.mesh is not None and is_divided
 
     def on_each_device(self, fn: Callable[..., Any], batches: tuple[int, ...]) -> Callable[..., Any]:
-        """Within a compiled step: `fn` as each device computes it of its own rows of the arguments at `batches`.
+        """Within a compiled step: returns `fn` as a function that each device applies to its own rows of the batches.
 
         Args:
-          fn: of whole arrays and batches; its result is the same on each device, by means over the axis `"data"`.
-          batches: which of its arguments are batches.
+          fn: a function of whole arrays and batches. It takes means over the axis `"data"`, so that its result is the
+            same on each device.
+          batches: the indices of the arguments that are batches.
         """
 
         def of_all(*args: Any) -> Any:
@@ -124,23 +128,23 @@ class Sharding:
         return of_all
 
     def whole(self, tree: Any) -> Any:
-        """Arrays that lie on the devices, on the first one of this process alone; every process has to ask."""
+        """Returns whole arrays on the first device of this process; every process must call it."""
         if self.mesh is None:
             return tree
         copy_of = _copying(self._along())
         return jax.tree.map(lambda x: (x if x.is_fully_replicated else copy_of(x)).addressable_data(0), tree)
 
     def agreed(self, tree: Any) -> Any:
-        """Plain numbers as the process that leads has them, to the last bit; every process has to ask."""
+        """Broadcasts plain numbers from the leading process, bit for bit; every process must call it."""
         if self.part[1] == 1:
             return tree
         leaves, structure = jax.tree.flatten(tree)
-        bits = np.asarray(leaves, np.float64).view(np.uint32)  # devices may know no 64 bits
+        bits = np.asarray(leaves, np.float64).view(np.uint32)  # 64-bit types may be disabled on devices
         received = np.asarray(multihost_utils.broadcast_one_to_all(bits, is_source=self.leads)).view(np.float64)
         return structure.unflatten(type(mine)(theirs) for mine, theirs in zip(leaves, received, strict=True))
 
     def _along(self, *axes: str | None) -> NamedSharding:
-        """How an array lies that is split along the named axes; along none, each device has a copy."""
+        """Returns the sharding of an array split along the named mesh axes; without names, each device has a copy."""
         if self.mesh is None:
             raise ValueError("mesh is None: one device has no shardings, give a mesh.")
         return NamedSharding(self.mesh, PartitionSpec(*axes))
@@ -154,7 +158,7 @@ class Sharding:
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
-    """The devices along one axis, over which the compiler spreads what it is given."""
+    """Returns a mesh of the devices along one axis, whose arrays the compiler shards automatically."""
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -173,7 +177,10 @@ def _copying(everywhere: NamedSharding) -> Callable[[jax.Array], jax.Array]:
 
 
 def _gather(everywhere: NamedSharding, split: NamedSharding) -> Callable[[jax.Array], jax.Array]:
-    """A constraint whose transpose is another one, so that no device need hold whole gradients."""
+    """Returns a sharding constraint that gathers parameters and, when differentiated, splits their gradients.
+
+    No device therefore needs to hold whole gradients.
+    """
     constrain = jax.lax.with_sharding_constraint
     gather = jax.custom_vjp(lambda x: constrain(x, everywhere))
     gather.defvjp(lambda x: (constrain(x, everywhere), None), lambda _, gradient: (constrain(gradient, split),))

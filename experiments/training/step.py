@@ -1,4 +1,4 @@
-"""The compiled steps: one update, and one batch of an evaluation, as pure functions."""
+"""The compiled steps, as pure functions: one update, and the evaluation of one batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ Prepare = Callable[[Any, Any], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes.
+    """The training state: everything that a step changes.
 
     Attributes:
       params: the parameters.
       model_state: the model's other variables: BatchNorm's statistics.
-      opt_state: the optimizer's state, the method's within it.
+      opt_state: the optimizer's state, which includes the method's.
     """
 
     params: nnx.State
@@ -35,11 +35,11 @@ class TrainState(NamedTuple):
 
 
 Stepped = tuple[TrainState, Metrics]
-"""The state after a step, and what the step measured."""
+"""The state after a step, and the metrics of the step."""
 
 
 def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
-    """The state before the first step, as plain arrays; `init` makes the optimizer's.
+    """Returns the state before the first step, as plain arrays; `init` makes the optimizer's state.
 
     Raises:
       ValueError: If the optimizer holds several sharpness-aware methods.
@@ -54,19 +54,19 @@ def initial_state(model: nnx.Module, init: Callable[[Any], Any]) -> TrainState:
 def train_step(
     descend: LossAndUpdate, prepare: Prepare, sharding: Sharding = Sharding(), *, skips_nonfinite: bool = False
 ) -> Callable[..., Stepped]:
-    """The compiled update.
+    """Returns the compiled update.
 
     Args:
-      descend: the loss and the update of a batch, from `loss_and_update`.
-      prepare: `prepare(batch, constants)` → float images, their targets and their labels: augmentation,
-        normalisation, mixing.
-      sharding: of the state and the batch; the state stays where it lies.
-      skips_nonfinite: whether a step that is not finite leaves the whole state as it was. The metrics then say so,
-        under `skipped`.
+      descend: the function that computes the loss and the update of a batch, from `loss_and_update`.
+      prepare: `prepare(batch, constants)` → float images, their targets and their labels, after augmentation,
+        normalisation and mixing.
+      sharding: the sharding of the state and the batch; a step keeps the sharding of the state.
+      skips_nonfinite: whether a step that is not finite keeps the whole state as it was. The metric `skipped` then
+        shows whether the step was skipped.
 
     Returns:
-      `step(state, batch, now, constants, halted=None, perturb=None)` → `(state, metrics)`. It takes over the buffers of
-      `state`. `now` holds the hyperparameters of `optimizer.create`; `constants` stays the same through a run; `halted`
+      `step(state, batch, now, constants, halted=None, perturb=None)` → `(state, metrics)`. It donates the buffers of
+      `state`. `now` holds the hyperparameters of `optimizer.create`; `constants` does not change during a run; `halted`
       is whether the step is skipped even if it is finite; `perturb` is static, as in
       `sam_optax.sharpness_aware`.
     """
@@ -83,10 +83,12 @@ def train_step(
 
 
 def finished(before: TrainState, output: StepOutput, perturb: Decision, halted: Any, skips_nonfinite: bool) -> Stepped:
-    """The state after an update and the metrics of the step: what the method measured, and the clean gradient's norm.
+    """Returns the state after an update and the metrics of the step.
+
+    The metrics are the loss, the error, the norm of the clean gradient, and the diagnostics of the method.
 
     Args:
-      before: the state before the step, with the optimizer's state as it was, hyperparameters and all.
+      before: the state before the step, including the hyperparameters in the optimizer's state as they were.
       output: the loss and the update.
       perturb: as in the step.
       halted: as in the step.
@@ -97,9 +99,9 @@ def finished(before: TrainState, output: StepOutput, perturb: Decision, halted: 
     metrics = {"loss": output.loss, "error": output.error}
     try:
         metrics |= sam_optax.diagnostics(output.opt_state)._asdict()
-    except ValueError:  # the optimizer holds no method that measures
+    except ValueError:  # the optimizer holds no method with diagnostics
         perturb = False
-    if not perturb:  # the method has not measured it
+    if not perturb:  # without a second pass the method does not measure the norm
         metrics["grad_norm"] = optax.tree.norm(output.gradient)
     if skips_nonfinite:
         finite = is_finite_step((output.loss, output.gradient, output.updates), after, before)
@@ -111,7 +113,7 @@ def finished(before: TrainState, output: StepOutput, perturb: Decision, halted: 
 
 
 def unhalted(state: TrainState) -> Any:
-    """`halted` of the first step: False, on the devices of a step's own `skipped`, so that the step compiles once.
+    """Returns `halted` for the first step: False, with the sharding of the metric `skipped`, so that jit compiles once.
 
     On several devices, and if the state was restored, it is an array on all devices of the state.
     """
@@ -122,15 +124,15 @@ def unhalted(state: TrainState) -> Any:
 
 
 def evaluation_step(model: nnx.Module, prepare: Callable[[Any, Any], jax.Array]) -> Callable[..., Metrics]:
-    """The compiled evaluation of one batch, BatchNorm in inference mode.
+    """Returns the compiled evaluation of one batch, with BatchNorm in inference mode.
 
     Args:
-      model: gives the architecture; its variables are not read.
-      prepare: `prepare(batch, constants)` → float images; normalisation alone.
+      model: defines the architecture; its variables are not read.
+      prepare: `prepare(batch, constants)` → float images, normalised but not augmented.
 
     Returns:
-      `step(params, model_state, batch, constants)` → the sums of `loss` and `error` over the batch, each example times
-      its weight.
+      `step(params, model_state, batch, constants)` → the sums of `loss` and `error` over the batch, weighted by the
+      weight of each example.
     """
     model.eval()
     graphdef = nnx.graphdef(model)

@@ -22,30 +22,31 @@ _OF_KIND: dict[str, type] = {"epoch": EpochRecord, "step": StepRecord}
 
 
 class Writer(Protocol):
-    """Takes the records of a run, one after another, and keeps them somewhere.
+    """Stores the records of a run, which it receives one after another.
 
-    A record of `kind` `step` comes after each update and holds its `step` (counted from 0), its `epoch` (a float), the
-    batch size, the hyperparameters and what was measured; one of `kind` `epoch` comes after each epoch and holds the
-    number of epochs and updates so far, and the mean training and test figures. All other values are numbers.
+    A record of `kind` `step` is written for each update. It holds its `step` (counted from 0), its `epoch` (a float),
+    the batch size, the hyperparameters and the metrics. A record of `kind` `epoch` is written after each epoch. It
+    holds the number of epochs and updates so far, and the mean training and test figures. All values but `kind` are
+    numbers.
     """
 
     def write(self, record: Record) -> None:
-        """Take one record."""
+        """Writes one record."""
         ...
 
     def close(self) -> None:
-        """Keep safe what was taken; no record comes after."""
+        """Stores all records durably; no record is written afterwards."""
         ...
 
 
 class JsonLines:
-    """A file of records, each on a line of its own, complete on disk when the writer is closed.
+    """A file of records, one per line, complete on disk when the writer is closed.
 
-    Numbers are written to the seven digits that float32 holds, so that equal runs give equal files.
+    Numbers are written with seven digits, the precision of float32, so that equal runs give equal files.
 
     Args:
-      path: the file, which is new.
-      go_on_at: instead of a new file, one that may be there: what it has beyond so many bytes is cut off.
+      path: the path of the file; the file must not exist unless `go_on_at` is given.
+      go_on_at: the number of bytes to keep of an existing file, to which records are then appended; None: a new file.
     """
 
     def __init__(self, path: Path, go_on_at: int | None = None) -> None:
@@ -55,27 +56,27 @@ class JsonLines:
             self._file.truncate(go_on_at)
 
     def write(self, record: Record) -> None:
-        """Append one record."""
+        """Appends one record."""
         self._file.write(json.dumps(plain(record)) + "\n")
 
     def length(self) -> int:
-        """How many bytes the file has, all of them on disk."""
+        """Flushes the file to disk and returns its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flushes the file to disk and closes it."""
         with self._file:
             self.length()
 
 
 def read(path: Path, *kinds: str) -> Iterator[Record]:
-    """The records of some kinds, in order.
+    """Yields the records of the given kinds, in order.
 
     Raises:
-      DamagedError: If a line is not a record, or if one of the kinds is not as runs write it.
-      OSError: If there is no file.
+      DamagedError: If a line is not a record, or if a record of these kinds does not have the form that runs write.
+      OSError: If the file does not exist or cannot be read.
     """
     found = dict.fromkeys(kinds, 0)
     with regular_file(path) as lines:
@@ -95,15 +96,19 @@ def read(path: Path, *kinds: str) -> Iterator[Record]:
 
 
 def column(records: Sequence[Record], name: str) -> np.ndarray:
-    """A field of all records, NaN where it is null or left out."""
+    """Returns a field of all records as an array; NaN if it is null or missing."""
     values: list[Any] = [record.get(name) for record in records]
     return np.asarray([np.nan if value is None else value for value in values], np.float64)
 
 
 def fault_of_metrics(record: Record, number: int) -> str | None:
-    """What is wrong with a record of `metrics.jsonl`, the one of its kind with this number, from 0.
+    """Describes what is wrong with a record of `metrics.jsonl`; None if nothing is.
 
-    Records of other kinds are not of a run.
+    Records of kinds that the program does not write are not checked.
+
+    Args:
+      record: the record.
+      number: the index of the record among those of its kind, from 0.
     """
     kind = record["kind"]
     if kind not in _OF_KIND:
@@ -115,7 +120,7 @@ def fault_of_metrics(record: Record, number: int) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: seven digits of each number, and null where a diverged run has none."""
+    """Returns `value` in the form written to JSON: floats with seven digits, and None for those that are not finite."""
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -128,27 +133,27 @@ def plain(value: Any) -> Any:
 
 
 class TensorBoard:
-    """A folder that `tensorboard --logdir` shows: a curve a number, `step/loss` or `epoch/test_error`, over updates.
+    """Writes an event file for `tensorboard --logdir`: one curve over updates per number, for instance `step/loss`.
 
-    What was written is on disk after `flush`, at the end of each epoch, and when the writer is closed. tensorboardX
-    gives the format alone: its `SummaryWriter` writes from a thread, whose queue cannot be waited for, and which waits
-    for ever where the disk is full.
+    The records are on disk after `flush`, at the end of each epoch, and when the writer is closed. Only the file format
+    is taken from tensorboardX: its `SummaryWriter` writes from a thread whose queue cannot be waited for, and which
+    waits forever if the disk is full.
 
     Args:
-      folder: of the event files, of which each writer adds one.
-      go_on_at: the update from which on earlier files of the folder count no longer.
+      folder: the folder of the event files, to which each writer adds one.
+      go_on_at: the update from which on the points of earlier files in the folder are discarded.
     """
 
     def __init__(self, folder: Path, go_on_at: int | None = None) -> None:
-        from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - only those who ask for it wait for it
+        from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - imported only if used
         from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415
 
-        # the classes are made at run time, where pyright does not see them
+        # the classes are made at run time, so pyright does not see them
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         session: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
-        begun = "" if go_on_at is None else f"{go_on_at:010d}"  # they are read in the order of their names
+        begun = "" if go_on_at is None else f"{go_on_at:010d}"  # TensorBoard reads files in the order of their names
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
         self._add(file_version="brain.Event:2")
@@ -156,7 +161,7 @@ class TensorBoard:
             self._add(step=go_on_at, session_log=session(status=session.START))
 
     def write(self, record: Record) -> None:
-        """Add a point to each curve, but where a diverged run has none."""
+        """Adds a point to each curve whose value is finite."""
         points = [
             self._summary.Value(tag=f"{record['kind']}/{name}", simple_value=float(value))
             for name, value in record.items()
@@ -167,11 +172,11 @@ class TensorBoard:
             self.flush()
 
     def flush(self) -> None:
-        """Bring what was taken to the disk."""
+        """Writes the buffered records to disk."""
         self._file.flush()
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Writes the buffered records to disk and closes the file."""
         with closing(self._file):
             self.flush()
 
@@ -180,19 +185,19 @@ class TensorBoard:
 
 
 def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: bool) -> list[Any]:
-    """The file of the metrics, and TensorBoard's files where they are asked for, in the folder of a run.
+    """Returns the writers of the files in the folder of a run: `metrics.jsonl`, and TensorBoard's if requested.
 
     Args:
-      output: the folder.
-      go_on_at: how long the file of the metrics was, and the update, where the run goes on; None: the files are new.
-      tensorboard: whether TensorBoard's files are asked for.
+      output: the folder of the run.
+      go_on_at: the length of `metrics.jsonl` in bytes and the update from which the run resumes; None: new files.
+      tensorboard: whether TensorBoard's event files are written.
     """
     length, step = go_on_at or (None, None)
     metrics = JsonLines(output / "metrics.jsonl", length)
     if not tensorboard:
         return [metrics]
     board = TensorBoard(output / "tensorboard", step)
-    # where the run goes on, the record of an epoch that ended at this update was cut off, too, and is added again
+    # TensorBoard discards the record of an epoch that ended at the update of resumption, too, so it is added again
     for record in read(output / "metrics.jsonl", "epoch"):
         if record["step"] == step:
             board.write(record)
@@ -200,7 +205,7 @@ def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: 
 
 
 def length_of(own: list[Any]) -> int:
-    """How long the file of the metrics is, when all that was written is on disk; 0 where no file is written."""
+    """Flushes the writers' files to disk and returns the length of `metrics.jsonl`; 0 if no file is written."""
     for board in own[1:]:
         board.flush()
     return own[0].length() if own else 0
