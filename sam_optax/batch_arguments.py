@@ -71,7 +71,7 @@ class BatchArguments:
         return cls(None if nums is None else tuple(map(int, nums)), names)
 
     def select(self, call: Call) -> Call:
-        """The batches of a call: its arguments with None in place of each one that goes whole to every part.
+        """The batches of a call: its arguments, with None in place of each one that every part gets as a whole.
 
         Raises:
           ValueError: If a name fits no argument, or if it is not certain whether an argument is a batch.
@@ -85,13 +85,13 @@ class BatchArguments:
         return Call(tuple(arg if i in chosen else None for i, arg in enumerate(call.args)), named)
 
     def named(self, call: Call) -> Call:
-        """The batches of a call that are named; if the batch is not cut, the others need not be known."""
+        """The named batches of a call. This is enough if the batch is not cut."""
         chosen = {_position(i, call) for i in self.argnums or ()}
         args = tuple(arg if i in chosen else None for i, arg in enumerate(call.args))
         return Call(args, {name: call.kwargs[name] for name in self.argnames or () if name in call.kwargs})
 
     def size(self, call: Call) -> int:
-        """The number of examples in the batches of a call, which may go uncut."""
+        """The number of examples in the batches of a call, which need not be cut."""
         named = self.named(call)
         if self.argnums is None:
             named = named._replace(args=tuple(arg if _can_be_cut(arg) else None for arg in call.args))
@@ -159,7 +159,7 @@ def _devices_along(mesh: Any, axes: Any) -> int:
 
 
 def _check_certain(call: Call, named: dict[str, Any]) -> None:
-    """Refuse arguments of which the shapes do not say whether they are batches.
+    """Raises `ValueError` if the shapes of the arguments do not determine which of them are batches.
 
     With a single argument that can be cut, that one is the batch. With several, a floating vector can be targets or one
     number for each class if another array has a higher rank, and a square matrix can be features or costs of pairs of

@@ -124,7 +124,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
 
 
 def _check_phases(name: str, state: Any) -> None:
-    """Raise `ValueError` unless `state` holds one method, and one that makes a single second pass."""
+    """Raises `ValueError` unless `state` holds one method, and one that makes a single second pass."""
     validation.check_second_pass(name, state)
     nodes = jax.tree.leaves(state, is_leaf=_is_repeated)
     if any(_is_repeated(node) for node in nodes):

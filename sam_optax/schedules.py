@@ -55,7 +55,7 @@ def proportional_schedule(
 
 
 def check_rates(name: str, rates: Any) -> None:
-    """Raise `ValueError` unless every rate is a finite number of at least zero, or a schedule that starts with one."""
+    """Raises `ValueError` unless every rate is a finite number of at least zero, or a schedule that starts with one."""
     if not _is_tree(rates):
         hyperparameters.check_nonnegative(name, rates)
         return

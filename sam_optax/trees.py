@@ -185,7 +185,7 @@ def holds_masked(tree: Any) -> bool:
 
 
 def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
-    """Raise `ValueError` unless `tree` has the structure and the shapes of `params`."""
+    """Raises `ValueError` unless `tree` has the structure and the shapes of `params`."""
     if jax.tree.structure(tree) != jax.tree.structure(params):
         raise ValueError(f"{name} has not the structure of params: {remedy} {_first_difference(tree, params)}")
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True)

@@ -18,12 +18,12 @@ _SHORTEST_LOGITS = 1e-10
 
 
 def check(name: str, function: Any) -> None:
-    """Raise `ValueError` unless `function` is a hashable function; a compiled function is found by this hash."""
+    """Raises `ValueError` unless `function` is a hashable function; a compiled function is found by this hash."""
     check_function(name, function, "from parameters and a batch to a scalar")
 
 
 def check_function(name: str, function: Any, meaning: str) -> None:
-    """Raise `ValueError` unless `function` is a hashable function; `meaning` describes it in the message."""
+    """Raises `ValueError` unless `function` is a hashable function; `meaning` describes it in the message."""
     try:
         hash(function)
         is_function = callable(function)

@@ -210,7 +210,7 @@ def _product(block: _Block, moved: Leaves, arguments: tuple[Leaves, Any], vector
 
 
 def _check_all_real(params: Params) -> None:
-    """Raise `ValueError` unless a matrix function of the user's own can differentiate every leaf."""
+    """Raises `ValueError` unless a matrix function of the user's own can differentiate every leaf."""
     for path, leaf in zip(trees.leaf_paths(params), jax.tree.leaves(params), strict=True):
         if not trees.is_floating(leaf):
             raise ValueError(
@@ -221,7 +221,7 @@ def _check_all_real(params: Params) -> None:
 
 
 def _check_concrete(params: Params, collected: tuple[Any, ...]) -> None:
-    """Raise `ValueError` in a function that is being traced: inside `jax.jit` every new array is a tracer."""
+    """Raises `ValueError` in a function that is being traced: inside `jax.jit` every new array is a tracer."""
     if trees.is_traced((params, collected, jnp.zeros(()))):
         raise ValueError(
             "params or batches are traced: a measure of curvature compiles its own products and cannot be used inside "

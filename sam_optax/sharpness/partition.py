@@ -103,7 +103,7 @@ def create(mask: Mask | None, params: Params) -> Partition:
 
 
 def check_leaves(name: str, tree: Any, subset: Subset) -> None:
-    """Raise `ValueError` unless all leaves of `tree` are arrays, and the chosen ones real and floating."""
+    """Raises `ValueError` unless all leaves of `tree` are arrays, and the chosen ones real and floating."""
     for path, leaf, is_in in zip(trees.leaf_paths(tree), jax.tree.leaves(tree), subset.chosen, strict=True):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
             raise ValueError(
