@@ -1,4 +1,4 @@
-"""Both passes over one batch: whole, in parts and over devices, for every framework."""
+"""Both passes over one batch, for all frameworks: as a whole, in parts, and over devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from sam_optax.typing import Params, State, Updates
 
 
 class Objective(NamedTuple):
-    """What is minimised.
+    """The function to minimise.
 
     Attributes:
       loss: `(params, state, call) → (loss, aux, state)`; the state is that of the model, or None.
-      weight: `(state, call) → weight`, that of a part of the batch in the mean; None means that all weigh the same.
+      weight: `(state, call) → weight`, the weight of a part of the batch in the mean; None: all weights are equal.
     """
 
     loss: Callable[[Params, State, Call], tuple[Any, Any, State]]
@@ -63,12 +63,12 @@ class Division:
 
 
 class Pass(NamedTuple):
-    """What a pass computes, of a part or of the whole batch.
+    """The result of a pass over a part or over the whole batch.
 
     Attributes:
       loss: the mean loss.
       aux: the auxiliary output, without the state.
-      gradient: of the loss, in the parameters' dtypes.
+      gradient: the gradient of the loss, in the parameters' dtypes.
       square: the mean of the squared norms of the parts' gradients; None unless noise is measured.
     """
 
@@ -83,9 +83,9 @@ class Gradient:
     """The gradient of an objective on a batch.
 
     Attributes:
-      objective: what is differentiated.
+      objective: the function to differentiate.
       division: how the batch is divided.
-      scale: what the loss is multiplied by before a pass, and the gradient divided by after it.
+      scale: the number by which the loss is multiplied before a pass, and the gradient divided after it.
       measures_noise: whether the squared norms of the parts' gradients are kept.
     """
 
@@ -114,10 +114,10 @@ class Gradient:
         """The pass over one part of the batch.
 
         Args:
-          params: where the gradient is taken.
-          state: of the model, before the part.
+          params: the parameters at which the gradient is computed.
+          state: the state of the model before the part.
           call: the arguments of the part.
-          others: those that are not batches; None means that the batch has one part.
+          others: the arguments that are not batches; None means that the batch has one part.
         """
 
         def scaled_loss(params: Params, state: State, call: Call) -> tuple[Any, Any]:
@@ -140,7 +140,7 @@ class Gradient:
         return SecondPass(found.gradient, found.loss, self.noise(found, call) if self.measures_noise else None)
 
     def noise(self, found: Pass, call: Call) -> NoiseTerms:
-        """The noise of the gradient, from those of the parts."""
+        """The noise of the gradient, from the gradients of the parts."""
         large = self.division.examples(call)
         small = large // (self.division.parts * devices.count(self.division.axis_name))
         return noise_terms(found.square, small, trees.inner(found.gradient, found.gradient), large)

@@ -17,8 +17,7 @@ from experiments.training.exceptions import NotFiniteError, Terminated, Unusable
 from experiments.training.prefetch import Track
 
 Check = Callable[[RunSpec], object]
-"""`check(run)` inspects the folder of a run. It raises if the folder is unusable, and may return whether the run is
-complete."""
+"""`check(run)` raises if the folder of a run cannot be used; it may return whether the run is complete."""
 
 
 def to_do(cells: Iterable[RunSpec], location: data.Location, is_done: Check, check_unfinished: Check) -> list[RunSpec]:

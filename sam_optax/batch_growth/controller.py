@@ -126,14 +126,14 @@ class AdaptiveBatchPlan:
     """A batch size that grows when the gradient noise requires it, decided at the end of each epoch.
 
     After an epoch the rule requests a size. If the requests of `patience` consecutive epochs all exceed `margin` times
-    the current size, the batch grows. Its new size is the smallest `initial · factorᵏ` that is not below the smallest
-    request, or `maximum` if that is smaller. It never shrinks. Sizes change only between epochs, so the decisions so
-    far form a `BatchPlan`, which replays the run. The controller is a pure function of its state and the measurements:
-    after it is saved and restored, it continues as if it had never stopped.
+    the current size, the batch grows. Its sizes are `initial · factorᵏ`, at most `maximum`; the new size is the
+    smallest one that is not below the smallest request, or else the largest one. It never shrinks. Sizes change only
+    between epochs, so the decisions so far form a `BatchPlan`, which replays the run. The controller is a pure function
+    of its state and the measurements: after it is saved and restored, it continues as if it had never stopped.
 
     Attributes:
       initial: the first batch size.
-      maximum: the largest batch size.
+      maximum: the upper bound of the batch size.
       rule: returns the size that a measurement requests: `noise_scale_rule()`, `norm_test(0.5)`, or any function
         `rule(measured, batch_size)`.
       factor: the growth factor, an integer of at least 2.
@@ -175,7 +175,7 @@ class AdaptiveBatchPlan:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The batch sizes that the plan may have, growing."""
+        """The batch sizes that the plan may have, in increasing order."""
         found = [int(self.initial)]
         while found[-1] * self.factor <= self.maximum:
             found.append(found[-1] * int(self.factor))
@@ -196,7 +196,7 @@ class AdaptiveBatchPlan:
           The state, with the batch size of the next epoch.
 
         Raises:
-          ValueError: If the rule gives no number.
+          ValueError: If the rule does not return a number.
         """
         size, done = state.batch_size, merge_stages([*state.stages, (1, state.batch_size)])
         wanted = math.nan if measured is None else self._wanted(measured, size)
