@@ -33,7 +33,7 @@ class Call(NamedTuple):
         return self._replace(args=tuple(args))
 
     def put(self, batches: "Call") -> "Call":
-        """The call with the batches in place of its own; an argument that is None in `batches` is kept."""
+        """The call with its batches replaced by `batches`; an argument that is None in `batches` is kept."""
         args = (own if batch is None else batch for own, batch in zip(self.args, batches.args, strict=True))
         return Call(tuple(args), self.kwargs | batches.kwargs)
 
@@ -131,7 +131,7 @@ def cut(batches: Call, parts: int) -> Call:
     """The batches with each leaf `(batch, …)` reshaped to `(parts, batch / parts, …)`.
 
     Parts are contiguous. On an explicit mesh each part is spread over the devices that the batch is spread over, or
-    replicated where they do not divide it.
+    replicated if they do not divide it.
 
     Raises:
       ValueError: If `parts` does not divide the batch.
@@ -163,7 +163,7 @@ def _check_certain(call: Call, named: dict[str, Any]) -> None:
 
     With a single argument that can be cut, that one is the batch. With several, a floating vector can be targets or one
     number for each class if another array has a higher rank, and a square matrix can be features or costs of pairs of
-    classes if another array has rows of its own.
+    classes if another array has rows, too.
     """
     candidates = {i: arg for i, arg in enumerate(call.args) if _can_be_cut(arg)}
     found = Call(tuple(candidates.values()), named)

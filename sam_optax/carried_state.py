@@ -61,7 +61,7 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
     Args:
       aux: the auxiliary output.
       call: the arguments that are not batches; the others are None.
-      only_counters: whether a state of floating numbers alone may pass, since it is averaged over devices in any case.
+      only_counters: whether a state with only floating numbers is accepted, since it is averaged over devices anyway.
 
     Raises:
       ValueError: If a part of `aux` has the structure, shapes and dtypes of a container among the arguments.

@@ -33,7 +33,7 @@ def average_over(
       method: the method whose updates and state are averaged; None: the incoming updates of the chain.
 
     Returns:
-      A transformation: `method` with the mean, or the mean alone.
+      A transformation: `method` with the mean, or only the mean.
 
     Raises:
       ValueError: If `axis_name` is None, or `method` is not a transformation; and, in `init`, if `method` holds two

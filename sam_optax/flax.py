@@ -111,7 +111,7 @@ def value_and_grad(
 
 
 class _Split(NamedTuple):
-    """The arguments of a loss, apart: graph nodes with their variables, and plain arrays.
+    """The arguments of a loss, split into graph nodes with their variables, and plain arrays.
 
     Attributes:
       objects: `(model, positional arguments, keyword arguments)`, those with variables in them.
@@ -147,7 +147,7 @@ class _NnxLoss:
     is_cut: bool
 
     def split(self, model: Any, call: Call) -> _Split:
-        """The model and the arguments, apart."""
+        """Splits the model and the arguments."""
         args = {i: arg for i, arg in enumerate(call.args) if _has_variables(arg)}
         kwargs = {name: arg for name, arg in call.kwargs.items() if _has_variables(arg)}
         arrays = Call(

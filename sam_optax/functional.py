@@ -96,7 +96,7 @@ class _Model:
     axis_name: Any
 
     def pull_back(self, params: Params, call: Call) -> tuple[Any, Callable[..., Any], tuple[Any, Any]]:
-        """The logits, the product with the transposed Jacobian, and aux with the state apart from it."""
+        """The logits, the product with the transposed Jacobian, and aux, from which the state is split off."""
         fn = lambda w: self.model_fn(w, *call.args, **call.kwargs)  # noqa: E731
         params = devices.vary(params, self.axis_name)
         if not self.has_aux:

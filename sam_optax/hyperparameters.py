@@ -53,31 +53,31 @@ def check_fraction(name: str, value: ScalarOrSchedule) -> None:
 
 
 def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
-    """Raises `ValueError` unless `value` is a finite number of at least zero; a schedule is none."""
+    """Raises `ValueError` unless `value` is a finite number of at least zero; schedules are not accepted."""
     _refuse_schedule(name, value)
     check_nonnegative(name, value)
 
 
 def check_positive_number(name: str, value: chex.Numeric) -> None:
-    """Raises `ValueError` unless `value` is a finite number above zero; a schedule is none."""
+    """Raises `ValueError` unless `value` is a finite number above zero; schedules are not accepted."""
     _refuse_schedule(name, value)
     _check(name, value, lambda number: number > 0.0, "a finite number above 0")
 
 
 def check_fraction_number(name: str, value: chex.Numeric) -> None:
-    """Raises `ValueError` unless `value` is a number from 0 to 1; a schedule is none."""
+    """Raises `ValueError` unless `value` is a number from 0 to 1; schedules are not accepted."""
     _refuse_schedule(name, value)
     check_fraction(name, value)
 
 
 def check_below_one_number(name: str, value: chex.Numeric) -> None:
-    """Raises `ValueError` unless `value` is a number of at least zero and below 1; a schedule is none."""
+    """Raises `ValueError` unless `value` is a number of at least zero and below 1; schedules are not accepted."""
     _refuse_schedule(name, value)
     _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
 
 
 def check_count(name: str, value: Any, meaning: str) -> None:
-    """Raises `ValueError` unless `value` is a positive integer; `meaning` says what it counts."""
+    """Raises `ValueError` unless `value` is a positive integer; `meaning` describes in the message what it counts."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(
             f"{name} is {value!r}: give a positive integer, {meaning}. (Inside optax.inject_hyperparams name "

@@ -27,7 +27,7 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
       ValueError: If `predicate` cannot be called.
 
     Example:
-      SAM-ON perturbs the normalisation layers alone (https://arxiv.org/abs/2306.04226):
+      SAM-ON perturbs only the normalisation layers (https://arxiv.org/abs/2306.04226):
 
       >>> import sam_optax
       >>> norms = sam_optax.by_path(lambda path: "norm" in path.lower())  # norm, BatchNorm_0

@@ -78,7 +78,7 @@ def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) ->
       `(signal, noise)`, of the type of the squares.
 
     Raises:
-      ValueError: If a size is no positive integer, or `small` not below `large`.
+      ValueError: If a size is not a positive integer, or `small` is not below `large`.
 
     Example:
       >>> import sam_optax

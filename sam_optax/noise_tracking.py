@@ -68,7 +68,7 @@ def track_noise(
       A transformation whose `update` takes the arguments of `method`, with a `grad_fn` that measures, or `noise=`.
 
     Raises:
-      ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; in `init`, if `method` holds
+      ValueError: If `method` is not a transformation, or `decay` is not from 0 to below 1; in `init`, if `method` holds
         several sharpness-aware methods; and, in `update`, if `grad_fn` measures nothing and `noise` is not given, or is
         no `Noise`.
 

@@ -43,7 +43,7 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
       An optimizer whose `update` takes the arguments of `tx`.
 
     Raises:
-      ValueError: If `tx` is no transformation; and, in `init`, if it holds several sharpness-aware methods.
+      ValueError: If `tx` is not a transformation; and, in `init`, if it holds several sharpness-aware methods.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax

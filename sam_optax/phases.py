@@ -65,8 +65,8 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
       `(init, ascend, descend)`. Each may be compiled by `jax.jit`, with `perturb` as a static argument.
 
     Raises:
-      ValueError: If `tx` is no transformation; in `init` and `ascend`, if `tx` does not hold exactly one method with a
-        second pass, or if its perturbation needs further gradients; in `descend`, if `pending` was not returned by
+      ValueError: If `tx` is not a transformation; in `init` and `ascend`, if `tx` does not hold exactly one method with
+        a second pass, or if its perturbation needs further gradients; in `descend`, if `pending` was not returned by
         `ascend`, or if the gradient does not fit the parameters.
 
     Example:

@@ -79,7 +79,7 @@ def after(step: int) -> Policy:
       A policy without state.
 
     Raises:
-      ValueError: If `step` is no integer, or negative.
+      ValueError: If `step` is not an integer, or negative.
 
     Example:
       >>> import sam_optax
@@ -146,7 +146,7 @@ def bernoulli(probability: ScalarOrSchedule, key: jax.Array) -> Policy:
       A policy without state.
 
     Raises:
-      ValueError: If `probability` is not from 0 to 1, or `key` is no key.
+      ValueError: If `probability` is not from 0 to 1, or `key` is not a key.
 
     Example:
       >>> import jax, sam_optax
@@ -208,7 +208,7 @@ def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
       A policy whose state is two scalars.
 
     Raises:
-      ValueError: If `threshold` is no finite number, or `rate` not from 0 to 1.
+      ValueError: If `threshold` is not a finite number, or `rate` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax

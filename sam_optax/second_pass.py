@@ -83,5 +83,5 @@ def given(params: Params, gradient: Updates, loss: jax.Array | None) -> SecondPa
 
 
 def at(params: Params, grad_fn: SecondPassFn) -> SecondPass:
-    """The result of `grad_fn` at `params`; a function that is no `GradFn` returns only the gradient."""
+    """The result of `grad_fn` at `params`; a function that is not a `GradFn` returns only the gradient."""
     return grad_fn.measured(params) if isinstance(grad_fn, GradFn) else SecondPass(grad_fn(params))

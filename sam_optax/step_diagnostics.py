@@ -22,7 +22,7 @@ class Diagnostics(NamedTuple):
     Attributes:
       grad_norm: `‖g‖`, of the clean gradient.
       perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
-      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 where one of them is zero.
+      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 if one of them is zero.
       perturbation_norm: `‖ε‖`.
       perturbed_loss: `L(w + ε)`, on the batch of the step.
       surrogate_gap: `L(w + ε) − L(w)`, which GSAM minimises.
@@ -153,7 +153,7 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
       A transformation with the arguments and the state of `method`.
 
     Raises:
-      ValueError: If `method` is no transformation; and, in `init`, if it does not hold exactly one sharpness-aware
+      ValueError: If `method` is not a transformation; and, in `init`, if it does not hold exactly one sharpness-aware
         method.
 
     Example:

@@ -51,7 +51,7 @@ def sharpness_aware(
       A transformation with extra arguments. The gradients that it returns have the parameters' dtypes.
 
     Raises:
-      ValueError: If `combiner` or `when` lacks a function of its kind, if `mask` is no tree of bools; and,
+      ValueError: If `combiner` or `when` lacks a function of its kind, if `mask` is not a tree of bools; and,
         in `update`, if `grad_fn` or `params` is missing, if the trees do not fit one another, or if `value` is not a
         scalar.
 

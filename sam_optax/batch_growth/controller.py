@@ -32,7 +32,8 @@ def noise_scale_rule(multiple: float = 1.0) -> Rule:
       A rule that takes `NoiseTerms`. If the signal is not above 0 and the noise is, it requests an infinite batch.
 
     Raises:
-      ValueError: If `multiple` is no finite number above 0; and, when called, if the measurement is no `NoiseTerms`.
+      ValueError: If `multiple` is not a finite number above 0; and, when called, if the measurement is not a
+        `NoiseTerms`.
 
     Example:
       >>> import sam_optax
@@ -68,7 +69,8 @@ def norm_test(theta: float) -> Rule:
       A rule that takes `NoiseTerms`.
 
     Raises:
-      ValueError: If `theta` is no number above 0 and below 1; and, when called, if the measurement is no `NoiseTerms`.
+      ValueError: If `theta` is not a number above 0 and below 1; and, when called, if the measurement is not a
+        `NoiseTerms`.
 
     Example:
       >>> import sam_optax

@@ -50,7 +50,7 @@ def gsam(
 
     Raises:
       ValueError: If `rho` or `alpha` is negative or not finite, if `minimize` is not one of its two values, or if
-        `mask` is no tree of bools.
+        `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -85,7 +85,7 @@ def stable_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -123,8 +123,8 @@ def look_sam(
       `optax.inject_hyperparams` name `k` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `rho` or `alpha` is negative or not finite, if `k` is no positive integer, or if `mask` is no tree
-        of bools.
+      ValueError: If `rho` or `alpha` is negative or not finite, if `k` is not a positive integer, or if `mask` is not a
+        tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -160,7 +160,8 @@ def wsam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `gamma` is not in `[0, 1)`, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `gamma` is not in `[0, 1)`, or if `mask` is not a tree of
+        bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -220,9 +221,9 @@ def wsam_decoupled(
       `optax.inject_hyperparams` name `base` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `base` is no optimizer, if a rate or `rho` is negative or not finite, if `gamma` is not in
-        `[0, 1)`, or if `mask` is no tree of bools; and, in `init`, if `learning_rate` does not fit the parameters, or
-        `base` holds another sharpness-aware method.
+      ValueError: If `base` is not an optimizer, if a rate or `rho` is negative or not finite, if `gamma` is not in
+        `[0, 1)`, or if `mask` is not a tree of bools; and, in `init`, if `learning_rate` does not fit the parameters,
+        or if `base` holds another sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax

@@ -53,9 +53,9 @@ def msam(
       contain. Inside `optax.inject_hyperparams` name `base`, `direction` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `base` is no optimizer or `direction` no function, if `rho` is negative or not finite, if `mask`
-        is no tree of bools; and, in `init`, if a leaf to shift does not have exactly one momentum, or `base` holds a
-        sharpness-aware method.
+      ValueError: If `base` is not an optimizer or `direction` is not a function, if `rho` is negative or not finite, if
+        `mask` is not a tree of bools; and, in `init`, if a leaf to shift does not have exactly one momentum, or `base`
+        holds a sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax

@@ -41,7 +41,7 @@ def sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -83,7 +83,7 @@ def asam(
       `optax.inject_hyperparams` name `mask` and `exempt` in `static_args`.
 
     Raises:
-      ValueError: If `rho` or `eta` is negative or not finite, or if `mask` or `exempt` is no tree of bools.
+      ValueError: If `rho` or `eta` is negative or not finite, or if `mask` or `exempt` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -115,7 +115,7 @@ def ported_asam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -153,7 +153,7 @@ def unified_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -189,7 +189,8 @@ def vasso(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `theta` is not from 0 to 1, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `theta` is not from 0 to 1, or if `mask` is not a tree of
+        bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -228,7 +229,7 @@ def friendly_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` or `sigma` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is no tree
+      ValueError: If `rho` or `sigma` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is not a tree
         of bools.
 
     Example:

@@ -28,7 +28,7 @@ def adaptive_ascent(
       A transformation from gradients (and the parameters) to offsets of the same shapes and dtypes.
 
     Raises:
-      ValueError: If `rho` or `eta` is negative or not finite, if `exempt` is no tree of bools, or, in
+      ValueError: If `rho` or `eta` is negative or not finite, if `exempt` is not a tree of bools, or, in
         `update`, if `params` is missing.
 
     Example:

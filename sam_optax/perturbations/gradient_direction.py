@@ -59,7 +59,7 @@ def unified_ascent(rho: ScalarOrSchedule = 0.05, lam: ScalarOrSchedule = 0.5) ->
       A transformation from gradients to offsets of the same shapes and dtypes.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or `lam` not from 0 to 1.
+      ValueError: If `rho` is negative or not finite, or `lam` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -107,7 +107,7 @@ def smoothed_ascent(rho: ScalarOrSchedule = 0.05, theta: float = 0.9) -> optax.G
       A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or `theta` not from 0 to 1.
+      ValueError: If `rho` is negative or not finite, or `theta` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -145,7 +145,7 @@ def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float 
       A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
 
     Raises:
-      ValueError: If `rho` or `sigma` is negative or not finite, or `lam` not from 0 to 1.
+      ValueError: If `rho` or `sigma` is negative or not finite, or `lam` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax

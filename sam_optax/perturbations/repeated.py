@@ -42,8 +42,8 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
       with several steps `grad_fn`, which `sharpness_aware` passes on, with the decision `perturb`.
 
     Raises:
-      ValueError: If `adversary` is no transformation, or `steps` no positive integer; in `init`, if the adversary holds
-        a sharpness-aware method; and, in `update`, if `params` or `grad_fn` is missing.
+      ValueError: If `adversary` is not a transformation, or `steps` is not a positive integer; in `init`, if the
+        adversary holds a sharpness-aware method; and, in `update`, if `params` or `grad_fn` is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax

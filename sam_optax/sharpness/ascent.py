@@ -154,7 +154,7 @@ def is_too_long(improvements: jax.Array, window: jax.Array, nothing_changed: jax
 
     Args:
       improvements: the number of iterations since the last check point that found a new highest loss.
-      window: the number of iterations since the last check point; 0 if this is no check point.
+      window: the number of iterations since the last check point; 0 if this is not a check point.
       nothing_changed: whether step and highest loss are equal to those at the last check point.
     """
     return (window > 0) & ((improvements < _ENOUGH * window) | nothing_changed)

@@ -22,8 +22,8 @@ class Eigenpairs(NamedTuple):
 
     Attributes:
       values: `(number,)`, the largest first, in the accumulator's dtype.
-      vectors: as many trees like the parameters, in the accumulator's dtype, with zeros outside of the mask. Each has
-        L2 norm 1 over all its leaves, and they are orthogonal to each other.
+      vectors: one tree like the parameters for each eigenvalue, in the accumulator's dtype, with zeros outside of the
+        mask. Each has L2 norm 1 over all its leaves, and they are orthogonal to each other.
     """
 
     values: jax.Array

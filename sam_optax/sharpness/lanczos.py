@@ -64,5 +64,5 @@ def ritz(
 def _exact_size(diagonal: np.ndarray, off_diagonal: np.ndarray) -> int:
     """The number of steps before the first off-diagonal entry that is negligible relative to the entries so far."""
     scale = np.maximum.accumulate(np.abs(diagonal[:-1]) + off_diagonal)
-    is_exact = off_diagonal > _NEGLIGIBLE * np.finfo(diagonal.dtype).eps * scale  # False where it is NaN
+    is_exact = off_diagonal > _NEGLIGIBLE * np.finfo(diagonal.dtype).eps * scale  # False for NaN
     return 1 + int(np.cumprod(is_exact).sum())

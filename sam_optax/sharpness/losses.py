@@ -41,7 +41,7 @@ def value(loss_fn: Callable[..., Any], params: Params, batch: Any) -> jax.Array:
     """The loss, in the accumulator's dtype.
 
     Raises:
-      ValueError: If it is no scalar.
+      ValueError: If it is not a scalar.
     """
     return _scalar(loss_fn(params, batch))
 
@@ -51,7 +51,7 @@ def value_and_grad(loss_fn: Callable[..., Any], params: Params, batch: Any) -> t
     """The loss, in the accumulator's dtype, and its gradient.
 
     Raises:
-      ValueError: If the loss is no scalar.
+      ValueError: If the loss is not a scalar.
     """
     return jax.value_and_grad(lambda w: _scalar(loss_fn(w, batch)))(params)
 

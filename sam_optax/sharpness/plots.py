@@ -205,7 +205,7 @@ def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]
             for panel in panels:
                 panel.axvline(rho, color="0.4", linewidth=0.8, linestyle=":")
             text = f"ρ = {rho:.3g}" + (f", ρ√d = {rho * root:.3g}" if root else "")
-            is_left = rho**2 <= radii.min() * radii.max()  # where the curves, which rise, leave the top free
+            is_left = rho**2 <= radii.min() * radii.max()  # on this side the increasing curves leave the top free
             height, side = (0.98, "top") if is_left else (0.02, "bottom")
             place: Any = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}}
             place |= {"xycoords": ("data", "axes fraction"), "xytext": (-3, 0), "textcoords": "offset points"}

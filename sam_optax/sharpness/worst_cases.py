@@ -202,7 +202,7 @@ def m_sharpness(
       A `WorstCase` for each m, whose `.per_batch` is that of each part.
 
     Raises:
-      ValueError: If an m is no positive integer or does not divide a batch, or as `worst_case` does.
+      ValueError: If an m is not a positive integer or does not divide a batch, or as `worst_case` does.
 
     Example:
       >>> import jax.numpy as jnp
