@@ -1,4 +1,4 @@
-"""What a network that computes in bfloat16 sees of a perturbation: `python -m experiments.effective_perturbation`."""
+"""Measures how rounding to bfloat16 changes a perturbation: `python -m experiments.effective_perturbation`."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class EffectivePerturbation:
-    """Measure what SAM's perturbation becomes where parameters are cast to bfloat16 after it.
+    """Measure how SAM's perturbation changes if the perturbed parameters are cast to bfloat16.
 
     Attributes:
       models: The networks, at their initial parameters.
@@ -43,12 +43,12 @@ class EffectivePerturbation:
 
 
 class Seen(NamedTuple):
-    """What a network sees of a perturbation.
+    """The perturbation that remains after the cast.
 
     Attributes:
-      norm: its length, in units of the length that it should have.
-      cosine: the cosine of its angle to the perturbation that it should be.
-      unmoved: the fraction of the parameters that do not move at all.
+      norm: its length, relative to the length of the exact perturbation.
+      cosine: the cosine of its angle to the exact perturbation.
+      unmoved: the fraction of the parameters that do not change at all.
     """
 
     norm: float
@@ -57,13 +57,13 @@ class Seen(NamedTuple):
 
 
 def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> Seen:
-    """What is left of `e = rho · direction / ‖direction‖` in `cast(params + e) − cast(params)`.
+    """Compares `cast(params + e) − cast(params)` with the exact perturbation `e = rho · direction / ‖direction‖`.
 
     Args:
       params: the parameters, any tree.
       direction: the direction of the perturbation, a tree of the same structure.
       rho: the length of the perturbation.
-      dtype: the type that parameters are cast to.
+      dtype: the dtype that parameters are cast to.
     """
     w, e = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (params, direction))
     e = (rho / np.linalg.norm(e.astype(np.float64)) * e).astype(np.float32)
@@ -75,14 +75,14 @@ def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> 
 
 
 def cast_in(model: nnx.Module, tree: Any) -> Any:
-    """The leaves of a tree of the model's parameters that are cast: normalisations compute in float32."""
+    """Returns the leaves that the model casts. The parameters of normalisation layers are not cast."""
     kept = [path for path, module in nnx.iter_modules(model) if isinstance(module, _NORMALISATIONS)]
     flat = nnx.to_flat_state(tree)
     return [x for path, x in flat if not any(path[: len(norm)] == norm for norm in kept)]
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and prints a table per network."""
     arguments = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
     image_shape = data.SIZES[arguments.dataset].image_shape
     console = Console(soft_wrap=True, highlight=False)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ...]) -> tables.Rows:
-    """What a network sees of each radius, at its initial parameters, along the gradient there."""
+    """Returns a table with a row per radius, for perturbations along the gradient at the initial parameters."""
     problem = benchmark_steps.create(name, 10, image_shape, _BATCH)
     gradient, _ = jax.jit(jax.grad(problem.loss_fn, has_aux=True))(problem.params, problem.model_state, *problem.batch)
     model = models.create(name, 10, image_shape, nnx.Rngs(0))

@@ -1,7 +1,7 @@
-"""Prepare Fashion-MNIST from Debian's package: `make data-fashion-mnist` calls it.
+"""Prepares Fashion-MNIST from Debian's package: `make data-fashion-mnist` calls it.
 
-Debian's archives differ from the published ones only in their gzip headers: Debian's tools removed the file's name and
-replaced the time. With both restored the archives have the checksums that TFDS expects.
+Debian's archives differ from the published ones only in their gzip headers: Debian's tools removed the file name and
+replaced the time. Restoring both gives the checksums that TFDS expects.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from experiments.data.preparation import manual_folder, published_sums
 from experiments.training.atomic_write import replacing
 
 _NAME = "fashion_mnist"
-_MODIFIED = {"train": 1504176606, "t10k": 1504176627}  # in the published headers, seconds since 1970
+_MODIFIED = {"train": 1504176606, "t10k": 1504176627}  # the times in the published headers, in seconds since 1970
 _HAS_NAME = 8  # a flag of RFC 1952
 
 
@@ -29,7 +29,7 @@ class Arguments:
     """Prepare Fashion-MNIST from Debian's package dataset-fashion-mnist.
 
     Attributes:
-      location: Where to put it.
+      location: The location of the prepared data.
       archives: The package's folder with the four archives.
     """
 
@@ -38,7 +38,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and prepares the data."""
     arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
     folder = exit_on_value_error(manual_folder, _NAME, arguments.location)
     sums = exit_on_value_error(published_sums, _NAME, arguments.location)
@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
-    """Copy the four archives from the package's folder, with the published headers.
+    """Copies the four archives from the package's folder, and restores the published headers.
 
-    A published archive that is already in `target` stays there.
+    A published archive that is already in `target` is kept.
 
     Args:
       source: the folder of the package.
@@ -59,8 +59,8 @@ def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
       sums: the SHA-256 sums of the published archives, by name.
 
     Raises:
-      ValueError: If an archive is missing, is not the package's, or cannot be written, or if `target` has another file
-        of its name.
+      ValueError: If an archive is missing, is not that of the package, or cannot be written, or if `target` has another
+        file with the name of an archive.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -87,10 +87,10 @@ def _copy(source: Path, target: Path, modified: int, checksum: str) -> None:
 
 
 def with_header(archive: bytes, name: str, modified: int) -> bytes:
-    """A gzip file with `name` and the time `modified`, in seconds since 1970, in its header, its content unchanged.
+    """Returns a gzip file with `name` and the time `modified`, in seconds since 1970, written into its header.
 
     Raises:
-      ValueError: If it is not a gzip file, or if its header has a name or other optional fields.
+      ValueError: If `archive` is not a gzip file, or if its header has a name or other optional fields.
     """
     start, flags, rest = archive[:3], archive[3:4], archive[8:]
     if start != b"\x1f\x8b\x08" or flags != b"\0":

@@ -1,4 +1,4 @@
-"""Reproduce the paper's grid, a row of its tables, or a study of your own: `python -m experiments.reproduce`."""
+"""Reproduces the paper's grid, a row of its tables, or a study of your own: `python -m experiments.reproduce`."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -23,23 +23,25 @@ from experiments.training.preemption import Stop, never, on_sigterm
 
 @dataclass(frozen=True)
 class Arguments:
-    """Run the paper's grid, SGD, SAM and GSAM by constant batch, increasing batch and cosine learning rate; report it.
+    """Run the paper's grid and report it: SGD, SAM and GSAM with constant batch, increasing batch and cosine rate.
 
     Attributes:
-      study: What to run.
-      selection: Which of its runs; where some are left out, the report is left to python -m experiments.report.
-      location: Where the data are.
+      study: The study to run.
+      selection: The runs of the study to execute. If these are not all, no report is written; use
+        python -m experiments.report.
+      location: The location of the data.
       sharpness: How the sharpness of each run is measured.
-      saving: How each run is saved on its way: a study that was stopped goes on from its unfinished run's last save.
-      tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of each run.
-      tune: Choose learning rate and radius for each method and strategy on examples held out of the training set, and
-        run the study's seeds with them; with and without momentum 0.9 and a weight decay of 5e-4.
-      tuning: What is tried then.
-      dry_run: Print what each run would be, and run nothing.
-      time_steps_of: With dry_run, time the steps of batches of so many made-up images, too, and print what the study
-        would take on this machine.
-      config: Take the settings of a row of the paper's tables, or of a study of ours, and those given beside instead
-        of its own.
+      saving: How each run is saved during training. A study that was stopped resumes from the last checkpoint of its
+        unfinished run.
+      tensorboard: Also write TensorBoard's event files, into the folder tensorboard of each run.
+      tune: Choose a learning rate and a radius for each method and strategy on examples held out of the training set,
+        and run the study's seeds with them, with and without momentum 0.9 and weight decay 5e-4.
+      tuning: The settings to try with --tune.
+      dry_run: Print an estimate of each run, and run nothing.
+      time_steps_of: With --dry-run, also time training steps on batches of this number of random images, and print how
+        long the study would take on this machine.
+      config: Start from the settings of a row of the paper's tables, or of another predefined study. Other options
+        override its settings.
     """
 
     study: Annotated[Grid, tyro.conf.arg(name="")]
@@ -70,7 +72,7 @@ class StudyOptions:
     Attributes:
       arguments: the command line.
       runs: how each run is executed.
-      stored: how many training examples the data set has.
+      stored: the number of training examples of the data set.
       console: the terminal.
     """
 
@@ -81,7 +83,7 @@ class StudyOptions:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and runs the study; exits with code 1 if a run failed."""
     name = option("config", sys.argv[1:])
     row = None if name is None else exit_on_value_error(presets.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
@@ -92,12 +94,16 @@ def main() -> None:
 
 
 def _reproduce(arguments: Arguments, stop: Stop) -> bool:
-    """Run the study, or its variants with and without momentum and weight decay, tuned; whether no run failed."""
+    """Runs the study, or tunes and runs its variants with and without momentum and weight decay.
+
+    Returns:
+      Whether no run failed.
+    """
     study = arguments.study
     context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
     runs = RunOptions(arguments.location, arguments.sharpness, context)
     stored = data.SIZES[study.problem.dataset].train
-    if not arguments.dry_run:  # which does not need the data
+    if not arguments.dry_run:  # a dry run does not need the data
         stored = len(exit_on_value_error(data.load, study.problem.dataset, study.seeds[0], arguments.location).train)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:
@@ -107,9 +113,12 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
 
 
 def _tune(study: Grid, options: StudyOptions) -> bool:
-    """Tune the cells of a study, run them with the chosen settings, and report; whether no run failed.
+    """Tunes the cells of a study, runs them with the chosen settings, and reports the study.
 
-    Nothing is chosen while another part of the study still has trials to do.
+    If trials of another part of the study are not complete, no settings are chosen.
+
+    Returns:
+      Whether no run failed.
     """
     arguments, console = options.arguments, options.console
     tried = exit_on_value_error(tuning.trials, study, arguments.tuning, options.stored)
@@ -131,7 +140,7 @@ def _tune(study: Grid, options: StudyOptions) -> bool:
 
 
 def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: tuple[str, ...] = ()) -> bool:
-    """Run the selected cells; where all are selected, report the study. Whether no run failed."""
+    """Runs the selected cells, reports the study if all are selected, and returns whether no run failed."""
     if options.arguments.dry_run:
         return _run(study, cells, options)
     report = exit_on_value_error(output_folder.make_folder, study.output / "report")
@@ -144,7 +153,7 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
 
 
 def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
-    """Run the selected cells, or print their estimates in a dry run; whether no run failed."""
+    """Runs the selected cells, or prints their estimates in a dry run, and returns whether no run failed."""
     arguments, stored, console = options.arguments, options.stored, options.console
     selected = exit_on_value_error(arguments.selection.of, cells, lambda cell: estimate(cell.config, stored).cost)
     if not arguments.dry_run:

@@ -1,4 +1,4 @@
-"""Compare all methods on one data set: `python -m experiments.reproduce_methods --output runs/methods`."""
+"""Compares all methods on one data set: `python -m experiments.reproduce_methods --output runs/methods`."""
 
 import sys
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ _ROUNDS = 10
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train with every method, each at the radius of its paper; tell error, gradient evaluations and time in a table.
+    """Train with every method, each at the radius of its paper, and write a table of error, evaluations and time.
 
     Attributes:
-      study: What to run.
-      location: Where the data are.
+      study: The study to run.
+      location: The location of the data.
       sharpness: How the sharpness of each run is measured.
     """
 
@@ -38,7 +38,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line, runs the study, times a step of each method, and writes the table."""
     arguments = parse(Arguments, "python -m experiments.reproduce_methods")
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)

@@ -1,7 +1,7 @@
-"""Show a batch: `python -m experiments.show_batch --random-erasing 0.25 --mixing 0.5 --output runs/looks`.
+"""Draws a batch: `python -m experiments.show_batch --random-erasing 0.25 --mixing 0.5 --output runs/looks`.
 
-The picture has a row for each image and a column for each step of the recipe, from the stored images to what the
-network sees.
+The picture has a row for each image and a column for each step of the recipe, from the stored images to the input of
+the network.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from experiments.training.atomic_write import replacing
 
 
 class View(NamedTuple):
-    """A batch after one step.
+    """A batch after one step of the recipe.
 
     Attributes:
-      step: its name.
+      step: the name of the step.
       images: uint8 `(batch, height, width, channels)`.
       targets: labels, `(batch,)`, or distributions over the classes, `(batch, classes)`.
     """
@@ -39,12 +39,12 @@ class View(NamedTuple):
 
 
 def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
-    """What each step makes of one batch of a run, in order; normalisation is undone.
+    """Returns one batch of a run after each step of the recipe, in order. Normalisation is undone.
 
     Args:
-      config: of the run.
-      dataset: its data.
-      batch: which one, counted from 0.
+      config: the config of the run.
+      dataset: the data of the run.
+      batch: the index of the batch, counted from 0.
 
     Raises:
       ValueError: If the run has no such batch.
@@ -65,7 +65,7 @@ def views(config: Config, dataset: data.Dataset, batch: int) -> list[View]:
     images = jnp.asarray(found["image"])
     for name, stage in image_pipeline.stages(settings).items():  # as in the compiled step
         images = stage(constants, jnp.asarray(found["position"]), images)
-        if name != "normalize":  # which is undone
+        if name != "normalize":  # it would be undone
             shown.append(View(name, _for_the_eye(images, dataset), found["label"]))
     images, targets, _ = image_pipeline.preparation(settings)(found, constants)
     last = "mixing" if settings.recipe.mixing else "to the network"
@@ -79,24 +79,24 @@ def _for_the_eye(images: jax.Array, dataset: data.Dataset) -> np.ndarray:
 
 
 _SIDE = 1.5  # inches
-_SMALLEST = 1e-6  # of what a target differs by
+_SMALLEST = 1e-6  # the smallest difference between target probabilities
 
 
 def draw(views: list[View], rows: int, path: Path) -> None:
-    """Draw the first images of a batch, with their targets, as a PNG.
+    """Draws the first images of a batch, with their targets, as a PNG.
 
     Args:
-      views: of one batch.
-      rows: how many images, at most; where the batch is smaller, all.
-      path: of the file.
+      views: the views of one batch.
+      rows: the number of images; a smaller batch is drawn completely.
+      path: the path of the file.
     """
     rows = min(rows, len(views[0].images))
-    brightest = max(int(views[0].images.max()), 1)  # of grey images, whose levels may be few
+    brightest = max(int(views[0].images.max()), 1)  # for grey images, which may use few levels
     figure = Figure(figsize=(_SIDE * len(views), (_SIDE + 0.3) * rows + 0.3), layout="constrained")
     columns = figure.subplots(rows, len(views), squeeze=False).T
     for view, panels in zip(views, columns, strict=True):
         for panel, image, target in zip(panels, view.images, view.targets, strict=False):
-            panel.imshow(image, cmap="gray", vmin=0, vmax=brightest)  # colour images have no colour map
+            panel.imshow(image, cmap="gray", vmin=0, vmax=brightest)  # the colour map is ignored for colour images
             panel.set(xticks=[], yticks=[])
             if view is views[0] or view is views[-1]:
                 panel.set_xlabel(in_words(target), fontsize=8)
@@ -106,7 +106,7 @@ def draw(views: list[View], rows: int, path: Path) -> None:
 
 
 def in_words(target: np.ndarray) -> str:
-    """A target in a few words: a label, or the classes of a distribution that stand out.
+    """Returns a target as text: a label, or the classes with more than the lowest probability of a distribution.
 
     Args:
       target: an integer, or a distribution over the classes, `(classes,)`.
@@ -121,14 +121,14 @@ def in_words(target: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draw the first images of a batch as the network sees them, step by step of the recipe.
+    """Draw the first images of a batch after each step of the recipe, up to the input of the network.
 
     Attributes:
-      config: The run that the batch is of.
-      output: The folder for the picture, batch.png: a former one is replaced.
-      location: Where the data are.
-      batch: Which batch of the run, counted from 0.
-      images: How many images are drawn.
+      config: The settings of the run that the batch belongs to.
+      output: The folder for the picture, batch.png. An existing picture is replaced.
+      location: The location of the data.
+      batch: The index of the batch in the run, counted from 0.
+      images: The number of images to draw.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -139,7 +139,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and draws the batch."""
     arguments = parse(Arguments, "python -m experiments.show_batch")
     exit_on_value_error(checks.check_count, "images", arguments.images)
     config = arguments.config.resolved()

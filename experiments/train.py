@@ -1,4 +1,4 @@
-"""Train one network: `python -m experiments.train --method gsam --batch-plan 40x16,40x32 --output runs/first`."""
+"""Trains one network: `python -m experiments.train --method gsam --batch-plan 40x16,40x32 --output runs/first`."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,15 +29,16 @@ class Arguments:
     """Train one network with a sharpness-aware method, under a batch plan and a learning-rate schedule.
 
     Attributes:
-      config: What to run.
-      machine: On which devices.
-      output: The folder for config, metrics, result and trained state: new, or empty, or with resume that of the run.
-      resume: Go on with the run in the output folder, from its last save; where it has none, from its beginning. It
-        comes to what it would have come to without the interruption.
-      saving: How the run is saved on its way.
-      location: Where the data are.
-      sharpness: How sharpness is measured, where --sharpness.during asks for it.
-      tensorboard: Write TensorBoard's event files, too, into the folder tensorboard of the output.
+      config: The settings of the run.
+      machine: The devices to run on.
+      output: The folder for config, metrics, result and trained state. It must be new or empty, or with --resume the
+        folder of the run.
+      resume: Resume the run in the output folder from its last checkpoint, or from its beginning if it has none. The
+        result is the same as without the interruption.
+      saving: How the run is saved during training.
+      location: The location of the data.
+      sharpness: How sharpness is measured during training, if --sharpness.during is set.
+      tensorboard: Also write TensorBoard's event files, into the folder tensorboard of the output.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -58,7 +59,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and trains the network."""
     arguments = parse(Arguments, "python -m experiments.train")
     sharding = exit_on_value_error(sharding_on, arguments.machine)
     with abort_all_on_error(sharding):

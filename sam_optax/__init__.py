@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation for JAX: an estimator of the gradient, in front of any Optax optimizer."""
+"""Sharpness-aware minimisation for JAX: gradient estimators that precede any Optax optimizer in a chain."""
 
 from sam_optax import sharpness
 from sam_optax.batch_growth import (

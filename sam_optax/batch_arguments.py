@@ -33,7 +33,7 @@ class Call(NamedTuple):
         return self._replace(args=tuple(args))
 
     def put(self, batches: "Call") -> "Call":
-        """The call with the batches in place of its own; an argument that is None in `batches` is kept."""
+        """The call with its batches replaced by `batches`; an argument that is None in `batches` is kept."""
         args = (own if batch is None else batch for own, batch in zip(self.args, batches.args, strict=True))
         return Call(tuple(args), self.kwargs | batches.kwargs)
 
@@ -71,7 +71,7 @@ class BatchArguments:
         return cls(None if nums is None else tuple(map(int, nums)), names)
 
     def select(self, call: Call) -> Call:
-        """The batches of a call: its arguments with None in place of each one that goes whole to every part.
+        """The batches of a call: its arguments, with None in place of each one that every part gets as a whole.
 
         Raises:
           ValueError: If a name fits no argument, or if it is not certain whether an argument is a batch.
@@ -85,13 +85,13 @@ class BatchArguments:
         return Call(tuple(arg if i in chosen else None for i, arg in enumerate(call.args)), named)
 
     def named(self, call: Call) -> Call:
-        """The batches of a call that are named; if the batch is not cut, the others need not be known."""
+        """The named batches of a call. This is enough if the batch is not cut."""
         chosen = {_position(i, call) for i in self.argnums or ()}
         args = tuple(arg if i in chosen else None for i, arg in enumerate(call.args))
         return Call(args, {name: call.kwargs[name] for name in self.argnames or () if name in call.kwargs})
 
     def size(self, call: Call) -> int:
-        """The number of examples in the batches of a call, which may go uncut."""
+        """The number of examples in the batches of a call, which need not be cut."""
         named = self.named(call)
         if self.argnums is None:
             named = named._replace(args=tuple(arg if _can_be_cut(arg) else None for arg in call.args))
@@ -131,7 +131,7 @@ def cut(batches: Call, parts: int) -> Call:
     """The batches with each leaf `(batch, …)` reshaped to `(parts, batch / parts, …)`.
 
     Parts are contiguous. On an explicit mesh each part is spread over the devices that the batch is spread over, or
-    replicated where they do not divide it.
+    replicated if they do not divide it.
 
     Raises:
       ValueError: If `parts` does not divide the batch.
@@ -159,11 +159,11 @@ def _devices_along(mesh: Any, axes: Any) -> int:
 
 
 def _check_certain(call: Call, named: dict[str, Any]) -> None:
-    """Refuse arguments of which the shapes do not say whether they are batches.
+    """Raises `ValueError` if the shapes of the arguments do not determine which of them are batches.
 
     With a single argument that can be cut, that one is the batch. With several, a floating vector can be targets or one
     number for each class if another array has a higher rank, and a square matrix can be features or costs of pairs of
-    classes if another array has rows of its own.
+    classes if another array has rows, too.
     """
     candidates = {i: arg for i, arg in enumerate(call.args) if _can_be_cut(arg)}
     found = Call(tuple(candidates.values()), named)

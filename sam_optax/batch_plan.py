@@ -1,4 +1,4 @@
-"""The one clock of a training run: which batch size when, and what update is at which epoch."""
+"""The batch plan of a training run: the batch size of each epoch, and the epoch of each update."""
 
 import math
 import re
@@ -19,7 +19,7 @@ class Stage(NamedTuple):
 
     Attributes:
       epochs: its length, in passes over the data.
-      batch_size: examples an update.
+      batch_size: the number of examples per update.
     """
 
     epochs: int
@@ -30,15 +30,15 @@ class Stage(NamedTuple):
 class BatchPlan:
     """A batch size for every epoch, and the exact arithmetic between epochs and updates.
 
-    With `n` examples, an epoch at batch size `b` has `⌊n/b⌋` updates where the last incomplete batch is dropped,
-    and `⌈n/b⌉` where it is kept (`drop_last=False`). `parse` reads what `str(plan)` writes. Increasing batch sizes are
-    the subject of Harada and Iiduka (2024, https://arxiv.org/abs/2409.09984).
+    With `n` examples, an epoch at batch size `b` has `⌊n/b⌋` updates if the last incomplete batch is dropped, and
+    `⌈n/b⌉` if it is kept (`drop_last=False`). `parse` reads the output of `str(plan)`. Increasing batch sizes are the
+    subject of Harada and Iiduka (2024, https://arxiv.org/abs/2409.09984).
 
     Attributes:
       stages: the stages in order, each `(epochs, batch_size)`.
 
     Raises:
-      ValueError: If there is no stage, or if a stage has no epoch or no example a batch.
+      ValueError: If there is no stage, or if a stage has no epoch or an empty batch.
 
     Example:
       The plan of the paper, on CIFAR's 50,000 images:
@@ -94,20 +94,20 @@ class BatchPlan:
     def exponential(
         cls, initial: int, factor: float, every: int, epochs: int, maximum: int | None = None
     ) -> "BatchPlan":
-        """The growing plan whose stage k has `min(round(initial · factorᵏ), maximum)` examples a batch.
+        """The growing plan whose stage k has the batch size `min(round(initial · factorᵏ), maximum)`.
 
         Args:
           initial: the first batch size.
           factor: the growth from stage to stage, at least 1.
-          every: epochs a stage; a last stage that is shorter is kept.
-          epochs: epochs in all.
+          every: the epochs of a stage; the last stage may be shorter.
+          epochs: the total number of epochs.
           maximum: the largest batch size, or None.
 
         Returns:
           The plan.
 
         Raises:
-          ValueError: If an argument is impossible, or if the plan would shrink.
+          ValueError: If an argument is out of its range, or if the plan would shrink.
 
         Example:
           >>> print(BatchPlan.exponential(initial=8, factor=2, every=10, epochs=35, maximum=32))
@@ -119,20 +119,20 @@ class BatchPlan:
 
     @classmethod
     def polynomial(cls, initial: int, power: float, every: int, epochs: int, maximum: int | None = None) -> "BatchPlan":
-        """The growing plan whose stage k has `min(round(initial · (1 + k)^power), maximum)` examples a batch.
+        """The growing plan whose stage k has the batch size `min(round(initial · (1 + k)^power), maximum)`.
 
         Args:
           initial: the first batch size.
           power: the exponent, at least 0.
-          every: epochs a stage; a last stage that is shorter is kept.
-          epochs: epochs in all.
+          every: the epochs of a stage; the last stage may be shorter.
+          epochs: the total number of epochs.
           maximum: the largest batch size, or None.
 
         Returns:
           The plan.
 
         Raises:
-          ValueError: If an argument is impossible, or if the plan would shrink.
+          ValueError: If an argument is out of its range, or if the plan would shrink.
 
         Example:
           >>> print(BatchPlan.polynomial(initial=8, power=2, every=10, epochs=30))
@@ -144,7 +144,7 @@ class BatchPlan:
 
     @classmethod
     def parse(cls, text: str) -> "BatchPlan":
-        """The plan that `text` spells as `epochs x size`, stage by stage, as `40x16,40x32`.
+        """The plan from a text with `epochs x size` for each stage, such as `40x16,40x32`.
 
         Example:
           >>> BatchPlan.parse("40x16, 40x32").stages
@@ -182,11 +182,11 @@ class BatchPlan:
 
     @property
     def epochs(self) -> int:
-        """Epochs in all."""
+        """The total number of epochs."""
         return sum(stage.epochs for stage in self.stages)
 
     def rounded_to(self, multiple: int) -> "BatchPlan":
-        """The plan with each size at the nearest positive multiple, so that devices share each batch evenly.
+        """The plan with each size rounded to the nearest positive multiple, so that devices share batches evenly.
 
         A size halfway between two multiples takes the larger one.
 
@@ -199,17 +199,17 @@ class BatchPlan:
         return BatchPlan(tuple(Stage(s.epochs, size) for s, size in zip(self.stages, nearest, strict=True)))
 
     def batch_size_at(self, epoch: float) -> int:
-        """The batch size in force at `epoch`, `0 ≤ epoch < epochs`; fractions are positions inside an epoch."""
+        """The batch size at `epoch`, `0 ≤ epoch < epochs`; fractions are positions inside an epoch."""
         if not 0 <= epoch < self.epochs:
             raise ValueError(f"epoch is {epoch!r}: this plan has the epochs from 0 to below {self.epochs}.")
         return self.stages[bisect_right(self._epoch_starts(), epoch) - 1].batch_size
 
     def total_steps(self, num_examples: int, drop_last: bool = True) -> int:
-        """The number of updates in all on `num_examples` examples."""
+        """The total number of updates on `num_examples` examples."""
         return self._step_starts(num_examples, drop_last)[-1]
 
     def boundaries(self, num_examples: int, drop_last: bool = True) -> tuple[int, ...]:
-        """The updates at which a later stage begins: one number fewer than there are stages."""
+        """The updates at which the second and later stages begin."""
         return tuple(self._step_starts(num_examples, drop_last)[1:-1])
 
     def epoch_at(self, step: int, num_examples: int, drop_last: bool = True) -> float:
@@ -225,18 +225,18 @@ class BatchPlan:
     def schedule(
         self, schedule_over_epochs: Callable[[Any], Any], num_examples: int, drop_last: bool = True
     ) -> Callable[[Any], Any]:
-        """A schedule that is written in epochs, to be read per update.
+        """Converts a schedule over epochs into a schedule over updates.
 
-        A learning rate then falls with the data seen, however the batch grows. Inside it the stage is found by
-        a search among integers, and only the fraction of an epoch is a floating-point number.
+        A learning rate then depends on the examples seen, not on how the batch grows. The stage of an update is found
+        by an integer search, and only the fraction of an epoch is a floating-point number.
 
         Args:
           schedule_over_epochs: from a position in epochs (a fraction inside an epoch) to a value.
-          num_examples: examples an epoch.
+          num_examples: the number of examples of an epoch.
           drop_last: whether the last incomplete batch of an epoch is dropped.
 
         Returns:
-          A schedule from the number of updates to a value, traceable; after the last update it stays.
+          A traceable schedule from the number of updates to a value, which is constant after the last update.
 
         Raises:
           ValueError: If a batch is larger than the data, or if the plan's updates do not fit 32 bits.
@@ -271,7 +271,7 @@ class BatchPlan:
         return [0, *accumulate(stage.epochs for stage in self.stages)][:-1]
 
     def _step_starts(self, num_examples: int, drop_last: bool) -> list[int]:
-        """The update at which each stage begins, and behind them the number of updates in all."""
+        """The update at which each stage begins, followed by the total number of updates."""
         per_epoch = self._steps_per_epoch(num_examples, drop_last)
         return [0, *accumulate(s.epochs * n for s, n in zip(self.stages, per_epoch, strict=True))]
 
@@ -287,7 +287,7 @@ class BatchPlan:
 
 
 def _or_infinity(size: Callable[[int], float], k: int) -> float:
-    """`size(k)`, and infinity where that is too large for a float."""
+    """`size(k)`, or infinity if that is too large for a float."""
     try:
         return size(k)
     except OverflowError:
@@ -295,6 +295,6 @@ def _or_infinity(size: Callable[[int], float], k: int) -> float:
 
 
 def check_positive_integer(name: str, value: Any) -> None:
-    """Raise `ValueError` unless `value` is a positive integer."""
+    """Raises `ValueError` unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}: give a positive integer.")

@@ -14,7 +14,7 @@ class _Hole(NamedTuple):
 
 
 def split(call: Call, state_argnum: int | None) -> tuple[Any, Call]:
-    """The state among the arguments, and the call with None in its place; the state is None if no argument is one.
+    """The state among the arguments, and the call with None in its place; the state is None without `state_argnum`.
 
     Raises:
       ValueError: If there is no such argument.
@@ -54,14 +54,14 @@ def put(aux: Any, state: Any) -> Any:
 
 
 def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
-    """Refuse an auxiliary output that holds the state of a model which no option names.
+    """Raises `ValueError` if the auxiliary output holds a model's state that `state_argnum` does not name.
 
-    Over several parts such a state would be averaged, and its counters and keys summed.
+    Over several parts such a state would be averaged, and its counters and keys would be summed.
 
     Args:
       aux: the auxiliary output.
       call: the arguments that are not batches; the others are None.
-      only_counters: whether a state of floating numbers alone may pass, since it is averaged over devices in any case.
+      only_counters: whether a state with only floating numbers is accepted, since it is averaged over devices anyway.
 
     Raises:
       ValueError: If a part of `aux` has the structure, shapes and dtypes of a container among the arguments.

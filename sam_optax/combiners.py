@@ -1,4 +1,4 @@
-"""Combiners: what a method returns, as pure functions of the clean gradient `g` and the perturbed gradient `g_s`."""
+"""Combiners: pure functions from the clean gradient `g` and the perturbed gradient `g_s` to a method's gradient."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from sam_optax.typing import Params, ScalarOrSchedule, State, Updates
 
 
 class Combiner(NamedTuple):
-    """Three pure functions, which make the gradient that a method returns. The state keeps its structure throughout.
+    """Three pure functions that compute the gradient of a method. The structure of the state never changes.
 
     Attributes:
       init: `init(params) → state`.
@@ -49,11 +49,11 @@ def perturbed_gradient() -> Combiner:
 
 
 def stabilized() -> Combiner:
-    """StableSAM's choice: descend on `‖g‖ / (‖g_s‖ + 1e-12) · g_s`, the direction of one and the length of the other.
+    """StableSAM's choice: descend on `‖g‖ / (‖g_s‖ + 1e-12) · g_s`, with the direction of `g_s` and the length of `g`.
 
-    Near a minimum SAM's `g_s` stays long where `g` vanishes, so that it needs a smaller learning rate than its base;
-    with the length of `g` it does not. From "Stabilizing Sharpness-aware Minimization Through A Simple
-    Renormalization Strategy" (Tan et al., 2024, https://arxiv.org/abs/2401.07250).
+    Near a minimum `g` vanishes and SAM's `g_s` stays long, so that SAM needs a smaller learning rate than its base
+    optimizer. With the length of `g` this is not necessary. From "Stabilizing Sharpness-aware Minimization Through A
+    Simple Renormalization Strategy" (Tan et al., 2024, https://arxiv.org/abs/2401.07250).
 
     Returns:
       A combiner without state.
@@ -76,9 +76,9 @@ def stabilized() -> Combiner:
 def weighted(gamma: float = 0.9) -> Combiner:
     """WSAM's choice: descend on `(1 − a) g + a g_s` with `a = γ / (1 − γ)`.
 
-    The sharpness, `L(w + ε) − L(w)`, is added to the loss with the weight `a`: with `γ < ½` it counts for less than in
-    SAM, which is `γ = ½`, with `γ > ½` for more. From "Sharpness-Aware Minimization Revisited: Weighted Sharpness as
-    a Regularization Term" (Yue et al., 2023, https://arxiv.org/abs/2305.15817).
+    The sharpness, `L(w + ε) − L(w)`, is added to the loss with the weight `a`. SAM has `γ = ½`; the weight is smaller
+    for `γ < ½` and larger for `γ > ½`. From "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a
+    Regularization Term" (Yue et al., 2023, https://arxiv.org/abs/2305.15817).
 
     Args:
       gamma: the weight `0 ≤ γ < 1` of the sharpness.
@@ -106,8 +106,9 @@ def weighted(gamma: float = 0.9) -> Combiner:
 def surplus() -> Combiner:
     """The gradient of the sharpness, `g_s − g`, which is that of `L(w + ε) − L(w)`; zero on a skipped step.
 
-    For methods that treat it apart from the loss, as `wsam_decoupled` does. From "Sharpness-Aware Minimization
-    Revisited: Weighted Sharpness as a Regularization Term" (Yue et al., 2023, https://arxiv.org/abs/2305.15817).
+    It is for methods that separate it from the gradient of the loss, such as `wsam_decoupled`. From "Sharpness-Aware
+    Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al., 2023,
+    https://arxiv.org/abs/2305.15817).
 
     Returns:
       A combiner without state.
@@ -224,7 +225,7 @@ class ReuseState(NamedTuple):
     """The state of `reuse`.
 
     Attributes:
-      count: the number of updates so far, int32: where `alpha` is read.
+      count: the number of updates so far, int32, at which `alpha` is read.
       direction: `v`, a tree like the parameters of norm 1; zero before the first second pass.
     """
 
@@ -235,10 +236,10 @@ class ReuseState(NamedTuple):
 def reuse(alpha: ScalarOrSchedule = 0.7) -> Combiner:
     """LookSAM's choice: descend on `g_s`, and on skipped steps on `g + α ‖g‖ v`.
 
-    `v` is the part of the last `g_s` that is orthogonal to the `g` of its step, `g_s − ⟨g, g_s⟩ / (‖g‖² + 1e-12) g`, at
-    length 1: the part that turns towards flat regions, and that changes slowly. Where the rest is nothing but
-    rounding (below `1e-6 ‖g_s‖`, in 64 bits `1e-12 ‖g_s‖`) it is zero. From "Towards Efficient and Scalable
-    Sharpness-Aware Minimization" (Liu et al., 2022, https://arxiv.org/abs/2203.02714).
+    `v` is the part of the last `g_s` that is orthogonal to the `g` of its step, `g_s − ⟨g, g_s⟩ / (‖g‖² + 1e-12) g`,
+    normalised to length 1. This part leads to flat regions and changes slowly. If it consists only of rounding errors
+    (below `1e-6 ‖g_s‖`, in 64 bits `1e-12 ‖g_s‖`), `v` is zero. From "Towards Efficient and Scalable Sharpness-Aware
+    Minimization" (Liu et al., 2022, https://arxiv.org/abs/2203.02714).
 
     Args:
       alpha: the weight `α ≥ 0` of the old direction; a number or a schedule over updates.

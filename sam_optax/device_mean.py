@@ -1,4 +1,4 @@
-"""The mean over the devices of what a method returns: one perturbation for each device."""
+"""The mean of a method's updates over the devices, with one perturbation for each device."""
 
 from typing import Any
 
@@ -13,26 +13,27 @@ from sam_optax.typing import Params, State, Updates
 def average_over(
     axis_name: Any, method: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The mean over the devices of a method's updates, `mean_i combiner(g_i, g_{s,i})`: one perturbation a device.
+    """The mean over the devices of a method's updates, `mean_i combiner(g_i, g_{s,i})`: one perturbation per device.
 
-    It follows a method and precedes the optimizer, under `jax.shard_map`, `jax.pmap` or `jax.vmap`. A mean of the clean
-    gradients alone, before the method, would let the replicas drift apart, and a mean on both sides is wrong for GSAM,
-    which is not linear in them. If it is given the method itself it averages its state, too: floating leaves, as the
-    momenta of a perturbation, and the diagnostics, which count as measured if every device measured them. Do that,
-    unless the method's state is kept apart for each device. All devices weigh the same; for parts of unequal weight use
+    It follows a method and precedes the optimizer, under `jax.shard_map`, `jax.pmap` or `jax.vmap`. A mean of only the
+    clean gradients, before the method, would let the replicas drift apart. Means both before and after the
+    method are wrong for GSAM, which is not linear in the gradients. If the method itself is given, its state is
+    averaged, too: the floating leaves, such as the momenta of a perturbation, and the diagnostics, which count as
+    measured if every device measured them. Give the method, unless its state is kept separately for each device. All
+    devices have equal weight; for parts of unequal weight use
     `sharpness_aware_grad(..., axis_name=..., batch_weight=...)`.
 
-    Under `jax.shard_map` the clean gradient has to be each device's own. JAX sums a gradient over the devices if its
+    Under `jax.shard_map` each device must pass its own clean gradient. JAX sums a gradient over the devices if its
     parameters are equal on all of them; `jax.lax.pcast(params, axis_name, to="varying")` prevents that, and so does
-    `sharpness_aware_grad(..., axis_name=...)`, the shorter way to the same result. An optimizer that reads the
-    parameters, for weight decay, is best kept outside and given those that are equal on all devices.
+    `sharpness_aware_grad(..., axis_name=...)`, which is shorter and gives the same result. If the optimizer reads the
+    parameters, for weight decay, call it outside of the mapped function, with parameters that are equal on all devices.
 
     Args:
       axis_name: the device axis, or axes.
-      method: the method whose updates and state are averaged; None: the updates that it gets in a chain.
+      method: the method whose updates and state are averaged; None: the incoming updates of the chain.
 
     Returns:
-      A transformation: `method` with the mean, or the mean alone.
+      A transformation: `method` with the mean, or only the mean.
 
     Raises:
       ValueError: If `axis_name` is None, or `method` is not a transformation; and, in `init`, if `method` holds two

@@ -11,10 +11,10 @@ from sam_optax import trees
 
 
 def vary(tree: Any, axis_name: Any) -> Any:
-    """`tree` as values that may differ from device to device along the axis.
+    """`tree`, marked as varying over the devices of the axis.
 
-    Under `jax.shard_map` a gradient with respect to parameters that are equal on all devices is summed over them. A
-    gradient with respect to these is each device's own.
+    Under `jax.shard_map` a gradient with respect to parameters that are equal on all devices is summed over them. With
+    respect to varying parameters, each device has its own gradient.
     """
     return tree if axis_name is None else jax.tree.map(lambda x: _vary(x, axis_name), tree)
 
@@ -22,14 +22,14 @@ def vary(tree: Any, axis_name: Any) -> Any:
 def vary_like(tree: Any, like: Any) -> Any:
     """`tree` with its floating leaves varying over the axes that some leaf of `like` varies over.
 
-    The branches of a `cond` have to agree in that, and a branch may return what it was given.
+    The branches of a `cond` must vary over the same axes, and a branch may return one of its arguments.
     """
     axes = tuple(sorted({axis for x in jax.tree.leaves(like) for axis in _axes(jax.typeof(x))}, key=str))
     return jax.tree.map(lambda x: _vary(x, axes) if trees.is_floating(x) else x, tree)
 
 
 def choose(decision: Any, if_true: Callable[[], Any], if_false: Callable[[], Any], like: Any) -> Any:
-    """The result of one of two functions: by `lax.cond` where the decision is traced, else at no cost for the other."""
+    """The result of one of two functions: by `lax.cond` if the decision is traced, else by calling only that one."""
     if isinstance(decision, bool | np.bool_):
         return if_true() if decision else if_false()
     branches = [lambda branch=branch: vary_like(branch(), like) for branch in (if_true, if_false)]
@@ -42,9 +42,9 @@ def vary_as(x: Any, like: jax.ShapeDtypeStruct) -> Any:
 
 
 def mean(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> Any:
-    """`tree` with its floating leaves averaged over the devices; the others stay what they are.
+    """`tree` with its floating leaves averaged over the devices; the other leaves do not change.
 
-    If the weights of all devices are 0, the mean has equal weights: it is for states, which then are those from before.
+    If the weights of all devices are 0, the mean has equal weights. It is used for states, which then have not changed.
     """
     if axis_name is None or weight is None:
         return _reduce(tree, axis_name, None, lambda x: x)
@@ -84,7 +84,7 @@ def count(axis_name: Any) -> int:
 
 
 def zeros(of: jax.ShapeDtypeStruct, dtype: Any) -> jax.Array:
-    """Zeros of the shape and sharding of `of`, varying over the axes that it varies over: where a scan may start."""
+    """Zeros with the shape, sharding and varying axes of `of`: an initial carry of a scan."""
     sharding = of.sharding if any(axis is not None for axis in getattr(of.sharding, "spec", ())) else None
     start = jnp.zeros(of.shape, dtype) if sharding is None else jnp.zeros(of.shape, dtype, out_sharding=sharding)
     return _vary(start, _axes(of))
@@ -110,7 +110,7 @@ def _reduce(tree: Any, axis_name: Any, weight: jax.Array | None, otherwise: Call
 
 
 def _vary(x: Any, axis_name: Any) -> Any:
-    """`x`, varying over the axes; only `jax.shard_map` keeps track, and takes an axis that is new alone."""
+    """`x`, varying over the axes. Only `jax.shard_map` tracks this, and it accepts only axes that are new."""
     axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
     tracked, already = jax.sharding.get_abstract_mesh().manual_axes, _axes(jax.typeof(x))
     missing = tuple(axis for axis in axes if axis in tracked and axis not in already)

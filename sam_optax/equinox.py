@@ -15,12 +15,13 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`equinox.filter_value_and_grad` that also returns the second pass, `grad_fn(w) = ∇L(w)` on the same batch.
 
-    A module has leaves that are no parameters: functions, integers. The gradient, the optimizer and `grad_fn` see its
-    floating arrays alone, `eqx.filter(model, eqx.is_inexact_array)`; the rest is put back before the loss is called.
+    A module has leaves that are no parameters, such as functions and integers. The gradient, the optimizer and
+    `grad_fn` see only its floating arrays, `eqx.filter(model, eqx.is_inexact_array)`; the other leaves are put back
+    before the loss is called.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
-      has_aux: whether `loss_fn` returns `(loss, aux)`, with the model's `eqx.nn.State` for instance.
+      has_aux: whether `loss_fn` returns `(loss, aux)`, for example with the model's `eqx.nn.State`.
       **options: those of `sam_optax.value_and_grad`, with positions counted after the model: `micro_batches`,
         `axis_name`, `second_pass_args` and so on. With micro-batches name the model's `eqx.nn.State` by `state_argnum`.
 
@@ -46,7 +47,7 @@ def value_and_grad(
     """
     if not callable(loss_fn):
         raise ValueError(f"loss_fn is {loss_fn!r}: give a function from a model and a batch to a scalar loss.")
-    gradients.value_and_grad(loss_fn, has_aux, **options)  # looks at the options now, not in the first step
+    gradients.value_and_grad(loss_fn, has_aux, **options)  # checks the options now, not in the first step
 
     def passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         params, rest = eqx.partition(model, eqx.is_inexact_array)

@@ -32,10 +32,10 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, nnx.State, GradFn]]:
     """`nnx.value_and_grad` that also returns the second pass, for `nnx.Optimizer.update(..., grad_fn=grad_fn)`.
 
-    The first pass moves the model's other state (BatchNorm's statistics, dropout's counts) on, once. The second pass
-    starts from the state before it, hence from the same dropout keys, and does not change the model. The same holds for
-    modules, rngs and metrics among the further arguments. The options are those of `sam_optax.value_and_grad`, where
-    they are described; a model carries its own state, so there is no `state_argnum`.
+    The first pass updates the model's other state (BatchNorm's statistics, dropout's counts) once. The second pass
+    starts from the state before the first one, and so from the same dropout keys, and does not change the model. The
+    same holds for modules, rngs and metrics among the further arguments. The options are those of
+    `sam_optax.value_and_grad`, which describes them; a model carries its own state, so there is no `state_argnum`.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` → scalar loss, or `(loss, aux)`.
@@ -111,7 +111,7 @@ def value_and_grad(
 
 
 class _Split(NamedTuple):
-    """The arguments of a loss, apart: graph nodes with their variables, and plain arrays.
+    """The arguments of a loss, split into graph nodes with their variables, and plain arrays.
 
     Attributes:
       objects: `(model, positional arguments, keyword arguments)`, those with variables in them.
@@ -130,7 +130,7 @@ class _Split(NamedTuple):
     plain_paths: frozenset[tuple[Any, ...]]
 
     def update(self, state: nnx.State) -> None:
-        """Move the variables of the objects on."""
+        """Updates the variables of the objects."""
         flat = nnx.to_flat_state(state)
         moved = nnx.from_flat_state([(path, x) for path, x in flat if path not in self.plain_paths])
         nnx.update(self.objects, moved)
@@ -147,7 +147,7 @@ class _NnxLoss:
     is_cut: bool
 
     def split(self, model: Any, call: Call) -> _Split:
-        """The model and the arguments, apart."""
+        """Splits the model and the arguments."""
         args = {i: arg for i, arg in enumerate(call.args) if _has_variables(arg)}
         kwargs = {name: arg for name, arg in call.kwargs.items() if _has_variables(arg)}
         arrays = Call(
@@ -159,7 +159,7 @@ class _NnxLoss:
         graphdef, params, state = nnx.split(objects, self._is_param(), ...)
         if not jax.tree.leaves(params):
             raise ValueError(f"wrt is {self.wrt!r}, and the model has no such variable: name a kind that it has.")
-        # plain arrays, since the variables of the model move on in place
+        # plain arrays, since the variables of the model are updated in place
         return _Split(objects, graphdef, params, nnx.as_pure(state), arrays, _plain_paths(state))
 
     def objective(self, split: _Split) -> Objective:
@@ -201,7 +201,7 @@ def _plain_paths(state: nnx.State) -> frozenset[tuple[Any, ...]]:
 
 
 def _check_objects(objects: Any, cut: bool) -> None:
-    """Refuse a batch in one argument with variables: it would go whole to every part."""
+    """Raises `ValueError` if an argument has a batch and variables: every part would get the whole batch."""
     arrays = nnx.split(objects, nnx.Variable, ...)[2] if cut else {}
     if any(getattr(x, "ndim", 0) > 0 for x in jax.tree.leaves(arrays)):
         raise ValueError(
@@ -211,11 +211,11 @@ def _check_objects(objects: Any, cut: bool) -> None:
 
 
 class TrainState(train_state.TrainState):
-    """Flax Linen's `TrainState`, whose `apply_gradients` hands the second pass on to the optimizer.
+    """Flax Linen's `TrainState`, whose `apply_gradients` passes the second pass to the optimizer.
 
-    `flax.training.train_state.TrainState` passes nothing on to `tx.update`, and so cannot drive a sharpness-aware
-    optimizer. Subclass it in the same way, to add `batch_stats` for instance. An optimizer that holds two
-    sharpness-aware methods is refused with a `ValueError`.
+    `flax.training.train_state.TrainState` passes no extra arguments to `tx.update`, and so cannot drive a
+    sharpness-aware optimizer. Subclass this class as you would subclass Flax's, for example to add `batch_stats`. An
+    optimizer that holds two sharpness-aware methods raises a `ValueError`.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax, sam_optax.flax
@@ -250,7 +250,7 @@ class TrainState(train_state.TrainState):
         Args:
           grads: the clean gradient.
           grad_fn: the second pass, which `sam_optax.value_and_grad` returns.
-          perturb: static; False skips the second pass, None leaves it to the method's policy.
+          perturb: a static bool or None; False skips the second pass, None lets the method's policy decide.
           value: the clean loss, a scalar: for the surrogate gap of `sam_optax.diagnostics`, and for transformations
             that read it.
           extra_args: further keyword arguments for `tx.update`.

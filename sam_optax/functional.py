@@ -25,15 +25,15 @@ def functional_value_and_grad(
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`value_and_grad` whose second pass perturbs the model and not the loss: `grad_fn(w + ε) = J(w + ε)ᵀ ∂ℓ/∂z|_w`.
 
-    `J` is the Jacobian of the logits `z`. The gradient of the loss with respect to the logits is that of the clean
-    pass. SAM's gradient differs from it by what the perturbation does to that factor, which in language models
-    outweighs the rest and does harm. `sam_optax.sam` works with it unchanged. From "Avoiding spurious sharpness
-    minimization broadens applicability of SAM" (Singh et al., 2025, https://arxiv.org/abs/2502.02407).
+    `J` is the Jacobian of the logits `z`. The factor `∂ℓ/∂z`, the gradient of the loss with respect to the logits, is
+    that of the clean pass. In SAM the perturbation changes this factor, too; in language models that change dominates
+    and is harmful. `sam_optax.sam` works with this `grad_fn` unchanged. From "Avoiding spurious sharpness minimization
+    broadens applicability of SAM" (Singh et al., 2025, https://arxiv.org/abs/2502.02407).
 
     Args:
       model_fn: `model_fn(params, *args, **kwargs)` → logits, any tree of arrays, or `(logits, aux)`.
       logits_loss: `logits_loss(logits, *args, **kwargs)` → scalar loss, with the same further arguments.
-      has_aux: whether `model_fn` returns `(logits, aux)`, with BatchNorm's new statistics for instance.
+      has_aux: whether `model_fn` returns `(logits, aux)`, for example with BatchNorm's new statistics.
       batch_weight: from the arguments after the parameters, those of a device, to the weight of the device in the mean;
         see `sam_optax.value_and_grad`.
       state_argnum: the argument, counted after the parameters, that is the state of the model, whose new value is in
@@ -96,7 +96,7 @@ class _Model:
     axis_name: Any
 
     def pull_back(self, params: Params, call: Call) -> tuple[Any, Callable[..., Any], tuple[Any, Any]]:
-        """The logits, the product with the transposed Jacobian, and aux with the state apart from it."""
+        """The logits, the product with the transposed Jacobian, and aux, from which the state is split off."""
         fn = lambda w: self.model_fn(w, *call.args, **call.kwargs)  # noqa: E731
         params = devices.vary(params, self.axis_name)
         if not self.has_aux:

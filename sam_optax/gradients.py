@@ -29,14 +29,14 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Updates, GradFn]]:
     """`jax.value_and_grad` that also returns the second pass, `grad_fn(w) = ∇L(w)` on the same batch.
 
-    The first pass alone gives the loss and the auxiliary output: metrics and BatchNorm's statistics move once
-    a step. The second pass has the same arguments after the parameters, dropout keys included, and drops
-    its auxiliary output. Under `jax.jit` both passes are compiled into the step.
+    Only the first pass returns the loss and the auxiliary output, so metrics and BatchNorm's statistics are updated
+    once per step. The second pass has the same arguments after the parameters, including dropout keys, and drops its
+    auxiliary output. Under `jax.jit` both passes are compiled into the step.
 
-    With `micro_batches` and with `axis_name` both passes are those of the whole batch: the mean over its parts, and so
-    one perturbation for all of them. This holds for losses that are means over examples. A loss that compares the
-    examples of a batch with one another, as contrastive losses with in-batch negatives do, cannot be computed from
-    parts at all.
+    With `micro_batches` and with `axis_name` both passes compute the gradient of the whole batch, the mean over its
+    parts, so all parts share one perturbation. This holds for losses that are means over examples. A loss that compares
+    the examples of a batch with one another, such as a contrastive loss with in-batch negatives, cannot be computed
+    from parts.
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
@@ -45,9 +45,9 @@ def value_and_grad(
         leaves of aux are averaged over the parts, and integer leaves are summed. A random key is the same in each
         part. Call it under `jax.jit`: outside, every call compiles its part anew.
       batch_argnums: the positional arguments that are cut into parts, counted after the parameters. None: all
-        arguments whose leaves have an axis, random keys apart, if their shapes leave no doubt.
-      batch_argnames: the keyword arguments that are cut into parts; arrays among the others go whole to every part.
-        None: an array among the keyword arguments is refused if the batch is cut.
+        arguments whose leaves have an axis, except random keys, if their shapes are unambiguous.
+      batch_argnames: the keyword arguments that are cut into parts; every part gets the other arrays as a whole. None:
+        if the batch is cut, an array among the keyword arguments is an error.
       batch_weight: from the arguments after the parameters, those of a part and of its pass, to the weight of that part
         in the mean, a scalar of at least 0: the number of its tokens, say, if the loss is a mean over tokens. It holds
         for micro-batches and for devices, and for floating aux. A part of weight 0 is dropped, even if its loss is NaN;
@@ -58,10 +58,10 @@ def value_and_grad(
         started from. Over devices its floating leaves are averaged, and the others kept.
       axis_name: the device axis, or axes, under `jax.shard_map`, `jax.pmap` or `jax.vmap`, over which loss, aux and
         both gradients are averaged: one perturbation for all devices.
-      second_pass_args: from the arguments after the parameters to those of the second pass, as a tuple; for another
-        dropout key for instance. None: the same. Keyword arguments are the same in any case.
-      loss_scale: a number that the loss is multiplied by before each pass, and each gradient divided by after it, for
-        passes in float16; it may be traced. The gradients have the parameters' dtype. A power of two costs no rounding.
+      second_pass_args: from the arguments after the parameters to those of the second pass, as a tuple, for example
+        with another dropout key. None: the same arguments. Keyword arguments are always the same.
+      loss_scale: a number by which the loss is multiplied before each pass, and each gradient divided after it, for
+        passes in float16; it may be traced. The gradients have the parameters' dtype. A power of two adds no rounding.
       measure_noise: whether both passes also measure the gradient noise, between the batch and its micro-batches, or
         the devices' parts of it: for `track_noise`. It costs the norms of the gradients, no further pass. A random key
         that is the same in each part biases the noise scale downwards, and BatchNorm upwards: `track_noise` says why.
@@ -101,7 +101,7 @@ def value_and_grad(
     division.check_noise(measure_noise, batch_weight)
     objective = passes.objective(loss_fn, has_aux, batch_weight, state_argnum)
     gradient = Gradient(objective, division, loss_scale, measure_noise)
-    # a traced scale is an argument of the second pass, which may leave the function that is traced
+    # A traced scale is an argument of the second pass, since `grad_fn` may be returned from the traced function.
     scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
 
     def second_pass(

@@ -18,7 +18,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class CountState(NamedTuple):
-    """The number of updates so far, int32: where a schedule is read."""
+    """The number of updates so far, int32, at which a schedule is read."""
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -35,49 +35,49 @@ def advance(state: CountState) -> CountState:
 
 
 def check_number(name: str, value: ScalarOrSchedule) -> None:
-    """Raise `ValueError` unless `value` is a finite number, or a schedule that starts with one."""
+    """Raises `ValueError` unless `value` is a finite number, or a schedule that starts with one."""
     _check(name, value, lambda number: True, "a finite number")
 
 
 def check_nonnegative(name: str, value: ScalarOrSchedule) -> None:
-    """Raise `ValueError` unless `value` is a finite number of at least zero, or a schedule that starts with one.
+    """Raises `ValueError` unless `value` is a finite number of at least zero, or a schedule that starts with one.
 
-    Traced values pass: inside `jax.jit` there is no number to look at.
+    Traced values pass, since their numbers are not known inside `jax.jit`.
     """
     _check(name, value, lambda number: number >= 0.0, "a finite number of at least 0")
 
 
 def check_fraction(name: str, value: ScalarOrSchedule) -> None:
-    """Raise `ValueError` unless `value` is a number from 0 to 1, or a schedule that starts with one."""
+    """Raises `ValueError` unless `value` is a number from 0 to 1, or a schedule that starts with one."""
     _check(name, value, lambda number: 0.0 <= number <= 1.0, "a number from 0 to 1")
 
 
 def check_nonnegative_number(name: str, value: chex.Numeric) -> None:
-    """Raise `ValueError` unless `value` is a finite number of at least zero; a schedule is none."""
+    """Raises `ValueError` unless `value` is a finite number of at least zero; schedules are not accepted."""
     _refuse_schedule(name, value)
     check_nonnegative(name, value)
 
 
 def check_positive_number(name: str, value: chex.Numeric) -> None:
-    """Raise `ValueError` unless `value` is a finite number above zero; a schedule is none."""
+    """Raises `ValueError` unless `value` is a finite number above zero; schedules are not accepted."""
     _refuse_schedule(name, value)
     _check(name, value, lambda number: number > 0.0, "a finite number above 0")
 
 
 def check_fraction_number(name: str, value: chex.Numeric) -> None:
-    """Raise `ValueError` unless `value` is a number from 0 to 1; a schedule is none."""
+    """Raises `ValueError` unless `value` is a number from 0 to 1; schedules are not accepted."""
     _refuse_schedule(name, value)
     check_fraction(name, value)
 
 
 def check_below_one_number(name: str, value: chex.Numeric) -> None:
-    """Raise `ValueError` unless `value` is a number of at least zero and below 1; a schedule is none."""
+    """Raises `ValueError` unless `value` is a number of at least zero and below 1; schedules are not accepted."""
     _refuse_schedule(name, value)
     _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
 
 
 def check_count(name: str, value: Any, meaning: str) -> None:
-    """Raise `ValueError` unless `value` is a positive integer; `meaning` says what it counts."""
+    """Raises `ValueError` unless `value` is a positive integer; `meaning` describes in the message what it counts."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(
             f"{name} is {value!r}: give a positive integer, {meaning}. (Inside optax.inject_hyperparams name "
@@ -86,13 +86,13 @@ def check_count(name: str, value: Any, meaning: str) -> None:
 
 
 def check_position(name: str, value: Any) -> None:
-    """Raise `ValueError` unless `value` is an integer, the position of an argument."""
+    """Raises `ValueError` unless `value` is an integer, the position of an argument."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}: give an integer, a position counted after the parameters.")
 
 
 def at(value: ScalarOrSchedule, count: Any) -> Any:
-    """The number that `value` stands for after `count` updates."""
+    """The value of a number or a schedule after `count` updates."""
     return value(count) if callable(value) else value
 
 
@@ -117,7 +117,7 @@ def _check(name: str, value: ScalarOrSchedule, good: Callable[[float], bool], wa
 
 
 def _as_float(value: Any) -> float:
-    """`value` as a float; infinite for an integer that no float holds."""
+    """`value` as a float; infinity for an integer that is too large for a float."""
     try:
         return float(value)
     except OverflowError:

@@ -30,13 +30,13 @@ def sharpness_aware_grad(
     axis_name: Any = None,
     measure_noise: bool = False,
 ) -> Callable[..., tuple[Any, Any, Any, State]]:
-    """The sharpness-aware gradient of m-SAM: the mean of what `method` makes of each shard of m examples.
+    """The sharpness-aware gradient of m-SAM: the mean of the gradients of `method` over the shards of m examples.
 
-    Each shard has its own `g_i`, `ε_i` and `g_{s,i}`: with a small m the perturbation is that of a small batch, which
-    is known to generalise better than that of a large one, whatever the batch size. It takes two gradient
-    evaluations in all, and at a fixed m does not depend on the number of devices. All shards read the incoming state
-    of the method; the floating leaves of the states after them are averaged, and the count goes up once. With `m=None`
-    the batch is one shard and this is the plain method, so that one training loop serves every m. From
+    Each shard has its own `g_i`, `ε_i` and `g_{s,i}`. With a small m the perturbation is that of a small batch, which
+    is known to generalise better than that of a large batch, whatever the batch size. The total cost is two gradients
+    of the batch, and at a fixed m the result does not depend on the number of devices. All shards read the incoming
+    state of the method. The floating leaves of their new states are averaged, and the count increases by one. With
+    `m=None` the batch is one shard and this is the plain method, so that one training loop serves every m. From
     "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
     https://arxiv.org/abs/2010.01412).
 
@@ -44,25 +44,25 @@ def sharpness_aware_grad(
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
-      method: a sharpness-aware method without optimizer behind it, as `sam_optax.gsam()`.
+      method: a sharpness-aware method without an optimizer, such as `sam_optax.gsam()`.
       m: the number of examples of a shard, which divides the batch; with `axis_name` each device's part of it.
-      batch_argnums: which positional arguments are batches, counted after the state of the method; the others go whole
-        to every shard. For `loss_fn(params, x, y)` it is `(0, 1)`.
+      batch_argnums: which positional arguments are batches, counted after the state of the method; every shard gets the
+        others as a whole. For `loss_fn(params, x, y)` it is `(0, 1)`.
       batch_argnames: which keyword arguments are batches; see `value_and_grad`.
       batch_weight: from the arguments after the parameters, those of a shard, to the weight of the shard in the mean;
-        see `value_and_grad`. If all weights are 0, loss and gradient are 0, and the floating state stays as it was.
+        see `value_and_grad`. If all weights are 0, loss and gradient are 0, and the floating state does not change.
       state_argnum: the argument, counted after the state of the method, that is the state of the model; see
         `value_and_grad`. It goes from shard to shard, and both passes of a shard start from the same one.
       has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
-      axis_name: the device axis, or axes, under `jax.shard_map` to average over: each device makes its own shards.
+      axis_name: the device axis, or axes, under `jax.shard_map` to average over; each device has its own shards.
       measure_noise: whether to measure the noise of the clean and of the sharpness-aware gradient between the batch and
         its shards, for `track_noise`; then aux is `(aux, noise)`, and `noise.perturbed` is None with `perturb=False`.
-        It costs norms, and one more gradient in memory. A random key that all shards share biases the noise scale
-        downwards, and BatchNorm upwards.
+        It costs the norms of the gradients, and the memory of one more gradient. A random key that all shards share
+        biases the noise scale downwards, and BatchNorm biases it upwards.
 
     Returns:
       `fn(params, state, *args, perturb=None, **kwargs)` → `(loss, aux, gradient, state)`, with the state of `method`.
-      The gradient goes to an ordinary optimizer; aux is None where there is none.
+      Pass the gradient to an ordinary optimizer; aux is None without `has_aux`.
 
     Raises:
       ValueError: If `loss_fn` cannot be called, if `method` is not a transformation or `m` not a positive integer, or
@@ -111,7 +111,7 @@ class _Step(NamedTuple):
 
 
 class _Squares(NamedTuple):
-    """What the noise is computed from: the clean gradient, and the squared norms of both gradients, all averaged."""
+    """The terms of the noise: the clean gradient, and the squared norms of both gradients, averaged over shards."""
 
     clean: Updates
     clean_square: jax.Array
@@ -119,13 +119,13 @@ class _Squares(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What the method returns for a shard, or for all of them.
+    """The result of the method for a shard, or for all shards.
 
     Attributes:
       loss: the clean loss.
       aux: the auxiliary output, without the state of the model.
-      gradient: what the method returned.
-      state: that of the method.
+      gradient: the gradient that the method returned.
+      state: the state of the method.
       squares: None unless noise is measured.
     """
 
@@ -220,7 +220,7 @@ class _SplitState(NamedTuple):
         )
 
     def before_if_nothing(self, averaged: list[jax.Array], weight: jax.Array | None) -> list[jax.Array]:
-        """The averaged floating leaves; those of this state if all shards together weigh nothing."""
+        """The averaged floating leaves; those of this state if the weights of all shards are 0."""
         if weight is None:
             return averaged
         return [jnp.where(weight == 0, old, new) for old, new in zip(self.floating, averaged, strict=True)]
@@ -238,7 +238,7 @@ def _is_flag(x: Any) -> bool:
 
 
 def _noise(small: int, large: int, found: _Found, squares: _Squares, perturb: bool | None) -> Noise:
-    """From the means over the shards of both gradients and of their squared norms."""
+    """The noise, from the means over the shards of both gradients and of their squared norms."""
     of_clean = noise_terms(squares.clean_square, small, trees.inner(squares.clean, squares.clean), large)
     if perturb is False:
         return Noise(of_clean, None)

@@ -1,4 +1,4 @@
-"""Which leaves of the parameters: trees of bools, and functions that make them."""
+"""Masks of the parameters' leaves: trees of bools, and functions that return them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,13 @@ from sam_optax.typing import Mask, Params, Updates
 
 
 def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
-    """A mask that asks each leaf's path: `mask(params)[leaf] = predicate(path of leaf)`.
+    """A mask that applies a predicate to each leaf's path: `mask(params)[leaf] = predicate(path of leaf)`.
 
     A path is the leaf's names joined by `/`, the same for every framework: `conv_1/kernel` (Linen,
     NNX), `linear/w` (Haiku), `layers/0/weight` (Equinox). The last name `value` that NNX adds is dropped.
 
     Args:
-      predicate: from the path, a string, to whether the leaf is in.
+      predicate: from the path, a string, to whether the leaf is included.
 
     Returns:
       A function from parameters to a tree of bools, for `mask=` and `exempt=`.
@@ -27,7 +27,7 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
       ValueError: If `predicate` cannot be called.
 
     Example:
-      SAM-ON perturbs the normalisation layers alone (https://arxiv.org/abs/2306.04226):
+      SAM-ON perturbs only the normalisation layers (https://arxiv.org/abs/2306.04226):
 
       >>> import sam_optax
       >>> norms = sam_optax.by_path(lambda path: "norm" in path.lower())  # norm, BatchNorm_0
@@ -46,7 +46,7 @@ def by_path(predicate: Callable[[str], bool]) -> Callable[[Params], Any]:
 
 
 def biases(params: Params) -> Any:
-    """The mask of the leaves whose last name is `bias` or `b`: what ASAM leaves unscaled.
+    """The mask of the leaves whose last name is `bias` or `b`, which ASAM does not scale.
 
     Example:
       >>> import sam_optax
@@ -57,7 +57,7 @@ def biases(params: Params) -> Any:
 
 
 def check(name: str, mask: Mask | None) -> None:
-    """Raise `ValueError` unless `mask` is nothing, a function or a tree of bools."""
+    """Raises `ValueError` unless `mask` is None, a function or a tree of bools."""
     if mask is None or _is_function(mask):
         return
     strangers = [x for x in jax.tree.leaves(mask) if not isinstance(x, bool | np.bool_)]
@@ -69,11 +69,11 @@ def check(name: str, mask: Mask | None) -> None:
 
 
 def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
-    """A tree of bools with the structure of `params`; `default` everywhere where there is no mask.
+    """A tree of bools with the structure of `params`; without a mask, every leaf is `default`.
 
     Leaves are matched by their paths and not by their containers, so that a mask made from an NNX
     state fits the arrays that `nnx.Optimizer` takes out of it. Inside of `optax.multi_transform` and `optax.masked`,
-    where `params` has some leaves only, a mask of all parameters serves, too.
+    where `params` has only some leaves, a mask of all parameters can be used, too.
     """
     paths, structure = trees.leaf_paths(params), jax.tree.structure(params)
     if mask is None:
@@ -97,5 +97,5 @@ def keep(chosen: Any, tree: Updates) -> Updates:
 
 
 def _is_function(mask: Mask) -> bool:
-    """Whether `mask` makes a tree; a tree of bools in the shape of an Equinox module can be called, and is none."""
+    """Whether `mask` is a function; a tree of bools that is a callable Equinox module is not one."""
     return callable(mask) and not any(isinstance(x, bool | np.bool_) for x in jax.tree.leaves(mask))

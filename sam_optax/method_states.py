@@ -1,4 +1,4 @@
-"""The states that the methods keep in an optimizer's state, and functions that find them there."""
+"""The states of the methods, and functions that find them in an optimizer's state."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from sam_optax.typing import Params, State, Updates
 
 
 class StepDiagnostics(NamedTuple):
-    """What the last step measured, float32 or wider; a number that was not measured is zero, and its flag False.
+    """The measurements of the last step, float32 or wider; a number that was not measured is zero, its flag False.
 
     Attributes:
       grad_norm: `‖g‖`, of the clean gradient.
@@ -19,7 +19,7 @@ class StepDiagnostics(NamedTuple):
       perturbed_loss: `L(w + ε)`.
       surrogate_gap: `L(w + ε) − L(w)`.
       noise_signal: the signal term of the noise of `g_s`, for `track_noise`.
-      noise_variance: the noise term of it.
+      noise_variance: the noise term of the same noise.
       measured: whether the step made a second pass, which measures the first four numbers; a bool.
       loss_measured: whether the second pass computed the loss.
       gap_measured: whether, in addition, `update` was given the clean loss.
@@ -59,10 +59,10 @@ class SharpnessAwareState(NamedTuple):
 
 
 class AscendingState(NamedTuple):
-    """The state of `sharpness_aware` while `two_phases` asks it for `w + ε`.
+    """The state of `sharpness_aware` while it computes `w + ε` for `two_phases`.
 
-    Given this state, `update` makes no second pass: it returns the state with `perturbed_params` replaced. The place
-    for them is in the state since wrappers pass a state on as it is.
+    Given this state, `update` makes no second pass: it returns the state with `perturbed_params` replaced. The
+    parameters are part of the state since wrappers pass a state on unchanged.
 
     Attributes:
       count: as in `SharpnessAwareState`, like the next four.
@@ -87,7 +87,7 @@ class MSAMState(NamedTuple):
     Attributes:
       count: the number of updates so far, int32.
       offset: `w̃ − w`, from the parameters to evaluate to those that are trained.
-      base: of the base optimizer.
+      base: the state of the base optimizer.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -105,7 +105,7 @@ def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
 
 
 def ascending(state: State, params: Params) -> State:
-    """An optimizer's state in which the method makes no step, but computes `w + ε`."""
+    """An optimizer's state with which the method computes `w + ε` and makes no step."""
     place = trees.cast_like(params, params)  # no leaf is weakly typed, as none of w + ε is
 
     def prepare(node: Any) -> Any:

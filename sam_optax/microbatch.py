@@ -11,7 +11,7 @@ from sam_optax import devices, trees
 
 
 class PartResult(NamedTuple):
-    """What is computed from one part of a batch, or from all of them.
+    """The result of one part of a batch, or of all parts.
 
     Attributes:
       values: a tree whose floating leaves are averaged over the parts, and whose integer leaves are summed.
@@ -29,13 +29,13 @@ PartFn = Callable[[Any, Any], PartResult]
 
 
 def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
-    """The results of all parts: the weighted mean of the values, and the state after the last part.
+    """Applies `fn` to all parts: returns the weighted mean of the values, and the state after the last part.
 
         mean = Σ_i w_i x_i / Σ_i w_i
 
-    A part of weight 0 adds nothing, whatever its values are, and leaves the floating leaves of the state as they were.
-    If all weights are 0 the mean is 0. On accelerators the parts are scanned, at the memory of one. On a CPU, where the
-    gradient of a convolution is slow inside a compiled loop, the loop is unrolled.
+    A part of weight 0 adds nothing, whatever its values are, and does not change the floating leaves of the state. If
+    all weights are 0, the mean is 0. On accelerators the parts are scanned, with the memory of one part. On a CPU, on
+    which the gradient of a convolution is slow inside a compiled loop, the loop is unrolled.
 
     Args:
       fn: from a part and a state to a result; it is traced once.
@@ -58,7 +58,7 @@ def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
 
 
 def whole(result: PartResult, before: Any) -> PartResult:
-    """The result of a batch that is one part: 0 where its weight is 0, and then with the state from before it."""
+    """The result of a batch that is one part; if its weight is 0, the values are 0 and the state is `before`."""
     if result.weight is None:
         return result
     unit = result.weight / jnp.where(result.weight == 0, 1, result.weight)  # exactly 1 or 0, or NaN
@@ -78,7 +78,7 @@ def checked_weight(weight: Any) -> jax.Array:
     if not isinstance(weight, Tracer) and not weight >= 0:
         raise ValueError(f"batch_weight returned {weight!r}: return a number of at least 0.")
     wide = jnp.asarray(weight, jnp.promote_types(jnp.result_type(weight), jnp.float32))
-    return jnp.where(wide >= 0, wide, jnp.nan)  # a traced number that is negative must not pass unnoticed
+    return jnp.where(wide >= 0, wide, jnp.nan)  # a negative traced number must not pass unnoticed
 
 
 def _part(parts: Any, i: int) -> Any:
@@ -110,9 +110,9 @@ def _scanned(fn: PartFn, parts: Any, state: Any, shapes: PartResult) -> tuple[An
 
 
 def _start(fn: PartFn, part: Any, state: Any) -> tuple[Any, PartResult]:
-    """The state before the first part with the types that it has after one, and the shapes of a result.
+    """The state before the first part, with the types that it has after a part, and the shapes of a result.
 
-    Under `jax.shard_map` a leaf that is the same on all devices may differ after a part; a loop needs one type.
+    Under `jax.shard_map` a leaf that is equal on all devices may vary after a part, and a loop needs a constant type.
     """
     state = jax.tree.map(lambda x: x if trees.is_key(x) else jnp.asarray(x, jnp.result_type(x)), state)
     while True:
@@ -125,7 +125,7 @@ def _start(fn: PartFn, part: Any, state: Any) -> tuple[Any, PartResult]:
 
 
 def _weighted(result: PartResult) -> Any:
-    """The values times the weight, in float32 or wider; integers as they are."""
+    """The values times the weight, in float32 or wider; integers do not change."""
     weight = result.weight
 
     def weigh(x: Any) -> jax.Array:
@@ -136,7 +136,7 @@ def _weighted(result: PartResult) -> Any:
 
 
 def _kept(result: PartResult, before: Any) -> Any:
-    """The state after a part, in the dtypes of the one before; floating leaves stay if the weight is 0."""
+    """The state after a part, in the dtypes of the one before; floating leaves do not change if the weight is 0."""
     weight = result.weight
 
     def keep(new: Any, old: Any) -> Any:
@@ -149,7 +149,7 @@ def _kept(result: PartResult, before: Any) -> Any:
 
 
 def _divide(total: Any, weight: Any, like: Any) -> Any:
-    """The mean in the dtypes of `like`: floating leaves divided by the weight, 0 if that is 0; integers stay sums."""
+    """The mean in the dtypes of `like`: floating leaves divided by the weight, or 0 if it is 0; integers are sums."""
     weight = weight if isinstance(weight, int) else jnp.where(weight == 0, 1, weight)
     return jax.tree.map(
         lambda x, of: (x / weight).astype(jnp.result_type(of)) if trees.is_floating(of) else x, total, like

@@ -1,4 +1,4 @@
-"""The gradient noise scale: how many examples a batch needs before its gradient is more signal than noise."""
+"""The gradient noise scale: the batch size above which the gradient has more signal than noise."""
 
 import math
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class NoiseTerms(NamedTuple):
     """The two terms of the noise scale, which do not depend on the batch size; scalars, arrays or plain numbers.
 
     A batch of B examples has `E‖g_B‖² = |G|² + tr(Σ)/B`, where `G` is the mean of the gradient of one example and `Σ`
-    its covariance: its gradient is the mean of theirs, each independent of the others. A dropout key that the parts of
-    a batch share makes `noise` too small and `signal` too large; BatchNorm makes `noise` too large: `track_noise` says
-    by how much.
+    its covariance. This assumes that the gradient of the batch is the mean of independent gradients of its examples. A
+    dropout key that the parts of a batch share makes `noise` too small and `signal` too large; BatchNorm makes `noise`
+    too large. `track_noise` explains by how much.
 
     Attributes:
       signal: `|G|²`; an estimate of it may be negative.
@@ -48,9 +48,9 @@ class Noise(NamedTuple):
     """The noise of both gradients.
 
     Attributes:
-      clean: that of `g`, the gradient at the parameters.
-      perturbed: that of `g_s`, the gradient at `w + ε`; of m-SAM, that of what the method makes of each shard. None
-        where no second pass was made.
+      clean: the noise of `g`, the gradient at the parameters.
+      perturbed: the noise of `g_s`, the gradient at `w + ε`; for m-SAM, the noise of the method's gradient of each
+        shard. None if no second pass was made.
     """
 
     clean: NoiseTerms
@@ -63,13 +63,13 @@ def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) ->
         |G|² ≈ (B ‖g_B‖² − b ‖g_b‖²)/(B − b)
         tr(Σ) ≈ (‖g_b‖² − ‖g_B‖²)/(1/b − 1/B)
 
-    Where `g_B` is the mean of the gradients `g_b` of its parts, and `‖g_b‖²` the mean over them, the second is `b`
-    times their sample variance, and `‖g_B‖² = |G|² + tr(Σ)/B` holds among the estimates, too. From "An Empirical Model
-    of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162), appendix A.1. Both are noisy,
-    and their ratio is biased: average each over steps, then divide, as `NoiseAverage` and `track_noise` do.
+    If `g_B` is the mean of the gradients `g_b` of its parts, and `‖g_b‖²` is averaged over them, the second estimate is
+    `b` times their sample variance, and the estimates satisfy `‖g_B‖² = |G|² + tr(Σ)/B`, too. From "An Empirical Model
+    of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162), appendix A.1. Both estimates
+    are noisy, and their ratio is biased: average each over steps, then divide, as `NoiseAverage` and `track_noise` do.
 
     Args:
-      small_square: `‖g_b‖²`, a number or array, best the mean over the parts of the larger batch.
+      small_square: `‖g_b‖²`, a number or array; preferably the mean over the parts of the larger batch.
       small: `b`, in examples; an integer, or a traced one, which is not checked.
       large_square: `‖g_B‖²`.
       large: `B`, in examples, likewise.
@@ -78,7 +78,7 @@ def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) ->
       `(signal, noise)`, of the type of the squares.
 
     Raises:
-      ValueError: If a size is no positive integer, or `small` not below `large`.
+      ValueError: If a size is not a positive integer, or `small` is not below `large`.
 
     Example:
       >>> import sam_optax
@@ -104,12 +104,12 @@ def _check_sizes(small: int, large: int) -> None:
 
 
 class NoiseAverage(NamedTuple):
-    """Moving averages of both terms, apart, for their ratio would be biased; scalars of one dtype.
+    """Separate moving averages of both terms, since an average of their ratio would be biased; scalars of one dtype.
 
     Attributes:
-      signal: the sum of the estimates of `|G|²`, each weighted `decayᵏ` for its age k.
-      noise: that of the estimates of `tr(Σ)`.
-      weight: the sum of the weights, which both are divided by: the averages have no bias of their start.
+      signal: the sum of the estimates of `|G|²`, each with the weight `decayᵏ` for its age k.
+      noise: the same sum of the estimates of `tr(Σ)`.
+      weight: the sum of the weights, by which both sums are divided, so that the averages have no initial bias.
 
     Example:
       >>> import sam_optax
@@ -126,12 +126,12 @@ class NoiseAverage(NamedTuple):
 
     @classmethod
     def start(cls, dtype: Any = float) -> "NoiseAverage":
-        """The average of nothing; its terms are NaN."""
-        # three arrays and not one three times: a buffer can be donated only once
+        """The empty average; its terms are NaN."""
+        # Three arrays, not one array three times: a buffer can be donated only once.
         return cls(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
 
     def add(self, terms: NoiseTerms, decay: float, measured: chex.Numeric = True) -> "NoiseAverage":
-        """The average one step later; it stays the same where nothing was `measured`, or terms that are not finite."""
+        """The average one step later; it does not change if the terms were not `measured` or are not finite."""
         signal, noise = (jnp.asarray(x, self.weight.dtype) for x in terms)
         counts = measured & jnp.isfinite(signal) & jnp.isfinite(noise)
         found = NoiseAverage(signal, noise, jnp.ones_like(self.weight))
@@ -139,14 +139,14 @@ class NoiseAverage(NamedTuple):
 
     @property
     def terms(self) -> NoiseTerms:
-        """Both averages; NaN where nothing was measured."""
+        """Both averages; NaN if nothing was measured."""
         return self.read()
 
     def read(self, unmeasured: chex.Numeric = math.nan) -> NoiseTerms:
         """Both averages.
 
         Args:
-          unmeasured: the number to return where nothing was measured.
+          unmeasured: the number to return if nothing was measured.
 
         Returns:
           `(signal, noise)`.

@@ -1,4 +1,4 @@
-"""The noise scale along training: averaged in the optimizer's state, and found anywhere in a chain."""
+"""The noise scale during training, which is averaged in the optimizer's state."""
 
 import math
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class TrackNoiseState(NamedTuple):
     """The state of `track_noise`.
 
     Attributes:
-      method: of the wrapped method.
+      method: the state of the wrapped method.
       clean: averages of the clean gradient's noise.
       perturbed: averages of the perturbed gradient's noise.
     """
@@ -32,41 +32,43 @@ class TrackNoiseState(NamedTuple):
 def track_noise(
     method: optax.GradientTransformation | None = None, decay: float = 0.95
 ) -> optax.GradientTransformationExtraArgs:
-    """The method, unchanged, whose state also averages the gradient noise over steps; `measured_noise` reads it.
+    """The unchanged method, whose state also averages the gradient noise over steps; `measured_noise` reads it.
 
-    It takes no further gradient: the parts of a batch that `value_and_grad(..., micro_batches=k, measure_noise=True)`
-    goes through anyway, or those of the devices of its `axis_name`, are the small batches of `noise_terms`, and the
-    batch itself is the large one. With `sharpness_aware_grad(..., measure_noise=True)` the shards of m examples are;
-    hand what it measured to `update` as `noise=`.
+    It needs no additional gradient. The small batches of `noise_terms` are the parts of a batch from
+    `value_and_grad(..., micro_batches=k, measure_noise=True)`, or those of the devices of its `axis_name`, and the
+    large batch is the batch itself. With `sharpness_aware_grad(..., measure_noise=True)` the small batches are the
+    shards of m examples; pass the noise that it returns to `update` as `noise=`.
 
-    It wraps the method: `track_noise(gsam())`. In front of it in a chain, as in `chain(track_noise(), gsam())`, it sees
-    the clean gradient alone. Where no second pass is made, by the method or because no step asks for one, `perturbed`
-    is never measured: read `clean`.
+    It wraps the method: `track_noise(gsam())`. If it precedes the method, as in `chain(track_noise(), gsam())`, it
+    sees only the clean gradient. If no second pass is made, by the method or in any step, `perturbed` is never
+    measured: read `clean`.
 
     In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` measures how their
-    gradients scatter around that of the batch, given `ε`. The shards of m-SAM have each their own, and are independent.
+    gradients scatter around that of the batch, given `ε`. Each shard of m-SAM has its own `ε`, so shards are
+    independent.
 
-    The estimate takes the parts, of b examples, as independent, and the gradient of the batch as their mean. Two
-    things bias it:
+    The estimate assumes that the parts, of b examples, are independent, and that the gradient of the batch is their
+    mean. Two things bias it:
 
-    - One dropout key for all parts. What the masks alone do to the gradient, of variance V an example, is the same in
-      all of them: it is missing in `noise`, and adds V/b to `signal`. The scale comes out too small. Give each example
-      a key of its own, in an argument that `batch_argnums` names; `sam_optax.flax.value_and_grad` draws anew in each
-      micro-batch.
-    - BatchNorm, which normalises each part by its own statistics. How these scatter from part to part adds to `noise`
-      a term of order 1/b, and `signal` is that of a network with such statistics. As a rule the scale
-      comes out too large, the more so the smaller the parts.
+    - One dropout key for all parts. The effect of the masks on the gradient, with variance V per example, is the same
+      in all parts: it is missing in `noise`, and adds V/b to `signal`, so that the scale is too small. Give each
+      example its own key, in an argument that `batch_argnums` names; `sam_optax.flax.value_and_grad` draws new masks in
+      each micro-batch.
+    - BatchNorm, which normalises each part by its own statistics. The variation of these statistics between parts adds
+      a term of order 1/b to `noise`, and `signal` is that of a network with such statistics. Usually the scale is too
+      large, and more so for smaller parts.
 
     Args:
-      method: a method, as `sam_optax.gsam()`, alone or in an `optax.chain`; None: the clean gradient alone is measured.
-      decay: how much of the averages is kept from step to step, at least 0 and below 1. They reach about
-        `1/(1 − decay)` steps back: where they decide a batch size, let that be no more than the steps of an epoch.
+      method: a method such as `sam_optax.gsam()`, alone or in an `optax.chain`; None: only the clean gradient is
+        measured.
+      decay: the fraction of the averages that is kept from step to step, at least 0 and below 1. They cover about
+        `1/(1 − decay)` steps; if they decide a batch size, this should be at most the number of steps of an epoch.
 
     Returns:
-      A transformation whose `update` takes what that of `method` takes, with a `grad_fn` that measures, or `noise=`.
+      A transformation whose `update` takes the arguments of `method`, with a `grad_fn` that measures, or `noise=`.
 
     Raises:
-      ValueError: If `method` is no transformation, or `decay` not from 0 to below 1; in `init`, if `method` holds
+      ValueError: If `method` is not a transformation, or `decay` is not from 0 to below 1; in `init`, if `method` holds
         several sharpness-aware methods; and, in `update`, if `grad_fn` measures nothing and `noise` is not given, or is
         no `Noise`.
 
@@ -102,7 +104,7 @@ def track_noise(
         **extra_args: Any,
     ) -> tuple[Updates, TrackNoiseState]:
         _check_noise(noise)
-        if ascending_in(state.method):  # two_phases asks for w + ε, and no step is made
+        if ascending_in(state.method):  # two_phases computes w + ε, and no step is made
             updates, method_state = inner.update(updates, state.method, params, **extra_args)
             return updates, TrackNoiseState(method_state, state.clean, state.perturbed)
         clean = _clean_noise(grad_fn) if noise is None else noise.clean
@@ -115,12 +117,12 @@ def track_noise(
 
 
 def measured_noise(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Noise:
-    """The averaged noise of both gradients, wherever `track_noise` is in a chain.
+    """The averaged noise of both gradients, from a `track_noise` anywhere in a chain.
 
     Args:
       opt_state: the optimizer state of a chain that holds one `track_noise`.
-      unmeasured: the number to return for terms of which nothing was measured. Give another one than NaN to read the
-        noise inside a compiled function under `jax.debug_nans(True)`.
+      unmeasured: the number to return for terms that were not measured. Use a number other than NaN to read the noise
+        inside a compiled function under `jax.debug_nans(True)`.
 
     Returns:
       `(clean, perturbed)`, each `(signal, noise)` with its `scale`.
@@ -143,7 +145,7 @@ def measured_noise(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Noise
             f"opt_state holds {len(found)} states of track_noise, expected exactly one: give the state of a chain with "
             "sam_optax.track_noise(method) in it."
         )
-    # by leaves, since nnx.Optimizer keeps the state in variables of its own
+    # by leaves, since nnx.Optimizer wraps the state in variables
     clean, perturbed = (NoiseAverage(*jax.tree.leaves(average)) for average in found[0][1:])
     return Noise(clean.read(unmeasured), perturbed.read(unmeasured))
 

@@ -1,4 +1,4 @@
-"""A guard against passes that are not finite."""
+"""A wrapper that skips steps with values that are not finite."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class SkipNonfiniteState(NamedTuple):
     """The state of `skip_nonfinite`.
 
     Attributes:
-      inner: of the wrapped optimizer.
+      inner: the state of the wrapped optimizer.
       skipped: the number of steps that were skipped so far, int32.
-      last_finite: whether the last step was made; BatchNorm's statistics of a step that was not are to be dropped.
+      last_finite: whether the last step was made; if it was skipped, drop the BatchNorm statistics of that step.
     """
 
     inner: State
@@ -27,23 +27,23 @@ class SkipNonfiniteState(NamedTuple):
 
 
 def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -> optax.GradientTransformationExtraArgs:
-    """The optimizer `tx`, except that a step that is not finite moves nothing, `u = 0`, and does not change its state.
+    """The optimizer `tx`, except that a step with values that are not finite has zero updates and keeps the state.
 
-    It looks at the gradients going in, at what both passes measured, at the new state and at the final updates. So it
-    sees a second pass that overflows even where clipping or a sign behind it makes it finite again.
-    (`optax.apply_if_finite` looks at the gradients going in alone.) Diagnostics and counts are those of the last step
-    that was made.
+    It checks the incoming gradients, the measurements of both passes, the new state and the final updates. So it
+    detects a second pass that overflows even if a later transformation, such as clipping or a sign, makes the update
+    finite again. (`optax.apply_if_finite` checks only the incoming gradients.) Diagnostics and counts are those of the
+    last step that was made.
 
     Args:
-      tx: the whole optimizer, method and all.
-      axis_name: the device axis, or axes, where `tx` gets each device's own gradients, as with `average_over`: a step
-        that is not finite on one device is skipped on all.
+      tx: the complete optimizer, including the method.
+      axis_name: the device axis, or axes, if `tx` gets each device's own gradients, as with `average_over`. A step that
+        is not finite on one device is then skipped on all.
 
     Returns:
-      An optimizer whose `update` takes what that of `tx` takes.
+      An optimizer whose `update` takes the arguments of `tx`.
 
     Raises:
-      ValueError: If `tx` is no transformation; and, in `init`, if it holds several sharpness-aware methods.
+      ValueError: If `tx` is not a transformation; and, in `init`, if it holds several sharpness-aware methods.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -80,9 +80,9 @@ def is_finite_step(numbers: Any, state: State, before: State) -> jax.Array:
     """Whether a step is finite.
 
     Args:
-      numbers: what has to be finite, any pytree: the gradients going in, the final updates, the loss.
-      state: after the step: the norm of a second gradient in it has to be finite, too, and what was finite `before`;
-        some numbers start as infinity.
+      numbers: a pytree of numbers that must be finite: the incoming gradients, the final updates, the loss.
+      state: the state after the step. The norm of a second gradient in it must be finite, too, as must all numbers that
+        were finite in `before`; some numbers start as infinity.
       before: the state before the step.
 
     Returns:
@@ -96,13 +96,13 @@ def _finite(tree: Any) -> jax.Array:
 
 
 def _passes_finite(state: State) -> jax.Array:
-    """Whether the norm of the second gradient is finite wherever one was measured; a skipped step measures nothing."""
+    """Whether the norms of the second gradients that were measured are finite; a skipped step measures none."""
     seen = [node for node in jax.tree.leaves(state, is_leaf=_is_diagnostics) if _is_diagnostics(node)]
     return _all(~each.measured | jnp.isfinite(each.perturbed_grad_norm) for each in seen)
 
 
 def _newly_finite(state: State, before: State) -> jax.Array:
-    """Whether no number in the state has ceased to be finite, what was measured apart; some start as infinity."""
+    """Whether all numbers that were finite in `before` still are, without the diagnostics; some start as infinity."""
     pairs = zip(*(jax.tree.leaves(_unmeasured(tree)) for tree in (state, before)), strict=True)
     return _all(jnp.isfinite(new) | ~jnp.isfinite(old) for new, old in pairs if trees.is_floating(new))
 

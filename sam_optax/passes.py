@@ -1,4 +1,4 @@
-"""Both passes over one batch: whole, in parts and over devices, for every framework."""
+"""Both passes over one batch, for all frameworks: as a whole, in parts, and over devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from sam_optax.typing import Params, State, Updates
 
 
 class Objective(NamedTuple):
-    """What is minimised.
+    """The function to minimise.
 
     Attributes:
       loss: `(params, state, call) → (loss, aux, state)`; the state is that of the model, or None.
-      weight: `(state, call) → weight`, that of a part of the batch in the mean; None means that all weigh the same.
+      weight: `(state, call) → weight`, the weight of a part of the batch in the mean; None: all weights are equal.
     """
 
     loss: Callable[[Params, State, Call], tuple[Any, Any, State]]
@@ -52,7 +52,7 @@ class Division:
         return cls(int(micro_batches), BatchArguments.create(batch_argnums, batch_argnames), axis_name)
 
     def check_noise(self, measure_noise: bool, batch_weight: Any) -> None:
-        """Raise `ValueError` if noise is to be measured of one part, or of parts of unequal weight."""
+        """Raises `ValueError` if noise is to be measured of one part, or of parts of unequal weight."""
         if measure_noise and self.parts == 1 and self.axis_name is None:
             raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
         refuse_weighted_noise(measure_noise, batch_weight)
@@ -63,12 +63,12 @@ class Division:
 
 
 class Pass(NamedTuple):
-    """What a pass computes, of a part or of the whole batch.
+    """The result of a pass over a part or over the whole batch.
 
     Attributes:
       loss: the mean loss.
       aux: the auxiliary output, without the state.
-      gradient: of the loss, in the parameters' dtypes.
+      gradient: the gradient of the loss, in the parameters' dtypes.
       square: the mean of the squared norms of the parts' gradients; None unless noise is measured.
     """
 
@@ -83,9 +83,9 @@ class Gradient:
     """The gradient of an objective on a batch.
 
     Attributes:
-      objective: what is differentiated.
+      objective: the function to differentiate.
       division: how the batch is divided.
-      scale: what the loss is multiplied by before a pass, and the gradient divided by after it.
+      scale: the number by which the loss is multiplied before a pass, and the gradient divided after it.
       measures_noise: whether the squared norms of the parts' gradients are kept.
     """
 
@@ -114,10 +114,10 @@ class Gradient:
         """The pass over one part of the batch.
 
         Args:
-          params: where the gradient is taken.
-          state: of the model, before the part.
+          params: the parameters at which the gradient is computed.
+          state: the state of the model before the part.
           call: the arguments of the part.
-          others: those that are not batches; None means that the batch has one part.
+          others: the arguments that are not batches; None means that the batch has one part.
         """
 
         def scaled_loss(params: Params, state: State, call: Call) -> tuple[Any, Any]:
@@ -140,7 +140,7 @@ class Gradient:
         return SecondPass(found.gradient, found.loss, self.noise(found, call) if self.measures_noise else None)
 
     def noise(self, found: Pass, call: Call) -> NoiseTerms:
-        """The noise of the gradient, from those of the parts."""
+        """The noise of the gradient, from the gradients of the parts."""
         large = self.division.examples(call)
         small = large // (self.division.parts * devices.count(self.division.axis_name))
         return noise_terms(found.square, small, trees.inner(found.gradient, found.gradient), large)
@@ -163,7 +163,7 @@ class LeafShapes:
         return cls(tuple(jnp.shape(x) for x in jax.tree.leaves(params)))
 
     def check(self, params: Params) -> None:
-        """Raise `ValueError` unless the second pass is given parameters like those of the first."""
+        """Raises `ValueError` unless the second pass is given parameters like those of the first."""
         given = LeafShapes.of(params)
         if given != self:
             raise ValueError(
@@ -208,7 +208,7 @@ def objective(
 
 
 def check_state_argnum(state_argnum: Any, has_aux: bool) -> None:
-    """Raise `ValueError` unless `state_argnum` is None, or an integer and there is an auxiliary output."""
+    """Raises `ValueError` unless `state_argnum` is None, or an integer and there is an auxiliary output."""
     if state_argnum is None:
         return
     hyperparameters.check_position("state_argnum", state_argnum)
@@ -217,7 +217,7 @@ def check_state_argnum(state_argnum: Any, has_aux: bool) -> None:
 
 
 def check_scale(scale: Any) -> None:
-    """Raise `ValueError` unless `loss_scale` is a positive number; a traced one passes."""
+    """Raises `ValueError` unless `loss_scale` is a positive number; a traced one passes."""
     hyperparameters.check_positive_number("loss_scale", scale)
 
 
@@ -239,13 +239,13 @@ def second_call(second_pass_args: Callable[..., Any] | None, call: Call) -> Call
 
 
 def check_function(name: str, given: Any, meaning: str) -> None:
-    """Raise `ValueError` unless `given` can be called."""
+    """Raises `ValueError` unless `given` can be called."""
     if not callable(given):
         raise ValueError(f"{name} is {given!r}: give a function {meaning}.")
 
 
 def check_second_pass_args(second_pass_args: Any) -> None:
-    """Raise `ValueError` unless `second_pass_args` is None or a function."""
+    """Raises `ValueError` unless `second_pass_args` is None or a function."""
     if second_pass_args is not None:
         check_function(
             "second_pass_args", second_pass_args, "from the arguments after the parameters to a tuple of them"
@@ -253,7 +253,7 @@ def check_second_pass_args(second_pass_args: Any) -> None:
 
 
 def check_weight(batch_weight: Any) -> None:
-    """Raise `ValueError` unless `batch_weight` is None or a function."""
+    """Raises `ValueError` unless `batch_weight` is None or a function."""
     if batch_weight is not None and not callable(batch_weight):
         raise ValueError(
             f"batch_weight is {batch_weight!r}: give a function from the arguments after the parameters to the weight "
@@ -262,7 +262,7 @@ def check_weight(batch_weight: Any) -> None:
 
 
 def refuse_weighted_noise(measure_noise: bool, batch_weight: Any) -> None:
-    """Raise `ValueError` if noise is to be measured of parts of unequal weight."""
+    """Raises `ValueError` if noise is to be measured of parts of unequal weight."""
     if measure_noise and batch_weight is not None:
         raise ValueError(
             "measure_noise is True, and batch_weight is given: the noise is that of parts of equal size, so give one "

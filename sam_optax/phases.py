@@ -1,4 +1,4 @@
-"""A step in two phases, for training loops that compute the second gradient by themselves."""
+"""A step in two phases, for training loops that compute the second gradient themselves."""
 
 import functools
 from collections.abc import Callable
@@ -46,11 +46,11 @@ class PendingStep:
 
 
 def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
-    """The step of `tx` in two phases, `w + ε` first and then `tx.update`, with the second gradient made in between.
+    """Splits the step of `tx` into two phases, `w + ε` and `tx.update`; the caller computes the gradient in between.
 
-    It is for loops that cannot hand `update` a `grad_fn`: where micro-batches come from the host one at a time, where
-    another framework computes the gradients, or where a loop is carried over from PyTorch's `first_step` and
-    `second_step`. The updates and the state are those of `tx.update(grads, state, params, grad_fn=grad_fn)`.
+    It is for loops that cannot pass a `grad_fn` to `update`: micro-batches come from the host one at a time, another
+    framework computes the gradients, or the loop is ported from PyTorch's `first_step` and `second_step`. The updates
+    and the state are those of `tx.update(grads, state, params, grad_fn=grad_fn)`.
 
     `ascend` takes what `update` takes, except `grad_fn`. On a step without a second pass `perturbed_params` is
     `params`. `descend` takes the gradient at `perturbed_params`, which it ignores on such a step, and the same extra
@@ -58,16 +58,16 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
     `sam_optax.diagnostics` has the perturbed loss and the surrogate gap.
 
     Args:
-      tx: a method, or a whole chain or wrapper with one in it. A method that makes no second pass, as `msam`, has no
-        two phases, and `repeated_ascent` with several steps has more than two.
+      tx: a method, or a chain or wrapper that contains one. A method without second pass, such as `msam`, has only one
+        phase, and `repeated_ascent` with several steps has more than two.
 
     Returns:
       `(init, ascend, descend)`. Each may be compiled by `jax.jit`, with `perturb` as a static argument.
 
     Raises:
-      ValueError: If `tx` is no transformation; in `init` and `ascend`, if `tx` does not hold exactly one method with a
-        second pass, or one whose perturbation asks for further gradients; in `descend`, if `pending` is not what
-        `ascend` returned, or the gradient does not fit the parameters.
+      ValueError: If `tx` is not a transformation; in `init` and `ascend`, if `tx` does not hold exactly one method with
+        a second pass, or if its perturbation needs further gradients; in `descend`, if `pending` was not returned by
+        `ascend`, or if the gradient does not fit the parameters.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -124,7 +124,7 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
 
 
 def _check_phases(name: str, state: Any) -> None:
-    """Raise `ValueError` unless `state` holds one method, and one that makes a single second pass."""
+    """Raises `ValueError` unless `state` holds one method, and one that makes a single second pass."""
     validation.check_second_pass(name, state)
     nodes = jax.tree.leaves(state, is_leaf=_is_repeated)
     if any(_is_repeated(node) for node in nodes):

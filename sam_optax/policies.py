@@ -1,4 +1,4 @@
-"""Policies: which steps make a second pass, by the step's number, at random, or by the norm of the gradient."""
+"""Policies: they decide which steps make a second pass, by step number, at random, or by the gradient's norm."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -17,16 +17,16 @@ _ROUNDING = 1e-9  # of a position in epochs: in floating point 1 − 0.7 is more
 
 
 class Policy(NamedTuple):
-    """A rule in two forms: traced, for inside a compiled step, and plain, for the loop around it.
+    """A rule in two forms: a traced one for a compiled step, and one in plain Python for the loop around it.
 
     Attributes:
       init: `init(params) → state`.
       decide: `decide(count, clean, state) → (perturb, state)`: `count` is the number of updates so far,
-        `perturb` a traced bool, or a Python bool where the answer is always the same. It is called once an
-        update, so that its state has seen every clean gradient.
-      at: `at(step) → bool` in plain Python, to drive the static argument `perturb` of `update`: a step that it
-        skips costs one gradient, on every platform. None where the gradient decides: it is what `perturb` takes
-        to ask `decide`, so that one loop, `step(..., perturb=policy.at(i))`, serves every policy.
+        `perturb` a traced bool, or a Python bool if the answer is constant. It is called once per update, so that
+        its state has seen every clean gradient.
+      at: `at(step) → bool` in plain Python, for the static argument `perturb` of `update`: a step that it skips
+        costs one gradient, on every platform. It returns None if the gradient decides; with `perturb=None`,
+        `update` calls `decide`. So one loop, `step(..., perturb=policy.at(i))`, serves every policy.
     """
 
     init: Callable[[Params], State]
@@ -70,16 +70,16 @@ def every(k: int) -> Policy:
 
 
 def after(step: int) -> Policy:
-    """The policy that perturbs from the step `step` on, the first being step 0.
+    """The policy that perturbs from step `step` on; the first step is step 0.
 
     Args:
-      step: the number of steps that are made without a second pass, at least 0.
+      step: the number of steps without a second pass, at least 0.
 
     Returns:
       A policy without state.
 
     Raises:
-      ValueError: If `step` is no integer, or negative.
+      ValueError: If `step` is not an integer, or negative.
 
     Example:
       >>> import sam_optax
@@ -94,9 +94,9 @@ def after(step: int) -> Policy:
 def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = True) -> Policy:
     """The policy that perturbs in the last part of a batch plan: the late phase, where the learning rate has decayed.
 
-    The part is one of the data seen, as the decay of a rate that `plan.schedule` reads is, however the batch grows. SAM
-    in the last part alone finds minima about as flat and as good as SAM all along, for less. From "Sharpness-Aware
-    Minimization Efficiently Selects Flatter Minima Late in Training" (Zhou et al., 2024,
+    The part is measured in epochs, like the decay of a rate that `plan.schedule` reads, however the batch grows. SAM in
+    only the last part finds minima about as flat and as good as SAM in all steps, at a lower cost. From
+    "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training" (Zhou et al., 2024,
     https://arxiv.org/abs/2410.10373).
 
     Args:
@@ -125,7 +125,7 @@ def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = 
 
 
 def _of_the_step(rule: Callable[[Any], Any]) -> Policy:
-    """The policy that perturbs where `rule(step)` is true."""
+    """The policy that perturbs at the steps for which `rule(step)` is true."""
     return Policy(
         init=lambda params: optax.EmptyState(),
         decide=lambda count, clean, state: (rule(count), state),
@@ -136,7 +136,7 @@ def _of_the_step(rule: Callable[[Any], Any]) -> Policy:
 def bernoulli(probability: ScalarOrSchedule, key: jax.Array) -> Policy:
     """The policy that perturbs at step t with the probability p(t), independently of the other steps.
 
-    The draw is a function of the key and the step alone, the same in the traced and in the plain form.
+    The draw depends only on the key and the step, so the traced and the plain form agree.
 
     Args:
       probability: `p`, from 0 to 1; a number or a schedule over updates.
@@ -146,7 +146,7 @@ def bernoulli(probability: ScalarOrSchedule, key: jax.Array) -> Policy:
       A policy without state.
 
     Raises:
-      ValueError: If `probability` is not from 0 to 1, or `key` is no key.
+      ValueError: If `probability` is not from 0 to 1, or `key` is not a key.
 
     Example:
       >>> import jax, sam_optax
@@ -180,7 +180,7 @@ def _check_key(key: Any) -> None:
 
 
 class AEState(NamedTuple):
-    """The state of `ae_sam`: what it keeps of `‖g‖²`, float32 or wider.
+    """The state of `ae_sam`: the statistics of `‖g‖²`, float32 or wider.
 
     Attributes:
       mean: its moving average `μ`.
@@ -192,23 +192,23 @@ class AEState(NamedTuple):
 
 
 def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
-    """The policy that perturbs where the gradient is long for its time: where `‖g‖² ≥ μ + c_t σ`.
+    """The policy that perturbs when the gradient is long compared with recent ones: `‖g‖² ≥ μ + c_t σ`.
 
-    `μ ← δ μ + (1 − δ) ‖g‖²` and `σ² ← δ σ² + (1 − δ) (‖g‖² − μ)²` are moving averages, from `μ = ‖g‖²` and `σ² = 0`,
-    both moved on before the test. The gradient decides, so `at` gives None and the decision is made inside the
-    compiled step; on the CPU the gradient of a convolution is slow there. From "An Adaptive Policy to Employ
+    `μ ← δ μ + (1 − δ) ‖g‖²` and `σ² ← δ σ² + (1 − δ) (‖g‖² − μ)²` are moving averages, which start from `μ = ‖g‖²` and
+    `σ² = 0` and are updated before the test. The gradient decides, so `at` returns None and the decision is made inside
+    the compiled step; on the CPU the gradient of a convolution is slow there. From "An Adaptive Policy to Employ
     Sharpness-Aware Minimization" (Jiang et al., 2023, https://arxiv.org/abs/2304.14647).
 
     Args:
-      threshold: `c_t`; a number or a schedule over updates. The paper lowers it along a line from 1 to −1:
+      threshold: `c_t`; a number or a schedule over updates. The paper decreases it linearly from 1 to −1:
         `optax.linear_schedule(1.0, -1.0, total_steps)`.
-      rate: the share `δ` of the averages that is kept, from 0 to 1.
+      rate: the fraction `δ` of the averages that is kept in each update, from 0 to 1.
 
     Returns:
       A policy whose state is two scalars.
 
     Raises:
-      ValueError: If `threshold` is no finite number, or `rate` not from 0 to 1.
+      ValueError: If `threshold` is not a finite number, or `rate` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax

@@ -1,4 +1,4 @@
-"""A radius that follows the learning rate, and learning rates: one for all parameters, or a tree of them for parts."""
+"""A radius that follows the learning rate, and trees of learning rates for the leaves of the parameters."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def proportional_schedule(
 ) -> Schedule:
     """A radius that follows the learning rate, `ρ_t = ρ_min + (ρ_max − ρ_min)(lr_t − lr_min)/(lr_max − lr_min)`.
 
-    It is `ρ_max` where `lr_max = lr_min`, and never leaves `[ρ_min, ρ_max]`: a warm-up from below `lr_min` would
+    It is `ρ_max` if `lr_max = lr_min`, and is clipped to `[ρ_min, ρ_max]`, since a warm-up from below `lr_min` would
     make it negative. From "Surrogate Gap Minimization Improves Sharpness-Aware Training" (Zhuang et al., 2022,
     https://arxiv.org/abs/2203.08065).
 
@@ -55,7 +55,7 @@ def proportional_schedule(
 
 
 def check_rates(name: str, rates: Any) -> None:
-    """Raise `ValueError` unless every rate is a finite number of at least zero, or a schedule that starts with one."""
+    """Raises `ValueError` unless every rate is a finite number of at least zero, or a schedule that starts with one."""
     if not _is_tree(rates):
         hyperparameters.check_nonnegative(name, rates)
         return
@@ -67,7 +67,7 @@ def resolve_rates(name: str, rates: Any, params: Params) -> Any:
     """A tree with the structure of `params`, with a rate in each leaf: a number or a schedule.
 
     A rate holds for the leaf at its path, or for all leaves below it. Names are compared, not containers, so that a
-    dictionary also serves parameters in an NNX state or in an Equinox module.
+    dictionary of rates also fits parameters in an NNX state or in an Equinox module.
 
     Args:
       name: the argument that `rates` belongs to, for the message.
@@ -75,7 +75,7 @@ def resolve_rates(name: str, rates: Any, params: Params) -> Any:
       params: the parameters.
 
     Raises:
-      ValueError: If a leaf of `params` has no rate, or a rate no leaf.
+      ValueError: If a leaf of `params` has no rate, or if a rate belongs to no leaf.
     """
     structure, leaves = jax.tree.structure(params), trees.leaf_names(params)
     if not _is_tree(rates):

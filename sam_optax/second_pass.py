@@ -12,11 +12,11 @@ from sam_optax.typing import Params, SecondPassFn, Updates
 
 
 class SecondPass(NamedTuple):
-    """What a second pass computes.
+    """The result of a second pass.
 
     Attributes:
-      gradient: of the loss at the given parameters, in their dtypes.
-      loss: the loss there, a scalar: unscaled, and the mean over parts and devices. None if it is not known.
+      gradient: the gradient of the loss at the given parameters, in their dtypes.
+      loss: the loss there, an unscaled scalar, the mean over parts and devices. None if it is not known.
       noise: the noise of the gradient; None unless it is measured.
     """
 
@@ -34,12 +34,12 @@ class GradFn:
 
     `sam_optax.value_and_grad` and its relatives return it, and `update` takes it as `grad_fn=`. It is a pytree whose
     leaves are the arguments of the loss, so that it may be passed into and out of a `jax.jit` without a new
-    compilation. Any other function from parameters to their gradient serves `update`, too; it does not tell the loss,
-    so `sam_optax.diagnostics` has no perturbed loss then.
+    compilation. `update` also accepts any other function from parameters to their gradient. Such a function does not
+    return the loss, so `sam_optax.diagnostics` has no perturbed loss then.
 
     Attributes:
       second_pass: `second_pass(params, *arguments)` → `SecondPass`.
-      arguments: what the second pass takes after the parameters, any pytrees.
+      arguments: the arguments of the second pass after the parameters, any pytrees.
       clean_noise: the noise of the clean gradient; None unless it is measured.
 
     Example:
@@ -65,13 +65,13 @@ class GradFn:
         """The gradient at `params`, with the loss and the noise that the same pass yields.
 
         Args:
-          params: where the pass is made, a tree like the parameters of the first pass.
+          params: the parameters at which the pass is made, a tree like those of the first pass.
 
         Returns:
           `(gradient, loss, noise)`; noise is None unless the first pass measured it, too.
 
         Raises:
-          ValueError: If `params` has not the shapes of the parameters of the first pass.
+          ValueError: If the shapes of `params` differ from those of the first pass.
         """
         return self.second_pass(params, *self.arguments)
 
@@ -83,5 +83,5 @@ def given(params: Params, gradient: Updates, loss: jax.Array | None) -> SecondPa
 
 
 def at(params: Params, grad_fn: SecondPassFn) -> SecondPass:
-    """What `grad_fn` computes at `params`; a function that is no `GradFn` gives the gradient alone."""
+    """The result of `grad_fn` at `params`; a function that is not a `GradFn` returns only the gradient."""
     return grad_fn.measured(params) if isinstance(grad_fn, GradFn) else SecondPass(grad_fn(params))

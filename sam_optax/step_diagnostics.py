@@ -1,4 +1,4 @@
-"""What a step measured: the norms of both gradients and their cosine, the length of the offset, and the losses."""
+"""The measurements of a step: the norms and the cosine of both gradients, the offset's length, and the losses."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Diagnostics(NamedTuple):
     Attributes:
       grad_norm: `‖g‖`, of the clean gradient.
       perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
-      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 where one of them is zero.
+      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 if one of them is zero.
       perturbation_norm: `‖ε‖`.
       perturbed_loss: `L(w + ε)`, on the batch of the step.
       surrogate_gap: `L(w + ε) − L(w)`, which GSAM minimises.
@@ -37,15 +37,15 @@ class Diagnostics(NamedTuple):
 
 
 def nothing_measured(params: Params) -> StepDiagnostics:
-    """The state's diagnostics where a step made no second pass: zeros."""
+    """The state's diagnostics after a step without a second pass: zeros."""
     dtype = trees.accumulator_dtype(params)
-    # an array for each number: a buffer can be donated only once
+    # one array for each number, since a buffer can be donated only once
     zeros = (jnp.zeros((), bool if "measured" in name else dtype) for name in StepDiagnostics._fields)
     return StepDiagnostics(*zeros)
 
 
 def measure(clean: Updates, found: SecondPass, offset: Updates, value: Any, params: Params) -> StepDiagnostics:
-    """The state's diagnostics where a step made one.
+    """The state's diagnostics after a step with a second pass.
 
     Args:
       clean: the gradient at `w`.
@@ -81,7 +81,7 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
 
     Args:
       state: an optimizer's state after the step.
-      before: the state before it. A wrapper, as `skip_nonfinite`, may have gone back to it: then nothing was measured.
+      before: the state before it. A wrapper such as `skip_nonfinite` may have restored it; then nothing was measured.
 
     Returns:
       The terms and a bool; None and False if no method in the state makes a second pass.
@@ -94,19 +94,19 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
 
 
 def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnostics:
-    """The diagnostics of the last step, wherever the method is in a chain.
+    """The diagnostics of the last step of a method anywhere in a chain.
 
     A cosine near 1 means that the second pass found nearly the same gradient: `ρ` is small for this landscape, or the
-    step could be skipped. The surrogate gap is what the loss gains on the way to `w + ε`: at a fixed `ρ`, the smaller
-    it is, the flatter is the neighbourhood.
+    step could be skipped. The surrogate gap is the increase of the loss from `w` to `w + ε`: at a fixed `ρ`, a smaller
+    gap means a flatter neighbourhood.
 
-    Where the step was skipped, and before the first step, nothing was measured. The perturbed loss is measured by the
+    Before the first step, and if the step was skipped, nothing was measured. The perturbed loss is measured by the
     `grad_fn` of `sam_optax.value_and_grad` and its relatives, not by any other function. The gap needs the clean loss,
     too: `update(..., grad_fn=grad_fn, value=loss)`. A measured NaN stays NaN.
 
     Args:
       opt_state: the optimizer state of a chain that holds one sharpness-aware transformation.
-      unmeasured: the number to return where nothing was measured. Give another one than NaN to read the diagnostics
+      unmeasured: the number to return if nothing was measured. Use a number other than NaN to read the diagnostics
         inside a compiled function under `jax.debug_nans(True)`.
 
     Returns:
@@ -129,7 +129,7 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
     """
     validation.check_second_pass("opt_state", opt_state)
     found = next(node.diagnostics for node in states_in(opt_state) if isinstance(node, SharpnessAwareState))
-    found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer keeps the state in variables of its own
+    found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer wraps the state in variables
     flags = {"perturbed_loss": found.loss_measured, "surrogate_gap": found.gap_measured}
     numbers = {
         name: fill_unmeasured(getattr(found, name), flags.get(name, found.measured), unmeasured)
@@ -139,21 +139,21 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
 
 
 def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same updates for less memory: `method` without its `diagnostics`, which are not measured then.
+    """The same updates with less memory: `method` without its `diagnostics`, which are not measured.
 
-    The cosine needs both gradients at once. Where the method itself needs `g` no longer once `ε` is known, as SAM and
-    ASAM, a compiled step without diagnostics frees `g` before the second pass, and holds one copy of the parameters
-    less. Where a step takes a few milliseconds only, the norms also cost noticeable time. GSAM and the other methods
-    that combine both gradients hold `g` in any case.
+    The cosine needs both gradients at once. If the method does not need `g` after `ε` is known, as with SAM and ASAM, a
+    compiled step without diagnostics frees `g` before the second pass, and holds one copy of the parameters less. If a
+    step takes only a few milliseconds, the norms also cost noticeable time. GSAM and the other methods that combine
+    both gradients hold `g` in any case.
 
     Args:
       method: a sharpness-aware method, alone or in a chain.
 
     Returns:
-      A transformation that takes what `method` takes, with the same state.
+      A transformation with the arguments and the state of `method`.
 
     Raises:
-      ValueError: If `method` is no transformation; and, in `init`, if it does not hold exactly one sharpness-aware
+      ValueError: If `method` is not a transformation; and, in `init`, if it does not hold exactly one sharpness-aware
         method.
 
     Example:
@@ -177,14 +177,14 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:
         updates, state = inner.update(updates, state, params, **extra_args)
-        # what no step returns, the compiler does not compute
+        # The compiler removes computations whose results no step returns.
         return updates, jax.tree.map(lambda x: _only_noise(x) if _is_one(x) else x, state, is_leaf=_is_one)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _only_noise(seen: StepDiagnostics) -> StepDiagnostics:
-    """The diagnostics without all but the noise, which is measured for `track_noise`."""
+    """The diagnostics with only the noise, which is measured for `track_noise`."""
     noise = {name: getattr(seen, name) for name in ("noise_signal", "noise_variance", "noise_measured")}
     return nothing_measured(seen)._replace(**noise)
 

@@ -1,4 +1,4 @@
-"""The one transformation: a perturbation, a combiner and a policy make an estimator of the gradient."""
+"""The general transformation: it combines a perturbation, a combiner and a policy into an estimator of the gradient."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,27 +31,27 @@ def sharpness_aware(
     * `grad_fn`: the second pass, from parameters to the gradient on the same batch: the `sam_optax.GradFn` that
       `sam_optax.value_and_grad` returns, or any other function;
     * `perturb`: a static bool or None. True makes the second pass, False skips it and needs no `grad_fn`, None
-      asks the policy's traced form. `jax.jit(step, static_argnames="perturb")` called with
+      lets the policy's traced form decide. `jax.jit(step, static_argnames="perturb")` called with
       `perturb=policy.at(i)` compiles two steps, of which the skipped one costs one gradient;
     * `value`: the clean loss, a scalar, from which `sam_optax.diagnostics` computes the surrogate gap;
     * any other extra argument.
 
     The perturbation gets all of them, if it takes extra arguments: `perturb` is then the decision, a bool or a traced
-    one, and `grad_fn` keeps the leaves that `mask` hides where they are.
+    one, and `grad_fn` does not perturb the leaves that `mask` hides.
 
     Args:
       perturbation: from the clean gradient to the offset `ε`; any Optax transformation.
       combiner: from both gradients to the one to descend on.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one. The others are
-        hidden from the perturbation and stay where they are in the second pass; the combiner sees all leaves, and
-        all are trained. To freeze some, set their updates to zero behind the method.
+        hidden from the perturbation and are not perturbed in the second pass; the combiner sees all leaves, and
+        all are trained. To freeze some, set their updates to zero after the method.
 
     Returns:
       A transformation with extra arguments. The gradients that it returns have the parameters' dtypes.
 
     Raises:
-      ValueError: If `combiner` or `when` has not the functions of its kind, if `mask` is no tree of bools; and,
+      ValueError: If `combiner` or `when` lacks a function of its kind, if `mask` is not a tree of bools; and,
         in `update`, if `grad_fn` or `params` is missing, if the trees do not fit one another, or if `value` is not a
         scalar.
 
@@ -75,7 +75,7 @@ def sharpness_aware(
 
 @dataclass(frozen=True)
 class _SharpnessAware:
-    """The two functions of `sharpness_aware`, and what they consist of."""
+    """The two functions of `sharpness_aware`, and their parts."""
 
     perturbation: optax.GradientTransformationExtraArgs
     combiner: Combiner

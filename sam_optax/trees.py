@@ -1,4 +1,4 @@
-"""Arithmetic on trees of arrays, accumulated in float32 or wider, names of leaves, and whether two trees are alike."""
+"""Arithmetic on trees of arrays, accumulated in float32 or wider, names of leaves, and comparisons of structures."""
 
 from collections.abc import Callable
 from numbers import Real
@@ -13,19 +13,19 @@ from jax.core import Tracer
 from sam_optax.typing import Params, Updates
 
 Names = tuple[str, ...]
-"""The names on the way to a leaf."""
+"""The names on the path to a leaf."""
 
 
 def accumulator_dtype(*trees: Any) -> jnp.dtype:
-    """The dtype that reductions over `trees` run in: float32, or float64 where a leaf has it."""
+    """The dtype of reductions over `trees`: float64 if a leaf has it, else float32."""
     return jnp.result_type(jnp.float32, *(jnp.result_type(x) for x in jax.tree.leaves(trees)))
 
 
 def inner(a: Updates, b: Updates) -> jax.Array:
     """The inner product `⟨a, b⟩` over all leaves of two trees of one structure.
 
-    An elementwise product that is then summed, and not a matrix product: accelerators round the
-    factors of a matrix product to fewer bits.
+    It is the sum of an elementwise product, and not a matrix product, since accelerators round the factors of a matrix
+    product to fewer bits.
     """
     return _sum_of_products(a, b, _product)
 
@@ -33,10 +33,9 @@ def inner(a: Updates, b: Updates) -> jax.Array:
 class WideSum(NamedTuple):
     """A sum of products, and the same sum of factors that are scaled down.
 
-    The squares of numbers above `1e19` are infinite in float32, and those of a gradient of norm `1e30` are. Where the
-    plain sum overflows, `quotient` and `norm` use the scaled one. Both are computed in any case: on the CPU a
-    `lax.cond` around the scaled one takes more memory. Where nothing overflows, the result has the bits of the plain
-    sum.
+    The squares of numbers above `1e19` are infinite in float32, for example for a gradient of norm `1e30`. If the plain
+    sum overflows, `quotient` and `norm` use the scaled one. Both are always computed, since on the CPU a `lax.cond`
+    around the scaled one takes more memory. If nothing overflows, the result has the bits of the plain sum.
 
     Attributes:
       plain: the sum.
@@ -64,7 +63,7 @@ def wide_product(a: jax.Array, b: jax.Array) -> WideSum:
 
 
 def quotient(top: WideSum, bottom: WideSum, tiny: float = 0.0) -> jax.Array:
-    """`top / (bottom + tiny)`, finite also where one of both sums overflows; 0 where `bottom + tiny` is zero."""
+    """`top / (bottom + tiny)`, finite even if one of the sums overflows; 0 if `bottom + tiny` is zero."""
     is_finite = jnp.isfinite(top.plain) & jnp.isfinite(bottom.plain)
     divisor = jnp.where(is_finite, bottom.plain + tiny, bottom.scaled)
     return jnp.where(is_finite, top.plain, top.scaled) / jnp.where(divisor == 0, 1, divisor)
@@ -73,12 +72,12 @@ def quotient(top: WideSum, bottom: WideSum, tiny: float = 0.0) -> jax.Array:
 def norm(tree: Updates) -> jax.Array:
     """The global L2 norm `‖tree‖`, over all leaves.
 
-    It is infinite only where it is above the largest number of its dtype, and its derivative at zero is zero.
+    It is infinite only if it is above the largest number of its dtype, and its derivative at zero is zero.
     """
     plain, scaled, down = wide_inner(tree, tree)
     is_finite = jnp.isfinite(plain)
     square = jnp.where(is_finite, plain, scaled)
-    # the derivative of a root is infinite at zero, also in the branch of a `where` that is not taken
+    # the derivative of a root is infinite at zero, even in the branch of a `where` that is not selected
     is_zero = square == 0
     root = jnp.where(is_zero, square, jnp.sqrt(jnp.where(is_zero, 1, square)))
     return jnp.where(is_finite, root, root / down)
@@ -87,15 +86,15 @@ def norm(tree: Updates) -> jax.Array:
 def widen(tree: Updates) -> Updates:
     """`tree` with every leaf in the accumulator's dtype.
 
-    What scales a low-precision tree does so between `widen` and `cast_like`: no product overflows on
-    the way, and the result is rounded once.
+    Low-precision trees are scaled between `widen` and `cast_like`, so that no intermediate product overflows and the
+    result is rounded once.
     """
     dtype = accumulator_dtype(tree)
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
 
 def cast_like(tree: Updates, like: Params) -> Updates:
-    """`tree` with each leaf in the dtype of the leaf of `like` in its place."""
+    """`tree` with each leaf in the dtype of the corresponding leaf of `like`."""
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
 
 
@@ -120,20 +119,20 @@ def is_traced(tree: Any) -> bool:
 
 
 def zeros_like(tree: Params) -> Updates:
-    """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, as what an update returns is not."""
+    """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, since no leaf of an update is."""
     return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
 
 
 def next_count(count: jax.Array) -> jax.Array:
-    """The count one later; it stops at the largest int32 and does not wrap."""
+    """The count plus one; it saturates at the largest int32."""
     return jnp.asarray(optax.safe_increment(count))
 
 
 def fill_unmeasured(values: Any, measured: Any, unmeasured: Any) -> Any:
     """`values` where `measured`, else `unmeasured`.
 
-    Where a step measured nothing, a state holds zeros and a flag that is False, and its reader chooses the number to
-    return. Concrete values are filled in on the host: a compiled function that returned NaN would raise an error under
+    If a step measured nothing, a state holds zeros and a flag that is False, and the reader chooses the number to
+    return. Concrete values are filled in on the host, since a compiled function that returns NaN raises an error under
     `jax.debug_nans(True)`.
 
     Args:
@@ -161,7 +160,7 @@ def fill_unmeasured(values: Any, measured: Any, unmeasured: Any) -> Any:
 
 
 def leaf_names(tree: Any) -> list[Names]:
-    """The names on the way to each leaf, as `("dense", "kernel")`.
+    """The names on the path to each leaf, such as `("dense", "kernel")`.
 
     A last name `value` is dropped: Flax NNX ends the path of every variable with it.
     """
@@ -169,13 +168,13 @@ def leaf_names(tree: Any) -> list[Names]:
 
 
 def masked_names(tree: Any) -> list[Names]:
-    """The names on the way to each `optax.MaskedNode`, which hides a leaf, or all leaves below it."""
+    """The names on the path to each `optax.MaskedNode`, which hides a leaf, or all leaves below it."""
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_masked)
     return [_names(path) for path, node in nodes if _is_masked(node)]
 
 
 def leaf_paths(tree: Any) -> list[str]:
-    """The path of each leaf, its names joined by `/`, as `dense/kernel`."""
+    """The path of each leaf, its names joined by `/`, such as `dense/kernel`."""
     return ["/".join(names) for names in leaf_names(tree)]
 
 
@@ -185,7 +184,7 @@ def holds_masked(tree: Any) -> bool:
 
 
 def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
-    """Raise `ValueError` unless `tree` has the structure and the shapes of `params`."""
+    """Raises `ValueError` unless `tree` has the structure and the shapes of `params`."""
     if jax.tree.structure(tree) != jax.tree.structure(params):
         raise ValueError(f"{name} has not the structure of params: {remedy} {_first_difference(tree, params)}")
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True)
@@ -195,7 +194,7 @@ def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
 
 
 def _first_difference(tree: Any, params: Params) -> str:
-    """One sentence about two trees of different structures, however large they are."""
+    """One sentence about the first difference of two structures; it is short for trees of any size."""
     ours, theirs = leaf_paths(tree), leaf_paths(params)
     missing, further = [x for x in theirs if x not in ours], [x for x in ours if x not in theirs]
     counts = f"Its number of leaves is {len(ours)}, that of params {len(theirs)}"
@@ -227,7 +226,7 @@ def _names(path: tuple[Any, ...]) -> Names:
 
 
 def _down(dtype: jnp.dtype) -> float:
-    """The power of two that scales factors of a sum down, so that no square overflows."""
+    """The power of two that scales down the factors of a sum, so that no square overflows."""
     return 2.0**-600 if dtype == jnp.float64 else 2.0**-78
 
 
@@ -240,16 +239,16 @@ def _sum_of_products(a: Updates, b: Updates, product: Callable[[jax.Array, jax.A
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x · y`; that of two convolution kernels is not fused with the sum that follows.
+    """`x · y`; for two convolution kernels, the product is not fused with the sum that follows.
 
-    On the CPU a library computes a fused product and sum of arrays whose axes lie in memory in their order. Those of a
-    kernel's gradient do not, so the library needs a copy: one more copy of all kernels between the two passes.
+    On the CPU a library computes a fused product and sum of arrays whose axes are stored in their order. The axes of a
+    kernel's gradient are not, so the library would copy it: one more copy of all kernels between the two passes.
     """
     return x * y if x.ndim <= 2 else _unfused(x * y)
 
 
 def _unfused(x: jax.Array) -> jax.Array:
-    """`x`, which no library of the CPU fuses with what follows: rounding to its own precision keeps every bit."""
+    """`x`, rounded to its own precision: this keeps every bit, and no CPU library fuses it with the next operation."""
     precision = jnp.finfo(x.dtype)
     return jax.lax.reduce_precision(x, precision.nexp, precision.nmant)
 

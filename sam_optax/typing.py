@@ -1,4 +1,4 @@
-"""The types that the package's signatures are written in."""
+"""The types in the signatures of the package."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import chex
 import optax
 
 Params = optax.Params
-"""Any pytree of real floating arrays: what is optimised."""
+"""Any pytree of real floating arrays, which are optimised."""
 
 Updates = optax.Updates
 """A tree with the structure of the parameters: a gradient, an offset, an update."""
@@ -19,7 +19,7 @@ SecondPassFn = Callable[[Any], Any]
 """From parameters to their gradient, on one fixed batch: a `sam_optax.GradFn`, or any other function."""
 
 Schedule = Callable[[Any], chex.Numeric]
-"""Number of `update` calls so far to a scalar, as Optax has it."""
+"""From the number of `update` calls so far to a scalar, as in Optax."""
 
 ScalarOrSchedule = chex.Numeric | Schedule
 """A number, or a schedule over `update` calls."""

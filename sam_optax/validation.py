@@ -1,4 +1,4 @@
-"""Checks of what the transformations are given: optimizers, states with a method in them, parameters and a loss."""
+"""Checks of the arguments of transformations: optimizers, states that hold a method, parameters and a loss."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ from sam_optax.typing import Params
 
 
 def check_functions(name: str, part: Any, functions: tuple[str, ...], kind: str) -> None:
-    """Raise `ValueError` unless `part` has all of `functions`; `kind` says in the message what it should be."""
+    """Raises `ValueError` unless `part` has all of `functions`; the message names its `kind`."""
     if not all(callable(getattr(part, function, None)) for function in functions):
         raise ValueError(f"{name} is {part!r}: give {kind}, with {', '.join(functions)}.")
 
 
 def check_transformation(name: str, tx: Any) -> None:
-    """Raise `ValueError` unless `tx` is an Optax transformation."""
+    """Raises `ValueError` unless `tx` is an Optax transformation."""
     check_functions(name, tx, ("init", "update"), "an optax.GradientTransformation")
 
 
 def check_one_method(name: str, state: Any) -> None:
-    """Raise `ValueError` if `state` holds more than one sharpness-aware method, or one that sees parts of a batch.
+    """Raises `ValueError` if `state` holds more than one sharpness-aware method, or one that sees parts of a batch.
 
-    Two methods in one chain are silently wrong: the second one makes its own second pass and replaces what the first
-    one returned. Several `msam` are one method where each of them trains other parameters, as in
-    `optax.multi_transform`. Inside `optax.MultiSteps` a method gets the mean gradient of several batches, and makes the
-    second pass on the last one alone.
+    Two methods in one chain are silently wrong: the second one makes its own second pass and replaces the result of the
+    first one. Several `msam` count as one method if each of them trains other parameters, as in
+    `optax.multi_transform`. Inside `optax.MultiSteps` a method gets the mean gradient of several batches, but makes the
+    second pass only on the last one.
 
     Args:
       name: the argument that the state belongs to, for the message.
@@ -51,7 +51,7 @@ def check_one_method(name: str, state: Any) -> None:
 
 
 def check_no_method(name: str, state: Any, remedy: str) -> None:
-    """Raise `ValueError` if the state of a part of a method, as its base optimizer, holds another method."""
+    """Raises `ValueError` if the state of a method's part, such as its base optimizer, holds another method."""
     if states_in(state):
         raise ValueError(
             f"{name} holds a sharpness-aware method, which replaces the gradient that it is given: {remedy}"
@@ -59,7 +59,7 @@ def check_no_method(name: str, state: Any, remedy: str) -> None:
 
 
 def check_second_pass(name: str, state: Any) -> None:
-    """Raise `ValueError` unless `state` holds one method, and one that makes a second pass."""
+    """Raises `ValueError` unless `state` holds one method, and one that makes a second pass."""
     check_one_method(name, state)
     if not any(isinstance(node, SharpnessAwareState) for node in states_in(state)):
         raise ValueError(
@@ -69,7 +69,7 @@ def check_second_pass(name: str, state: Any) -> None:
 
 
 def check_whole(params: Params) -> None:
-    """Raise `ValueError` where leaves of `params` are hidden."""
+    """Raises `ValueError` if leaves of `params` are hidden."""
     if trees.holds_masked(params):
         raise ValueError(
             "params holds optax.MaskedNode: a sharpness-aware transformation is inside optax.masked or "
@@ -79,7 +79,7 @@ def check_whole(params: Params) -> None:
 
 
 def check_real(params: Params) -> None:
-    """Raise `ValueError` where `params` has a leaf that no perturbation can be added to."""
+    """Raises `ValueError` if `params` has a leaf to which no perturbation can be added."""
     if isinstance(params, optax.LookaheadParams):
         raise ValueError(
             "params is an optax.LookaheadParams, and a sharpness-aware method needs the parameters of its gradient. "
@@ -101,7 +101,7 @@ def check_real(params: Params) -> None:
 
 
 def check_loss(name: str, loss: Any) -> None:
-    """Raise `ValueError` unless `loss` is None or a real scalar."""
+    """Raises `ValueError` unless `loss` is None or a real scalar."""
     if loss is None:
         return
     is_number = isinstance(loss, int | float) or (hasattr(loss, "dtype") and not trees.is_key(loss))
@@ -113,7 +113,7 @@ def check_loss(name: str, loss: Any) -> None:
 
 
 def _check_accumulation(name: str, state: Any) -> None:
-    """Raise `ValueError` if a method that makes second passes is inside `optax.MultiSteps`."""
+    """Raises `ValueError` if a method that makes second passes is inside `optax.MultiSteps`."""
     nodes = jax.tree.leaves(state, is_leaf=_accumulates)
     found = [method for node in nodes if _accumulates(node) for method in states_in(node.inner_opt_state)]
     if any(isinstance(method, SharpnessAwareState) for method in found):

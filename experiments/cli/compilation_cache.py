@@ -1,4 +1,4 @@
-"""Compiled functions are kept on the disk, where the next program that needs them finds them."""
+"""Keeps compiled functions on disk, so that later programs do not compile them again."""
 
 import os
 import stat
@@ -12,13 +12,13 @@ _NOT_KEPT = "compiled functions are not kept for the next program"
 
 
 def folder() -> Path:
-    """Where they are kept: `sam_optax/compiled` in the user's folder for caches."""
+    """Returns the folder of the cache: `sam_optax/compiled` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sam_optax" / "compiled"
 
 
 def _made_private(where: Path) -> bool:
-    """Whether a folder belongs to this user alone, now with mode 0700, and nobody else could write it before."""
-    if not hasattr(os, "getuid"):  # Windows has other rights
+    """Sets a folder's mode to 0700; returns False if another user owns it or could write into it before."""
+    if not hasattr(os, "getuid"):  # Windows has another permission model
         return True
     found = where.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -28,12 +28,13 @@ def _made_private(where: Path) -> bool:
 
 
 def switch_on() -> str | None:
-    """Keep what is compiled from now on, however small, unless the user has set JAX's own cache, or switched it off.
+    """Enables the persistent cache for functions of any size, unless the user has configured or disabled JAX's cache.
 
     Returns:
-      Why nothing is kept, where the folder cannot be written, or is open to others, who could put programs into it.
+      The reason why the cache is not used: the folder cannot be written, or other users could put programs into it.
+      None if there is no such reason.
     """
-    options: Any = jax.config  # which have no annotations
+    options: Any = jax.config  # its options have no type annotations
     is_set = "JAX_COMPILATION_CACHE_DIR" in os.environ or options.jax_compilation_cache_dir
     if is_set or not options.jax_enable_compilation_cache:
         return None
@@ -46,7 +47,7 @@ def switch_on() -> str | None:
             return f"{_NOT_KEPT}: {reason}. Remove it, or set JAX_COMPILATION_CACHE_DIR."
         with tempfile.TemporaryFile(dir=where):
             pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home folder
         return f"{_NOT_KEPT}: {error}."
     jax.config.update("jax_compilation_cache_dir", str(where))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

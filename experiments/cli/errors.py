@@ -1,4 +1,4 @@
-"""How the programs talk to the person who called them."""
+"""Command-line parsing, error messages and exit codes of the programs."""
 
 import argparse
 import gc
@@ -20,30 +20,30 @@ _NO_BACKEND = "Unable to initialize backend"  # how JAX's error begins
 
 
 def parse(arguments: type[Result], program: str, default: Result | None = None) -> Result:
-    """The command line of `program`, as a dataclass; what it leaves out is as in `default`."""
+    """Parses the command line of `program` into a dataclass; options that are not given are those of `default`."""
     with standard_streams.needed():  # --help
         shown = tyro.MISSING_NONPROP if default is None else default
         return exit_on_value_error(lambda: tyro.cli(arguments, prog=program, default=shown))
 
 
 def option(name: str, words: list[str]) -> str | None:
-    """What the command line gives for one option, before the rest of it is read: that one sets the others' defaults."""
+    """Returns the value of one option before the whole command line is parsed, since it sets the others' defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(f"--{name}")
     try:
         return getattr(parser.parse_known_args(words)[0], name)
-    except argparse.ArgumentError:  # it is the last word: the parser of the whole line says so
+    except argparse.ArgumentError:  # the option has no value: the parser of the whole command line reports it
         return None
 
 
 def start(main: Callable[[], None]) -> None:
-    """Call a program's `main`, and end the process with the exit code of how it ended.
+    """Calls a program's `main`, and turns expected exceptions into an error message and an exit code.
 
-    Ctrl-C, SIGTERM and the exceptions of `training.exceptions` end it with their sentence and their code, as does a
-    device that JAX cannot use. Signals that arrive later change nothing.
+    These are Ctrl-C, SIGTERM, the exceptions of `training.exceptions`, and a device that JAX cannot use. Signals that
+    arrive later are ignored.
 
     Raises:
-      SystemExit: With that code, if `main` did not return.
+      SystemExit: With the exit code, if `main` raised one of them.
     """
     try:
         _call(main)
@@ -61,9 +61,10 @@ def start(main: Callable[[], None]) -> None:
 
 
 def _call(main: Callable[[], None]) -> None:
-    """Call `main`, with what it compiles kept on the disk, and signals as exceptions.
+    """Calls `main` with the compilation cache enabled, and with signals raised as exceptions.
 
-    The garbage collector skips what was imported before: it takes a third of a second, several times in a run.
+    The garbage collector skips all objects of the imported modules. Traversing them takes a third of a second, several
+    times in a run.
     """
     preemption.raise_in_main()
     try:
@@ -88,10 +89,9 @@ def _say(words: str) -> None:
 
 
 def exit_on_value_error(function: Callable[..., Result], *args: Any) -> Result:
-    """`function(*args)`; where it raises a `ValueError`, its sentence alone, and exit code 2.
+    """Returns `function(*args)`; at a `ValueError`, prints its message without traceback and exits with code 2.
 
-    Only what a person may get wrong is called through it. Elsewhere a `ValueError` is our mistake, and shows its
-    traceback.
+    Use it only for calls that depend on user input. Elsewhere a `ValueError` is a bug, and its traceback is shown.
     """
     try:
         return function(*args)

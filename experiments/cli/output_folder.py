@@ -1,4 +1,4 @@
-"""The folder that a program writes into: made and tried before any work is done."""
+"""The output folder of a program, which is created and checked before any work is done."""
 
 import os
 import tempfile
@@ -9,15 +9,15 @@ from experiments.training.exceptions import UnusableError, disk_errors_as_unusab
 from experiments.training.own_files import LOCK
 
 _GLOB = "*?["
-_BELOW = 250  # bytes that the longest path below the folder of a run needs
-_LONGEST = 4096  # bytes of a path, the end included
+_BELOW = 250  # bytes of the longest path inside the folder of a run
+_LONGEST = 4096  # the most bytes of a path, including the terminating null byte
 
 
 def make_folder(output: Path) -> Path:
-    """The folder `output`, made where it is not there.
+    """Creates the folder `output` if it does not exist, and returns it.
 
     Raises:
-      UnusableError: If it cannot be made, read or written, or if a trained state could not be saved in it.
+      UnusableError: If it cannot be created, read or written, or if no checkpoint could be saved in it.
     """
     try:
         _check_path(output)
@@ -30,10 +30,10 @@ def make_folder(output: Path) -> Path:
 
 
 def claim(output: Path) -> Path:
-    """The folder of a run, made where it is not there.
+    """Creates the folder of a run if it does not exist, and returns it.
 
     Raises:
-      ValueError: If it cannot be made, or holds something already.
+      ValueError: If it cannot be created, or is not empty.
     """
     names = sorted(path.name for path in make_folder(output).iterdir() if path.name != LOCK)
     if names:
@@ -42,7 +42,7 @@ def claim(output: Path) -> Path:
 
 
 def write_document(path: Path, text: str) -> None:
-    """Write a file of results into an output folder; an older one of its name is replaced.
+    """Writes a file of results into an output folder; an existing file of that name is replaced.
 
     Raises:
       UnusableError: If it cannot be written.
@@ -52,24 +52,24 @@ def write_document(path: Path, text: str) -> None:
 
 
 def _check_path(output: Path) -> None:
-    """Refuse paths in which Orbax and TensorStore lose checkpoints, or refuse to write them.
+    """Checks that Orbax and TensorStore can save checkpoints below a path, and find them again.
 
     Raises:
-      UnusableError: If the path is one of them.
-      OSError: If the system knows no such path.
+      UnusableError: If they cannot.
+      OSError: If the path is not valid on this system.
     """
     path = os.path.realpath(output)
     if found := sorted({*_GLOB, "\\"} & set(path)):
         raise UnusableError(f"output folder {output} has {found[0]} in its path, which loses checkpoints: rename it.")
     is_utf8 = path == path.encode(errors="replace").decode()
-    if not is_utf8 or "/gs:/" in f"{path}/":  # which is read as a bucket of Google's
+    if not is_utf8 or "/gs:/" in f"{path}/":  # TensorStore reads it as a Google Cloud Storage bucket
         raise UnusableError(f"output folder {path!r} has a name with which checkpoints cannot be saved: rename it.")
     if len(os.fsencode(path)) + _BELOW > _LONGEST:
         raise UnusableError(f"output folder {path[:60]}... has a path that is too long for checkpoints: shorten it.")
 
 
 def _reason(output: Path, error: OSError) -> str:
-    """Why a folder cannot be used; a link to nothing is there already, and cannot be made."""
+    """Returns why a folder cannot be used. A broken symbolic link exists already, so it cannot be created."""
     if not isinstance(error, FileExistsError):
         return str(error.strerror)
     try:

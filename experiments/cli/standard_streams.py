@@ -1,7 +1,8 @@
-"""Standard output and standard error that may be closed, full, unread, of any encoding and width.
+"""Standard output and standard error that can be closed, full or unread, and have any encoding and width.
 
-What cannot be shown is lost, and the program goes on: a run does not end because the program that read its progress has
-ended. Where showing is all that is asked for, as with `--help`, the program ends instead (`needed`).
+Output that cannot be written is dropped and the program continues: a run does not end because the program that read its
+progress has ended. If the output is the only purpose of the program, as with `--help`, the program ends instead
+(`needed`).
 """
 
 import contextlib
@@ -17,15 +18,15 @@ from experiments.training import preemption
 
 NARROWEST, WIDEST = 40, 10_000  # columns
 _STDOUT, _STDERR = 1, 2
-_MOST_DIGITS = 9  # of a size
+_MOST_DIGITS = 9  # digits of a size that are read
 
 
 class OutputLost(BaseException):
-    """What was asked for cannot be shown; it is no `Exception`, so that nothing goes on after it.
+    """Raised if required output cannot be written. It is no `Exception`, so that no handler continues after it.
 
     Attributes:
-      code: the exit code: that of a Unix tool whose reader is gone, or that of a file that cannot be written.
-      words: what is said about it; nothing where the reader is gone.
+      code: the exit code: 141, as of a Unix tool whose reader has exited, or 2 if the output cannot be written.
+      words: the error message; empty if the reader has exited.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -36,10 +37,10 @@ class OutputLost(BaseException):
 
 
 class LossyFile(io.FileIO):
-    """A file that can always be written: once the system refuses, what follows goes to the null device.
+    """A file that can always be written: after the first error, all output goes to the null device.
 
     Attributes:
-      is_needed: whether `OutputLost` is raised then.
+      is_needed: whether an error raises `OutputLost`.
     """
 
     def __init__(self, number: int) -> None:
@@ -47,9 +48,9 @@ class LossyFile(io.FileIO):
         self.is_needed = False
 
     def write(self, data: Any) -> int:
-        """Write the bytes, or drop them."""
+        """Writes the bytes, or drops them."""
         try:
-            while (count := super().write(data)) is None:  # it does not block, and its reader is slow
+            while (count := super().write(data)) is None:  # the file is non-blocking, and its reader is slow
                 select.select((), (self.fileno(),), ())
             return count
         except OSError as error:
@@ -60,11 +61,11 @@ class LossyFile(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Replace the standard streams by lossy ones, and correct the width that the environment gives."""
+    """Replaces the standard streams by lossy ones, and corrects the width in the environment."""
     for number in (0, _STDOUT, _STDERR):
         try:
             os.fstat(number)
-        except OSError:  # it is closed: the next file that is opened would be standard output
+        except OSError:  # it is closed: the next file that is opened would get its number
             _send_to_null(number)
     sys.stdout = sys.__stdout__ = _lossy(sys.stdout, _STDOUT)
     sys.stderr = sys.__stderr__ = _lossy(sys.stderr, _STDERR)
@@ -73,10 +74,10 @@ def prepare_streams() -> None:
 
 @contextlib.contextmanager
 def needed() -> Iterator[None]:
-    """Within, what is shown is all that is asked for.
+    """A context in which output is required and not dropped.
 
     Raises:
-      OutputLost: If it cannot be shown.
+      OutputLost: If the output cannot be written.
     """
     file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(file, LossyFile):
@@ -94,7 +95,7 @@ def needed() -> Iterator[None]:
 
 
 def correct_size() -> None:
-    """Ignore sizes in the environment that are no sizes, and replace a width at which nothing can be laid out."""
+    """Removes invalid sizes from the environment, and replaces a width that is too small or too large for a layout."""
     for name in ("COLUMNS", "LINES"):
         text = os.environ.get(name, "1")
         if not (text.isascii() and text.isdecimal() and int(text[:_MOST_DIGITS]) > 0):
@@ -105,17 +106,20 @@ def correct_size() -> None:
 
 
 def _width() -> int:
-    """The columns that the environment gives, or else the first standard stream that is a terminal."""
+    """Returns the width in columns, from the environment or from the first standard stream that is a terminal."""
     if "COLUMNS" in os.environ:
         return int(os.environ["COLUMNS"][:_MOST_DIGITS])
     for number in (0, _STDOUT, _STDERR):
         with contextlib.suppress(OSError):
-            return os.get_terminal_size(number).columns or NARROWEST  # 0: it does not say
+            return os.get_terminal_size(number).columns or NARROWEST  # 0: the terminal does not report its width
     return NARROWEST
 
 
 def _lossy(stream: TextIO | None, number: int) -> io.TextIOWrapper:
-    """A stream like `stream`, which is None where it was closed; what its encoding lacks is replaced."""
+    """Returns a lossy stream with the settings of `stream`, which is None if it was closed.
+
+    Characters that the encoding lacks are replaced.
+    """
     encoding, errors = getattr(stream, "encoding", "utf-8"), getattr(stream, "errors", "strict")
     file = LossyFile(number)
     errors = "replace" if errors in ("strict", "surrogateescape") else errors
@@ -137,7 +141,7 @@ _MOST_DEVICES = 1024
 
 
 def prepare() -> None:
-    """Prepare the process; where JAX could not be imported, it ends with a sentence and exit code 2."""
+    """Prepares the process; prints an error and exits with code 2 if JAX could not be imported."""
     preemption.end_at_once()
     prepare_streams()
     try:
@@ -148,13 +152,13 @@ def prepare() -> None:
 
 
 def check_environment() -> None:
-    """Refuse numbers of devices with which JAX cannot be imported, or finds no device.
+    """Checks the number of devices in the environment.
 
     Raises:
-      ValueError: If there is such a number in the environment.
+      ValueError: If JAX cannot be imported with this number, or finds no device.
     """
     text = os.environ.get(_DEVICES)
-    if text is None or text == "-1":  # as many as JAX takes by itself
+    if text is None or text == "-1":  # JAX's default number
         return
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_DEVICES):
         raise ValueError(f"{_DEVICES} is {text!r} in the environment: give an integer from 1 to {_MOST_DEVICES}.")

@@ -1,4 +1,4 @@
-"""Tables as rows of text, in the terminal and in Markdown."""
+"""Tables of text, for the terminal and in Markdown."""
 
 import re
 import statistics
@@ -11,16 +11,16 @@ from experiments.training.exceptions import printable
 _MARKS = re.compile(r"[\\`*\[\]<>|&]|(?<!\w)_|_(?!\w)|^\s*[#+-](?=\s)")
 
 Rows = list[tuple[str, ...]]
-"""A table: its heading, and the rows below it, of equal length."""
+"""A table: its heading and its rows, all of equal length."""
 
 
 def figure_columns(rows: Rows) -> list[bool]:
-    """Which columns hold figures, or dashes in the place of figures, alone: these stand to the right."""
+    """Returns for each column whether it has only numbers, or dashes in place of numbers; these are right-aligned."""
     return [all(cell[:1] in tuple("0123456789+−–×") for cell in cells) for _, *cells in zip(*rows, strict=True)]
 
 
 def as_terminal(rows: Rows) -> Table:
-    """The rows as a table of rich."""
+    """Returns the rows as a table of Rich."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
         table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
@@ -30,18 +30,18 @@ def as_terminal(rows: Rows) -> Table:
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown shows it, letter by letter: no table, link, picture or tag begins in it, and no line ends."""
+    """Escapes text so that Markdown shows it literally, on one line, without tables, links, images or tags."""
     return _MARKS.sub(r"\\\g<0>", " ".join(printable(text).split("\n")))
 
 
 def as_markdown(rows: Rows) -> str:
-    """The rows as a table in Markdown."""
+    """Returns the rows as a table in Markdown."""
     rule = tuple("---:" if is_figure else "---" for is_figure in figure_columns(rows))
     lines = [rows[0], rule, *rows[1:]]
     return "\n".join(f"| {' | '.join(cell if line is rule else escaped(cell) for cell in line)} |" for line in lines)
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
-    """Mean ± sample standard deviation; the mean alone of a single value."""
+    """Returns the mean ± the sample standard deviation; for a single value, only the mean."""
     mean = f"{statistics.mean(values):{digits}}"
     return f"{mean} ± {statistics.stdev(values):{digits}}" if len(values) > 1 else mean

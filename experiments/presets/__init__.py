@@ -1,4 +1,4 @@
-"""The rows of the paper's tables, and the studies of data sets that need no download of gigabytes, by name."""
+"""Predefined studies by name: the rows of the paper's tables, and studies on data sets with small downloads."""
 
 from experiments.presets.rows import NAMES, Published, Row, load
 

@@ -1,25 +1,25 @@
-"""One table of studies: `python -m experiments.reproduce --config NAME` runs the study NAME.
+"""The table of predefined studies: `python -m experiments.reproduce --config NAME` runs the study NAME.
 
-Most are rows of the paper's tables: nine cells of 200 epochs each. A seed takes 150 million gradients of an image on
-CIFAR, 300 million on Tiny ImageNet and 3,840 million on ImageNet. The rows of ViT are the paper's set-up for vision
-transformers, of which PAPER.md has no results: nine cells of 100 epochs of three passes, 225 million gradients of an
-image a seed. With --shifted-patches --locality-attention the network is the one with both.
+Most studies are rows of the paper's tables: nine cells of 200 epochs each. One seed takes 150 million per-image
+gradients on CIFAR, 300 million on Tiny ImageNet and 3,840 million on ImageNet. The ViT rows use the paper's set-up for
+vision transformers, for which PAPER.md has no results: nine cells of 100 epochs of three passes each, 225 million
+per-image gradients per seed. The options --shifted-patches --locality-attention add both modules to the network.
 
 - `digits`: the paper's cells, every control of its growing batch, every match, ten seeds. It takes about an hour on two
   cores, as two parts that run at the same time: --part 1/2 and --part 2/2, and then python -m experiments.report. Its
   results are in docs/results/digits.
 - `fashion_mnist`, after `make data-fashion-mnist`: the paper's cells and the controls of the growing batch, on 5,000
-  training images, three seeds: 5.2 million gradients of an image in all. On one of two busy cores a run of SGD took 135
-  to 250 s, of SAM 195 to 340 s.
-- `imagenet_resnet50`: of the paper's ImageNet run only the result is published. The set-up is that of its other
-  convolutional networks. What it takes on a device is measured there, on made-up images, by
+  training images, with three seeds: 5.2 million per-image gradients in total. On one of two busy cores a run of SGD
+  took 135 to 250 s, and a run of SAM 195 to 340 s.
+- `imagenet_resnet50`: the paper publishes only the results of its ImageNet runs. The set-up is that of its other
+  convolutional networks. This command measures the time on your device, with random images:
 
       python -m experiments.reproduce --config imagenet_resnet50 --dry-run --seeds 0 --time-steps-of 128
 
-  On two processor cores, in batches of 8: 2.9 images a second with SGD, 1.5 with SAM and GSAM, and so 360,000 hours. A
-  device that makes r gradients of an image a second takes 3.84e9/r seconds, 1,070 hours at r = 1,000, and reads r
-  images a second with SGD, r/2 with SAM. The input pipeline, decoding and cropping photographs, brought 460 to 890 a
-  second on two busy cores.
+  Two processor cores, in batches of 8, process 2.9 images per second with SGD and 1.5 with SAM and GSAM, which makes
+  360,000 hours. A device that computes r per-image gradients per second takes 3.84e9/r seconds, or 1,070 hours at
+  r = 1,000; it reads r images per second with SGD and r/2 with SAM. The input pipeline, which decodes and crops
+  photographs, delivered 460 to 890 images per second on two busy cores.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ from experiments.study.selection import MATCHES
 
 
 class Published(NamedTuple):
-    """The paper's figures of a cell.
+    """The paper's results for a cell.
 
     Attributes:
       error: the test error, in %.
@@ -45,12 +45,12 @@ class Published(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A study, with the figures that were published of it.
+    """A study, with its published results.
 
     Attributes:
       title: the title of the row in the paper's table.
-      study: what is run.
-      published: the paper's figures by method and strategy; empty where the paper has no such row.
+      study: the study.
+      published: the paper's results by method and strategy; empty if the paper has no such row.
     """
 
     title: str
@@ -59,10 +59,10 @@ class Row(NamedTuple):
 
 
 def load(name: str) -> Row:
-    """The row of one of `NAMES`.
+    """Returns the row with the given name.
 
     Raises:
-      ValueError: If there is no such row.
+      ValueError: If the name is not in `NAMES`.
     """
     check_choice("config", name, NAMES)
     title, study = _STUDIES[name]
@@ -73,7 +73,10 @@ def load(name: str) -> Row:
 
 
 def _cnn(name: str, dataset: str, model: str, stem: str | None = None) -> Grid:
-    """SGD at 0.1 without momentum and weight decay, 200 epochs; crop and flip belong to the data sets."""
+    """Returns a study with SGD at learning rate 0.1, without momentum and weight decay, over 200 epochs.
+
+    Random cropping and flipping are part of the data sets.
+    """
     return Grid(
         Path("runs") / name,
         problem=Problem(dataset=dataset),
@@ -85,7 +88,10 @@ def _cnn(name: str, dataset: str, model: str, stem: str | None = None) -> Grid:
 
 
 def _vit(name: str, model: str) -> Grid:
-    """AdamW, 100 epochs of three passes over the data, a warm-up, and all that keeps a transformer from overfitting."""
+    """Returns a study with AdamW and warm-up over 100 epochs of three passes.
+
+    Augmentation, label smoothing, weight decay and stochastic depth reduce the overfitting of a transformer.
+    """
     return Grid(
         Path("runs") / name,
         problem=Problem(dataset="cifar100"),
@@ -132,7 +138,7 @@ _STUDIES = {
 NAMES = tuple(_STUDIES)
 
 _CELLS = tuple((method, strategy) for strategy in PAPERS for method in ("sgd", "sam", "gsam"))
-# Error / sharpness of the nine cells of a row, as in the paper: one line per strategy, in the order of `_CELLS`.
+# The paper's error / sharpness of the nine cells of a row, one line per strategy, in the order of `_CELLS`.
 _PUBLISHED = {
     "cifar100_resnet18": (
         "26.61 / 154.27 | 26.39 / 46.23 | 26.61 / 47.55 | "

@@ -1,4 +1,4 @@
-"""The sharpness of trained runs: what is measured, on what, and where it is kept."""
+"""Measures the sharpness of trained networks and writes it into the folders of their runs."""
 
 from experiments.sharpness.measure_runs import has_measured, measure_finished_run, measure_run, replay, watching
 from experiments.sharpness.measures import SharpnessSettings

@@ -1,4 +1,4 @@
-"""Measure the sharpness of finished runs: `python -m experiments.sharpness runs/digits`."""
+"""Measures the sharpness of finished runs: `python -m experiments.sharpness runs/digits`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,14 @@ from experiments.sharpness.protocol import measured_rows
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure how sharp the minima of finished runs are, and write it beside each, as sharpness.jsonl; report shows it.
+    """Measure how sharp the minima of finished runs are, and write sharpness.jsonl into the folder of each run.
+
+    python -m experiments.report shows the results.
 
     Attributes:
-      runs: Folders that hold runs, at any depth.
-      settings: What to measure. With --during the run is trained again, and measured on the way.
-      location: Where the data are.
+      runs: Folders that contain runs, at any depth.
+      settings: What to measure. With --during each run is trained again and measured during training.
+      location: The location of the data.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -34,7 +36,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line and measures the runs."""
     arguments = parse(Arguments, "python -m experiments.sharpness")
     console = Console(soft_wrap=True, markup=False, highlight=False)
     runs = exit_on_value_error(find_runs, arguments.runs)

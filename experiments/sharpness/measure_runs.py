@@ -1,4 +1,4 @@
-"""Measures sharpness of a run, of its trained network and during training, and shows the progress."""
+"""Measures the sharpness of a run: of its trained network, and during training."""
 
 from collections.abc import Callable
 from itertools import product
@@ -24,16 +24,16 @@ Write = Callable[[list[SharpnessRecord]], None]
 
 
 def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> None:
-    """Measure the sharpness of the trained network of a run, and write it beside the run.
+    """Measures the sharpness of the trained network of a run, and writes it into the folder of the run.
 
     Args:
-      folder: of the finished run.
-      config: what was run.
-      dataset: its data.
+      folder: the folder of the finished run.
+      config: the config of the run.
+      dataset: the data of the run.
       settings: what to measure.
 
     Raises:
-      ValueError: If its trained state cannot be read, or if nothing can be written into the folder.
+      ValueError: If the trained state cannot be read, or if the folder cannot be written.
     """
     state = resume.trained_state(folder, config, build(config, dataset)[0])
     plan = plan_of(config, result_of(folder))
@@ -42,13 +42,13 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
 
 
 def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings, write: Write) -> Watch | None:
-    """What measures a run while it trains, every so many epochs and after the last one, if that is asked for."""
+    """Returns a function that measures a run every `during` epochs and after the last one; None without `during`."""
     every, adaptive = settings.during, config.adaptive
     if every is None:
         return None
 
     def watch(record: EpochRecord, state: TrainState) -> None:
-        # which epoch is the last of an adaptive plan is known when its updates are made
+        # The last epoch of an adaptive plan is known only when all its updates are made.
         is_over = adaptive.is_over(record.epoch, record.step) if adaptive else record.epoch == config.plan.epochs
         if record.epoch % every == 0 or is_over:
             network = trained(config, dataset, state, settings)
@@ -58,13 +58,14 @@ def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings,
 
 
 def replay(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> bool:
-    """Train a finished run again, which its config and seed determine, and measure on the way.
+    """Trains a finished run again, from its config and seed, and measures its sharpness during training.
 
     Returns:
-      Whether it came to the same parameters, bit by bit, as it does on the same machine; else nothing is written.
+      Whether the parameters are equal to those of the finished run, bit for bit, as they are on the same machine. If
+      they differ, nothing is written.
 
     Raises:
-      ValueError: As `measure_run`.
+      ValueError: As for `measure_run`.
     """
     before = resume.trained_state(folder, config, build(config, dataset)[0])
     records: list[SharpnessRecord] = []
@@ -76,10 +77,10 @@ def replay(folder: Path, config: Config, dataset: data.Dataset, settings: Sharpn
 
 
 def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings) -> bool:
-    """Whether all that the settings ask for was measured, in the same way, of the trained network and on the way.
+    """Returns whether everything in the settings was measured with the same protocol, after and during training.
 
     Raises:
-      ValueError: If the file is damaged.
+      ValueError: If sharpness.jsonl is damaged.
     """
     names = ("norm", "adaptive", "steps", "restarts", "normalize_logits", "reestimate_batchnorm")
     wanted: dict[str, Any] = {name: getattr(settings, name) for name in names}
@@ -87,7 +88,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
     alike = [
         record
         for record in sharpness_records.read(folder)
-        if all(record.line().get(name, value) == value for name, value in wanted.items())  # not all have a ball
+        if all(record.line().get(name, value) == value for name, value in wanted.items())  # some measures have no norm
     ]
     last = plan_of(config, result_of(folder)).epochs
     epochs = {last, *range(settings.during or last, last, settings.during or last)}
@@ -105,10 +106,13 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
 def measure_finished_run(
     folder: Path, config: Config, dataset: data.Dataset, settings: SharpnessSettings, console: Console
 ) -> None:
-    """Measure a finished run; where it is to be measured on the way, train it again, and say so if that differs.
+    """Measures a finished run, and prints warnings to the console.
+
+    With `settings.during` the run is trained again. If that leads to other parameters, a message says so and nothing is
+    written.
 
     Raises:
-      ValueError: If its trained state cannot be read, or if nothing can be written into its folder.
+      ValueError: If the trained state cannot be read, or if the folder cannot be written.
     """
     if warning := resume.unchecked(folder):
         console.print(warning)

@@ -1,4 +1,4 @@
-"""The loss of a trained network without augmentation, and the measures of its sharpness."""
+"""The loss of a trained network on images without augmentation, and the measures of its sharpness."""
 
 import functools
 import math
@@ -23,29 +23,29 @@ from sam_optax import sharpness
 
 Batch = dict[str, jax.Array]
 MEASURES = tuple(SHARPNESS)
-_ALIKE = 0.005  # radii that differ by less are one
-_MOST_STEPS = 10_000  # also of restarts
+_ALIKE = 0.005  # relative difference below which two radii count as one
+_MOST_STEPS = 10_000  # also the most restarts
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharpnessSettings:
-    """How sharpness is measured; what is left out is as the paper has it.
+    """How sharpness is measured. The defaults are the paper's settings.
 
     Attributes:
-      measures: Of worst_case, curve (the worst case over radii), average_case, surrogate_gap, top_eigenvalue, trace (of
-        the Hessian) and landscape (along two random directions).
+      measures: The measures: worst_case, curve (the worst case over radii), average_case, surrogate_gap, top_eigenvalue
+        and trace (of the Hessian), and landscape (along two random directions).
       rho: The radius.
-      radius_rms: A second radius of the same length in networks of every size, 0.67/√d for d parameters, where the
-        corner of the ℓ∞ ball is 0.67 away; the paper's radius is that for ResNet-18. None: the first one alone.
-      norm: The ball: linf or l2.
+      radius_rms: A second radius, 0.67/√d for d parameters. At this radius the corner of the ℓ∞ ball is at distance
+        0.67 in networks of every size; for ResNet-18 it equals the paper's radius. None: only the first radius is used.
+      norm: The norm of the ball: linf or l2.
       adaptive: Measure in units of each weight.
-      steps: Iterations of the ascent.
-      restarts: Ascents a batch; from the second on they start at random.
-      examples: Training examples, without augmentation; all where there are fewer.
-      batch_size: Examples of one perturbation; the last batch is kept.
-      normalize_logits: Give all logits one length first, so that their scale is not measured.
-      reestimate_batchnorm: Give BatchNorm the statistics of the training examples first, without augmentation.
-      during: Measure every so many epochs while training, too.
+      steps: The number of iterations of the ascent.
+      restarts: The number of ascents per batch. All except the first start at a random point.
+      examples: The number of training examples, without augmentation. If there are fewer, all are used.
+      batch_size: The number of examples that share a perturbation. An incomplete last batch is kept.
+      normalize_logits: Scale all logits to the same norm first, so that their scale has no effect.
+      reestimate_batchnorm: Recompute the statistics of BatchNorm on the training examples without augmentation first.
+      during: Also measure during training, each time this number of epochs is complete.
     """
 
     measures: tuple[str, ...] = ("worst_case",)
@@ -77,7 +77,7 @@ class SharpnessSettings:
                 check_count(name, getattr(self, name))
 
     def radii(self, num_parameters: int, norm: str = "linf") -> tuple[float, ...]:
-        """The radii that a single value is measured at; of an ℓ2 ball the second one is the length itself."""
+        """Returns the radii of the measures at a single radius; for an ℓ2 ball the second is `radius_rms` itself."""
         if self.radius_rms is None:
             return (self.rho,)
         second = self.radius_rms / (1.0 if norm == "l2" else math.sqrt(num_parameters))
@@ -85,14 +85,14 @@ class SharpnessSettings:
 
 
 class Network(NamedTuple):
-    """A network in inference mode, and where its sharpness is measured.
+    """A network in inference mode, and the examples on which its sharpness is measured.
 
     Attributes:
-      variables: `params`, and the `model_state` that is no parameter: BatchNorm's statistics. They are an argument,
-        too, so that networks of one architecture share what is compiled.
+      variables: `params` and `model_state`, the statistics of BatchNorm. The statistics are an argument of the
+        functions, too, so that networks of the same architecture share compiled functions.
       loss_fn: `loss_fn(variables, batch)` → the mean cross-entropy.
-      error_fn: `error_fn(variables, batch)` → the fraction that is classified wrongly.
-      batches: of `image`, normalised, and `label`.
+      error_fn: `error_fn(variables, batch)` → the fraction of wrongly classified examples.
+      batches: the batches, each with normalised `image` and `label`.
     """
 
     variables: dict[str, Any]
@@ -102,27 +102,27 @@ class Network(NamedTuple):
 
     @property
     def mask(self) -> dict[str, Any]:
-        """What is perturbed: the parameters, and not the model's state."""
+        """The mask of the perturbation: True for the parameters, False for the model's state."""
         return {name: jax.tree.map(lambda x, is_in=name == "params": is_in, x) for name, x in self.variables.items()}
 
     def apply(self, function: Callable[..., Any], **options: Any) -> Any:
-        """The value of a function of `sam_optax.sharpness` at this network."""
+        """Returns the value of a function of `sam_optax.sharpness` at this network."""
         return function(self.loss_fn, self.variables, self.batches, mask=self.mask, **options)
 
     def ascend(self, function: Callable[..., Any], settings: SharpnessSettings, **options: Any) -> Any:
-        """The value of a function that searches for worst cases, with the ball and the ascent of the settings."""
+        """Returns the value of a function that searches for worst cases, with the ball and ascent of the settings."""
         norm, adaptive, steps, restarts = settings.norm, settings.adaptive, settings.steps, settings.restarts
         return self.apply(function, norm=norm, adaptive=adaptive, steps=steps, restarts=restarts, **options)
 
     @property
     def num_parameters(self) -> int:
-        """How many parameters there are."""
+        """The number of parameters."""
         return sum(math.prod(x.shape) for x in jax.tree.leaves(self.variables["params"]))
 
 
 def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: SharpnessSettings) -> Network:
-    """The network of a run in the state that its training left."""
-    # copies, since the next training step takes over the buffers of its state
+    """Returns the network of a run in a state of its training."""
+    # These are copies, since the next training step donates the buffers of its state.
     params, model_state = jax.tree.map(jnp.copy, evaluated(config, dataset, state))
     if settings.reestimate_batchnorm:
         model_state = with_own_statistics(config, dataset, params, model_state, settings.batch_size)
@@ -132,19 +132,19 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
 
 
 def _still(shape: Shape) -> Shape:
-    """The same architecture in float32, as a small radius needs it, and without stochastic depth, which needs keys."""
+    """Returns the architecture in float32, which small radii require, without stochastic depth, which needs keys."""
     return *shape[:3], tuple((name, value) for name, value in shape[3] if name not in ("dtype", "drop_path"))
 
 
 def _statistics(model_state: Any) -> Any:
-    """What of a model's state is a floating number, and no key or count."""
+    """Returns the floating-point leaves of a model's state, without keys and counts."""
     flat = nnx.to_flat_state(model_state)
     return nnx.from_flat_state([(path, x) for path, x in flat if jnp.issubdtype(x.dtype, jnp.floating)])
 
 
 @functools.cache
 def _functions(shape: Shape, normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Loss and error of a network of this shape in inference mode, the same functions for every run."""
+    """Returns the loss and error functions of a network of this shape in inference mode, cached across runs."""
     model = network(shape)
     model.eval()
     graphdef = nnx.graphdef(model)
@@ -164,19 +164,19 @@ def _functions(shape: Shape, normalize_logits: bool) -> tuple[Callable[..., Any]
     return loss_fn, error_fn
 
 
-AT_RADII = ("worst_case", "average_case")  # what is measured at each radius that is asked for
-_GAP_RADIUS = 0.05  # SAM's
+AT_RADII = ("worst_case", "average_case")  # the measures that are taken at each radius of the settings
+_GAP_RADIUS = 0.05  # the radius of SAM
 _SAMPLES = 100  # random perturbations, or probes of a trace
 
 
 def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int) -> Iterator[SharpnessRecord]:
-    """The records of all measures that the settings ask for, with the digits of a file.
+    """Yields the records of all measures in the settings, rounded as they are in a file.
 
     Args:
-      network: as it was after some epochs.
+      network: the network after `epoch` epochs.
       settings: what to measure.
-      epoch: how many epochs were completed.
-      step: how many updates were made.
+      epoch: the number of completed epochs.
+      step: the number of updates so far.
     """
     examples = sum(len(batch["label"]) for batch in network.batches)
     shared = vars(settings) | {"examples": examples, "measured_batch_size": settings.batch_size}
@@ -189,7 +189,7 @@ def measure(network: Network, settings: SharpnessSettings, epoch: int, step: int
 
 
 def _measured(kind: str, network: Network, settings: SharpnessSettings) -> Iterator[Record]:
-    """What a measure finds, and the settings of it that are its own; at each radius where it has one."""
+    """Yields the values of a measure with the settings that only it has, once for each of its radii."""
     match kind:
         case "worst_case":
             for rho in settings.radii(network.num_parameters, settings.norm):
@@ -197,7 +197,7 @@ def _measured(kind: str, network: Network, settings: SharpnessSettings) -> Itera
         case "curve":
             yield network.ascend(sharpness.curve, settings, error_fn=network.error_fn)._asdict()
         case "average_case":
-            for rho in settings.radii(network.num_parameters):  # of a coordinate, for Gaussian noise, too
+            for rho in settings.radii(network.num_parameters):  # the radius of a coordinate, for Gaussian noise, too
                 found = network.apply(
                     sharpness.average_case, rho=rho, norm=settings.norm, adaptive=settings.adaptive, samples=_SAMPLES
                 )

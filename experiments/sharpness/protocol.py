@@ -1,4 +1,4 @@
-"""How sharpness was measured, and the measured values of runs as the rows of a table."""
+"""The protocol of a sharpness measurement, and the measured values of runs as a table."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from experiments.training import records
 
 
 class SharpnessProtocol(NamedTuple):
-    """How a worst case was measured, the radius apart."""
+    """How a worst case was measured, except for the radius."""
 
     norm: str
     adaptive: bool
@@ -23,13 +23,13 @@ class SharpnessProtocol(NamedTuple):
 
     @classmethod
     def of(cls, record: records.WorstCase | records.WorstCaseCurve) -> "SharpnessProtocol":
-        """The protocol of a record."""
+        """Returns the protocol of a record."""
         line = record.line()
         return cls(*(line[name] for name in cls._fields))
 
     @property
     def departures(self) -> list[str]:
-        """What is not as the paper has it, the number of examples apart."""
+        """The settings that differ from the paper's, except for the number of examples."""
         remarks = {
             "ℓ2": self.norm != "linf",
             "adaptive": self.adaptive,
@@ -43,16 +43,16 @@ class SharpnessProtocol(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What is not as the paper has it, and the number of examples."""
+        """The settings that differ from the paper's, and the number of examples."""
         return ", ".join([*self.departures, f"{self.examples} examples"])
 
 
 def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
-    """A row a run, measure and radius: what was measured of the trained network.
+    """Returns the measured values of trained networks as a table, one row per run, measure and radius.
 
     Args:
-      runs: what was measured.
-      kinds: the measures, of `MEASURES`.
+      runs: the measured runs.
+      kinds: the measures, a subset of `MEASURES`.
     """
     heading = ("run", "measure", "radius", "way", "value")
     found = [
@@ -74,7 +74,7 @@ def _row(record: records.SharpnessRecord) -> tuple[str, ...]:
 
 
 def _way(record: records.SharpnessRecord) -> str:
-    """What is not as the paper has it."""
+    """Returns the settings of a record that differ from the paper's, as text."""
     if isinstance(record, records.WorstCase | records.WorstCaseCurve):
         return ", ".join(SharpnessProtocol.of(record).departures)
     is_ball = isinstance(record, records.AverageCase)
@@ -97,7 +97,7 @@ def _range(values: Iterable[float | None]) -> str:
 
 
 def _value(record: records.SharpnessRecord) -> str:
-    """How the value of a measure is written."""
+    """Returns the value of a measure as text."""
     match record:
         case records.WorstCase(sharpness=value, first_order=first_order):
             return f"{_number(value)} (first order {_number(first_order)})"

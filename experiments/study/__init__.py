@@ -1,4 +1,4 @@
-"""Studies: which runs they consist of, and how these are done, each once."""
+"""Studies: the runs of a study, and how each of them is executed exactly once."""
 
 from experiments.study.grid import Comparison, Grid
 from experiments.study.run_spec import RunOptions, RunSpec, is_done

@@ -1,6 +1,6 @@
-"""A dry run of a study: its runs and their time, before any of them is run.
+"""A dry run of a study: lists its runs and estimates their time without executing them.
 
-The time is estimated from measured steps on made-up images of the true shapes.
+The time is estimated from measured training steps on random images of the true shapes.
 """
 
 import statistics
@@ -19,8 +19,8 @@ from experiments.runner.program import build, schedules
 from experiments.study.run_spec import RunSpec
 from experiments.training.methods import METHODS
 
-_WIDTH = 160  # columns, where the output is a file or a pipe
-_STEPS = 5  # that are timed
+_WIDTH = 160  # columns, if the output is a file or a pipe
+_STEPS = 5  # timed steps
 _IF_IT_NEVER_GROWS = (
     "Adaptive plans are counted as if their batch never grew: growth makes fewer updates of the same epochs, and more "
     "epochs of the same updates."
@@ -28,7 +28,7 @@ _IF_IT_NEVER_GROWS = (
 
 
 class Estimate(NamedTuple):
-    """What a run will do. A run whose batch plan is adaptive is estimated as if its batch never grew.
+    """The estimated work of a run. A run with an adaptive batch plan is estimated as if its batch never grew.
 
     Attributes:
       updates: the number of updates.
@@ -36,8 +36,8 @@ class Estimate(NamedTuple):
       boundaries: the updates at which the batch size changes.
       first_rate: the learning rate of the first update.
       last_rate: the learning rate of the last update.
-      gradient_evaluations: how many it makes; the expected number where random draws decide on the second pass, and an
-        upper bound where the gradient does.
+      gradient_evaluations: the number of gradient evaluations. It is the expected number if random draws decide on the
+        second pass, and an upper bound if the gradient decides.
     """
 
     updates: int
@@ -59,7 +59,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(config: Config, stored: int) -> Estimate:
-    """Estimate a run on a data set with `stored` training examples."""
+    """Estimates a run on a data set with `stored` training examples."""
     size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
     updates = plan.total_steps(size)
     rate = schedules(config)["learning_rate"]
@@ -75,17 +75,17 @@ def _second_passes(config: Config, size: int) -> int:
     policy, updates = config.policy(size), config.plan.total_steps(size)
     if config.when == "always":
         return updates
-    if str(config.when).startswith("bernoulli"):  # its expectation: drawing for each update takes long
+    if str(config.when).startswith("bernoulli"):  # the expected number, since drawing for each update is slow
         return round(float(str(config.when).partition(":")[2]) * updates)
     return sum(policy.at(step) is not False for step in range(updates))
 
 
 def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -> None:
-    """Print the estimate of each run, and of all runs together.
+    """Prints the estimate of each run and the total of all runs.
 
     Args:
       cells: the runs.
-      stored: how many training examples the data set has.
+      stored: the number of training examples of the data set.
       root: the folder of the study; the folders of the runs are shown relative to it.
       console: the terminal.
     """
@@ -110,7 +110,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
 
 
 def time_step(config: Config, batch_size: int) -> float:
-    """The median time of an update, in seconds, after one that compiles."""
+    """Returns the median time of an update in seconds. A first update, which compiles, is not counted."""
     alone = config.with_settings(batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
     dataset = data.made_up(config.problem.dataset, batch_size)
     state, program = build(alone, dataset)
@@ -126,12 +126,12 @@ def time_step(config: Config, batch_size: int) -> float:
 
 
 def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Console) -> None:
-    """Time a step of each method, and print how long all runs of it would take on this machine.
+    """Times a step of each method, and prints how long all runs of the method would take on this machine.
 
     Args:
       cells: the runs.
-      stored: how many training examples the data set has.
-      batch_size: of the steps that are timed; the time per example is taken to be the same at any other batch size.
+      stored: the number of training examples of the data set.
+      batch_size: the batch size of the timed steps; the time per example is assumed to be equal at all batch sizes.
       console: the terminal.
     """
     by_method: dict[str, list[Config]] = {}

@@ -1,6 +1,7 @@
-"""Studies: methods by strategies and seeds, as the paper's nine cells, or methods compared under one strategy.
+"""The two kinds of study: a grid of methods, strategies and seeds, and a comparison of methods under one strategy.
 
-A strategy says how the batch size and the learning rate change during a run.
+A strategy determines how the batch size and the learning rate change during a run. The paper's grid has nine cells:
+three methods by three strategies.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from sam_optax import BatchPlan
 PAPERS = ("constant", "increasing", "cosine")
 CONTROLS = ("constant_first", "constant_last", "constant_mean", "reversed")
 
-_RESTARTS = 5  # cosines of equal length
+_RESTARTS = 5  # number of cosine cycles, of equal length
 _OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
     "increasing": lambda plan: plan,
     "constant_first": lambda plan: BatchPlan.constant(plan.stages[0].batch_size, plan.epochs),
@@ -39,42 +40,44 @@ NAMES = (*PLANNED, ADAPTIVE)
 
 
 def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
-    """The batch plan of a strategy.
+    """Returns the batch plan of a strategy.
 
     Args:
-      name: `increasing`, or its controls over as many epochs: `constant_first`, `constant_last` and `constant_mean` at
-        its first, last and mean batch size, and `reversed`; the others, `constant`, `cosine`, `linear` and
-        `warm_restarts`, have the constant plan.
+      name: the strategy. `increasing` has the increasing plan. Its controls have as many epochs: `constant_first`,
+        `constant_last` and `constant_mean` at its first, last and mean batch size, and `reversed` with its stages in
+        reverse order. `constant`, `cosine`, `linear` and `warm_restarts` have the constant plan.
       constant: the study's constant plan.
-      increasing: its increasing plan.
+      increasing: the study's increasing plan.
     """
     return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
 
 
 def adaptive_plan(increasing: BatchPlan, rule: str, updates: int | None = None) -> str:
-    """The batch plan of the strategy `adaptive`, as the command line has it: decided by the noise of the gradients.
+    """Returns the batch plan of the strategy `adaptive`, in the syntax of the command line.
+
+    The noise of the gradients decides when the batch grows.
 
     Args:
-      increasing: the study's increasing plan, of which it has the first and the last batch size.
-      rule: that decides: `noise_scale`, `noise_scale:0.5` or `norm_test:0.5`.
-      updates: how many it has; None: as many epochs as the increasing plan.
+      increasing: the study's increasing plan, which gives the first and the last batch size.
+      rule: the rule that decides, for example `noise_scale`, `noise_scale:0.5` or `norm_test:0.5`.
+      updates: the number of updates; None: the plan has as many epochs as the increasing plan.
     """
     budget = f"{increasing.epochs}" if updates is None else f"{updates}u"
     return f"adaptive:{budget}x{increasing.stages[0].batch_size}..{increasing.stages[-1].batch_size}:{rule}"
 
 
 def rate_of(name: str, epochs: float) -> str:
-    """The learning rate of a strategy through so many epochs, warm-up apart, as `learning_rate.parse` reads it."""
+    """Returns the learning-rate schedule of a strategy over `epochs` after the warm-up, for `learning_rate.parse`."""
     if name == "warm_restarts":
         return f"warm_restarts:{epochs / _RESTARTS:g}"
     return name if name in _FALLING else "constant"
 
 
 def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
-    """The examples that an update of the plan sees in the mean: a constant batch of this size makes as many updates.
+    """Returns the mean batch size of the plan's updates: a constant batch of this size makes as many updates.
 
-    That is the harmonic mean over epochs, `E / Σ (1/b)`, rounded; incomplete batches, which are dropped, apart. Where a
-    batch has parts of so many examples, it is rounded to a multiple of them.
+    It is the harmonic mean over the epochs, `E / Σ (1/b)`, rounded. Incomplete batches are dropped and not considered.
+    With `parts`, the number of examples of a part of a batch, the mean is rounded to a multiple of it.
     """
     mean = round(plan.epochs / sum(stage.epochs / stage.batch_size for stage in plan.stages))
     return mean if parts is None else BatchPlan.constant(mean, 1).rounded_to(parts).stages[0].batch_size
@@ -82,22 +85,24 @@ def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class Grid(BaseConfig):
-    """Run methods by strategies; left as it is, the paper's grid.
+    """Run every method with every strategy and seed. The defaults are the paper's grid.
 
     Attributes:
-      output: The folder of the study. Runs that are in it already are not run again.
-      seeds: One run a cell and seed.
-      methods: The rows: sgd, sam, gsam or any other method.
-      strategies: The columns: constant, increasing, or the constant plan under a cosine, linear or warm_restarts rate;
-        controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and mean
-        batch size, and reversed; adaptive, from its first batch size to its last as the noise of the gradients asks for
-        it, needs a micro-batch, which all cells share.
-      match: What all cells have in common: epochs (the paper's), updates (those of the increasing plan), or gradients
-        (SGD takes twice the updates); several are several studies in one, where what they share is run once.
+      output: The folder of the study. Runs that are complete there are not run again.
+      seeds: The seeds. Each method and strategy is run once per seed.
+      methods: The rows of the grid: sgd, sam, gsam or any other method.
+      strategies: The columns of the grid. constant is the constant plan at a constant learning rate; cosine, linear
+        and warm_restarts are the constant plan under that learning-rate schedule; increasing is the increasing plan.
+        The controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and
+        mean batch size, and reversed. adaptive grows from its first batch size to its last when the gradient noise
+        requires it; it needs a micro-batch, which all cells share.
+      match: What all cells have in common: epochs (as in the paper), updates (as many as the increasing plan makes),
+        or gradients (SGD makes twice the updates). Several values make several studies in one, and the runs that they
+        share are run once.
       constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
       increasing_plan: The batch plan of the strategy increasing.
-      adaptive_rule: What the strategy adaptive asks, at the end of each epoch: noise_scale, a multiple of it as
-        noise_scale:0.5, or norm_test:0.5.
+      adaptive_rule: The rule of the strategy adaptive, which is applied at the end of each epoch: noise_scale, a
+        multiple of it such as noise_scale:0.5, or norm_test:0.5.
     """
 
     output: Path
@@ -127,13 +132,13 @@ class Grid(BaseConfig):
         _ = self.cells()
 
     def cells(self, stored: int | None = None) -> list[RunSpec]:
-        """All runs, seed by seed, so that a study that is stopped has whole tables behind it.
+        """Returns all runs, ordered by seed, so that a study that is stopped early has complete tables for some seeds.
 
         Args:
-          stored: how many training examples the data set has; left out, as many as it is known to have.
+          stored: the number of training examples of the data set; None: its published number.
         """
         stored = data.SIZES[self.problem.dataset].train if stored is None else stored
-        matches = [match for match in MATCHES if match in self.match]  # what they share has the name of the first
+        matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
         for seed, match, strategy, method in product(self.seeds, matches, self.strategies, self.methods):
             cell = self._cell(match, method, strategy, seed, stored)
@@ -145,7 +150,7 @@ class Grid(BaseConfig):
         plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
         parts = self.descent.m or self.descent.micro_batch
         if parts and strategy == "constant_mean":
-            plan = plan.rounded_to(parts)  # the parts have to divide the batch
+            plan = plan.rounded_to(parts)  # the size of a part must divide the batch size
 
         def config() -> Config:
             text = adaptive_plan(increasing, self.adaptive_rule, updates) if strategy == ADAPTIVE else str(plan)
@@ -162,20 +167,20 @@ class Grid(BaseConfig):
         return RunSpec(f"{' '.join(words)}, seed {seed}", config(), self.output / "-".join([*words, str(seed)]))
 
 
-_MOMENTUM = 0.9  # of sgd, which all methods share
+_MOMENTUM = 0.9  # of SGD, the base optimizer of all methods
 _DESCENT = Descent(learning_rate=0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(BaseConfig):
-    """Train with every method, each at the radius of its paper; tell error, gradient evaluations and time.
+    """Train with every method, each at the radius of its paper, and report error, gradient evaluations and time.
 
     Attributes:
-      output: The folder of the study. Runs that are in it already are not run again.
-      methods: Which of them.
-      seeds: One run a method and seed.
-      batch_plan: Epochs x batch size, stage by stage.
-      lr_schedule: constant, cosine or linear over the epochs.
+      output: The folder of the study. Runs that are complete there are not run again.
+      methods: The methods to compare; sgd must be the first.
+      seeds: The seeds. Each method is run once per seed.
+      batch_plan: The batch plan, a list of epochs x batch size, for example 5x16,5x32.
+      lr_schedule: The learning-rate schedule over the epochs: constant, cosine or linear.
     """
 
     output: Path
@@ -200,21 +205,21 @@ class Comparison(BaseConfig):
 
     @property
     def cells(self) -> list[RunSpec]:
-        """All runs, seed by seed."""
+        """All runs, ordered by seed."""
         return [
             RunSpec(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")
             for seed, method in product(self.seeds, self.methods)
         ]
 
     def config(self, method: str, seed: int) -> Config:
-        """The config of a run."""
+        """Returns the config of a run."""
         is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
         study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
         return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
-    """The config of a run, with the settings that all runs of the study share, as far as the method has them."""
+    """Returns the config of a run: the settings that the runs of the study share, without those its method ignores."""
     unread = [name for name in OPTIONS if name not in METHODS[method].options]
     return Config(
         problem=study.problem,

@@ -1,4 +1,4 @@
-"""A run of a study: in a folder of its own, done once."""
+"""One run of a study, which is executed once, in its own folder."""
 
 import os
 from contextlib import suppress
@@ -22,9 +22,9 @@ class RunSpec(NamedTuple):
     """One run of a study.
 
     Attributes:
-      name: how it is called on the way: `sam constant, seed 0`.
-      config: what to run.
-      folder: where it is, or will be.
+      name: the name that is shown while it runs, for example `sam constant, seed 0`.
+      config: the settings of the run.
+      folder: the folder of the completed run.
     """
 
     name: str
@@ -33,7 +33,7 @@ class RunSpec(NamedTuple):
 
     @property
     def unfinished(self) -> Path:
-        """The folder of the run before it is complete."""
+        """The folder of the run until the run is complete."""
         return self.folder.with_name(f"{self.folder.name}{run.UNFINISHED}")
 
 
@@ -42,10 +42,10 @@ class RunOptions:
     """How the runs of a study are executed.
 
     Attributes:
-      location: where the data are.
+      location: the location of the data.
       sharpness: how the sharpness of each run is measured; None: it is not measured.
-      context: what the runs share: TensorBoard's event files, when each run is saved, and when to stop, which is also
-        asked before each run and each measurement.
+      context: the settings that all runs share: whether to write TensorBoard's event files, when to save each run, and
+        when to stop, which is also checked before each run and each measurement.
     """
 
     location: data.Location = data.Location()
@@ -54,10 +54,10 @@ class RunOptions:
 
 
 def is_done(cell: RunSpec) -> bool:
-    """Whether the cell was run to its end.
+    """Returns whether the run is complete.
 
     Raises:
-      UnusableError: If its folder holds something else, or a run that was damaged.
+      UnusableError: If its folder holds something else, or a damaged run.
     """
     if not os.path.lexists(cell.folder):
         return False
@@ -76,13 +76,13 @@ def is_done(cell: RunSpec) -> bool:
 
 
 def check_unfinished(cell: RunSpec) -> None:
-    """Refuse to begin or to go on with a cell where its unfinished folder holds what is not of a run.
+    """Checks that a run can start or resume in its unfinished folder.
 
-    Foreign files next to a save stay where they are. A run without a save starts anew, and its folder must hold no
-    foreign file.
+    A run with a checkpoint resumes, and foreign files in its folder are kept. A run without a checkpoint starts anew,
+    and its folder must hold no foreign file.
 
     Raises:
-      UnusableError: If the folder is a symbolic link, or holds anything foreign and no save.
+      UnusableError: If the folder is a symbolic link, or holds a foreign file and no checkpoint.
     """
     unfinished = cell.unfinished
     atomic_write.refuse_link(unfinished)
@@ -94,23 +94,23 @@ def check_unfinished(cell: RunSpec) -> None:
 
 
 def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:
-    """Run a cell in an unfinished folder, which is renamed at the end: a folder with the cell's name is complete.
+    """Executes a run in its unfinished folder and renames the folder at the end, so that `cell.folder` is complete.
 
-    A run that was stopped continues from its last save; without a save it starts anew. A run that another process has
-    completed in the meantime is left as it is.
+    A run that was stopped resumes from its last checkpoint; without a checkpoint it starts anew. If another process has
+    completed the run in the meantime, its result is returned.
 
     Args:
-      cell: what to run.
-      dataset: its data.
-      options: how it is run.
+      cell: the run.
+      dataset: the data of the run.
+      options: how the run is executed.
       track: iterates over the batches and shows progress.
 
     Returns:
-      Its result.
+      The result of the run.
 
     Raises:
-      UnusableError: If there are saves of a run of another config, or damaged ones, if another process works on it, or
-        if it cannot be written.
+      UnusableError: If the folder has checkpoints of another config or damaged checkpoints, if another process executes
+        the run, or if the folder cannot be written.
     """
     atomic_write.refuse_link(cell.unfinished)
     unfinished = make_folder(cell.unfinished)
@@ -128,11 +128,11 @@ def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptio
 
 
 def _is_done(cell: RunSpec) -> bool:
-    """`is_done`; where it refuses and nothing was begun, the lock and the unfinished folder are removed."""
+    """Returns `is_done(cell)`. If it raises and the run was not started, removes the lock and the unfinished folder."""
     try:
         return is_done(cell)
     except UnusableError:
-        with suppress(OSError):  # another process may do so, too
+        with suppress(OSError):  # another process may remove them at the same time
             if [path.name for path in cell.unfinished.iterdir()] == [own_files.LOCK]:
                 (cell.unfinished / own_files.LOCK).unlink()
                 cell.unfinished.rmdir()
@@ -140,7 +140,7 @@ def _is_done(cell: RunSpec) -> bool:
 
 
 def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> Result:
-    """The result of a run, continued from its last save; a run without a save starts anew."""
+    """Resumes a run from its last checkpoint, or starts it anew, and returns its result."""
     config, unfinished, start = cell.config, cell.unfinished, resume.Start()
     with disk_errors_as_unusable(unfinished):
         if _has_begun(unfinished):
@@ -148,7 +148,7 @@ def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track:
         else:
             for name in (path.name for path in unfinished.iterdir() if path.name != own_files.LOCK):
                 own_files.remove(unfinished, name)
-    if start is None:  # it was stopped after its result was written and before the folder was renamed
+    if start is None:  # it was stopped between writing its result and renaming the folder
         return run.completed(unfinished)
     write = partial(sharpness_records.add, unfinished)
     watch = watching(config, dataset, options.sharpness, write) if options.sharpness else None
@@ -157,5 +157,5 @@ def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track:
 
 
 def _has_begun(unfinished: Path) -> bool:
-    """Whether there is a save or a result to continue from."""
+    """Returns whether the folder has a checkpoint or a result to resume from."""
     return bool(checkpoint.steps(unfinished / resume.CHECKPOINTS)) or (unfinished / "result.json").exists()

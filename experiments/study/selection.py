@@ -1,7 +1,7 @@
-"""The runs of a study that are matched with one another, and the runs that one call makes.
+"""Matches the budgets of a study's runs, and selects the runs that one command executes.
 
-Runs are matched by epochs, updates or gradient evaluations, so that they can be compared. A call selects runs by name,
-or one of several parts of about equal cost.
+Runs are matched by epochs, updates or gradient evaluations, so that they can be compared. A command selects runs by
+name, or one of several parts of about equal cost.
 """
 
 import re
@@ -14,27 +14,28 @@ from experiments.study.run_spec import RunSpec
 from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
-_PASSES = 2  # of SAM
-TOLERANCE = 0.05  # what is equal to this part needs no plan of its own
+_PASSES = 2  # gradient evaluations of an update of SAM
+TOLERANCE = 0.05  # relative difference up to which budgets count as equal and the plan stays
 
 
 def matched(
     match: str, plan: BatchPlan, evaluations: float, reference: BatchPlan, epoch_size: int
 ) -> tuple[BatchPlan, str]:
-    """The plan, with as many epochs as the match asks for.
+    """Lengthens or shortens a plan so that its budget equals that of the reference.
 
     Args:
-      match: `epochs`: the plan as it is. `updates`: as many updates as the reference makes. `gradients`: as many
-        gradient evaluations as SAM makes along the reference, so that a method of one pass gets twice the updates.
-      plan: of the cell.
-      evaluations: of the gradient, by the cell's method, an update.
+      match: the budget. `epochs`: the plan is not changed. `updates`: as many updates as the reference makes.
+        `gradients`: as many gradient evaluations as SAM makes with the reference, so that a method with one gradient
+        evaluation per update makes twice the updates.
+      plan: the plan of the run.
+      evaluations: the number of gradient evaluations per update of the run's method.
       reference: the increasing plan, which makes the most updates.
-      epoch_size: the examples of an epoch.
+      epoch_size: the number of examples of an epoch.
 
     Returns:
-      The plan, its stages in proportion, each of whole epochs; so updates agree to half an epoch a stage, or a whole
-      one where a stage would have none. A plan that agrees to 5% stays as it is. And what was matched by changing the
-      plan; `epochs` where it is as it was.
+      The plan, and what was matched by changing it: `epochs` if it was not changed. All stages are scaled by the same
+      factor and rounded to whole epochs, at least one, so each stage deviates by at most half an epoch, or by up to
+      one if it would have none. A plan that agrees within 5% is not changed.
     """
     if match == "epochs":
         return plan, "epochs"
@@ -47,10 +48,10 @@ def matched(
 
 
 def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int) -> tuple[int, str]:
-    """The number of updates that a match, `updates` or `gradients`, asks for; the arguments are those of `matched`.
+    """Returns the number of updates that a match, `updates` or `gradients`, requires. See `matched` for the arguments.
 
     Returns:
-      The number of updates, and what is matched by it: `gradients`, or `updates` where both are the same.
+      The number of updates, and what it matches: `gradients`, or `updates` if both are equal.
     """
     factor = {"updates": 1.0, "gradients": _PASSES / evaluations}[match]
     return round(factor * reference.total_steps(epoch_size)), "updates" if factor == 1 else "gradients"
@@ -58,10 +59,11 @@ def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs of a study are done.
+    """The runs of a study to execute.
 
     Attributes:
-      only: Runs whose folder has one of these names, in which * stands for anything: 'sam-*-0'; left out, all.
+      only: Patterns of the names of the runs' folders, in which * matches anything, for example 'sam-*-0'. The default
+        is all runs.
       part: One of several parts of about equal cost, for the jobs of a cluster: 2/8 is the second of eight.
     """
 
@@ -75,21 +77,21 @@ class Selection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether all runs are selected."""
         return self == Selection()
 
     def of(self, cells: list[RunSpec], cost: Callable[[RunSpec], float]) -> list[RunSpec]:
-        """The runs that are selected, in their order.
+        """Returns the selected runs, in the order of `cells`.
 
-        Runs go to the parts one by one, the dearest first, each to the part that has the least to do: the same on every
-        machine, whatever was run already.
+        Runs are assigned to parts in order of decreasing cost, each to the part with the lowest total cost so far. The
+        parts are the same on every machine and do not depend on which runs are complete.
 
         Args:
           cells: all runs of the study.
-          cost: of a run, in any unit.
+          cost: returns the cost of a run, in any unit.
 
         Raises:
-          ValueError: If there are none.
+          ValueError: If no run is selected by name.
         """
         named = [cell for cell in cells if not self.only or any(fnmatchcase(cell.folder.name, x) for x in self.only)]
         if not named:

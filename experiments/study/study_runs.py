@@ -1,4 +1,4 @@
-"""The runs of a study in turn: completed runs are skipped, and a run that fails does not stop the others."""
+"""Executes the runs of a study one after another: skips completed runs, and continues after a run that fails."""
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -17,20 +17,21 @@ from experiments.training.exceptions import NotFiniteError, Terminated, Unusable
 from experiments.training.prefetch import Track
 
 Check = Callable[[RunSpec], object]
-"""`check(run)` looks into the folder of a run, and refuses what is in the way; it may return whether it is complete."""
+"""`check(run)` raises if the folder of a run cannot be used; it may return whether the run is complete."""
 
 
 def to_do(cells: Iterable[RunSpec], location: data.Location, is_done: Check, check_unfinished: Check) -> list[RunSpec]:
-    """The runs that are not complete yet.
+    """Returns the runs that are not complete yet.
 
     Args:
       cells: all runs of a study.
-      location: where the data are.
-      is_done: whether a run is complete.
-      check_unfinished: refuses what stands in the way of a run that is not complete.
+      location: the location of the data.
+      is_done: returns whether a run is complete.
+      check_unfinished: raises if the folder of an incomplete run cannot be used.
 
     Raises:
-      ValueError: If their data are not there, if a batch plan does not fit them, or if the folder holds other runs.
+      ValueError: If the data of a run are missing, if its batch plan does not fit the data, or if its folder holds
+        another run.
     """
     for cell in cells:
         run.load(cell.config, location)
@@ -43,10 +44,10 @@ def to_do(cells: Iterable[RunSpec], location: data.Location, is_done: Check, che
 def in_turn(
     cells: list[RunSpec], options: RunOptions, progress: Progress
 ) -> Iterator[tuple[RunSpec, data.Dataset, Track]]:
-    """The runs, each with its data and its track, with a progress bar for all runs and one for the current run.
+    """Yields each run with its data and its track, and shows two progress bars: all runs, and the current run.
 
     Raises:
-      Terminated: If `stop` of the context says so before a run.
+      Terminated: If `stop` of the context returns True before a run.
     """
     overall = progress.add_task("runs", total=len(cells))
     for cell in cells:
@@ -60,27 +61,27 @@ def in_turn(
 
 
 def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Console) -> list[RunSpec]:
-    """Run the cells that are not complete yet, with a progress bar, and measure their sharpness.
+    """Executes the runs that are not complete yet, with a progress bar, and measures the sharpness of all runs.
 
-    A wrong setting, missing data and a folder with another run end the program with a sentence, before the first run.
-    A run that fails is reported with its traceback, or with a sentence where a step was not finite or its folder cannot
-    be used; the other runs go on.
+    A wrong setting, missing data or a folder with another run ends the program with an error message before the first
+    run. A run that fails is reported and the next run starts. The report is a single sentence if a step was not finite
+    or if the folder cannot be used, and a traceback otherwise.
 
     Args:
-      title: what is run: `small_resnet on digits`.
+      title: the title of the study, for example `small_resnet on digits`.
       cells: all runs of the study.
-      options: how they are run.
+      options: how the runs are executed.
       console: the terminal.
 
     Returns:
-      The cells that failed.
+      The runs that failed.
 
     Raises:
-      Terminated: If `stop` of the context said so; the run in progress is saved.
+      Terminated: If `stop` of the context returns True; the run in progress is saved first.
       RuntimeError: If JAX cannot use a device, before the first run.
     """
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
-    jax.local_devices()  # otherwise each run would fail
+    jax.local_devices()  # raises here if no device can be used, instead of in each run
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     failed = []
     with Progress(console=console, transient=True) as progress:
@@ -88,7 +89,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
             try:
                 result = execute(cell, dataset, options, track)
                 console.print(f"{cell.name}: {run.ending(result)}, in {result.seconds:.1f} s")
-            except Exception as error:  # for instance a lack of memory: the other runs may succeed
+            except Exception as error:  # for example out of memory: the other runs may succeed
                 is_expected = isinstance(error, UnusableError | NotFiniteError)
                 reason = f" {error}" if is_expected else f"\n{traceback.format_exc()}"
                 console.print(f"{cell.name} failed:{reason}")
@@ -102,7 +103,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
 
 
 def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) -> None:
-    """Measure the sharpness of the runs that were not measured yet; a failure is reported, and the others go on."""
+    """Measures the sharpness of the runs that were not measured yet; after a failure, continues with the next run."""
     if options.sharpness is None:
         return
     for cell in progress.track(cells, description="sharpness"):
@@ -115,5 +116,5 @@ def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) 
                 measure_runs.measure_finished_run(*measured, progress.console)
         except ValueError as error:
             progress.console.print(f"not measured: {error}")
-        except Exception:  # for instance a lack of memory: the other measurements may succeed
+        except Exception:  # for example out of memory: the other measurements may succeed
             progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")

@@ -1,4 +1,4 @@
-"""Tuning: each cell of a study at the learning rate and the radius that suit it, chosen without the test set."""
+"""Tuning: chooses a learning rate and a radius for each cell of a study, without using the test set."""
 
 import statistics
 from collections.abc import Iterable
@@ -19,13 +19,15 @@ _USUAL = (0.9, 5e-4)  # momentum and weight decay
 
 @dataclass(frozen=True)
 class Tuning:
-    """Which settings are tried for each method and strategy, and on what.
+    """The settings that are tried for each method and strategy.
 
     Attributes:
-      rates: In units of the study's learning rate; each is tried with each radius.
-      radii: In units of the study's radius, or of the method's own, for methods that have one.
-      seeds: One trial a pair and seed; none of them is a seed of the study.
-      validation: The fraction of the training examples that is held out to choose by.
+      rates: The learning rates, as multiples of the study's learning rate. Each is tried with each radius.
+      radii: The radii, as multiples of the study's radius, or of the method's default radius if the study has none.
+        Methods without a radius ignore them.
+      seeds: The seeds of the trials. Each pair of rate and radius is tried once per seed; no seed of the study may be
+        among them.
+      validation: The fraction of the training examples that is held out, on which the settings are compared.
     """
 
     rates: tuple[float, ...] = (0.3, 1.0, 3.0)
@@ -46,13 +48,13 @@ class Tuning:
 
 
 class Setting(NamedTuple):
-    """What may be chosen for a cell.
+    """A candidate for a cell.
 
     Attributes:
-      method: of the cell.
-      strategy: of the cell.
-      learning_rate: its initial learning rate.
-      rho: its radius; None where the method has none.
+      method: the method of the cell.
+      strategy: the strategy of the cell.
+      learning_rate: the initial learning rate.
+      rho: the radius; None if the method has none.
     """
 
     method: str
@@ -62,19 +64,19 @@ class Setting(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A setting that is tried, by a run a seed."""
+    """A setting and the runs that try it, one per seed."""
 
     setting: Setting
     cells: list[RunSpec]
 
 
 class Choice(NamedTuple):
-    """A setting that was chosen.
+    """The setting that was chosen for a cell.
 
     Attributes:
-      setting: what was chosen.
+      setting: the setting.
       error: its mean error on the held-out examples.
-      at_edge: whether a rate or a radius beyond those that were tried might do better.
+      at_edge: whether its rate or radius is the smallest or largest that was tried, so that one beyond may be better.
     """
 
     setting: Setting
@@ -83,16 +85,16 @@ class Choice(NamedTuple):
 
 
 def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
-    """All that is tried, cell by cell of the study.
+    """Returns all trials, ordered by cell.
 
     Args:
-      study: what is tuned.
-      tuning: what is tried.
-      stored: how many training examples the data set has.
+      study: the study to tune.
+      tuning: the settings to try.
+      stored: the number of training examples of the data set.
 
     Raises:
-      ValueError: If a seed of the tuning is one of the study, if cells would be matched in several ways, or if there
-        are more trials than can be planned.
+      ValueError: If a seed of the tuning is a seed of the study, if the study has several values of `match`, or if
+        there are too many trials.
     """
     if len(study.match) > 1:
         raise ValueError(f"match is {study.match}: give one of them, a cell is tuned for one number of epochs.")
@@ -116,11 +118,11 @@ def _settings(study: Grid, tuning: Tuning, method: str, strategy: str) -> list[S
 
 
 def _product(value: float, factor: float) -> float:
-    return float(f"{value * factor:.6g}")  # it stands in the names of folders
+    return float(f"{value * factor:.6g}")  # few digits, since the value is part of a folder's name
 
 
 def choose(tried: Iterable[Trial]) -> list[Choice]:
-    """For each cell the setting with the lowest mean error on held-out examples; among equals, with the lowest loss."""
+    """Returns for each cell the setting with the lowest mean error on held-out examples; the loss breaks ties."""
     choices = []
     for _, trials_of_cell in groupby(tried, lambda trial: trial.setting[:2]):
         all_tried = list(trials_of_cell)
@@ -134,10 +136,10 @@ def choose(tried: Iterable[Trial]) -> list[Choice]:
 
 
 def variants(study: Grid) -> dict[str, Grid]:
-    """The study as it is, and with momentum 0.9 and a weight decay of 5e-4, each in a folder of its own.
+    """Returns the study as given and the study with momentum 0.9 and weight decay 5e-4, each with its own folder.
 
-    With momentum `μ` the rate is `1 − μ` times as large, for that is what it amounts to. AdamW has its own of both, and
-    stays as it is.
+    With momentum `μ` the learning rate is multiplied by `1 − μ`, so that the effective rate stays the same. A study
+    with AdamW has no second variant, since AdamW has its own momentum and weight decay.
     """
     momentum, decay = _USUAL
     both = {"as_given": study}
@@ -148,7 +150,7 @@ def variants(study: Grid) -> dict[str, Grid]:
 
 
 def choice_rows(choices: Iterable[Choice]) -> Rows:
-    """A row a cell: what was chosen, and its error on the held-out examples."""
+    """Returns the choices as a table, one row per cell, with the error on the held-out examples."""
     rows: Rows = [("method", "strategy", "learning rate", "ρ", "error on held-out examples, %", "at the edge")]
     for (method, strategy, rate, rho), error, at_edge in choices:
         radius = "–" if rho is None else f"{rho:g}"
@@ -158,7 +160,7 @@ def choice_rows(choices: Iterable[Choice]) -> Rows:
 
 
 def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[RunSpec]:
-    """The study's runs on its own seeds, each with what was chosen for it."""
+    """Returns the study's runs on its own seeds, each with the chosen setting of its cell."""
     of_choices = [_narrowed(study, choice.setting).cells(stored) for choice in choices]
     return [cell for at_seed in zip(*of_choices, strict=True) for cell in at_seed]
 
@@ -167,20 +169,24 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
     folder, tried = study.output / "trials" / "-".join(words), ", ".join(words).replace("_", " ")
     cells = []
-    for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):  # with the plan of the study
+    # The plans are those of the study: `stored` includes the held-out examples.
+    for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):
         config = cell.config.with_settings(validation=tuning.validation)
         cells.append(RunSpec(f"{cell.name}, {tried}", config, folder / cell.folder.name))
     return Trial(setting, cells)
 
 
 def _mean(trial: Trial, name: str) -> float:
-    """Of a figure over the seeds, infinite where a run diverged."""
+    """Returns the mean of a metric over the seeds of a trial; infinity if a run diverged."""
     results = [run.result_of(cell.folder) for cell in trial.cells]
     return statistics.mean(float("inf") if result.diverged else getattr(result, name) for result in results)
 
 
 def _narrowed(study: Grid, setting: Setting) -> Grid:
-    """The cell of a setting; where a seed chooses the test images, trials and runs have the same ones."""
+    """Returns the study restricted to the cell of a setting.
+
+    If the seed determines which images are test images, the split is fixed, so that trials and runs share it.
+    """
     method, strategy, rate, rho = setting
     dataset, split = study.problem.dataset, study.problem.split
     if split is None and dataset in data.SPLIT_BY_SEED:

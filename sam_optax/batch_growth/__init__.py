@@ -1,4 +1,4 @@
-"""Batch sizes that grow in place of a falling learning rate, with a rising one, or when the gradients ask for it."""
+"""Batch sizes that grow instead of a falling learning rate, with a rising one, or when the gradient noise requires."""
 
 from sam_optax.batch_growth.controller import AdaptiveBatchPlan, AdaptiveState, Rule, noise_scale_rule, norm_test
 from sam_optax.batch_growth.rates import decay_for_growth, growth_for_decay, rate_for_growth

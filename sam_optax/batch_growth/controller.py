@@ -1,4 +1,4 @@
-"""A batch plan that is decided while the training runs, and rules for which batch size the gradients ask for."""
+"""A batch plan that is decided during training, and rules that derive a batch size from the gradient noise."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,27 +12,28 @@ from sam_optax.batch_growth.rates import merge_stages
 from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
 
 Rule = Callable[[Any, int], float]
-"""`rule(measured, batch_size)` → the batch size that is asked for: any number, not only a size that a plan has.
+"""`rule(measured, batch_size)` → the requested batch size: any number, not only a size of the plan.
 
-`measured` is what `AdaptiveBatchPlan.after_epoch` is given: for the rules that are here `NoiseTerms`, for a function of
-your own whatever you measure. NaN asks for nothing.
+`measured` is the argument of `AdaptiveBatchPlan.after_epoch`: `NoiseTerms` for the rules of this module, any
+measurement for a custom function. NaN requests nothing.
 """
 
 
 def noise_scale_rule(multiple: float = 1.0) -> Rule:
-    """The rule that asks for the noise scale, `B = multiple · tr(Σ)/|G|²`.
+    """The rule that requests the noise scale, `B = multiple · tr(Σ)/|G|²`.
 
-    Below it a larger batch still makes better updates almost in proportion; far above it the batch only costs. From "An
-    Empirical Model of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162).
+    Below it, a larger batch improves the updates almost in proportion; far above it, a larger batch only costs more.
+    From "An Empirical Model of Large-Batch Training" (McCandlish et al., 2018, https://arxiv.org/abs/1812.06162).
 
     Args:
-      multiple: of the noise scale, above 0.
+      multiple: the factor of the noise scale, above 0.
 
     Returns:
-      A rule that measures by `NoiseTerms`; noise over a signal that is not above 0 asks for an infinite batch.
+      A rule that takes `NoiseTerms`. If the signal is not above 0 and the noise is, it requests an infinite batch.
 
     Raises:
-      ValueError: If `multiple` is no finite number above 0, and, when called, if it is given no `NoiseTerms`.
+      ValueError: If `multiple` is not a finite number above 0; and, when called, if the measurement is not a
+        `NoiseTerms`.
 
     Example:
       >>> import sam_optax
@@ -50,25 +51,26 @@ def noise_scale_rule(multiple: float = 1.0) -> Rule:
 
 
 def norm_test(theta: float) -> Rule:
-    """The rule of the norm test, which asks for `B = ⌈tr(Σ)/(θ² ‖g_B‖²)⌉`.
+    """The rule of the norm test, which requests `B = ⌈tr(Σ)/(θ² ‖g_B‖²)⌉`.
 
-    The test is `tr(Σ)/B ≤ θ² ‖g_B‖²`: the variance of the gradient is small against its square, so that it points
-    downhill. The variance is that of the gradients within the batch, as the micro-batches tell it, without bias, and
-    the square is that of the batch's own gradient, `‖g_B‖² = |G|² + tr(Σ)/B`, noise and all. So it asks for growth
-    where `B` is below `(1/θ² − 1)` times the noise scale. What it asks for passes if `‖g_B‖²` stays what it is; as that
-    falls with a larger batch, the rule comes to the batch that passes by several decisions. The papers' factor for
-    data of finite size is left out. From "Sample Size Selection in Optimization Methods for
-    Machine Learning" (Byrd et al., 2012, https://doi.org/10.1007/s10107-012-0572-5) and "AdAdaGrad: Adaptive Batch Size
-    Schemes for Adaptive Gradient Methods" (Lau et al., 2024, https://arxiv.org/abs/2402.11215).
+    The test is `tr(Σ)/B ≤ θ² ‖g_B‖²`: the variance of the gradient is small compared with its square, so that it points
+    downhill. The variance is an unbiased estimate from the micro-batches of a batch. The square is that of the gradient
+    of the batch, which includes its noise, `‖g_B‖² = |G|² + tr(Σ)/B`. The rule therefore requests growth if `B` is
+    below `(1/θ² − 1)` times the noise scale. The requested size passes the test if `‖g_B‖²` does not change. Since a
+    larger batch reduces `‖g_B‖²`, the rule reaches a size that passes after several decisions. The factor of the papers
+    for finite data is omitted. From "Sample Size Selection in Optimization Methods for Machine Learning" (Byrd et al.,
+    2012, https://doi.org/10.1007/s10107-012-0572-5) and "AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
+    Methods" (Lau et al., 2024, https://arxiv.org/abs/2402.11215).
 
     Args:
       theta: `θ`, above 0 and below 1.
 
     Returns:
-      A rule that measures by `NoiseTerms`.
+      A rule that takes `NoiseTerms`.
 
     Raises:
-      ValueError: If `theta` is no number above 0 and below 1, and, when called, if it is given no `NoiseTerms`.
+      ValueError: If `theta` is not a number above 0 and below 1; and, when called, if the measurement is not a
+        `NoiseTerms`.
 
     Example:
       >>> import sam_optax
@@ -91,7 +93,7 @@ def norm_test(theta: float) -> Rule:
 
 def _ratio(noise: float, signal: float) -> float:
     if noise <= 0:
-        return 0.0  # also of a gradient that is zero: nothing is to be averaged out
+        return 0.0  # also if the gradient is zero, since there is no noise to average
     return math.inf if signal <= 0 else noise / signal
 
 
@@ -106,13 +108,13 @@ def _terms(measured: Any) -> tuple[float, float]:
 
 
 class AdaptiveState(NamedTuple):
-    """The state of an adaptive plan: plain numbers, so that `json.dumps(state._asdict())` keeps it.
+    """The state of an adaptive plan: plain numbers, so that `json.dumps(state._asdict())` saves it.
 
     Attributes:
-      batch_size: that of the next epoch.
+      batch_size: the batch size of the next epoch.
       stages: the epochs so far, as stages `(epochs, batch_size)`.
-      streak: how many epochs in a row, up to the last one, a larger batch was asked for.
-      least: the least size that was asked for in them; 0 where there are none.
+      streak: the number of consecutive epochs, up to the last one, whose measurements requested a larger batch.
+      least: the smallest size that they requested; 0 if there are no such epochs.
     """
 
     batch_size: int
@@ -123,25 +125,25 @@ class AdaptiveState(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaptiveBatchPlan:
-    """A batch size that grows when the gradients ask for it, decided at the end of each epoch.
+    """A batch size that grows when the gradient noise requires it, decided at the end of each epoch.
 
-    After an epoch the rule says which size the measurement asks for. Where it asks for more than `margin` times the
-    size in force in `patience` epochs in a row, the batch grows to the smallest size `initial · factorᵏ` that is at
-    least the least that they asked for, and at most `maximum`. It never shrinks. A `BatchPlan` has whole epochs a
-    stage, so what was decided is one, and replays the run. The controller is a pure function of its state and the
-    measurements: saved and restored, it goes on as if it had never stopped.
+    After an epoch the rule requests a size. If the requests of `patience` consecutive epochs all exceed `margin` times
+    the current size, the batch grows. Its sizes are `initial · factorᵏ`, at most `maximum`; the new size is the
+    smallest one that is not below the smallest request, or else the largest one. It never shrinks. Sizes change only
+    between epochs, so the decisions so far form a `BatchPlan`, which replays the run. The controller is a pure function
+    of its state and the measurements: after it is saved and restored, it continues as if it had never stopped.
 
     Attributes:
       initial: the first batch size.
-      maximum: what no batch size exceeds.
-      rule: which size a measurement asks for, as `noise_scale_rule()`, `norm_test(0.5)`, or any function
+      maximum: the upper bound of the batch size.
+      rule: returns the size that a measurement requests: `noise_scale_rule()`, `norm_test(0.5)`, or any function
         `rule(measured, batch_size)`.
-      factor: the growth, an integer of at least 2.
-      patience: the epochs in a row that have to ask for growth.
-      margin: by how much they have to exceed the size in force, at least 1.
+      factor: the growth factor, an integer of at least 2.
+      patience: the number of consecutive epochs that must request growth.
+      margin: the factor by which the requests must exceed the current size, at least 1.
 
     Raises:
-      ValueError: If an argument is impossible.
+      ValueError: If an argument is out of its range.
 
     Example:
       >>> import sam_optax
@@ -175,7 +177,7 @@ class AdaptiveBatchPlan:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The batch sizes that the plan may have, growing."""
+        """The batch sizes that the plan may have, in increasing order."""
         found = [int(self.initial)]
         while found[-1] * self.factor <= self.maximum:
             found.append(found[-1] * int(self.factor))
@@ -190,13 +192,13 @@ class AdaptiveBatchPlan:
 
         Args:
           state: before the epoch.
-          measured: what the rule takes; None where nothing was measured, which asks for nothing.
+          measured: the measurement for the rule; None if nothing was measured, which requests nothing.
 
         Returns:
-          The state that has the batch size of the next epoch.
+          The state, with the batch size of the next epoch.
 
         Raises:
-          ValueError: If the rule gives no number.
+          ValueError: If the rule does not return a number.
         """
         size, done = state.batch_size, merge_stages([*state.stages, (1, state.batch_size)])
         wanted = math.nan if measured is None else self._wanted(measured, size)
@@ -209,10 +211,10 @@ class AdaptiveBatchPlan:
         return AdaptiveState(next(size for size in self.sizes if size >= least), done, 0, 0.0)
 
     def plan(self, state: AdaptiveState, epochs: int | None = None) -> BatchPlan:
-        """The epochs so far as a plan, and behind them, where `epochs` are given, the size in force up to so many.
+        """The epochs so far as a plan. With `epochs`, the plan continues at the current size up to that many epochs.
 
         Raises:
-          ValueError: If `epochs` are fewer than there have been, or if there is no epoch at all.
+          ValueError: If `epochs` is smaller than the number of epochs so far, or if the plan would have no epoch.
         """
         done = sum(stage.epochs for stage in state.stages)
         total = done if epochs is None else epochs
@@ -223,11 +225,11 @@ class AdaptiveBatchPlan:
         return BatchPlan(merge_stages([*state.stages, *left]))
 
     def restore(self, saved: Mapping[str, Any]) -> AdaptiveState:
-        """The state that `state._asdict()` was, by way of JSON.
+        """The state from a saved `state._asdict()`, which JSON may have converted.
 
         Raises:
-          ValueError: If it is no such state, or one that this controller cannot come to: of another `initial`,
-            `factor`, `maximum` or `patience`.
+          ValueError: If it is no such state, or one that this controller cannot reach, since it belongs to another
+            `initial`, `factor`, `maximum` or `patience`.
         """
         try:
             done = BatchPlan(saved["stages"]).stages if saved["stages"] else ()

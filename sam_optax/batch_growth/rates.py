@@ -1,7 +1,7 @@
-"""The learning rate and a batch that grows in stages: a rate that follows the batch, and a batch in place of a decay.
+"""Learning rates for batches that grow, and batch plans that replace a decay of the learning rate.
 
-`rate_for_growth` leaves the rate as it is or lets it grow with the batch, after a warm-up. `growth_for_decay` replaces
-a rate that falls by a batch that grows, and `decay_for_growth` is the way back.
+`rate_for_growth` keeps the rate or scales it with the batch, after a warm-up. `growth_for_decay` replaces a falling
+rate by a growing batch, and `decay_for_growth` is its inverse.
 """
 
 import math
@@ -18,7 +18,7 @@ from sam_optax import hyperparameters
 from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
 from sam_optax.typing import ScalarOrSchedule, Schedule
 
-_ROUNDING = 1e-6  # of a batch size: a schedule in float32 that falls to a fifth asks for 4.9999998 times the batch
+_ROUNDING = 1e-6  # of a batch size: a float32 schedule that falls to a fifth requires 4.9999998 times the batch
 _RULES: dict[str, Callable[[float], float]] = {
     "none": lambda growth: 1.0,
     "linear": lambda growth: growth,
@@ -36,28 +36,28 @@ def rate_for_growth(
 ) -> Schedule:
     """The learning rate along a plan, `η(t) = warm-up(t) · rate(t) · rule(B(t)/B₀)`, as a schedule over epochs.
 
-    "linear" keeps `η/B`, on which the noise of training depends; "square_root" keeps `η²/B`, the variance of one
-    update; "none" leaves the rate alone. The warm-up is `warmup_start + (1 − warmup_start) t/warmup_epochs`, then 1,
-    in epochs: in the data seen, while the batch grows as it does.
+    "linear" keeps `η/B`, which determines the noise of training; "square_root" keeps `η²/B`, the variance of one
+    update; "none" does not change the rate. The warm-up is `warmup_start + (1 − warmup_start) t/warmup_epochs`, then 1,
+    with `t` in epochs, so its length in examples does not depend on the batch size.
 
-    Batch and rate that grow together are the third scheduler of "Increasing Both Batch Size and Learning Rate
-    Accelerates Stochastic Gradient Descent" (Umeda and Iiduka, 2024, https://arxiv.org/abs/2409.08770). Its fourth, a
-    growing batch with a warm-up and then a decay, is `warmup_epochs`, or a rule that stops growing, as
-    `lambda growth: min(growth, 4) ** 0.5`, with a `rate` that decays.
+    A batch and a rate that grow together are the third scheduler of "Increasing Both Batch Size and Learning Rate
+    Accelerates Stochastic Gradient Descent" (Umeda and Iiduka, 2024, https://arxiv.org/abs/2409.08770). Its fourth has
+    a growing batch, a warm-up and then a decay: use a `rate` that decays with `warmup_epochs`, or with a rule that
+    stops growing, such as `lambda growth: min(growth, 4) ** 0.5`.
 
     Args:
       plan: the batch plan, with `B₀` its first size.
       rate: the rate at the first batch size: a number, or a schedule over epochs.
       rule: "none", "linear", "square_root", or a function of `B/B₀`.
-      warmup_epochs: the epochs in which the rate rises, or 0.
-      warmup_start: the share of the rate that it starts with, from 0 to 1.
+      warmup_epochs: the length of the warm-up in epochs; 0: no warm-up.
+      warmup_start: the fraction of the rate at which the warm-up starts, from 0 to 1.
 
     Returns:
       A schedule over epochs, to be read by `plan.schedule`.
 
     Raises:
       ValueError: If `rate` or `warmup_epochs` is negative or not finite, if `warmup_start` is not from 0 to 1, or if
-        `rule` is none of these or gives no finite number of at least 0.
+        `rule` is not one of these or does not return a finite number of at least 0.
 
     Example:
       >>> import sam_optax
@@ -101,29 +101,30 @@ def _applied(rule: str | Callable[[float], float], growth: float) -> float:
 def growth_for_decay(
     rate: Schedule, initial: int, epochs: int, *, maximum: int | None = None, factor: int | None = None
 ) -> tuple[BatchPlan, Schedule]:
-    """The batch plan that replaces the decay of a learning rate, and what is left of the schedule.
+    """The batch plan that replaces the decay of a learning rate, and the remaining schedule of the rate.
 
-    In epoch e the batch has grown by the factor that the rate has fallen by since its peak so far,
-    `B(e) = B₀ · max_{t ≤ e} η(t)/η(e)`, rounded down and at most `maximum`. The rate that is left makes up for the rest
-    at every position, `η'(t) = η(t) B(t)/B₀`, so that `η'/B = η/B₀` holds exactly: with it the noise of training, which
-    is proportional to `η/B` where batches are small against the data. It falls where the batch no longer grows. Where a
-    rate rises again, as behind a warm restart, the batch shrinks again. From "Don't Decay the Learning Rate, Increase
-    the Batch Size" (Smith et al., 2018, https://arxiv.org/abs/1711.00489).
+    In epoch e the batch has grown by the factor by which the rate has fallen from its peak so far,
+    `B(e) = B₀ · max_{t ≤ e} η(t)/η(e)`, rounded down and at most `maximum`. The remaining rate compensates for the
+    rounding and the maximum at every position, `η'(t) = η(t) B(t)/B₀`, so that `η'/B = η/B₀` holds exactly. This keeps
+    the noise of training, which is proportional to `η/B` if batches are small compared with the data. The remaining
+    rate falls if the batch no longer grows. If the rate rises again, as after a warm restart, the batch shrinks again.
+    From "Don't Decay the Learning Rate, Increase the Batch Size" (Smith et al., 2018,
+    https://arxiv.org/abs/1711.00489).
 
     Args:
-      rate: the learning rate over epochs, from a position in epochs to a number; any Optax schedule. What it is at the
-        start of an epoch decides the epoch's batch size.
+      rate: the learning rate over epochs, from a position in epochs to a number; any Optax schedule. Its value at the
+        start of an epoch determines the epoch's batch size.
       initial: the batch size `B₀` that the rate was chosen for.
-      epochs: epochs in all.
+      epochs: the total number of epochs.
       maximum: the largest batch size, or None.
-      factor: None, or an integer of at least 2; then sizes are `B₀ factorᵏ`, and a smooth decay has few stages. With
-        None a cosine changes the batch size nearly every epoch, and a compiled step is compiled anew for each size.
+      factor: None, or an integer of at least 2. With a factor, sizes are `B₀ factorᵏ`, so that a smooth decay has few
+        stages. With None, a cosine changes the batch size nearly every epoch, and the step is compiled for each size.
 
     Returns:
       The plan, and the rate over epochs to train it with, to be read by `plan.schedule`.
 
     Raises:
-      ValueError: If an argument is impossible, or the rate falls to 0 and there is no `maximum`.
+      ValueError: If an argument is out of its range, or if the rate falls to 0 and there is no `maximum`.
 
     Example:
       >>> import optax, sam_optax
@@ -140,9 +141,9 @@ def growth_for_decay(
 
 
 def decay_for_growth(plan: BatchPlan, rate: ScalarOrSchedule) -> Schedule:
-    """The learning rate at the plan's first batch size that a rate along the plan stands for: `η(t) = η'(t) B₀/B(t)`.
+    """The learning rate at the plan's first batch size that is equivalent to a rate along the plan.
 
-    It is the way back from `growth_for_decay`, with the same ratio `η/B` at every position.
+    `η(t) = η'(t) B₀/B(t)` has the same ratio `η/B` at every position. It is the inverse of `growth_for_decay`.
 
     Args:
       plan: the batch plan.
@@ -192,7 +193,7 @@ class _Sizes:
 
 
 def _wanted(rate: Schedule, initial: int, epochs: int) -> Iterable[float]:
-    """The size that the decay asks for at the start of each epoch, infinite where the rate is 0."""
+    """The size that the decay requires at the start of each epoch; infinity if the rate is 0."""
     if not callable(rate):
         raise ValueError(f"rate is {rate!r}: give a schedule, from a position in epochs to a learning rate.")
     peak = 0.0
@@ -211,7 +212,7 @@ def _number(rate: Any, epoch: int) -> float:
 
 
 def merge_stages(stages: Iterable[tuple[int, int]]) -> tuple[Stage, ...]:
-    """Stages from `(epochs, batch_size)`, where neighbours of one size become one stage."""
+    """The stages from pairs `(epochs, batch_size)`; consecutive pairs of equal size are merged."""
     groups = groupby(stages, key=lambda stage: stage[1])
     return tuple(Stage(sum(epochs for epochs, _ in group), size) for size, group in groups)
 
@@ -227,5 +228,5 @@ def _stepwise(plan: BatchPlan, values: Sequence[float]) -> Schedule:
 
 
 def _relative_sizes(plan: BatchPlan) -> list[float]:
-    """The batch size of each stage, in units of the first one's."""
+    """The batch size of each stage, relative to the first one."""
     return [stage.batch_size / plan.stages[0].batch_size for stage in plan.stages]

@@ -1,1 +1,1 @@
-"""The methods by name: products of a perturbation, a combiner and a policy, and those that wrap their optimizer."""
+"""The methods by name: those made of a perturbation, a combiner and a policy, and those that wrap an optimizer."""

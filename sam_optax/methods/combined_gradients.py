@@ -1,8 +1,9 @@
 """Methods with SAM's perturbation that combine the clean and the perturbed gradient.
 
-GSAM, surrogate-gap-guided SAM, is the method of the paper. StableSAM takes SAM's direction at the length of the clean
-gradient. LookSAM makes a second pass every k-th step, and uses its direction again in the steps between. WSAM adds the
-sharpness to the loss as a weighted regularisation term; its decoupled form keeps that term out of the base optimizer.
+GSAM, surrogate-gap-guided SAM, is the method of the paper. StableSAM has the direction of SAM's gradient and the length
+of the clean gradient. LookSAM makes a second pass every k-th step, and reuses its direction in the steps between. WSAM
+adds the sharpness to the loss as a weighted regularisation term; its decoupled form keeps that term out of the base
+optimizer.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -40,7 +41,7 @@ def gsam(
         0.05 suits convolutional networks, 0.6 vision transformers.
       alpha: the weight `α ≥ 0` of the gap; a number or a schedule over updates. 0.02 suits convolutional
         networks, 0.1 vision transformers. At 0 it is SAM, or with `minimize="clean"` the base optimizer.
-      minimize: which loss falls along with the gap.
+      minimize: the loss that is minimised together with the gap.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
@@ -48,8 +49,8 @@ def gsam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` or `alpha` is negative or not finite, if `minimize` is neither word, or if `mask` is
-        no tree of bools.
+      ValueError: If `rho` or `alpha` is negative or not finite, if `minimize` is not one of its two values, or if
+        `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -71,8 +72,9 @@ def stable_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """StableSAM: descend on `‖g‖ / (‖g_s‖ + 1e-12) · g_s`, with SAM's `g_s`.
 
-    It bears the learning rates that its base bears, where SAM needs smaller ones. From "Stabilizing Sharpness-aware
-    Minimization Through A Simple Renormalization Strategy" (Tan et al., 2024, https://arxiv.org/abs/2401.07250).
+    It is stable at the learning rates of its base optimizer, whereas SAM needs smaller ones. From "Stabilizing
+    Sharpness-aware Minimization Through A Simple Renormalization Strategy" (Tan et al., 2024,
+    https://arxiv.org/abs/2401.07250).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
@@ -83,7 +85,7 @@ def stable_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -104,16 +106,16 @@ def look_sam(
     *,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """LookSAM: descend on `g_s` at every k-th step, and between on `g + α ‖g‖ v`, one gradient alone.
+    """LookSAM: descend on `g_s` at every k-th step, and on `g + α ‖g‖ v` in between, for one gradient per step.
 
-    `v` is the part of the last `g_s` that was orthogonal to its `g`, at length 1. For the step to cost one gradient
-    call it with a static `perturb=sam_optax.every(k).at(i)`. From "Towards Efficient and Scalable Sharpness-Aware
-    Minimization" (Liu et al., 2022, https://arxiv.org/abs/2203.02714).
+    `v` is the part of the last `g_s` that was orthogonal to its `g`, normalised to length 1. Pass a static
+    `perturb=sam_optax.every(k).at(i)` to `update`, so that the steps in between cost only one gradient. From "Towards
+    Efficient and Scalable Sharpness-Aware Minimization" (Liu et al., 2022, https://arxiv.org/abs/2203.02714).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
       alpha: the weight `α ≥ 0` of the old direction; a number or a schedule over updates.
-      k: the steps from one second pass to the next, at least 1. At 1 it is SAM.
+      k: the number of steps from one second pass to the next, at least 1. At 1 it is SAM.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
     Returns:
@@ -121,8 +123,8 @@ def look_sam(
       `optax.inject_hyperparams` name `k` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `rho` or `alpha` is negative or not finite, if `k` is no positive integer, or if `mask` is no tree
-        of bools.
+      ValueError: If `rho` or `alpha` is negative or not finite, if `k` is not a positive integer, or if `mask` is not a
+        tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -144,13 +146,13 @@ def wsam(
 ) -> optax.GradientTransformationExtraArgs:
     """WSAM: descend on `(1 − a) g + a g_s`, with `a = γ / (1 − γ)`.
 
-    The coupled form: the sharpness passes through the optimizer behind, like the loss. From "Sharpness-Aware
-    Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al., 2023,
+    This is the coupled form: the gradient of the sharpness passes through the optimizer, like that of the loss. From
+    "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al., 2023,
     https://arxiv.org/abs/2305.15817).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
-      gamma: the weight `0 ≤ γ < 1` of the sharpness. At 0 it is the base optimizer, at ½ SAM; 0.9 weighs it 9 times.
+      gamma: the weight `0 ≤ γ < 1` of the sharpness. At 0 it is the base optimizer, at ½ SAM; at 0.9, `a` is 9.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
@@ -158,7 +160,8 @@ def wsam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `gamma` is not in `[0, 1)`, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `gamma` is not in `[0, 1)`, or if `mask` is not a tree of
+        bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -176,8 +179,8 @@ class DecoupledState(NamedTuple):
     """The state of `wsam_decoupled`.
 
     Attributes:
-      sharpness: of the estimator of the sharpness's gradient, with the diagnostics.
-      base: of the base optimizer.
+      sharpness: the state of the estimator of the sharpness's gradient, with the diagnostics.
+      base: the state of the base optimizer.
     """
 
     sharpness: State
@@ -195,18 +198,18 @@ def wsam_decoupled(
 ) -> optax.GradientTransformationExtraArgs:
     """Decoupled WSAM: the base's update from `g`, then `w ← w − lr · a (g_s − g)`, with `a = γ / (1 − γ)`.
 
-    It wraps its base optimizer: the sharpness term does not enter momentum and adaptive scales, like the weight decay
-    of AdamW. From "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization Term" (Yue et al.,
-    2023, https://arxiv.org/abs/2305.15817), whose own optimizer this is.
+    It wraps its base optimizer: like the weight decay of AdamW, the sharpness term does not enter the momentum and the
+    adaptive scales. This is the optimizer of "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a
+    Regularization Term" (Yue et al., 2023, https://arxiv.org/abs/2305.15817).
 
-    A leaf whose update by the base is zero in all entries stays where it is in that step, without sharpness term. So a
-    base that freezes parameters (`optax.multi_transform` with `optax.set_to_zero`) or waits (`optax.MultiSteps`,
-    `optax.apply_if_finite`) does so here, too.
+    A leaf whose update by the base is zero in all entries does not change in that step: it has no sharpness term. So
+    a base that freezes parameters (`optax.multi_transform` with `optax.set_to_zero`) or skips steps
+    (`optax.MultiSteps`, `optax.apply_if_finite`) does so here, too.
 
     Args:
       base: the optimizer that descends on the loss.
-      learning_rate: `lr ≥ 0`, that of the base; a number or a schedule over updates. For a base with several rates: a
-        tree of them, with a rate for each leaf of the parameters or for all leaves below a name.
+      learning_rate: the learning rate `lr ≥ 0` of the base; a number or a schedule over updates. For a base with
+        several rates: a tree with a rate for each leaf of the parameters or for all leaves below a name.
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
       gamma: the weight `0 ≤ γ < 1` of the sharpness. At 0 it is the base optimizer.
       when: the steps that make a second pass; the others are steps of the base.
@@ -214,13 +217,13 @@ def wsam_decoupled(
         other leaves.
 
     Returns:
-      A whole optimizer, whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`. Inside
+      A complete optimizer, whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`. Inside
       `optax.inject_hyperparams` name `base` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `base` is no optimizer, if a rate or `rho` is negative or not finite, if `gamma` is not in
-        `[0, 1)`, or if `mask` is no tree of bools; and, in `init`, if `learning_rate` does not fit the parameters, or
-        `base` holds another sharpness-aware method.
+      ValueError: If `base` is not an optimizer, if a rate or `rho` is negative or not finite, if `gamma` is not in
+        `[0, 1)`, or if `mask` is not a tree of bools; and, in `init`, if `learning_rate` does not fit the parameters,
+        or if `base` holds another sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax

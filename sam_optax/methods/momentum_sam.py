@@ -1,6 +1,6 @@
-"""MSAM, Momentum-SAM: sharpness-aware minimisation along the momentum, at one gradient a step.
+"""MSAM, Momentum-SAM: sharpness-aware minimisation along the momentum, at one gradient per step.
 
-The momentum of each leaf is read from the state of the base optimizer, also where its partitions keep one each.
+The momentum of each leaf is read from the state of the base optimizer, which may have a momentum per partition.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from sam_optax.trees import Names
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, State, Updates
 
 _Momenta = list[jax.Array | None]
-"""The momentum of each leaf of the parameters, in their order; None where none is needed."""
+"""The momentum of each leaf of the parameters, in their order; None for leaves that need none."""
 
 _KNOWN_MOMENTA = {optax.TraceState: "trace", optax.ScaleByAdamState: "mu"}
 _MOMENTUM_FIELDS = ("trace", "mu", "momentum")  # the momenta of other states are named in the error
@@ -29,33 +29,33 @@ def msam(
     *,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """MSAM: the parameters are `w̃ = w − ρ v / (‖v‖ + 1e-12)`, where the gradient of the next step is taken.
+    """MSAM: the parameters are `w̃ = w − ρ v / (‖v‖ + 1e-12)`, at which the gradient of the next step is computed.
 
-    The base optimizer moves `w` by that gradient, its weight decay acts at `w`, and then the parameters are shifted
-    along the new momentum `v`: sharpness-aware training for one gradient a step, without `grad_fn`. Evaluate and export
-    `msam_eval_params(state, params)`, which is `w`.
+    The base optimizer updates `w` with that gradient, and its weight decay acts on `w`. Then the parameters are shifted
+    along the new momentum `v`. This is sharpness-aware training for one gradient per step, without `grad_fn`. Evaluate
+    and export `msam_eval_params(state, params)`, which is `w`.
 
-    The base may have partitions: `v` is made of the momentum of each leaf's own group. To freeze parameters give them
-    no optimizer and exclude them by `mask`, or put `msam` inside of `optax.multi_transform`: `‖v‖` is the norm over the
-    leaves that it sees there. From "Momentum-SAM: Sharpness Aware Minimization without
-    Computational Overhead" (Becker et al., 2024, https://arxiv.org/abs/2401.12033).
+    The base may have partitions: `v` has for each leaf the momentum of its partition. To freeze parameters, give them
+    no optimizer and exclude them by `mask`, or put `msam` inside `optax.multi_transform`, in which `‖v‖` is the norm
+    over the leaves of its partition. From "Momentum-SAM: Sharpness Aware Minimization without Computational Overhead"
+    (Becker et al., 2024, https://arxiv.org/abs/2401.12033).
 
     Args:
-      base: the optimizer, with momentum: `optax.sgd(lr, momentum=0.9)`, `optax.adamw(lr)`.
+      base: an optimizer with momentum, such as `optax.sgd(lr, momentum=0.9)` or `optax.adamw(lr)`.
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates. At 0 it
         is the base optimizer.
       direction: from the base's state to `v`. None: the momentum of SGD or of Adam, wherever it is in the state.
       mask: the leaves to shift: a tree of bools, or a function from the parameters to one. Each needs a momentum.
 
     Returns:
-      A whole optimizer, for the parameters `w̃`. It takes no `grad_fn`, and ignores one. Nothing that follows it in a
-      chain may change its updates: `msam_eval_params` takes exactly the shift away that they hold. Inside
-      `optax.inject_hyperparams` name `base`, `direction` and `mask` in `static_args`.
+      A complete optimizer, for the parameters `w̃`. It needs no `grad_fn`, and ignores it. No transformation that
+      follows it in a chain may change its updates, since `msam_eval_params` subtracts exactly the shift that they
+      contain. Inside `optax.inject_hyperparams` name `base`, `direction` and `mask` in `static_args`.
 
     Raises:
-      ValueError: If `base` is no optimizer or `direction` no function, if `rho` is negative or not finite, if `mask`
-        is no tree of bools; and, in `init`, if a leaf to shift does not have exactly one momentum, or `base` holds a
-        sharpness-aware method.
+      ValueError: If `base` is not an optimizer or `direction` is not a function, if `rho` is negative or not finite, if
+        `mask` is not a tree of bools; and, in `init`, if a leaf to shift does not have exactly one momentum, or `base`
+        holds a sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -87,7 +87,7 @@ def msam(
         return _momenta_in_tree(direction(state), params, chosen)
 
     def shift(state: State, params: Params, count: jax.Array) -> Updates:
-        """`−ρ v / (‖v‖ + 1e-12)` in the wide dtype, zero where the mask is."""
+        """`−ρ v / (‖v‖ + 1e-12)` in the accumulator's dtype, zero in the leaves that the mask excludes."""
         zeros, structure = jax.tree.leaves(trees.zeros_like(params)), jax.tree.structure(params)
         found = [zero if v is None else v for v, zero in zip(find(state, params), zeros, strict=True)]
         v = trees.widen(jax.tree.unflatten(structure, found))
@@ -134,7 +134,7 @@ def msam_eval_params(state: Any, params: Params) -> Params:
     found = [node.offset for node in states_in(state) if isinstance(node, MSAMState)]
     if not found:
         raise ValueError("state holds no state of msam, expected one: give the state of its optimizer.")
-    # by names: a partition has some of the leaves, and nnx.Optimizer keeps the state in variables of its own
+    # Leaves are found by name: a partition has only some of them, and nnx.Optimizer wraps the state in variables.
     offsets = {
         names: leaf for tree in found for names, leaf in zip(trees.leaf_names(tree), jax.tree.leaves(tree), strict=True)
     }
@@ -150,7 +150,7 @@ def msam_eval_params(state: Any, params: Params) -> Params:
 
 
 def _belong(offsets: dict[Names, Any], hidden: list[Names], leaves: dict[Names, Any]) -> bool:
-    """Whether the offsets are those of these leaves, apart from leaves that are hidden from a partition."""
+    """Whether the offsets belong to these leaves, not counting leaves that are hidden from a partition."""
     same_shapes = all(names in leaves and jnp.shape(leaves[names]) == jnp.shape(x) for names, x in offsets.items())
     others = [names for names in leaves if names not in offsets]
     return same_shapes and all(any(names[: len(each)] == each for each in hidden) for names in others)
@@ -162,7 +162,7 @@ def _minus(params: Params, offset: Updates) -> Params:
 
 
 class _FoundMomentum(NamedTuple):
-    """A momentum in an optimizer's state; inside of a partition it has some leaves of the parameters only."""
+    """A momentum in an optimizer's state; inside a partition it has only some leaves of the parameters."""
 
     kind: str
     is_known: bool
@@ -173,7 +173,7 @@ def _momenta_in_state(base_state: State, params: Params, chosen: Any) -> _Moment
     """The momentum `v` of each leaf: `trace` of SGD, `mu` of Adam, the uncorrected first moment.
 
     Args:
-      base_state: the state of an optimizer; several partitions may keep a momentum each.
+      base_state: the state of an optimizer, which may have a momentum per partition.
       params: the parameters.
       chosen: a tree of bools: the leaves whose momentum is needed.
 
@@ -198,7 +198,7 @@ def _momenta_in_state(base_state: State, params: Params, chosen: Any) -> _Moment
 
 
 def _momenta_in_tree(tree: Any, params: Params, chosen: Any) -> _Momenta:
-    """The momentum of each leaf in what `direction=` returned, a tree with at least the chosen leaves.
+    """The momentum of each leaf in the tree that `direction=` returned, which has at least the chosen leaves.
 
     Raises:
       ValueError: If a chosen leaf is missing, or has another shape.
@@ -237,13 +237,13 @@ def _keeps_momentum(node: Any) -> bool:
 
 
 def _field_of(node: Any) -> str:
-    """The name of the momentum in a state, empty where it has none."""
+    """The name of the momentum field of a state; empty if it has none."""
     fields = getattr(node, "_fields", ())
     return _KNOWN_MOMENTA.get(type(node)) or next((name for name in _MOMENTUM_FIELDS if name in fields), "")
 
 
 def _description(found: list[_FoundMomentum]) -> str:
-    """Which momenta there are, and of which leaves."""
+    """A description of the momenta that were found, and of their leaves."""
     described = []
     for each in found:
         paths = ["/".join(names) for names in each.leaves]

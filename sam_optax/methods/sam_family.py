@@ -1,9 +1,9 @@
 """SAM and the methods that change its perturbation; all of them descend on the perturbed gradient.
 
 SAM is sharpness-aware minimisation. ASAM, adaptive SAM, perturbs each weight in proportion to its size, and
-`ported_asam` is what most PyTorch ports of SAM do instead. Unified SAM lies between the normalised and the unnormalised
+`ported_asam` is the variant of most PyTorch ports of SAM. Unified SAM lies between the normalised and the unnormalised
 perturbation. VaSSO, variance-suppressed sharpness-aware optimisation, perturbs along a moving average of the gradients,
-and F-SAM, friendly SAM, along what is left of the gradient without that average.
+and F-SAM, friendly SAM, along the gradient minus that average.
 """
 
 import optax
@@ -41,7 +41,7 @@ def sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -73,8 +73,8 @@ def asam(
       rho: the radius `ρ ≥ 0`, relative to the weights; a number or a schedule over updates. The paper takes 0.5
         on CIFAR-10 and 1.0 on CIFAR-100.
       eta: `η ≥ 0`, in units of a weight.
-      exempt: the leaves where `T = 1`: a tree of bools, a function from the parameters to one, or None. Left
-        alone it is every leaf whose last name is `bias` or `b`.
+      exempt: the leaves where `T = 1`: a tree of bools, a function from the parameters to one, or None. The
+        default is every leaf whose last name is `bias` or `b`.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
@@ -83,7 +83,7 @@ def asam(
       `optax.inject_hyperparams` name `mask` and `exempt` in `static_args`.
 
     Raises:
-      ValueError: If `rho` or `eta` is negative or not finite, or if `mask` or `exempt` is no tree of bools.
+      ValueError: If `rho` or `eta` is negative or not finite, or if `mask` or `exempt` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -100,14 +100,14 @@ def asam(
 def ported_asam(
     rho: ScalarOrSchedule = 2.0, *, when: Policy = always(), mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Adaptive SAM as most PyTorch ports have it: descend on `∇L(w + ε)`, with `ε = ρ w² g / (‖|w| g‖ + 1e-12)`.
+    """Adaptive SAM as in most PyTorch ports: descend on `∇L(w + ε)`, with `ε = ρ w² g / (‖|w| g‖ + 1e-12)`.
 
-    Another algorithm than `asam`: without `η`, and with the biases scaled like the weights. It is here to go on
-    with settings that were found with such a port, as with `adaptive=True` of davda54/sam.
+    It differs from `asam`: it has no `η`, and scales the biases like the weights. Use it with settings that were
+    tuned with such a port, for example with `adaptive=True` of davda54/sam.
 
     Args:
-      rho: the radius `ρ ≥ 0`, relative to the weights; a number or a schedule over updates. About four times that
-        of `asam`.
+      rho: the radius `ρ ≥ 0`, relative to the weights; a number or a schedule over updates. It should be about
+        four times that of `asam`.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
@@ -115,7 +115,7 @@ def ported_asam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -138,13 +138,13 @@ def unified_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Unified SAM: descend on `∇L(w + ε)`, with `ε = ρ (1 − λ + λ / (‖g‖ + 1e-12)) g`.
 
-    With `lam=0.0` it is unnormalised SAM, whose perturbation vanishes with the gradient; with `lam=1.0` SAM. From
+    With `lam=0.0` it is unnormalised SAM, whose perturbation vanishes with the gradient; with `lam=1.0` it is SAM. From
     "Sharpness-Aware Minimization: General Analysis and Improved Rates" (Oikonomou and Loizou, 2025,
     https://arxiv.org/abs/2503.02225).
 
     Args:
-      rho: the radius `ρ ≥ 0`; a number or a schedule over updates. At `λ = 1` in units of the parameters' global
-        L2 norm, at `λ = 0` in those of a learning rate.
+      rho: the radius `ρ ≥ 0`; a number or a schedule over updates. Its units are those of the parameters' global
+        L2 norm at `λ = 1`, and those of a learning rate at `λ = 0`.
       lam: the share `λ` of the normalised perturbation, from 0 to 1; a number or a schedule over updates.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
@@ -153,7 +153,7 @@ def unified_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -181,15 +181,16 @@ def vasso(
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
-      theta: the share `θ` of the newest gradient, from 0 to 1: the smaller, the smoother.
-      when: the steps that make a second pass; the average moves on at every step.
+      theta: the weight `θ` of the newest gradient, from 0 to 1; a smaller one smooths more.
+      when: the steps that make a second pass; the average is updated at every step.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
     Returns:
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, if `theta` is not from 0 to 1, or if `mask` is no tree of bools.
+      ValueError: If `rho` is negative or not finite, if `theta` is not from 0 to 1, or if `mask` is not a tree of
+        bools.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -213,14 +214,14 @@ def friendly_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """F-SAM: descend on `∇L(w + ε)`, with `ε = ρ d / (‖d‖ + 1e-12)` and `d = g − σ m`, the batch's own part of `g`.
 
-    `m` is the moving average of the gradients before this one: SAM without the part of its perturbation that ascends
-    the full gradient. From "Friendly Sharpness-Aware Minimization" (Li et al., 2024,
+    `m` is the moving average of the previous gradients, an estimate of the full gradient. F-SAM removes this part from
+    the perturbation of SAM. From "Friendly Sharpness-Aware Minimization" (Li et al., 2024,
     https://arxiv.org/abs/2403.12350).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
-      sigma: the weight `σ ≥ 0` of the average that is taken away. At 0 it is SAM.
-      lam: the share `λ` of the average that is kept, from 0 to 1.
+      sigma: the weight `σ ≥ 0` of the average that is subtracted. At 0 it is SAM.
+      lam: the fraction `λ` of the average that is kept in each update, from 0 to 1.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
 
@@ -228,7 +229,7 @@ def friendly_sam(
       A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
 
     Raises:
-      ValueError: If `rho` or `sigma` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is no tree
+      ValueError: If `rho` or `sigma` is negative or not finite, if `lam` is not from 0 to 1, or if `mask` is not a tree
         of bools.
 
     Example:

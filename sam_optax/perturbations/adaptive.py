@@ -1,4 +1,4 @@
-"""Along the gradient in units of each weight: the perturbation of ASAM."""
+"""The perturbation of ASAM, along the gradient in units of each weight."""
 
 from collections.abc import Callable
 
@@ -15,20 +15,20 @@ def adaptive_ascent(
 ) -> optax.GradientTransformation:
     """The step of length `ρ` in units of each weight, `ε = ρ T² g / (‖T g‖ + 1e-16)` with `T = |w| + η`.
 
-    Scaling a layer and undoing it in the next one leaves this neighbourhood as it was. From "ASAM:
-    Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks" (Kwon et
-    al., 2021, https://arxiv.org/abs/2102.11600).
+    Scaling a layer and undoing it in the next one does not change this neighbourhood. From "ASAM: Adaptive
+    Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks" (Kwon et al., 2021,
+    https://arxiv.org/abs/2102.11600).
 
     Args:
       rho: the radius `ρ ≥ 0`, relative to the weights; a number or a schedule over updates.
-      eta: `η ≥ 0`, in units of a weight: it keeps weights near zero movable.
+      eta: `η ≥ 0`, in units of a weight; with `η > 0`, weights near zero are perturbed, too.
       exempt: the leaves where `T = 1`: a tree of bools, or a function from the parameters to one.
 
     Returns:
       A transformation from gradients (and the parameters) to offsets of the same shapes and dtypes.
 
     Raises:
-      ValueError: If `rho` or `eta` is negative or not finite, if `exempt` is no tree of bools, or, in
+      ValueError: If `rho` or `eta` is negative or not finite, if `exempt` is not a tree of bools, or, in
         `update`, if `params` is missing.
 
     Example:
@@ -56,9 +56,9 @@ def adaptive_ascent(
 def ported_adaptive_ascent(rho: ScalarOrSchedule = 2.0) -> optax.GradientTransformation:
     """The step `ε = ρ w² g / (‖|w| g‖ + 1e-12)`, which most PyTorch ports of SAM call adaptive.
 
-    It is another algorithm than ASAM's `adaptive_ascent`: without `η`, so that a weight at zero stays there, and with
-    the biases scaled like the weights. It needs a radius about four times as large. It is here to go on with
-    settings that were found with such a port, as with `adaptive=True` of davda54/sam.
+    It differs from ASAM's `adaptive_ascent`: it has no `η`, so that a weight at zero is not perturbed, and it scales
+    the biases like the weights. It needs a radius about four times as large. Use it with settings that were tuned with
+    such a port, for example with `adaptive=True` of davda54/sam.
 
     Args:
       rho: the radius `ρ ≥ 0`, relative to the weights; a number or a schedule over updates.
@@ -103,7 +103,7 @@ def _scaled_ascent(
 
 
 def _finite_product(updates: Updates, scale: Updates) -> Updates:
-    """`T g`, or the same of `g / ‖g‖` where it overflows: the offset depends on the direction of `g` alone."""
+    """`T g`, or `T g / ‖g‖` if `T g` overflows, since the offset depends only on the direction of `g`."""
     scaled = jax.tree.map(jnp.multiply, updates, scale)
     divisor = jnp.where(jnp.isfinite(trees.inner(scaled, scaled)), 1, trees.norm(updates))
     return jax.tree.map(lambda g, t: g / divisor * t, updates, scale)

@@ -51,15 +51,15 @@ def unified_ascent(rho: ScalarOrSchedule = 0.05, lam: ScalarOrSchedule = 0.5) ->
     https://arxiv.org/abs/2503.02225).
 
     Args:
-      rho: the radius `ρ ≥ 0`; a number or a schedule over updates. At `λ = 1` in units of the parameters' global
-        L2 norm, at `λ = 0` in those of a learning rate.
-      lam: the share `λ` of the normalised step, from 0 to 1; a number or a schedule over updates.
+      rho: the radius `ρ ≥ 0`; a number or a schedule over updates. Its units are those of the parameters' global
+        L2 norm at `λ = 1`, and those of a learning rate at `λ = 0`.
+      lam: the fraction `λ` of the normalised step, from 0 to 1; a number or a schedule over updates.
 
     Returns:
       A transformation from gradients to offsets of the same shapes and dtypes.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or `lam` not from 0 to 1.
+      ValueError: If `rho` is negative or not finite, or `lam` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -95,19 +95,19 @@ class AverageState(NamedTuple):
 def smoothed_ascent(rho: ScalarOrSchedule = 0.05, theta: float = 0.9) -> optax.GradientTransformation:
     """The step of length `ρ` along the smoothed gradient, `ε = ρ m / (‖m‖ + 1e-7)` with `m ← (1−θ) m + θ g`.
 
-    `m` starts as the first gradient. Smoothing suppresses the variance of the direction of ascent, which for
-    small batches keeps SAM from staying adversarial. From "Enhancing Sharpness-Aware Optimization Through Variance
-    Suppression" (Li and Giannakis, 2023, https://arxiv.org/abs/2309.15639).
+    `m` starts as the first gradient. Smoothing suppresses the variance of the ascent direction, which is large for
+    small batches and makes the perturbation less adversarial. From "Enhancing Sharpness-Aware Optimization Through
+    Variance Suppression" (Li and Giannakis, 2023, https://arxiv.org/abs/2309.15639).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
-      theta: the share `θ` of the newest gradient, from 0 to 1. At 1 it is SAM's perturbation, the `1e-7` apart.
+      theta: the weight `θ` of the newest gradient, from 0 to 1. At 1 it is SAM's perturbation, except for the `1e-7`.
 
     Returns:
       A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
 
     Raises:
-      ValueError: If `rho` is negative or not finite, or `theta` not from 0 to 1.
+      ValueError: If `rho` is negative or not finite, or `theta` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -132,20 +132,20 @@ def smoothed_ascent(rho: ScalarOrSchedule = 0.05, theta: float = 0.9) -> optax.G
 def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float = 0.9) -> optax.GradientTransformation:
     """The step of length `ρ` along the batch's own part of the gradient, `ε = ρ d / (‖d‖ + 1e-12)`, `d = g − σ m`.
 
-    `m` is the moving average of the gradients before this one, `m ← λ m + (1−λ) g`, an estimate of the full
-    gradient; it starts as the first gradient, and the first `d` is `g`. From "Friendly Sharpness-Aware Minimization"
+    `m` is the moving average of the previous gradients, `m ← λ m + (1−λ) g`, an estimate of the full gradient. It
+    starts as the first gradient, and the first `d` is `g`. From "Friendly Sharpness-Aware Minimization"
     (Li et al., 2024, https://arxiv.org/abs/2403.12350).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.
-      sigma: the weight `σ ≥ 0` of the full gradient that is taken away. At 0 it is SAM's perturbation.
-      lam: the share `λ` of the average that is kept, from 0 to 1.
+      sigma: the weight `σ ≥ 0` of the average that is subtracted. At 0 it is SAM's perturbation.
+      lam: the fraction `λ` of the average that is kept in each update, from 0 to 1.
 
     Returns:
       A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
 
     Raises:
-      ValueError: If `rho` or `sigma` is negative or not finite, or `lam` not from 0 to 1.
+      ValueError: If `rho` or `sigma` is negative or not finite, or `lam` is not from 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -178,7 +178,7 @@ def _advance_average(state: AverageState, gradient: Updates, share: chex.Numeric
     """The state one update later: `m ← (1 − share) m + share g`, and `m = g` after the first update."""
     share = jnp.where(state.count == 0, 1, share)
     moved = jax.tree.map(
-        # not m + share (g − m), which is not exactly g where the share is 1
+        # not m + share (g − m), which is not exactly g if the share is 1
         lambda m, g: (1 - share) * m + share * g,
         trees.widen(state.average),
         trees.widen(gradient),

@@ -1,4 +1,4 @@
-"""Several steps of an optimizer that ascends: the perturbation of k-step SAM."""
+"""The perturbation of k-step SAM: several ascent steps of an optimizer."""
 
 from typing import Any, NamedTuple
 
@@ -11,30 +11,30 @@ from sam_optax.typing import Params, SecondPassFn, State, Updates
 
 
 class RepeatedAscentState(NamedTuple):
-    """The state of `repeated_ascent` with several steps: empty, since the adversary is initialised in each update."""
+    """The state of `repeated_ascent` with several steps. It is empty, since each update initialises the adversary."""
 
 
 def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> optax.GradientTransformationExtraArgs:
-    """The offset after several steps of an optimizer that ascends the loss of the batch.
+    """The offset after several ascent steps of an optimizer on the loss of the batch.
 
         ε_0 = 0,  ε_{i+1} = ε_i − adversary(∇L(w + ε_i)),  ε = ε_steps
 
-    The first gradient is the clean one, and each further step takes one more: a method with this perturbation costs
-    `1 + steps` gradients, the second pass at `w + ε` included. A step that the policy skips costs one. The loop over
-    the steps is unrolled.
+    The first ascent step uses the clean gradient, and each further step computes one more. A method with this
+    perturbation costs `1 + steps` gradients, including the second pass at `w + ε`. A step that the policy skips costs
+    one. The loop over the ascent steps is unrolled.
 
-    With `perturbed_gradient` it is k-step SAM, as `optax.contrib.sam` does it with `sync_period = steps + 1` and the
-    same adversary. The adversary is initialised anew in every update, so that a schedule in it counts the ascent steps
-    of one update. For a radius that changes from update to update use `optax.inject_hyperparams` around the method.
-    Where a gradient is zero in all entries, entries of the adversary's step that are not finite are zero:
+    With `perturbed_gradient` it is k-step SAM, equal to `optax.contrib.sam` with `sync_period = steps + 1` and the same
+    adversary. The adversary is initialised in every update, so that a schedule in it counts the ascent steps of one
+    update. For a radius that changes from update to update, wrap the method in `optax.inject_hyperparams`. If a
+    gradient is zero in all entries, entries of the adversary's step that are not finite are set to zero, since
     `optax.contrib.normalize` divides by the norm.
 
     From "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
     https://arxiv.org/abs/2010.01412), whose inner maximisation takes one step.
 
     Args:
-      adversary: an optimizer whose updates descend, as `optax.chain(optax.contrib.normalize(), optax.sgd(rho))`; they
-        are negated. It sees the parameters `w + ε_i`.
+      adversary: an optimizer that descends, such as `optax.chain(optax.contrib.normalize(), optax.sgd(rho))`; its
+        updates are negated. Its parameters are `w + ε_i`.
       steps: the number of ascent steps, at least 1.
 
     Returns:
@@ -42,8 +42,8 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
       with several steps `grad_fn`, which `sharpness_aware` passes on, with the decision `perturb`.
 
     Raises:
-      ValueError: If `adversary` is no transformation, or `steps` no positive integer; in `init`, if the adversary holds
-        a sharpness-aware method; and, in `update`, if `params` or `grad_fn` is missing.
+      ValueError: If `adversary` is not a transformation, or `steps` is not a positive integer; in `init`, if the
+        adversary holds a sharpness-aware method; and, in `update`, if `params` or `grad_fn` is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -76,7 +76,7 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[Updates, State]:
-        del value  # the loss at w, which is not that of the further steps
+        del value  # the loss at w, which is not the loss of the further steps
         if params is None:
             raise ValueError("params is missing: the adversary starts at them.")
 
@@ -102,6 +102,6 @@ def _gradient(grad_fn: Any, params: Params) -> Updates:
 
 
 def _finite(step: Updates, gradient: Updates) -> Updates:
-    """The adversary's step, in the accumulator's dtype; zero where it is not finite and the whole gradient is zero."""
+    """The adversary's step, in the accumulator's dtype; zero where it is not finite if the whole gradient is zero."""
     is_zero = trees.inner(gradient, gradient) == 0
     return jax.tree.map(lambda x: jnp.where(is_zero & ~jnp.isfinite(x), 0, x), trees.widen(step))

@@ -1,4 +1,4 @@
-"""How sharp a minimum is: worst and average loss around it, over radii, curvature, and the landscape itself."""
+"""Measures of a minimum's sharpness: worst-case and average-case loss around it, curvature, and loss landscapes."""
 
 from sam_optax.sharpness.curves import Curve, curve
 from sam_optax.sharpness.eigenvalues import Eigenpairs, eigenpairs, top_eigenvalue

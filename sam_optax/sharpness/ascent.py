@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent with momentum and a step that halves itself, one gradient an iteration."""
+"""APGD: projected gradient ascent with momentum and an adaptive step size, with one gradient per iteration."""
 
 import functools
 import math
@@ -13,24 +13,24 @@ from sam_optax.sharpness import losses
 from sam_optax.sharpness.balls import Ball
 from sam_optax.typing import Params, Updates
 
-_TOWARDS = 0.75  # the projected step; the rest is the point before the last one
-_FIRST = 0.22  # the first check point, as a share of all iterations
-_SHORTER_BY = 0.03  # by so much is the share between two check points smaller than the one before
-_SHORTEST = 0.06  # the smallest share between two check points
-_ENOUGH = 0.75  # the share of the iterations since a check point that should improve
+_TOWARDS = 0.75  # the weight of the projected step; the point before the last one has the rest
+_FIRST = 0.22  # the first check point, as a fraction of all iterations
+_SHORTER_BY = 0.03  # how much the fraction between two check points decreases each time
+_SHORTEST = 0.06  # the smallest fraction between two check points
+_ENOUGH = 0.75  # the fraction of the iterations since a check point that should improve
 
 
 class Ascent(NamedTuple):
-    """What one iteration leaves to the next. Points are parameters, in the accumulator's dtype.
+    """The state of an ascent between iterations. Points are parameters, in the accumulator's dtype.
 
-    Points and not offsets are held, since the loss needs its parameters anyway: that saves a copy of them.
+    It holds points and not offsets, since the loss needs the parameters anyway; this saves a copy of them.
 
     Attributes:
-      point: where the loss is evaluated next.
+      point: the point at which the loss is evaluated next.
       previous: the point before it.
       best: the point of the highest loss so far.
       best_gradient: the gradient there.
-      highest: that loss.
+      highest: the highest loss so far.
       step: the step size.
       improvements: iterations since the last check point that found a higher loss.
       highest_then: `highest` at the last check point.
@@ -49,7 +49,7 @@ class Ascent(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Where the highest loss is sought.
+    """The problem of finding the highest loss in a ball.
 
     Attributes:
       loss_fn: `loss_fn(params, batch)` → scalar.
@@ -57,8 +57,8 @@ class Search(NamedTuple):
       batch: the second argument of `loss_fn`.
       ball: the neighbourhood.
       rho: its radius.
-      steps: the iterations of an ascent.
-      key: of the direction out of a point without gradient.
+      steps: the number of iterations of an ascent.
+      key: draws the direction at a point whose gradient is zero.
     """
 
     loss_fn: Callable[..., Any]
@@ -70,12 +70,12 @@ class Search(NamedTuple):
     key: jax.Array
 
     def evaluate(self, point: Params) -> tuple[jax.Array, Updates]:
-        """The loss at `point`, which it is given in the dtypes of the parameters, and its gradient."""
+        """The loss at `point`, which is converted to the dtypes of the parameters, and its gradient."""
         return losses.value_and_grad(self.loss_fn, trees.cast_like(point, self.params), self.batch)
 
 
 class Found(NamedTuple):
-    """What an ascent came to: the highest loss, the point of it, and the loss at the start and after each iteration."""
+    """The result of an ascent: the highest loss, its point, and the losses at the start and after each iteration."""
 
     highest: jax.Array
     best: Params
@@ -85,7 +85,7 @@ class Found(NamedTuple):
 def begin(point: Params, loss: jax.Array, gradient: Updates, rho: Any) -> Ascent:
     """An ascent before its first step, from a point with its loss and its gradient.
 
-    Every tree has buffers of its own, which the iterations take over; that of the gradient is not copied.
+    Every tree has its own buffers, which the iterations donate; the gradient is not copied.
     """
     first, again, best = (jax.tree.map(jnp.copy, trees.widen(point)) for _ in range(3))
     loss, step = jnp.array(loss), jnp.array(2 * rho, trees.accumulator_dtype(point))
@@ -97,20 +97,20 @@ def ascend(search: Search, ascent: Ascent) -> Found:
     """The highest loss that APGD finds in the ball around `params`, in `steps` evaluations of loss and gradient.
 
     Each iteration steps along the ascent direction, first by 2ρ, and projects onto the ball to get `z`; then
-    `δ_{k+1} = ¾ z + ¼ δ_{k−1}`. At check points the step may be halved; the ascent then goes on from the best point,
-    with the gradient that was found there, and without momentum; so it does where the loss is no number. Out of a point
-    without gradient, as a minimum is, the direction is random.
+    `δ_{k+1} = ¾ z + ¼ δ_{k−1}`. At check points the step may be halved. The ascent then continues from the best point,
+    with the gradient that was found there and without momentum. The same happens whenever the loss is NaN. If the
+    gradient is zero, as at a minimum, the direction is random.
 
     From "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks" (Croce and
     Hein, 2020, https://arxiv.org/abs/2003.01690), as "A modern look at the relationship between sharpness and
     generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011) uses it on parameters.
 
     Args:
-      search: where to look.
-      ascent: what `begin` made; its buffers are taken over.
+      search: the problem.
+      ascent: the result of `begin`; its buffers are donated.
 
     Returns:
-      The highest loss seen, the start's included.
+      The highest loss, including that of the start.
     """
     history, around = [ascent.highest.copy()], (search.params, search.rho, search.key)
     ascent = _depart(search.ball, around, ascent)
@@ -118,7 +118,7 @@ def ascend(search: Search, ascent: Ascent) -> Found:
         loss, gradient = search.evaluate(ascent.point)
         history.append(loss)
         ascent = _iterate(search.ball, around, ascent, (loss, gradient), window)
-        del gradient  # a copy of the parameters, for which the next one needs room
+        del gradient  # frees the memory of a copy of the parameters for the next gradient
     loss, _ = search.evaluate(ascent.point)
     highest, best = better(ascent.highest, ascent.best, loss, ascent.point)
     return Found(highest, best, jnp.stack([*history, loss]))
@@ -144,25 +144,25 @@ def windows(steps: int) -> tuple[int, ...]:
     before, now, last = 0.0, _FIRST, 0
     found = [0] * steps
     while (point := math.ceil(now * steps)) < steps:
-        found[point] = found[point] or point - last  # of few iterations one may be two check points
+        found[point] = found[point] or point - last  # with few iterations, two check points may coincide
         before, now, last = now, now + max(now - before - _SHORTER_BY, _SHORTEST), point
     return tuple(found)
 
 
 def is_too_long(improvements: jax.Array, window: jax.Array, nothing_changed: jax.Array) -> jax.Array:
-    """Whether the step is halved: too few iterations of the window improved, or nothing at all has changed in it.
+    """Whether the step is halved: too few iterations since the last check point improved, or nothing has changed.
 
     Args:
-      improvements: how many iterations since the last check point found a higher loss than all before.
-      window: how many there were; 0 is no check point.
-      nothing_changed: whether step and highest loss are what they were at the last check point.
+      improvements: the number of iterations since the last check point that found a new highest loss.
+      window: the number of iterations since the last check point; 0 if this is not a check point.
+      nothing_changed: whether step and highest loss are equal to those at the last check point.
     """
     return (window > 0) & ((improvements < _ENOUGH * window) | nothing_changed)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _depart(ball: Ball, around: tuple[Params, Any, jax.Array], ascent: Ascent) -> Ascent:
-    """Go from the start to the first point."""
+    """Moves from the start to the first point."""
     here = (ascent.point, ascent.previous)
     return ascent._replace(point=_move(ball, around, here, ascent.best_gradient, ascent.step))
 
@@ -171,7 +171,7 @@ def _depart(ball: Ball, around: tuple[Params, Any, jax.Array], ascent: Ascent) -
 def _iterate(
     ball: Ball, around: tuple[Params, Any, jax.Array], ascent: Ascent, found: tuple[jax.Array, Updates], window: Any
 ) -> Ascent:
-    """Take in what was found at the point, look back if the window ends here, and go on to the next point."""
+    """Records the result at the point, halves the step if a check point requires it, and moves to the next point."""
     loss, gradient = found[0], trees.widen(found[1])
     is_higher = loss > ascent.highest
     best, best_gradient = _where(is_higher, (ascent.point, gradient), (ascent.best, ascent.best_gradient))
@@ -179,7 +179,7 @@ def _iterate(
     improvements = ascent.improvements + is_higher
 
     unchanged = (ascent.step == ascent.step_then) & (highest == ascent.highest_then)
-    # where the loss is no number no step leads on
+    # from a point whose loss is NaN, no step continues
     goes_back = is_too_long(improvements, jnp.asarray(window), unchanged) | jnp.isnan(loss)
     point, previous, gradient = _where(
         goes_back, (best, best, best_gradient), (ascent.point, ascent.previous, gradient)
@@ -217,7 +217,7 @@ def _move(
 
 @jax.jit
 def better(highest: jax.Array, best: Params, loss: jax.Array, point: Params) -> tuple[jax.Array, Params]:
-    """The higher one of two losses, with its point; the first one where the second is no number."""
+    """The higher one of two losses, with its point; the first one if the second is NaN."""
     is_higher = loss > highest
     return jnp.where(is_higher, loss, highest), _where(is_higher, point, best)
 

@@ -33,8 +33,8 @@ class Ball(NamedTuple):
     def direction(self, gradient: Updates, scale: Updates, key: jax.Array) -> Updates:
         """The ascent direction: `s sign(g)`, or `s · s g / (‖s g‖ + 1e-12)`; a random one if the gradient is zero.
 
-        It is that of the plain ball in the coordinates `δ / s`. A step along `s g` and the nearest point of the
-        ellipsoid, as published for the adaptive ℓ2 ball, come to rest short of the maximum.
+        It is the direction of the plain ball in the coordinates `δ / s`. The published ascent in the adaptive ℓ2 ball,
+        a step along `s g` and a projection to the nearest point of the ellipsoid, does not converge to the maximum.
         """
         steepest = _scaled(gradient, scale)
         is_zero = _largest(steepest) == 0
@@ -67,7 +67,7 @@ class Ball(NamedTuple):
         return jax.tree.map(lambda z: rho * z / jnp.where(length > 0, length, 1), noise)
 
     def dual_norm(self, gradient: Updates, scale: Updates) -> jax.Array:
-        """The most that a linear function rises over the ball of radius 1: `‖s g‖₁`, or `‖s g‖₂`."""
+        """The largest increase of a linear function in the ball of radius 1: `‖s g‖₁`, or `‖s g‖₂`."""
         scaled = _scaled(gradient, scale)
         if self.norm == "l2":
             return _length(scaled)
@@ -93,7 +93,7 @@ def _scaled(gradient: Updates, scale: Updates) -> Updates:
 
 
 def _length(tree: Updates) -> jax.Array:
-    """The L2 norm, computed in units of the largest number, so that no square overflows."""
+    """The L2 norm, computed relative to the largest entry, so that no square overflows."""
     largest = _largest(tree)
     unit = jnp.where(largest > 0, largest, 1)
     return unit * trees.norm(jax.tree.map(lambda x: x / unit, tree))

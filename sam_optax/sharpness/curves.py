@@ -25,7 +25,7 @@ class Curve(NamedTuple):
     Attributes:
       rho: the radii, in increasing order.
       sharpness: `S(ρ)`, the mean over the batches, weighted by size.
-      first_order: the part of it that the gradient explains, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
+      first_order: the first-order part of it, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
       slope: `d log S / d log ρ`: 1 where the gradient dominates the sharpness, 2 where the curvature does; NaN where
         the sharpness is below the rounding of the loss, and for a single radius.
       error: the mean of `error_fn` at the maximisers, likewise; None without `error_fn`.
@@ -62,18 +62,17 @@ def curve(
     """The worst-case sharpness `S(ρ)` over a grid of radii, with its first-order part and its local slope.
 
     At a small radius the sharpness is the norm of the gradient, and follows the training loss; at a large one the
-    perturbed network is no better than chance. Two networks may be ordered one way at one radius and the other way at
-    another. At one `ρ`, the ℓ∞ balls of networks of different size have corners at different distances, `ρ√d`. So
-    compare curves and not single values. The sharpness grows with the scale of the logits: `normalize_logits` in
-    `loss_fn` removes that. Sweeps of ρ are in "A modern look at the relationship between sharpness and generalization"
-    (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011).
+    perturbed network is no better than chance. The order of two networks may differ between radii. At the same `ρ`, the
+    ℓ∞ balls of networks of different size have corners at different distances, `ρ√d`. So compare curves and not single
+    values. The sharpness grows with the scale of the logits; `normalize_logits` in `loss_fn` removes this effect. "A
+    modern look at the relationship between sharpness and generalization" (Andriushchenko et al., 2023,
+    https://arxiv.org/abs/2302.07011) has sweeps of ρ.
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
       params: the point where the sharpness is measured; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
-      rhos: the radii, positive; None is nine of them from 2e-6 to 2e-2, half a decade apart, and √d times those for
-        ℓ2.
+      rhos: the radii, positive; None: nine radii from 2e-6 to 2e-2, half a decade apart, multiplied by √d for ℓ2.
       norm: `linf` or `l2`.
       adaptive: whether each weight is its own unit.
       steps: the number of iterations of an ascent.

@@ -22,8 +22,8 @@ class Eigenpairs(NamedTuple):
 
     Attributes:
       values: `(number,)`, the largest first, in the accumulator's dtype.
-      vectors: as many trees like the parameters, in the accumulator's dtype, with zeros outside of the mask. Each has
-        L2 norm 1 over all its leaves, and they are orthogonal to each other.
+      vectors: one tree like the parameters for each eigenvalue, in the accumulator's dtype, with zeros outside of the
+        mask. Each has L2 norm 1 over all its leaves, and they are orthogonal to each other.
     """
 
     values: jax.Array
@@ -86,9 +86,10 @@ def eigenpairs(
 ) -> Eigenpairs:
     """The largest eigenvalues of the Hessian over all examples, with eigenvectors: `H v_i = λ_i v_i`.
 
-    Lanczos' algorithm from a random start, with full reorthogonalisation. The outermost eigenvalues converge first, and
-    from inside: a value that has not converged is too small. All `steps` vectors are kept in memory, about three times
-    while the search runs. An eigenvalue of multiplicity above one is found once, unless the Krylov space ends early.
+    It uses Lanczos' algorithm from a random start, with full reorthogonalisation. The outermost eigenvalues converge
+    first, and from below: a value that has not converged is too small. All `steps` vectors are kept in memory, about
+    three times during the search. An eigenvalue of multiplicity above one is found once, unless the Krylov space ends
+    early.
 
     If the Krylov space of the start vector ends early, as for a matrix of low rank, its values are exact. The search
     then continues from a new start orthogonal to it, and can find an eigenvalue again. From "An iteration
@@ -140,9 +141,10 @@ def eigenpairs(
 
 
 def _search(operator: FlatOperator, number: int, steps: int, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
-    """Ritz values and, as rows, vectors, from at most `number` starts, each orthogonal to all that was found before.
+    """Ritz values, and Ritz vectors as rows, from at most `number` starts, each orthogonal to all previous vectors.
 
-    An invariant space has one vector of each eigenvalue, so that `number` of them have the largest that often.
+    An invariant Krylov space contains one vector of each eigenvalue, so `number` starts find the largest eigenvalue up
+    to `number` times.
     """
     values, vectors = np.zeros(0, operator.dtype), jnp.zeros((0, operator.size), operator.dtype)
     for start_key in jax.random.split(key, number):
@@ -164,8 +166,8 @@ def _composed(last: Map, middle: Map, first: Map) -> Map:
 def _complement(rows: jax.Array) -> tuple[Map, Map]:
     """To and from coordinates of the space orthogonal to k orthonormal rows: isometries, `(d - k,)` ↔ `(d,)`.
 
-    They are products of Householder's reflections. A projection instead would leave rounding in the span of the rows,
-    which Lanczos' algorithm makes grow.
+    They are products of Householder reflections. A projection would leave rounding errors in the span of the rows,
+    which Lanczos' algorithm amplifies.
     """
     number, size = rows.shape
     if not number:
@@ -184,7 +186,7 @@ def _complement(rows: jax.Array) -> tuple[Map, Map]:
 
 @functools.partial(jax.jit, static_argnames="reverse")
 def _reflect(vector: jax.Array, normals: jax.Array, scales: jax.Array, reverse: bool = False) -> jax.Array:
-    """One Householder reflection after the other, or in the reverse order."""
+    """Applies Householder reflections one after another, or in reverse order."""
 
     def reflect(vector: jax.Array, reflection: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         normal, scale = reflection

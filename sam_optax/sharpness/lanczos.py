@@ -1,4 +1,4 @@
-"""Lanczos' algorithm: a symmetric matrix on the Krylov space of a vector, where it is small and tridiagonal."""
+"""Lanczos' algorithm: it restricts a symmetric matrix to a Krylov space, in which it is small and tridiagonal."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ from jax.extend.core import Primitive
 
 from sam_optax.sharpness import matrices
 
-_NEGLIGIBLE = 10  # roundings of the matrix: a residual below is one of rounding
+_NEGLIGIBLE = 10  # a residual below this many roundings of the matrix is only rounding
 
 _product = Primitive("lanczos_product")
-"""`matvec(vector)`, which matfree traces as one operation and runs as it is, compiled, while compilation is off."""
+"""`matvec(vector)` as one primitive: matfree traces it as one operation, and it stays compiled under `disable_jit`."""
 
 
 @_product.def_impl
@@ -26,14 +26,14 @@ _product.def_abstract_eval(lambda vector, **_: vector)
 def ritz(
     matvec: Callable[[jax.Array], jax.Array], start: jax.Array, steps: int
 ) -> tuple[np.ndarray, np.ndarray, jax.Array]:
-    """What a symmetric matrix `A` is on the Krylov space of `start`: `(values, vectors, basis)`.
+    """Restricts a symmetric matrix `A` to the Krylov space of `start`: returns `(values, vectors, basis)`.
 
     With the rows of `basis` as `Q`, `Q A Qᵀ = U diag(values) Uᵀ`, and the columns of `vectors` as `U`. The rows of
     `Uᵀ Q` are Ritz vectors. The first row of `Q` is `start / ‖start‖`. All vectors are kept, and each new one is
-    orthogonalised against all before.
+    orthogonalised against all previous ones.
 
-    Where the space is exhausted, after k < `steps` products, it is invariant: the rest is rounding, or 0 / 0, and is
-    cut off. What is left is exact.
+    If the space is exhausted after k < `steps` products, it is invariant. The remaining entries are rounding errors, or
+    0 / 0, and are cut off; the returned values are exact.
 
     Args:
       matvec: the product, `(d,)` → `(d,)`.
@@ -47,10 +47,10 @@ def ritz(
       ImportError: If matfree is not installed.
     """
     decomp = matrices.import_matfree("decomp")
-    # With compilation off matfree's loop is one in Python, where on the CPU gradients of convolutions are fast. It
-    # traces the product before that, and would run the trace operation by operation if `matvec` were not one primitive.
-    # `hessenberg` is what `tridiag_sym` calls, and is Lanczos' algorithm for a symmetric matrix: but the latter
-    # averages both off-diagonals, and only the lower one is the residuals' lengths.
+    # With compilation disabled, matfree's loop is a Python loop, in which gradients of convolutions are fast on the
+    # CPU. Before that it traces the product, and would run the trace operation by operation if `matvec` were not one
+    # primitive. `tridiag_sym` calls `hessenberg`, which is Lanczos' algorithm for a symmetric matrix. It is called
+    # directly here, since `tridiag_sym` averages both off-diagonals, and only the lower one has the residuals' lengths.
     with jax.disable_jit(), jax.default_matmul_precision("highest"):
         basis, matrix, *_ = decomp.hessenberg(steps, reortho="full")(lambda v: _product.bind(v, matvec=matvec), start)
     matrix = np.asarray(matrix)
@@ -62,7 +62,7 @@ def ritz(
 
 
 def _exact_size(diagonal: np.ndarray, off_diagonal: np.ndarray) -> int:
-    """How many steps there are before the first off-diagonal entry that is rounding beside the entries so far."""
+    """The number of steps before the first off-diagonal entry that is negligible relative to the entries so far."""
     scale = np.maximum.accumulate(np.abs(diagonal[:-1]) + off_diagonal)
-    is_exact = off_diagonal > _NEGLIGIBLE * np.finfo(diagonal.dtype).eps * scale  # False where it is NaN
+    is_exact = off_diagonal > _NEGLIGIBLE * np.finfo(diagonal.dtype).eps * scale  # False for NaN
     return 1 + int(np.cumprod(is_exact).sum())

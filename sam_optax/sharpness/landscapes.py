@@ -1,6 +1,6 @@
-"""The landscape of the loss: its values on a line or a grid through the parameters, and the directions to take.
+"""Loss landscapes: the loss on a line or a grid through the parameters, and the directions of such lines and grids.
 
-Directions are random ones, scaled filter by filter, or those to other parameters.
+A direction is random, with the norms of the parameters' filters, or leads to other parameters.
 """
 
 import functools
@@ -22,7 +22,7 @@ from sam_optax.typing import Mask, Params, Updates
 def random_directions(
     params: Params, key: jax.Array, number: int = 2, *, filter_axis: int = -1, mask: Mask | None = None
 ) -> tuple[Updates, ...]:
-    """Filter-normalised Gaussian directions: each filter has the norm of that of the parameters, `d_f ‖w_f‖ / ‖d_f‖`.
+    """Filter-normalised Gaussian directions: each filter has the norm of the parameters' filter, `d_f ‖w_f‖ / ‖d_f‖`.
 
     A filter is a slice along `filter_axis`: all weights that lead to one output. A step along a direction then has the
     same relative size in every filter. Scaling a layer of a ReLU network and undoing it in the next layer does not
@@ -209,7 +209,7 @@ def landscape(
 def _of_batch(
     loss_fn: Callable[..., Any], parts: Partition, along: tuple[Leaves, ...], points: np.ndarray, batch: Any
 ) -> jax.Array:
-    """The losses of one batch, filled in point by point without waiting for any of them."""
+    """The losses of one batch, computed point by point without waiting for each result."""
     grid = jnp.zeros((len(points),) * len(along), trees.accumulator_dtype(parts.moved))
     for index in itertools.product(range(len(points)), repeat=len(along)):
         point = (parts.moved, along, points[list(index)])
@@ -221,7 +221,7 @@ def _of_batch(
 def _fill_in(
     loss_fn: Callable[..., Any], grid: jax.Array, index: tuple[Any, ...], point: tuple[Any, ...], batch: Any
 ) -> jax.Array:
-    """`grid` with the loss at one of its points, which is given by the arguments of `_moved`."""
+    """`grid` with the loss at one of its points, which the arguments of `_moved` determine."""
     return grid.at[index].set(losses.value(loss_fn, _moved(*point), batch).astype(grid.dtype))
 
 

@@ -1,6 +1,7 @@
-"""How much the loss rises by a perturbation: on average over random ones, and along the loss's own gradient.
+"""The increase of the loss by a perturbation: the average-case sharpness and the surrogate gap.
 
-The first is the average-case sharpness, the second the surrogate gap.
+The average-case sharpness is the mean increase over random perturbations; the surrogate gap is the increase along the
+gradient.
 """
 
 import functools
@@ -19,7 +20,7 @@ from sam_optax.typing import Mask, Params
 
 
 class AverageCase(NamedTuple):
-    """How much the loss rises on average.
+    """The average increase of the loss.
 
     Attributes:
       sharpness: `E L(w + δ) − L(w)`, the mean over the samples, and over the batches weighted by size.
@@ -111,7 +112,7 @@ def _perturbed(ball: Ball, params: Params, rho: Any, key: jax.Array) -> Params:
 
 
 class SurrogateGap(NamedTuple):
-    """How much the loss rises along its gradient.
+    """The increase of the loss along its gradient.
 
     Attributes:
       gap: `L(w + ρ g/‖g‖) − L(w)`, the mean over the batches, weighted by size.
@@ -175,7 +176,7 @@ def surrogate_gap(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gap_of_batch(loss_fn: Callable[..., Any], params: Leaves, batch: Any, rho: Any) -> tuple[jax.Array, jax.Array]:
-    """The loss of one batch, and its rise along the gradient."""
+    """The loss of one batch, and its increase along the gradient."""
     loss, gradient = losses.value_and_grad(loss_fn, params, batch)
     ascent = normalized_ascent(rho)
     offset, _ = ascent.update(gradient, ascent.init(params), params)

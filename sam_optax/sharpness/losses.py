@@ -1,6 +1,6 @@
-"""The loss of a batch, compiled once for each function and its shapes, and means over batches of several sizes.
+"""The loss of a batch, compiled once for each function and shape, and means over batches of different sizes.
 
-Also the normalisation of logits, which keeps a loss from following their scale.
+The module also has the normalisation of logits, which makes a loss independent of their scale.
 """
 
 import functools
@@ -18,12 +18,12 @@ _SHORTEST_LOGITS = 1e-10
 
 
 def check(name: str, function: Any) -> None:
-    """Raise `ValueError` unless `function` is a hashable function; a compiled function is found by this hash."""
+    """Raises `ValueError` unless `function` is a hashable function; a compiled function is found by this hash."""
     check_function(name, function, "from parameters and a batch to a scalar")
 
 
 def check_function(name: str, function: Any, meaning: str) -> None:
-    """Raise `ValueError` unless `function` is a hashable function; `meaning` describes it in the message."""
+    """Raises `ValueError` unless `function` is a hashable function; `meaning` describes it in the message."""
     try:
         hash(function)
         is_function = callable(function)
@@ -41,7 +41,7 @@ def value(loss_fn: Callable[..., Any], params: Params, batch: Any) -> jax.Array:
     """The loss, in the accumulator's dtype.
 
     Raises:
-      ValueError: If it is no scalar.
+      ValueError: If it is not a scalar.
     """
     return _scalar(loss_fn(params, batch))
 
@@ -51,7 +51,7 @@ def value_and_grad(loss_fn: Callable[..., Any], params: Params, batch: Any) -> t
     """The loss, in the accumulator's dtype, and its gradient.
 
     Raises:
-      ValueError: If the loss is no scalar.
+      ValueError: If the loss is not a scalar.
     """
     return jax.value_and_grad(lambda w: _scalar(loss_fn(w, batch)))(params)
 
@@ -76,7 +76,7 @@ def collect_batches(batches: Iterable[Any]) -> tuple[Any, ...]:
     """
     if isinstance(batches, Mapping) or hasattr(batches, "shape"):
         raise ValueError(f"batches is one batch, of type {type(batches).__name__}: give a list of batches, [batch].")
-    collected = tuple(jax.device_put(batch) for batch in batches)  # once, and not at every evaluation
+    collected = tuple(jax.device_put(batch) for batch in batches)  # once, not at every evaluation
     if not collected:
         raise ValueError("batches is empty: give at least one batch. (An iterator can be gone through once only.)")
     for batch in collected:
@@ -117,9 +117,9 @@ def weighted_mean(values: Sequence[jax.Array], collected: Sequence[Any]) -> jax.
 def normalize_logits(logits: jax.Array) -> jax.Array:
     """Centred logits of length 1, `(z − mean z) / max(‖z − mean z‖, 1e-10)`, example by example.
 
-    Sharpness follows the scale of the logits, which grows on as training goes on and changes no prediction. A loss of
-    normalised logits does not know that scale: put this into `loss_fn`. From "A modern look at the relationship between
-    sharpness and generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011).
+    Sharpness depends on the scale of the logits, which grows during training without changing any prediction. A loss of
+    normalised logits does not depend on that scale: call this function in `loss_fn`. From "A modern look at the
+    relationship between sharpness and generalization" (Andriushchenko et al., 2023, https://arxiv.org/abs/2302.07011).
 
     Args:
       logits: `(batch, classes)`.
@@ -136,6 +136,6 @@ def normalize_logits(logits: jax.Array) -> jax.Array:
     wide = jnp.asarray(logits, jnp.promote_types(jnp.result_type(logits), jnp.float32))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     squares = jnp.sum(jnp.square(centred), axis=-1, keepdims=True)
-    # the maximum is taken of the square: the root has no gradient at zero
+    # The maximum is taken of the square, since the root has no gradient at zero.
     length = jnp.sqrt(jnp.maximum(squares, _SHORTEST_LOGITS**2))
     return (centred / length).astype(jnp.result_type(logits))

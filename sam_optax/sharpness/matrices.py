@@ -40,8 +40,8 @@ class FlatOperator(NamedTuple):
 def hessian(loss_fn: Callable[..., Any], params: Params, batch: Any, vector: Updates) -> Updates:
     """The product `H v` with the Hessian `H = ∇²L(w)`: the derivative of the gradient along `v`.
 
-    Forward over reverse mode, at about the cost of two gradients. From "Fast Exact Multiplication by the Hessian"
-    (Pearlmutter, 1994, https://doi.org/10.1162/neco.1994.6.1.147).
+    It is computed in forward-over-reverse mode, at about the cost of two gradients. From "Fast Exact Multiplication by
+    the Hessian" (Pearlmutter, 1994, https://doi.org/10.1162/neco.1994.6.1.147).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch.
@@ -131,9 +131,8 @@ def flat_operator(
 
     Raises:
       ValueError: If `matrix` or `loss_fn` is not a hashable function, if `params` is empty, if `mask` does not fit or
-        chooses no leaf or one that is not real floating, if `matrix` is a function of the user's own and another leaf
-        is not real floating, if there is no batch or one without a leading axis, or inside `jax.jit` and other
-        transformations.
+        chooses no leaf or one that is not real floating, if `matrix` is a custom function and another leaf is not real
+        floating, if there is no batch or one without a leading axis, or inside `jax.jit` and other transformations.
 
     Example:
       >>> import jax.numpy as jnp
@@ -210,7 +209,7 @@ def _product(block: _Block, moved: Leaves, arguments: tuple[Leaves, Any], vector
 
 
 def _check_all_real(params: Params) -> None:
-    """Raise `ValueError` unless a matrix function of the user's own can differentiate every leaf."""
+    """Raises `ValueError` unless a custom matrix function can differentiate every leaf."""
     for path, leaf in zip(trees.leaf_paths(params), jax.tree.leaves(params), strict=True):
         if not trees.is_floating(leaf):
             raise ValueError(
@@ -221,7 +220,7 @@ def _check_all_real(params: Params) -> None:
 
 
 def _check_concrete(params: Params, collected: tuple[Any, ...]) -> None:
-    """Raise `ValueError` in a function that is being traced: inside `jax.jit` every new array is a tracer."""
+    """Raises `ValueError` in a function that is being traced: inside `jax.jit` every new array is a tracer."""
     if trees.is_traced((params, collected, jnp.zeros(()))):
         raise ValueError(
             "params or batches are traced: a measure of curvature compiles its own products and cannot be used inside "

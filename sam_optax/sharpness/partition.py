@@ -1,4 +1,4 @@
-"""The leaves that a measure moves, and those that it passes to the loss as they are."""
+"""The split of parameters into the leaves that a measure moves and those that it does not change."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -41,8 +41,9 @@ class Subset:
 class Restricted:
     """A function of parameters and a batch, as a function of the chosen leaves: `f(moved, (fixed, batch))`.
 
-    The other leaves are an argument and not a constant: a function that is compiled for one set of BatchNorm statistics
-    is reused for the next. Two restrictions of one function to one subset are equal, so the compiled function is found.
+    The other leaves are an argument and not a constant, so that a function that is compiled for one set of BatchNorm
+    statistics is reused for the next. Restrictions of the same function to the same subset are equal, so that the
+    compiled function is found.
 
     Attributes:
       function: `function(params, batch)`.
@@ -86,7 +87,7 @@ class Partition(NamedTuple):
 
 
 def create(mask: Mask | None, params: Params) -> Partition:
-    """Split `params` by a mask; without one, every leaf moves.
+    """Splits `params` by a mask; without a mask, every leaf moves.
 
     Raises:
       ValueError: If `mask` does not fit or chooses no leaf, if a chosen leaf is not real floating, or if another leaf
@@ -103,7 +104,7 @@ def create(mask: Mask | None, params: Params) -> Partition:
 
 
 def check_leaves(name: str, tree: Any, subset: Subset) -> None:
-    """Raise `ValueError` unless all leaves of `tree` are arrays, and the chosen ones real and floating."""
+    """Raises `ValueError` unless all leaves of `tree` are arrays, and the chosen ones real and floating."""
     for path, leaf, is_in in zip(trees.leaf_paths(tree), jax.tree.leaves(tree), subset.chosen, strict=True):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
             raise ValueError(

@@ -1,6 +1,6 @@
-"""The pictures of sharpness: landscapes, curves over the radius, spectral densities. It needs the extra `plots`.
+"""Plots of sharpness: landscapes, curves over the radius, spectral densities. It needs the extra `plots`.
 
-It is imported by its own name, `import sam_optax.sharpness.plots`. Pictures are read in grey as well as in colour.
+Import the module by its full name, `import sam_optax.sharpness.plots`. The plots are legible in grey, too.
 """
 
 import itertools
@@ -17,12 +17,12 @@ from sam_optax.sharpness.curves import Curve
 from sam_optax.sharpness.landscapes import Landscape
 from sam_optax.sharpness.spectrum import SpectralDensity
 
-_FAR_APART = 8  # times: from there on an axis is logarithmic
+_FAR_APART = 8  # the ratio of losses from which on an axis is logarithmic
 _LEVELS = 19
 _DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 _MARKERS = ("o", "s", "^", "v", "D", "x")
-_LEGEND_WIDTH = 84  # characters, of a figure of seven inches
-_LOWEST = 1e-7  # density drawn, of the highest
+_LEGEND_WIDTH = 84  # characters, in a figure of seven inches
+_LOWEST = 1e-7  # the lowest density drawn, relative to the highest
 _LOSS = "loss, mean over the examples"
 _STYLE: Any = {
     "axes.grid": True,
@@ -35,7 +35,7 @@ _STYLE: Any = {
 
 
 def plot_landscape(landscape: Landscape, title: str | None = None) -> Figure:
-    """Draw one landscape; see `plot_landscapes`.
+    """Draws one landscape; see `plot_landscapes`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,13 +50,13 @@ def plot_landscape(landscape: Landscape, title: str | None = None) -> Figure:
 
 
 def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
-    """Draw landscapes to compare: filled contours side by side, or the losses along one direction in one panel.
+    """Draws landscapes for comparison: filled contours side by side, or losses along one direction in one panel.
 
-    Contours have the same levels in all panels, in equal ratios where the losses are far apart. The parameters are
-    marked. What is not finite is left out, and hatched among contours.
+    Contours have the same levels in all panels, with equal ratios if the losses differ widely. The parameters are
+    marked. Losses that are not finite are not drawn; among contours, their area is hatched.
 
     Args:
-      landscapes: by their names; all along one direction, or all along two with two points or more.
+      landscapes: the landscapes by name: all along one direction, or all along two directions with at least two points.
 
     Raises:
       ValueError: If there is none, or if some have one direction and others two.
@@ -69,15 +69,15 @@ def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
 
 
 def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.0002,)) -> Figure:
-    """Draw the worst-case sharpness against its radius ρ, and below it what it grows like.
+    """Draws the worst-case sharpness against its radius ρ, and below it the exponent of its growth.
 
     Both axes are logarithmic, so that a power of ρ is a straight line; its exponent is in the panel below. At 1 the
-    gradient makes the sharpness, and at 2 the curvature. The first-order part is dashed. A third panel has the
-    training error at the perturbed parameters, where it is known. Sharpness that is not positive is left out.
+    gradient dominates the sharpness, and at 2 the curvature. The first-order part is dashed. A third panel has the
+    training error at the perturbed parameters, if it is known. Sharpness that is not positive is not drawn.
 
     Args:
-      curves: what `curve` returns; several by their names.
-      marks: radii to point out with the length of a corner of the ℓ∞ ball, `ρ√d`; those beyond the curves are left out.
+      curves: the result of `curve`, or several results by name.
+      marks: radii to mark, with the distance of the corner of the ℓ∞ ball, `ρ√d`; those outside the curves are ignored.
 
     Raises:
       ValueError: If there is no curve.
@@ -101,12 +101,12 @@ def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.
 
 
 def plot_density(spectral_density: SpectralDensity, width: float, title: str | None = None) -> Figure:
-    """Draw the density of the eigenvalues, on a logarithmic axis: outliers are rare.
+    """Draws the density of the eigenvalues, on a logarithmic axis, since outliers are rare.
 
     Args:
-      spectral_density: what `spectral_density` returns.
-      width: the standard deviation of the Gaussian that stands for an eigenvalue, in units of one.
-      title: what stands above.
+      spectral_density: the result of `spectral_density`.
+      width: the standard deviation of the Gaussian that represents an eigenvalue, in units of eigenvalues.
+      title: the title of the plot.
 
     Raises:
       ValueError: If `width` is not positive and finite.
@@ -114,7 +114,7 @@ def plot_density(spectral_density: SpectralDensity, width: float, title: str | N
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width is {width!r}: give a positive number, in units of an eigenvalue.")
     nodes = np.ravel(np.asarray(spectral_density.nodes, float))
-    at = width / 4 * np.unique(np.round(4 * nodes[:, None] / width) + np.arange(-28, 29))  # around the nodes alone
+    at = width / 4 * np.unique(np.round(4 * nodes[:, None] / width) + np.arange(-28, 29))  # only around the nodes
     density = np.asarray(spectral_density.density(at, width), float)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -173,7 +173,7 @@ def _draw_contours(landscapes: Mapping[str, Landscape]) -> Figure:
 
 
 def _plot_curve(panels: Any, name: str, curve: Curve, style: dict[str, Any]) -> None:
-    """One curve in all panels."""
+    """Draws one curve in all panels."""
     panels[0].plot(curve.rho, _positive(curve.sharpness), label=name or "worst-case sharpness", **style)
     panels[0].plot(curve.rho, _positive(curve.first_order), **(style | {"marker": "", "linestyle": "--"}))
     panels[1].plot(curve.rho, curve.slope, **style)
@@ -205,7 +205,7 @@ def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]
             for panel in panels:
                 panel.axvline(rho, color="0.4", linewidth=0.8, linestyle=":")
             text = f"ρ = {rho:.3g}" + (f", ρ√d = {rho * root:.3g}" if root else "")
-            is_left = rho**2 <= radii.min() * radii.max()  # where the curves, which rise, leave the top free
+            is_left = rho**2 <= radii.min() * radii.max()  # on this side the increasing curves leave the top free
             height, side = (0.98, "top") if is_left else (0.02, "bottom")
             place: Any = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}}
             place |= {"xycoords": ("data", "axes fraction"), "xytext": (-3, 0), "textcoords": "offset points"}
@@ -213,14 +213,14 @@ def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]
 
 
 def _root(curves: Mapping[str, Curve]) -> float | None:
-    """`√d` where all curves are over ℓ∞ balls of one number of parameters."""
+    """`√d` if all curves are over ℓ∞ balls with the same number of parameters, else None."""
     balls = {(each.norm, each.num_parameters) for each in curves.values()}
     norm, number = next(iter(balls))
     return math.sqrt(number) if len(balls) == 1 and norm == "linf" else None
 
 
 def _range(landscapes: Mapping[str, Landscape]) -> tuple[float, float]:
-    """The lowest and the highest finite loss of all, a little apart where they are one."""
+    """The lowest and the highest finite loss of all landscapes, slightly apart if they are equal."""
     losses = np.concatenate([np.ravel(np.asarray(each.loss, float)) for each in landscapes.values()])
     losses = losses[np.isfinite(losses)]
     low, high = (float(losses.min()), float(losses.max())) if losses.size else (0.0, 1.0)
@@ -233,11 +233,11 @@ def _is_wide(low: float, high: float) -> bool:
 
 
 def _positive(values: Any) -> np.ndarray:
-    """The values, with NaN, which is not drawn, for what has no logarithm."""
+    """The values, with NaN, which is not drawn, in place of values without logarithm."""
     values = np.asarray(values, float)
     return np.where(values > 0, values, np.nan)
 
 
 def _shades(number: int) -> np.ndarray:
-    """Colours that differ in lightness, too."""
+    """Colours that also differ in lightness."""
     return mpl.colormaps["cividis"](np.linspace(0, 0.85, max(number, 2)))[:number]

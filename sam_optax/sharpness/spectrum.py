@@ -1,4 +1,4 @@
-"""The eigenvalues of a curvature matrix as a whole, from random probes: their sum, the trace, and their density."""
+"""The spectrum of a curvature matrix from random probes: its trace, and the density of its eigenvalues."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -41,8 +41,9 @@ def trace(
 ) -> Trace:
     """The trace `tr H = Σ_i λ_i` of the Hessian over all examples: the curvature of all directions together.
 
-    The mean of `vᵀ H v` over probes `v` of random signs, whose expectation is the trace. One probe is in memory at a
-    time. If there are at most `samples` parameters, the probes are the unit vectors, and their sum is exact. From
+    It is estimated as the mean of `vᵀ H v` over probes `v` of random signs, whose expectation is the trace. One probe
+    is in memory at a time. If there are at most `samples` parameters, the probes are the unit vectors, and their sum is
+    exact. From
     "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines" (Hutchinson,
     1990, https://doi.org/10.1080/03610919008812866).
 

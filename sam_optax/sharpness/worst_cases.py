@@ -1,4 +1,4 @@
-"""Worst-case sharpness: how much the loss rises, at most, in a ball around the parameters.
+"""Worst-case sharpness: the largest increase of the loss in a ball around the parameters.
 
 `worst_case` measures it for whole batches, and `m_sharpness` for m examples at a time.
 """
@@ -20,13 +20,13 @@ from sam_optax.typing import Mask, Params
 
 
 class WorstCase(NamedTuple):
-    """How much the loss rises at most.
+    """The largest increase of the loss.
 
     Attributes:
-      sharpness: `max L(w + δ) − L(w)`, the mean over the batches, weighted by size; NaN where loss or gradient is not
-        finite at `w`.
+      sharpness: `max L(w + δ) − L(w)`, the mean over the batches, weighted by size; NaN if the loss or the gradient is
+        not finite at `w`.
       loss: the unperturbed loss, likewise.
-      first_order: the part of it that the gradient explains, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
+      first_order: the first-order part of the sharpness, `ρ‖∇L‖₁` for ℓ∞ and `ρ‖∇L‖₂` for ℓ2, likewise.
       per_batch: the sharpness of each batch, `(batches,)`.
       history: the losses of each ascent, `(batches, restarts, steps + 1)`: at its start and after each iteration.
       perturbations: the `δ` of each batch, a tree like the parameters, in float32 or wider, with zeros outside of the
@@ -152,7 +152,7 @@ def _of_batch(search: Search, draws: list[Any], keep: bool) -> _OfBatch:
         histories.append(found.history)
         del found
         ascent = None
-    # with a gradient that is not finite, no ascent has left its start
+    # If the gradient is not finite, no ascent could move from its start.
     highest = jnp.where(jnp.isfinite(first_order), highest, jnp.nan)
     perturbation = jax.tree.map(jnp.subtract, best, centre) if keep else None
     return _OfBatch(loss, first_order, highest, jnp.stack(histories), perturbation)
@@ -186,15 +186,15 @@ def m_sharpness(
 ) -> dict[int, WorstCase]:
     """The worst-case sharpness over parts of m examples, each of which has its own perturbation, for a list of m.
 
-    A perturbation for fewer examples fits them better, so that m-sharpness falls as m grows; what small-batch SAM
-    makes small is that of a small m. From "Sharpness-Aware Minimization for Efficiently Improving Generalization"
+    A perturbation for fewer examples fits them better, so m-sharpness falls as m grows. SAM with small batches
+    minimises the sharpness at a small m. From "Sharpness-Aware Minimization for Efficiently Improving Generalization"
     (Foret et al., 2021, https://arxiv.org/abs/2010.01412).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
-      params: where the sharpness is measured.
+      params: the point where the sharpness is measured.
       batches: pytrees of arrays, whose leading axis counts the examples.
-      ms: the numbers of examples of a part, each of which divides every batch.
+      ms: the sizes of the parts, in examples; each must divide every batch.
       rho: the radius `ρ ≥ 0`.
       **options: the other options of `worst_case`, such as norm, adaptive, steps and mask.
 
@@ -202,7 +202,7 @@ def m_sharpness(
       A `WorstCase` for each m, whose `.per_batch` is that of each part.
 
     Raises:
-      ValueError: If an m is no positive integer or does not divide a batch, or as `worst_case` does.
+      ValueError: If an m is not a positive integer or does not divide a batch, or as `worst_case` does.
 
     Example:
       >>> import jax.numpy as jnp
