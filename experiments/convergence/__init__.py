@@ -1,1 +1,1 @@
-"""The convergence study: gradient norms along training, on networks and on a quadratic whose answer is known."""
+"""The convergence study: gradient norms during training, on networks and on a quadratic with a known solution."""

@@ -1,4 +1,4 @@
-"""Watch how training converges: `python -m experiments.convergence --output runs/convergence`."""
+"""Measures how training converges: `python -m experiments.convergence --output runs/convergence`."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +24,15 @@ _PARTS = ("quadratic", "networks")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Follow the gradient norm over all data, and SAM's, along training: by methods and strategies, with fitted rates.
+    """Measure the norms of the full gradient and of the full SAM gradient during training, and fit rates to them.
+
+    Every method is trained with every strategy.
 
     Attributes:
-      study: What to train.
-      location: Where the data are.
-      quadratic: The problem on which theory gives the answer.
-      parts: Of quadratic and networks.
+      study: The networks to train.
+      location: The folders of the data.
+      quadratic: The problem for which theory gives the solution.
+      parts: The parts of the study to run: quadratic, networks, or both.
     """
 
     study: Annotated[NetworkStudy, tyro.conf.arg(name="")]
@@ -48,7 +50,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line, and runs the parts of the study."""
     arguments = parse(Arguments, "python -m experiments.convergence")
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study, location = arguments.study, arguments.location
@@ -67,7 +69,7 @@ def main() -> None:
 
 
 def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
-    """All runs of the study on networks, and those that are not complete yet."""
+    """Returns all runs of the study on networks, and those that are not complete yet."""
     cells = study.cells(len(data.load(study.problem.dataset, study.seeds[0], location).train))
     return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
 
@@ -75,13 +77,13 @@ def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec],
 def study_networks(
     study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
 ) -> Part:
-    """Execute the runs that are not complete yet, and draw the pictures.
+    """Executes the runs that are not complete yet, and draws the pictures.
 
     Args:
-      study: how the runs are measured.
+      study: the settings of the study.
       cells: all runs.
-      left: those that are not complete yet.
-      location: where the data are.
+      left: the runs that are not complete yet.
+      location: the folders of the data.
       console: the terminal.
 
     Returns:
@@ -103,13 +105,13 @@ def study_networks(
 
 
 def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple[str, ...], folder: Path) -> Part:
-    """Follow every method by every strategy, find the floors, and draw the pictures.
+    """Runs every method with every strategy, measures the floors, and draws the pictures.
 
     Args:
-      study: the problem.
-      methods: of `REACH`.
-      strategies: of the study on networks.
-      folder: of the document.
+      study: the settings of the study.
+      methods: keys of `REACH`.
+      strategies: the strategies of the study on networks.
+      folder: the folder of the document.
 
     Returns:
       The part of the document.
@@ -122,7 +124,7 @@ def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple
 
 
 def _shown(part: Part, console: Console) -> Part:
-    """Print the tables of a part, and return the part."""
+    """Prints the tables of a part, and returns the part."""
     for caption, rows in part.tables:
         console.print(tables.as_terminal(rows), f"{caption}\n", sep="\n")
     return part

@@ -1,6 +1,6 @@
 """The document of the convergence study: Markdown with tables and pictures.
 
-The pictures of gradient norms are against updates and against examples, logarithmic on both axes.
+The pictures show gradient norms against updates and against examples, with two logarithmic axes.
 """
 
 import math
@@ -22,14 +22,14 @@ from experiments.report import drawing
 from experiments.training.methods import METHODS
 
 Courses = dict[tuple[str, str], Course]
-"""By method and strategy."""
+"""The results on the quadratic, by method and strategy."""
 
 Floors = dict[str, list[Floor]]
-"""By method."""
+"""The floors, by method."""
 
 
 def rate_rows(curves: Curves) -> Rows:
-    """How fast the norm of the full gradient falls at last, and how far both norms come down."""
+    """Returns the late rate at which the norm of the full gradient decreases, and the minima of both norms."""
     heading = ("method", "strategy", "updates", "slope by updates", "slope by examples", "least ‖∇f‖", "least, SAM's")
     rows: Rows = [heading]
     for (method, strategy), curve in curves.items():
@@ -40,7 +40,7 @@ def rate_rows(curves: Curves) -> Rows:
 
 
 def bound_rows(courses: Courses) -> Rows:
-    """What was measured on the quadratic, and what docs/convergence.md proves that it is at most."""
+    """Returns the measured values on the quadratic and their upper bounds, which docs/convergence.md proves."""
     rows: Rows = [("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")]
     for (method, strategy), (_, *squares) in courses.items():
         rows.append((METHODS[method].title, strategy, *(f"{value:.3g}" for value in squares)))
@@ -48,7 +48,7 @@ def bound_rows(courses: Courses) -> Rows:
 
 
 def floor_rows(floors: Floors) -> Rows:
-    """The floors of each method, in units of SGD's exact one."""
+    """Returns the floors of each method, relative to the exact floor of SGD."""
     rows: Rows = [("η", "b", "√E‖∇f‖², SGD, exactly", *(METHODS[method].title for method in floors))]
     for same in zip(*floors.values(), strict=True):
         first = same[0]
@@ -57,7 +57,7 @@ def floor_rows(floors: Floors) -> Rows:
 
 
 def slope_rows(floors: dict[str, Floors]) -> Rows:
-    """The exponents of the floors in batch size and rate."""
+    """Returns the exponents of the floors in the batch size and in the learning rate."""
     rows: Rows = [("method", "slope by b", "slope by η")]
     for method in floors["rate"]:
         slopes = [_slope(by_method[method], name) for name, by_method in floors.items()]
@@ -66,9 +66,9 @@ def slope_rows(floors: dict[str, Floors]) -> Rows:
 
 
 def _ratio(floor: Floor) -> str:
-    """The floor in units of SGD's exact one, with its standard error; a single chain has none."""
+    """Formats the floor relative to the exact floor of SGD, with its standard error if there are several chains."""
     ratio = math.sqrt(floor.square / floor.sgd)
-    error = floor.standard_error / (2 * floor.square) * ratio  # of a root, half the relative error of the square
+    error = floor.standard_error / (2 * floor.square) * ratio  # a root has half the relative error of the square
     return f"{ratio:.3f} ± {error:.3f}" if math.isfinite(error) else f"{ratio:.3f}"
 
 
@@ -78,7 +78,7 @@ def _slope(floors: list[Floor], name: str) -> float:
 
 
 def _least(values: np.ndarray) -> str:
-    """Mean and deviation over repetitions of the least value; a dash where one has diverged."""
+    """Formats the mean and standard deviation of the minima over repetitions; a dash if a repetition diverged."""
     return mean_and_deviation(np.min(values, axis=1).tolist(), ".3g") if np.isfinite(values).all() else "–"
 
 
@@ -99,10 +99,10 @@ class Part(NamedTuple):
     """A part of the document.
 
     Attributes:
-      title: its heading.
-      settings: what was run, in a few sentences.
-      tables: with their captions.
-      pictures: in the document's folder.
+      title: the heading.
+      settings: a few sentences that describe the runs.
+      tables: pairs of a caption and a table.
+      pictures: the pictures in the folder of the document.
     """
 
     title: str
@@ -112,13 +112,13 @@ class Part(NamedTuple):
 
 
 def quadratic_part(study: QuadraticStudy, courses: Courses, floors: dict[str, Floors], folder: Path) -> Part:
-    """The part on the quadratic.
+    """Returns the part on the quadratic, and saves its pictures.
 
     Args:
-      study: its settings.
-      courses: by method and strategy.
-      floors: over the batch sizes and over the rates, as `batch_size` and `rate`.
-      folder: of the document, where the pictures go.
+      study: the settings of the study.
+      courses: the results by method and strategy.
+      floors: the floors over the batch sizes and over the rates, with the keys `batch_size` and `rate`.
+      folder: the folder of the document, for the pictures.
     """
     curves = {key: each.curve for key, each in courses.items()}
     tables = [(_RATES, rate_rows(curves)), (_BOUNDS, bound_rows(courses))]
@@ -137,12 +137,12 @@ def quadratic_part(study: QuadraticStudy, courses: Courses, floors: dict[str, Fl
 
 
 def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
-    """The part on networks.
+    """Returns the part on networks, and saves its pictures.
 
     Args:
-      study: its settings.
-      title: what was trained: `small_resnet on digits`.
-      curves: by method and strategy.
+      study: the settings of the study.
+      title: the network and the data set, such as `small_resnet on digits`.
+      curves: the curves by method and strategy.
     """
     statistics = "the statistics of these examples" if study.reestimate_batchnorm else "its running statistics"
     settings = (
@@ -155,7 +155,7 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
 
 
 def markdown(parts: Sequence[Part]) -> str:
-    """The document."""
+    """Returns the document as Markdown."""
     texts = []
     for part in parts:
         blocks = [f"# {part.title}", part.settings]
@@ -177,16 +177,16 @@ def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[drawing.P
 
 
 _AXES = {"updates": "updates", "examples": "examples seen"}
-_APART = 0.08  # of a panel's height: between the labels of lines
+_APART = 0.08  # the distance between the labels of lines, as a fraction of a panel's height
 
 
 def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
-    """Draw a row of panels a method and a line a strategy, the mean over repetitions.
+    """Draws one row of panels per method and one line per strategy: the mean over repetitions.
 
     Args:
-      norm: of `_NORMS`.
-      title: above the picture.
-      curves: what was measured.
+      norm: a key of `_NORMS`.
+      title: the title of the picture.
+      curves: the measured norms.
     """
     methods = list(dict.fromkeys(method for method, _ in curves))
     with mpl.rc_context(drawing.STYLE):
@@ -201,16 +201,16 @@ def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
                     panel.loglog(getattr(curve, axis), heights, label=name, **_look(i, len(of_method)))
         for panel, label in zip(panels[-1], _AXES.values(), strict=True):
             panel.set_xlabel(label)
-        drawing.make_logarithmic(panels[0, 0])  # and the others, which share its axis
+        drawing.make_logarithmic(panels[0, 0])  # the other panels share its y axis
         figure.suptitle(title)
-        figure.draw_without_rendering()  # the axes' limits are known from here on
+        figure.draw_without_rendering()  # this fixes the limits of the axes
         for panel in panels.flat:
             _write_names(panel)
     return figure
 
 
 def draw_floors(floors: dict[str, Floors]) -> Figure:
-    """Draw where each method stops, against the batch size and against the rate, and SGD's exact floor."""
+    """Draws the floor of each method against the batch size and against the rate, and the exact floor of SGD."""
     with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
@@ -231,14 +231,14 @@ def draw_floors(floors: dict[str, Floors]) -> Figure:
 
 
 def _look(index: int, count: int) -> dict[str, Any]:
-    """Each line has its own lightness, dash and marker."""
+    """Returns the style of a line; each line has a different lightness, dash pattern and marker."""
     dash, marker = drawing.DASHES[index % len(drawing.DASHES)], drawing.MARKERS[index % len(drawing.MARKERS)]
     lines = {"color": drawing.shades(count)[index], "linestyle": dash, "linewidth": 1.4}
     return lines | {"marker": marker, "markersize": 4, "markevery": 0.12}
 
 
 def _write_names(panel: Axes) -> None:
-    """Write the label of each line to the right of the panel, at the height of the line's end, without overlaps."""
+    """Writes the label of each line to the right of the panel, at the height of the line's end, without overlaps."""
     ends = {str(line.get_label()): np.asarray(line.get_xydata())[-1] for line in panel.get_lines()}
     to_axes = panel.transData + panel.transAxes.inverted()
     heights = {name: float(to_axes.transform(end)[1]) for name, end in ends.items() if np.isfinite(end[1])}

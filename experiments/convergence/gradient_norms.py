@@ -1,7 +1,7 @@
-"""Gradient norms along training: their curves, fitted rates, and the theory for SGD, SAM and GSAM.
+"""Gradient norms during training: their curves, fitted rates, and the theory for SGD, SAM and GSAM.
 
-A rate is the slope of the norms in logarithms of both axes. The theory is a stochastic quadratic whose answer is known,
-and bounds for it that docs/convergence.md derives.
+A rate is the slope of the norms on two logarithmic axes. The theory covers a stochastic quadratic with a known
+solution, and upper bounds for it, which docs/convergence.md derives.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """The norms of one method by one strategy.
+    """The norms of one method with one strategy.
 
     Attributes:
-      updates: where they were measured, `(points,)`.
-      examples: the examples that were seen until there, `(points,)`.
+      updates: the updates after which the norms were measured, `(points,)`.
+      examples: the number of examples seen up to each of these updates, `(points,)`.
       gradient: the norm of the full gradient, `(repetitions, points)`.
       sam_gradient: the norm of the full SAM gradient, `(repetitions, points)`.
     """
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
 
 Curves = dict[tuple[str, str], Curve]
-"""By method and strategy."""
+"""The curves by method and strategy."""
 
 
 class Rate(NamedTuple):
@@ -35,7 +35,7 @@ class Rate(NamedTuple):
 
     Attributes:
       slope: the mean of the slopes of the repetitions.
-      standard_error: of that mean; NaN of a single repetition.
+      standard_error: the standard error of that mean; NaN for a single repetition.
     """
 
     slope: float
@@ -49,11 +49,13 @@ class Rate(NamedTuple):
 
 
 def fitted_slope(x: np.ndarray, y: np.ndarray) -> float:
-    """The slope of the least-squares line through `log y` over `log x`; NaN where it has none.
+    """Fits a least-squares line to `log y` over `log x`, and returns its slope.
+
+    The slope is NaN if there are fewer than two distinct `x`, or if a value of `y` is not positive and finite.
 
     Args:
       x: positive numbers, `(points,)`.
-      y: the values there, `(points,)`.
+      y: the values at `x`, `(points,)`.
     """
     if len(np.unique(x)) < 2 or not (np.isfinite(y).all() and (y > 0).all()):
         return float("nan")
@@ -61,16 +63,16 @@ def fitted_slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """The standard error of the mean of independent values; NaN of a single value."""
+    """Computes the standard error of the mean of independent values; NaN for a single value."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def late_rate(x: np.ndarray, values: np.ndarray) -> Rate:
-    """The rate over the second half: from half of the last `x` on.
+    """Fits the rate over the second half, from half of the last `x` to the end.
 
     Args:
       x: updates or examples, increasing, `(points,)`.
-      values: one row a repetition, `(repetitions, points)`.
+      values: one row per repetition, `(repetitions, points)`.
     """
     late = x >= x[-1] / 2
     slopes = np.asarray([fitted_slope(x[late], row[late]) for row in values])
@@ -100,22 +102,25 @@ class Quadratic(NamedTuple):
 
     @property
     def deviation(self) -> float:
-        """`σ = s √d`, of one example's gradient as a whole."""
+        """`σ = s √d`, the standard deviation of the whole gradient of one example."""
         return self.noise * float(np.sqrt(len(self.spectrum)))
 
     def value(self, w: np.ndarray) -> float:
-        """`f(w)`, which is 0 at its minimum."""
+        """Returns `f(w)`, which is 0 at its minimum."""
         return float(np.sum(self.spectrum * np.square(w)) / 2)
 
     def stationary_square(self, rate: float, batch_size: float) -> float:
-        """`E‖∇f‖²` of SGD after any number of updates at a constant rate and batch size, exactly.
+        """Returns the exact limit of `E‖∇f‖²` for SGD at a constant rate and batch size.
 
-        A coordinate moves as `w ← (1 − η a) w − η s ξ/√b`: its variance stops at `η s² / (b a (2 − η a))`.
+        A coordinate is updated by `w ← (1 − η a) w − η s ξ/√b`, so its variance tends to `η s² / (b a (2 − η a))`.
         """
         return float(np.sum(self.spectrum * rate * self.noise**2 / (batch_size * (2 - rate * self.spectrum))))
 
     def bouncing_norm(self, rate: float, rho: float) -> float:
-        """`‖∇f‖` where SAM ends without noise: `η L² ρ / (2 − η L)`, to and fro along the largest curvature."""
+        """Returns the limit of `‖∇f‖` for SAM without noise, `η L² ρ / (2 − η L)`.
+
+        There SAM oscillates along the direction of the largest curvature.
+        """
         return rate * self.smoothness**2 * rho / (2 - rate * self.smoothness)
 
 
@@ -125,17 +130,18 @@ REACH: dict[str, Callable[[float, float], float]] = {
     "gsam": lambda rho, alpha: (1 + alpha) * rho,
     "gsam_clean": lambda rho, alpha: alpha * rho,
 }
-"""From radius and weight to `r`: the gradient that a method descends on is at most `L r` from the clean one."""
+"""Maps `rho` and `alpha` to `r`: the gradient that a method descends along differs from the clean one by at most `L r`.
+"""
 
 
 class Assumptions(NamedTuple):
-    """What the bounds assume of the loss, of its gradients and of the method.
+    """The constants of the bounds' assumptions about the loss, its gradients and the method.
 
     Attributes:
       gap: `f(w₀) − f*`.
-      smoothness: `L`, of the loss of every batch.
-      deviation: `σ`, of the gradient of one example.
-      reach: `r`, of `REACH`, in units of the parameters.
+      smoothness: `L`, the smoothness constant of the loss of every batch.
+      deviation: `σ`, the standard deviation of the gradient of one example.
+      reach: `r`, a value of `REACH`, in units of the parameters.
     """
 
     gap: float
@@ -144,7 +150,7 @@ class Assumptions(NamedTuple):
     reach: float
 
     def disturbance(self, rates: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
-        """`η_t V_t`: what bias and noise of each update add to twice the loss.
+        """Computes `η_t V_t`, the amount by which bias and noise of each update increase twice the loss.
 
         Raises:
           ValueError: If a rate is above `1/L`.
@@ -157,14 +163,14 @@ class Assumptions(NamedTuple):
 
 
 def mean_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions) -> float:
-    """The most that the mean squared gradient norm can be, `Σ η_t E‖∇f(w_t)‖² / Σ η_t`, and so its minimum over `t`.
+    """Computes an upper bound of the mean squared gradient norm, `Σ η_t E‖∇f(w_t)‖² / Σ η_t`, and so of its minimum.
 
-    It is `(2 (f(w₀) − f*) + Σ η_t V_t) / Σ η_t` with `V_t = (1 − L η_t) L² r² + L η_t (σ/√b_t + L r)²`. Our own
-    derivation, with its assumptions: docs/convergence.md.
+    The bound is `(2 (f(w₀) − f*) + Σ η_t V_t) / Σ η_t` with `V_t = (1 − L η_t) L² r² + L η_t (σ/√b_t + L r)²`. It is
+    our own derivation; docs/convergence.md gives it with its assumptions.
 
     Args:
       rates: the learning rate `η_t` of each update, at most `1/L`, `(updates,)`.
-      batch_sizes: examples of each update, `(updates,)`.
+      batch_sizes: the batch size `b_t` of each update, `(updates,)`.
       given: the constants of the problem and of the method.
 
     Returns:
@@ -177,10 +183,10 @@ def mean_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions) -
 
 
 def last_bound(rates: np.ndarray, batch_sizes: np.ndarray, given: Assumptions, curvature: float) -> float:
-    """The most that `E‖∇f(w_T)‖²` can be after the last update, where `‖∇f‖² ≥ 2μ (f − f*)`.
+    """Computes an upper bound of `E‖∇f(w_T)‖²` after the last update, if `‖∇f‖² ≥ 2μ (f − f*)`.
 
-    It is `2L a_T` with `a_0 = f(w₀) − f*` and `a_{t+1} = (1 − μ η_t) a_t + η_t V_t / 2`. Our own derivation:
-    docs/convergence.md.
+    The bound is `2L a_T` with `a_0 = f(w₀) − f*` and `a_{t+1} = (1 − μ η_t) a_t + η_t V_t / 2`. It is our own
+    derivation; see docs/convergence.md.
 
     Args:
       rates: as in `mean_bound`.

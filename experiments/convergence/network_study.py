@@ -1,7 +1,7 @@
-"""The convergence study on networks: methods by strategies.
+"""The convergence study on networks, for all pairs of a method and a strategy.
 
-Each run is trained once. It measures the gradient of the training loss over all examples, and its SAM gradient, and
-keeps the norms in a file of its own.
+Each run is trained once. It measures the gradient of the training loss over all examples, and the SAM gradient over all
+examples. It writes the norms into a separate file.
 """
 
 import functools
@@ -34,16 +34,17 @@ from sam_optax import BatchPlan
 
 @dataclass(frozen=True)
 class NetworkStudy(Grid):
-    """Train by methods and strategies, and measure the gradient over all training examples on the way.
+    """Train every method with every strategy, and measure the gradient over all training examples during training.
 
     Attributes:
-      strategies: The columns: constant, increasing, or the constant plan under a cosine or linear rate; or what else
-        experiments.reproduce knows.
-      every: Measure after every so many epochs, and after the last one.
-      measured_rho: The radius of the SAM gradient that is measured, the same for all methods.
-      measured_batch_size: Examples of one gradient while measuring.
-      reestimate_batchnorm: To measure, give BatchNorm the statistics of the training examples at the weights; else its
-        running ones, which in the first epochs are still mostly those it started with.
+      strategies: The columns: constant, increasing, cosine or linear (the constant plan with a cosine or linear
+        learning rate), or another strategy of experiments.reproduce.
+      every: The number of epochs between measurements; the last epoch is always measured.
+      measured_rho: The radius of the measured SAM gradient, the same for all methods.
+      measured_batch_size: The number of examples per gradient evaluation in a measurement.
+      reestimate_batchnorm: Measure with BatchNorm statistics that are estimated from the training examples at the
+        current weights. Otherwise the running statistics are used, which are still close to their initial values in the
+        first epochs.
     """
 
     strategies: tuple[str, ...] = ("constant", "increasing", "cosine", "linear")
@@ -76,10 +77,12 @@ class FullNorms(NamedTuple):
 
 
 def full_norms(network: measures.Network, rho: float) -> FullNorms:
-    """Both norms of a network in inference mode, by the parameters alone; one gradient a batch and norm.
+    """Computes the loss and both norms of a network in inference mode, with gradients in the parameters only.
+
+    Each norm takes one gradient evaluation per batch.
 
     Args:
-      network: its parameters, its loss and the batches; each batch weighs as many examples as it has.
+      network: the parameters, the loss and the batches of the network; a batch is weighted by its number of examples.
       rho: the radius of the SAM gradient, in units of the parameters' ℓ2 norm.
     """
     params = network.variables["params"]
@@ -91,7 +94,7 @@ def full_norms(network: measures.Network, rho: float) -> FullNorms:
 
 
 def _full(network: measures.Network, params: Any) -> tuple[jax.Array, Any]:
-    """The loss and its gradient over all batches."""
+    """Computes the loss and its gradient over all batches."""
     variables = network.variables | {"params": params}
     sizes = [len(batch["label"]) for batch in network.batches]
     weights = [size / sum(sizes) for size in sizes]
@@ -104,20 +107,20 @@ def _value_and_grad(loss_fn: Callable[..., jax.Array], variables: dict[str, Any]
     return jax.value_and_grad(lambda params: loss_fn(variables | {"params": params}, batch))(variables["params"])
 
 
-_HEAD = b'{"kind": "settings"'  # of each file, or the beginning of it
+_HEAD = b'{"kind": "settings"'  # the first bytes of each file; a stopped run may have written only a part of them
 _MEASURED = ("every", "measured_rho", "measured_batch_size", "reestimate_batchnorm")
 
 
 def path_of(cell: RunSpec) -> Path:
-    """Where the norms of a run are, or will be: JSON, an object a line."""
+    """Returns the path of the file with the norms of a run: JSON, one object per line."""
     return cell.folder.with_name(f"{cell.folder.name}.jsonl")
 
 
 def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
-    """Whether the run was measured to its end, as the study has it.
+    """Returns whether the run was measured to its end, with the settings of the study.
 
     Raises:
-      ValueError: If its file holds another run, or was damaged.
+      ValueError: If the file contains another run, or is damaged.
     """
     path = path_of(cell)
     if not (path.exists() or path.is_symlink()):
@@ -135,10 +138,10 @@ def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
 
 
 def check_unfinished(cell: RunSpec) -> Path:
-    """The file that a run is measured into; one that is there is replaced, where a run that was stopped has left it.
+    """Returns the path of the file that an unfinished run writes; an existing file of a stopped run may be replaced.
 
     Raises:
-      UnusableError: If it is something else.
+      UnusableError: If the path exists and is not a file of a stopped run.
     """
     unfinished = path_of(cell).with_name(f"{path_of(cell).name}{run.UNFINISHED}")
     refuse_link(unfinished)
@@ -149,13 +152,15 @@ def check_unfinished(cell: RunSpec) -> Path:
 
 
 def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> EpochRecord:
-    """Train, measure on the way, and leave the file, which is complete where it has its name.
+    """Trains a run, measures the norms during training, and writes them.
+
+    The file gets its final name only when it is complete.
 
     Args:
-      cell: what to run.
-      study: how it is measured.
-      dataset: its data.
-      track: goes through the batches while something watches.
+      cell: the run.
+      study: the settings of the study.
+      dataset: the data set of the run.
+      track: wraps the iterator over the batches, for example to show the progress.
 
     Returns:
       The record of the last epoch.
@@ -181,10 +186,10 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
 
 
 def curve_of(cells: list[RunSpec]) -> Curve:
-    """The curve of runs that differ in their seed alone, from their files.
+    """Reads the curve of runs that differ only in their seed.
 
     Raises:
-      ValueError: If a file holds no norms.
+      ValueError: If a file has no norms, or if the files were measured at different steps.
     """
     found = [list(writers.read(path_of(cell), "norms")) for cell in cells]
     for cell, records in zip(cells, found, strict=True):
@@ -196,11 +201,11 @@ def curve_of(cells: list[RunSpec]) -> Curve:
 
 
 def examples_seen(plan: BatchPlan, epochs: int, num_examples: int) -> int:
-    """How many examples the updates of the first epochs saw; what an incomplete batch would hold is dropped."""
+    """Returns the number of examples in the updates of the first epochs; incomplete batches are dropped."""
     sizes = [plan.batch_size_at(epoch) for epoch in range(epochs)]
     return sum(num_examples // size * size for size in sizes)
 
 
 def _measured(study: NetworkStudy) -> writers.Record:
-    """How the norms of a file are measured, as it is written at its head."""
+    """Returns the settings of the measurement, as the first line of a file holds them."""
     return {"kind": "settings", **{name: writers.plain(getattr(study, name)) for name in _MEASURED}}

@@ -1,4 +1,4 @@
-"""The study on the quadratic: the strategies' curves, and the floors of a constant batch and rate."""
+"""The study on the quadratic: the curves of the strategies, and the floors at a constant batch size and rate."""
 
 import functools
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from experiments.study import grid
 from experiments.training import learning_rate, optimizer
 from sam_optax import BatchPlan
 
-_POINTS = 120  # of a curve, by updates, and by examples
-_SETTLED = 20  # times that the slowest coordinate takes to fall by e: how long a floor is watched
+_POINTS = 120  # points of a curve over the updates, and again over the examples
+_SETTLED = 20  # the length of a run that measures a floor, in decay times (to 1/e) of the slowest coordinate
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuadraticStudy:
-    """Minimise ½ wᵀAw with noisy gradients, by the strategies, and at constant batches and rates.
+    """Minimise ½ wᵀAw with noisy gradients, with each strategy, and at constant batch sizes and learning rates.
 
     Attributes:
-      dimensions: Of w.
-      least_curvature: The curvatures lie evenly, in logarithms, from this one to 1.
+      dimensions: The dimension of w.
+      least_curvature: The smallest curvature. The curvatures are evenly spaced, in logarithms, from this value to 1.
       noise: The standard deviation of each coordinate of one example's gradient.
       rho: The radius of SAM and GSAM.
       alpha: The weight of GSAM's surrogate gap.
-      learning_rate: Of the strategies.
-      examples: Of an epoch.
-      constant_plan: The batch plan of constant, cosine and linear.
-      increasing_plan: The batch plan of increasing.
-      floor_batch_sizes: Where the floor is measured, at the first of the floor rates.
-      floor_rates: Where the floor is measured, at the first of the floor batch sizes.
-      chains: Independent runs of each.
-      seed: Determines their noise.
+      learning_rate: The learning rate of the strategies.
+      examples: The number of examples of an epoch.
+      constant_plan: The batch plan of the strategies constant, cosine and linear.
+      increasing_plan: The batch plan of the strategy increasing.
+      floor_batch_sizes: The batch sizes at which the floor is measured, with the first of the floor rates.
+      floor_rates: The learning rates at which the floor is measured, with the first of the floor batch sizes.
+      chains: The number of independent runs per measurement.
+      seed: The seed of the noise.
     """
 
     dimensions: int = 20
@@ -75,19 +75,19 @@ class QuadraticStudy:
 
     @property
     def problem(self) -> Quadratic:
-        """What is minimised."""
+        """The quadratic that is minimised."""
         return Quadratic(np.geomspace(self.least_curvature, 1.0, self.dimensions), self.noise)
 
 
 class Course(NamedTuple):
-    """What a method did on the quadratic by a strategy.
+    """The results of a method with a strategy on the quadratic.
 
     Attributes:
-      curve: the norms, one repetition a chain.
+      curve: the norms, one repetition per chain.
       mean_square: `Σ η_t E‖∇f(w_t)‖² / Σ η_t`, measured.
-      mean_bound: what it can be at most.
+      mean_bound: the upper bound of `mean_square`.
       last_square: `E‖∇f(w_T)‖²`, measured.
-      last_bound: what it can be at most.
+      last_bound: the upper bound of `last_square`.
     """
 
     curve: Curve
@@ -98,14 +98,14 @@ class Course(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """Where a method stops at a constant batch size and rate.
+    """The stationary gradient norm of a method at a constant batch size and rate.
 
     Attributes:
       rate: the learning rate.
-      batch_size: examples of an update.
+      batch_size: the number of examples per update.
       square: `E‖∇f‖²`, measured.
-      standard_error: of that, over the chains.
-      sgd: the same of SGD, exactly.
+      standard_error: the standard error of `square`, over the chains.
+      sgd: the exact `E‖∇f‖²` of SGD.
     """
 
     rate: float
@@ -116,12 +116,12 @@ class Floor(NamedTuple):
 
 
 def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
-    """A method by a strategy, from `w = (1, …, 1)`.
+    """Runs a method with a strategy from `w = (1, …, 1)`.
 
     Args:
-      study: its settings.
-      method: of `REACH`.
-      strategy: of `strategies.PLANNED`.
+      study: the settings of the study.
+      method: a key of `REACH`.
+      strategy: an element of `grid.PLANNED`.
     """
     problem, start = study.problem, np.ones(study.dimensions)
     rates, batch_sizes = _by_update(study, strategy)
@@ -136,9 +136,12 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
 
 
 def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> Floor:
-    """Where a method stops, as a mean over the last three quarters of a run that is long for the slowest coordinate."""
+    """Measures the floor of a method: the mean over the last three quarters of a run.
+
+    The run is long compared with the decay time of the slowest coordinate.
+    """
     problem = study.problem
-    updates = round(_SETTLED / (min(study.floor_rates) * problem.curvature))  # of all floors, so that one is compiled
+    updates = round(_SETTLED / (min(study.floor_rates) * problem.curvature))  # equal for all floors: one compilation
     start = np.zeros(study.dimensions)
     norms = simulate(study, method, np.full(updates, rate), np.full(updates, batch_size), start).gradient
     squares = np.mean(np.square(norms[:, updates // 4 :]), axis=1)
@@ -147,7 +150,7 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
 
 
 def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.ndarray]:
-    """The learning rate and the batch size of each update."""
+    """Returns the learning rate and the batch size of each update."""
     constant, increasing = map(BatchPlan.parse, (study.constant_plan, study.increasing_plan))
     plan = grid.plan_of(strategy, constant, increasing)
     positions = [plan.epoch_at(step, study.examples) for step in range(plan.total_steps(study.examples))]
@@ -157,7 +160,7 @@ def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.nda
 
 
 def _thinned(curve: Curve) -> Curve:
-    """At updates that are even in their logarithm, and others that are even in the logarithm of the examples."""
+    """Keeps points that are evenly spaced in the logarithm of the updates, and in the logarithm of the examples."""
     _, first, *_, last = curve.examples
     by_updates = np.geomspace(1, len(curve.updates) - 1, _POINTS).round().astype(int)
     by_examples = np.searchsorted(curve.examples, np.geomspace(first, last, _POINTS))
@@ -166,17 +169,17 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def simulate(study: QuadraticStudy, method: str, rates: np.ndarray, sizes: np.ndarray, start: np.ndarray) -> Curve:
-    """Independent runs from one start, each with its own noise; both passes of a step see the same noise.
+    """Simulates independent runs from one start, each with its own noise; both passes of a step have the same noise.
 
     Args:
       study: the problem, the method's radius and weight, the number of runs, and the seed of their noise.
-      method: of `METHODS`, an estimator of the gradient, in front of SGD without momentum.
+      method: a key of `METHODS`, followed by SGD without momentum.
       rates: the learning rate of each update, `(updates,)`.
       sizes: the batch size, in examples, of each update, `(updates,)`.
       start: the first parameters, `(dimensions,)`.
 
     Returns:
-      The norms before each update and after the last one, of the SAM gradient at the radius `study.rho`.
+      The norms before each update and after the last one. The SAM gradient has the radius `study.rho`.
     """
     as_array = functools.partial(jnp.asarray, dtype=jnp.float32)
     noises = study.noise / np.sqrt(sizes)
@@ -194,12 +197,12 @@ _Steps = tuple[Array, Array, Array]  # keys, learning rates and standard deviati
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(method: str, spectrum: Array, radius: dict[str, Array], steps: _Steps, first: Array) -> list[Array]:
-    """Both norms before each update and after the last one, `(chains, updates + 1)`."""
+    """Computes both norms before each update and after the last one, `(chains, updates + 1)`."""
     tx = optimizer.create(optimizer.Settings(method))
     measure = jax.vmap(functools.partial(_norms, spectrum, radius["rho"]))
 
     def update(w: Array, opt_state: Any, noise: Array, rate: Array) -> Any:
-        grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the batch's, for both passes
+        grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the gradient of the batch, for both passes
         opt_state = optimizer.inject(opt_state, {"learning_rate": rate, **radius})
         updates, opt_state = tx.update(grad_fn(w), opt_state, w, grad_fn=grad_fn)
         return optax.apply_updates(w, updates), opt_state

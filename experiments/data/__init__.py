@@ -1,8 +1,8 @@
-"""Data sets, and the pipeline that a batch plan drives: TensorFlow and NumPy, no JAX."""
+"""Data sets and the input pipeline, which follows a batch plan. They use TensorFlow and NumPy, and do not use JAX."""
 
 import os
 
-# Read when TensorFlow is imported: it moves data here, and what it says of the processor's instructions is noise.
+# TensorFlow reads these at import. It only moves data here, so its messages about CPU instructions are of no use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 

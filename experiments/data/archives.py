@@ -1,8 +1,9 @@
-"""The archives that data sets are made from: whether they can be had, and the reader of Tiny ImageNet's.
+"""The archives that data sets are prepared from: checks that they are available, and a reader for Tiny ImageNet.
 
-TensorFlow Datasets (TFDS) has no Tiny ImageNet: 200 of ImageNet's classes, 500 images of 64 x 64 of each. It was made
-for a course at Stanford (CS231n, 2015). The labels of its test part were never published, so its validation part, 50
-images of a class, is what errors are reported on. Importing this module makes the name known to TFDS.
+TensorFlow Datasets (TFDS) does not provide Tiny ImageNet, which has 200 of ImageNet's classes and 500 training images
+of 64 x 64 pixels per class. It was made for a course at Stanford (CS231n, 2015). The labels of its test split were
+never published, so errors are reported on its validation split, which has 50 images per class. Importing this module
+registers the data set with TFDS.
 """
 
 import io
@@ -23,13 +24,13 @@ _PATIENCE = 10.0  # seconds
 
 
 class Archive(NamedTuple):
-    """A file that somebody published.
+    """A published file.
 
     Attributes:
-      name: of the file.
-      url: its address.
-      checksum: its SHA-256, as TFDS knows it.
-      size: in bytes.
+      name: the name of the file.
+      url: the address of the file.
+      checksum: the SHA-256 checksum that TFDS has recorded.
+      size: the size in bytes.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Archive(NamedTuple):
 
 
 def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
-    """What the data set is made from."""
+    """Returns the archives that the data set is prepared from."""
     infos = (builder.url_infos or {}).items()
     return [
         Archive(info.filename or Path(urlsplit(url).path).name, url, info.checksum, info.size) for url, info in infos
@@ -47,10 +48,12 @@ def archives_of(builder: tfds.core.DatasetBuilder) -> list[Archive]:
 
 
 def check_sizes(archives: list[Archive], folder: Path) -> None:
-    """Refuse archives in `folder` that were cut short; a checksum of ImageNet's would take ten minutes.
+    """Checks that no archive in `folder` is truncated.
+
+    Only sizes are compared, because a checksum of ImageNet's archives would take ten minutes.
 
     Raises:
-      OSError: If one has another size than the published one.
+      OSError: If the size of an archive differs from the published size.
     """
     for archive in archives:
         size = (folder / archive.name).stat().st_size
@@ -59,12 +62,15 @@ def check_sizes(archives: list[Archive], folder: Path) -> None:
 
 
 def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
-    """The folder for archives of this data set alone: MNIST and Fashion-MNIST give theirs the same names."""
+    """Returns the folder for the archives of this data set only: those of MNIST and Fashion-MNIST have equal names."""
     return (location.manual_dir or Path(builder.data_dir_root) / "downloads" / "manual") / builder.name
 
 
 def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
-    """The folder with archives that were fetched by hand: the data set's own, or a shared one that has all of them."""
+    """Returns the folder with the archives that were downloaded by hand.
+
+    It is the data set's own folder, or the shared folder if all archives are there and none is in the data set's own.
+    """
     own = own_folder(builder, location)
     names = [archive.name for archive in archives_of(builder)]
     in_own, in_shared = ([(folder / name).exists() for name in names] for folder in (own, own.parent))
@@ -72,7 +78,7 @@ def folder_of(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
 
 
 def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:
-    """The archives that are neither in `folder` nor among those that TFDS fetched before."""
+    """Returns the archives that are neither in `folder` nor among those that TFDS has already downloaded."""
     downloads = builder.data_dir_root / "downloads"
 
     def is_there(archive: Archive) -> bool:
@@ -84,10 +90,10 @@ def missing(builder: tfds.core.DatasetBuilder, folder: Path) -> list[Archive]:
 
 
 def knock(archives: list[Archive]) -> None:
-    """Ask for each archive without reading it, since TFDS gives up on a silent server after minutes only.
+    """Requests each archive without reading it, because TFDS waits for minutes for a server that does not answer.
 
     Raises:
-      OSError: If one cannot be had, with the reason in a few words.
+      OSError: If an archive is not available; the message gives the reason.
     """
     for archive in archives:
         host = urlsplit(archive.url).hostname
@@ -108,7 +114,7 @@ _ARCHIVE = checksums.UrlInfo(size=utils.Size(248_100_043), checksum=_SHA256, fil
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
-    """Reads the original archive, and unpacks nothing; labels follow the classes' names in order (`wnids.txt`)."""
+    """Reads the original archive without extracting it; labels number the class names of `wnids.txt`, sorted."""
 
     VERSION = tfds.core.Version("1.0.0")
     name = "tiny_imagenet"
@@ -128,19 +134,22 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             classes = sorted(files.read(f"{_ROOT}/wnids.txt").decode().split())
             labels = {name: label for label, name in enumerate(classes)}
             for path, wnid in (_train if part == "train" else _validation)(files):
-                # The few grey files stay as they are: TFDS decodes them to the three channels of the feature.
+                # A few files are grayscale. TFDS decodes them to the three channels of the feature.
                 yield path, {"image": io.BytesIO(files.read(path)), "label": labels[wnid]}
 
 
 def _train(files: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
-    """Path and class of each training image: the class names its folder."""
+    """Yields the path and the class of each training image; the class is the name of the folder."""
     for path in files.namelist():
         if path.startswith(f"{_ROOT}/train/") and path.endswith(".JPEG"):
             yield path, path.split("/")[2]
 
 
 def _validation(files: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
-    """Path and class of each validation image, by a table: name, class, and the four sides of a box."""
+    """Yields the path and the class of each validation image.
+
+    They are read from a table, whose rows hold the file name, the class, and the four sides of a bounding box.
+    """
     for row in files.read(f"{_ROOT}/val/val_annotations.txt").decode().splitlines():
         name, wnid = row.split("\t")[:2]
         yield f"{_ROOT}/val/images/{name}", wnid

@@ -1,9 +1,9 @@
-"""AutoAugment with its policy for CIFAR-10: Pillow's operations, called from a tf.data pipeline.
+"""AutoAugment with its policy for CIFAR-10: Pillow operations that a tf.data pipeline calls.
 
 The policy has 25 pairs of operations (Cubuk et al. 2019, arXiv 1805.09501, appendix). The pairs and the meaning of a
-level are those that the study's code uses, https://github.com/iiduka-researches/GSAM_batch_inc, which has them from
-https://github.com/DeepVoltaire/AutoAugment. There an enhancement's factor is 1 ± 0.1 · level, and a translation moves
-by up to 150/331 of the image's side.
+level are those of the study's code, https://github.com/iiduka-researches/GSAM_batch_inc, which takes them from
+https://github.com/DeepVoltaire/AutoAugment. There the factor of an enhancement is 1 ± 0.1 · level, and a translation
+shifts the image by up to 150/331 of its side.
 """
 
 import math
@@ -19,9 +19,9 @@ class Choice(NamedTuple):
     """One operation of a pair.
 
     Attributes:
-      operation: its name.
-      probability: with which it is done.
-      level: how strongly, from 0 to 9.
+      operation: the name of the operation.
+      probability: the probability that it is applied.
+      level: its strength, from 0 to 9.
     """
 
     operation: str
@@ -58,20 +58,20 @@ POLICY: tuple[tuple[Choice, Choice], ...] = (
 )
 
 MAGNITUDES: dict[str, np.ndarray] = {
-    **dict.fromkeys(("shear_x", "shear_y"), np.linspace(0, 0.3, 10)),  # pixels to the side for one down
-    **dict.fromkeys(("translate_x", "translate_y"), np.linspace(0, 150 / 331, 10)),  # of the image's side
+    **dict.fromkeys(("shear_x", "shear_y"), np.linspace(0, 0.3, 10)),  # pixels of shift per row or column
+    **dict.fromkeys(("translate_x", "translate_y"), np.linspace(0, 150 / 331, 10)),  # a fraction of the image's side
     "rotate": np.linspace(0, 30, 10),  # degrees
-    "solarize": np.linspace(256, 0, 10),  # the grey level from which on pixels are inverted
-    "posterize": np.round(np.linspace(8, 4, 10)),  # bits that are kept
+    "solarize": np.linspace(256, 0, 10),  # values from this threshold up are inverted
+    "posterize": np.round(np.linspace(8, 4, 10)),  # the number of bits that are kept
     **dict.fromkeys(("contrast", "color", "brightness", "sharpness"), np.linspace(0, 0.9, 10)),  # the factor minus 1
-    **dict.fromkeys(("auto_contrast", "invert", "equalize"), np.zeros(10)),  # they have no magnitude
+    **dict.fromkeys(("auto_contrast", "invert", "equalize"), np.zeros(10)),  # these have no magnitude
 }
-"""What a level means, for each operation."""
+"""The magnitude of each level, 0 to 9, for each operation."""
 
 SIGNED = frozenset({"shear_x", "shear_y", "translate_x", "translate_y", "contrast", "color", "brightness", "sharpness"})
-"""The operations whose magnitude is taken with either sign, equally often. A rotation is always anticlockwise."""
+"""The operations whose magnitude has a random sign, with probability 1/2. A rotation is always counterclockwise."""
 
-_GREY = (128, 128, 128)  # of the new pixels at an edge
+_GREY = (128, 128, 128)  # the colour of new pixels at an edge
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
@@ -96,23 +96,23 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(1 + magnitude),
     "sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(1 + magnitude),
 }
-"""`operation(image, magnitude)` → an RGB image of the same size; an enhancement's factor is 1 + `magnitude`."""
+"""`operation(image, magnitude)` → an RGB image of the same size; the factor of an enhancement is 1 + `magnitude`."""
 
-_STREAM = 1805  # separates these random draws from the others that use the key: an epoch's order, a crop
+_STREAM = 1805  # separates these random draws from the others that use the key: the order of an epoch, a crop
 
 
 def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Applies one of the policy's 25 pairs, chosen uniformly; each operation of it runs with its probability.
+    """Applies one of the policy's 25 pairs, chosen uniformly; each operation of the pair runs with its probability.
 
     Args:
       image: uint8 `(height, width, 3)`; height and width may be unknown to the graph.
-      key: int64 `(2,)`, the seed and the position. The result depends on the image and the key alone.
+      key: int64 `(2,)`, the seed and the position. The result depends only on the image and the key.
 
     Returns:
       An image of the same shape and dtype.
 
     Raises:
-      ValueError: If the image is not in colour.
+      ValueError: If the image is not a uint8 image with three channels.
     """
     if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] != 3:
         given = f"image is {image.dtype.name} of shape {image.shape}: AutoAugment's policy is for colours"
@@ -123,7 +123,10 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 def _augmented(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Applies the policy by five uniform float32 draws: the pair, then for each operation whether it runs, its sign."""
+    """Applies the policy with five uniform float32 draws.
+
+    The first chooses the pair. Then each operation has two: one decides whether it runs, one decides its sign.
+    """
     image = Image.fromarray(pixels)
     pair = POLICY[int(draws[0] * np.float32(len(POLICY)))]
     for choice, (decision, sign) in zip(pair, draws[1:].reshape(2, 2), strict=True):

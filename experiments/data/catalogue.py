@@ -1,11 +1,13 @@
 """The data sets by name: those of TensorFlow Datasets (TFDS), and the embedded digits.
 
-The sizes serve planning and timing before any data are there. The digits are 1,797 real 8x8 scans in scikit-learn's
-wheel, in the order of their writers, so they are shuffled once, always alike, and laid on a ring: 512 training images
-in a row, then 285 that nobody sees, then 1,000 test images. 512 was chosen because it gives plain SGD, at a constant
-batch of 128 and after the demo's 25 epochs, an error of about 5%, so that there is something to compare, and because it
-is a whole number of batches of each size of the study; 1,000 test images give a binomial deviation of 0.7 points there.
-The seed turns the ring by the golden section, so that successive seeds share as little as they can.
+The sizes are listed here so that runs can be planned and timed before any data are prepared.
+
+The digits are 1,797 real 8x8 scans in scikit-learn's wheel, ordered by writer. They are shuffled once, always with the
+same permutation, and arranged in a ring: 512 consecutive training images, then 285 unused images, then 1,000 test
+images. With 512 training images, plain SGD has an error of about 5% at a constant batch size of 128 after the 25 epochs
+of the demo, so there is room for improvement. Also, 512 is a multiple of each batch size of the study. At that error,
+1,000 test images give a binomial standard deviation of 0.7 percentage points. The seed rotates the ring by a multiple
+of the golden section, so that the splits of successive seeds overlap as little as possible.
 """
 
 import functools
@@ -22,28 +24,28 @@ from experiments.data.dataset import Dataset, Split, channel_moments, held_out, 
 
 @dataclass(frozen=True)
 class Location:
-    """The folders of TensorFlow Datasets (TFDS); the embedded digits need none.
+    """The folders of TensorFlow Datasets (TFDS). The embedded digits need none.
 
     Attributes:
-      data_dir: TFDS's folder of prepared data; left out, TFDS_DATA_DIR or ~/tensorflow_datasets.
-      manual_dir: The folder with archives fetched by hand, each data set's in it or in a folder of the set's name;
-        left out, downloads/manual within data_dir.
+      data_dir: The folder of prepared data. The default is TFDS_DATA_DIR or ~/tensorflow_datasets.
+      manual_dir: The folder with archives that were downloaded by hand. The archives of a data set are in this folder,
+        or in a subfolder with the name of the data set. The default is downloads/manual within data_dir.
     """
 
     data_dir: Path | None = None
     manual_dir: Path | None = None
 
 
-_SHIFT = 4  # pixels that an image in memory may be shifted by
+_SHIFT = 4  # the largest shift in pixels of an image in memory
 
 
 class Size(NamedTuple):
-    """How large a data set is.
+    """The size of a data set.
 
     Attributes:
-      train: how many training examples it has.
-      num_classes: labels run from 0 to below it.
-      image_shape: `(height, width, channels)`, as the network gets them.
+      train: the number of training examples.
+      num_classes: the number of classes; labels are in `[0, num_classes)`.
+      image_shape: `(height, width, channels)` of the network's input.
     """
 
     train: int
@@ -53,15 +55,15 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """What TFDS does not say of a data set, and its size, which is needed before the data are there.
+    """Properties of a data set that TFDS does not provide, and its size, which is needed before the data are prepared.
 
     Attributes:
-      size: how large it is.
-      flip: whether a mirrored image shows the same thing.
-      test: the part that errors are reported on.
-      in_memory: whether all images fit there, and have one size; the others are read one by one, and cut to one size
-        as they are read, in training at random: so nothing is left to shift.
-      advice: another way to get the data, as a sentence.
+      size: the size of the data set.
+      flip: whether a mirrored image belongs to the same class.
+      test: the split that errors are reported on.
+      in_memory: whether all images fit into memory and have equal sizes. Images of other data sets are read one by one
+        and cropped to one size when they are read, at random in training, so they are not shifted again.
+      advice: a sentence on how else to obtain the data.
     """
 
     size: Size
@@ -88,12 +90,14 @@ SIZES = {"digits": Size(512, 10, (8, 8, 1))} | {name: entry.size for name, entry
 
 
 def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
-    """A data set of noise, of the shapes of a real one, shifted and mirrored: its steps take about as long.
+    """Returns a data set of noise with the shapes of a real one, for timing.
+
+    Its images are shifted and mirrored, so a step takes about as long as on the real data.
 
     Args:
-      name: of `SIZES`.
-      examples: how many it has, to train on and to test on.
-      seed: of the noise.
+      name: a key of `SIZES`.
+      examples: the number of training examples, and of test examples.
+      seed: the seed of the noise.
     """
     _, num_classes, image_shape = SIZES[name]
     bits = np.random.default_rng(seed)
@@ -103,19 +107,19 @@ def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
     return Dataset(part, part, num_classes, 127.5 * channels, 73.9 * channels, _SHIFT, flip=True)
 
 
-@functools.cache  # decoding takes seconds, and a study reads its data before every run
+@functools.cache  # decoding takes seconds, and a study loads its data before every run
 def load_prepared(name: str, location: Location) -> Dataset:
-    """The data set `name` with TFDS's own training and test parts, prepared where it is not there yet.
+    """Loads the data set `name` with the training and test splits of TFDS, and prepares it first if necessary.
 
     Args:
-      name: of `ENTRIES`.
+      name: a key of `ENTRIES`.
       location: the folders to look in.
 
     Returns:
-      The data set, its examples in the order in which TFDS stored them. Its arrays are shared: they cannot be written.
+      The data set, with examples in the order in which TFDS stores them. Its arrays are shared and read-only.
 
     Raises:
-      ValueError: If the data are neither there nor to be had, or if they are damaged.
+      ValueError: If the data do not exist and cannot be prepared, or if they are damaged.
     """
     try:
         from experiments.data import preparation  # noqa: PLC0415 - the embedded data set needs no TFDS
@@ -130,11 +134,11 @@ def load_prepared(name: str, location: Location) -> Dataset:
 
 
 TRAIN, TEST = 512, 1000
-_ROTATION = 1111  # 1,797 times the golden section, rounded
+_ROTATION = 1111  # 1,797 · 0.618 (the golden section), rounded
 
 
 def load_digits(seed: int) -> Dataset:
-    """The split of `seed`."""
+    """Returns the digits, split into training and test examples by `seed`."""
     images, labels = _scans()
     turned = np.roll(np.arange(len(labels)), -seed * _ROTATION % len(labels))
     train = Split(images[turned[:TRAIN]], labels[turned[:TRAIN]])
@@ -145,7 +149,7 @@ def load_digits(seed: int) -> Dataset:
 
 @functools.cache
 def _scans() -> tuple[np.ndarray, np.ndarray]:
-    """All images and labels, in the order of the ring."""
+    """Returns all images and labels, in the order of the ring."""
     try:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - only this data set needs scikit-learn
     except ImportError as error:
@@ -171,27 +175,27 @@ def load(
     validation: float = 0.0,
     label_noise: float = 0.0,
 ) -> Dataset:
-    """The data set `name`; where it has no test part of its own, the seed chooses one.
+    """Loads the data set `name`. If it has no fixed test split, the seed chooses one.
 
     Args:
-      name: of `NAMES`.
-      seed: of the run.
-      location: where data sets that are not embedded are, or will be.
-      split: of a data set whose test part a seed chooses, that of this seed; left out, of `seed`.
-      train_examples: how many of the training examples are there for the run, the first ones; all, where there are
-        fewer.
-      validation: the fraction of those that is held out, by the seed. It takes the place of the test part, which is
-        left out altogether; its labels are right.
-      label_noise: the fraction of the labels left to train on that are wrong: each drawn by the seed from the other
-        classes, all equally likely (symmetric noise). The test part stays right.
+      name: an element of `NAMES`.
+      seed: the seed of the run.
+      location: the folders where data sets that are not embedded are, or will be prepared.
+      split: the seed that chooses the test split of a data set without a fixed one; the default is `seed`.
+      train_examples: the number of training examples that the run uses, the first ones; the default is all. A data set
+        with fewer examples is used as a whole.
+      validation: the fraction of these training examples that is held out, chosen by the seed. The held-out examples
+        replace the test split, which is not used at all. Their labels are not corrupted.
+      label_noise: the fraction of the remaining training labels that are wrong. Each wrong label is drawn from the
+        other classes with equal probabilities, by the seed (symmetric noise). Test labels are not corrupted.
 
     Returns:
-      The data set. Mean and standard deviation are those of the images left to train on; of ImageNet the published
-      ones.
+      The data set. Its mean and standard deviation are those of the remaining training images; for ImageNet they are
+      the published values.
 
     Raises:
-      ValueError: If there is no such data set, if its data are neither there nor to be had, or if a number is none that
-        leaves examples.
+      ValueError: If the name is unknown, if the data do not exist and cannot be prepared, if a number is out of range,
+        or if `validation` leaves no example to train on or holds out none.
     """
     if train_examples is not None and train_examples < 1:
         raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or leave it out.")
@@ -204,7 +208,7 @@ def load(
     return _parted(stored, seed, train_examples, validation, label_noise)
 
 
-@functools.lru_cache(maxsize=2)  # images are copied, and a study looks at its data several times a run
+@functools.lru_cache(maxsize=2)  # images are copied, and a study loads its data several times per run
 def _parted(
     stored: tuple[str, int, Location], seed: int, train_examples: int | None, validation: float, label_noise: float
 ) -> Dataset:

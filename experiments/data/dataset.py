@@ -1,8 +1,8 @@
-"""A data set: its examples, label noise, a validation part, and a fingerprint.
+"""A data set: its examples, label noise, a validation split, and a fingerprint.
 
-A data set says how its images may be moved without changing what they show. Label noise is symmetric. The validation
-part is held out of the training examples to choose settings by. A run that resumes has to find the examples that it had
-before: the fingerprint identifies them.
+A data set states which shifts and flips preserve the class of an image. Label noise is symmetric. The validation split
+is held out of the training examples, to choose hyperparameters. A run that resumes must use the same examples as
+before; the fingerprint identifies them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from experiments.data.imagenet import Reader, Records
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels, in memory.
+    """Images and labels in memory.
 
     Attributes:
       images: uint8, `(examples, height, width, channels)`.
@@ -27,7 +27,7 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
-    workers = 1  # threads that read: the cores are needed for training
+    workers = 1  # reading threads; the cores are needed for training
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,10 +39,10 @@ class Split:
         return height, width, channels
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Examples as they are evaluated: without augmentation.
+        """Returns examples for evaluation, without augmentation.
 
         Args:
-          index: which, `(rows,)`.
+          index: the indices of the examples, `(rows,)`.
 
         Returns:
           Images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`.
@@ -50,24 +50,24 @@ class Split:
         return self.images[index], self.labels[index]
 
     def training_reader(self) -> Reader:
-        """Reads examples as they are trained on, in the graph of a tf.data pipeline; the keys are not used."""
+        """Returns a function that reads training examples in the graph of a tf.data pipeline; it ignores the keys."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         return lambda index, keys: (tf.gather(images, index), tf.gather(labels, index))
 
     def taking(self, index: np.ndarray) -> "Split":
-        """A copy of these examples alone."""
+        """Returns a copy of the examples at `index`."""
         return Split(self.images[index], self.labels[index])
 
     def with_labels_moved(self, by: np.ndarray, num_classes: int) -> "Split":
-        """The same images, label `y` of each replaced by `y + by`, modulo the number of classes."""
+        """Returns the same images, with each label `y` replaced by `y + by`, modulo the number of classes."""
         return Split(self.images, ((self.labels + by) % num_classes).astype(np.int32))
 
 
 Examples = Split | Records
-"""Images with their labels, read in any order: in memory (`Split`), or one by one from disk (`Records`)."""
+"""Images and labels that are read in any order: in memory (`Split`), or one by one from disk (`Records`)."""
 
 
-_READ = 16  # records of a data set that stays on disk: to read all of them would take hours
+_READ = 16  # the number of records on disk that are digested; to read all of them would take hours
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Dataset:
     """A classification problem.
 
     Attributes:
-      train: what the parameters are fitted to.
-      test: what the error is reported on.
-      num_classes: labels run from 0 to below it.
-      mean: of the training images' channels, in units of the stored integers, `(channels,)`.
-      std: their standard deviation, likewise.
-      crop_padding: pixels that an image may be shifted by.
-      flip: whether a mirrored image shows the same thing.
+      train: the examples that the parameters are fitted to.
+      test: the examples that the error is reported on.
+      num_classes: the number of classes; labels are in `[0, num_classes)`.
+      mean: the mean of each channel of the training images, in units of the stored integers, `(channels,)`.
+      std: the standard deviation of each channel, in the same units, `(channels,)`.
+      crop_padding: the largest shift of an image in pixels.
+      flip: whether a mirrored image belongs to the same class.
     """
 
     train: Examples
@@ -98,9 +98,10 @@ class Dataset:
         return self.train.image_shape
 
     def fingerprint(self) -> str:
-        """A digest of the training and the test examples, in their order, and of what is known of their images.
+        """Returns a digest of the training and test examples, in order, and of the attributes of the data set.
 
-        Of examples in memory all are digested; of records on disk their number, their labels' noise, and some of them.
+        All examples in memory are digested. For records on disk, the digest covers their indices, the noise of their
+        labels, and some of the records.
         """
         digest = hashlib.sha256(repr((self.num_classes, self.crop_padding, self.flip)).encode())
         _add(digest, self.mean, self.std)
@@ -122,9 +123,10 @@ def _add(digest: Any, *arrays: np.ndarray) -> None:
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 images, float32, `(channels,)`.
+    """Computes the mean and the standard deviation of each channel of uint8 images, float32, `(channels,)`.
 
-    Exact up to the last rounding, and without a copy of all images in floating point: pixels are counted by value.
+    Pixels are counted by value, so the result is exact up to the final rounding, and no floating-point copy of the
+    images is made.
     """
     values = np.arange(256.0)
     counts = np.stack([_counts(images[..., channel]) for channel in range(images.shape[-1])])
@@ -134,24 +136,24 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _counts(pixels: np.ndarray) -> np.ndarray:
-    """How often each of the 256 values occurs, image by image, since `bincount` copies what it counts into int64."""
+    """Counts each of the 256 values, one image at a time because `bincount` copies its argument into int64."""
     return sum((np.bincount(image.ravel(), minlength=256) for image in pixels), np.zeros(256, np.int64))
 
 
-_LABEL_NOISE = 1  # of this use of the seed
+_LABEL_NOISE = 1  # separates this use of the seed from others
 
 
 def with_noise(train: Examples, num_classes: int, fraction: float, seed: int) -> Examples:
-    """The examples with `round(fraction · n)` wrong labels, each drawn uniformly from the other classes.
+    """Returns the examples with `round(fraction · n)` wrong labels, each drawn uniformly from the other classes.
 
-    The seed says which, and which label they get: those of a smaller fraction are among those of a larger one, with the
-    same wrong labels.
+    The seed determines which labels are wrong and what they become. The wrong labels of a smaller fraction are a subset
+    of those of a larger one.
 
     Args:
       train: n examples.
-      num_classes: labels run from 0 to below it.
-      fraction: of the labels, at least 0 and below 1.
-      seed: of the run.
+      num_classes: the number of classes; labels are in `[0, num_classes)`.
+      fraction: the fraction of wrong labels, at least 0 and below 1.
+      seed: the seed of the run.
     """
     draws = np.random.default_rng((seed, _LABEL_NOISE))
     in_order = draws.permutation(len(train))
@@ -160,22 +162,22 @@ def with_noise(train: Examples, num_classes: int, fraction: float, seed: int) ->
     return train.with_labels_moved(moved_by, num_classes)
 
 
-_VALIDATION = 2  # of this use of the seed
+_VALIDATION = 2  # separates this use of the seed from others
 
 
 def held_out(train: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """`round(fraction · n)` of the examples taken out by the seed; both parts in their first order.
+    """Holds out `round(fraction · n)` examples, chosen by the seed; both parts keep the original order.
 
     Args:
       train: n examples.
-      fraction: to hold out, above 0 and below 1.
-      seed: of the run.
+      fraction: the fraction to hold out, above 0 and below 1.
+      seed: the seed of the run.
 
     Returns:
-      The rest, and what was held out.
+      The remaining examples, and the held-out examples.
 
     Raises:
-      ValueError: If one of them is empty.
+      ValueError: If one of the two parts is empty.
     """
     size = round(fraction * len(train))
     if not 0 < size < len(train):

@@ -1,4 +1,4 @@
-"""ImageNet: photographs of any size that stay on disk, read in any order, and made images of one size."""
+"""ImageNet: photographs of any size that stay on disk, are read in any order, and are cropped to one size."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,28 +11,29 @@ import tensorflow as tf
 Reader = Callable[[Any, Any], tuple[Any, Any]]
 """`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
 
-`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop
-that cannot wait for the compiled step since the images differ in size.
+`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop:
+the compiled step cannot make it, because the images differ in size.
 """
 
 _SIDE = 224
 IMAGE_SHAPE = (_SIDE, _SIDE, 3)
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
-"""Of the training images' red, green and blue channel: the values that published networks are trained with."""
+"""Mean and standard deviation of the red, green and blue channels: the values that published networks are trained with.
+"""
 
-_CROP = 1  # folded into the key, which is the transform's, too
+_CROP = 1  # folded into the key, because the transform uses the same key
 
 
 def training_image(jpeg: Any, key: Any) -> Any:
-    """A random part of a photograph, as Szegedy et al. (2015, arXiv 1409.4842) cut it: resized to 224 x 224.
+    """Crops a random part of a photograph, after Szegedy et al. (2015, arXiv 1409.4842), and resizes it to 224 x 224.
 
-    Its area is 8% to 100% of the photograph's, its aspect ratio 3:4 to 4:3. Where no such part is found in 100
-    attempts, it is the whole.
+    The area of the part is 8% to 100% of the photograph's area, and its aspect ratio is 3:4 to 4:3. If no such part is
+    found in 100 attempts, the whole photograph is used.
 
     Args:
-      jpeg: the file's bytes, a string tensor.
-      key: int64 `(2,)`, the seed and the position: all that the part depends on.
+      jpeg: the bytes of the file, a string tensor.
+      key: int64 `(2,)`, the seed and the position; the crop depends only on these and on the photograph's size.
 
     Returns:
       uint8 `(224, 224, 3)`.
@@ -53,10 +54,10 @@ def training_image(jpeg: Any, key: Any) -> Any:
 
 
 def evaluation_image(jpeg: Any) -> Any:
-    """The centre of a photograph: its short side resized to 256 pixels, and 224 x 224 cut out.
+    """Resizes the short side of a photograph to 256 pixels, and crops the central 224 x 224 pixels.
 
     Args:
-      jpeg: the file's bytes, a string tensor.
+      jpeg: the bytes of the file, a string tensor.
 
     Returns:
       uint8 `(224, 224, 3)`.
@@ -69,7 +70,7 @@ def evaluation_image(jpeg: Any) -> Any:
 
 
 def _resized(image: Any, size: Any) -> Any:
-    """Bilinear, with the smoothing that a smaller image needs."""
+    """Resizes bilinearly, with antialiasing, and rounds to uint8."""
     resized = tf.image.resize(image, size, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
@@ -83,19 +84,19 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitems__(self, keys: list[int]) -> Sequence[bytes]:
-        """Several at once."""
+        """Returns the examples at several indices."""
         ...
 
 
 @dataclass(frozen=True)
 class Records:
-    """JPEG photographs with their labels, decoded and cut as they are read.
+    """JPEG photographs and their labels; a photograph is decoded and cropped when it is read.
 
     Attributes:
-      source: the serialised examples, of which each has the features `image` and `label`.
-      index: which of them are meant, int64 `(examples,)`.
-      moved_by: what is added to each label, modulo the number of classes, int32 `(examples,)`.
-      num_classes: labels run from 0 to below it.
+      source: the serialised examples; each has the features `image` and `label`.
+      index: the indices of the examples in `source`, int64 `(examples,)`.
+      moved_by: the number that is added to each label, modulo the number of classes, int32 `(examples,)`.
+      num_classes: the number of classes; labels are in `[0, num_classes)`.
     """
 
     source: Source
@@ -103,24 +104,24 @@ class Records:
     moved_by: np.ndarray
     num_classes: int
 
-    image_shape = IMAGE_SHAPE  # of what is read
-    workers = os.cpu_count() or 1  # threads that read: decoding is worth all of them
+    image_shape = IMAGE_SHAPE  # after cropping
+    workers = os.cpu_count() or 1  # reading threads; decoding needs all cores
 
     @classmethod
     def of(cls, source: Source, num_classes: int) -> "Records":
-        """All examples of a source."""
+        """Returns all examples of a source."""
         return cls(source, np.arange(len(source)), np.zeros(len(source), np.int32), num_classes)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The centres of photographs, and their labels, as `Split.rows`."""
+        """Returns the centres of photographs and their labels, as `Split.rows` does."""
         images, labels = _centres(tf.constant(self._serialised(index)))
         return images.numpy(), (labels.numpy() + self.moved_by[index]) % self.num_classes
 
     def training_reader(self) -> Reader:
-        """What reads photographs and cuts a random part out of each."""
+        """Returns a function that reads photographs and crops a random part of each."""
         moved_by = tf.constant(self.moved_by)
 
         def read(index: Any, keys: Any) -> tuple[Any, Any]:
@@ -132,11 +133,11 @@ class Records:
         return read
 
     def taking(self, index: np.ndarray) -> "Records":
-        """These examples alone."""
+        """Returns the examples at `index`."""
         return replace(self, index=self.index[index], moved_by=self.moved_by[index])
 
     def with_labels_moved(self, by: np.ndarray, num_classes: int) -> "Records":
-        """The same photographs, as `Split.with_labels_moved`."""
+        """Returns the same photographs with other labels, as `Split.with_labels_moved` does."""
         return replace(self, moved_by=((self.moved_by + by) % num_classes).astype(np.int32))
 
     def _serialised(self, index: np.ndarray) -> np.ndarray:

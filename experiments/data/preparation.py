@@ -1,4 +1,4 @@
-"""Prepares data sets on disk by TFDS, quietly and all or nothing, and reads them."""
+"""Prepares data sets on disk with TFDS, without its output, and reads them. A failed preparation leaves no data set."""
 
 import contextlib
 import io
@@ -25,26 +25,26 @@ from experiments.data.dataset import Split
 from experiments.data.imagenet import Records
 
 BY_INDEX = "array_record"
-"""The format of prepared data of which any example can be read without those before it."""
+"""The format of prepared data that allows random access to examples."""
 
-_FILES = 128  # of a part in that format: all of them stay open, and systems allow 1,024
+_FILES = 128  # files per split in that format; all of them stay open, and systems allow 1,024 open files
 
 _FAILURES = (OSError, TarError, tf.errors.OpError, DownloadError, NonMatchingChecksumError, ExtractError)
 
 
 def prepare(name: str, location: Location, advice: str = "", file_format: str | None = None) -> DatasetBuilder:
-    """The builder of a data set, once its data are prepared; nothing is asked of the network where they are already.
+    """Prepares a data set if necessary, and returns its builder. If the data exist, the network is not used.
 
     Args:
-      name: of the data set in TFDS.
+      name: the name of the data set in TFDS.
       location: the folders to look in.
-      advice: another way to get the data, for the person who lacks them.
-      file_format: of the prepared data; left out, TFDS's own.
+      advice: a sentence on how else to obtain the data, for the error message.
+      file_format: the format of the prepared data; the default is that of TFDS.
 
     Raises:
-      ValueError: If the data cannot be prepared, with the files that are wanted.
+      ValueError: If the data cannot be prepared; the message names the files that are needed.
     """
-    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
+    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
     builder = _builder(name, location, file_format)
     if builder.data_path.exists():
         return builder
@@ -56,7 +56,7 @@ def prepare(name: str, location: Location, advice: str = "", file_format: str | 
         archives.knock(missing)
         _make(builder, folder)
     except _FAILURES as error:
-        if builder.data_path.exists():  # another process was quicker
+        if builder.data_path.exists():  # another process has prepared them
             return _builder(name, location, file_format)
         wanted, into = (missing, folder) if missing else (archives.archives_of(builder), manual_folder(name, location))
         files = ", ".join(f"{each.name} ({each.url})" for each in wanted)
@@ -68,26 +68,26 @@ def prepare(name: str, location: Location, advice: str = "", file_format: str | 
 
 
 def manual_folder(name: str, location: Location) -> Path:
-    """The folder for the archives of one data set that are fetched by hand."""
+    """Returns the folder for archives of a data set that are downloaded by hand."""
     return archives.own_folder(_builder(name, location), location)
 
 
 def published_sums(name: str, location: Location) -> dict[str, str]:
-    """The SHA-256 sums of the published archives of a data set, by the archive's name."""
+    """Returns the SHA-256 checksums of the published archives of a data set, by the name of the archive."""
     return {archive.name: archive.checksum for archive in archives.archives_of(_builder(name, location))}
 
 
 def _builder(name: str, location: Location, file_format: str | None = None) -> DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=location.data_dir, file_format=file_format)
-    except Exception as error:  # of any kind: it read what it found in the folder
+    except Exception as error:  # TFDS parses the files in the folder, so any exception is possible
         where = location.data_dir or "the default data_dir"
         reason = f"data set {name!r} in {where} cannot be opened ({_reason(error)})"
         raise ValueError(f"{reason}: remove its folder, or choose another data_dir.") from error
 
 
 def _reason(error: Exception) -> str:
-    """Why, in a line."""
+    """Returns the reason of an error in one line."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
@@ -100,15 +100,15 @@ def _make(builder: DatasetBuilder, folder: Path) -> None:
         _leaving_nothing_unfinished(root, builder.name),
         contextlib.ExitStack() as at_exit,
         Console(stderr=True).status(f"preparing {builder.name} in {root}"),
-        contextlib.redirect_stdout(io.StringIO()),  # where TFDS says what it does
+        contextlib.redirect_stdout(io.StringIO()),  # TFDS prints its progress there
     ):
-        # TFDS warns of the part of ImageNet that has no labels, which is not used.
+        # TFDS warns about the ImageNet split without labels, which is not used.
         at_exit.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity(logging.ERROR)
         root.mkdir(parents=True, exist_ok=True)
-        # Extracted files are known by the archive's name alone, which MNIST and Fashion-MNIST share: not to be kept.
+        # TFDS identifies extracted files only by the archive's name, which MNIST and Fashion-MNIST share: delete them.
         with tempfile.TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted:
-            if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # only those who register are given the archives
+            if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # the archives need a registration
                 archives.check_sizes(archives.archives_of(builder), folder)
             else:
                 manager = tfds.download.DownloadManager(
@@ -119,7 +119,8 @@ def _make(builder: DatasetBuilder, folder: Path) -> None:
                     dataset_name=builder.name,
                     force_checksums_validation=True,
                 )
-                # One by one: where TFDS fetches them side by side and one fails, the others go on in the background.
+                # Download one at a time: if TFDS downloads in parallel and one fails, the others continue in the
+                # background.
                 for archive in archives.archives_of(builder):
                     manager.download(archive.url)
             config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
@@ -130,7 +131,7 @@ def _make(builder: DatasetBuilder, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
-    """Where the work fails, half-fetched archives go again, and folders that were made for it."""
+    """Removes partial downloads, and folders that were created, if the preparation fails."""
     fetched = root / "downloads" / name
     needed = (fetched, fetched.parent, root / name, root, *root.parents)
     made = [folder for folder in needed if not folder.exists()]
@@ -141,7 +142,7 @@ def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
         for partial in set(fetched.glob("*.tmp.*")) - before:
             shutil.rmtree(partial, ignore_errors=True)
         for folder in made:
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # the folder is not empty
                 folder.rmdir()
         raise
 
@@ -151,14 +152,14 @@ _DAMAGE = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
 
 
 def read(builder: Any, split: str) -> Split:
-    """All examples of one part, in the order of their files.
+    """Reads all examples of one split, in the order of the files.
 
     Args:
-      builder: of a data set that is prepared.
-      split: the part's name in TFDS.
+      builder: the builder of a prepared data set.
+      split: the name of the split in TFDS.
 
     Returns:
-      The images and labels, in arrays that cannot be written.
+      The images and labels, in read-only arrays.
 
     Raises:
       ValueError: If the files are damaged.
@@ -175,11 +176,11 @@ def read(builder: Any, split: str) -> Split:
 
 
 def opened(builder: Any, split: str) -> Records:
-    """The examples of one part, left on disk; of every file one is read, to see whether it is whole.
+    """Opens the examples of one split, which stay on disk. One example of each file is read, to check the file.
 
     Args:
-      builder: of a data set that is prepared in a format with random access.
-      split: the part's name in TFDS.
+      builder: the builder of a data set that is prepared in a format with random access.
+      split: the name of the split in TFDS.
 
     Raises:
       ValueError: If the files are damaged.

@@ -1,7 +1,7 @@
-"""The stream of training batches by tf.data: shuffled, moved, and cut into batches by a batch plan.
+"""The stream of training batches with tf.data: shuffled, transformed, and batched by a batch plan.
 
-The stream is a pure function of the seed and the position, so a run resumes at any step. A crop or a flip belongs here
-only where AutoAugment follows it; otherwise the compiled step makes it.
+The stream is a pure function of the seed and the position, so a run can resume at any step. A crop or a flip is done
+here only if AutoAugment follows it; otherwise the compiled step does it.
 """
 
 import os
@@ -19,13 +19,13 @@ _STREAM = 32  # separates these random draws from the others that use the key
 
 
 def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.Tensor:
-    """The image, mirrored with probability one half, and a crop of its size out of it with a border of zeros.
+    """Mirrors an image with probability 1/2, pads it with zeros, and crops it to its original size at random.
 
     Args:
       image: uint8 `(height, width, channels)`.
-      key: int64 `(2,)`, of which the result is a pure function: the seed and the position.
-      padding: the border's width, in pixels.
-      flip: whether it may be mirrored.
+      key: int64 `(2,)`, the seed and the position. The result is a pure function of the image and the key.
+      padding: the width of the border in pixels.
+      flip: whether the image may be mirrored.
 
     Returns:
       An image of the same shape and dtype.
@@ -43,7 +43,7 @@ def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.T
 
 
 _READ_AHEAD = 4  # batches
-_AT_ONCE = 4  # batches that several threads work on: more would be memory for nothing, as a batch occupies ten already
+_AT_ONCE = 4  # batches in parallel; one batch already keeps ten threads busy, so more would only cost memory
 
 Batch = dict[str, np.ndarray]
 Transform = Callable[[Any, Any], Any]
@@ -62,55 +62,55 @@ def training_batches(
     part: tuple[int, int] = (0, 1),
     is_read: bool = True,
 ) -> Iterator[Batch]:
-    """The batches of a run, in order, read ahead in the background.
+    """Returns the batches of a run, in order; they are prefetched in the background.
 
     Args:
       split: the training examples.
       plan: the batch size of each epoch; the last incomplete batch of an epoch is dropped.
       seed: determines the order of every epoch.
-      start: the number of batches that were read already.
-      passes: how often an epoch goes through the examples, each time in another order. A batch may belong to two
+      start: the number of batches to skip, because they were read before.
+      passes: the number of passes over the examples in an epoch, each in a different order. A batch may belong to two
         passes.
-      transform: what is done to every image as it is read, such as AutoAugment.
-      part: `(index, count)`: which part of each batch this process reads, of how many equal ones.
-      is_read: whether images and labels are read; without them a batch says which examples it has, for those who hold
-        them already.
+      transform: a function that is applied to every image when it is read, such as AutoAugment.
+      part: `(index, count)`: this process reads part `index` of each batch, of `count` equal parts.
+      is_read: whether images and labels are read. If not, a batch contains the indices of its examples, for a caller
+        that already holds the examples.
 
     Returns:
       An iterator over `image` uint8 `(batch, height, width, channels)`, `label` int32 `(batch,)` and `position`
-      int64 `(batch,)`; where nothing is read, over `index` and `position`, both int64 `(batch,)`.
+      int64 `(batch,)`; if `is_read` is false, over `index` and `position`, both int64 `(batch,)`.
 
     Raises:
       ValueError: If a batch of the plan is larger than an epoch, or if `passes` is not positive.
     """
     if passes < 1:
         raise ValueError(f"passes is {passes}: give an integer of at least 1.")
-    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
+    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
     total = plan.total_steps(passes * len(split))
     batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(partial(_cut, *part))
     workers = 1 if not is_read else split.workers if transform is None else os.cpu_count() or 1
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread ends seconds late
+    options.autotune.enabled = False  # its thread would take seconds to end
     options.threading.private_threadpool_size = workers
     if is_read:
         at_once = _AT_ONCE if workers > 1 else None
         batches = batches.map(_reading(split, seed, transform), at_once, deterministic=True if at_once else None)
     else:
         batches = batches.map(lambda position, index: {"index": index, "position": position})
-    # TensorFlow's stubs declare that the elements are single arrays.
+    # TensorFlow's stubs declare the elements as single arrays.
     return batches.prefetch(_READ_AHEAD).with_options(options).as_numpy_iterator()  # pyright: ignore[reportReturnType]
 
 
 def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """Every example once, in order, in batches of one shape.
+    """Yields every example once, in order, in batches of equal shape.
 
     Args:
       split: the examples.
-      batch_size: examples a batch.
-      part: `(index, count)`: which part of each batch is read, of how many equal ones.
+      batch_size: the number of examples per batch.
+      part: `(index, count)`: part `index` of each batch is read, of `count` equal parts.
 
     Yields:
-      `image`, `label` and `weight` float32 `(batch,)`, which is 0 on the copies that fill the last batch.
+      `image`, `label` and `weight`, float32 `(batch,)`. The weight is 0 for the copies that fill up the last batch.
     """
     number, count = part
     own = batch_size // count
@@ -121,20 +121,20 @@ def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] =
 
 
 def _cut(index: int, count: int, *batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """A part of a batch of positions and indices: each process reads only its own."""
+    """Returns a part of a batch of positions and indices; each process reads only its own part."""
     rows = tf.shape(batch[0])[0] // count
     return tuple(each[index * rows : (index + 1) * rows] for each in batch)
 
 
 def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
-    """A function from positions and indices to the examples there."""
+    """Returns a function from positions and indices to examples."""
     read, signature = split.training_reader(), tf.TensorSpec(split.image_shape, tf.uint8)
 
     def examples(position: Any, index: Any) -> dict[str, Any]:
         keys = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position], axis=1)
         images, labels = read(index, keys)
         if transform is not None:
-            change = transform  # since the lambda needs a name that is never None
+            change = transform  # the type checker needs a variable that is never None in the lambda
             images = tf.map_fn(lambda each: change(*each), (images, keys), fn_output_signature=signature)
         return {"image": images, "label": labels, "position": position}
 
@@ -142,7 +142,7 @@ def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
 
 
 def _indices(num_examples: int, plan: BatchPlan, seed: int, passes: int) -> tf.data.Dataset:
-    """Batches of `(position, index)`, through all stages of the plan."""
+    """Returns batches of `(position, index)` for all stages of the plan."""
     shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue] - no stub
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""The networks, in Flax NNX: images `(batch, height, width, channels)` to logits."""
+"""The networks, in Flax NNX. They map images `(batch, height, width, channels)` to logits."""
 
 from experiments.models.layers import ImageShape
 from experiments.models.registry import NAMES, check_options, create

@@ -1,8 +1,9 @@
 """Layers of the networks: attention, patches, stochastic depth, and PyTorch's default initialisers.
 
-Attention is plain or local, and patches are taken of the image alone or of its shifted copies too (Lee et al., 2021,
-https://arxiv.org/abs/2112.13492). Stochastic depth drops branches during training (Huang et al., 2016,
-https://arxiv.org/abs/1603.09382). The original networks leave initial laws and constants of normalisation to PyTorch.
+Attention is standard or local, and patches are taken from the image or from the image and its shifted copies (Lee et
+al., 2021, https://arxiv.org/abs/2112.13492). Stochastic depth drops branches during training (Huang et al., 2016,
+https://arxiv.org/abs/1603.09382). The original networks use PyTorch's defaults for the initialisers and for the
+constants of the normalisation layers.
 """
 
 from functools import partial
@@ -18,14 +19,15 @@ ImageShape = tuple[int, int, int]
 """`(height, width, channels)`."""
 
 Dtype = DTypeLike | None
-"""What is computed in; None is the dtype of inputs and parameters."""
+"""The dtype of the computation; None is the dtype of inputs and parameters."""
 
 kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
-"""He's uniform law with a = √5: uniform within ±1/√fan_in (He et al., 2015, https://arxiv.org/abs/1502.01852)."""
+"""He's uniform initialiser with a = √5: uniform within ±1/√fan_in (He et al., 2015, https://arxiv.org/abs/1502.01852).
+"""
 
 
 def _as_they_are(arrays: Any, /, **_: Any) -> Any:
-    """No cast: a normalisation takes statistics, scale and bias as they are kept, and rounds its result alone."""
+    """Returns the arrays without a cast: a normalisation uses stored dtypes, and only its result is rounded."""
     return arrays
 
 
@@ -34,20 +36,22 @@ LayerNorm = partial(nnx.LayerNorm, epsilon=1e-5, promote_dtype=_as_they_are)
 
 
 def bias(fan_in: int) -> Initializer:
-    """The law of a linear layer's bias: uniform within ±1/√fan_in."""
+    """Returns the initialiser of a linear layer's bias: uniform within ±1/√fan_in."""
     return partial(jax.random.uniform, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
 class StochasticDepth(nnx.Module):
-    """What the branches of a network are multiplied by: 0 at the given rate, else what keeps the expectation.
+    """Draws the factors that the branches of a network are multiplied by.
 
-    The key is a variable of the module, and its count goes up once a pass in training mode, however many branches there
-    are. So a step that hands the same variables to both of its passes draws the same in both, and the next step draws
-    anew if it gets what the first pass left.
+    A factor is 0 with probability `rate`, and 1 / (1 − rate) otherwise, which preserves the expectation.
+
+    The key is a variable of the module. Its count increases by one per pass in training mode, for any number of
+    branches. So a step that passes the same variables to both of its passes draws the same factors in both, and the
+    next step draws new factors if it starts from the variables that the first pass returned.
 
     Args:
-      rate: the probability with which a branch is left out, for each example on its own; at 0 there is no key.
-      rngs: the source of the key, by its stream `dropout`.
+      rate: the probability that a branch is dropped, independently for each example; at 0 there is no key.
+      rngs: the source of the key; its stream `dropout` is used.
 
     Raises:
       ValueError: If the rate is not in [0, 1).
@@ -61,7 +65,7 @@ class StochasticDepth(nnx.Module):
         self.stream = rngs.dropout.fork() if rate else None
 
     def __call__(self, branches: int, examples: int) -> jax.Array:
-        """The factors of a pass, `(branches, examples)`; `(branches, 1)`, and all of them 1, in inference mode."""
+        """Returns the factors of a pass, `(branches, examples)`; in inference or at rate 0, ones `(branches, 1)`."""
         if self.stream is None or self.deterministic:
             return jnp.ones((branches, 1))
         kept = jax.random.bernoulli(self.stream(), 1 - self.rate, (branches, examples))
@@ -69,36 +73,36 @@ class StochasticDepth(nnx.Module):
 
 
 class TokenLayers(NamedTuple):
-    """How the layers of a transformer are made.
+    """The settings of a transformer's layers.
 
     Attributes:
-      kernel_init: the initializer of the linear maps.
-      dtype: what they compute in; None is that of inputs and parameters.
+      kernel_init: the initializer of the linear layers.
+      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
     """
 
     kernel_init: Initializer
     dtype: Dtype = None
 
     def linear(self, width_in: int, width: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
-        """A linear map of features."""
+        """Returns a linear layer on the features."""
         return nnx.Linear(width_in, width, use_bias=use_bias, kernel_init=self.kernel_init, dtype=self.dtype, rngs=rngs)
 
     def norm(self, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-        """A LayerNorm of features."""
+        """Returns a LayerNorm on the features."""
         return LayerNorm(width, dtype=self.dtype, rngs=rngs)
 
 
 class SelfAttention(nnx.Module):
-    """Attention of tokens to one another, by several heads; query, key and value have no bias.
+    """Multi-head self-attention; query, key and value have no bias.
 
-    In locality self-attention no token attends to itself, and what the products of queries and keys are multiplied by,
-    the inverse temperature of the softmax, is learned, one number a head that starts at 1/√(features a head).
+    In locality self-attention no token attends to itself. The products of queries and keys are multiplied by a learned
+    inverse temperature of the softmax, one number per head, with the initial value 1/√(features per head).
 
     Args:
-      width: the features of a token.
-      heads: how many heads share them; they divide the width.
-      layers: how its linear maps are made. The softmax is in float32.
-      is_local: whether it is locality self-attention.
+      width: the number of features of a token.
+      heads: the number of heads; it divides the width.
+      layers: the settings of its linear layers. The softmax is computed in float32.
+      is_local: whether to use locality self-attention.
       rngs: the source of the initial parameters.
     """
 
@@ -110,7 +114,7 @@ class SelfAttention(nnx.Module):
         self.out = layers.linear(width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Tokens `(batch, tokens, width)` to as many."""
+        """Maps tokens `(batch, tokens, width)` to tokens of the same shape."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
@@ -124,9 +128,9 @@ class SelfAttention(nnx.Module):
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
-    """Images `(batch, height, width, channels)` to their patches, row by row, `(batch, patches, size² channels)`.
+    """Splits images `(batch, height, width, channels)` into patches, row by row, `(batch, patches, size² channels)`.
 
-    Within a patch the rows of pixels follow one another, and the channels of a pixel stand together.
+    A patch is flattened in the order row, column, channel.
     """
     batch, height, width, channels = images.shape
     grid = images.reshape(batch, height // size, size, width // size, size, channels)
@@ -134,10 +138,10 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
 
 def shifted(images: jax.Array, distance: int) -> jax.Array:
-    """The images with four copies behind their channels, moved by `distance` pixels each way on both diagonals.
+    """Appends four copies of the images as channels, shifted diagonally by `distance` pixels in both directions.
 
-    In this order the copies show what lies above to the left, above to the right, below to the left and below to the
-    right; beyond the border there are zeros. From "Vision Transformer for Small-Size Datasets" (Lee et al., 2021,
+    In this order, a pixel of the copies shows the pixel above left, above right, below left and below right of it;
+    pixels beyond the border are zeros. From "Vision Transformer for Small-Size Datasets" (Lee et al., 2021,
     https://arxiv.org/abs/2112.13492).
     """
     height, width = images.shape[1:3]
@@ -147,14 +151,17 @@ def shifted(images: jax.Array, distance: int) -> jax.Array:
 
 
 class PatchTokens(nnx.Module):
-    """A linear map of each patch; of shifted patches, normalised, in shifted patch tokenisation.
+    """Maps each patch to a token with a linear layer.
+
+    In shifted patch tokenisation, a patch includes the shifted copies of the image, and a LayerNorm precedes the linear
+    layer.
 
     Args:
-      size: the pixels along a side of a patch.
-      channels: of the images.
-      width: the features of a token.
-      layers: how the map is made.
-      is_shifted: whether a patch also holds the image's diagonal shifts by half a patch.
+      size: the side of a patch in pixels.
+      channels: the number of channels of the images.
+      width: the number of features of a token.
+      layers: the settings of the layers.
+      is_shifted: whether a patch includes copies of the image that are shifted diagonally by half a patch.
       rngs: the source of the initial parameters.
     """
 
@@ -167,7 +174,7 @@ class PatchTokens(nnx.Module):
         self.projection = layers.linear(features, width, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images `(batch, height, width, channels)` to tokens `(batch, patches, width)`."""
+        """Maps images `(batch, height, width, channels)` to tokens `(batch, patches, width)`."""
         if self.patch_norm is None:
             return self.projection(patches(images, self.size))
         return self.projection(self.patch_norm(patches(shifted(images, self.size // 2), self.size)))

@@ -14,7 +14,7 @@ from experiments.models.vit import Size, ViT
 
 _WIDTHS = (64, 128, 256, 512)
 
-# The numbers of parameters are those at 100 classes and 32x32 pixels in colour.
+# The parameters are counted at 100 classes and colour images of 32x32 pixels.
 _BUILDERS: dict[str, Callable[..., nnx.Module]] = {
     "small_resnet": partial(SmallResNet, Stages(BasicBlock, (1, 1, 1), (16, 32, 64))),  # about 78,000 at 10 classes
     "resnet18": partial(ResNet, Stages(BasicBlock, (2, 2, 2, 2), _WIDTHS)),  # 11,220,132
@@ -28,23 +28,23 @@ NAMES = tuple(_BUILDERS)
 
 
 def create(name: str, num_classes: int, image_shape: ImageShape, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
-    """The network `name`, initialised.
+    """Returns the network `name`, initialised.
 
     Args:
       name: one of `NAMES`.
       num_classes: the number of logits.
       image_shape: `(height, width, channels)`.
-      rngs: the source of the initial parameters, and of stochastic depth where there is any.
-      **options: what the network offers beside. All have `dtype`, what is computed in: parameters and statistics stay
-        float32, logits are float32. The ResNets have `stem`, cifar or imagenet; the ViTs `shifted_patches` and
-        `locality_attention`, whether tokens see shifted patches and attend to the others alone, and `drop_path`, the
-        probability with which a branch is left out while training.
+      rngs: the source of the initial parameters, and of the keys of stochastic depth if it is used.
+      **options: the options of the network. All networks have `dtype`, the dtype of the computation; parameters and
+        statistics stay float32, and logits are float32. The ResNets have `stem`, cifar or imagenet. The ViTs have
+        `shifted_patches`, whether patches include shifted copies of the image; `locality_attention`, whether a token
+        attends only to the other tokens; and `drop_path`, the probability that a branch is dropped in training.
 
     Returns:
-      A module from images `(batch, height, width, channels)` to logits `(batch, num_classes)`.
+      A module that maps images `(batch, height, width, channels)` to logits `(batch, num_classes)`.
 
     Raises:
-      ValueError: If there is no such network, if it has no such option, or if the option has no such value.
+      ValueError: If the network or the option is unknown, or if the value of an option is invalid.
     """
     if name not in _BUILDERS:
         raise ValueError(f"model is {name!r}: choose one of {', '.join(NAMES)}.")
@@ -53,18 +53,18 @@ def create(name: str, num_classes: int, image_shape: ImageShape, rngs: nnx.Rngs,
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
-    """Refuse options that the network `name` has not, or values that they cannot have.
+    """Checks that the network `name` has these options, and that `dtype` is a floating-point dtype.
 
     Args:
       name: one of `NAMES`.
-      options: as `create` takes them.
+      options: the options of `create`.
 
     Raises:
-      ValueError: If an option is not offered, or if it has no such value.
+      ValueError: If the network does not have an option, or if the dtype is not floating-point.
     """
     builder = _BUILDERS[name]
     network = builder.func if isinstance(builder, partial) else builder
-    # The signature of a module's class is hidden by its metaclass.
+    # The metaclass of a module hides the signature of its class.
     signature = inspect.signature(network.__init__ if isinstance(network, type) else network)
     offered = [each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
     for option, value in options.items():

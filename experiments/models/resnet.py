@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2016, https://arxiv.org/abs/1512.03385), also wide ones.
+"""Residual networks (He et al., 2016, https://arxiv.org/abs/1512.03385) and wide residual networks.
 
 Wide residual networks are those of Zagoruyko and Komodakis (2016, https://arxiv.org/abs/1605.07146).
 """
@@ -13,16 +13,16 @@ from jax.nn.initializers import Initializer, variance_scaling
 from experiments.models.layers import BatchNorm, Dtype, ImageShape, bias, kernel
 
 STEMS = ("cifar", "imagenet")
-_he_normal = variance_scaling(2.0, "fan_out", "normal")  # not JAX's `he_normal`, whose tails are cut off
+_he_normal = variance_scaling(2.0, "fan_out", "normal")  # unlike JAX's `he_normal`, it is not truncated
 
 
 class Layers(NamedTuple):
-    """How the layers of a residual network are made.
+    """The settings of a residual network's layers.
 
     Attributes:
-      same_padding: whether strided convolutions pad as TensorFlow does, the less in front, or as PyTorch does, the
-        same on both sides. On images of an even size their windows lie one pixel apart.
-      dtype: what they compute in; None is that of inputs and parameters.
+      same_padding: whether strided convolutions pad as TensorFlow does, with less padding at the top and left, or as
+        PyTorch does, with equal padding on both sides. On images of even size, their windows differ by one pixel.
+      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
       kernel_init: the initializer of the convolutions; the default is PyTorch's.
     """
 
@@ -31,17 +31,17 @@ class Layers(NamedTuple):
     kernel_init: Initializer = kernel
 
     def convolution(self, channels_in: int, channels: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
-        """A convolution of `size` x `size` pixels without bias."""
+        """Returns a convolution of `size` x `size` pixels without bias."""
         padding = "SAME" if self.same_padding else size // 2
         how = {"padding": padding, "use_bias": False, "kernel_init": self.kernel_init, "dtype": self.dtype}
         return nnx.Conv(channels_in, channels, (size, size), strides=stride, rngs=rngs, **how)
 
     def norm(self, channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-        """A BatchNorm with PyTorch's constants."""
+        """Returns a BatchNorm with PyTorch's constants."""
         return BatchNorm(channels, dtype=self.dtype, rngs=rngs)
 
     def shortcut(self, channels_in: int, channels: int, stride: int, *, rngs: nnx.Rngs) -> nnx.Sequential | None:
-        """A projection where a block changes the shape, else None."""
+        """Returns a projection if a block changes the shape, otherwise None."""
         if stride == 1 and channels_in == channels:
             return None
         convolution = self.convolution(channels_in, channels, 1, stride, rngs=rngs)
@@ -49,7 +49,7 @@ class Layers(NamedTuple):
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions with BatchNorm, and a shortcut around them: a projection where the shape changes."""
+    """Two 3x3 convolutions with BatchNorm, and a shortcut around them, which is a projection if the shape changes."""
 
     expansion = 1
 
@@ -61,14 +61,14 @@ class BasicBlock(nnx.Module):
         self.shortcut = layers.shortcut(channels_in, channels, stride, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, channels)`."""
+        """Maps features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, channels)`."""
         y = nnx.relu(self.norm_1(self.conv_1(x)))
         y = self.norm_2(self.conv_2(y))
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class Bottleneck(nnx.Module):
-    """A 3x3 convolution, the strided one, between two of 1x1 that narrow and widen, and a shortcut around them."""
+    """Three convolutions with a shortcut: 1x1 to fewer channels, 3x3 with the stride, 1x1 to more channels."""
 
     expansion = 4
 
@@ -83,7 +83,7 @@ class Bottleneck(nnx.Module):
         self.shortcut = layers.shortcut(channels_in, wide, stride, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, 4 channels)`."""
+        """Maps features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, 4 channels)`."""
         y = nnx.relu(self.norm_1(self.conv_1(x)))
         y = nnx.relu(self.norm_2(self.conv_2(y)))
         y = self.norm_3(self.conv_3(y))
@@ -91,7 +91,10 @@ class Bottleneck(nnx.Module):
 
 
 class PreActivationBlock(nnx.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions; where the shape changes, the shortcut sees them, too."""
+    """BatchNorm and ReLU before each of two 3x3 convolutions, with a shortcut around them.
+
+    If the number of channels changes, the shortcut is a 1x1 convolution, applied after the first BatchNorm and ReLU.
+    """
 
     expansion = 1
 
@@ -104,19 +107,19 @@ class PreActivationBlock(nnx.Module):
         self.shortcut = layers.convolution(channels_in, channels, 1, stride, rngs=rngs) if changes else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, channels)`."""
+        """Maps features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, channels)`."""
         activated = nnx.relu(self.norm_1(x))
         y = nnx.relu(self.norm_2(self.conv_1(activated)))
         return self.conv_2(y) + (x if self.shortcut is None else self.shortcut(activated))
 
 
 class Stages(NamedTuple):
-    """The residual blocks of a network, in stages of which each but the first halves the image.
+    """The residual blocks of a network, in stages. Each stage except the first halves the height and the width.
 
     Attributes:
-      block: the kind of the blocks.
-      depths: the blocks of each stage.
-      widths: the channels of each stage, before the block's expansion.
+      block: the class of the blocks.
+      depths: the number of blocks of each stage.
+      widths: the number of channels of each stage, before the expansion of the block.
     """
 
     block: type[BasicBlock | Bottleneck | PreActivationBlock]
@@ -124,7 +127,7 @@ class Stages(NamedTuple):
     widths: tuple[int, ...]
 
     def blocks(self, width: int, layers: Layers, rngs: nnx.Rngs) -> nnx.List:
-        """The blocks of all stages, in order, on features of `width` channels."""
+        """Returns the blocks of all stages, in order, for features of `width` channels."""
         blocks = []
         for stage, (depth, channels) in enumerate(zip(self.depths, self.widths, strict=True)):
             for number in range(depth):
@@ -135,25 +138,25 @@ class Stages(NamedTuple):
 
 
 def _logits(head: nnx.Linear, features: jax.Array) -> jax.Array:
-    """Pools features `(batch, height, width, channels)` and applies the head, in float32 or more."""
+    """Pools features `(batch, height, width, channels)` and applies the head; logits are at least float32."""
     logits = head(jnp.mean(features, axis=(1, 2)))
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 class ResNet(nnx.Module):
-    """A stem, stages of residual blocks, pooling, a linear layer.
+    """A stem, stages of residual blocks, pooling, and a linear layer.
 
     Args:
-      stages: of `BasicBlock` or `Bottleneck`; the first stage's width is that of the stem, too.
+      stages: the stages, of `BasicBlock` or `Bottleneck`; the width of the first stage is also that of the stem.
       num_classes: the number of logits.
       image_shape: `(height, width, channels)`.
       rngs: the source of the initial parameters.
-      stem: `cifar`, a 3x3 convolution, or `imagenet`, a strided 7x7 convolution and 3x3 maxima: a sixteenth of the
-        pixels.
-      dtype: what is computed in; None is that of inputs and parameters.
+      stem: `cifar`, a 3x3 convolution, or `imagenet`, a strided 7x7 convolution and 3x3 max pooling, which keep a
+        sixteenth of the pixels.
+      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
 
     Raises:
-      ValueError: If there is no such stem.
+      ValueError: If the stem is unknown.
     """
 
     same_padding = False  # see `Layers`
@@ -182,10 +185,10 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(width, num_classes, kernel_init=kernel, bias_init=bias(width), dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
+        """Maps images `(batch, height, width, channels)` to logits `(batch, num_classes)`, at least float32."""
         x = nnx.relu(self.norm(self.conv(images)))
         if self.pools:
-            # Flax declares the padding as a string, and documents pairs as well.
+            # Flax annotates the padding as a string, but its documentation also allows pairs.
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for block in self.blocks:
             x = block(x)
@@ -193,24 +196,24 @@ class ResNet(nnx.Module):
 
 
 class SmallResNet(ResNet):
-    """ResNet-8, a network of ours, padded as TensorFlow does; it has no original in PyTorch."""
+    """ResNet-8, a network of this project, padded as in TensorFlow. It has no original in PyTorch."""
 
     same_padding = True
 
 
 class WideResNet(nnx.Module):
-    """A 3x3 stem, three stages of pre-activation blocks, BatchNorm, pooling, a linear layer.
+    """A 3x3 stem, three stages of pre-activation blocks, BatchNorm, pooling, and a linear layer.
 
     Args:
-      depth: the convolutions on the way from the stem to the last, and the linear layer: 4 + 6 blocks a stage.
-      width: how many times wider than 16, 32 and 64 channels the stages are.
+      depth: the nominal number of layers, `4 + 6 n` for `n` blocks per stage.
+      width: the factor by which the stages are wider than 16, 32 and 64 channels.
       num_classes: the number of logits.
       image_shape: `(height, width, channels)`.
       rngs: the source of the initial parameters.
-      dtype: what is computed in; None is that of inputs and parameters.
+      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
 
     Raises:
-      ValueError: If no whole number of blocks makes the depth.
+      ValueError: If the depth is not `4 + 6 n` with `n` at least 1.
     """
 
     def __init__(
@@ -227,7 +230,7 @@ class WideResNet(nnx.Module):
         self.head = nnx.Linear(64 * width, num_classes, kernel_init=kernel, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
+        """Maps images `(batch, height, width, channels)` to logits `(batch, num_classes)`, at least float32."""
         x = self.conv(images)
         for block in self.blocks:
             x = block(x)

@@ -1,8 +1,9 @@
-"""The weights of the original PyTorch networks in ours, and their names there.
+"""Loads the weights of the original PyTorch networks into ours, and translates the names of variables.
 
-A convention is a dictionary: a word of our path is a word, or several, of theirs; what it does not have is the same in
-both, as the numbers are. So `blocks.3.conv_1.kernel` becomes `stage_2.1.conv_1.kernel`, blocks being numbered within
-their stage, and with `_PAPER` then `conv3_x.1.residual_function.0.weight`.
+A convention is a dictionary that maps a component of our variable path to one or more components of the PyTorch name.
+Components that are not in the dictionary, such as numbers, are the same in both. For example,
+`blocks.3.conv_1.kernel` first becomes `stage_2.1.conv_1.kernel`, because PyTorch numbers blocks within their stage;
+then `_PAPER` maps it to `conv3_x.1.residual_function.0.weight`.
 """
 
 import re
@@ -20,7 +21,7 @@ Convention = dict[str, str]
 
 _VARIABLES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
-# The code of the paper, and that of weiaicunzai/pytorch-cifar100, from which it has its ResNets.
+# The code of the paper, and weiaicunzai/pytorch-cifar100, from which the paper takes its ResNets.
 _PAPER = _VARIABLES | {"conv": "conv1.0", "norm": "conv1.1", "layers": "", "head": "fc"}
 _PAPER |= {f"stage_{stage}": f"conv{stage + 1}_x" for stage in (1, 2, 3, 4)}
 _PAPER |= {f"conv_{number}": f"residual_function.{3 * number - 3}" for number in (1, 2, 3)}
@@ -35,7 +36,7 @@ _KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangli
 
 _WIDE = _TORCHVISION | {f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)} | {"shortcut": "convShortcut"}
 
-# The code of the paper, and that of aanna0701/SPT_LSA_ViT, from which it has its ViTs.
+# The code of the paper, and aanna0701/SPT_LSA_ViT, from which the paper takes its ViTs.
 _TOKENS = {"tokens": "to_patch_embedding", "projection": "1", "class_token": "cls_token", "positions": "pos_embedding"}
 _ATTENTION = {"attention_norm": "0.norm", "attention": "0.fn", "qkv": "to_qkv", "out": "to_out.0"}
 _MLP = {"mlp_norm": "1.norm", "mlp_in": "1.fn.net.0", "mlp_out": "1.fn.net.3"}
@@ -51,7 +52,7 @@ _CONVENTIONS: dict[type[nnx.Module], tuple[Convention, ...]] = {
 
 
 def conventions(model: nnx.Module) -> tuple[Convention, ...]:
-    """How the originals of a network name their variables.
+    """Returns the naming conventions of the originals of a network.
 
     Raises:
       ValueError: If the network has no original.
@@ -63,12 +64,12 @@ def conventions(model: nnx.Module) -> tuple[Convention, ...]:
 
 
 def torch_name(path: tuple[object, ...], convention: Convention, depths: tuple[int, ...]) -> str:
-    """What a variable is called in the original.
+    """Returns the name of a variable in the original.
 
     Args:
-      path: of the variable in our network.
-      convention: of the original.
-      depths: the blocks of each stage; none where blocks are not in stages.
+      path: the path of the variable in our network.
+      convention: the convention of the original.
+      depths: the number of blocks of each stage; empty if the blocks are not in stages.
     """
     words = [str(word) for word in path]
     if depths and words[0] == "blocks":
@@ -81,26 +82,26 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 _WRAPPERS = re.compile(r"^((module|model|_orig_mod)\.)+")
 _NO_WEIGHTS = ("num_batches_tracked", "mask")
-_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # their axes in ours: of linear maps, and of convolutions
+_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in PyTorch's order, by rank: linear layers and convolutions
 
 
 def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
-    """The network with the weights of its original.
+    """Loads the weights of the original PyTorch network into a model.
 
-    It knows the names of the paper's code, and those of weiaicunzai/pytorch-cifar100, torchvision and
-    kuangliu/pytorch-cifar for ResNets, of aanna0701/SPT_LSA_ViT for ViTs; in front of them those of wrappers, as
-    `module.` of `DataParallel`. Counts of batches and masks are no weights, and left out.
+    It accepts the names of the paper's code; of weiaicunzai/pytorch-cifar100, torchvision and kuangliu/pytorch-cifar
+    for ResNets; and of aanna0701/SPT_LSA_ViT for ViTs. Prefixes of wrappers, such as `module.` of `DataParallel`, are
+    removed. Batch counts and masks are not weights and are ignored.
 
     Args:
       model: a network of `create`; its parameters and BatchNorm statistics are set in place.
-      state_dict: the original's arrays, NumPy's, by name.
+      state_dict: the arrays of the original, as NumPy arrays, by name.
 
     Returns:
       The same model.
 
     Raises:
-      ValueError: If the network has no original, or if an entry is missing, left over, or of another shape; nothing is
-        set then.
+      ValueError: If the network has no original, or if an entry is missing, unexpected, or of the wrong shape. The
+        model is not changed then.
     """
     entries = {_WRAPPERS.sub("", name): np.asarray(value) for name, value in state_dict.items()}
     entries = {name: value for name, value in entries.items() if name.split(".")[-1] not in _NO_WEIGHTS}
@@ -119,7 +120,7 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
 
 
 def _check(entries: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse what does not fit, all of it at once."""
+    """Raises one error that names all entries that do not fit."""
     given = {name: (entries[name].shape, shape) for name, shape in shapes.items() if name in entries}
     found = {
         "missing": [name for name in shapes if name not in entries],

@@ -1,6 +1,6 @@
 """Vision transformers for small images (Dosovitskiy et al., 2021, https://arxiv.org/abs/2010.11929).
 
-With shifted patch tokenisation and locality self-attention as options, after "Vision Transformer for Small-Size
+Shifted patch tokenisation and locality self-attention are options; they follow "Vision Transformer for Small-Size
 Datasets" (Lee et al., 2021, https://arxiv.org/abs/2112.13492).
 """
 
@@ -13,18 +13,18 @@ from jax.nn.initializers import normal, variance_scaling
 
 from experiments.models.layers import Dtype, ImageShape, PatchTokens, SelfAttention, StochasticDepth, TokenLayers
 
-_xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # not JAX's `xavier_normal`, whose tails are cut off
+_xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # unlike JAX's `xavier_normal`, it is not truncated
 
 
 class Size(NamedTuple):
-    """How large a vision transformer is.
+    """The size of a vision transformer.
 
     Attributes:
-      width: the features of a token.
+      width: the number of features of a token.
       depth: the number of blocks.
-      heads: of each attention; they divide the width.
-      mlp_ratio: how many times wider than a token the hidden layer of a block is.
-      patch: the pixels along a side of a patch.
+      heads: the number of attention heads; it divides the width.
+      mlp_ratio: the width of the hidden layer of a block, divided by the width of a token.
+      patch: the side of a patch in pixels.
     """
 
     width: int
@@ -35,7 +35,7 @@ class Size(NamedTuple):
 
 
 class Block(nnx.Module):
-    """Attention, and two linear layers with a GELU between, each after a LayerNorm and with a shortcut around it."""
+    """Attention, and two linear layers with a GELU between them; both branches have a LayerNorm and a shortcut."""
 
     def __init__(self, size: Size, layers: TokenLayers, *, is_local: bool, rngs: nnx.Rngs) -> None:
         hidden = size.mlp_ratio * size.width
@@ -46,7 +46,7 @@ class Block(nnx.Module):
         self.mlp_out = layers.linear(hidden, size.width, rngs=rngs)
 
     def __call__(self, x: jax.Array, factors: jax.Array) -> jax.Array:
-        """Tokens `(batch, tokens, width)` to as many; the factors of both branches are `(2, batch)` or `(2, 1)`."""
+        """Maps tokens `(batch, tokens, width)` to the same shape; branch factors are `(2, batch)` or `(2, 1)`."""
         of_attention, of_mlp = factors.astype(x.dtype)[:, :, None, None]
         x += of_attention * self.attention(self.attention_norm(x))
         hidden = nnx.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
@@ -54,21 +54,24 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Patches and a class token, with learned positions, through blocks; a linear layer reads the class token.
+    """A vision transformer.
+
+    Patch tokens and a class token, with learned position embeddings, pass through the blocks. A linear layer maps the
+    class token to logits.
 
     Args:
-      size: how large it is.
+      size: the size of the transformer.
       num_classes: the number of logits.
-      image_shape: `(height, width, channels)`, of whole patches.
-      rngs: the source of the initial parameters, and of stochastic depth.
-      shifted_patches: whether tokens also see the image shifted by half a patch.
-      locality_attention: whether tokens attend to the others alone, at a temperature that is learned.
-      drop_path: the probability with which a branch is left out, for each example, while training: the same in all
-        depths, as in the original code.
-      dtype: what is computed in; None is that of inputs and parameters.
+      image_shape: `(height, width, channels)`; height and width are multiples of the patch size.
+      rngs: the source of the initial parameters, and of the keys of stochastic depth.
+      shifted_patches: whether a patch includes copies of the image that are shifted by half a patch.
+      locality_attention: whether a token attends only to the other tokens, with a learned temperature.
+      drop_path: the probability that a branch is dropped in training, for each example. It is the same at all depths,
+        as in the original code.
+      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
 
     Raises:
-      ValueError: If patches do not fill the image, or `drop_path` is no such probability.
+      ValueError: If the patches do not tile the image, or if `drop_path` is not in [0, 1).
     """
 
     def __init__(
@@ -94,11 +97,11 @@ class ViT(nnx.Module):
         self.blocks = nnx.List(Block(size, layers, is_local=locality_attention, rngs=rngs) for _ in range(size.depth))
         self.norm = layers.norm(size.width, rngs=rngs)
         self.head = layers.linear(size.width, num_classes, rngs=rngs)
-        # last, so that it changes no initial parameter
+        # created last, so that it does not change the initial parameters
         self.stochastic_depth = StochasticDepth(drop_path, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images `(batch, height, width, channels)` to logits `(batch, num_classes)`, in float32 or more."""
+        """Maps images `(batch, height, width, channels)` to logits `(batch, num_classes)`, at least float32."""
         x, examples = self.tokens(images), len(images)
         class_token, positions = (v[...].astype(x.dtype) for v in (self.class_token, self.positions))
         x = jnp.concatenate([jnp.tile(class_token, (examples, 1, 1)), x], 1) + positions
