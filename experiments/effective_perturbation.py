@@ -56,7 +56,7 @@ class Seen(NamedTuple):
     unmoved: float
 
 
-def seen(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> Seen:
+def measured(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> Seen:
     """Compares `cast(params + e) − cast(params)` with the exact perturbation `e = rho · direction / ‖direction‖`.
 
     Args:
@@ -99,7 +99,7 @@ def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ..
     params, direction = cast_in(model, problem.params), cast_in(model, gradient)
     rows: tables.Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
     for rho in radii:
-        norm, cosine, unmoved = seen(params, direction, rho)
+        norm, cosine, unmoved = measured(params, direction, rho)
         rows.append((f"{rho:g}", f"{norm:.3f}", f"{cosine:.3f}", f"{100 * unmoved:.1f}%"))
     return rows
 

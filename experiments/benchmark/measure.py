@@ -52,7 +52,7 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
     seconds = race({_GRADIENTS: gradients, **steps}, rounds)
     yield from _step_figures(case, steps, seconds)
     del steps
-    report(f"{name}: what a step holds beside a gradient")
+    report(f"{name}: memory of a step in addition to a gradient")
     yield from memory_figures(case, problem)
     report(f"{name}: timing {program_costs.STEPS} steps of the methods that save passes, {rounds} rounds")
     yield from program_costs.thrifty_figures(case, dataset, rounds)

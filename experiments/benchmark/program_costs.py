@@ -179,7 +179,7 @@ def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int)
     shortened = dataclasses.replace(dataset, train=data.Split(*dataset.train.rows(np.arange(examples))))
     rounds = [_plan_round(case.model, shortened) for _ in range(PLAN_ROUNDS)]
     plan, its_steps = "plan of five stages", "its steps"
-    seconds = {plan: [whole for whole, _ in rounds], its_steps: [alone for _, alone in rounds]}
+    seconds = {plan: [whole for whole, _ in rounds], its_steps: [steps for _, steps in rounds]}
     return dataclasses.replace(case, batch_size=_SIZES[-1]).time_figure(plan, its_steps, target, seconds)
 
 

@@ -159,7 +159,7 @@ class Descent:
       ema: Evaluates an exponential moving average of the parameters with this decay, for instance 0.999. At 0 the
         parameters themselves are evaluated.
       on_nonfinite: What happens at a step whose loss, gradients or new state are not finite: skip, it changes nothing
-        and is counted, or stop, the run is saved and ends before it. By default the step is made like any other.
+        and is counted, or stop, the run is saved and ends before it. By default the step is grouped like any other.
     """
 
     rho: float | None = None
@@ -251,11 +251,11 @@ SECTIONS: dict[str, type[Any]] = {"problem": Problem, "network": Network, "recip
 
 def _sorted_in(cls: type[Any], settings: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
     """Groups settings into their sections; `sections` are the sections to start from."""
-    rest, made = dict(settings), {}
+    rest, grouped = dict(settings), {}
     for name, section in SECTIONS.items():
         inside = {field.name: rest.pop(field.name) for field in fields(section) if field.name in rest}
         if inside:
-            made[name] = replace(sections[name], **inside)
+            grouped[name] = replace(sections[name], **inside)
     if unknown := rest.keys() - {field.name for field in fields(cls)}:
         raise TypeError(f"{cls.__name__} has no setting {min(unknown)!r}.")
-    return made | rest
+    return grouped | rest

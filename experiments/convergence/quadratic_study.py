@@ -65,7 +65,7 @@ class QuadraticStudy:
             BatchPlan.parse(getattr(self, name)).total_steps(self.examples)
         checks.check_seeds((self.seed,), "seed")
         if self.noise == 0:
-            raise ValueError("noise is 0: floors are told in units of SGD's, which is 0 then, give a number above 0.")
+            raise ValueError("noise is 0: floors are relative to that of SGD, which is 0 then: give a number above 0.")
         for name in ("least_curvature", "learning_rate", "floor_rates"):
             values = np.asarray(getattr(self, name))
             if not values.size or not np.all((values > 0) & (values <= 1)):

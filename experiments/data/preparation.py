@@ -134,14 +134,14 @@ def _leaving_nothing_unfinished(root: Path, name: str) -> Iterator[None]:
     """Removes partial downloads, and folders that were created, if the preparation fails."""
     fetched = root / "downloads" / name
     needed = (fetched, fetched.parent, root / name, root, *root.parents)
-    made = [folder for folder in needed if not folder.exists()]
+    created = [folder for folder in needed if not folder.exists()]
     before = set(fetched.glob("*.tmp.*"))
     try:
         yield
     except BaseException:
         for partial in set(fetched.glob("*.tmp.*")) - before:
             shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
+        for folder in created:
             with contextlib.suppress(OSError):  # the folder is not empty
                 folder.rmdir()
         raise

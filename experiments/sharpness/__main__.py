@@ -47,7 +47,7 @@ def main() -> None:
             dataset = run.load(each.config, arguments.location)
             exit_on_value_error(measure_finished_run, each.folder, each.config, dataset, arguments.settings, console)
     console.print(as_terminal(measured_rows(find_runs(arguments.runs), arguments.settings.measures)))
-    console.print("in sharpness.jsonl beside each run; python -m experiments.report shows more")
+    console.print("in sharpness.jsonl in the folder of each run; python -m experiments.report shows more")
 
 
 if __name__ == "__main__":

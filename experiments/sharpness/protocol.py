@@ -30,7 +30,7 @@ class SharpnessProtocol(NamedTuple):
     @property
     def departures(self) -> list[str]:
         """The settings that differ from the paper's, except for the number of examples."""
-        remarks = {
+        departures = {
             "ℓ2": self.norm != "linf",
             "adaptive": self.adaptive,
             f"{self.steps} steps": self.steps != 20,
@@ -39,7 +39,7 @@ class SharpnessProtocol(NamedTuple):
             "normalised logits": self.normalize_logits,
             "BatchNorm re-estimated": self.reestimate_batchnorm,
         }
-        return [remark for remark, holds in remarks.items() if holds]
+        return [departure for departure, holds in departures.items() if holds]
 
     @property
     def title(self) -> str:
@@ -78,13 +78,13 @@ def _way(record: records.SharpnessRecord) -> str:
     if isinstance(record, records.WorstCase | records.WorstCaseCurve):
         return ", ".join(SharpnessProtocol.of(record).departures)
     is_ball = isinstance(record, records.AverageCase)
-    remarks = {
+    departures = {
         "ℓ2": is_ball and record.norm == "l2",
         "adaptive": is_ball and record.adaptive,
         "normalised logits": record.normalize_logits,
         "BatchNorm re-estimated": record.reestimate_batchnorm,
     }
-    return ", ".join(remark for remark, holds in remarks.items() if holds)
+    return ", ".join(departure for departure, holds in departures.items() if holds)
 
 
 def _number(value: float | None) -> str:

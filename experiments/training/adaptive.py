@@ -79,9 +79,9 @@ class AdaptivePlan(NamedTuple):
         done = sum(stage.epochs for stage in state.stages)
         if not self.is_in_updates:
             return self.controller.plan(state, self.budget)
-        made = self.controller.plan(state).total_steps(num_examples) if done else 0
+        updates = self.controller.plan(state).total_steps(num_examples) if done else 0
         each = _updates_an_epoch(state.batch_size, num_examples)
-        return self.controller.plan(state, done + max(0, math.ceil((self.budget - made) / each)))
+        return self.controller.plan(state, done + max(0, math.ceil((self.budget - updates) / each)))
 
     def is_over(self, epochs: int, updates: int) -> bool:
         """Returns whether the run ends after this number of whole epochs, in which `updates` updates were made."""
