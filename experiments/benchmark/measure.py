@@ -48,7 +48,7 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
     steps = _steps(problem)
     report(f"{name}: timing the steps, {rounds} rounds")
     inputs = problem.params, problem.model_state, *problem.batch
-    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the least for two passes
+    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the minimum for two passes
     seconds = race({_GRADIENTS: gradients, **steps}, rounds)
     yield from _step_figures(case, steps, seconds)
     del steps

@@ -66,7 +66,7 @@ def peer_figures(model: str) -> list[Figure]:
 
 def _pair(model: str, method: str) -> dict[str, Subject]:
     """Returns the turns of our step and of PyTorch's step, both from the same parameters."""
-    import torch  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - it is an extra
+    import torch  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - an optional dependency
 
     from experiments.benchmark import torch_peers  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def figures_of_a_process(model: str) -> list[Figure]:
       subprocess.CalledProcessError: If the process fails; it has printed why.
     """
     command = [sys.executable, "-m", "experiments.benchmark.peers", model]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - a fixed command
     return [Figure(**each) for each in json.loads(printed.splitlines()[-1])]
 
 
