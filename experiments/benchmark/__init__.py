@@ -1,1 +1,1 @@
-"""The speed and memory of a step, and the cost of the loop around it: every figure a ratio within one run."""
+"""Measures the time and memory of a step, and the cost of the training loop; every figure is a ratio within one run."""

@@ -1,4 +1,4 @@
-"""Measure speed and memory against what they cannot do without: `python -m experiments.benchmark`."""
+"""Measures time and memory relative to the gradients that must be computed: `python -m experiments.benchmark`."""
 
 import json
 from collections.abc import Iterable
@@ -20,16 +20,17 @@ _FEWEST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Time the steps of SAM and GSAM, those of optax.contrib.sam, and the loop around a step.
+    """Time the steps of SAM and GSAM, the steps of optax.contrib.sam, and the training loop.
 
-    Every figure is a ratio to something measured in the same round: the median over the rounds, and the quartiles.
+    Every figure is a ratio to a reference that is measured in the same round. The median over the rounds and the
+    quartiles are reported.
 
     Attributes:
-      output: The folder for benchmark.json, which takes the place of an older one.
-      rounds: How often each is timed, at least 10.
-      models: What to measure: resnet18 (batch 32, images of CIFAR's size), small_resnet (batches 16 and 128, digits),
-        resnet18_accelerator (batch 128, and a step in bfloat16), for a GPU or a TPU.
-      peers: The networks whose epochs are measured against PyTorch's, where it is installed: resnet18, vit_tiny.
+      output: The folder for benchmark.json; an older file is replaced.
+      rounds: The number of rounds, at least 10.
+      models: The models to measure: resnet18 (batch size 32, images of CIFAR's size), small_resnet (batch sizes 16 and
+        128, digits), resnet18_accelerator (batch size 128, and a step in bfloat16; for a GPU or a TPU).
+      peers: The networks whose epochs are compared with PyTorch's, if PyTorch is installed: resnet18, vit_tiny.
     """
 
     output: Path = Path("runs/benchmark")
@@ -50,7 +51,7 @@ class Benchmark:
 
 
 def main() -> None:
-    """Parse, build, call."""
+    """Parses the command line, and measures and prints the figures."""
     benchmark = parse(Benchmark, "python -m experiments.benchmark")
     path = exit_on_value_error(make_folder, benchmark.output) / "benchmark.json"
     console = Console(soft_wrap=True, highlight=False)
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def save(path: Path, benchmark: Benchmark, figures: list[Figure]) -> None:
-    """Write the figures, with where and with what they were measured, into the file `path`."""
+    """Writes the figures, the machine and the settings to the file `path`."""
     settings = asdict(benchmark) | {"output": str(benchmark.output)}
     content = {**machine(), "settings": settings, "figures": [figure.as_json() for figure in figures]}
     write_document(path, json.dumps(content, indent=2))

@@ -1,7 +1,7 @@
-"""The compiled steps of the benchmark: ours, `optax.contrib.sam`'s and the gradient alone, and the memory they hold.
+"""The compiled steps of the benchmark: ours, those of `optax.contrib.sam`, and the gradient; and the memory they use.
 
-They are compared on a network with BatchNorm, its loss, and one batch on the device. Each step is written as its
-documentation shows it, is followed by SGD, and updates BatchNorm's statistics.
+They are compared on the loss of a network with BatchNorm, on one batch that stays on the device. Each step is written
+as the documentation of its library shows, applies SGD, and updates the statistics of BatchNorm.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from experiments.models import ImageShape
 
 
 class Problem(NamedTuple):
-    """A loss, where its minimisation starts, and a batch.
+    """A loss, the initial values of its arguments, and a batch.
 
     Attributes:
       loss_fn: `loss_fn(params, model_state, images, labels)` → `(loss, model_state)`, in training or inference mode.
-      params: the parameters at the start.
-      model_state: BatchNorm's statistics at the start.
+      params: the initial parameters.
+      model_state: the initial statistics of BatchNorm.
       batch: `(images, labels)`, float32 `(batch, height, width, channels)` and int32 `(batch,)`.
     """
 
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 def create(
     model: str | nnx.Module, num_classes: int, image_shape: ImageShape, batch_size: int, *, is_training: bool = True
 ) -> Problem:
-    """The cross-entropy of a network, given or by its name, on normally distributed images with random labels."""
+    """Creates the cross-entropy of a network, given as a module or by name, on Gaussian images with random labels."""
     network = models.create(model, num_classes, image_shape, nnx.Rngs(0)) if isinstance(model, str) else model
     network.train() if is_training else network.eval()
     graphdef, params, model_state = nnx.split(network, nnx.Param, ...)
@@ -59,11 +59,11 @@ Options = dict[str, Any]
 """Options of the compiler, as `jax.jit` takes them."""
 
 MEMORY_FIRST: Options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""Makes the compiler of a CPU order a program for memory; its default is to order it for time."""
+"""Makes XLA's CPU compiler schedule a program for little memory; by default it schedules for speed."""
 
 
 def compiler_options() -> dict[str, Options | None]:
-    """The options that a step is compiled with, by what they add to its name; only a CPU has other than the default."""
+    """Returns the compiler options to measure, by the suffix for the step's name; only a CPU has a second set."""
     return {"": None} | ({", memory first": MEMORY_FIRST} if jax.default_backend() == "cpu" else {})
 
 
@@ -72,14 +72,14 @@ Step = Callable[..., tuple[Any, jax.Array]]
 
 
 class Running:
-    """A compiled step with the state that it updates: calling it makes one whole step.
+    """A compiled step with the state that it updates. A call makes one whole step.
 
     Attributes:
-      compiled: the step; it takes over the buffers of the state.
+      compiled: the compiled step; the buffers of the state are donated to it.
     """
 
     def __init__(self, step: Step, problem: Problem, opt_state: Any, calls: int, options: Options | None) -> None:
-        """From the step, what it starts with, how many calls make a whole step, and the options of the compiler."""
+        """Compiles the step for the problem; `calls` is the number of calls that make a whole step."""
         self._state = jax.tree.map(jnp.copy, (problem.params, problem.model_state, opt_state))
         self._batch, self._calls = problem.batch, calls
         jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
@@ -91,20 +91,20 @@ class Running:
         return self._state[0]
 
     def __call__(self) -> jax.Array:
-        """Make one whole step, and return the loss of its last call."""
+        """Makes one whole step, and returns the loss of its last call."""
         for _ in range(self._calls):
             self._state, self._loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
         return self._loss
 
 
 def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Compiled:
-    """The loss, its gradient and BatchNorm's new statistics, compiled."""
+    """Compiles the function that returns the loss, its gradient and the new statistics of BatchNorm."""
     value_and_grad = jax.jit(jax.value_and_grad(problem.loss_fn, has_aux=True), compiler_options=options)
     return value_and_grad.lower(problem.params, problem.model_state, *problem.batch).compile()
 
 
 def repeated(compiled: jax.stages.Compiled, times: int, *arguments: Any) -> Callable[[], None]:
-    """A function that calls a compiled function several times, and waits for each result."""
+    """Returns a function that calls a compiled function several times, and waits for each result."""
 
     def run() -> None:
         for _ in range(times):
@@ -116,7 +116,7 @@ def repeated(compiled: jax.stages.Compiled, times: int, *arguments: Any) -> Call
 def ours(
     problem: Problem, method: GradientTransformation, momentum: float | None = None, options: Options | None = None
 ) -> Running:
-    """The step of a method of `sam_optax`."""
+    """Returns the step of a method of `sam_optax`."""
     tx = optax.with_extra_args_support(optax.chain(method, optax.sgd(0.1, momentum)))
     value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
 
@@ -130,11 +130,11 @@ def ours(
 
 
 def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
-    """The step of `optax.contrib.sam`.
+    """Returns the step of `optax.contrib.sam`.
 
-    In opaque mode `update` makes the second pass. In the default, transparent mode, which ignores `grad_fn`, a step is
-    two calls of one compiled update: the first ascends, the second descends. Between them the parameters are the
-    perturbed ones, and BatchNorm's statistics are updated twice.
+    In opaque mode, `update` makes the second pass. The default is transparent mode, which ignores `grad_fn`: a step is
+    two calls of one compiled update, of which the first ascends and the second descends. Between the calls the
+    parameters are the perturbed ones, and the statistics of BatchNorm are updated twice.
     """
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(RADIUS))
     tx = optax.contrib.sam(optax.sgd(0.1), ascent, opaque_mode=opaque_mode)
@@ -154,10 +154,10 @@ def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> int | None:
-    """The bytes that the device holds while the function runs, or None where the compiler does not report them.
+    """Returns the bytes that the device holds while the function runs, or None if the compiler does not report them.
 
-    Temporary buffers, arguments and outputs, without the outputs that take over the buffers of donated arguments. The
-    compiler's own field of that name does not count the temporary buffers on the CPU.
+    They include temporary buffers, arguments and outputs, without the outputs that reuse the buffers of donated
+    arguments. The compiler's own field of that name does not include the temporary buffers on the CPU.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
@@ -167,11 +167,11 @@ def peak_memory(compiled: jax.stages.Compiled) -> int | None:
 
 
 def temporary_memory(compiled: jax.stages.Compiled) -> int | None:
-    """The bytes of the temporary buffers alone, or None where the compiler does not report them."""
+    """Returns the bytes of the temporary buffers only, or None if the compiler does not report them."""
     analysis = compiled.memory_analysis()
     return None if analysis is None else analysis.temp_size_in_bytes
 
 
 def size_of(tree: Any) -> int:
-    """The bytes of all arrays of a tree."""
+    """Returns the bytes of all arrays of a pytree."""
     return sum(x.nbytes for x in jax.tree.leaves(tree))

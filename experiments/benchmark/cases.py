@@ -1,4 +1,4 @@
-"""What is measured: models with their data, at the batch sizes that they are trained with."""
+"""The cases of the benchmark: models with their data sets, at the batch sizes of their training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ class Case:
 
     Attributes:
       model: a name of `experiments.models`.
-      dataset: makes its data.
-      batch_size: examples of a step.
-      loop_target: what the training loop may cost, in bare steps.
-      step_targets: what the steps of SAM and GSAM may cost, in units of two gradients; None is no target.
-      memory_targets: what the steps of SAM and GSAM, with momentum, may hold in addition to what a gradient holds, in
-        copies of the parameters.
-      plan: what a plan of five stages may cost, in the sum of its steps, and the examples of a stage; None where it is
-        not measured.
-      in_bfloat16: whether a step in bfloat16 is measured, for which a CPU has no arithmetic.
-      thrifty_targets: what the mean step of MSAM, of LookSAM and of SAM at every tenth step may cost, in steps of SGD.
-      worst_case_targets: what the worst case may cost in time, in evaluations of loss and gradient, and in memory, in
-        training steps with four copies of the parameters; None where it is not measured.
+      dataset: a function that returns the data set.
+      batch_size: the number of examples per step.
+      loop_target: the maximum time of the training loop, relative to the bare steps.
+      step_targets: the maximum times of the steps of SAM and GSAM, relative to two gradients; None is no target.
+      memory_targets: the maximum memory that the steps of SAM and GSAM, with momentum, use in addition to the memory of
+        a gradient, in copies of the parameters.
+      plan: the maximum time of a plan of five stages, relative to the sum of its steps, and the number of examples per
+        stage; None if the plan is not measured.
+      in_bfloat16: whether a step in bfloat16 is measured; a CPU has no bfloat16 arithmetic.
+      thrifty_targets: the maximum times of the mean step of MSAM, of LookSAM and of SAM at every tenth step, relative
+        to a step of SGD.
+      worst_case_targets: the maximum time of the worst case, relative to its evaluations of loss and gradient, and its
+        maximum memory, relative to a training step with four copies of the parameters; None if it is not measured.
     """
 
     model: str
@@ -41,23 +42,23 @@ class Case:
     worst_case_targets: tuple[float, float] | None = None
 
     def problem(self, dataset: data.Dataset, *, is_training: bool = True) -> benchmark_steps.Problem:
-        """The loss of the model on one batch of the shape of the data."""
+        """Returns the loss of the model on one batch with the shapes of the data set."""
         shape = dataset.num_classes, dataset.image_shape, self.batch_size
         return benchmark_steps.create(self.model, *shape, is_training=is_training)
 
     def time_figure(self, subject: str, reference: str, target: float | None, seconds: Seconds) -> Figure:
-        """The seconds of a subject in those of its reference, of one race."""
+        """Returns the time of a subject relative to its reference, both from one race."""
         amounts = tuple(seconds[subject]), tuple(seconds[reference])
         return Figure(self.model, self.batch_size, "time", subject, reference, target, "s", *amounts)
 
 
 def noise() -> data.Dataset:
-    """50,000 images of noise, of CIFAR's size: reading and moving them costs what it costs there."""
+    """Returns 50,000 images of noise with CIFAR's size; reading and transforming them costs as much as for CIFAR."""
     return data.made_up("cifar10", 50_000)
 
 
 def digits() -> data.Dataset:
-    """The digits of scikit-learn."""
+    """Returns the digits of scikit-learn."""
     return data.load("digits", seed=0)
 
 
@@ -68,7 +69,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "small_resnet": tuple(Case("small_resnet", digits, size, loop_target=1.3) for size in (16, 128)),
     "resnet18_accelerator": (_resnet18(128, in_bfloat16=True),),
 }
-"""What can be measured, by name: the cases of a model, or of a model on an accelerator."""
+"""The cases by name: those of a model, or of a model on an accelerator."""
 
 ON_TWO_CORES = ("resnet18", "small_resnet")
-"""What is measured by default; it takes an hour on two cores."""
+"""The cases that are measured by default; they take an hour on two cores."""

@@ -1,4 +1,4 @@
-"""All figures of a case: the steps, their memory and the worst case here, the program's in `program_costs`."""
+"""Measures all figures of a case: the steps, their memory and the worst case. `program_costs` measures the program."""
 
 import dataclasses
 import statistics
@@ -31,15 +31,15 @@ _METHODS = {
 
 
 def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[Figure]:
-    """Time and memory of the steps, then the time of the loop, and what else the case asks for.
+    """Measures the time and memory of the steps, the time of the loop, and the optional figures of the case.
 
     Args:
-      case: what to measure.
-      rounds: of each race.
-      report: is called with a sentence on what is done next.
+      case: the case to measure.
+      rounds: the number of rounds of each race.
+      report: a function that is called with a sentence about the next measurement.
 
     Yields:
-      The figures, in the order of the table, as soon as they are measured: a case may take most of an hour.
+      The figures, in the order of the table, as soon as they are measured, because a case may take most of an hour.
     """
     name = f"{case.model}, batch {case.batch_size}"
     dataset = case.dataset()
@@ -48,7 +48,7 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
     steps = _steps(problem)
     report(f"{name}: timing the steps, {rounds} rounds")
     inputs = problem.params, problem.model_state, *problem.batch
-    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the least for two passes
+    gradients = benchmark_steps.repeated(benchmark_steps.gradient(problem), 2, *inputs)  # the minimum for two passes
     seconds = race({_GRADIENTS: gradients, **steps}, rounds)
     yield from _step_figures(case, steps, seconds)
     del steps
@@ -71,7 +71,7 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
 
 
 def _steps(problem: Problem) -> dict[str, Running]:
-    """The steps that are raced, by name."""
+    """Returns the steps that are timed, by name."""
     steps = {name: benchmark_steps.ours(problem, method) for name, method in _METHODS.items()}
     steps[_OPAQUE] = benchmark_steps.contrib(problem, opaque_mode=True)
     steps[_DEFAULT] = benchmark_steps.contrib(problem, opaque_mode=False)
@@ -95,9 +95,11 @@ def _step_figures(case: Case, steps: Mapping[str, Running], seconds: Seconds) ->
 
 
 def memory_figures(case: Case, problem: Problem) -> Iterator[Figure]:
-    """The temporary memory of SGD's step with momentum, its buffers donated, less that of loss and gradient alone.
+    """Yields the temporary memory of each method's step, minus that of the loss and its gradient.
 
-    Each with the compiler's default order, and with memory first. No figures where the compiler does not report it.
+    The steps apply SGD with momentum, and their buffers are donated. Each is compiled with the compiler's default
+    schedule, and on a CPU also with the schedule for little memory. There are no figures if the compiler does not
+    report memory.
     """
     of_sam, of_gsam = case.memory_targets
     for suffix, options in benchmark_steps.compiler_options().items():
@@ -111,13 +113,16 @@ def memory_figures(case: Case, problem: Problem) -> Iterator[Figure]:
 
 
 WORST_CASE_BATCH = 128
-_WORST_CASE_ROUNDS = 3  # a turn takes a minute, and is a mean over 21 evaluations by itself
+_WORST_CASE_ROUNDS = 3  # a turn takes a minute, and is already a mean over 21 evaluations
 
 _STEPS, _COPIES = 20, 4
 
 
 def worst_case_figures(case: Case, dataset: data.Dataset, time_target: float, memory_target: float) -> Iterator[Figure]:
-    """Time in units of the bare evaluations, memory in units of a training step and four copies of the parameters."""
+    """Measures the worst case: time relative to the bare evaluations, and memory.
+
+    Memory is relative to that of a training step and four copies of the parameters.
+    """
     still, training = case.problem(dataset, is_training=False), case.problem(dataset)
     loss_fn = _loss_fn(still)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn)).lower(still.params, still.batch).compile()
@@ -142,7 +147,10 @@ def _loss_fn(problem: Problem) -> Callable[..., jax.Array]:
 
 
 def _held(worst_case: Callable[[int], None]) -> int:
-    """The most bytes that an ascent holds while it evaluates, without the arguments of the evaluation."""
+    """Measures the peak of the bytes of live arrays at the evaluations of an ascent.
+
+    Arrays that were live before the ascent, such as the parameters and the batch, are not counted.
+    """
     before, held = size_of(jax.live_arrays()), [0]
     value_and_grad = losses.value_and_grad
 

@@ -1,6 +1,7 @@
-"""An epoch with SAM and GSAM, ours against PyTorch's: `python -m experiments.benchmark.peers`.
+"""Compares an epoch with SAM and GSAM here and in PyTorch: `python -m experiments.benchmark.peers`.
 
-The comparison runs in a process of its own: PyTorch crashes in one that has loaded TensorFlow, as the benchmark has.
+The comparison runs in a separate process, because PyTorch crashes in a process that has loaded TensorFlow, as the
+benchmark has.
 """
 
 import dataclasses
@@ -25,25 +26,25 @@ from experiments.cli.standard_streams import needed
 MODELS = ("resnet18", "vit_tiny")
 BATCH_SIZE, ROUNDS = 128, 3
 EPOCH = 50_000
-"""Images of an epoch, of which a turn takes the first ones."""
+"""The number of images of an epoch; a turn uses only the first ones."""
 
 ABSENT = "PyTorch is not measured: make benchmark-peers installs torch and pytorch_optimizer, and measures it."
 
 _SHAPE, _CLASSES, _ALPHA = (32, 32, 3), 10, 0.02
-_FEW_STEPS = 2  # a turn
-_CLOSE = 1e-3  # relative: two orders of summation may differ by this
+_FEW_STEPS = 2  # steps per turn
+_CLOSE = 1e-3  # relative tolerance, because the order of summation differs
 
 
 def is_installed() -> bool:
-    """Whether the extra `benchmark-peers` is installed."""
+    """Returns whether the extra `benchmark-peers` is installed."""
     return all(importlib.util.find_spec(name) for name in ("torch", "pytorch_optimizer"))
 
 
 def peer_figures(model: str) -> list[Figure]:
-    """The seconds of an epoch with SAM and with GSAM, in those of PyTorch.
+    """Measures the time of an epoch with SAM and with GSAM, relative to PyTorch.
 
-    Both start from PyTorch's initial parameters and go through the same images, which are in memory, normalised, on as
-    many threads as the process may use. A turn is a few steps, whose time is multiplied.
+    Both start from PyTorch's initial parameters and use the same normalised images in memory, and as many threads as
+    the process may use. A turn is a few steps; its time is scaled up to an epoch.
 
     Args:
       model: one of `MODELS`.
@@ -64,8 +65,8 @@ def peer_figures(model: str) -> list[Figure]:
 
 
 def _pair(model: str, method: str) -> dict[str, Subject]:
-    """The turns of both, ours and PyTorch's, from the same parameters."""
-    import torch  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - it is an extra
+    """Returns the turns of our step and of PyTorch's step, both from the same parameters."""
+    import torch  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - an optional dependency
 
     from experiments.benchmark import torch_peers  # noqa: PLC0415
 
@@ -89,30 +90,33 @@ def _pair(model: str, method: str) -> dict[str, Subject]:
 
 
 def check(ours: Sequence[float | jax.Array], theirs: Sequence[float], what: str) -> None:
-    """Refuse a comparison of steps whose losses are not the same.
+    """Checks that the losses of both steps agree.
 
     Args:
       ours: the clean losses of our first steps; the second one shows that the first update was the same.
-      theirs: those of PyTorch's.
-      what: is compared.
+      theirs: the clean losses of PyTorch's first steps.
+      what: the name of the comparison, for the error message.
+
+    Raises:
+      ValueError: If the losses differ.
     """
     if not np.allclose(np.asarray(ours), theirs, rtol=_CLOSE):
         raise ValueError(f"{what}: losses are {ours} here and {theirs} in PyTorch: these are not the same steps.")
 
 
 def figures_of_a_process(model: str) -> list[Figure]:
-    """The figures of `peer_figures`, measured in a process of their own.
+    """Returns the figures of `peer_figures`, measured in a separate process.
 
     Raises:
       subprocess.CalledProcessError: If the process fails; it has printed why.
     """
     command = [sys.executable, "-m", "experiments.benchmark.peers", model]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - a fixed command
     return [Figure(**each) for each in json.loads(printed.splitlines()[-1])]
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measures the figures of the model on the command line, and prints them as JSON."""
     with needed():
         print(json.dumps([dataclasses.asdict(figure) for figure in peer_figures(sys.argv[1])]))
 

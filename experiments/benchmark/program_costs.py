@@ -1,4 +1,4 @@
-"""Costs of the program, in units of its compiled steps: methods, precision, the loop, and a plan of five stages."""
+"""Costs of the program relative to its compiled steps: methods, precision, the loop, and a plan of five stages."""
 
 import dataclasses
 import itertools
@@ -32,13 +32,13 @@ from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
 
 STEPS = 10
-"""A turn of `race_configs`: every period of a policy that is measured divides it."""
+"""The number of steps in a turn of `race_configs`, a multiple of the period of each policy that is measured."""
 
 _SGD = "SGD, momentum"
 
 
 def thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figure]:
-    """Methods that make fewer second passes, or none, against plain SGD with momentum; a round is ten steps of each."""
+    """Times methods with fewer second passes, or none, relative to SGD with momentum; a turn is ten steps."""
     config = partial(Config.from_settings, model=case.model, batch_plan=f"1x{case.batch_size}", momentum=0.9)
     configs = {_SGD: config(method="sgd"), "MSAM": config(method="msam")}
     configs["LookSAM, k 5"] = config(method="look_sam", when="every:5")
@@ -49,7 +49,7 @@ def thrifty_figures(case: Case, dataset: data.Dataset, rounds: int) -> list[Figu
 
 
 def precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
-    """A step of GSAM in bfloat16 against one in float32."""
+    """Times a step of GSAM in bfloat16 relative to one in float32."""
     config = partial(Config.from_settings, model=case.model, batch_plan=f"1x{case.batch_size}", method="gsam")
     configs = {f"GSAM in {precision}": config(precision=precision) for precision in ("bfloat16", "float32")}
     bfloat16, float32 = configs
@@ -57,20 +57,20 @@ def precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
 
 
 def race_configs(configs: Mapping[str, Config], dataset: data.Dataset, rounds: int) -> dict[str, list[float]]:
-    """The seconds of a step of each config, the mean over `STEPS`, in each round; see `race`."""
+    """Returns the seconds of a step of each config in each round, the mean over `STEPS` steps; see `race`."""
     return race({name: steps(config, dataset) for name, config in configs.items()}, rounds, STEPS)
 
 
 def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subject:
-    """The compiled step that training runs, on one batch and hyperparameters that stay on the device.
+    """Returns a function that runs the compiled training step, with one batch and hyperparameters on the device.
 
     Args:
-      config: what to train; the batch has the first size of its plan.
-      dataset: its data.
-      updates: steps of a call.
+      config: the config of the run; the batch has the first batch size of its plan.
+      dataset: the data set of the run.
+      updates: the number of steps per call.
 
     Returns:
-      A function that makes the steps and updates the state, with second passes where the config has them.
+      A function that makes the steps and updates the state, with second passes at the steps that the config sets.
     """
     state, program = build(config, dataset)
     batch = one_batch(config, dataset)
@@ -86,24 +86,24 @@ def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subjec
 
 
 def one_batch(config: Config, dataset: data.Dataset) -> Any:
-    """The first batch of a run, of the first size of its plan, on the device."""
+    """Returns the first batch of a run, with the first batch size of its plan, on the device."""
     plan = BatchPlan.constant(config.plan.stages[0].batch_size, 1)
     return jax.tree.map(jnp.asarray, next(iter(data.training_batches(dataset.train, plan, config.seed))))
 
 
-_TURN = 2.0  # seconds: what a turn of the loop should last
-_FEWEST_UPDATES = 10  # of a turn of the loop, where a step is slow: the work at the end of an epoch is spread over them
-_ENDLESS = 2**20  # epochs: more than any benchmark reads
+_TURN = 2.0  # the duration of a turn of the loop in seconds
+_FEWEST_UPDATES = 10  # of a turn of the loop, if a step is slow: they share the cost of the end of an epoch
+_ENDLESS = 2**20  # epochs, more than any benchmark reads
 
 _LOOP, _BARE_STEP = "training loop", "bare step"
 
 
 def loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:
-    """The loop against the bare step, in epochs that are cut short where a whole one would take too long."""
+    """Times the loop relative to the bare step, with shortened epochs if a whole one would take too long."""
     updates = max(_FEWEST_UPDATES, math.ceil(_TURN / step_seconds))
     of_an_epoch = min(updates, len(dataset.train) // case.batch_size)
     plan = f"{math.ceil(updates / of_an_epoch)}x{case.batch_size}"
-    # the data are the case's: the data set that the config names is not loaded
+    # the data set is that of the case; the one that the config names is not loaded
     config = Config.from_settings(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
     num_examples = of_an_epoch * case.batch_size
     with tempfile.TemporaryDirectory() as folder, subjects(config, dataset, num_examples, Path(folder)) as entrants:
@@ -113,18 +113,18 @@ def loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: 
 
 @contextmanager
 def subjects(config: Config, dataset: data.Dataset, num_examples: int, folder: Path) -> Iterator[dict[str, Subject]]:
-    """The loop and the bare step, each through all updates of the config's plan.
+    """Yields the loop and the bare step; each makes all updates of the config's plan.
 
-    The loop is what `experiments.train` runs, each time on the batches that come next: the stream of batches, the
-    hyperparameters set at every step, the metrics read and written, and the progress shown, on a terminal that nobody
-    sees; only the evaluation is omitted. The bare step is the same compiled function, on a batch and hyperparameters
-    that stay on the device.
+    The loop is the one that `experiments.train` runs, and each turn continues with the next batches. It includes the
+    stream of batches, the hyperparameters of every step, reading and writing the metrics, and the progress bar, which
+    is written to the null device. Only the evaluation is omitted. The bare step is the same compiled function, with a
+    batch and hyperparameters that stay on the device.
 
     Args:
-      config: what to train, at one batch size.
-      dataset: its data.
-      num_examples: examples of an epoch; fewer than there are make the epoch shorter.
-      folder: where to write the metrics.
+      config: the config of the run, with one batch size.
+      dataset: the data set of the run.
+      num_examples: the number of examples per epoch; a number below that of the data set shortens the epoch.
+      folder: the folder for the metrics.
 
     Yields:
       The two subjects by name.
@@ -157,21 +157,22 @@ def _without_evaluation(config: Config, dataset: data.Dataset) -> tuple[TrainSta
 PLAN_ROUNDS = 5  # a turn takes minutes
 
 _SIZES = (16, 32, 64, 128, 256)
-_TIMED = 2  # steps of each size, before the plan and again after it
+_TIMED = 2  # timed steps of each batch size, before the plan and again after it
 
 
 def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int) -> Figure:
-    """A plan of five stages, from its first step on, against its steps alone.
+    """Times a plan of five stages, including compilation, relative to its bare steps.
 
-    What the plan compiles is in the compilation cache, but not in the process: it is traced again, and read from there.
-    The steps are the same functions on a batch that stays on the device, each size's median times their number: they
-    are timed before the plan and after it, since the speed of a machine drifts over the minutes that a plan takes.
+    The compiled functions of the plan are in the compilation cache, but not in the memory of the process. So each is
+    traced again, and read from the cache. The bare steps are the same functions with a batch that stays on the device;
+    their time is the median step time of each batch size, multiplied by the number of steps. They are timed before and
+    after the plan, because the speed of a machine drifts over the minutes that a plan takes.
 
     Args:
-      case: the network, which GSAM trains.
-      dataset: its data.
-      target: what the plan may cost, in its steps.
-      examples: of an epoch, of which a stage has one, in whole batches.
+      case: the case, whose network is trained with GSAM.
+      dataset: the data set of the case.
+      target: the maximum time of the plan, relative to its steps.
+      examples: the number of examples per epoch; a stage is one epoch, in whole batches.
 
     Returns:
       The figure; its batch size is that of the last stage.
@@ -184,7 +185,7 @@ def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int)
 
 
 def _plan_round(model: str, dataset: data.Dataset) -> tuple[float, float]:
-    """The seconds of the plan, and of its steps alone."""
+    """Returns the seconds of the plan, and the seconds of its bare steps."""
     config = partial(Config.from_settings, model=model, method="gsam")
 
     def of_each_size() -> dict[str, list[float]]:
@@ -198,7 +199,7 @@ def _plan_round(model: str, dataset: data.Dataset) -> tuple[float, float]:
 
 
 def _plan_seconds(config: Config, dataset: data.Dataset) -> float:
-    """The seconds of a run without evaluation, after the process has dropped the functions that it compiled."""
+    """Returns the seconds of a run without evaluation, after the compiled functions in memory have been dropped."""
     state, program = _without_evaluation(config, dataset)
     jax.clear_caches()
     started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Interleaved timing, the ratios that come of it, and the table that shows them.
+"""Interleaved timing, the ratios of the times, and the table that shows them.
 
-Every round of a race times every subject once, so that what slows the machine down slows all of them down.
+Every round of a race times every subject once, so that a slowdown of the machine affects all subjects.
 """
 
 import math
@@ -23,27 +23,27 @@ import sam_optax
 from experiments.cli.tables import Rows, as_terminal
 
 Subject = Callable[[], object]
-"""Does a piece of work, and returns when the device has done it."""
+"""A function to time; it returns when the device has finished its work."""
 
 Seconds = Mapping[str, Sequence[float]]
-"""The seconds of each subject of a race, one number for each round."""
+"""The seconds of each subject of a race, one number per round."""
 
-_TURN = 0.25  # seconds: a shorter turn would measure the clock and the scheduler
+_TURN = 0.25  # seconds; in a shorter turn the clock and the scheduler would dominate
 
 
 def race(subjects: Mapping[str, Subject], rounds: int, steps: int = 1) -> dict[str, list[float]]:
-    """The seconds that each subject takes, in each round.
+    """Times each subject in each round, in seconds.
 
-    Each subject is called twice before the first round: to warm up, and to see how long it takes. Where the slowest one
-    is quick, a turn is several calls, the same number for each subject, and its seconds are divided by that number.
+    Each subject is called twice before the first round: to warm up, and to estimate its time. If even the slowest
+    subject is fast, a turn is several calls, the same number for each subject, and the time is divided by that number.
 
     Args:
-      subjects: what to time, by name.
-      rounds: how often each subject has a turn.
-      steps: how many steps a call makes; the result is the seconds of one step.
+      subjects: the functions to time, by name.
+      rounds: the number of turns of each subject.
+      steps: the number of steps per call; the result is the seconds of one step.
 
     Returns:
-      `rounds` numbers for each subject; those at one position of the lists were timed together.
+      `rounds` numbers for each subject; numbers at the same position of the lists were measured in the same round.
     """
     for subject in subjects.values():
         subject()
@@ -56,7 +56,7 @@ def race(subjects: Mapping[str, Subject], rounds: int, steps: int = 1) -> dict[s
 
 
 def order(names: list[str], number: int) -> list[str]:
-    """The order of round `number`: each name is first in turn, and every second cycle of rounds runs backwards."""
+    """Returns the order of round `number`: each name is first in turn, and every second cycle of rounds is reversed."""
     cycle, first = divmod(number, len(names))
     turned = names[first:] + names[:first]
     return turned[::-1] if cycle % 2 else turned
@@ -70,7 +70,7 @@ def _seconds(subject: Subject, calls: int = 1) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """The device, the cores that this process may use, and the versions, for JSON."""
+    """Returns the device, the number of cores that this process may use, and the versions, for JSON."""
     return {
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -83,24 +83,24 @@ def machine() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """The cores that this process may use if the system reports them, otherwise all cores."""
+    """Returns the number of cores that this process may use if the system reports it, otherwise of all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How much of something the subject takes, measured in what its reference takes in the same round.
+    """The time or memory of a subject, relative to that of its reference in the same round.
 
     Attributes:
-      model: the network.
-      batch_size: examples of a step.
-      quantity: what is compared, such as `time` or `peak memory`.
-      subject: what was measured.
-      reference: what it is compared with.
-      target: what the median of the ratios should not exceed; None is no target.
-      unit: of `amounts` and `reference_amounts`: `s` or `B`.
-      amounts: of the subject, one for each round; a single one of memory, which does not vary.
-      reference_amounts: of the reference, likewise.
+      model: the name of the network.
+      batch_size: the number of examples per step.
+      quantity: the quantity that is compared, such as `time` or `peak memory`.
+      subject: the name of the subject.
+      reference: the name of the reference.
+      target: the maximum of the median of the ratios; None is no target.
+      unit: the unit of `amounts` and `reference_amounts`: `s` or `B`.
+      amounts: the amounts of the subject, one per round; a single one for memory, which does not vary.
+      reference_amounts: the amounts of the reference, one per round, or a single one.
     """
 
     model: str
@@ -115,20 +115,20 @@ class Figure:
 
     @property
     def ratios(self) -> np.ndarray:
-        """The subject's amount in units of the reference's, `(rounds,)`."""
+        """The amounts of the subject divided by those of the reference, `(rounds,)`."""
         return np.asarray(self.amounts) / np.asarray(self.reference_amounts)
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        """The lower quartile of the ratios, their median and their upper quartile."""
+        """The lower quartile, the median and the upper quartile of the ratios."""
         lower, median, upper = np.quantile(self.ratios, (0.25, 0.5, 0.75))
         return float(lower), float(median), float(upper)
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed`, or between them `in spread`: the median exceeds the target, the lower quartile does not.
+        """`met`, `missed`, or `in spread`: the median exceeds the target, but the lower quartile does not.
 
-        They are compared as the table prints them, to three decimals. Without a target the verdict is a dash.
+        The numbers are compared as the table prints them, to three decimals. Without a target the verdict is a dash.
         """
         lower, median, _ = (round(each, 3) for each in self.quartiles)
         if self.target is None:
@@ -138,7 +138,7 @@ class Figure:
         return "in spread" if lower <= self.target else "missed"
 
     def as_json(self) -> dict[str, Any]:
-        """The figure, and the amounts that it was computed from."""
+        """Returns the attributes of the figure with its median, quartiles, number of rounds and verdict, for JSON."""
         lower, median, upper = self.quartiles
         computed = {"median": median, "quartiles": [lower, upper], "rounds": len(self.amounts), "verdict": self.verdict}
         return asdict(self) | computed
@@ -150,7 +150,10 @@ _SECONDS_FROM = 10.0
 
 
 def table(title: str, figures: Iterable[Figure]) -> Table:
-    """A row for each figure: the subject's median amount, the ratios' median and quartiles, and the verdict."""
+    """Returns a table with one row per figure.
+
+    A row shows the median amount of the subject, the median and the quartiles of the ratios, and the verdict.
+    """
     rows: Rows = [("", "takes", "measured in", "ratio", "quartiles", "target", "verdict")]
     for figure in figures:
         lower, median, upper = figure.quartiles

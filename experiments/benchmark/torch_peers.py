@@ -1,6 +1,6 @@
 """ResNet-18, ViT-Tiny and the steps of SAM and GSAM in PyTorch.
 
-The networks have our layers and the names that `load_torch` expects; the steps are those of `pytorch_optimizer`.
+The networks have the same layers as ours and the names that `load_torch` expects. The steps use `pytorch_optimizer`.
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Sequential(*([] if is_same else _normalized(channels_in, channels, 1, stride)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features `(batch, channels_in, height, width)` to `(batch, channels, height/stride, width/stride)`."""
+        """Maps features `(batch, channels_in, height, width)` to `(batch, channels, height/stride, width/stride)`."""
         return functional.relu(self.residual_function(x) + self.shortcut(x))
 
 
@@ -36,7 +36,10 @@ def _normalized(channels_in: int, channels: int, kernel_size: int, stride: int) 
 
 
 def resnet18(num_classes: int, channels_in: int) -> nn.Module:
-    """A 3x3 stem, four stages of two blocks, pooling, a linear layer: images `(batch, channels, …)` to logits."""
+    """Returns ResNet-18, which maps images `(batch, channels, height, width)` to logits.
+
+    It has a 3x3 stem, four stages of two blocks, pooling, and a linear layer.
+    """
     stem = nn.Sequential(*_normalized(channels_in, 64, 3, 1), nn.ReLU(inplace=True))
     layers, width = OrderedDict[str, nn.Module](conv1=stem), 64
     for stage, channels in enumerate((64, 128, 256, 512)):
@@ -48,19 +51,19 @@ def resnet18(num_classes: int, channels_in: int) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """A LayerNorm and what comes after it, with a shortcut around both."""
+    """A LayerNorm followed by a module, with a shortcut around both."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.norm, self.fn = nn.LayerNorm(_WIDTH), fn
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens `(batch, tokens, width)` to tokens."""
+        """Maps tokens `(batch, tokens, width)` to tokens of the same shape."""
         return x + self.fn(self.norm(x))
 
 
 class Attention(nn.Module):
-    """Self-attention, whose query, key and value have no bias."""
+    """Multi-head self-attention; query, key and value have no bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(_WIDTH, _WIDTH))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens `(batch, tokens, width)` to tokens."""
+        """Maps tokens `(batch, tokens, width)` to tokens of the same shape."""
         batch, tokens, _ = x.shape
         query, key, value = self.to_qkv(x).view(batch, tokens, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
         y = functional.scaled_dot_product_attention(query, key, value)
@@ -76,14 +79,14 @@ class Attention(nn.Module):
 
 
 def _block() -> nn.Module:
-    """Attention, and two linear layers with a GELU between them; both have a shortcut."""
+    """Returns a block: attention, and two linear layers with a GELU between them; both have a shortcut."""
     hidden = nn.Linear(_WIDTH, _HIDDEN), nn.GELU(), nn.Identity(), nn.Linear(_HIDDEN, _WIDTH)
     feed_forward = nn.Sequential(OrderedDict(net=nn.Sequential(*hidden)))
     return nn.Sequential(Residual(Attention()), Residual(feed_forward))
 
 
 class ViTTiny(nn.Module):
-    """Patches of four by four pixels and a class token, with learned positions, through nine blocks."""
+    """ViT-Tiny: patches of 4x4 pixels and a class token, with learned position embeddings, and nine blocks."""
 
     def __init__(self, num_classes: int, image_size: int, channels: int) -> None:
         super().__init__()
@@ -94,7 +97,7 @@ class ViTTiny(nn.Module):
         self.mlp_head = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, num_classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images `(batch, channels, height, width)` to logits."""
+        """Maps images `(batch, channels, height, width)` to logits."""
         batch, channels, height, width = images.shape
         grid = images.view(batch, channels, height // _PATCH, _PATCH, width // _PATCH, _PATCH)
         patches = grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, _PATCH * _PATCH * channels)
@@ -104,7 +107,10 @@ class ViTTiny(nn.Module):
 
 
 def create(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network `resnet18` or `vit_tiny`, initialised by PyTorch's defaults, for `(height, width, channels)`."""
+    """Returns the network `resnet18` or `vit_tiny` for images of `image_shape`, `(height, width, channels)`.
+
+    It is initialised with PyTorch's defaults.
+    """
     torch.manual_seed(0)
     height, _, channels = image_shape
     return resnet18(num_classes, channels) if name == "resnet18" else ViTTiny(num_classes, height, channels)
@@ -113,11 +119,11 @@ def create(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> nn
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 
 Step = Callable[[], float]
-"""Makes a step, and returns its clean loss."""
+"""A function that makes a step and returns its clean loss."""
 
 
 def sam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float) -> Step:
-    """SAM in front of SGD with momentum."""
+    """Returns the step of SAM with SGD with momentum as its base optimizer."""
     tx = pytorch_optimizer.SAM(network.parameters(), torch.optim.SGD, rho=radius, lr=LEARNING_RATE, momentum=MOMENTUM)
 
     def gradient() -> torch.Tensor:
@@ -135,7 +141,7 @@ def sam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: 
 
 
 def gsam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float, alpha: float) -> Step:
-    """GSAM in front of SGD with momentum, at a constant radius."""
+    """Returns the step of GSAM with SGD with momentum as its base optimizer, at a constant radius."""
     base = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     constant = torch.optim.lr_scheduler.LambdaLR(base, lambda _: 1.0)
     radii = pytorch_optimizer.ProportionScheduler(constant, max_lr=LEARNING_RATE, max_value=radius, min_value=radius)

@@ -80,7 +80,7 @@ def late_rate(x: np.ndarray, values: np.ndarray) -> Rate:
 
 
 class Quadratic(NamedTuple):
-    """`f(w) = ½ wᵀ A w` with a diagonal `A`; the gradient of a batch of `b` examples is `A w + s ξ/√b`, `ξ` normal.
+    """`f(w) = ½ wᵀ A w` with a diagonal `A`; the gradient of `b` examples is `A w + s ξ/√b`, `ξ` standard normal.
 
     Attributes:
       spectrum: the diagonal of `A`, positive, `(dimensions,)`.

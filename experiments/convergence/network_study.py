@@ -83,7 +83,7 @@ def full_norms(network: measures.Network, rho: float) -> FullNorms:
 
     Args:
       network: the parameters, the loss and the batches of the network; a batch is weighted by its number of examples.
-      rho: the radius of the SAM gradient, in units of the parameters' ℓ2 norm.
+      rho: the radius of the SAM gradient, in the ℓ2 norm of the parameters.
     """
     params = network.variables["params"]
     loss, gradient = _full(network, params)

@@ -62,7 +62,7 @@ def check_sizes(archives: list[Archive], folder: Path) -> None:
 
 
 def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:
-    """Returns the folder for the archives of this data set only: those of MNIST and Fashion-MNIST have equal names."""
+    """Returns the folder for this data set's archives only, because MNIST's and Fashion-MNIST's have the same names."""
     return (location.manual_dir or Path(builder.data_dir_root) / "downloads" / "manual") / builder.name
 
 
@@ -118,7 +118,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     name = "tiny_imagenet"
-    url_infos = {URL: _ARCHIVE}  # noqa: RUF012 - TFDS declares it, as one mapping for the class
+    url_infos = {URL: _ARCHIVE}  # noqa: RUF012 - TFDS declares it as a mapping of the class
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg")

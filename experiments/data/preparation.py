@@ -1,4 +1,7 @@
-"""Prepares data sets on disk with TFDS, without its output, and reads them. A failed preparation leaves no data set."""
+"""Prepares data sets on disk with TFDS, and reads them.
+
+The output of TFDS is hidden. A failed preparation leaves no partial data.
+"""
 
 import contextlib
 import io

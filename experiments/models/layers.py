@@ -27,7 +27,7 @@ kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _as_they_are(arrays: Any, /, **_: Any) -> Any:
-    """Returns the arrays without a cast: a normalisation uses stored dtypes, and only its result is rounded."""
+    """Returns the arrays without a cast, so that a normalisation uses the stored dtypes and rounds only its result."""
     return arrays
 
 
