@@ -177,7 +177,9 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
             if epoch % study.every == 0 or epoch >= config.plan.epochs:
                 norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
                 examples_read = examples_seen(config.plan, epoch, config.recipe.epoch_size(examples))
-                file.write({"kind": "norms", "epoch": epoch, "step": step, "examples": examples_read, **norms._asdict()})
+                file.write(
+                    {"kind": "norms", "epoch": epoch, "step": step, "examples": examples_read, **norms._asdict()}
+                )
 
         file.write(_measured(study) | {"config": json.dumps(config.settings)})
         _, last = run.train(config, dataset, run.RunContext(track, watch))
