@@ -172,8 +172,8 @@ def _check_certain(call: Call, named: dict[str, Any]) -> None:
     length = batch_size(Call(tuple(arg if i in candidates else None for i, arg in enumerate(call.args)), named))
     ranks = [jnp.ndim(x) for x in jax.tree.leaves(found)]
     for i, arg in enumerate(call.args):
-        alone = i in candidates and len(candidates) + len(named) == 1
-        for x in [] if alone else jax.tree.leaves(arg):
+        is_single = i in candidates and len(candidates) + len(named) == 1
+        for x in [] if is_single else jax.tree.leaves(arg):
             if _is_ambiguous(x, length, ranks, cuttable=i in candidates):
                 raise ValueError(
                     f"Argument {i} after the parameters has {jax.typeof(x).str_short()}, and the batch has {length} "

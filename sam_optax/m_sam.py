@@ -186,11 +186,11 @@ class _Shards:
         loss, aux, grads, _ = clean.values
         extra = {} if step.perturb is None else {"perturb": step.perturb}
         grad_fn = GradFn(second_pass, ())
-        made, state = self.method.update(grads, step.state, step.params, grad_fn=grad_fn, value=loss, **extra)
+        combined, state = self.method.update(grads, step.state, step.params, grad_fn=grad_fn, value=loss, **extra)
         squares = None
         if self.measures_noise:
-            squares = _Squares(grads, trees.inner(grads, grads), trees.inner(made, made))
-        return clean._replace(values=_Found(loss, aux, made, state, squares))
+            squares = _Squares(grads, trees.inner(grads, grads), trees.inner(combined, combined))
+        return clean._replace(values=_Found(loss, aux, combined, state, squares))
 
 
 class _SplitState(NamedTuple):

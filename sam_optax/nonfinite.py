@@ -97,8 +97,8 @@ def _finite(tree: Any) -> jax.Array:
 
 def _passes_finite(state: State) -> jax.Array:
     """Whether the norms of the second gradients that were measured are finite; a skipped step measures none."""
-    seen = [node for node in jax.tree.leaves(state, is_leaf=_is_diagnostics) if _is_diagnostics(node)]
-    return _all(~each.measured | jnp.isfinite(each.perturbed_grad_norm) for each in seen)
+    found = [node for node in jax.tree.leaves(state, is_leaf=_is_diagnostics) if _is_diagnostics(node)]
+    return _all(~each.measured | jnp.isfinite(each.perturbed_grad_norm) for each in found)
 
 
 def _newly_finite(state: State, before: State) -> jax.Array:

@@ -88,8 +88,9 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
     """
     for node, old in zip(states_in(state), states_in(before), strict=True):
         if isinstance(node, SharpnessAwareState):
-            seen = node.diagnostics
-            return NoiseTerms(seen.noise_signal, seen.noise_variance), seen.noise_measured & (node.count != old.count)
+            found = node.diagnostics
+            is_measured = found.noise_measured & (node.count != old.count)
+            return NoiseTerms(found.noise_signal, found.noise_variance), is_measured
     return None, False
 
 
@@ -183,10 +184,10 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _only_noise(seen: StepDiagnostics) -> StepDiagnostics:
+def _only_noise(measured: StepDiagnostics) -> StepDiagnostics:
     """The diagnostics with only the noise, which is measured for `track_noise`."""
-    noise = {name: getattr(seen, name) for name in ("noise_signal", "noise_variance", "noise_measured")}
-    return nothing_measured(seen)._replace(**noise)
+    noise = {name: getattr(measured, name) for name in ("noise_signal", "noise_variance", "noise_measured")}
+    return nothing_measured(measured)._replace(**noise)
 
 
 def _is_one(node: Any) -> bool:

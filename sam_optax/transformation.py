@@ -128,9 +128,9 @@ class _SharpnessAware:
             combined, combiner_state = self.combiner.skipped(updates, state.combiner)
             return _returned(combined, params), combiner_state, nothing_measured(params)
 
-        combined, combiner_state, seen = devices.choose(decision, perturbed, skipped, like=updates)
+        combined, combiner_state, measured = devices.choose(decision, perturbed, skipped, like=updates)
         count = trees.next_count(state.count)
-        return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, seen)
+        return combined, SharpnessAwareState(count, perturbation_state, combiner_state, policy_state, measured)
 
     def _ascend(self, updates: Updates, state: AscendingState, params: Params, extra_args: Any) -> AscendingState:
         """The state with the parameters of the second pass, for `two_phases`."""

@@ -54,7 +54,7 @@ def column(config: Config, configs: Sequence[Config]) -> str:
     words = strategy(config)
     several = len({_course(each) for each in configs if strategy(each) == words}) > 1
     if config.adaptive is not None:
-        return f"{words}, {config.adaptive.course}" if several else words
+        return f"{words}, {config.adaptive.spec}" if several else words
     if growth(config) == "constant":
         return f"{words} {config.plan.stages[0].batch_size}" if several else words
     grown = {sizes(each) for each in configs if growth(each) == "increasing"}
@@ -111,7 +111,7 @@ def sizes(config: Config) -> tuple[int, ...]:
 
 def _course(config: Config) -> tuple[int, ...] | str:
     """The batch sizes, and the rule of an adaptive plan, whatever the length of the run."""
-    return sizes(config) if config.adaptive is None else config.adaptive.course
+    return sizes(config) if config.adaptive is None else config.adaptive.spec
 
 
 def heading(name: str) -> str:

@@ -13,7 +13,7 @@ from sam_optax.batch_growth import Rule
 _RULES: dict[str, Callable[[float], Rule]] = {"noise_scale": noise_scale_rule, "norm_test": norm_test}
 _FORM = re.compile(
     r"adaptive:(?P<budget>0*[1-9][0-9]*)(?P<unit>u?)x"
-    r"(?P<course>(?P<first>[0-9]+)\.\.(?P<largest>[0-9]+):"
+    r"(?P<spec>(?P<first>[0-9]+)\.\.(?P<largest>[0-9]+):"
     r"(?P<rule>noise_scale|norm_test(?=:))(?::(?P<number>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?))?)"
 )
 _REMEDY = (
@@ -31,13 +31,13 @@ class AdaptivePlan(NamedTuple):
       budget: the length of the run, in epochs or in updates.
       is_in_updates: whether the budget counts updates. The run then ends with the first epoch at whose end at least
         that number of updates has been made.
-      course: the first size, the largest size and the rule, as the command line spells them: `16..256:noise_scale`.
+      spec: the first size, the largest size and the rule, as the command line spells them: `16..256:noise_scale`.
     """
 
     controller: AdaptiveBatchPlan
     budget: int
     is_in_updates: bool
-    course: str
+    spec: str
 
     @classmethod
     def parse(cls, text: str) -> "AdaptivePlan":
@@ -51,7 +51,7 @@ class AdaptivePlan(NamedTuple):
             raise ValueError(_REMEDY)
         rule = _RULES[found["rule"]](float(found["number"] or 1))
         controller = AdaptiveBatchPlan(int(found["first"]), int(found["largest"]), rule)
-        return cls(controller, int(found["budget"]), found["unit"] == "u", found["course"])
+        return cls(controller, int(found["budget"]), found["unit"] == "u", found["spec"])
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def test_the_texts_of_rules() -> None:
     twice = AdaptivePlan.parse("adaptive:30ux16..250:noise_scale:2")
     assert (twice.sizes, twice.budget, twice.is_in_updates) == ((16, 32, 64, 128), 30, True)
     assert twice.controller.rule(NoiseTerms(1.0, 50.0), 16) == 100.0
-    assert twice.course == "16..250:noise_scale:2"
+    assert twice.spec == "16..250:noise_scale:2"
     assert [twice.is_over(9, updates) for updates in (29, 30)] == [False, True]
     tenth = AdaptivePlan.parse("adaptive:30x16..250:noise_scale:1e-1")
     assert [tenth.is_over(epochs, 99) for epochs in (29, 30)] == [False, True]
