@@ -1,4 +1,4 @@
-"""The state of a model that the loss takes as an argument and returns in its auxiliary output."""
+"""Handles the model state that the loss takes as an argument and returns in its auxiliary output."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ class _Hole(NamedTuple):
 
 
 def split(call: Call, state_argnum: int | None) -> tuple[Any, Call]:
-    """The state among the arguments, and the call with None in its place; the state is None without `state_argnum`.
+    """Removes the state from the arguments: `(state, call)`, where the call has None in place of the state.
+
+    If `state_argnum` is None, the state is None and the call does not change.
 
     Raises:
       ValueError: If there is no such argument.
@@ -28,13 +30,13 @@ def split(call: Call, state_argnum: int | None) -> tuple[Any, Call]:
 
 
 def take(aux: Any, state: Any) -> tuple[Any, Any]:
-    """The auxiliary output with a hole in place of the state, and the state in it.
+    """Removes the state from the auxiliary output: `(aux, state)`, where `aux` has a hole in place of the state.
 
     The state is the whole auxiliary output, or the one of its direct children that has the structure, shapes and
     dtypes of `state`.
 
     Raises:
-      ValueError: If none fits, or several.
+      ValueError: If no candidate fits, or if several children fit.
     """
     if _fits(aux, state):
         return _Hole(), aux
@@ -49,18 +51,18 @@ def take(aux: Any, state: Any) -> tuple[Any, Any]:
 
 
 def put(aux: Any, state: Any) -> Any:
-    """The auxiliary output with the state in its hole."""
+    """Puts the state back into the hole of the auxiliary output."""
     return jax.tree.map(lambda x: state if _is_hole(x) else x, aux, is_leaf=_is_hole)
 
 
 def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
     """Raises `ValueError` if the auxiliary output holds a model's state that `state_argnum` does not name.
 
-    Over several parts such a state would be averaged, and its counters and keys would be summed.
+    Otherwise such a state would be averaged over the parts of a batch, and its counters and keys would be summed.
 
     Args:
       aux: the auxiliary output.
-      call: the arguments that are not batches; the others are None.
+      call: the arguments of the loss, with None in place of each batch.
       only_counters: whether a state with only floating numbers is accepted, since it is averaged over devices anyway.
 
     Raises:
@@ -81,7 +83,7 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
 
 
 def _containers(tree: Any) -> list[Any]:
-    """The subtrees of `tree` that are containers with an array in them, itself first."""
+    """The subtrees of `tree` that are containers and hold an array; `tree` itself comes first."""
     children = _children(tree)
     if not children or not any(hasattr(x, "dtype") for x in jax.tree.leaves(tree)):
         return []
@@ -89,7 +91,7 @@ def _containers(tree: Any) -> list[Any]:
 
 
 def _children(tree: Any) -> list[Any]:
-    """The direct children of a container; none of a leaf."""
+    """The direct children of a container; the list is empty for a leaf."""
     children = jax.tree.leaves(tree, is_leaf=lambda node: node is not tree)
     return [] if len(children) == 1 and children[0] is tree else children
 

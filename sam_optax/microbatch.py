@@ -1,4 +1,4 @@
-"""The mean over the parts of a batch, and a state that goes from part to part."""
+"""Averages results over the parts of a batch, and passes a state from part to part."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ class PartResult(NamedTuple):
 
     Attributes:
       values: a tree whose floating leaves are averaged over the parts, and whose integer leaves are summed.
-      weight: the weight of the part in the mean, a scalar; of all parts, the sum. None means that all weigh the same.
+      weight: the weight of the part in the mean, a scalar. For all parts it is the sum of their weights. None means
+        that all parts have the same weight.
       state: a tree that the next part starts from.
     """
 
@@ -25,20 +26,20 @@ class PartResult(NamedTuple):
 
 
 PartFn = Callable[[Any, Any], PartResult]
-"""From a part and the state before it to its result."""
+"""`part_fn(part, state)` → the result of the part, where `state` is the state before it."""
 
 
 def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
-    """Applies `fn` to all parts: returns the weighted mean of the values, and the state after the last part.
+    """Applies `fn` to all parts; returns the weighted mean of the values, and the state after the last part.
 
         mean = Σ_i w_i x_i / Σ_i w_i
 
     A part of weight 0 adds nothing, whatever its values are, and does not change the floating leaves of the state. If
-    all weights are 0, the mean is 0. On accelerators the parts are scanned, with the memory of one part. On a CPU, on
-    which the gradient of a convolution is slow inside a compiled loop, the loop is unrolled.
+    all weights are 0, the mean is 0. On an accelerator, a `lax.scan` over the parts needs the memory of only one part.
+    On a CPU the loop is unrolled, because the gradient of a convolution is slow inside a compiled loop.
 
     Args:
-      fn: from a part and a state to a result; it is traced once.
+      fn: `fn(part, state)` → the result of the part. It is traced once.
       parts: a tree whose leaves have the parts along their leading axis.
       state: the state before the first part.
 
@@ -58,7 +59,7 @@ def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
 
 
 def whole(result: PartResult, before: Any) -> PartResult:
-    """The result of a batch that is one part; if its weight is 0, the values are 0 and the state is `before`."""
+    """The result of a batch with a single part; if its weight is 0, the values are 0 and the state is `before`."""
     if result.weight is None:
         return result
     unit = result.weight / jnp.where(result.weight == 0, 1, result.weight)  # exactly 1 or 0, or NaN
@@ -110,9 +111,10 @@ def _scanned(fn: PartFn, parts: Any, state: Any, shapes: PartResult) -> tuple[An
 
 
 def _start(fn: PartFn, part: Any, state: Any) -> tuple[Any, PartResult]:
-    """The state before the first part, with the types that it has after a part, and the shapes of a result.
+    """The state before the first part, converted to the types that it has after a part; and the shapes of a result.
 
-    Under `jax.shard_map` a leaf that is equal on all devices may vary after a part, and a loop needs a constant type.
+    Under `jax.shard_map` a leaf that is equal on all devices may vary over devices after a part. A loop requires that
+    its type does not change.
     """
     state = jax.tree.map(lambda x: x if trees.is_key(x) else jnp.asarray(x, jnp.result_type(x)), state)
     while True:
@@ -125,7 +127,7 @@ def _start(fn: PartFn, part: Any, state: Any) -> tuple[Any, PartResult]:
 
 
 def _weighted(result: PartResult) -> Any:
-    """The values times the weight, in float32 or wider; integers do not change."""
+    """The values multiplied by the weight, in float32 or wider; integers do not change."""
     weight = result.weight
 
     def weigh(x: Any) -> jax.Array:
@@ -136,7 +138,7 @@ def _weighted(result: PartResult) -> Any:
 
 
 def _kept(result: PartResult, before: Any) -> Any:
-    """The state after a part, in the dtypes of the one before; floating leaves do not change if the weight is 0."""
+    """The state after a part, in the dtypes of `before`; if the weight is 0, floating leaves do not change."""
     weight = result.weight
 
     def keep(new: Any, old: Any) -> Any:
@@ -149,7 +151,7 @@ def _kept(result: PartResult, before: Any) -> Any:
 
 
 def _divide(total: Any, weight: Any, like: Any) -> Any:
-    """The mean in the dtypes of `like`: floating leaves divided by the weight, or 0 if it is 0; integers are sums."""
+    """The mean in the dtypes of `like`: floating leaves are divided by a weight that is not 0; integers are sums."""
     weight = weight if isinstance(weight, int) else jnp.where(weight == 0, 1, weight)
     return jax.tree.map(
         lambda x, of: (x / weight).astype(jnp.result_type(of)) if trees.is_floating(of) else x, total, like

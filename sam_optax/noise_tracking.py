@@ -1,4 +1,4 @@
-"""The noise scale during training, which is averaged in the optimizer's state."""
+"""Measures the noise scale during training, and averages it in the optimizer's state."""
 
 import math
 from typing import Any, NamedTuple
@@ -32,45 +32,48 @@ class TrackNoiseState(NamedTuple):
 def track_noise(
     method: optax.GradientTransformation | None = None, decay: float = 0.95
 ) -> optax.GradientTransformationExtraArgs:
-    """The unchanged method, whose state also averages the gradient noise over steps; `measured_noise` reads it.
+    """Wraps a method so that its state also averages the gradient noise over steps; the updates do not change.
 
-    It needs no additional gradient. The small batches of `noise_terms` are the parts of a batch from
-    `value_and_grad(..., micro_batches=k, measure_noise=True)`, or those of the devices of its `axis_name`, and the
-    large batch is the batch itself. With `sharpness_aware_grad(..., measure_noise=True)` the small batches are the
-    shards of m examples; pass the noise that it returns to `update` as `noise=`.
+    `measured_noise` reads the averages. No additional gradient is computed. The noise is estimated as in `noise_terms`:
+    the large batch is the whole batch, and the small batches are the parts of the batch from
+    `value_and_grad(..., micro_batches=k, measure_noise=True)`, or the parts on the devices of its `axis_name`. With
+    `sharpness_aware_grad(..., measure_noise=True)` the small batches are the shards of m examples; pass the noise that
+    it returns to `update` as `noise=`.
 
-    It wraps the method: `track_noise(gsam())`. If it precedes the method, as in `chain(track_noise(), gsam())`, it
-    sees only the clean gradient. If no second pass is made, by the method or in any step, `perturbed` is never
-    measured: read `clean`.
+    Wrap the method, as in `track_noise(gsam())`. In `chain(track_noise(), gsam())` the transformation precedes the
+    method and sees only the clean gradient. If the method makes no second pass, or if no step makes one, `perturbed` is
+    never measured; read `clean` instead.
 
-    In the second pass all parts are perturbed by the `ε` of the whole batch. So `perturbed` measures how their
-    gradients scatter around that of the batch, given `ε`. Each shard of m-SAM has its own `ε`, so shards are
-    independent.
+    In the second pass all parts are perturbed by the `ε` of the whole batch. Therefore `perturbed` measures how the
+    gradients of the parts vary around the gradient of the batch, given `ε`. Each shard of m-SAM has its own `ε`, so
+    shards are independent.
 
-    The estimate assumes that the parts, of b examples, are independent, and that the gradient of the batch is their
-    mean. Two things bias it:
+    The estimate assumes that the parts, of b examples each, are independent, and that the gradient of the batch is the
+    mean of their gradients. Two cases bias it:
 
-    - One dropout key for all parts. The effect of the masks on the gradient, with variance V per example, is the same
-      in all parts: it is missing in `noise`, and adds V/b to `signal`, so that the scale is too small. Give each
-      example its own key, in an argument that `batch_argnums` names; `sam_optax.flax.value_and_grad` draws new masks in
-      each micro-batch.
-    - BatchNorm, which normalises each part by its own statistics. The variation of these statistics between parts adds
-      a term of order 1/b to `noise`, and `signal` is that of a network with such statistics. Usually the scale is too
-      large, and more so for smaller parts.
+    - All parts share one dropout key. The effect of the masks on the gradient, with variance V per example, is then the
+      same in all parts. It is missing in `noise` and adds V/b to `signal`, so the scale is too small. To avoid this,
+      give each example its own key in an argument that `batch_argnums` names. `sam_optax.flax.value_and_grad` draws new
+      masks in each micro-batch.
+    - BatchNorm normalises each part by its own statistics. The variation of these statistics between parts adds a term
+      of order 1/b to `noise`, and `signal` is that of a network with such statistics. Usually the scale is too large;
+      the bias is larger for smaller parts.
 
     Args:
-      method: a method such as `sam_optax.gsam()`, alone or in an `optax.chain`; None: only the clean gradient is
-        measured.
-      decay: the fraction of the averages that is kept from step to step, at least 0 and below 1. They cover about
-        `1/(1 − decay)` steps; if they decide a batch size, this should be at most the number of steps of an epoch.
+      method: a method such as `sam_optax.gsam()`, alone or in an `optax.chain`. If it is None, only the noise of the
+        clean gradient is measured.
+      decay: the fraction of the averages that is kept from step to step, at least 0 and below 1. The averages cover
+        about `1/(1 − decay)` steps. If they determine a batch size, this number should be at most the number of steps
+        per epoch.
 
     Returns:
-      A transformation whose `update` takes the arguments of `method`, with a `grad_fn` that measures, or `noise=`.
+      A transformation whose `update` takes the arguments of `method`. It requires a `grad_fn` that measures the noise,
+      or `noise=`.
 
     Raises:
-      ValueError: If `method` is not a transformation, or `decay` is not from 0 to below 1; in `init`, if `method` holds
-        several sharpness-aware methods; and, in `update`, if `grad_fn` measures nothing and `noise` is not given, or is
-        no `Noise`.
+      ValueError: If `method` is not a transformation, or if `decay` is not in [0, 1). `init` raises it if `method`
+        holds several sharpness-aware methods. `update` raises it if `grad_fn` measures no noise and `noise` is not
+        given, or if `noise` is not a `Noise`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -104,7 +107,7 @@ def track_noise(
         **extra_args: Any,
     ) -> tuple[Updates, TrackNoiseState]:
         _check_noise(noise)
-        if ascending_in(state.method):  # two_phases computes w + ε, and no step is made
+        if ascending_in(state.method):  # here `two_phases` only computes w + ε, and makes no step
             updates, method_state = inner.update(updates, state.method, params, **extra_args)
             return updates, TrackNoiseState(method_state, state.clean, state.perturbed)
         clean = _clean_noise(grad_fn) if noise is None else noise.clean
@@ -117,7 +120,7 @@ def track_noise(
 
 
 def measured_noise(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Noise:
-    """The averaged noise of both gradients, from a `track_noise` anywhere in a chain.
+    """The averaged noise of both gradients, read from the state of a `track_noise` anywhere in a chain.
 
     Args:
       opt_state: the optimizer state of a chain that holds one `track_noise`.
@@ -145,7 +148,7 @@ def measured_noise(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Noise
             f"opt_state holds {len(found)} states of track_noise, expected exactly one: give the state of a chain with "
             "sam_optax.track_noise(method) in it."
         )
-    # by leaves, since nnx.Optimizer wraps the state in variables
+    # rebuilt from its leaves, because nnx.Optimizer wraps the state in variables
     clean, perturbed = (NoiseAverage(*jax.tree.leaves(average)) for average in found[0][1:])
     return Noise(clean.read(unmeasured), perturbed.read(unmeasured))
 

@@ -16,7 +16,7 @@ class SecondPass(NamedTuple):
 
     Attributes:
       gradient: the gradient of the loss at the given parameters, in their dtypes.
-      loss: the loss there, an unscaled scalar, the mean over parts and devices. None if it is not known.
+      loss: the unscaled loss at the given parameters, a scalar, averaged over parts and devices. None if it is unknown.
       noise: the noise of the gradient; None unless it is measured.
     """
 
@@ -33,13 +33,13 @@ class GradFn:
     """The second pass on the batch of the first one: `grad_fn(w) = ∇L(w)`.
 
     `sam_optax.value_and_grad` and its relatives return it, and `update` takes it as `grad_fn=`. It is a pytree whose
-    leaves are the arguments of the loss, so that it may be passed into and out of a `jax.jit` without a new
-    compilation. `update` also accepts any other function from parameters to their gradient. Such a function does not
-    return the loss, so `sam_optax.diagnostics` has no perturbed loss then.
+    leaves are the arguments of the loss, so it can be passed into and out of a `jax.jit` function without
+    recompilation. `update` also accepts any other function that maps parameters to their gradient. Such a function does
+    not return the loss, so `sam_optax.diagnostics` then reports no perturbed loss.
 
     Attributes:
       second_pass: `second_pass(params, *arguments)` → `SecondPass`.
-      arguments: the arguments of the second pass after the parameters, any pytrees.
+      arguments: the arguments of the second pass after the parameters. Each is a pytree.
       clean_noise: the noise of the clean gradient; None unless it is measured.
 
     Example:
@@ -62,13 +62,13 @@ class GradFn:
         return self.measured(params).gradient
 
     def measured(self, params: Params) -> SecondPass:
-        """The gradient at `params`, with the loss and the noise that the same pass yields.
+        """The gradient at `params`, with the loss and the noise from the same pass.
 
         Args:
           params: the parameters at which the pass is made, a tree like those of the first pass.
 
         Returns:
-          `(gradient, loss, noise)`; noise is None unless the first pass measured it, too.
+          `(gradient, loss, noise)`; `noise` is None unless the first pass also measured it.
 
         Raises:
           ValueError: If the shapes of `params` differ from those of the first pass.
@@ -77,7 +77,7 @@ class GradFn:
 
 
 def given(params: Params, gradient: Updates, loss: jax.Array | None) -> SecondPass:
-    """A second pass that was made elsewhere, at `params`."""
+    """The result of a second pass that the caller has already made at `params`."""
     del params
     return SecondPass(gradient, loss)
 

@@ -1,4 +1,4 @@
-"""The measurements of a step: the norms and the cosine of both gradients, the offset's length, and the losses."""
+"""Measures a step: the norms and the cosine of both gradients, the norm of the offset, and the losses."""
 
 import math
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ from sam_optax.typing import Params, State, Updates
 
 
 class Diagnostics(NamedTuple):
-    """Scalars of the last step, float32 or wider.
+    """The measurements of the last step. Each is a scalar in float32 or wider.
 
     Attributes:
-      grad_norm: `‖g‖`, of the clean gradient.
-      perturbed_grad_norm: `‖g_s‖`, of the gradient at `w + ε`.
-      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, 0 if one of them is zero.
-      perturbation_norm: `‖ε‖`.
-      perturbed_loss: `L(w + ε)`, on the batch of the step.
+      grad_norm: `‖g‖`, the norm of the clean gradient.
+      perturbed_grad_norm: `‖g_s‖`, the norm of the gradient at `w + ε`.
+      cosine: `⟨g, g_s⟩ / (‖g‖‖g_s‖)`, or 0 if one of the gradients is zero.
+      perturbation_norm: `‖ε‖`, the norm of the perturbation.
+      perturbed_loss: `L(w + ε)`, the loss at `w + ε` on the batch of the step.
       surrogate_gap: `L(w + ε) − L(w)`, which GSAM minimises.
     """
 
@@ -37,9 +37,9 @@ class Diagnostics(NamedTuple):
 
 
 def nothing_measured(params: Params) -> StepDiagnostics:
-    """The state's diagnostics after a step without a second pass: zeros."""
+    """The state's diagnostics after a step without a second pass; all are zero."""
     dtype = trees.accumulator_dtype(params)
-    # one array for each number, since a buffer can be donated only once
+    # each number has its own array, because a buffer can be donated only once
     zeros = (jnp.zeros((), bool if "measured" in name else dtype) for name in StepDiagnostics._fields)
     return StepDiagnostics(*zeros)
 
@@ -81,10 +81,11 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
 
     Args:
       state: an optimizer's state after the step.
-      before: the state before it. A wrapper such as `skip_nonfinite` may have restored it; then nothing was measured.
+      before: the state before it. A wrapper such as `skip_nonfinite` may have restored it; in that case nothing was
+        measured.
 
     Returns:
-      The terms and a bool; None and False if no method in the state makes a second pass.
+      The noise terms and a bool. They are None and False if no method in the state makes a second pass.
     """
     for node, old in zip(states_in(state), states_in(before), strict=True):
         if isinstance(node, SharpnessAwareState):
@@ -95,15 +96,15 @@ def step_noise(state: Any, before: Any) -> tuple[NoiseTerms | None, Any]:
 
 
 def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnostics:
-    """The diagnostics of the last step of a method anywhere in a chain.
+    """The diagnostics of the last step, read from the state of a method anywhere in a chain.
 
-    A cosine near 1 means that the second pass found nearly the same gradient: `ρ` is small for this landscape, or the
-    step could be skipped. The surrogate gap is the increase of the loss from `w` to `w + ε`: at a fixed `ρ`, a smaller
-    gap means a flatter neighbourhood.
+    A cosine near 1 means that the second pass found nearly the same gradient: either `ρ` is small for this landscape,
+    or the second pass could be omitted. The surrogate gap is the increase of the loss from `w` to `w + ε`. At a fixed
+    `ρ`, a smaller gap means a flatter neighbourhood.
 
-    Before the first step, and if the step was skipped, nothing was measured. The perturbed loss is measured by the
-    `grad_fn` of `sam_optax.value_and_grad` and its relatives, not by any other function. The gap needs the clean loss,
-    too: `update(..., grad_fn=grad_fn, value=loss)`. A measured NaN stays NaN.
+    Nothing is measured before the first step, or in a step without a second pass. Only the `grad_fn` of
+    `sam_optax.value_and_grad` and its relatives measures the perturbed loss. The gap also needs the clean loss; pass it
+    as `value`, as in `update(..., grad_fn=grad_fn, value=loss)`. A measured NaN stays NaN.
 
     Args:
       opt_state: the optimizer state of a chain that holds one sharpness-aware transformation.
@@ -130,7 +131,7 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
     """
     validation.check_second_pass("opt_state", opt_state)
     found = next(node.diagnostics for node in states_in(opt_state) if isinstance(node, SharpnessAwareState))
-    found = StepDiagnostics(*jax.tree.leaves(found))  # nnx.Optimizer wraps the state in variables
+    found = StepDiagnostics(*jax.tree.leaves(found))  # because nnx.Optimizer wraps the state in variables
     flags = {"perturbed_loss": found.loss_measured, "surrogate_gap": found.gap_measured}
     numbers = {
         name: fill_unmeasured(getattr(found, name), flags.get(name, found.measured), unmeasured)
@@ -140,12 +141,12 @@ def diagnostics(opt_state: Any, unmeasured: chex.Numeric = math.nan) -> Diagnost
 
 
 def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same updates with less memory: `method` without its `diagnostics`, which are not measured.
+    """Wraps a method so that its `diagnostics` are not measured, to save memory; the updates do not change.
 
-    The cosine needs both gradients at once. If the method does not need `g` after `ε` is known, as with SAM and ASAM, a
-    compiled step without diagnostics frees `g` before the second pass, and holds one copy of the parameters less. If a
-    step takes only a few milliseconds, the norms also cost noticeable time. GSAM and the other methods that combine
-    both gradients hold `g` in any case.
+    The cosine needs both gradients at once. If the method does not need `g` after `ε` is known, as in SAM and ASAM, a
+    compiled step without diagnostics frees `g` before the second pass. This saves the memory of one copy of the
+    parameters. If a step takes only a few milliseconds, the norms also cost noticeable time. GSAM and the other methods
+    that combine both gradients hold `g` in any case.
 
     Args:
       method: a sharpness-aware method, alone or in a chain.
@@ -154,8 +155,8 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
       A transformation with the arguments and the state of `method`.
 
     Raises:
-      ValueError: If `method` is not a transformation; and, in `init`, if it does not hold exactly one sharpness-aware
-        method.
+      ValueError: If `method` is not a transformation. `init` raises it if `method` does not hold exactly one
+        sharpness-aware method.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sam_optax
@@ -185,7 +186,7 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
 
 
 def _only_noise(measured: StepDiagnostics) -> StepDiagnostics:
-    """The diagnostics with only the noise, which is measured for `track_noise`."""
+    """The diagnostics with all fields reset except the noise, which `track_noise` needs."""
     noise = {name: getattr(measured, name) for name in ("noise_signal", "noise_variance", "noise_measured")}
     return nothing_measured(measured)._replace(**noise)
 

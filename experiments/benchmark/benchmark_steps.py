@@ -1,7 +1,8 @@
-"""The compiled steps of the benchmark: ours, those of `optax.contrib.sam`, and the gradient; and the memory they use.
+"""Compiles the steps that the benchmark compares, and reports their memory use.
 
-They are compared on the loss of a network with BatchNorm, on one batch that stays on the device. Each step is written
-as the documentation of its library shows, applies SGD, and updates the statistics of BatchNorm.
+The steps are ours, those of `optax.contrib.sam`, and the gradient alone. They are compared on the loss of a network
+with BatchNorm, on one batch that stays on the device. Each step is written as in the documentation of its library,
+applies SGD, and updates the statistics of BatchNorm.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,8 @@ class Problem(NamedTuple):
     """A loss, the initial values of its arguments, and a batch.
 
     Attributes:
-      loss_fn: `loss_fn(params, model_state, images, labels)` → `(loss, model_state)`, in training or inference mode.
+      loss_fn: `loss_fn(params, model_state, images, labels)` → `(loss, model_state)`; the network is in training or
+        inference mode.
       params: the initial parameters.
       model_state: the initial statistics of BatchNorm.
       batch: `(images, labels)`, float32 `(batch, height, width, channels)` and int32 `(batch,)`.
@@ -56,14 +58,14 @@ def create(
 RADIUS = 0.05
 
 Options = dict[str, Any]
-"""Options of the compiler, as `jax.jit` takes them."""
+"""Compiler options, in the form that `jax.jit` accepts."""
 
 MEMORY_FIRST: Options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""Makes XLA's CPU compiler schedule a program for little memory; by default it schedules for speed."""
+"""Makes XLA's CPU compiler schedule a program to use little memory; by default it schedules for speed."""
 
 
 def compiler_options() -> dict[str, Options | None]:
-    """Returns the compiler options to measure, by the suffix for the step's name; only a CPU has a second set."""
+    """Returns the sets of compiler options to measure, keyed by a suffix for the step's name; a CPU has two sets."""
     return {"": None} | ({", memory first": MEMORY_FIRST} if jax.default_backend() == "cpu" else {})
 
 
@@ -72,7 +74,7 @@ Step = Callable[..., tuple[Any, jax.Array]]
 
 
 class Running:
-    """A compiled step with the state that it updates. A call makes one whole step.
+    """A compiled step with the state that it updates; calling it makes one whole step.
 
     Attributes:
       compiled: the compiled step; the buffers of the state are donated to it.
@@ -133,8 +135,8 @@ def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
     """Returns the step of `optax.contrib.sam`.
 
     In opaque mode, `update` makes the second pass. The default is transparent mode, which ignores `grad_fn`: a step is
-    two calls of one compiled update, of which the first ascends and the second descends. Between the calls the
-    parameters are the perturbed ones, and the statistics of BatchNorm are updated twice.
+    two calls of one compiled update. The first call ascends and the second descends. Between the calls the state holds
+    the perturbed parameters, and the statistics of BatchNorm are updated twice.
     """
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(RADIUS))
     tx = optax.contrib.sam(optax.sgd(0.1), ascent, opaque_mode=opaque_mode)
@@ -154,10 +156,10 @@ def contrib(problem: Problem, *, opaque_mode: bool) -> Running:
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> int | None:
-    """Returns the bytes that the device holds while the function runs, or None if the compiler does not report them.
+    """Returns the number of bytes that the device holds while the function runs, or None if it is not reported.
 
-    They include temporary buffers, arguments and outputs, without the outputs that reuse the buffers of donated
-    arguments. The compiler's own field of that name does not include the temporary buffers on the CPU.
+    The number includes temporary buffers, arguments, and the outputs that do not reuse the buffer of a donated
+    argument. The field `peak_memory_in_bytes` of the analysis omits the temporary buffers on the CPU.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
@@ -167,11 +169,11 @@ def peak_memory(compiled: jax.stages.Compiled) -> int | None:
 
 
 def temporary_memory(compiled: jax.stages.Compiled) -> int | None:
-    """Returns the bytes of the temporary buffers only, or None if the compiler does not report them."""
+    """Returns the number of bytes in temporary buffers, or None if the compiler does not report it."""
     analysis = compiled.memory_analysis()
     return None if analysis is None else analysis.temp_size_in_bytes
 
 
 def size_of(tree: Any) -> int:
-    """Returns the bytes of all arrays of a pytree."""
+    """Returns the total number of bytes in the arrays of a pytree."""
     return sum(x.nbytes for x in jax.tree.leaves(tree))

@@ -1,7 +1,7 @@
-"""Compares an epoch with SAM and GSAM here and in PyTorch: `python -m experiments.benchmark.peers`.
+"""Compares the time of an epoch of SAM and GSAM here and in PyTorch: `python -m experiments.benchmark.peers`.
 
-The comparison runs in a separate process, because PyTorch crashes in a process that has loaded TensorFlow, as the
-benchmark has.
+The comparison runs in a separate process, because PyTorch crashes in a process that has loaded TensorFlow, and the
+benchmark loads it.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from experiments.cli.standard_streams import needed
 MODELS = ("resnet18", "vit_tiny")
 BATCH_SIZE, ROUNDS = 128, 3
 EPOCH = 50_000
-"""The number of images of an epoch; a turn uses only the first ones."""
+"""The number of images in an epoch. A turn uses only one batch, and its time is scaled up to this number."""
 
 ABSENT = "PyTorch is not measured: make benchmark-peers installs torch and pytorch_optimizer, and measures it."
 
@@ -43,14 +43,14 @@ def is_installed() -> bool:
 def peer_figures(model: str) -> list[Figure]:
     """Measures the time of an epoch with SAM and with GSAM, relative to PyTorch.
 
-    Both start from PyTorch's initial parameters and use the same normalised images in memory, and as many threads as
-    the process may use. A turn is a few steps; its time is scaled up to an epoch.
+    Both start from PyTorch's initial parameters and use the same normalised images in memory. Both use as many threads
+    as the process may use. A turn is a few steps; its time is scaled up to an epoch.
 
     Args:
       model: one of `MODELS`.
 
     Returns:
-      A figure for each method.
+      One figure for each method.
 
     Raises:
       ValueError: If the two networks are not the same function, or if their first steps have different losses.
@@ -65,7 +65,7 @@ def peer_figures(model: str) -> list[Figure]:
 
 
 def _pair(model: str, method: str) -> dict[str, Subject]:
-    """Returns the turns of our step and of PyTorch's step, both from the same parameters."""
+    """Returns functions that run a turn of our step and of PyTorch's, by name; both start from the same parameters."""
     import torch  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - an optional dependency
 
     from experiments.benchmark import torch_peers  # noqa: PLC0415
@@ -108,7 +108,7 @@ def figures_of_a_process(model: str) -> list[Figure]:
     """Returns the figures of `peer_figures`, measured in a separate process.
 
     Raises:
-      subprocess.CalledProcessError: If the process fails; it has printed why.
+      subprocess.CalledProcessError: If the process fails; it prints the reason before it exits.
     """
     command = [sys.executable, "-m", "experiments.benchmark.peers", model]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - a fixed command

@@ -1,4 +1,4 @@
-"""Costs of the program relative to its compiled steps: methods, precision, the loop, and a plan of five stages."""
+"""Measures the relative cost of methods, of precision, of the training loop, and of a plan of five stages."""
 
 import dataclasses
 import itertools
@@ -32,7 +32,7 @@ from experiments.training.writers import JsonLines
 from sam_optax import BatchPlan
 
 STEPS = 10
-"""The number of steps in a turn of `race_configs`, a multiple of the period of each policy that is measured."""
+"""The number of steps in a turn of `race_configs`, which is a multiple of the period of each measured policy."""
 
 _SGD = "SGD, momentum"
 
@@ -57,7 +57,7 @@ def precision_figure(case: Case, dataset: data.Dataset, rounds: int) -> Figure:
 
 
 def race_configs(configs: Mapping[str, Config], dataset: data.Dataset, rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of a step of each config in each round, the mean over `STEPS` steps; see `race`."""
+    """Returns the seconds per step of each config in each round, averaged over `STEPS` steps; see `race`."""
     return race({name: steps(config, dataset) for name, config in configs.items()}, rounds, STEPS)
 
 
@@ -70,7 +70,7 @@ def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subjec
       updates: the number of steps per call.
 
     Returns:
-      A function that makes the steps and updates the state, with second passes at the steps that the config sets.
+      A function that makes the steps and updates the state. The config determines which steps make a second pass.
     """
     state, program = build(config, dataset)
     batch = one_batch(config, dataset)
@@ -92,18 +92,18 @@ def one_batch(config: Config, dataset: data.Dataset) -> Any:
 
 
 _TURN = 2.0  # the duration of a turn of the loop in seconds
-_FEWEST_UPDATES = 10  # of a turn of the loop, if a step is slow: they share the cost of the end of an epoch
-_ENDLESS = 2**20  # epochs, more than any benchmark reads
+_FEWEST_UPDATES = 10  # the minimum per turn of the loop, so that slow steps share the cost of the end of an epoch
+_ENDLESS = 2**20  # a number of epochs that no benchmark reaches
 
 _LOOP, _BARE_STEP = "training loop", "bare step"
 
 
 def loop_figure(case: Case, dataset: data.Dataset, step_seconds: float, rounds: int) -> Figure:
-    """Times the loop relative to the bare step, with shortened epochs if a whole one would take too long."""
+    """Times the loop relative to the bare step; the epochs are shortened if a whole one would take too long."""
     updates = max(_FEWEST_UPDATES, math.ceil(_TURN / step_seconds))
     of_an_epoch = min(updates, len(dataset.train) // case.batch_size)
     plan = f"{math.ceil(updates / of_an_epoch)}x{case.batch_size}"
-    # the data set is that of the case; the one that the config names is not loaded
+    # the data set of the case is used; the one that the config names is not loaded
     config = Config.from_settings(model=case.model, method="gsam", batch_plan=plan, lr_schedule="cosine")
     num_examples = of_an_epoch * case.batch_size
     with tempfile.TemporaryDirectory() as folder, subjects(config, dataset, num_examples, Path(folder)) as entrants:
@@ -154,25 +154,25 @@ def _without_evaluation(config: Config, dataset: data.Dataset) -> tuple[TrainSta
     return state, dataclasses.replace(program, evaluate=lambda state: {"loss": 0.0, "error": 0.0})
 
 
-PLAN_ROUNDS = 5  # a turn takes minutes
+PLAN_ROUNDS = 5  # only a few, because a turn takes minutes
 
 _SIZES = (16, 32, 64, 128, 256)
-_TIMED = 2  # timed steps of each batch size, before the plan and again after it
+_TIMED = 2  # the number of timed steps of each batch size, both before and after the plan
 
 
 def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int) -> Figure:
     """Times a plan of five stages, including compilation, relative to its bare steps.
 
-    The compiled functions of the plan are in the compilation cache, but not in the memory of the process. So each is
-    traced again, and read from the cache. The bare steps are the same functions with a batch that stays on the device;
-    their time is the median step time of each batch size, multiplied by the number of steps. They are timed before and
-    after the plan, because the speed of a machine drifts over the minutes that a plan takes.
+    The compiled functions of the plan are in the compilation cache, but not in the memory of the process. Each function
+    is therefore traced again and read from the cache. The bare steps are the same functions with a batch that stays on
+    the device; their time is the median step time of each batch size, multiplied by the number of steps. They are timed
+    before and after the plan, because the speed of a machine drifts over the minutes that a plan takes.
 
     Args:
       case: the case, whose network is trained with GSAM.
       dataset: the data set of the case.
       target: the maximum time of the plan, relative to its steps.
-      examples: the number of examples per epoch; a stage is one epoch, in whole batches.
+      examples: the number of examples per epoch; each stage is one epoch, and incomplete batches are dropped.
 
     Returns:
       The figure; its batch size is that of the last stage.

@@ -1,4 +1,4 @@
-"""Tables of text, for the terminal and in Markdown."""
+"""Formats tables of text for the terminal and for Markdown."""
 
 import re
 import statistics
@@ -11,11 +11,11 @@ from experiments.training.exceptions import printable
 _MARKS = re.compile(r"[\\`*\[\]<>|&]|(?<!\w)_|_(?!\w)|^\s*[#+-](?=\s)")
 
 Rows = list[tuple[str, ...]]
-"""A table: its heading and its rows, all of equal length."""
+"""A table: the heading, followed by the rows; all have the same number of cells."""
 
 
 def figure_columns(rows: Rows) -> list[bool]:
-    """Returns for each column whether it has only numbers, or dashes in place of numbers; these are right-aligned."""
+    """Returns, for each column, whether all cells are numbers or dashes; such a column is right-aligned."""
     return [all(cell[:1] in tuple("0123456789+−–×") for cell in cells) for _, *cells in zip(*rows, strict=True)]
 
 
@@ -30,7 +30,7 @@ def as_terminal(rows: Rows) -> Table:
 
 
 def escaped(text: str) -> str:
-    """Escapes text so that Markdown shows it literally, on one line, without tables, links, images or tags."""
+    """Escapes text so that Markdown shows it literally on one line; it cannot form a table, link, image or tag."""
     return _MARKS.sub(r"\\\g<0>", " ".join(printable(text).split("\n")))
 
 
@@ -42,6 +42,6 @@ def as_markdown(rows: Rows) -> str:
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
-    """Returns the mean ± the sample standard deviation; for a single value, only the mean."""
+    """Returns the mean ± the sample standard deviation, or only the mean if there is a single value."""
     mean = f"{statistics.mean(values):{digits}}"
     return f"{mean} ± {statistics.stdev(values):{digits}}" if len(values) > 1 else mean

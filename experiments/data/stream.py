@@ -1,7 +1,7 @@
-"""The stream of training batches with tf.data: shuffled, transformed, and batched by a batch plan.
+"""Streams training batches with tf.data: shuffles and transforms the examples, and batches them by a batch plan.
 
-The stream is a pure function of the seed and the position, so a run can resume at any step. A crop or a flip is done
-here only if AutoAugment follows it; otherwise the compiled step does it.
+The stream is a pure function of the seed and the position, so a run can resume at any step. Images are cropped and
+flipped here only if AutoAugment follows; otherwise the compiled step crops and flips them.
 """
 
 import os
@@ -43,12 +43,15 @@ def moved(image: tf.Tensor, key: tf.Tensor, padding: int, *, flip: bool) -> tf.T
 
 
 _READ_AHEAD = 4  # batches
-_AT_ONCE = 4  # batches in parallel; one batch already keeps ten threads busy, so more would only cost memory
+_AT_ONCE = 4  # batches read in parallel; one batch already keeps ten threads busy, so more would only cost memory
 
 Batch = dict[str, np.ndarray]
 Transform = Callable[[Any, Any], Any]
-"""`transform(image, key)` → an image of the same shape: uint8 `(height, width, channels)`, traced; the key is int64
-`(2,)`, the seed and the position, for `tf.random.stateless_*`."""
+"""`transform(image, key)` → an image of the same shape. It is traced by TensorFlow.
+
+The image is uint8 `(height, width, channels)`. The key, for `tf.random.stateless_*`, is int64 `(2,)`: the seed and the
+position.
+"""
 
 
 def training_batches(
@@ -68,11 +71,11 @@ def training_batches(
       split: the training examples.
       plan: the batch size of each epoch; the last incomplete batch of an epoch is dropped.
       seed: determines the order of every epoch.
-      start: the number of batches to skip, because they were read before.
+      start: the number of batches to skip because they were already read.
       passes: the number of passes over the examples in an epoch, each in a different order. A batch may belong to two
         passes.
       transform: a function that is applied to every image when it is read, such as AutoAugment.
-      part: `(index, count)`: this process reads part `index` of each batch, of `count` equal parts.
+      part: `(index, count)`: each batch has `count` equal parts, and this process reads part `index`.
       is_read: whether images and labels are read. If not, a batch contains the indices of its examples, for a caller
         that already holds the examples.
 
@@ -90,7 +93,7 @@ def training_batches(
     batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(partial(_cut, *part))
     workers = 1 if not is_read else split.workers if transform is None else os.cpu_count() or 1
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread would take seconds to end
+    options.autotune.enabled = False  # its thread would take seconds to stop
     options.threading.private_threadpool_size = workers
     if is_read:
         at_once = _AT_ONCE if workers > 1 else None
@@ -107,10 +110,11 @@ def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] =
     Args:
       split: the examples.
       batch_size: the number of examples per batch.
-      part: `(index, count)`: part `index` of each batch is read, of `count` equal parts.
+      part: `(index, count)`: each batch has `count` equal parts, and part `index` is read.
 
     Yields:
-      `image`, `label` and `weight`, float32 `(batch,)`. The weight is 0 for the copies that fill up the last batch.
+      `image`, `label` and `weight`, float32 `(batch,)`. The weight is 0 for the copies of the last example that fill
+      the last batch.
     """
     number, count = part
     own = batch_size // count
@@ -127,7 +131,7 @@ def _cut(index: int, count: int, *batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
-    """Returns a function from positions and indices to examples."""
+    """Returns a function that reads the examples at given positions and indices."""
     read, signature = split.training_reader(), tf.TensorSpec(split.image_shape, tf.uint8)
 
     def examples(position: Any, index: Any) -> dict[str, Any]:

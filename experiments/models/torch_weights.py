@@ -1,7 +1,7 @@
 """Loads the weights of the original PyTorch networks into ours, and translates the names of variables.
 
 A convention is a dictionary that maps a component of our variable path to one or more components of the PyTorch name.
-Components that are not in the dictionary, such as numbers, are the same in both. For example,
+Components that are not in the dictionary, such as numbers, have the same name in both. For example,
 `blocks.3.conv_1.kernel` first becomes `stage_2.1.conv_1.kernel`, because PyTorch numbers blocks within their stage;
 then `_PAPER` maps it to `conv3_x.1.residual_function.0.weight`.
 """
@@ -21,7 +21,7 @@ Convention = dict[str, str]
 
 _VARIABLES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
-# The code of the paper, and weiaicunzai/pytorch-cifar100, from which the paper takes its ResNets.
+# The names in the code of the paper, and in weiaicunzai/pytorch-cifar100, the source of its ResNets.
 _PAPER = _VARIABLES | {"conv": "conv1.0", "norm": "conv1.1", "layers": "", "head": "fc"}
 _PAPER |= {f"stage_{stage}": f"conv{stage + 1}_x" for stage in (1, 2, 3, 4)}
 _PAPER |= {f"conv_{number}": f"residual_function.{3 * number - 3}" for number in (1, 2, 3)}
@@ -36,7 +36,7 @@ _KUANGLIU = _TORCHVISION | {"shortcut": "shortcut", "head": "linear"}  # kuangli
 
 _WIDE = _TORCHVISION | {f"stage_{stage}": f"block{stage}.layer" for stage in (1, 2, 3)} | {"shortcut": "convShortcut"}
 
-# The code of the paper, and aanna0701/SPT_LSA_ViT, from which the paper takes its ViTs.
+# The names in the code of the paper, and in aanna0701/SPT_LSA_ViT, the source of its ViTs.
 _TOKENS = {"tokens": "to_patch_embedding", "projection": "1", "class_token": "cls_token", "positions": "pos_embedding"}
 _ATTENTION = {"attention_norm": "0.norm", "attention": "0.fn", "qkv": "to_qkv", "out": "to_out.0"}
 _MLP = {"mlp_norm": "1.norm", "mlp_in": "1.fn.net.0", "mlp_out": "1.fn.net.3"}
@@ -52,10 +52,10 @@ _CONVENTIONS: dict[type[nnx.Module], tuple[Convention, ...]] = {
 
 
 def conventions(model: nnx.Module) -> tuple[Convention, ...]:
-    """Returns the naming conventions of the originals of a network.
+    """Returns the naming conventions of the PyTorch originals of a network.
 
     Raises:
-      ValueError: If the network has no original.
+      ValueError: If the network has no original in PyTorch.
     """
     if type(model) not in _CONVENTIONS:
         known = ", ".join(kind.__name__ for kind in _CONVENTIONS)
@@ -64,7 +64,7 @@ def conventions(model: nnx.Module) -> tuple[Convention, ...]:
 
 
 def torch_name(path: tuple[object, ...], convention: Convention, depths: tuple[int, ...]) -> str:
-    """Returns the name of a variable in the original.
+    """Returns the name of a variable in the original PyTorch network.
 
     Args:
       path: the path of the variable in our network.
@@ -82,26 +82,26 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 _WRAPPERS = re.compile(r"^((module|model|_orig_mod)\.)+")
 _NO_WEIGHTS = ("num_batches_tracked", "mask")
-_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in PyTorch's order, by rank: linear layers and convolutions
+_TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in PyTorch's order, for the ranks of linear layers and convolutions
 
 
 def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
     """Loads the weights of the original PyTorch network into a model.
 
-    It accepts the names of the paper's code; of weiaicunzai/pytorch-cifar100, torchvision and kuangliu/pytorch-cifar
-    for ResNets; and of aanna0701/SPT_LSA_ViT for ViTs. Prefixes of wrappers, such as `module.` of `DataParallel`, are
-    removed. Batch counts and masks are not weights and are ignored.
+    The names may follow the code of the paper. For ResNets, they may also follow weiaicunzai/pytorch-cifar100,
+    torchvision or kuangliu/pytorch-cifar, and for ViTs aanna0701/SPT_LSA_ViT. Prefixes of wrappers, such as `module.`
+    of `DataParallel`, are removed. Entries named `num_batches_tracked` or `mask` are not weights and are ignored.
 
     Args:
       model: a network of `create`; its parameters and BatchNorm statistics are set in place.
-      state_dict: the arrays of the original, as NumPy arrays, by name.
+      state_dict: the weights of the original as NumPy arrays, by name.
 
     Returns:
       The same model.
 
     Raises:
-      ValueError: If the network has no original, or if an entry is missing, unexpected, or of the wrong shape. The
-        model is not changed then.
+      ValueError: If the network has no original, or if an entry is missing, unexpected, or of the wrong shape. In these
+        cases the model is not changed.
     """
     entries = {_WRAPPERS.sub("", name): np.asarray(value) for name, value in state_dict.items()}
     entries = {name: value for name, value in entries.items() if name.split(".")[-1] not in _NO_WEIGHTS}

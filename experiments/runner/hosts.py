@@ -1,4 +1,4 @@
-"""The devices and processes on which a run trains."""
+"""Selects the devices and joins the processes on which a run trains."""
 
 import os
 import socket
@@ -27,14 +27,16 @@ class Machine:
     """The devices and processes on which a run trains.
 
     Attributes:
-      devices: The number of devices of this process that train, each on its part of every batch. By default all
-        devices train; on a CPU, one.
-      fsdp: Split the parameters and the states of method and optimizer over the devices instead of copying them.
-      distributed: Train together with other processes, one per host or one per device. They are found through SLURM,
-        Open MPI, Kubernetes or the Cloud TPU that started them.
-      coordinator: The host:port of the first process, to train together with processes that cannot be found otherwise.
-      processes: The number of processes; it is given together with coordinator.
-      process: The index of this process, from 0; it is given together with coordinator.
+      devices: The number of devices of this process that train, each on its part of every batch. The default is all
+        devices, but only one device on a CPU.
+      fsdp: Split the parameters and the states of the method and the optimizer over the devices instead of copying
+        them.
+      distributed: Train together with other processes, one per host or one per device. The processes are found through
+        the launcher: SLURM, Open MPI, Kubernetes or a Cloud TPU.
+      coordinator: The host:port of the first process. Give it, instead of distributed, if the other processes cannot be
+        found through a launcher.
+      processes: The number of processes; required with coordinator.
+      process: The index of this process, from 0; required with coordinator.
     """
 
     devices: int | None = None
@@ -67,7 +69,8 @@ def sharding_on(machine: Machine) -> Sharding:
     """Joins the other processes, if any, and returns the sharding; it must be called before any device is used.
 
     Raises:
-      ValueError: If no other processes are found, if the coordinator's port is in use, or if there are fewer devices.
+      ValueError: If no other processes are found, if the coordinator's port is in use, or if too few devices are
+        available.
     """
     if machine.distributed or machine.coordinator is not None:
         _join(machine)
@@ -102,14 +105,14 @@ def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *arg
 
 @contextmanager
 def abort_all_on_error(sharding: Sharding) -> Iterator[None]:
-    """Ends this process at once if the block fails, so that the other processes notice and end, too.
+    """Ends this process at once if the block fails, so that the other processes notice the failure and end.
 
-    Otherwise this process would wait for the others at its exit, and they would wait for it at their next step.
+    Otherwise this process would wait for the others when it exits, and they would wait for it in their next step.
     """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if sharding.part[1] == 1 or isinstance(error, NotFiniteError):  # the latter occurs on all processes at once
+        if sharding.part[1] == 1 or isinstance(error, NotFiniteError):  # NotFiniteError is raised on all processes
             raise
         if isinstance(error, UnusableError):
             print(f"error: {error}", file=sys.stderr)
@@ -137,9 +140,9 @@ def _join(machine: Machine) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Refuses a port that is in use, with which JAX would crash."""
+    """Raises a ValueError if the coordinator's port is in use, because JAX would crash."""
     with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as the coordinator sets it
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the coordinator sets this option, too
         try:
             tried.bind(("", int(coordinator.rpartition(":")[2])))
         except OSError as error:
@@ -147,6 +150,6 @@ def _check_port(coordinator: str) -> None:
 
 
 def _told(words: str) -> list[str]:
-    """Returns the message of each process, in the order of the processes."""
+    """Sends the message of this process to all others; returns the messages in the order of the processes."""
     letters = np.frombuffer(words.encode()[:_LONGEST].ljust(_LONGEST), np.uint8)
     return [bytes(said).decode(errors="ignore").strip() for said in multihost_utils.process_allgather(letters)]

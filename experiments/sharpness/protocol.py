@@ -1,4 +1,4 @@
-"""The protocol of a sharpness measurement, and the measured values of runs as a table."""
+"""Describes how sharpness was measured, and formats the measured values of runs as a table."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from experiments.training import records
 
 
 class SharpnessProtocol(NamedTuple):
-    """How a worst case was measured, except for the radius."""
+    """The settings with which a worst case was measured, except for the radius."""
 
     norm: str
     adaptive: bool
@@ -48,7 +48,7 @@ class SharpnessProtocol(NamedTuple):
 
 
 def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
-    """Returns the measured values of trained networks as a table, one row per run, measure and radius.
+    """Returns the measured values of trained networks as a table with one row per run, measure and radius.
 
     Args:
       runs: the measured runs.

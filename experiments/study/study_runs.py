@@ -1,4 +1,4 @@
-"""Executes the runs of a study one after another: skips completed runs, and continues after a run that fails."""
+"""Executes the runs of a study in sequence; skips completed runs, and continues if a run fails."""
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -44,10 +44,10 @@ def to_do(cells: Iterable[RunSpec], location: data.Location, is_done: Check, che
 def in_turn(
     cells: list[RunSpec], options: RunOptions, progress: Progress
 ) -> Iterator[tuple[RunSpec, data.Dataset, Track]]:
-    """Yields each run with its data and its track, and shows two progress bars: all runs, and the current run.
+    """Yields each run with its data and its progress tracker; shows progress bars for all runs and the current run.
 
     Raises:
-      Terminated: If `stop` of the context returns True before a run.
+      Terminated: If `options.context.stop` returns True before a run.
     """
     overall = progress.add_task("runs", total=len(cells))
     for cell in cells:
@@ -64,8 +64,8 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
     """Executes the runs that are not complete yet, with a progress bar, and measures the sharpness of all runs.
 
     A wrong setting, missing data or a folder with another run ends the program with an error message before the first
-    run. A run that fails is reported and the next run starts. The report is a single sentence if a step was not finite
-    or if the folder cannot be used, and a traceback otherwise.
+    run. If a run fails, its error is reported and the next run starts. The report is a single sentence if a step was
+    not finite or if the folder cannot be used; otherwise it is a traceback.
 
     Args:
       title: the title of the study, for example `small_resnet on digits`.
@@ -77,8 +77,8 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
       The runs that failed.
 
     Raises:
-      Terminated: If `stop` of the context returns True; the run in progress is saved first.
-      RuntimeError: If JAX cannot use a device, before the first run.
+      Terminated: If `options.context.stop` returns True; the run in progress is saved first.
+      RuntimeError: If JAX cannot use any device; it is raised before the first run starts.
     """
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
     jax.local_devices()  # raises here if no device can be used, instead of in each run

@@ -1,4 +1,7 @@
-"""Checkpoints, written by Orbax: the trained state, and the last few of a run. Each is complete or absent."""
+"""Writes and reads checkpoints with Orbax: the trained state, and the last few saves of a run.
+
+A checkpoint is either complete or absent.
+"""
 
 import errno
 import logging
@@ -19,12 +22,12 @@ from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
 _text = partial(jax.tree_util.keystr, simple=True, separator="/")  # the path of a leaf as text
-_OVERHEAD = 2**20  # an upper bound of the bytes of a save in addition to its arrays
+_OVERHEAD = 2**20  # an upper bound on the bytes that a save needs in addition to its arrays
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Suppresses Orbax's own messages; a failure in its threads is raised once, by the call that waits for it."""
+    """Suppresses Orbax's own messages; a failure in a background thread is raised once, by the call that waits."""
     hook = sys.unraisablehook
     filters: dict[str, Callable[[logging.LogRecord], bool]] = {
         "absl": lambda record: "orbax" not in record.pathname,
@@ -41,7 +44,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def _errors_as(refusal: Callable[[Exception], UnusableError]) -> Iterator[None]:
-    """Raises a refusal in place of any error of Orbax and TensorStore, whose error types are not documented."""
+    """Replaces any error of Orbax or TensorStore by `refusal(error)`, because their error types are not documented."""
     try:
         yield
     except Exception as error:
@@ -49,7 +52,7 @@ def _errors_as(refusal: Callable[[Exception], UnusableError]) -> Iterator[None]:
 
 
 def save(path: Path, state: Any) -> None:
-    """Writes `state`, any pytree of arrays, into the new folder `path`; the folder is complete on return.
+    """Writes `state`, any pytree of arrays, to the new folder `path`, and returns when the folder is complete.
 
     Raises:
       UnusableError: If it cannot be written.
@@ -65,7 +68,7 @@ def save(path: Path, state: Any) -> None:
 def restore(path: Path, like: Any) -> Any:
     """Reads the state that `save` wrote, with the structure, shapes and dtypes of `like`.
 
-    It also reads a state from an earlier version, whose diagnostics have fewer fields.
+    It also reads states that were saved by earlier versions, in which the diagnostics have fewer fields.
     """
     with quietly(), ocp.StandardCheckpointer() as checkpointer:
         saved = _saved_paths(checkpointer, path.resolve())
@@ -90,7 +93,7 @@ def _saved_paths(checkpointer: ocp.StandardCheckpointer, path: Path) -> set[str]
 def _completed(like: Any, found: Any) -> Any:
     """Returns `found`, with diagnostics built from the saved fields; a field that was not saved was not measured.
 
-    The first layout of the diagnostics had four numbers and no flag `measured`. NaN meant that nothing was measured.
+    The first layout of the diagnostics had four numbers and no flag `measured`; NaN meant that nothing was measured.
     """
     if not _is_diagnostics(like):
         return found
@@ -106,10 +109,10 @@ def _is_diagnostics(node: Any) -> bool:
 
 
 class Checkpoints:
-    """The saves of a run, written in the background; the first save creates the folder.
+    """Writes the saves of a run in the background; the first save creates the folder.
 
-    A save is the folder `STEP`, with the state, the notes, and the SHA-256 of their files, which detects a flipped bit
-    in a compressed array. The folder gets its name when all of these files are complete.
+    Each save is a folder named after its step. It contains the state, the notes, and the SHA-256 digests of their
+    files; a digest detects a flipped bit in a compressed array. The folder gets its name when all files are complete.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -118,7 +121,7 @@ class Checkpoints:
         self._quiet = ExitStack()
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Starts to save `state`, unless `step` is saved already. The buffers of `state` may be donated on return.
+        """Starts to save `state`, unless `step` is already saved; afterwards the buffers of `state` may be donated.
 
         Raises:
           UnusableError: If it cannot be saved, or if the previous save failed.
@@ -148,7 +151,7 @@ class Checkpoints:
         if self._manager is None:
             self._quiet.enter_context(quietly())
             in_background = ocp.AsyncOptions(post_finalization_callback=lambda: _write_digests(self._folder))
-            # unfinished saves are removed by `own_files.make_room`, which matches their exact names
+            # `own_files.make_room` removes unfinished saves, which it finds by their exact names
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, async_options=in_background)
             self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
         return self._manager

@@ -1,6 +1,6 @@
-"""The progress of a run, and the gradient noise of its current epoch.
+"""Records the progress of a run, and the gradient noise of its current epoch.
 
-The seed, the training state and the progress are all that is needed to resume a run.
+A run can be resumed from its seed, training state and progress.
 """
 
 import math
@@ -14,7 +14,7 @@ GRADIENTS = ("clean", "perturbed")
 
 
 def term_names(gradient: str) -> tuple[str, str]:
-    """Returns the names of the noise terms of a gradient, one of `GRADIENTS`, in the record of a step."""
+    """Returns the names of the noise terms in the record of a step; `gradient` is one of `GRADIENTS`."""
     return f"{gradient}_signal", f"{gradient}_noise"
 
 
@@ -24,7 +24,7 @@ class Total(NamedTuple):
     Attributes:
       signal: the sum of `|G|²`.
       noise: the sum of `tr(Σ)`.
-      steps: the number of steps that measured them.
+      steps: the number of steps that measured these terms.
     """
 
     signal: float = 0.0
@@ -39,7 +39,7 @@ class Total(NamedTuple):
 
     @property
     def mean(self) -> NoiseTerms | None:
-        """The mean of each term; None if no step measured them."""
+        """The mean of each term, or None if no step measured the terms."""
         return NoiseTerms(self.signal / self.steps, self.noise / self.steps) if self.steps else None
 
 
@@ -56,10 +56,10 @@ class EpochNoise(NamedTuple):
 
     @classmethod
     def of(cls, saved: Any) -> "EpochNoise":
-        """Returns the noise that was saved as JSON, which has lists in place of named tuples.
+        """Returns the noise that was saved as JSON, in which named tuples are lists.
 
         Raises:
-          ValueError, TypeError: If `saved` has another form.
+          ValueError, TypeError: If `saved` does not have the expected form.
         """
         if not all(isinstance(sums, Sequence) for sums in saved):
             raise ValueError("noise is not a list of lists of numbers")
@@ -72,7 +72,7 @@ class EpochNoise(NamedTuple):
 
     @property
     def deciding(self) -> NoiseTerms | None:
-        """The noise of the gradient that is minimised: the perturbed one if a step measured it, else the clean one."""
+        """The mean noise of the perturbed gradient if a step measured it, else that of the clean gradient."""
         return self.perturbed.mean or self.clean.mean
 
 
@@ -86,7 +86,7 @@ class Progress(NamedTuple):
       step: the number of updates so far, which is the number of batches read.
       epoch: the number of epochs that were completed, that is, evaluated and recorded.
       gradient_evaluations: the number of gradient evaluations so far.
-      skipped: the number of steps skipped so far, because they were not finite.
+      skipped: the number of steps that were skipped so far because they were not finite.
       counted: the number of steps in the current epoch that were not skipped.
       loss: the sum of the losses of these steps.
       error: the sum of the errors of these steps.
@@ -108,10 +108,10 @@ class Progress(NamedTuple):
     def of(cls, saved: Mapping[str, Any]) -> "Progress":
         """Returns the position that was saved as the JSON of `progress._asdict()`.
 
-        A field that an older version did not save has its default.
+        Fields that an older version did not save get their default values.
 
         Raises:
-          ValueError, TypeError: If `saved` has another form.
+          ValueError, TypeError: If `saved` does not have the expected form.
         """
         found = decode(saved, cls, _REQUIRED)
         return found._replace(noise=EpochNoise.of(found.noise))

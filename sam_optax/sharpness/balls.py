@@ -1,4 +1,4 @@
-"""The neighbourhoods that sharpness is measured in: boxes and balls, in absolute units or in units of each weight."""
+"""The neighbourhoods in which sharpness is measured: ℓ∞ and ℓ2 balls, absolute or relative to the size of weights."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,27 +14,28 @@ _uniform = functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
 
 
 class Ball(NamedTuple):
-    """`{δ : ‖δ / s‖ ≤ ρ}`, in the norm ℓ∞ or ℓ2, with the scale `s` = 1, or |w| if the ball is adaptive.
+    """`{δ : ‖δ / s‖ ≤ ρ}`, in the norm ℓ∞ or ℓ2, with the scale `s` = 1, or `s` = |w| if adaptive.
 
-    It is hashable, so it can be a static argument of a compiled function. Offsets are trees in the accumulator's dtype.
+    A ball is hashable, so it can be a static argument of `jax.jit`. Offsets are trees in the accumulator's dtype.
 
     Attributes:
       norm: `linf` or `l2`.
-      adaptive: whether each weight is its own unit.
+      adaptive: whether the offset of each weight is measured in units of |w|.
     """
 
     norm: str
     adaptive: bool
 
     def scale(self, params: Params) -> Updates:
-        """The scale `s` of each weight; if it is the same for a whole leaf, one number."""
+        """The scale `s` of each weight, or one scalar per leaf if the ball is not adaptive."""
         return jax.tree.map(jnp.abs if self.adaptive else lambda x: jnp.ones((), x.dtype), trees.widen(params))
 
     def direction(self, gradient: Updates, scale: Updates, key: jax.Array) -> Updates:
         """The ascent direction: `s sign(g)`, or `s · s g / (‖s g‖ + 1e-12)`; a random one if the gradient is zero.
 
-        It is the direction of the plain ball in the coordinates `δ / s`. The published ascent in the adaptive ℓ2 ball,
-        a step along `s g` and a projection to the nearest point of the ellipsoid, does not converge to the maximum.
+        In the coordinates `δ / s` it is the ascent direction of a ball that is not adaptive. The published ascent in
+        the adaptive ℓ2 ball steps along `s g` and projects to the nearest point of the ellipsoid. It does not converge
+        to the maximum.
         """
         steepest = _scaled(gradient, scale)
         is_zero = _largest(steepest) == 0
@@ -53,13 +54,13 @@ class Ball(NamedTuple):
         return jax.tree.map(lambda d: d * shrunk, offset)
 
     def noise(self, key: jax.Array, scale: Updates, like: Params) -> Updates:
-        """Random offsets `s z`, with `z` normal for ℓ2, and uniform from −1 to 1 for ℓ∞."""
+        """Random offsets `s z`, where `z` is standard normal for ℓ2, and uniform from −1 to 1 for ℓ∞."""
         sample: Any = jax.random.normal if self.norm == "l2" else _uniform
         drawn = optax.tree.random_like(key, trees.widen(like), sample)
         return jax.tree.map(jnp.multiply, drawn, scale)
 
     def draw(self, key: jax.Array, scale: Updates, params: Params, rho: Any) -> Updates:
-        """A random point of the ball: uniform in the box, or on the ball's boundary in a random direction."""
+        """A random point: uniform in the ℓ∞ ball, or on the boundary of the ℓ2 ball in a random direction."""
         noise = self.noise(key, scale, params)
         if self.norm == "linf":
             return jax.tree.map(lambda z: rho * z, noise)
@@ -75,10 +76,10 @@ class Ball(NamedTuple):
 
 
 def create(norm: str, adaptive: bool) -> Ball:
-    """The ball of a norm.
+    """The ball with the given norm.
 
     Raises:
-      ValueError: If there is no such norm, or if `adaptive` is not a bool.
+      ValueError: If `norm` is not `linf` or `l2`, or if `adaptive` is not a bool.
     """
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm is {norm!r}: choose 'linf' or 'l2'.")
@@ -88,7 +89,7 @@ def create(norm: str, adaptive: bool) -> Ball:
 
 
 def _scaled(gradient: Updates, scale: Updates) -> Updates:
-    """`s g`, and 0 for a weight whose scale is 0, whatever its gradient is."""
+    """The product `s g`; it is 0 for a weight whose scale is 0, even if the gradient is not finite."""
     return jax.tree.map(lambda g, s: jnp.where(s == 0, 0, s * g), trees.widen(gradient), scale)
 
 
@@ -104,5 +105,5 @@ def _largest(tree: Updates) -> jax.Array:
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a / b`, and 0 where `b` is 0."""
+    """The quotient `a / b`; it is 0 where `b` is 0."""
     return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, 1, b))

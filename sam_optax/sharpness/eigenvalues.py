@@ -14,7 +14,7 @@ from sam_optax.sharpness.matrices import FlatOperator, Matrix, hessian
 from sam_optax.typing import Mask, Params, Updates
 
 Map = Callable[[jax.Array], jax.Array]
-"""From a vector to a vector."""
+"""A function that maps a vector to a vector."""
 
 
 class Eigenpairs(NamedTuple):
@@ -23,7 +23,7 @@ class Eigenpairs(NamedTuple):
     Attributes:
       values: `(number,)`, the largest first, in the accumulator's dtype.
       vectors: one tree like the parameters for each eigenvalue, in the accumulator's dtype, with zeros outside of the
-        mask. Each has L2 norm 1 over all its leaves, and they are orthogonal to each other.
+        mask. Each tree has L2 norm 1 over all its leaves. The trees are orthogonal to each other.
     """
 
     values: jax.Array
@@ -42,7 +42,7 @@ def top_eigenvalue(
 ) -> jax.Array:
     """The largest eigenvalue `λ_max` of the Hessian over all examples: the curvature of the sharpest direction.
 
-    Largest means most positive. It is the first value of `eigenpairs`, which describes the method.
+    "Largest" means most positive. The result is the first value of `eigenpairs`, which describes the method.
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
@@ -50,17 +50,17 @@ def top_eigenvalue(
       params: the point where the curvature is measured; any pytree of arrays.
       batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
       matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
-      steps: the number of products with the matrix, at about the cost of two gradients each.
-      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
-        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
-        are.
-      key: draws the start vector; None is `jax.random.key(0)`.
+      steps: the number of products with the matrix. Each costs about two gradients.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None
+        means all leaves. They must be real floating arrays. The other leaves are constants of any dtype, and `loss_fn`
+        gets them unchanged.
+      key: draws the start vector; None means `jax.random.key(0)`.
 
     Returns:
       A scalar in the accumulator's dtype.
 
     Raises:
-      ValueError: As `eigenpairs`.
+      ValueError: In the cases that `eigenpairs` describes.
       ImportError: If matfree is not installed.
 
     Example:
@@ -87,14 +87,14 @@ def eigenpairs(
     """The largest eigenvalues of the Hessian over all examples, with eigenvectors: `H v_i = λ_i v_i`.
 
     It uses Lanczos' algorithm from a random start, with full reorthogonalisation. The outermost eigenvalues converge
-    first, and from below: a value that has not converged is too small. All `steps` vectors are kept in memory, about
-    three times during the search. An eigenvalue of multiplicity above one is found once, unless the Krylov space ends
-    early.
+    first, and from below: a value that has not converged is too small. All `steps` vectors are kept in memory; the
+    search holds about three copies of them. An eigenvalue of multiplicity above one is found once, unless the Krylov
+    space is exhausted early.
 
-    If the Krylov space of the start vector ends early, as for a matrix of low rank, its values are exact. The search
-    then continues from a new start orthogonal to it, and can find an eigenvalue again. From "An iteration
-    method for the solution of the eigenvalue problem of linear differential and integral operators" (Lanczos, 1950,
-    https://doi.org/10.6028/jres.045.026).
+    If the Krylov space of the start vector is exhausted early, as for a matrix of low rank, its values are exact. The
+    search then continues from a new start vector that is orthogonal to the space, and can find the same eigenvalue
+    again. The algorithm is from "An iteration method for the solution of the eigenvalue problem of linear differential
+    and integral operators" (Lanczos, 1950, https://doi.org/10.6028/jres.045.026).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
@@ -103,19 +103,19 @@ def eigenpairs(
       batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
       number: the number of eigenvalues, at most `steps` and the number of parameters.
       matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
-      steps: the number of products with the matrix, at about the cost of two gradients each, and at most the number of
-        parameters. (A search that continues from a new start makes some more.)
-      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
-        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
-        are.
-      key: draws the start vectors; None is `jax.random.key(0)`.
+      steps: the number of products with the matrix, at most the number of parameters. Each costs about two gradients.
+        (A search that continues from a new start makes a few more products.)
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None
+        means all leaves. They must be real floating arrays. The other leaves are constants of any dtype, and `loss_fn`
+        gets them unchanged.
+      key: draws the start vectors; None means `jax.random.key(0)`.
 
     Returns:
       The eigenvalues and the eigenvectors.
 
     Raises:
       ValueError: If `number` or `steps` is not a positive integer, if `number` is too large, if `mask` does not fit or
-        chooses no leaf or one that is not real floating, or as `matrices.flat_operator`.
+        chooses no leaf or one that is not real floating, or in the cases that `matrices.flat_operator` describes.
       ImportError: If matfree is not installed.
 
     Example:
@@ -143,8 +143,8 @@ def eigenpairs(
 def _search(operator: FlatOperator, number: int, steps: int, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
     """Ritz values, and Ritz vectors as rows, from at most `number` starts, each orthogonal to all previous vectors.
 
-    An invariant Krylov space contains one vector of each eigenvalue, so `number` starts find the largest eigenvalue up
-    to `number` times.
+    An invariant Krylov space contains at most one eigenvector of each eigenvalue, so `number` starts find the largest
+    eigenvalue up to `number` times.
     """
     values, vectors = np.zeros(0, operator.dtype), jnp.zeros((0, operator.size), operator.dtype)
     for start_key in jax.random.split(key, number):
@@ -164,10 +164,10 @@ def _composed(last: Map, middle: Map, first: Map) -> Map:
 
 
 def _complement(rows: jax.Array) -> tuple[Map, Map]:
-    """To and from coordinates of the space orthogonal to k orthonormal rows: isometries, `(d - k,)` ↔ `(d,)`.
+    """The maps `(embed, restrict)` between coordinates `(d - k,)` of the complement of k orthonormal rows, and `(d,)`.
 
-    They are products of Householder reflections. A projection would leave rounding errors in the span of the rows,
-    which Lanczos' algorithm amplifies.
+    The maps preserve lengths in the complement. They are products of Householder reflections. A projection would leave
+    rounding errors in the span of the rows, which Lanczos' algorithm amplifies.
     """
     number, size = rows.shape
     if not number:

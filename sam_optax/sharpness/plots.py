@@ -1,6 +1,7 @@
-"""Plots of sharpness: landscapes, curves over the radius, spectral densities. It needs the extra `plots`.
+"""Plots of sharpness: landscapes, curves over the radius, and spectral densities.
 
-Import the module by its full name, `import sam_optax.sharpness.plots`. The plots are legible in grey, too.
+This module requires the extra `plots`. Import it by its full name, `import sam_optax.sharpness.plots`. The plots are
+also legible in greyscale.
 """
 
 import itertools
@@ -17,12 +18,12 @@ from sam_optax.sharpness.curves import Curve
 from sam_optax.sharpness.landscapes import Landscape
 from sam_optax.sharpness.spectrum import SpectralDensity
 
-_FAR_APART = 8  # the ratio of losses from which on an axis is logarithmic
+_FAR_APART = 8  # if the ratio of the losses is larger, the scale is logarithmic
 _LEVELS = 19
 _DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 _MARKERS = ("o", "s", "^", "v", "D", "x")
-_LEGEND_WIDTH = 84  # characters, in a figure of seven inches
-_LOWEST = 1e-7  # the lowest density drawn, relative to the highest
+_LEGEND_WIDTH = 84  # in characters, for a figure that is seven inches wide
+_LOWEST = 1e-7  # the lowest density on the axis, relative to the highest
 _LOSS = "loss, mean over the examples"
 _STYLE: Any = {
     "axes.grid": True,
@@ -52,14 +53,15 @@ def plot_landscape(landscape: Landscape, title: str | None = None) -> Figure:
 def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
     """Draws landscapes for comparison: filled contours side by side, or losses along one direction in one panel.
 
-    Contours have the same levels in all panels, with equal ratios if the losses differ widely. The parameters are
-    marked. Losses that are not finite are not drawn; among contours, their area is hatched.
+    Contours have the same levels in all panels. If the losses differ widely, the levels have equal ratios. The position
+    of the parameters is marked. Losses that are not finite are not drawn; in contour plots their area is hatched.
 
     Args:
-      landscapes: the landscapes by name: all along one direction, or all along two directions with at least two points.
+      landscapes: the landscapes by name. All are along one direction, or all are along two directions with at least two
+        points each.
 
     Raises:
-      ValueError: If there is none, or if some have one direction and others two.
+      ValueError: If `landscapes` is empty, or if some landscapes have one direction and others have two.
     """
     dimensions = {np.ndim(each.loss) for each in landscapes.values()}
     if dimensions not in ({1}, {2}):
@@ -71,16 +73,18 @@ def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
 def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.0002,)) -> Figure:
     """Draws the worst-case sharpness against its radius ρ, and below it the exponent of its growth.
 
-    Both axes are logarithmic, so that a power of ρ is a straight line; its exponent is in the panel below. At 1 the
-    gradient dominates the sharpness, and at 2 the curvature. The first-order part is dashed. A third panel has the
-    training error at the perturbed parameters, if it is known. Sharpness that is not positive is not drawn.
+    Both axes of the first panel are logarithmic, so a power of ρ is a straight line; the panel below shows its
+    exponent. An exponent of 1 means that the gradient dominates the sharpness, and 2 that the curvature does. A dashed
+    line shows the first-order part. A third panel shows the training error at the perturbed parameters, if it is known.
+    Sharpness that is not positive is not drawn.
 
     Args:
       curves: the result of `curve`, or several results by name.
-      marks: radii to mark, with the distance of the corner of the ℓ∞ ball, `ρ√d`; those outside the curves are ignored.
+      marks: radii to mark. Each is labelled with the distance `ρ√d` from the centre of an ℓ∞ ball to its corner, if all
+        curves have the same `d`. Radii outside the range of the curves are ignored.
 
     Raises:
-      ValueError: If there is no curve.
+      ValueError: If `curves` is empty.
     """
     named = {"": curves} if isinstance(curves, Curve) else dict(curves)
     if not named:
@@ -101,11 +105,11 @@ def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.
 
 
 def plot_density(spectral_density: SpectralDensity, width: float, title: str | None = None) -> Figure:
-    """Draws the density of the eigenvalues, on a logarithmic axis, since outliers are rare.
+    """Draws the density of the eigenvalues on a logarithmic axis, because outliers are rare.
 
     Args:
       spectral_density: the result of `spectral_density`.
-      width: the standard deviation of the Gaussian that represents an eigenvalue, in units of eigenvalues.
+      width: the standard deviation of the Gaussian that replaces each node, in units of eigenvalues.
       title: the title of the plot.
 
     Raises:
@@ -151,7 +155,7 @@ def _draw_contours(landscapes: Mapping[str, Landscape]) -> Figure:
     low, high = _range(landscapes)
     is_log = _is_wide(low, high)
     levels = (np.geomspace if is_log else np.linspace)(low, high, _LEVELS)
-    levels[[0, -1]] = low, high  # a rounded end would leave the lowest point unfilled
+    levels[[0, -1]] = low, high  # otherwise a rounded end could leave the lowest point unfilled
     norm = (LogNorm if is_log else Normalize)(low, high)
     figure = Figure(figsize=(1.4 + 3.2 * len(landscapes), 3.8), layout="constrained")
     panels = figure.subplots(1, len(landscapes), squeeze=False)[0]
@@ -205,7 +209,7 @@ def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]
             for panel in panels:
                 panel.axvline(rho, color="0.4", linewidth=0.8, linestyle=":")
             text = f"ρ = {rho:.3g}" + (f", ρ√d = {rho * root:.3g}" if root else "")
-            is_left = rho**2 <= radii.min() * radii.max()  # on this side the increasing curves leave the top free
+            is_left = rho**2 <= radii.min() * radii.max()  # here the increasing curves leave the top of the panel free
             height, side = (0.98, "top") if is_left else (0.02, "bottom")
             place: Any = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}}
             place |= {"xycoords": ("data", "axes fraction"), "xytext": (-3, 0), "textcoords": "offset points"}
@@ -213,7 +217,7 @@ def _mark_radii(panels: Any, curves: Mapping[str, Curve], marks: Sequence[float]
 
 
 def _root(curves: Mapping[str, Curve]) -> float | None:
-    """`√d` if all curves are over ℓ∞ balls with the same number of parameters, else None."""
+    """The root `√d` if all curves are over ℓ∞ balls with the same number of parameters d, else None."""
     balls = {(each.norm, each.num_parameters) for each in curves.values()}
     norm, number = next(iter(balls))
     return math.sqrt(number) if len(balls) == 1 and norm == "linf" else None
@@ -233,7 +237,7 @@ def _is_wide(low: float, high: float) -> bool:
 
 
 def _positive(values: Any) -> np.ndarray:
-    """The values, with NaN, which is not drawn, in place of values without logarithm."""
+    """The values, in which NaN replaces those that are not positive, so that they are not drawn."""
     values = np.asarray(values, float)
     return np.where(values > 0, values, np.nan)
 

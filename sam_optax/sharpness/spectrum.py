@@ -1,4 +1,4 @@
-"""The spectrum of a curvature matrix from random probes: its trace, and the density of its eigenvalues."""
+"""Estimates the trace of a curvature matrix, and the density of its eigenvalues, from random probes."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Trace(NamedTuple):
 
     Attributes:
       value: the mean over the probes, a scalar in the accumulator's dtype.
-      standard_error: the standard error of that mean: 0 if it is exact, NaN for a single probe.
+      standard_error: the standard error of that mean. It is 0 if the value is exact, and NaN for a single probe.
     """
 
     value: jax.Array
@@ -42,10 +42,9 @@ def trace(
     """The trace `tr H = Σ_i λ_i` of the Hessian over all examples: the curvature of all directions together.
 
     It is estimated as the mean of `vᵀ H v` over probes `v` of random signs, whose expectation is the trace. One probe
-    is in memory at a time. If there are at most `samples` parameters, the probes are the unit vectors, and their sum is
-    exact. From
-    "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines" (Hutchinson,
-    1990, https://doi.org/10.1080/03610919008812866).
+    is in memory at a time. If there are at most `samples` parameters, the probes are the unit vectors, and the sum over
+    them is the exact trace. The estimator is from "A stochastic estimator of the trace of the influence matrix for
+    Laplacian smoothing splines" (Hutchinson, 1990, https://doi.org/10.1080/03610919008812866).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
@@ -53,18 +52,18 @@ def trace(
       params: the point where the curvature is measured; any pytree of arrays.
       batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
       matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
-      samples: the number of probes. Each takes one product with the matrix, at about the cost of two gradients.
-      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
-        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
-        are.
-      key: draws the probes; None is `jax.random.key(0)`.
+      samples: the number of probes. Each requires one product with the matrix, which costs about two gradients.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None
+        means all leaves. They must be real floating arrays. The other leaves are constants of any dtype, and `loss_fn`
+        gets them unchanged.
+      key: draws the probes; None means `jax.random.key(0)`.
 
     Returns:
       The estimate with its standard error.
 
     Raises:
       ValueError: If `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one that is not
-        real floating, or as `matrices.flat_operator`.
+        real floating, or in the cases that `matrices.flat_operator` describes.
       ImportError: If matfree is not installed.
 
     Example:
@@ -88,13 +87,13 @@ def trace(
 
 @jax.default_matmul_precision("highest")
 def _quadratic_forms(operator: FlatOperator, probes: Iterable[jax.Array]) -> jax.Array:
-    """`vᵀ A v` of each probe."""
+    """The quadratic form `vᵀ A v` of each probe `v`."""
     form = matrices.import_matfree("stochtrace").monte_carlo_trace()
     return jnp.stack([form(operator.matvec, probe) for probe in probes])
 
 
 class SpectralDensity(NamedTuple):
-    """For each probe, a discrete distribution with the first moments of the eigenvalues.
+    """A discrete distribution for each probe, whose first moments estimate those of the eigenvalues.
 
     The mean of `Σ_i ω_i f(θ_i)` over the probes estimates the mean of `f` over all eigenvalues.
 
@@ -108,7 +107,7 @@ class SpectralDensity(NamedTuple):
     weights: jax.Array
 
     def density(self, at: chex.ArrayNumpy | jax.Array, width: float) -> jax.Array:
-        """The density `Σ_i ω_i N(at; θ_i, width²)`, the mean over the probes, whose integral over `at` is 1.
+        """The density `Σ_i ω_i N(at; θ_i, width²)`, averaged over the probes; its integral over `at` is 1.
 
         Args:
           at: eigenvalue positions, of any shape.
@@ -138,10 +137,11 @@ def spectral_density(
 ) -> SpectralDensity:
     """The distribution of the eigenvalues of the Hessian over all examples, by stochastic Lanczos quadrature.
 
-    Lanczos' algorithm starts from random signs `v / ‖v‖`. Its tridiagonal matrix has eigenvalues `θ_i`, and first
-    components `u_i` of eigenvectors: `Σ_i u_i² f(θ_i)` is Gauss' quadrature of `vᵀ f(H) v / ‖v‖²`, exact where `f` is a
-    polynomial of degree below `2 steps`, and its expectation is `tr f(H) / d`. From "An Investigation into
-    Neural Net Optimization via Hessian Eigenvalue Density" (Ghorbani et al., 2019, https://arxiv.org/abs/1901.10159).
+    Lanczos' algorithm starts from `v / ‖v‖`, where `v` has random signs. Let `θ_i` be the eigenvalues of its
+    tridiagonal matrix, and `u_i` the first components of the eigenvectors. Then `Σ_i u_i² f(θ_i)` is the Gauss
+    quadrature of `vᵀ f(H) v / ‖v‖²`, and is exact if `f` is a polynomial of degree below `2 steps`. The expectation of
+    `vᵀ f(H) v / ‖v‖²` is `tr f(H) / d`. The method is from "An Investigation into Neural Net Optimization via Hessian
+    Eigenvalue Density" (Ghorbani et al., 2019, https://arxiv.org/abs/1901.10159).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar loss, the mean over the batch. It gets the parameters in float32 or
@@ -149,20 +149,20 @@ def spectral_density(
       params: the point where the curvature is measured; any pytree of arrays.
       batches: an iterable of batches, with the examples along the leading axis; each is weighted by its size.
       matrix: the curvature matrix: `hessian`, or a matrix that `gauss_newton` returns.
-      steps: the number of nodes of a probe, at most the number of parameters. Each takes one product with the matrix,
-        at about the cost of two gradients. As many vectors are kept in memory.
+      steps: the number of nodes of a probe, at most the number of parameters. Each node requires one product with the
+        matrix, which costs about two gradients. The same number of vectors is kept in memory.
       samples: the number of probes.
-      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None is
-        all. They must be real floating arrays. The others are constants of any dtype, and `loss_fn` gets them as they
-        are.
-      key: draws the probes; None is `jax.random.key(0)`.
+      mask: the leaves whose curvature is measured: a tree of bools, or a function from the parameters to one; None
+        means all leaves. They must be real floating arrays. The other leaves are constants of any dtype, and `loss_fn`
+        gets them unchanged.
+      key: draws the probes; None means `jax.random.key(0)`.
 
     Returns:
-      Nodes and weights, with a method for the density.
+      The nodes and weights, with a method that computes the density.
 
     Raises:
       ValueError: If `steps` or `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one
-        that is not real floating, or as `matrices.flat_operator`.
+        that is not real floating, or in the cases that `matrices.flat_operator` describes.
       ImportError: If matfree is not installed.
 
     Example:
