@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from experiments import models
 from experiments.config import Config
-from experiments.effective_perturbation import cast_in, seen
+from experiments.effective_perturbation import cast_in, measured
 from experiments.models import layers, registry
 from experiments.runner import run
 from experiments.runner.program import build
@@ -133,15 +133,15 @@ def test_old_configs_are_of_float32_and_other_precisions_are_refused(tmp_path: P
 def test_a_perturbation_below_half_a_place_is_not_seen_and_one_of_whole_places_is() -> None:
     ones, direction = {"w": jnp.ones(4), "b": jnp.ones(12)}, {"w": jnp.ones(4), "b": jnp.ones(12)}
     place = 2.0**-7  # of bfloat16 above 1
-    assert seen(ones, direction, rho=4 * 0.4 * place) == (0.0, 0.0, 1.0)
-    assert seen(ones, direction, rho=4 * 3 * place) == pytest.approx((1.0, 1.0, 0.0))
-    assert seen(ones, direction, rho=4 * 0.75 * place).norm == pytest.approx(1 / 0.75)  # rounded up, by all
-    assert seen(ones, direction, rho=1e-3, dtype=jnp.float32) == pytest.approx((1.0, 1.0, 0.0), rel=1e-3)
+    assert measured(ones, direction, rho=4 * 0.4 * place) == (0.0, 0.0, 1.0)
+    assert measured(ones, direction, rho=4 * 3 * place) == pytest.approx((1.0, 1.0, 0.0))
+    assert measured(ones, direction, rho=4 * 0.75 * place).norm == pytest.approx(1 / 0.75)  # rounded up, by all
+    assert measured(ones, direction, rho=1e-3, dtype=jnp.float32) == pytest.approx((1.0, 1.0, 0.0), rel=1e-3)
 
 
 def test_the_larger_the_radius_the_truer_the_perturbation() -> None:
     w, e = jax.random.normal(jax.random.key(0), (2, 10_000))
-    found = [seen(0.02 * w, e, rho) for rho in (0.001, 0.01, 0.1, 1.0)]
+    found = [measured(0.02 * w, e, rho) for rho in (0.001, 0.01, 0.1, 1.0)]
     assert [each.cosine for each in found] == sorted(each.cosine for each in found)
     assert [each.unmoved for each in found] == sorted((each.unmoved for each in found), reverse=True)
     assert found[0].norm > 1.5 > found[-1].norm == pytest.approx(1.0, abs=1e-3)
