@@ -10,14 +10,14 @@ class Quantity(NamedTuple):
       name: of the field in `metrics.jsonl`, and of the curve.
       title: what it is called.
       axis: the label of its axis, with the unit.
-      remark: what is to be known to read it.
+      note: what a reader has to know about the quantity.
       is_set: whether it is set before a step, and not measured in it.
     """
 
     name: str
     title: str
     axis: str
-    remark: str = ""
+    note: str = ""
     is_set: bool = False
 
 

@@ -195,7 +195,7 @@ def _seen(quantity: Quantity, curves: Mapping[str, Curves], diverged: set[str]) 
         return f"From {low} to {high}."
     last = {name: each[-1] for name, each in values.items() if np.isfinite(each[-1])}
     lost = [f"Diverged: {', '.join(lost)}."] if (lost := sorted((values.keys() - last.keys()) & diverged)) else []
-    return " ".join(filter(None, [_range(last), quantity.remark, *lost]))
+    return " ".join(filter(None, [_range(last), quantity.note, *lost]))
 
 
 def _range(last: Mapping[str, float]) -> str:

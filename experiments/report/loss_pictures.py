@@ -126,8 +126,8 @@ def _loss(run: Run, network: tuple[Any, ...]) -> float | None:
 
 def _title(measure: _Measure) -> str:
     if measure.way is None:
-        remarks = zip(("normalised logits", "BatchNorm re-estimated"), measure.network[1:], strict=True)
-        return ", ".join([_CURVATURES[measure.kind], *(remark for remark, is_so in remarks if is_so)])
+        departures = zip(("normalised logits", "BatchNorm re-estimated"), measure.network[1:], strict=True)
+        return ", ".join([_CURVATURES[measure.kind], *(departure for departure, is_so in departures if is_so)])
     return ", ".join([*measure.way.departures, f"worst case, ρ {measure.rho:.3g}"])
 
 

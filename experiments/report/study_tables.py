@@ -25,8 +25,8 @@ def setting_rows(study: Study) -> Rows:
     names = list(study.runs[0].config.settings)
     values = {name: list(dict.fromkeys(_value(run.config, name) for run in study.runs)) for name in names}
     changed = set().union(*(_changed(run.config) for run in study.runs))
-    told = [name for name in names if name in {*_ALWAYS, *changed} or len(set(values[name]) - {"–"}) > 1]
-    rows = [(name.replace("_", " "), "; ".join(each for each in values[name] if each != "–") or "–") for name in told]
+    shown = [name for name in names if name in {*_ALWAYS, *changed} or len(set(values[name]) - {"–"}) > 1]
+    rows = [(name.replace("_", " "), "; ".join(each for each in values[name] if each != "–") or "–") for name in shown]
     return [("setting", "value"), *rows]
 
 

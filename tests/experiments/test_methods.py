@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import sam_optax
@@ -23,7 +21,7 @@ from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
 from experiments.study import Comparison
 from experiments.study.dry_run import estimate
-from experiments.training import checkpoint, optimizer
+from experiments.training import checkpoint
 from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
@@ -113,50 +111,6 @@ def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
     sam = train(tmp_path / "sam", model=tiny, method="sam", **SETTINGS)
     assert one.test_loss == pytest.approx(sam.test_loss, rel=1e-4)
     assert one.gradient_evaluations == sam.gradient_evaluations
-
-
-@pytest.mark.parametrize(
-    ("method", "numbers", "alike"),
-    [
-        ("wsam", {"gamma": 0.3}, sam_optax.wsam(gamma=0.3)),
-        ("vasso", {"theta": 0.3}, sam_optax.vasso(theta=0.3)),
-        ("friendly_sam", {"sigma": 0.3}, sam_optax.friendly_sam(sigma=0.3)),
-        ("friendly_sam", {"lam": 0.3, "sigma": 0.5}, sam_optax.friendly_sam(lam=0.3, sigma=0.5)),
-        ("unified_sam", {"lam": 0.3}, sam_optax.unified_sam(lam=0.3)),
-        ("asam", {"eta": 0.3}, sam_optax.asam(eta=0.3)),
-    ],
-    ids=["wsam", "vasso", "friendly_sam_sigma", "friendly_sam_lam", "unified_sam", "asam"],
-)
-def test_the_numbers_of_a_method_reach_its_step(method: str, numbers: dict[str, float], alike: Any) -> None:
-    found = moved(method=method, **numbers)
-    np.testing.assert_allclose(found, moved_by(optax.chain(alike, optax.sgd(0.1))), rtol=1e-5)
-    for name in numbers:
-        others = {other: value for other, value in numbers.items() if other != name}
-        assert not np.allclose(found, moved(method=method, **others), rtol=1e-4)
-
-
-def test_the_weight_of_decoupled_wsam_reaches_its_step() -> None:
-    library = sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, gamma=0.3)
-    np.testing.assert_allclose(moved(method="wsam_decoupled", gamma=0.3), moved_by(library), rtol=1e-5)
-
-
-def moved(**settings: Any) -> jax.Array:
-    """The parameters after three steps of a config."""
-    config = Config.from_settings(**settings)
-    tx = optimizer.create(optimizer.Settings(config.method, constants=config.constants))
-    return moved_by(tx, {"rho": config.descent.rho, "alpha": 0.0, "learning_rate": 0.1})
-
-
-def moved_by(tx: Any, hyperparameters: dict[str, Any] | None = None) -> jax.Array:
-    """The parameters after three steps of an optimizer."""
-    gradient = jax.grad(lambda w: jnp.sum(w["kernel"] ** 4))
-    params = {"kernel": jnp.array([1.0, -2.0, 0.5])}
-    state = tx.init(params)
-    for _ in range(3):  # the share of the past in F-SAM matters from the third step on
-        state = optimizer.inject(state, hyperparameters) if hyperparameters else state
-        updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
-        params = optax.apply_updates(params, updates)
-    return params["kernel"]
 
 
 def test_a_radius_follows_the_learning_rate_down_to_its_least_value(tiny: str, tmp_path: Path) -> None:

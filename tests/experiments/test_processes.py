@@ -98,10 +98,10 @@ def test_where_the_noise_of_two_processes_asks_for_two_plans_both_follow_that_of
     command = ("--model", "tiny", "--method", "sam", *plan, "--output", str(tmp_path / "run"))
     first, second = together("tests.experiments.disagreeing_program", *command)
     assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
-    told = [[line for line in each.said.splitlines() if line.startswith("plan ")] for each in (first, second)]
-    assert told[0] == told[1]
+    printed = [[line for line in each.said.splitlines() if line.startswith("plan ")] for each in (first, second)]
+    assert printed[0] == printed[1]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert told[0][-1] == f"plan {result.batch_plan}"
+    assert printed[0][-1] == f"plan {result.batch_plan}"
     assert len(BatchPlan.parse(result.batch_plan).stages) > 1
 
 
