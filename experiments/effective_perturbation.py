@@ -97,7 +97,7 @@ def rows_of(name: str, image_shape: tuple[int, int, int], radii: tuple[float, ..
     gradient, _ = jax.jit(jax.grad(problem.loss_fn, has_aux=True))(problem.params, problem.model_state, *problem.batch)
     model = models.create(name, 10, image_shape, nnx.Rngs(0))
     params, direction = cast_in(model, problem.params), cast_in(model, gradient)
-    rows: tables.Rows = [("rho", "norm seen / rho", "cosine", "parameters that do not move")]
+    rows: tables.Rows = [("rho", "effective norm / rho", "cosine", "parameters that do not move")]
     for rho in radii:
         norm, cosine, unmoved = measured(params, direction, rho)
         rows.append((f"{rho:g}", f"{norm:.3f}", f"{cosine:.3f}", f"{100 * unmoved:.1f}%"))

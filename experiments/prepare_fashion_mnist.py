@@ -69,19 +69,19 @@ def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
             _copy(source / archive, target / archive, modified, sums[archive])
     except OSError as error:
         package = "the folder of the package dataset-fashion-mnist"
-        remedy = f"Name {package} by --archives, and by --manual-dir one that can be written."
+        remedy = f"Give {package} with --archives, and a writable folder with --manual-dir."
         raise ValueError(f"{error.filename}: {error.strerror}. {remedy}") from error
 
 
 def _copy(source: Path, target: Path, modified: int, checksum: str) -> None:
     if target.exists() or target.is_symlink():
         if not target.is_file() or hashlib.sha256(target.read_bytes()).hexdigest() != checksum:
-            remedy = "move it elsewhere, or name another folder by --manual-dir."
+            remedy = "move it elsewhere, or give another folder with --manual-dir."
             raise ValueError(f"{target} is not the published archive, and is not replaced: {remedy}")
         return
     content = with_header(source.read_bytes(), source.stem, modified)
     if hashlib.sha256(content).hexdigest() != checksum:
-        raise ValueError(f"{source} is not the archive of Debian's package: fetch the package anew.")
+        raise ValueError(f"{source} is not the archive of Debian's package: download the package again.")
     with replacing(target) as new:
         new.write_bytes(content)
 
@@ -94,7 +94,7 @@ def with_header(archive: bytes, name: str, modified: int) -> bytes:
     """
     start, flags, rest = archive[:3], archive[3:4], archive[8:]
     if start != b"\x1f\x8b\x08" or flags != b"\0":
-        raise ValueError(f"{name}.gz is no gzip file as Debian's package has it: fetch the package anew.")
+        raise ValueError(f"{name}.gz is not the gzip file of Debian's package: download the package again.")
     return start + bytes([_HAS_NAME]) + modified.to_bytes(4, "little") + rest[:2] + name.encode() + b"\0" + rest[2:]
 
 

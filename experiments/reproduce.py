@@ -62,7 +62,7 @@ class Arguments:
         if self.time_steps_of is not None:
             check_count("time_steps_of", self.time_steps_of)
             if not self.dry_run:
-                raise ValueError(f"time_steps_of is {self.time_steps_of}: it belongs to --dry-run, give both.")
+                raise ValueError(f"time_steps_of is {self.time_steps_of}: it needs --dry-run, so give both.")
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def _tune(study: Grid, options: StudyOptions) -> bool:
     survived = _run(study, cells, replace(options, runs=replace(options.runs, sharpness=None)))
     if arguments.dry_run:
         runs = len(study.strategies) * len(study.methods) * len(study.seeds)
-        console.print(f"Then {runs} runs on the study's own seeds, with what is chosen.")
+        console.print(f"Then {runs} runs on the study's seeds, with the chosen values.")
         return survived
     if left := [cell for cell in cells if not exit_on_value_error(is_done, cell)]:
-        console.print(f"{len(left)} trials are left: nothing is chosen before all parts have done theirs.")
+        console.print(f"{len(left)} trials are left: values are chosen when all parts have finished.")
         return survived
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)

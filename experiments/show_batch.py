@@ -147,7 +147,7 @@ def main() -> None:
     shown = exit_on_value_error(views, config, dataset, arguments.batch)
     path = exit_on_value_error(make_folder, arguments.output) / "batch.png"
     draw(shown, arguments.images, path)
-    Console(soft_wrap=True, markup=False, highlight=False).print(f"batch {arguments.batch}, step by step, is in {path}")
+    Console(soft_wrap=True, markup=False, highlight=False).print(f"batch {arguments.batch} is shown in {path}")
 
 
 if __name__ == "__main__":

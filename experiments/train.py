@@ -53,8 +53,8 @@ class Arguments:
     def __post_init__(self) -> None:
         if self.sharpness.during is None and self.sharpness != SharpnessSettings():
             raise ValueError(
-                "sharpness.during is None, and other settings of sharpness are given: say every how many epochs it is "
-                "measured, or measure the finished run, by python -m experiments.sharpness."
+                "sharpness.during is None, and other settings of sharpness are given: give the epochs between two "
+                "measurements, or measure the finished run with `python -m experiments.sharpness`."
             )
 
 
@@ -76,9 +76,9 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
     with own_files.hold_run_lock(output) if sharding.leads else nullcontext():
         begin = agreed(reopened, output, config, dataset) if arguments.resume else Start()
         if begin is None:
-            result, done = exit_on_value_error(run.completed, output), "is complete already: nothing was done."
+            result, done = exit_on_value_error(run.completed, output), "is already complete: nothing was done."
         else:
-            result, done = _execute(arguments, dataset, begin, sharding), "has metrics, result and trained state."
+            result, done = _execute(arguments, dataset, begin, sharding), "holds metrics, result and trained state."
     if sharding.leads:
         outcome = f"{run.ending(result)} after {result.updates} updates in {result.seconds:.0f} s; {output} {done}"
         console = Console(soft_wrap=True, markup=False, highlight=False)

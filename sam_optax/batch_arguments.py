@@ -177,8 +177,8 @@ def _check_certain(call: Call, named: dict[str, Any]) -> None:
             if _is_ambiguous(x, length, ranks, cuttable=i in candidates):
                 raise ValueError(
                     f"Argument {i} after the parameters has {jax.typeof(x).str_short()}, and the batch has {length} "
-                    "examples: it may be a batch or not. Name the arguments that are batches by batch_argnums, "
-                    "counted after the parameters, and a state that the loss returns by state_argnum."
+                    "examples: it is unclear whether it is a batch. Name the arguments that are batches by "
+                    "batch_argnums, counted after the parameters, and a state that the loss returns by state_argnum."
                 )
 
 

@@ -251,7 +251,7 @@ class BatchPlan:
         starts = self._step_starts(num_examples, drop_last)
         if starts[-1] > np.iinfo(np.int32).max:
             raise ValueError(
-                f"this plan has {starts[-1]} updates on {num_examples} examples: at most 2³¹ − 1 are counted."
+                f"this plan has {starts[-1]} updates on {num_examples} examples: at most 2³¹ − 1 are supported."
             )
         step_starts = np.asarray(starts, np.int32)
         epoch_starts = np.asarray(self._epoch_starts(), np.int32)

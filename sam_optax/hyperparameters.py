@@ -126,7 +126,7 @@ def _as_float(value: Any) -> float:
 
 def _refuse_schedule(name: str, value: Any) -> None:
     if callable(value):
-        raise ValueError(f"{name} is {value!r}: give a number, it follows no schedule.")
+        raise ValueError(f"{name} is {value!r}: give a number. It cannot follow a schedule.")
 
 
 def _is_number(value: Any) -> bool:

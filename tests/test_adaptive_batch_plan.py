@@ -234,5 +234,7 @@ def test_a_state_of_other_settings_is_refused(change):
     ],
 )
 def test_what_is_no_state_is_refused(saved):
-    with pytest.raises(ValueError, match=rf"^saved is {re.escape(repr(saved))}: give what state._asdict\(\) was"):
+    with pytest.raises(
+        ValueError, match=rf"^saved is {re.escape(repr(saved))}: give the saved output of state._asdict\(\)"
+    ):
         AdaptiveBatchPlan(8, 64, asks).restore(saved)

@@ -115,7 +115,7 @@ def test_a_schedule_must_start_with_a_good_number(case):
 
 @pytest.mark.parametrize("case", [case for case in FACTORIES if case.endswith(PLAIN)])
 def test_what_follows_no_schedule_refuses_one(case):
-    with refused(f"^{case.partition('.')[2]} is <function .*: give a number, it follows no schedule"):
+    with refused(f"^{case.partition('.')[2]} is <function .*: give a number. It cannot follow a schedule"):
         FACTORIES[case](lambda step: 0.1)
 
 

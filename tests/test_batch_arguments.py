@@ -97,7 +97,9 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_what_may_be_a_batch_or_not_is_refused(name):
     loss_fn, args, _ = AMBIGUOUS[name]
-    with pytest.raises(ValueError, match=r"^Argument \d after the parameters has .*: it may be a batch or not\. Name"):
+    with pytest.raises(
+        ValueError, match=r"^Argument \d after the parameters has .*: it is unclear whether it is a batch\. Name"
+    ):
         in_parts(loss_fn, *args)
 
 

@@ -214,7 +214,7 @@ def test_the_row_of_the_paper_runs_on_eight_devices(
     done = executed("tpu_cifar100", settings)
     said = printed(done)
     assert "sees 8 device(s) of the kind cpu" in said
-    assert said.count("has metrics, result and trained state.") == 2
+    assert said.count("holds metrics, result and trained state.") == 2
     assert "4/4" in said  # the bar has come to its end
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
     planned, sharpness, errors = tables

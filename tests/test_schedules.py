@@ -80,7 +80,7 @@ def test_a_rate_that_starts_negative_is_refused():
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_bound_follows_no_schedule(name):
-    with pytest.raises(ValueError, match=f"^{name} is <function .*: give a number, it follows no schedule"):
+    with pytest.raises(ValueError, match=f"^{name} is <function .*: give a number. It cannot follow a schedule"):
         sam_optax.proportional_schedule(0.1, **(BOUNDS | {name: lambda step: 0.05}))
 
 

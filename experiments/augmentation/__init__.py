@@ -178,7 +178,7 @@ def mix(key: jax.Array, images: jax.Array, targets: jax.Array, probability: floa
     """
     _check(images, probability)
     if targets.ndim != 2 or not jnp.issubdtype(targets.dtype, jnp.floating):
-        raise ValueError(f"targets is of {targets.dtype}, shape {targets.shape}: give what `smoothed` makes of labels.")
+        raise ValueError(f"targets is of {targets.dtype}, shape {targets.shape}: give the output of `smoothed`.")
     for_weights, for_partners = jax.random.split(key)
     weights = _weights(for_weights, images.shape[1], images.shape[2], probability)
     partner = jax.random.permutation(for_partners, len(images))

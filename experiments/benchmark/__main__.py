@@ -40,7 +40,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if self.rounds < _FEWEST_ROUNDS:
-            raise ValueError(f"rounds is {self.rounds}: give at least {_FEWEST_ROUNDS}, or the spread says nothing.")
+            raise ValueError(f"rounds is {self.rounds}: give at least {_FEWEST_ROUNDS}, to estimate the spread.")
         for name, known in (("models", tuple(CASES)), ("peers", peers.MODELS)):
             if given := getattr(self, name):
                 checks.check_distinct(name, given)

@@ -101,7 +101,7 @@ def check(ours: Sequence[float | jax.Array], theirs: Sequence[float], what: str)
       ValueError: If the losses differ.
     """
     if not np.allclose(np.asarray(ours), theirs, rtol=_CLOSE):
-        raise ValueError(f"{what}: losses are {ours} here and {theirs} in PyTorch: these are not the same steps.")
+        raise ValueError(f"{what}: losses are {ours} here and {theirs} in PyTorch, so the steps are not the same.")
 
 
 def figures_of_a_process(model: str) -> list[Figure]:

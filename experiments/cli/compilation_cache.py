@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-_NOT_KEPT = "compiled functions are not kept for the next program"
+_NOT_KEPT = "compiled functions are not cached"
 
 
 def folder() -> Path:
@@ -43,7 +43,7 @@ def switch_on() -> str | None:
         where.parent.mkdir(parents=True, exist_ok=True)
         where.mkdir(mode=0o700, exist_ok=True)
         if not _made_private(where):
-            reason = f"others can write {where}, and could put programs into it"
+            reason = f"other users can write to {where}, so its programs cannot be trusted"
             return f"{_NOT_KEPT}: {reason}. Remove it, or set JAX_COMPILATION_CACHE_DIR."
         with tempfile.TemporaryFile(dir=where):
             pass

@@ -75,7 +75,7 @@ def _reason(output: Path, error: OSError) -> str:
     try:
         output.stat()
     except FileNotFoundError:
-        return "it is a symbolic link to nothing"
+        return "it is a broken symbolic link"
     except OSError as found:
         return str(found.strerror)
     return "it is a file"

@@ -64,7 +64,7 @@ def check_seeds(seeds: tuple[int, ...], name: str = "seeds") -> None:
 def check_distinct(name: str, values: Sequence[object]) -> None:
     """Refuses values of the argument `name` that are empty or have duplicates."""
     if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} is {values}: give at least one, each once.")
+        raise ValueError(f"{name} is {values}: give at least one value, and each value once.")
 
 
 def check_runs(name: str, values: Sequence[object], runs_of_each: int) -> None:

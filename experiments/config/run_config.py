@@ -94,12 +94,12 @@ class Config(BaseConfig):
             return
         first, micro_batch = self.adaptive.sizes[0], self.descent.micro_batch
         conflicts = {
-            ", whose first batch of 1 has no parts to measure noise between: give 2 or more.": first == 1,
-            f", and micro_batch {micro_batch}: its noise is measured between the parts of a batch, give micro_batch a "
-            f"size that is below {first} and divides it.": micro_batch is None or micro_batch >= first,
-            f", and lr_schedule {self.lr_schedule!r}: a rate over epochs needs to know them, give epochs in the place "
-            "of updates, or the constant rate.": self.adaptive.is_in_updates and self.lr_schedule != "constant",
-            f", and when {self.when!r}: that needs to know the whole plan, give another one.": "last" in str(self.when),
+            ", whose first batch of 1 has no parts between which noise can be measured: give 2 or more.": first == 1,
+            f", and micro_batch {micro_batch}: its noise is measured between the parts of a batch, so give "
+            f"micro_batch a value below {first} that divides it.": micro_batch is None or micro_batch >= first,
+            f", and lr_schedule {self.lr_schedule!r}: a schedule over epochs needs their number. Give the plan in "
+            "epochs, or a constant rate.": self.adaptive.is_in_updates and self.lr_schedule != "constant",
+            f", and when {self.when!r}: this policy needs a fixed plan. Give another one.": "last" in str(self.when),
         }
         check_conflicts(f"batch_plan is {self.batch_plan!r}", conflicts)
 
@@ -110,7 +110,7 @@ class Config(BaseConfig):
             self.policy(max(stage.batch_size for stage in self.plan.stages))
         except ValueError as error:
             raise ValueError(f"{given}: {error}") from error
-        omit = f", and {self.method} makes no second pass: leave it out."
+        omit = f", and {self.method} makes no second pass: omit it."
         check_conflicts(given, {omit: not method.makes_second_pass and self.when != "always"})
         check_options(self, (self.method,))
         give = f", and rho is {rho}: give rho_min a value of at most rho."
@@ -118,18 +118,18 @@ class Config(BaseConfig):
         numbers = Hyperparameters(rho, descent.alpha, 0.1, always(), self.constants)
         method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
         if self.method == "msam" and descent.optimizer == "sgd" and not descent.momentum:
-            raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give one, 0.9 for instance.")
+            raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give a positive one, such as 0.9.")
         if self.method == "msam" and descent.ema:
-            raise ValueError(f"ema is {descent.ema}, and msam moves shifted parameters: leave one of them out.")
+            raise ValueError(f"ema is {descent.ema}, and msam trains shifted parameters: omit one of the two.")
 
     def _check_shards(self) -> None:
         m, perturbation, method = self.descent.m, self.descent.perturbation, METHODS[self.method]
         if not self.descent.in_shards:
             return
         conflicts = {
-            f", and {self.method} is no estimator of a shard's gradient: leave it out.": not method.is_estimator,
+            f", and {self.method} cannot be computed shard by shard: omit it.": not method.is_estimator,
             **self._conflicts_of_parts(m),
-            f", and perturbation is {perturbation!r}: leave one out.": m is not None and perturbation != "global",
+            f", and perturbation is {perturbation!r}: omit one of the two.": m is not None and perturbation != "global",
         }
         check_conflicts(f"perturbation is {perturbation!r}" if m is None else f"m is {m}", conflicts)
 
@@ -139,8 +139,8 @@ class Config(BaseConfig):
         if micro_batch is None:
             return
         conflicts = {
-            ", and parts of a batch have perturbations of their own, by m: leave one out.": self.descent.in_shards,
-            f", and {self.when} decides inside the step, which it cuts: leave one out.": inside,
+            ", and m gives each part of a batch its own perturbation: omit one of the two.": self.descent.in_shards,
+            f", and {self.when} decides inside the step, which accumulation splits: omit one of the two.": inside,
             f", and ascent_steps {steps}: omit micro_batch, or give ascent_steps 1.": self.second_pass_gradients > 1,
             **self._conflicts_of_parts(micro_batch),
         }
@@ -151,7 +151,7 @@ class Config(BaseConfig):
         drop_path, sizes = self.network.drop_path, [stage.batch_size for stage in self.plan.stages]
         undivided = [each for each in sizes if size is not None and each > size and each % size]
         return {
-            f", and the network draws random numbers (drop_path {drop_path}): leave one out.": drop_path > 0,
+            f", and the network draws random numbers (drop_path {drop_path}): omit one of the two.": drop_path > 0,
             f", which does not divide the batch size {(undivided or sizes)[0]}: give one that does.": bool(undivided),
         }
 
@@ -195,7 +195,7 @@ class Config(BaseConfig):
           FileExistsError: If the file exists.
         """
         if path.exists():
-            raise FileExistsError(f"{path} is there already.")
+            raise FileExistsError(f"{path} already exists.")
         write_whole(path, json.dumps(self.settings, indent=2))
 
     @classmethod

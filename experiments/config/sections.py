@@ -197,9 +197,9 @@ class Descent:
         check_fraction("ema", self.ema)
         check_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         if self.momentum is not None and self.momentum >= 1:
-            raise ValueError(f"momentum is {self.momentum}: give a number below 1, or no gradient is ever forgotten.")
+            raise ValueError(f"momentum is {self.momentum}: give a number below 1, so that old gradients decay.")
         if self.optimizer == "adamw" and self.momentum:
-            raise ValueError(f"momentum is {self.momentum}, and adamw has a momentum of its own: omit it.")
+            raise ValueError(f"momentum is {self.momentum}, and adamw has its own momentum: omit it.")
 
 
 @dataclass(frozen=True, kw_only=True)

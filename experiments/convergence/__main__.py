@@ -65,7 +65,7 @@ def main() -> None:
     if cells:
         parts.append(_shown(study_networks(study, cells, left, location, console), console))
     exit_on_value_error(output_folder.write_document, document, markdown(parts))
-    console.print(f"as Markdown, with pictures: {document}")
+    console.print(f"report with figures: {document}")
 
 
 def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:

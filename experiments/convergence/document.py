@@ -83,12 +83,12 @@ def _least(values: np.ndarray) -> str:
 
 
 _RATES = (
-    "Slopes of the logarithm of ‖∇f‖, fitted over the second half of the updates, and of the examples, with the "
-    "standard error of their mean; the least norm on the way, mean ± standard deviation."
+    "Slopes of log ‖∇f‖ against the logarithms of updates and of examples, fitted over the second half of training, "
+    "with the standard error of their mean; the smallest norm during training, mean ± standard deviation."
 )
-_BOUNDS = "Mean over the updates, weighted by the rate, and after the last one; and what is proved to be the most."
-_FLOORS = "Where √E‖∇f‖² stops at a constant rate and batch size; measured, in units of SGD's exact value."
-_SLOPES = "The floors' exponents; in theory −½ and ½ while noise is larger than what ρ adds."
+_BOUNDS = "Mean over the updates, weighted by the learning rate; value after the last update; the proved upper bounds."
+_FLOORS = "The floor of √E‖∇f‖² at a constant learning rate and batch size, measured, relative to SGD's exact value."
+_SLOPES = "The exponents of the floors. In theory they are −½ and ½ while the noise exceeds the effect of ρ."
 _NORMS = {
     "gradient": ("Norm of the full gradient", "‖∇f(w)‖"),
     "sam_gradient": ("Norm of the full SAM gradient", "‖∇f(w + ρ ∇f/‖∇f‖)‖"),
@@ -127,7 +127,7 @@ def quadratic_part(study: QuadraticStudy, courses: Courses, floors: dict[str, Fl
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
     settings = (
         f"½ wᵀAw in {study.dimensions} dimensions, curvatures from {study.least_curvature:g} to 1, noise of deviation "
-        f"{study.noise:g} a coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
+        f"{study.noise:g} per coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
         f"constant plan {study.constant_plan}, increasing plan {study.increasing_plan}, {study.examples} examples an "
         f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. docs/convergence.md derives what to expect."
     )
@@ -144,7 +144,7 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
       title: the network and the data set, such as `small_resnet on digits`.
       curves: the curves by method and strategy.
     """
-    statistics = "the statistics of these examples" if study.reestimate_batchnorm else "its running statistics"
+    statistics = "the statistics of these examples" if study.reestimate_batchnorm else "running statistics"
     settings = (
         f"The training loss over all examples, without augmentation, BatchNorm in inference mode with {statistics}; ρ "
         f"{study.measured_rho:g} in SAM's gradient, for every method. Constant plan {study.constant_plan}, increasing "
@@ -221,12 +221,12 @@ def draw_floors(floors: dict[str, Floors]) -> Figure:
             for i, (method, found) in enumerate(by_method.items()):
                 heights = np.sqrt([floor.square for floor in found])
                 panel.loglog(where, heights, label=METHODS[method].title, **_look(i, len(by_method)))
-            panel.set_xlabel("batch size b, examples" if name == "batch_size" else "learning rate η")
+            panel.set_xlabel("batch size b" if name == "batch_size" else "learning rate η")
             panel.set_xticks(where, [f"{x:g}" for x in where])
             panel.xaxis.set_minor_formatter(NullFormatter())
-        panels[0].set_ylabel("√E‖∇f‖² where it stops")
+        panels[0].set_ylabel("floor of √E‖∇f‖²")
         panels[0].legend(frameon=False)
-        figure.suptitle("The floor of a constant batch size and rate, on the quadratic")
+        figure.suptitle("The floor of the gradient norm at a constant batch size and learning rate, on the quadratic")
     return figure
 
 

@@ -59,7 +59,7 @@ class NetworkStudy(Grid):
             checks.check_count(name, getattr(self, name))
         checks.check_number("measured_rho", self.measured_rho)
         if grid.ADAPTIVE in self.strategies:
-            raise ValueError("strategies has 'adaptive', whose plan is not known beforehand: leave it out here.")
+            raise ValueError("strategies has 'adaptive', whose plan is not known in advance: omit it here.")
 
 
 class FullNorms(NamedTuple):
@@ -147,7 +147,7 @@ def check_unfinished(cell: RunSpec) -> Path:
     refuse_link(unfinished)
     is_ours = unfinished.is_file() and _HEAD.startswith(unfinished.read_bytes()[: len(_HEAD)])
     if unfinished.exists() and not is_ours:
-        raise UnusableError(f"{unfinished} is not of a stopped run: move it elsewhere, or choose another output.")
+        raise UnusableError(f"{unfinished} belongs to no stopped run: move it elsewhere, or choose another output.")
     return unfinished
 
 

@@ -69,7 +69,7 @@ class QuadraticStudy:
         for name in ("least_curvature", "learning_rate", "floor_rates"):
             values = np.asarray(getattr(self, name))
             if not values.size or not np.all((values > 0) & (values <= 1)):
-                raise ValueError(f"{name} is {getattr(self, name)}: the theory holds above 0, up to 1, give that.")
+                raise ValueError(f"{name} is {getattr(self, name)}: the theory needs a number above 0, at most 1.")
         if not self.floor_batch_sizes or min(self.floor_batch_sizes) < 1:
             raise ValueError(f"floor_batch_sizes is {self.floor_batch_sizes}: give positive integers.")
 

@@ -58,7 +58,7 @@ def check_sizes(archives: list[Archive], folder: Path) -> None:
     for archive in archives:
         size = (folder / archive.name).stat().st_size
         if size != archive.size:
-            raise OSError(f"{folder / archive.name} has {size} bytes, and the published one {archive.size}")
+            raise OSError(f"{folder / archive.name} has {size} bytes, and the published archive has {archive.size}")
 
 
 def own_folder(builder: tfds.core.DatasetBuilder, location: Location) -> Path:

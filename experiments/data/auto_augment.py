@@ -115,8 +115,8 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
       ValueError: If the image is not a uint8 image with three channels.
     """
     if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] != 3:
-        given = f"image is {image.dtype.name} of shape {image.shape}: AutoAugment's policy is for colours"
-        raise ValueError(f"{given}, give uint8 of shape (height, width, 3), or leave auto_augment out.")
+        given = f"image is {image.dtype.name} of shape {image.shape}: AutoAugment's policy needs colour images"
+        raise ValueError(f"{given}, give uint8 of shape (height, width, 3), or omit auto_augment.")
     # TensorFlow's stubs declare the folded key as an int.
     draws = tf.random.stateless_uniform((5,), tf.random.fold_in(key, _STREAM))  # pyright: ignore[reportArgumentType]
     return tf.ensure_shape(tf.numpy_function(_augmented, [image, draws], tf.uint8, stateful=False), image.shape)

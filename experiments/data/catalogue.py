@@ -74,7 +74,7 @@ class Entry:
 
 
 _DEBIAN = "On Debian and Ubuntu, `make data-fashion-mnist` prepares it from the package dataset-fashion-mnist."
-_REGISTER = "They are given to those who register at https://image-net.org/download-images."
+_REGISTER = "They are available after registration at https://image-net.org/download-images."
 
 ENTRIES = {
     "cifar10": Entry(Size(50_000, 10, (32, 32, 3))),
@@ -124,7 +124,7 @@ def load_prepared(name: str, location: Location) -> Dataset:
     try:
         from experiments.data import preparation  # noqa: PLC0415 - the embedded data set needs no TFDS
     except ImportError as error:
-        raise ValueError(f"data set {name!r} needs more ({error}): install sam_optax[experiments].") from error
+        raise ValueError(f"data set {name!r} needs a package ({error}): install sam_optax[experiments].") from error
     entry = ENTRIES[name]
     read, file_format = (preparation.read, None) if entry.in_memory else (preparation.opened, preparation.BY_INDEX)
     builder: Any = preparation.prepare(name, location, entry.advice, file_format)
@@ -198,7 +198,7 @@ def load(
         or if `validation` leaves no example to train on or holds out none.
     """
     if train_examples is not None and train_examples < 1:
-        raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or leave it out.")
+        raise ValueError(f"train_examples is {train_examples}: give an integer of at least 1, or omit it.")
     for fraction, value in (("validation", validation), ("label_noise", label_noise)):
         if not 0 <= value < 1:
             raise ValueError(f"{fraction} is {value}: give a number of at least 0 and below 1.")

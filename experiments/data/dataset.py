@@ -182,6 +182,6 @@ def held_out(train: Examples, fraction: float, seed: int) -> tuple[Examples, Exa
     size = round(fraction * len(train))
     if not 0 < size < len(train):
         held = f"validation is {fraction}, which holds out {size} of {len(train)} training examples"
-        raise ValueError(f"{held}: give a fraction that leaves some on both sides.")
+        raise ValueError(f"{held}: give a fraction that leaves examples in both parts.")
     in_order = np.random.default_rng((seed, _VALIDATION)).permutation(len(train))
     return train.taking(np.sort(in_order[size:])), train.taking(np.sort(in_order[:size]))

@@ -55,7 +55,7 @@ def prepare(name: str, location: Location, advice: str = "", file_format: str | 
     missing = archives.missing(builder, folder)
     try:
         if missing and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            raise OSError("archives that are given to those who register are not fetched")
+            raise OSError("archives that need a registration are not downloaded")
         archives.knock(missing)
         _make(builder, folder)
     except _FAILURES as error:

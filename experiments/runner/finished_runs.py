@@ -51,11 +51,11 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     found: dict[Path, Run] = {}
     for folder in folders:
         if not os.path.isdir(folder):
-            raise ValueError(f"{folder} is no folder: give folders that hold runs.")
+            raise ValueError(f"{folder} is not a folder: give folders that hold runs.")
         inside = [path for path in sorted(folder.rglob("result.json")) if (path.parent / "config.json").is_file()]
         finished = [path.parent for path in inside if not any(part.endswith(UNFINISHED) for part in path.parts)]
         if not finished:
-            raise ValueError(f"{folder} holds no finished run: give a folder that experiments.train has filled.")
+            raise ValueError(f"{folder} holds no finished run: give an output folder of experiments.train.")
         found |= {run.resolve(): _read(run) for run in finished}
     if not found:
         raise ValueError("runs is empty: give one folder or more that hold runs.")
@@ -80,7 +80,7 @@ def _read(folder: Path) -> Run:
 
 def damaged(folder: Path, reason: str) -> ValueError:
     """Returns the error for a damaged run."""
-    said = f"{folder} holds a run that was damaged, or made by another version: take it out ({reason})."
+    said = f"{folder} holds a run that is damaged, or was made by another version: remove it ({reason})."
     return ValueError(printable(said))
 
 
@@ -94,7 +94,7 @@ def _counted_once(runs: Iterable[Run]) -> list[Run]:
     for run in runs:
         same = first.setdefault(run.config.effective, run)
         if same.result.test_error != run.result.test_error:
-            raise ValueError(f"{same.folder} and {run.folder} have one config and two results: give one of them.")
+            raise ValueError(f"{same.folder} and {run.folder} have one config and different results: give one of them.")
         measured = sharpness_records.united(run.sharpness, same.sharpness)
         first[run.config.effective] = same._replace(sharpness=measured)
     return list(first.values())

@@ -55,14 +55,14 @@ class Machine:
         if self.coordinator is None:
             return
         if self.distributed:
-            raise ValueError("distributed is True, and coordinator is given: leave one of them out.")
+            raise ValueError("distributed is True, and coordinator is given: omit one of the two.")
         host, _, port = self.coordinator.rpartition(":")
         if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) <= _LAST_PORT):
             remedy = f"give host:port, 10.0.0.1:8476 for instance, with a port from 1 to {_LAST_PORT}."
             raise ValueError(f"coordinator is {self.coordinator!r}: {remedy}")
         process, processes = self.process or 0, self.processes or 0
         if not 0 <= process < processes:
-            raise ValueError(f"process is {process} of {processes} processes: they count from 0 to {processes - 1}.")
+            raise ValueError(f"process is {process} of {processes} processes: give a number from 0 to {processes - 1}.")
 
 
 def sharding_on(machine: Machine) -> Sharding:
@@ -77,7 +77,7 @@ def sharding_on(machine: Machine) -> Sharding:
     available = jax.local_device_count()
     wanted = machine.devices or (1 if jax.default_backend() == "cpu" else available)
     if wanted > available:
-        remedy = f"On a CPU, JAX_NUM_CPU_DEVICES={wanted} in the environment makes so many of it."
+        remedy = f"On a CPU, set JAX_NUM_CPU_DEVICES={wanted} in the environment."
         raise ValueError(f"devices is {wanted}, and this process has {available}: give at most that. {remedy}")
     if wanted == jax.process_count() == 1:
         return Sharding()

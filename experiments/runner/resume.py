@@ -85,7 +85,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
         raise UnusableError(printable(said)) from error
     check_same(found, config, save)
     if notes.data != dataset.fingerprint():
-        remedy = "bring back the data that the run had, or start it again in another folder."
+        remedy = "restore the run's data, or start it again in another folder."
         raise UnusableError(f"the data set {config.problem.dataset} has changed since {save} was saved: {remedy}")
     metrics = output / "metrics.jsonl"
     length = metrics.stat().st_size if metrics.is_file() else 0
@@ -105,8 +105,8 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
     differing = [(name, ours) for name, ours in found.settings.items() if ours != asked[name]]
     if differing:
         said = ", ".join(f"{name} is {ours!r} there and {asked[name]!r} here" for name, ours in differing)
-        remedy = "Give the settings that it has, take another folder, or remove it."
-        raise UnusableError(f"{where} is of another run: {said}. {remedy}")
+        remedy = "Give its settings, choose another folder, or remove it."
+        raise UnusableError(f"{where} belongs to another run: {said}. {remedy}")
 
 
 def seal(output: Path) -> None:
@@ -151,10 +151,10 @@ def unchecked(output: Path) -> str | None:
     """Returns a warning if the trained state has no checksums, as in earlier versions; None if it has them."""
     if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
-    said = "that its state is whole, and of this run, cannot be checked"
+    said = "whether its state is complete, and belongs to this run, cannot be checked"
     return printable(f"{output} was made before trained states had checksums: {said}.")
 
 
 def _unreadable(output: Path, error: Exception) -> UnusableError:
-    said = f"{output} has no trained state that can be read ({reason_of(error)}): run it again."
+    said = f"{output} has no readable trained state ({reason_of(error)}): run it again."
     return UnusableError(printable(said))

@@ -57,7 +57,7 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     transform_of(config, dataset)
     updates = total_updates(config, dataset)
     if updates >= 2**31:
-        raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are counted.")
+        raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are supported.")
     return dataset
 
 
@@ -87,7 +87,7 @@ def plan_of(config: Config, result: Result) -> BatchPlan:
     try:
         return BatchPlan.parse(result.batch_plan or "")
     except ValueError as error:
-        missing = f"the result of a run with the batch plan {config.batch_plan} lacks the one that came out"
+        missing = f"the result of a run with the batch plan {config.batch_plan} does not say which plan it followed"
         raise UnusableError(f"{missing}: {_AGAIN}") from error
 
 
@@ -217,7 +217,7 @@ def completed(folder: Path) -> Result:
 def ending(result: Result) -> str:
     """Returns the outcome of a run in a few words."""
     said = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
-    return said + (f", steps left out as not finite: {result.skipped}" if result.skipped else "")
+    return said + (f", non-finite steps skipped: {result.skipped}" if result.skipped else "")
 
 
 class _Clock:

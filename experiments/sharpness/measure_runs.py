@@ -119,5 +119,5 @@ def measure_finished_run(
     if settings.during is None:
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):
-        said = "training it again gave other digits here, so that what was measured on the way is not of this run"
-        console.print(f"{printable(str(folder))}: {said}, and was not written. Without --during it can be measured.")
+        said = "training it again gave other numbers here, so its sharpness during training does not belong to this run"
+        console.print(f"{printable(str(folder))}: {said}, and was not written. Measure the run without --during.")

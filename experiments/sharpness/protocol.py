@@ -112,4 +112,4 @@ def _value(record: records.SharpnessRecord) -> str:
             return _number(value)
         case records.Landscape(loss=rows):
             return f"loss {_range(value for row in rows for value in row)}"
-    raise TypeError(f"{type(record).__name__} is no kind of sharpness: use one of `records.SHARPNESS`.")
+    raise TypeError(f"{type(record).__name__} is not a record of sharpness: use one of `records.SHARPNESS`.")

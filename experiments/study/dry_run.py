@@ -22,8 +22,8 @@ from experiments.training.methods import METHODS
 _WIDTH = 160  # columns, if the output is a file or a pipe
 _STEPS = 5  # timed steps
 _IF_IT_NEVER_GROWS = (
-    "Adaptive plans are counted as if their batch never grew: growth makes fewer updates of the same epochs, and more "
-    "epochs of the same updates."
+    "Adaptive plans are counted as if their batch never grew. With growth, the same epochs have fewer updates, and the "
+    "same updates take more epochs."
 )
 
 
@@ -94,7 +94,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
     rows: Rows = [heading]
     for cell, each in zip(cells, estimates, strict=True):
         boundaries = ", ".join(f"{step:,}" for step in each.boundaries) or "–"
-        boundaries = boundaries if cell.config.adaptive is None else "where the noise asks"
+        boundaries = boundaries if cell.config.adaptive is None else "decided by the noise"
         run = (str(cell.folder.relative_to(root)), cell.config.batch_plan, f"{each.updates:,}", f"{each.examples:,}")
         rates = (f"{each.first_rate:.4g}", f"{each.last_rate:.4g}")
         rows.append((*run, boundaries, *rates, f"{each.gradient_evaluations:,}"))
@@ -103,7 +103,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
     console.print(
         f"{len(cells)} runs: {sum(each.updates for each in estimates):,} updates and "
         f"{sum(each.gradient_evaluations for each in estimates):,} gradient evaluations, "
-        f"{sum(each.cost for each in estimates):,.0f} if counted by the example."
+        f"{sum(each.cost for each in estimates):,.0f} if each example is counted."
     )
     if any(cell.config.adaptive is not None for cell in cells):
         console.print(_IF_IT_NEVER_GROWS)
@@ -137,7 +137,7 @@ def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Cons
     by_method: dict[str, list[Config]] = {}
     for cell in cells:
         by_method.setdefault(cell.config.method, []).append(cell.config)
-    rows: Rows = [("method", "runs", f"s an update of {batch_size}", "images/s", "hours on this machine")]
+    rows: Rows = [("method", "runs", f"seconds per update of {batch_size}", "images/s", "hours on this machine")]
     for method, configs in by_method.items():
         seconds = time_step(configs[0], batch_size)
         rate = batch_size / seconds
@@ -145,4 +145,4 @@ def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Cons
         shown = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
         rows.append((METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
     console.print(as_terminal(rows))
-    console.print(f"Median of {_STEPS} updates on made-up images; with evaluation and sharpness it takes longer.")
+    console.print(f"Median of {_STEPS} updates on random images, without evaluation and sharpness.")

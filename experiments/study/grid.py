@@ -127,7 +127,7 @@ class Grid(BaseConfig):
         if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
-                "between which its noise is measured, all cells then share it."
+                "between which its noise is measured. All cells share it."
             )
         _ = self.cells()
 
@@ -193,13 +193,13 @@ class Comparison(BaseConfig):
     def __post_init__(self) -> None:
         for name in ("rho", "alpha"):
             if (value := getattr(self.descent, name)) is not None:
-                raise ValueError(f"{name} is {value}: omit it, each method has its own here.")
+                raise ValueError(f"{name} is {value}: omit it, since each method has its own value here.")
         checks.check_plan("batch_plan", self.batch_plan)
         checks.check_seeds(self.seeds)
         for name in self.methods:
             checks.check_choice("methods", name, METHODS)
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods is {self.methods}: give each once, and sgd first, which time is measured in.")
+            raise ValueError(f"methods is {self.methods}: give each once, and sgd, to which times are relative, first.")
         check_options(self, self.methods)
         _ = self.cells
 

@@ -61,7 +61,7 @@ def is_done(cell: RunSpec) -> bool:
     """
     if not os.path.lexists(cell.folder):
         return False
-    reason = "its config is another"
+    reason = "its config differs"
     try:
         if Config.load(cell.folder / "config.json") == cell.config:
             updates = run.result_of(cell.folder).updates
@@ -89,7 +89,7 @@ def check_unfinished(cell: RunSpec) -> None:
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
     if found := own_files.foreign(unfinished):
-        said = f"{unfinished} holds {found[0]}, which is not of the run, and no save"
+        said = f"{unfinished} holds {found[0]}, which does not belong to the run, and no checkpoint"
         raise UnusableError(f"{said}: move it elsewhere, or choose another output.")
 
 

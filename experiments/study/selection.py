@@ -73,7 +73,7 @@ class Selection:
     def __post_init__(self) -> None:
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.part)
         if not found or not 1 <= int(found[1]) <= int(found[2]) <= MOST_RUNS:
-            raise ValueError(f"part is {self.part!r}: give one of several, as 2/8, of at most {MOST_RUNS}.")
+            raise ValueError(f"part is {self.part!r}: give one part of several, such as 2/8, of at most {MOST_RUNS}.")
 
     @property
     def is_whole(self) -> bool:
@@ -96,7 +96,7 @@ class Selection:
         named = [cell for cell in cells if not self.only or any(fnmatchcase(cell.folder.name, x) for x in self.only)]
         if not named:
             examples = ", ".join(cell.folder.name for cell in cells[:3])
-            raise ValueError(f"only is {self.only}: no run has such a name, they are called {examples}, ....")
+            raise ValueError(f"only is {self.only}: no run has this name. Names are {examples}, ....")
         index, parts = map(int, self.part.split("/"))
         loads, mine = [0.0] * parts, set()
         for cell in sorted(named, key=cost, reverse=True):

@@ -52,7 +52,7 @@ def in_turn(
     overall = progress.add_task("runs", total=len(cells))
     for cell in cells:
         if options.context.stop(0):
-            raise Terminated("stopped between two runs: the same command goes on.")
+            raise Terminated("stopped between two runs: run the same command again to continue.")
         dataset = run.load(cell.config, options.location)
         task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
         yield cell, dataset, partial(progress.track, task_id=task)
@@ -98,7 +98,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
     if failed:
         console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
     if options.context.stop(0):
-        raise Terminated("stopped after the last run: the same command goes on.")
+        raise Terminated("stopped after the last run: run the same command again to continue.")
     return failed
 
 
@@ -108,7 +108,7 @@ def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) 
         return
     for cell in progress.track(cells, description="sharpness"):
         if options.context.stop(0):
-            raise Terminated("stopped between two measurements: the same command goes on.")
+            raise Terminated("stopped between two measurements: run the same command again to continue.")
         dataset = run.load(cell.config, options.location)
         measured = (cell.folder, cell.config, dataset, options.sharpness)
         try:

@@ -44,7 +44,7 @@ class Tuning:
                 checks.check_number(f"tuning.{name}", value)
         checks.check_fraction("tuning.validation", self.validation)
         if not self.validation:
-            raise ValueError("tuning.validation is 0.0: hold some examples out, or the test set would choose.")
+            raise ValueError("tuning.validation is 0.0: give a positive fraction, so as not to tune on the test set.")
 
 
 class Setting(NamedTuple):
@@ -97,9 +97,9 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
         there are too many trials.
     """
     if len(study.match) > 1:
-        raise ValueError(f"match is {study.match}: give one of them, a cell is tuned for one number of epochs.")
+        raise ValueError(f"match is {study.match}: give one of the two, a cell is tuned for one number of epochs.")
     if shared := set(tuning.seeds) & set(study.seeds):
-        raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give fresh ones.")
+        raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give other seeds.")
     cells = len(study.strategies) * len(study.methods)
     checks.check_runs("tuning.rates", tuning.rates, cells * len(tuning.radii) * len(tuning.seeds))
     return [

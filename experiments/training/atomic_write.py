@@ -57,7 +57,7 @@ def refuse_link(path: Path) -> None:
       UnusableError: If `path` is a symbolic link.
     """
     if path.is_symlink():
-        raise UnusableError(f"{path} is a symbolic link, through which nothing is written: remove it.")
+        raise UnusableError(f"{path} is a symbolic link, and files are not written through links: remove it.")
 
 
 DIGESTS = "digests.json"
@@ -82,7 +82,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     found = json_files.parsed(json_files.text_of(folder / DIGESTS))
     if not isinstance(found, dict):
-        raise ValueError(f"{DIGESTS} is no JSON object")
+        raise ValueError(f"{DIGESTS} is not a JSON object")
     return found
 
 

@@ -59,7 +59,7 @@ def save(path: Path, state: Any) -> None:
     """
 
     def refusal(error: Exception) -> UnusableError:
-        return UnusableError(f"{path} cannot be written: {reason_of(error)}. Make room, or choose another.")
+        return UnusableError(f"{path} cannot be written: {reason_of(error)}. Free some space, or choose another.")
 
     with _errors_as(refusal), quietly(), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), state)
@@ -192,8 +192,8 @@ def restore_save(folder: Path, step: int, like: Any) -> Any:
 
 def _damaged(save: Path, error: Exception) -> UnusableError:
     others = [step for step in steps(save.parent) if step != int(save.name)]
-    remedy = f"remove it to go on from step {others[-1]}" if others else "remove it to start again"
-    return UnusableError(f"{save} is damaged, or is of another network or version ({reason_of(error)}): {remedy}.")
+    remedy = f"remove it to continue from step {others[-1]}" if others else "remove it to start again"
+    return UnusableError(f"{save} is damaged, or belongs to another network or version ({reason_of(error)}): {remedy}.")
 
 
 def _write_digests(folder: Path) -> None:

@@ -62,8 +62,8 @@ def reason_of(error: Exception) -> str:
 
 def go_on_hint(folder: Path) -> str:
     """Returns the remedy for a disk that is full or cannot be written."""
-    remedy = "Make room, or make it writable: the same command goes on, that of one run with --resume"
-    return f"{remedy}, since {folder.name} is as it was saved last."
+    remedy = "Free some space, or make it writable, and run the same command again, with --resume for a single run"
+    return f"{remedy}: {folder.name} is unchanged since its last checkpoint."
 
 
 def printable(text: str) -> str:

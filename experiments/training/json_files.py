@@ -139,7 +139,7 @@ def fault(record: Any, cls: type, required: Collection[str] | None = None) -> st
       required: the keys that must be present; None: those without a default.
     """
     if not isinstance(record, dict):
-        return f"{_shown(record)} stands where an object is expected"
+        return f"{_shown(record)} was found where an object is expected"
     fields, others = fields_of(cls)
     needed = [name for name in fields if not hasattr(cls, name)] if required is None else required
     if missing := [name for name in needed if name not in record]:

@@ -145,10 +145,10 @@ def fit(
 
 def _reason_to_end(step: int, is_not_finite: bool, is_stopped: bool) -> NotFiniteError | Terminated | None:
     if is_not_finite:
-        remedy = "In another folder take a smaller rate or radius, or --on-nonfinite skip."
-        return NotFiniteError(f"step {step} is not finite: the run stops, and is saved as it was before. {remedy}")
+        remedy = "Start again in another folder with a smaller learning rate or radius, or with --on-nonfinite skip."
+        return NotFiniteError(f"step {step} is not finite: the run was stopped, and saved as it was before. {remedy}")
     if is_stopped:
-        remedy = "the same command goes on, that of one run with --resume."
+        remedy = "run the same command again to continue, with --resume for a single run."
         return Terminated(f"stopped after {step} updates, which are saved: {remedy}")
     return None
 

@@ -9,7 +9,7 @@ import optax
 import sam_optax
 from sam_optax import BatchPlan, Policy, msam_eval_params
 
-_REMEDY = "give one of always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam, with numbers of your own."
+_REMEDY = "give one of always, every:5, after:100, last:0.3, bernoulli:0.5, ae_sam, with any numbers."
 
 GRADIENT_DECIDES = "ae_sam"
 _NUMBERS = {"always": str, GRADIENT_DECIDES: str, "every:": int, "after:": int, "last:": float, "bernoulli:": float}

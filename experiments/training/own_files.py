@@ -62,7 +62,7 @@ def make_room(run: Path) -> None:
     """
     entries = list(_entries(run))
     if blocking := [entry.path for entry in entries if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path)]:
-        said = f"{run} holds {blocking[0]}, which is not of the run and has the place of one of its files"
+        said = f"{run} holds {blocking[0]}, which does not belong to the run and has the name of one of its files"
         raise UnusableError(f"{said}: move it elsewhere.")
     for entry in entries:
         if _TEMPORARY.fullmatch(entry.path):
@@ -118,7 +118,7 @@ def hold_run_lock(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
-                raise UnusableError(f"another process works in {folder}: wait for it, or choose another.") from error
+                raise UnusableError(f"another process uses {folder}: wait for it, or choose another folder.") from error
         yield
         # A process that has opened the removed file, and one that creates a new file, both find a run that is complete.
         with suppress(OSError):

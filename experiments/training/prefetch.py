@@ -158,7 +158,7 @@ class PrecompiledStep:
           ValueError: If the first step was not made yet.
         """
         if self._like is None:
-            raise ValueError(f"prepare({batch_size}) is called before the first step: make one, whose shapes it needs.")
+            raise ValueError(f"prepare({batch_size}) is called before the first step: its shapes are needed, run one.")
         if batch_size not in self._under_way:
             compile_ahead = with_own_precision(functools.partial(self._compile, self._like, batch_size))
             self._under_way[batch_size] = self._thread.submit(compile_ahead)

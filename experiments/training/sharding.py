@@ -64,7 +64,7 @@ class Sharding:
         for size in (min(stage.batch_size, micro_batch or stage.batch_size) for stage in plan.stages):
             if size % self.devices:
                 whose = "micro_batch makes" if size == micro_batch else "the batch plan has"
-                remedy = f"give a number of devices that does, or batch sizes that are multiples of {self.devices}."
+                remedy = f"give a number of devices that divides it, or batch sizes divisible by {self.devices}."
                 raise ValueError(f"{whose} batches of {size}, which {self.devices} devices do not divide: {remedy}")
 
     def divided(self, size: int) -> int:

@@ -80,7 +80,7 @@ def norm_test(theta: float) -> Rule:
     hyperparameters.check_positive_number("theta", theta)
     if not theta < 1:
         raise ValueError(
-            f"theta is {theta!r}: give a number above 0 and below 1; from 1 on a batch passes whatever its noise."
+            f"theta is {theta!r}: give a number above 0 and below 1. With 1 or more, every batch passes the test."
         )
 
     def rule(measured: Any, batch_size: int) -> float:
@@ -220,7 +220,7 @@ class AdaptiveBatchPlan:
         total = done if epochs is None else epochs
         check_positive_integer("epochs", total)
         if total < done:
-            raise ValueError(f"epochs is {total}, and {done} have been: give at least those.")
+            raise ValueError(f"epochs is {total}, and {done} epochs are over: give at least {done}.")
         left = [(total - done, state.batch_size)] * (total > done)
         return BatchPlan(merge_stages([*state.stages, *left]))
 
@@ -235,7 +235,7 @@ class AdaptiveBatchPlan:
             done = BatchPlan(saved["stages"]).stages if saved["stages"] else ()
             state = AdaptiveState(int(saved["batch_size"]), done, int(saved["streak"]), float(saved["least"]))
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"saved is {saved!r}: give what state._asdict() was.") from error
+            raise ValueError(f"saved is {saved!r}: give the saved output of state._asdict().") from error
         if not self._is_reachable(state):
             raise ValueError(
                 f"saved is {saved!r}, and this plan has the sizes {self.sizes} and patience {self.patience}: restore "

@@ -241,10 +241,10 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
         ({"micro_batch": 16}, "a size that is below 16"),
         ({"batch_plan": "adaptive:8x1..64:noise_scale", "micro_batch": 1}, "first batch of 1 has no parts"),
         ({"micro_batch": 5}, "micro_batch is 5, which does not divide the batch size 16"),
-        ({"when": "last:0.5"}, "that needs to know the whole plan"),
+        ({"when": "last:0.5"}, "this policy needs a fixed plan"),
         ({"when": "ae_sam"}, "ae_sam decides inside the step"),
         ({"m": 8}, "parts of a batch have perturbations of their own"),
-        ({"batch_plan": "adaptive:99ux16..64:noise_scale", "lr_schedule": "cosine"}, "a rate over epochs needs"),
+        ({"batch_plan": "adaptive:99ux16..64:noise_scale", "lr_schedule": "cosine"}, "a schedule over epochs needs"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], refusal: str) -> None:

@@ -78,8 +78,8 @@ def test_its_outlook_says_what_is_not_known_yet() -> None:
     cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
     show_runs(cells, 512, Path("study"), Console(file=printed))
     planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)
-    assert "where the noise asks" in adaptive
-    assert "where the noise asks" not in planned
+    assert "decided by the noise" in adaptive
+    assert "decided by the noise" not in planned
     assert "counted as if their batch never grew" in " ".join(printed.getvalue().split())
     printed.truncate(0)
     show_runs(cells[:1], 512, Path("study"), Console(file=printed))

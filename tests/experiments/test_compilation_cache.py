@@ -64,7 +64,7 @@ def test_a_folder_that_others_may_write_is_not_used(unset: Path, monkeypatch: py
         monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
     said = compilation_cache.switch_on()
     assert said is not None
-    assert said.startswith(f"compiled functions are not kept for the next program: others can write {folder}, and")
+    assert said.startswith(f"compiled functions are not cached: others can write {folder}, and")
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -96,4 +96,4 @@ def test_a_folder_that_cannot_be_written_stops_no_run(unset: Path, capsys: pytes
     errors.start(lambda: ran.append(True))
     assert ran == [True]
     assert jax.config.jax_compilation_cache_dir is None
-    assert "compiled functions are not kept for the next program" in capsys.readouterr().err
+    assert "compiled functions are not cached" in capsys.readouterr().err

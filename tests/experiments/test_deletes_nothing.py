@@ -157,7 +157,7 @@ def test_a_link_in_the_place_of_a_file_of_the_run_is_refused_before_training(
     (tmp_path / "run").mkdir()
     salt.link(tmp_path / "run" / place, to)
     config = Config.from_settings(model=tiny, batch_plan="1x512")
-    with pytest.raises(UnusableError, match=f"run holds {place}, which is not of the run"):
+    with pytest.raises(UnusableError, match=f"run holds {place}, which does not belong to the run"):
         run.execute(config, run.load(config), tmp_path / "run", run.RunContext(track=lambda batches: 1 / 0))
     salt.check()
 

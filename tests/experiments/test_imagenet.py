@@ -198,7 +198,7 @@ def test_prepared_photographs_need_no_archive(dataset: data.Dataset, prepared: P
 
 
 def test_without_archives_one_is_told_who_has_them(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'imagenet2012'.*ILSVRC2012_img_val\.tar.*register at https"):
+    with pytest.raises(ValueError, match=r"'imagenet2012'.*ILSVRC2012_img_val\.tar.*registration at https"):
         data.load("imagenet2012", 0, data.Location(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

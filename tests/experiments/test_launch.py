@@ -185,7 +185,7 @@ def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> Non
 @pytest.mark.parametrize("name", ["rates", "radii"])
 @pytest.mark.parametrize("values", [(), (1.0, 1.0)])
 def test_a_tuning_tries_each_value_once(name: str, values: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"tuning.{name} is .*: give at least one, each once"):
+    with pytest.raises(ValueError, match=rf"tuning.{name} is .*: give at least one value, and each value once"):
         Tuning(**{name: values})
 
 

@@ -243,8 +243,8 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
     ("settings", "message"),
     [
         ({"rho": 0.1}, "rho is 0.1: omit it"),
-        ({"methods": ("sam",)}, "give each once, and sgd first"),
-        ({"methods": ("sgd", "sam", "sam")}, "give each once, and sgd first"),
+        ({"methods": ("sam",)}, "give each once, and sgd, to which times are relative, first"),
+        ({"methods": ("sgd", "sam", "sam")}, "give each once, and sgd, to which times are relative, first"),
         ({"methods": ("sgd", "adam")}, "methods is 'adam': choose one of sgd, sam"),
         ({"seeds": ()}, "seeds is"),
         ({"batch_plan": "x"}, "batch_plan is 'x'"),

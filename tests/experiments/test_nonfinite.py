@@ -155,7 +155,7 @@ def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path:
     finite = [record["loss"] for record in steps[4:] if not record["skipped"]]
     assert second["train_loss"] == pytest.approx(np.mean(finite), rel=1e-6)
     assert result.gradient_evaluations == 16
-    assert run.ending(result).endswith("%, steps left out as not finite: 1")
+    assert run.ending(result).endswith("%, non-finite steps skipped: 1")
     stopped(tmp_path / "stopped", config, 7)
     execute(tmp_path / "stopped", config)
     assert_same_run(tmp_path / "stopped", tmp_path / "run")
@@ -236,7 +236,7 @@ def test_the_program_has_an_exit_code_for_it(
     assert said.startswith(f"error: step {BAD} is not finite")
     assert said.count("\n") == 1
     start(partial(call, train, monkeypatch, *arguments[:-1], str(tmp_path / "other"), "--on-nonfinite", "skip"))
-    assert "steps left out as not finite: 1" in capsys.readouterr().out
+    assert "non-finite steps skipped: 1" in capsys.readouterr().out
     assert json.loads((tmp_path / "other" / "result.json").read_text())["skipped"] == 1
 
 

@@ -34,7 +34,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a long path": (lambda folder: folder.joinpath(*["x" * 200] * 20), "a path that is too long for checkpoints"),
     "a loop": (loop, "Too many levels of symbolic links"),
     "below a loop": (lambda folder: loop(folder) / "run", "Too many levels of symbolic links"),
-    "a link to nothing": (dangling, "it is a symbolic link to nothing"),
+    "a link to nothing": (dangling, "it is a broken symbolic link"),
     "a backslash": (lambda folder: folder / "\\", r"has \\ in its path"),
     "with a backslash": (lambda folder: folder / "a\\b" / "run", r"has \\ in its path"),
     "a bucket": (lambda folder: folder / "gs:" / "run", "a name with which checkpoints cannot be saved"),
@@ -61,7 +61,7 @@ def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
 
 def test_runs_in_a_folder_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / ("x" * 256), loop(tmp_path)):
-        with pytest.raises(ValueError, match="is no folder"):
+        with pytest.raises(ValueError, match="is not a folder"):
             find_runs([folder])
 
 

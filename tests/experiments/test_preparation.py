@@ -76,7 +76,7 @@ def test_missing_data_are_asked_for_by_name_address_and_folder(
     assert f"not in {tmp_path / 'data'}," in message
     assert f"into {tmp_path / 'data' / 'downloads' / 'manual' / name}," in message
     assert ("no connection to" in message) == (name != "imagenet2012")
-    assert ("those who register at https://image-net.org" in message) == (name == "imagenet2012")
+    assert ("after registration at https://image-net.org" in message) == (name == "imagenet2012")
     assert ("make data-fashion-mnist" in message) == (name == "fashion_mnist")
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")

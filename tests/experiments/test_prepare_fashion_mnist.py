@@ -55,7 +55,7 @@ def test_a_header_is_what_gzip_would_have_written(content: bytes) -> None:
 
 @pytest.mark.parametrize("archive", [b"", b"PK\3\4 and so on", compressed(b"", "named", 0)])
 def test_what_has_another_header_is_refused(archive: bytes) -> None:
-    with pytest.raises(ValueError, match=r"some-name\.gz is no gzip file"):
+    with pytest.raises(ValueError, match=r"some-name\.gz is not the gzip file"):
         prepare_fashion_mnist.with_header(archive, "some-name", 0)
 
 
@@ -85,7 +85,7 @@ def test_a_package_that_is_not_there_or_damaged_ends_in_a_sentence(
     archive = package / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(archive.read_bytes()[:-1])
     message = failure(monkeypatch, capsys, "--archives", package, *where)
-    assert message == f"error: {archive} is not the archive of Debian's package: fetch the package anew.\n"
+    assert message == f"error: {archive} is not the archive of Debian's package: download the package again.\n"
     assert not (tmp_path / "data" / "downloads" / "manual" / "fashion_mnist" / archive.name).exists()
     (tmp_path / "file").touch()
     assert "--manual-dir" in failure(

@@ -85,7 +85,7 @@ def test_a_damaged_save_is_named_with_what_can_be_done(
     for name in (*digests, "digests.json"):
         damaged = copied(stopped_run, tmp_path / "damaged")
         DAMAGES[damage](damaged / "checkpoints" / "5" / name)
-        with refused(damaged, "checkpoints/5 is damaged.*remove it to go on from step 3"):
+        with refused(damaged, "checkpoints/5 is damaged.*remove it to continue from step 3"):
             execute(damaged, config)
         shutil.rmtree(damaged)
     shutil.rmtree(saves / "5")
@@ -210,7 +210,7 @@ def test_a_save_of_another_version_is_named(stopped_run: Path, kind: str) -> Non
 @pytest.mark.parametrize("digests", ["{}", "[]", "null", '{"notes/metadata": 3}', '{"\\u0000": ""}'])
 def test_sums_that_are_no_sums_are_told(stopped_run: Path, digests: str) -> None:
     (stopped_run / "checkpoints" / "5" / "digests.json").write_text(digests)
-    with refused(stopped_run, "checkpoints/5 is damaged.*remove it to go on from step 3"):
+    with refused(stopped_run, "checkpoints/5 is damaged.*remove it to continue from step 3"):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 

@@ -130,14 +130,14 @@ def damage(folder: Path, name: str, content: str = '{"half') -> Path:
 @pytest.mark.parametrize(
     ("given", "word"),
     [
-        (lambda folder: folder / "nowhere", "is no folder"),
-        (lambda folder: folder / "report.md", "is no folder"),
+        (lambda folder: folder / "nowhere", "is not a folder"),
+        (lambda folder: folder / "report.md", "is not a folder"),
         (lambda folder: write_run(folder / "x.unfinished", 0.1), "no finished run"),
         (lambda folder: damage(folder, "config.json"), "damaged"),
         (lambda folder: damage(folder, "result.json"), "damaged"),
         (lambda folder: damage(folder, "metrics.jsonl"), "damaged"),
         (lambda folder: damage(folder, "result.json", '{"updates": 16}'), "damaged"),
-        (lambda folder: write_run(folder / "twin", 0.07, method="sgd", batch_plan="4x128").parent, "two results"),
+        (lambda folder: write_run(folder / "twin", 0.07, method="sgd", batch_plan="4x128").parent, "different results"),
     ],
 )
 def test_what_cannot_be_reported_ends_in_a_sentence(

@@ -40,7 +40,7 @@ def test_only_one_process_works_in_a_folder(
         train_in(tmp_path, monkeypatch, "--resume")
     assert refusal.value.code == 2
     said = capsys.readouterr().err
-    assert f"another process works in {tmp_path}" in said
+    assert f"another process uses {tmp_path}" in said
     assert said.count("\n") == 1
     train_in(tmp_path, monkeypatch, "--resume")
     assert (tmp_path / "result.json").exists()
@@ -62,7 +62,7 @@ def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Pa
     (tmp_path / "unfinished").mkdir()
     with hold_run_lock(tmp_path / "unfinished"):
         (tmp_path / "unfinished").rename(tmp_path / "run")
-        with pytest.raises(UnusableError, match="another process works in"), hold_run_lock(tmp_path / "run"):
+        with pytest.raises(UnusableError, match="another process uses"), hold_run_lock(tmp_path / "run"):
             pass
     assert not list((tmp_path / "run").iterdir())
 
@@ -108,7 +108,7 @@ def test_either_word_for_a_lock_that_is_held_is_understood(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", held)
-    with pytest.raises(UnusableError, match="another process works in"), hold_run_lock(tmp_path):
+    with pytest.raises(UnusableError, match="another process uses"), hold_run_lock(tmp_path):
         pass
 
 
@@ -148,7 +148,7 @@ def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_pa
     cell = a_cell(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
     stopped(unfinished, cell.config, 1)
-    with hold_run_lock(unfinished), pytest.raises(UnusableError, match="another process works in"):
+    with hold_run_lock(unfinished), pytest.raises(UnusableError, match="another process uses"):
         cells.execute(cell, run.load(cell.config))
     assert checkpoint.steps(unfinished / "checkpoints") == [1]
 

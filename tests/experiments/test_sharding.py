@@ -138,7 +138,7 @@ def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"coordinator": "here:0", "processes": 2, "process": 0}, "coordinator is 'here:0': give host:port"),
         ({"coordinator": "here:1", "processes": 2, "process": 2}, "process is 2 of 2 processes"),
         ({"coordinator": "here:1", "processes": 2, "process": -1}, "process is -1 of 2 processes"),
-        ({"coordinator": "here:1", "processes": 2, "process": 0, "distributed": True}, "leave one of them out"),
+        ({"coordinator": "here:1", "processes": 2, "process": 0, "distributed": True}, "omit one of the two"),
     ],
 )
 def test_a_machine_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:

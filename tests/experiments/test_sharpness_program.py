@@ -47,7 +47,7 @@ def test_without_a_checkpoint_it_says_so(
     for arguments in ((), ("--during", "1")):
         with pytest.raises(SystemExit, match="2"):
             call(sharpness, monkeypatch, str(tmp_path), *arguments)
-        assert "has no trained state that can be read" in capsys.readouterr().err
+        assert "has no readable trained state" in capsys.readouterr().err
 
 
 def test_settings_that_would_do_nothing_are_refused(
@@ -85,6 +85,6 @@ def test_a_study_measures_what_it_has_not_measured_yet(
     (tmp_path / "gsam-constant-0" / "sharpness.jsonl").unlink()
     untouched = (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns
     call(reproduce, monkeypatch, *arguments)
-    assert "gsam-constant-0 has no trained state that can be read" in capsys.readouterr().out
+    assert "gsam-constant-0 has no readable trained state" in capsys.readouterr().out
     assert file.is_file()
     assert (tmp_path / "sam-constant-0" / "sharpness.jsonl").stat().st_mtime_ns == untouched

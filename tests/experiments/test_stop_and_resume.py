@@ -75,7 +75,7 @@ def test_sigterm_saves_and_says_so_and_the_run_goes_on(
     result = (tmp_path / "run" / "result.json").stat().st_mtime_ns
     capsys.readouterr()
     assert command(train, *arguments, "--resume") == 0
-    assert "is complete already: nothing was done" in capsys.readouterr().out
+    assert "is already complete: nothing was done" in capsys.readouterr().out
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == result
 
 

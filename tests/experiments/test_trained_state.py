@@ -49,12 +49,12 @@ def test_a_file_of_the_state_that_was_changed_is_named(of_seed: Any, tmp_path: P
     for name in names:
         damaged = copied(folder, tmp_path / "damaged")
         DAMAGES[damage](damaged / "checkpoint" / name)
-        with refused(damaged, r"damaged has no trained state that can be read \(.*\): run it again\."):
+        with refused(damaged, r"damaged has no readable trained state \(.*\): run it again\."):
             measure_run(damaged, config, dataset, QUICK)
         shutil.rmtree(damaged)
     for content in ("{", "[]", "{}", '{"files": {}, "config": {}}', "[" * 200_000):
         (folder / "checkpoint" / "digests.json").write_text(content)
-        with refused(folder, "has no trained state that can be read"):
+        with refused(folder, "has no readable trained state"):
             measure_run(folder, config, dataset, QUICK)
 
 
@@ -113,4 +113,4 @@ def test_a_damaged_state_without_sums_is_one_sentence_and_nothing_from_the_libra
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)  # noqa: S603
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") <= 1
-    assert done.stdout == "" or "has no trained state that can be read" in done.stdout
+    assert done.stdout == "" or "has no readable trained state" in done.stdout
