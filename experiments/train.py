@@ -80,7 +80,7 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
         else:
             result, done = _execute(arguments, dataset, begin, sharding), "holds metrics, result and trained state."
     if sharding.leads:
-        outcome = f"{run.ending(result)} after {result.updates} updates in {result.seconds:.0f} s; {output} {done}"
+        outcome = f"{run.outcome(result)} after {result.updates} updates in {result.seconds:.0f} s; {output} {done}"
         console = Console(soft_wrap=True, markup=False, highlight=False)
         console.print(f"{config.method} on {config.problem.dataset}: {outcome}")
 

@@ -96,8 +96,8 @@ def two_phases(tx: optax.GradientTransformation) -> TwoPhases:
         if isinstance(state, PendingStep):
             raise ValueError("state is a pending step: call descend with it, or give ascend the optimizer's state.")
         _check_phases("state", state)
-        _, asked = inner.update(grads, ascending(state, params), params, perturb=perturb, **extra_args)
-        [method] = ascending_in(asked)
+        _, ascending_state = inner.update(grads, ascending(state, params), params, perturb=perturb, **extra_args)
+        [method] = ascending_in(ascending_state)
         return method.perturbed_params, PendingStep(grads, state, perturb)
 
     def descend(

@@ -47,8 +47,8 @@ def start(main: Callable[[], None]) -> None:
     """
     try:
         _call(main)
-    except (UnusableError, NotFiniteError, Terminated) as ending:
-        _end(f"{'' if isinstance(ending, Terminated) else 'error: '}{ending}", ending.code)
+    except (UnusableError, NotFiniteError, Terminated) as error:
+        _end(f"{'' if isinstance(error, Terminated) else 'error: '}{error}", error.code)
     except KeyboardInterrupt:
         _end("stopped.", INTERRUPTED)
     except standard_streams.OutputLost as lost:

@@ -85,8 +85,8 @@ class Network:
     @property
     def options(self) -> tuple[tuple[str, Any], ...]:
         """The options of the model that are set, as pairs of name and value."""
-        asked = tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
-        return asked if self.precision == "float32" else (*asked, ("dtype", jnp.dtype(self.precision)))
+        options = tuple((name, value) for name in _OPTIONS if (value := getattr(self, name)))
+        return options if self.precision == "float32" else (*options, ("dtype", jnp.dtype(self.precision)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,11 +116,13 @@ def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple
     Returns:
       The part of the document.
     """
-    courses = {(method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies}
+    trajectories = {
+        (method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies
+    }
     rate, size = study.floor_rates[0], study.floor_batch_sizes[0]
     by_size = {method: [floor(study, method, rate, each) for each in study.floor_batch_sizes] for method in methods}
     by_rate = {method: [floor(study, method, each, size) for each in study.floor_rates] for method in methods}
-    return quadratic_part(study, courses, {"batch_size": by_size, "rate": by_rate}, folder)
+    return quadratic_part(study, trajectories, {"batch_size": by_size, "rate": by_rate}, folder)
 
 
 def _shown(part: Part, console: Console) -> Part:

@@ -17,11 +17,11 @@ from matplotlib.ticker import NullFormatter
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
 from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
 from experiments.convergence.network_study import NetworkStudy
-from experiments.convergence.quadratic_study import Course, Floor, QuadraticStudy
+from experiments.convergence.quadratic_study import Floor, QuadraticStudy, Trajectory
 from experiments.report import drawing
 from experiments.training.methods import METHODS
 
-Courses = dict[tuple[str, str], Course]
+Trajectories = dict[tuple[str, str], Trajectory]
 """The results on the quadratic, by method and strategy."""
 
 Floors = dict[str, list[Floor]]
@@ -39,10 +39,10 @@ def rate_rows(curves: Curves) -> Rows:
     return rows
 
 
-def bound_rows(courses: Courses) -> Rows:
+def bound_rows(trajectories: Trajectories) -> Rows:
     """Returns the measured values on the quadratic and their upper bounds, which docs/convergence.md proves."""
     rows: Rows = [("method", "strategy", "mean ‖∇f‖²", "at most", "last ‖∇f‖²", "at most")]
-    for (method, strategy), (_, *squares) in courses.items():
+    for (method, strategy), (_, *squares) in trajectories.items():
         rows.append((METHODS[method].title, strategy, *(f"{value:.3g}" for value in squares)))
     return rows
 
@@ -111,17 +111,17 @@ class Part(NamedTuple):
     pictures: list[drawing.Picture]
 
 
-def quadratic_part(study: QuadraticStudy, courses: Courses, floors: dict[str, Floors], folder: Path) -> Part:
+def quadratic_part(study: QuadraticStudy, trajectories: Trajectories, floors: dict[str, Floors], folder: Path) -> Part:
     """Returns the part on the quadratic, and saves its pictures.
 
     Args:
       study: the settings of the study.
-      courses: the results by method and strategy.
+      trajectories: the results by method and strategy.
       floors: the floors over the batch sizes and over the rates, with the keys `batch_size` and `rate`.
       folder: the folder of the document, for the pictures.
     """
-    curves = {key: each.curve for key, each in courses.items()}
-    tables = [(_RATES, rate_rows(curves)), (_BOUNDS, bound_rows(courses))]
+    curves = {key: each.curve for key, each in trajectories.items()}
+    tables = [(_RATES, rate_rows(curves)), (_BOUNDS, bound_rows(trajectories))]
     tables += [(_FLOORS, floor_rows(each)) for each in floors.values()]
     tables.append((_SLOPES, slope_rows(floors)))
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)

@@ -79,7 +79,7 @@ class QuadraticStudy:
         return Quadratic(np.geomspace(self.least_curvature, 1.0, self.dimensions), self.noise)
 
 
-class Course(NamedTuple):
+class Trajectory(NamedTuple):
     """The results of a method with a strategy on the quadratic.
 
     Attributes:
@@ -115,7 +115,7 @@ class Floor(NamedTuple):
     sgd: float
 
 
-def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
+def follow(study: QuadraticStudy, method: str, strategy: str) -> Trajectory:
     """Runs a method with a strategy from `w = (1, …, 1)`.
 
     Args:
@@ -132,7 +132,7 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Course:
     mean_square = float(np.sum(rates * squares[:-1]) / np.sum(rates))
     mean_most = gradient_norms.mean_bound(rates, batch_sizes, given)
     last_most = gradient_norms.last_bound(rates, batch_sizes, given, problem.curvature)
-    return Course(_thinned(curve), mean_square, mean_most, float(squares[-1]), last_most)
+    return Trajectory(_thinned(curve), mean_square, mean_most, float(squares[-1]), last_most)
 
 
 def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> Floor:

@@ -80,8 +80,8 @@ def _read(folder: Path) -> Run:
 
 def damaged(folder: Path, reason: str) -> ValueError:
     """Returns the error for a damaged run."""
-    said = f"{folder} holds a run that is damaged, or was made by another version: remove it ({reason})."
-    return ValueError(printable(said))
+    message = f"{folder} holds a run that is damaged, or was made by another version: remove it ({reason})."
+    return ValueError(printable(message))
 
 
 def _counted_once(runs: Iterable[Run]) -> list[Run]:

@@ -98,7 +98,7 @@ def agree_across_hosts(sharding: Sharding, function: Callable[..., Result], *arg
         result = function(*args)
     except ValueError as error:
         refusal = str(error)
-    if refusals := [said for said in _told(refusal) if said]:
+    if refusals := [message for message in _all_messages(refusal) if message]:
         raise ValueError(refusals[0])
     return cast("Result", result)
 
@@ -149,7 +149,7 @@ def _check_port(coordinator: str) -> None:
             raise ValueError(f"coordinator is {coordinator!r}, whose port is in use here: give another one.") from error
 
 
-def _told(words: str) -> list[str]:
+def _all_messages(words: str) -> list[str]:
     """Sends the message of this process to all others; returns the messages in the order of the processes."""
     letters = np.frombuffer(words.encode()[:_LONGEST].ljust(_LONGEST), np.uint8)
-    return [bytes(said).decode(errors="ignore").strip() for said in multihost_utils.process_allgather(letters)]
+    return [bytes(message).decode(errors="ignore").strip() for message in multihost_utils.process_allgather(letters)]

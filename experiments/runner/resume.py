@@ -81,8 +81,8 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     except UnusableError:
         raise
     except (ValueError, TypeError) as error:
-        said = f"{save} was made by another version ({error}): start again in another folder."
-        raise UnusableError(printable(said)) from error
+        message = f"{save} was made by another version ({error}): start again in another folder."
+        raise UnusableError(printable(message)) from error
     check_same(found, config, save)
     if notes.data != dataset.fingerprint():
         remedy = "restore the run's data, or start it again in another folder."
@@ -90,8 +90,8 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
     metrics = output / "metrics.jsonl"
     length = metrics.stat().st_size if metrics.is_file() else 0
     if length < notes.metrics_bytes:
-        said = f"it has {length} bytes, and had {notes.metrics_bytes} when the run was saved"
-        raise UnusableError(f"{metrics} is damaged: {said}. Start the run again in another folder.")
+        message = f"it has {length} bytes, and had {notes.metrics_bytes} when the run was saved"
+        raise UnusableError(f"{metrics} is damaged: {message}. Start the run again in another folder.")
     return Start(True, progress.step, progress, notes.metrics_bytes, notes.seconds)
 
 
@@ -101,12 +101,12 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
     Raises:
       UnusableError: If the configs differ; the message names each differing field with both values.
     """
-    asked = wanted.settings
-    differing = [(name, ours) for name, ours in found.settings.items() if ours != asked[name]]
+    expected = wanted.settings
+    differing = [(name, ours) for name, ours in found.settings.items() if ours != expected[name]]
     if differing:
-        said = ", ".join(f"{name} is {ours!r} there and {asked[name]!r} here" for name, ours in differing)
+        message = ", ".join(f"{name} is {ours!r} there and {expected[name]!r} here" for name, ours in differing)
         remedy = "Give its settings, choose another folder, or remove it."
-        raise UnusableError(f"{where} belongs to another run: {said}. {remedy}")
+        raise UnusableError(f"{where} belongs to another run: {message}. {remedy}")
 
 
 def seal(output: Path) -> None:
@@ -151,10 +151,10 @@ def unchecked(output: Path) -> str | None:
     """Returns a warning if the trained state has no checksums, as in earlier versions; None if it has them."""
     if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
-    said = "whether its state is complete, and belongs to this run, cannot be checked"
-    return printable(f"{output} was made before trained states had checksums: {said}.")
+    message = "whether its state is complete, and belongs to this run, cannot be checked"
+    return printable(f"{output} was made before trained states had checksums: {message}.")
 
 
 def _unreadable(output: Path, error: Exception) -> UnusableError:
-    said = f"{output} has no readable trained state ({reason_of(error)}): run it again."
-    return UnusableError(printable(said))
+    message = f"{output} has no readable trained state ({reason_of(error)}): run it again."
+    return UnusableError(printable(message))

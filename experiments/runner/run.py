@@ -214,10 +214,10 @@ def completed(folder: Path) -> Result:
     return result
 
 
-def ending(result: Result) -> str:
+def outcome(result: Result) -> str:
     """Returns the outcome of a run in a few words."""
-    said = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
-    return said + (f", non-finite steps skipped: {result.skipped}" if result.skipped else "")
+    message = f"test error {100 * result.test_error:.2f}%" + (", diverged" if result.diverged else "")
+    return message + (f", non-finite steps skipped: {result.skipped}" if result.skipped else "")
 
 
 class _Clock:

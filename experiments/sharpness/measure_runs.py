@@ -119,5 +119,5 @@ def measure_finished_run(
     if settings.during is None:
         measure_run(folder, config, dataset, settings)
     elif not replay(folder, config, dataset, settings):
-        said = "training it again gave other numbers here, so its sharpness during training does not belong to this run"
-        console.print(f"{printable(str(folder))}: {said}, and was not written. Measure the run without --during.")
+        message = "training it again gave other numbers here, so the sharpness does not belong to this run"
+        console.print(f"{printable(str(folder))}: {message}, and was not written. Measure the run without --during.")

@@ -89,8 +89,8 @@ def check_unfinished(cell: RunSpec) -> None:
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
     if found := own_files.foreign(unfinished):
-        said = f"{unfinished} holds {found[0]}, which does not belong to the run, and no checkpoint"
-        raise UnusableError(f"{said}: move it elsewhere, or choose another output.")
+        message = f"{unfinished} holds {found[0]}, which does not belong to the run, and no checkpoint"
+        raise UnusableError(f"{message}: move it elsewhere, or choose another output.")
 
 
 def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:

@@ -88,7 +88,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
         for cell, dataset, track in in_turn(left, options, progress):
             try:
                 result = execute(cell, dataset, options, track)
-                console.print(f"{cell.name}: {run.ending(result)}, in {result.seconds:.1f} s")
+                console.print(f"{cell.name}: {run.outcome(result)}, in {result.seconds:.1f} s")
             except Exception as error:  # for example out of memory: the other runs may succeed
                 is_expected = isinstance(error, UnusableError | NotFiniteError)
                 reason = f" {error}" if is_expected else f"\n{traceback.format_exc()}"

@@ -55,9 +55,9 @@ def reason_of(error: Exception) -> str:
     """Returns a short description of an error; for an error of the system, the system's own message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = str(error)
-    first_words = f"{type(error).__name__}: {said.partition(chr(10))[0][:80]}"
-    return next((words for words in map(os.strerror, _OF_DISKS) if words in said), first_words)
+    message = str(error)
+    first_words = f"{type(error).__name__}: {message.partition(chr(10))[0][:80]}"
+    return next((words for words in map(os.strerror, _OF_DISKS) if words in message), first_words)
 
 
 def go_on_hint(folder: Path) -> str:

@@ -88,10 +88,10 @@ class Field:
         """Returns a description of the expected values."""
         words = {int: "an integer", float: "a finite number", bool: "true or false", list: "a list of numbers"}
         words[str] = f"one of {', '.join(self.choices)}" if self.choices else "a text without control characters"
-        said = words.get(self.kind, "an object")
+        message = words.get(self.kind, "an object")
         if self.low > -_LARGEST:
-            said += f" from {self.low:g} to {self.high:g}" if self.high < _LARGEST else f" of at least {self.low:g}"
-        return f"{said}, or null" if self.nullable else said
+            message += f" from {self.low:g} to {self.high:g}" if self.high < _LARGEST else f" of at least {self.low:g}"
+        return f"{message}, or null" if self.nullable else message
 
 
 _NUMBER = Field(kind=float)
@@ -239,7 +239,7 @@ def read(path: Path, make: Callable[[Any], T], remedy: str) -> T:
 
 def _shown(value: Any) -> str:
     try:
-        said = json.dumps(value)
+        message = json.dumps(value)
     except (RecursionError, ValueError):
-        said = f"a {type(value).__name__}"
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+        message = f"a {type(value).__name__}"
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."

@@ -62,8 +62,8 @@ def make_room(run: Path) -> None:
     """
     entries = list(_entries(run))
     if blocking := [entry.path for entry in entries if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path)]:
-        said = f"{run} holds {blocking[0]}, which does not belong to the run and has the name of one of its files"
-        raise UnusableError(f"{said}: move it elsewhere.")
+        message = f"{run} holds {blocking[0]}, which does not belong to the run and has the name of one of its files"
+        raise UnusableError(f"{message}: move it elsewhere.")
     for entry in entries:
         if _TEMPORARY.fullmatch(entry.path):
             remove(run, entry.path)

@@ -87,15 +87,15 @@ def on_sigterm() -> Iterator[Stop]:
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
-    heard: list[int] = []
+    received: list[int] = []
 
     def hear(number: int, _: FrameType | None) -> None:
         ignore()
-        heard.append(number)
+        received.append(number)
 
     before = signal.signal(signal.SIGTERM, hear)
     try:
-        yield lambda step: bool(heard)
+        yield lambda step: bool(received)
     finally:
-        if not heard:
+        if not received:
             signal.signal(signal.SIGTERM, before)

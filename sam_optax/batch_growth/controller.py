@@ -246,8 +246,8 @@ class AdaptiveBatchPlan:
     def _is_reachable(self, state: AdaptiveState) -> bool:
         sizes = [*(stage.batch_size for stage in state.stages), state.batch_size]
         has_grown = sizes == sorted(sizes) and set(sizes) <= set(self.sizes) and sizes[0] == self.sizes[0]
-        asked = state.batch_size < state.least <= self.sizes[-1] if state.streak else state.least == 0
-        return has_grown and 0 <= state.streak < self.patience and asked
+        is_consistent = state.batch_size < state.least <= self.sizes[-1] if state.streak else state.least == 0
+        return has_grown and 0 <= state.streak < self.patience and is_consistent
 
     def _wanted(self, measured: Any, size: int) -> float:
         wanted = self.rule(measured, size)

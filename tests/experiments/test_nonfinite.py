@@ -155,7 +155,7 @@ def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path:
     finite = [record["loss"] for record in steps[4:] if not record["skipped"]]
     assert second["train_loss"] == pytest.approx(np.mean(finite), rel=1e-6)
     assert result.gradient_evaluations == 16
-    assert run.ending(result).endswith("%, non-finite steps skipped: 1")
+    assert run.outcome(result).endswith("%, non-finite steps skipped: 1")
     stopped(tmp_path / "stopped", config, 7)
     execute(tmp_path / "stopped", config)
     assert_same_run(tmp_path / "stopped", tmp_path / "run")
