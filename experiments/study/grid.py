@@ -129,7 +129,7 @@ class Grid(BaseConfig):
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
                 "between which its noise is measured. All cells share it."
             )
-        _ = self.cells()
+        _ = self._cells(self.seeds[:1], None)  # the seed changes nothing that is checked
 
     def cells(self, stored: int | None = None) -> list[RunSpec]:
         """Returns all runs, ordered by seed, so that a study that is stopped early has complete tables for some seeds.
@@ -137,10 +137,13 @@ class Grid(BaseConfig):
         Args:
           stored: the number of training examples of the data set; None: its published number.
         """
+        return self._cells(self.seeds, stored)
+
+    def _cells(self, seeds: tuple[int, ...], stored: int | None) -> list[RunSpec]:
         stored = data.SIZES[self.problem.dataset].train if stored is None else stored
         matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
-        for seed, match, strategy, method in product(self.seeds, matches, self.strategies, self.methods):
+        for seed, match, strategy, method in product(seeds, matches, self.strategies, self.methods):
             cell = self._cell(match, method, strategy, seed, stored)
             once.setdefault(cell.config, cell)
         return list(once.values())
