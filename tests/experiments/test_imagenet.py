@@ -206,7 +206,7 @@ def test_without_archives_one_is_told_who_has_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: os.truncate(path, 1000), r"img_train\.tar has 1000 bytes, and the published one \d+"),
+        (lambda path: os.truncate(path, 1000), r"img_train\.tar has 1000 bytes, and the published archive has \d+"),
         (
             lambda path: path.write_bytes(b"x" * path.stat().st_size),
             r"cannot be prepared there: file could not be opened",
