@@ -72,13 +72,13 @@ class BatchPlan:
 
     @classmethod
     def from_stages(cls, stages: Iterable[tuple[int, int]]) -> "BatchPlan":
-        """The plan of the given stages `(epochs, batch_size)`, in any order of sizes.
+        """The plan with the given stages `(epochs, batch_size)`; the batch sizes need not increase.
 
         Example:
           >>> print(BatchPlan.from_stages([(2, 64), (3, 32)]))
           2x64,3x32
         """
-        return cls(stages)  # pyright: ignore[reportArgumentType] - made a tuple there
+        return cls(stages)  # pyright: ignore[reportArgumentType] - __post_init__ converts it to a tuple
 
     @classmethod
     def constant(cls, batch_size: int, epochs: int) -> "BatchPlan":
@@ -114,7 +114,7 @@ class BatchPlan:
           10x8,10x16,10x32,5x32
         """
         if not isinstance(factor, Real) or not math.isfinite(factor) or factor < 1:
-            raise ValueError(f"factor is {factor!r}: a growing plan must not shrink, give a number of at least 1.")
+            raise ValueError(f"factor is {factor!r}: give a number of at least 1, so that the batch does not shrink.")
         return cls._growing(lambda k: initial * factor**k, initial, every, epochs, maximum)
 
     @classmethod
@@ -139,25 +139,25 @@ class BatchPlan:
           10x8,10x32,10x72
         """
         if not isinstance(power, Real) or not math.isfinite(power) or power < 0:
-            raise ValueError(f"power is {power!r}: a growing plan must not shrink, give a number of at least 0.")
+            raise ValueError(f"power is {power!r}: give a number of at least 0, so that the batch does not shrink.")
         return cls._growing(lambda k: initial * (1 + k) ** power, initial, every, epochs, maximum)
 
     @classmethod
     def parse(cls, text: str) -> "BatchPlan":
-        """The plan from a text with `epochs x size` for each stage, such as `40x16,40x32`.
+        """The plan that a string describes, with `epochs x size` for each stage, such as `40x16,40x32`.
 
         Example:
           >>> BatchPlan.parse("40x16, 40x32").stages
           (Stage(epochs=40, batch_size=16), Stage(epochs=40, batch_size=32))
         """
         if not isinstance(text, str):
-            raise ValueError(f"batch plan is {text!r}: give a text of epochs x size, as 40x16,40x32.")
+            raise ValueError(f"batch plan is {text!r}: give a string of epochs x size, such as 40x16,40x32.")
         pieces = text.split(",")
         matches = [re.fullmatch(r"\s*([0-9]+)x([0-9]+)\s*", piece) for piece in pieces]
         for piece, match in zip(pieces, matches, strict=True):
             if match is None:
                 raise ValueError(
-                    f"batch plan {text!r} has the stage {piece!r}: write each as epochs x size, as 40x16,40x32."
+                    f"batch plan {text!r} has the stage {piece!r}: write each as epochs x size, such as 40x16,40x32."
                 )
         return cls(tuple(Stage(int(match[1]), int(match[2])) for match in matches if match))
 
@@ -170,13 +170,13 @@ class BatchPlan:
         if maximum is not None:
             check_positive_integer("maximum", maximum)
             if maximum < initial:
-                raise ValueError(f"maximum is {maximum}, below initial, {initial}: a growing plan must not shrink.")
+                raise ValueError(f"maximum is {maximum}, below initial, {initial}: give at least {initial}.")
         ceiling = math.inf if maximum is None else maximum
         lengths = [min(every, epochs - start) for start in range(0, epochs, every)]
         sizes = [min(_or_infinity(size, k), ceiling) for k in range(len(lengths))]
         if math.inf in sizes:
             raise ValueError(
-                f"maximum is None, and the plan grows past all numbers in {epochs} epochs: give a maximum."
+                f"maximum is None, and the batch size overflows a float within {epochs} epochs: give a maximum."
             )
         return cls(tuple(Stage(n, round(size)) for n, size in zip(lengths, sizes, strict=True)))
 
@@ -201,7 +201,7 @@ class BatchPlan:
     def batch_size_at(self, epoch: float) -> int:
         """The batch size at `epoch`, `0 ≤ epoch < epochs`; fractions are positions inside an epoch."""
         if not 0 <= epoch < self.epochs:
-            raise ValueError(f"epoch is {epoch!r}: this plan has the epochs from 0 to below {self.epochs}.")
+            raise ValueError(f"epoch is {epoch!r}: give a number of at least 0 and below {self.epochs}, the epochs.")
         return self.stages[bisect_right(self._epoch_starts(), epoch) - 1].batch_size
 
     def total_steps(self, num_examples: int, drop_last: bool = True) -> int:
@@ -239,7 +239,7 @@ class BatchPlan:
           A traceable schedule from the number of updates to a value, which is constant after the last update.
 
         Raises:
-          ValueError: If a batch is larger than the data, or if the plan's updates do not fit 32 bits.
+          ValueError: If a batch is larger than the data, or if the number of updates does not fit into 32 bits.
 
         Example:
           >>> import optax

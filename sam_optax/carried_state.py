@@ -63,7 +63,8 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
     Args:
       aux: the auxiliary output.
       call: the arguments of the loss, with None in place of each batch.
-      only_counters: whether a state with only floating numbers is accepted, since it is averaged over devices anyway.
+      only_counters: whether to accept a state that has only floating-point leaves, which are averaged over devices
+        anyway.
 
     Raises:
       ValueError: If a part of `aux` has the structure, shapes and dtypes of a container among the arguments.
@@ -76,9 +77,10 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
         for name, state in states:
             if _fits(node, state):
                 raise ValueError(
-                    f"The auxiliary output holds a tree like argument {name!r} after the parameters, as the state of a "
-                    "model is: name that argument by state_argnum, counted after the parameters, and return the new "
-                    "state as the auxiliary output or as one entry of it. It then goes from part to part."
+                    "The auxiliary output contains a tree with the structure, shapes and dtypes of argument "
+                    f"{name!r} after the parameters, as if it were the new state of a model: give the position of "
+                    "that argument, counted after the parameters, as state_argnum, and return the new state as the "
+                    "auxiliary output or as one entry of it. The state is then passed from part to part."
                 )
 
 

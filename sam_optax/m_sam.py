@@ -32,42 +32,47 @@ def sharpness_aware_grad(
 ) -> Callable[..., tuple[Any, Any, Any, State]]:
     """The sharpness-aware gradient of m-SAM: the mean of the gradients of `method` over the shards of m examples.
 
-    Each shard has its own `g_i`, `ε_i` and `g_{s,i}`. With a small m the perturbation is that of a small batch, which
-    is known to generalise better than that of a large batch, whatever the batch size. The total cost is two gradients
-    of the batch, and at a fixed m the result does not depend on the number of devices. All shards read the incoming
-    state of the method. The floating leaves of their new states are averaged, and the count increases by one. With
-    `m=None` the batch is one shard and this is the plain method, so that one training loop serves every m. From
-    "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
-    https://arxiv.org/abs/2010.01412).
+    Each shard has its own clean gradient `g_i`, perturbation `ε_i` and sharpness-aware gradient `g_{s,i}`. With a small
+    m, the perturbation is that of a small batch, whatever the batch size. Such perturbations are known to generalise
+    better than those of a large batch. The total cost is two gradients of the batch, and at a fixed m the result does
+    not depend on the number of devices. All shards read the incoming state of the method. The floating leaves of their
+    new states are averaged, and the count increases by one. With `m=None` the batch is one shard and this is the plain
+    method, so that one training loop serves every m. The method is from "Sharpness-Aware Minimization for Efficiently
+    Improving Generalization" (Foret et al., 2021, https://arxiv.org/abs/2010.01412).
 
-    On accelerators the shards are scanned, at the memory of one; on a CPU the loop over them is unrolled.
+    On an accelerator, a `lax.scan` over the shards needs the memory of only one shard. On a CPU, the loop is unrolled.
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` → scalar loss, the mean over a batch, or `(loss, aux)`.
       method: a sharpness-aware method without an optimizer, such as `sam_optax.gsam()`.
-      m: the number of examples of a shard, which divides the batch; with `axis_name` each device's part of it.
+      m: the number of examples in a shard; None means one shard. It must divide the batch size, or with `axis_name` the
+        size of each device's part of the batch.
       batch_argnums: which positional arguments are batches, counted after the state of the method; every shard gets the
         others as a whole. For `loss_fn(params, x, y)` it is `(0, 1)`.
       batch_argnames: which keyword arguments are batches; see `value_and_grad`.
-      batch_weight: from the arguments after the parameters, those of a shard, to the weight of the shard in the mean;
-        see `value_and_grad`. If all weights are 0, loss and gradient are 0, and the floating state does not change.
-      state_argnum: the argument, counted after the state of the method, that is the state of the model; see
-        `value_and_grad`. It goes from shard to shard, and both passes of a shard start from the same one.
-      has_aux: whether `loss_fn` returns `(loss, aux)`. Over the shards floating aux is averaged, integer aux summed.
+      batch_weight: a function from the arguments of a shard, without the parameters, to the weight of the shard in the
+        mean; see `value_and_grad`. If all weights are 0, the loss and the gradient are 0, and the floating-point leaves
+        of the states do not change.
+      state_argnum: the position of the argument, counted after the state of the method, that holds the state of the
+        model; see `value_and_grad`. The state is passed from shard to shard, and both passes of a shard start from the
+        same state.
+      has_aux: whether `loss_fn` returns `(loss, aux)`. Floating-point leaves of aux are averaged over the shards, and
+        integer leaves are summed.
       axis_name: the device axis, or axes, under `jax.shard_map` to average over; each device has its own shards.
-      measure_noise: whether to measure the noise of the clean and of the sharpness-aware gradient between the batch and
-        its shards, for `track_noise`; then aux is `(aux, noise)`, and `noise.perturbed` is None with `perturb=False`.
-        It costs the norms of the gradients, and the memory of one more gradient. A random key that all shards share
-        biases the noise scale downwards, and BatchNorm biases it upwards.
+      measure_noise: whether to estimate the noise of the clean and of the sharpness-aware gradient, by comparing the
+        gradients of the shards with those of the batch, for `track_noise`. If so, aux is `(aux, noise)`, and
+        `noise.perturbed` is None with `perturb=False`. It costs the norms of the gradients, and the memory of one more
+        gradient. A random key that all shards share biases the noise scale downwards, and BatchNorm biases it upwards.
 
     Returns:
       `fn(params, state, *args, perturb=None, **kwargs)` → `(loss, aux, gradient, state)`, with the state of `method`.
       Pass the gradient to an ordinary optimizer; aux is None without `has_aux`.
 
     Raises:
-      ValueError: If `loss_fn` cannot be called, if `method` is not a transformation or `m` not a positive integer, or
-        if another option is not of its kind; and, when called, if `m` does not divide the batch, if `method` holds two
-        methods, if noise is to be measured of one shard, or if aux does not hold the state as it should.
+      ValueError: If `loss_fn` is not callable, if `method` is not a transformation, if `m` is not a positive integer,
+        or if another option is invalid. The returned function raises it if `m` does not divide the batch, if `method`
+        contains two methods, if noise cannot be measured because there is only one shard, or if aux does not contain
+        the new state of the model.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -81,7 +86,7 @@ def sharpness_aware_grad(
     """
     validation.check_transformation("method", method)
     if m is not None:
-        hyperparameters.check_count("m", m, "the examples of a shard, or None for one shard")
+        hyperparameters.check_count("m", m, "the number of examples in a shard, or None for one shard")
     passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
     passes.refuse_weighted_noise(measure_noise, batch_weight)
     division = Division(1, BatchArguments.create(batch_argnums, batch_argnames), axis_name)
@@ -194,12 +199,12 @@ class _Shards:
 
 
 class _SplitState(NamedTuple):
-    """The leaves of a method's state by how they are combined over shards.
+    """The leaves of a method's state, grouped by how they are combined over the shards.
 
     Attributes:
       state: the whole state.
       floating: floating leaves, which are averaged.
-      unset: flags, as the number of shards where they are not set: a flag is True if it is on every shard.
+      unset: for each flag, the number of shards on which it is not set; the combined flag is True if this number is 0.
       others: the remaining leaves, counts and keys, which are those of the last shard.
     """
 

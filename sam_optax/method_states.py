@@ -9,7 +9,7 @@ from sam_optax.typing import Params, State, Updates
 
 
 class StepDiagnostics(NamedTuple):
-    """The measurements of the last step, float32 or wider; a number that was not measured is zero, its flag False.
+    """The measurements of the last step, float32 or wider; a number that was not measured is 0, and its flag is False.
 
     Attributes:
       grad_norm: `‖g‖`, of the clean gradient.
@@ -19,7 +19,7 @@ class StepDiagnostics(NamedTuple):
       perturbed_loss: `L(w + ε)`.
       surrogate_gap: `L(w + ε) − L(w)`.
       noise_signal: the signal term of the noise of `g_s`, for `track_noise`.
-      noise_variance: the noise term of the same noise.
+      noise_variance: the noise term `tr(Σ)` of the noise of `g_s`, for `track_noise`.
       measured: whether the step made a second pass, which measures the first four numbers; a bool.
       loss_measured: whether the second pass computed the loss.
       gap_measured: whether, in addition, `update` was given the clean loss.
@@ -48,7 +48,7 @@ class SharpnessAwareState(NamedTuple):
       perturbation: the perturbation's state.
       combiner: the combiner's state.
       policy: the policy's state.
-      diagnostics: of the last step; read by `sam_optax.diagnostics`.
+      diagnostics: the measurements of the last step, which `sam_optax.diagnostics` reads.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -62,14 +62,14 @@ class AscendingState(NamedTuple):
     """The state of `sharpness_aware` while it computes `w + ε` for `two_phases`.
 
     Given this state, `update` makes no second pass: it returns the state with `perturbed_params` replaced. The
-    parameters are part of the state since wrappers pass a state on unchanged.
+    perturbed parameters are returned in the state, because wrappers pass states on unchanged.
 
     Attributes:
-      count: as in `SharpnessAwareState`, like the next four.
+      count: the number of updates so far, int32.
       perturbation: the perturbation's state.
       combiner: the combiner's state.
       policy: the policy's state.
-      diagnostics: of the last step.
+      diagnostics: the measurements of the last step.
       perturbed_params: the parameters `w` before `update`; after it `w + ε`, or `w` if the step is skipped.
     """
 
@@ -96,7 +96,7 @@ class MSAMState(NamedTuple):
 
 
 def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
-    """The states of all methods in an optimizer's state, also those that are nested in one another."""
+    """The states of all methods in an optimizer's state, including those that are nested in another method's state."""
     found = []
     for node in jax.tree.leaves(state, is_leaf=_is_method):
         if _is_method(node):
@@ -106,7 +106,7 @@ def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
 
 def ascending(state: State, params: Params) -> State:
     """An optimizer's state with which the method computes `w + ε` and makes no step."""
-    place = trees.cast_like(params, params)  # no leaf is weakly typed, as none of w + ε is
+    place = trees.cast_like(params, params)  # without weak types, like the leaves of w + ε
 
     def prepare(node: Any) -> Any:
         return AscendingState(*node, place) if isinstance(node, SharpnessAwareState) else node

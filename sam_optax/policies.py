@@ -1,4 +1,4 @@
-"""Policies: they decide which steps make a second pass, by step number, at random, or by the gradient's norm."""
+"""Policies, which decide which steps make a second pass: by step number, at random, or by the gradient's norm."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from sam_optax import hyperparameters, trees
 from sam_optax.batch_plan import BatchPlan
 from sam_optax.typing import Params, ScalarOrSchedule, State, Updates
 
-_ROUNDING = 1e-9  # of a position in epochs: in floating point 1 − 0.7 is more than 0.3
+_ROUNDING = 1e-9  # the tolerance of a position in epochs, because 1 − 0.7 is more than 0.3 in floating point
 
 
 class Policy(NamedTuple):
@@ -65,7 +65,7 @@ def every(k: int) -> Policy:
       >>> [step for step in range(10) if sam_optax.every(4).at(step)]
       [0, 4, 8]
     """
-    hyperparameters.check_count("k", k, "the steps from one second pass to the next")
+    hyperparameters.check_count("k", k, "the number of steps from one second pass to the next")
     return _of_the_step(lambda step: step % k == 0)
 
 
@@ -87,17 +87,17 @@ def after(step: int) -> Policy:
       [4, 5]
     """
     if not isinstance(step, Integral) or isinstance(step, bool) or step < 0:
-        raise ValueError(f"step is {step!r}: give an integer of at least 0, the steps without a second pass.")
+        raise ValueError(f"step is {step!r}: give an integer of at least 0, the number of steps without a second pass.")
     return _of_the_step(lambda now: now >= step)
 
 
 def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = True) -> Policy:
     """The policy that perturbs in the last part of a batch plan: the late phase, where the learning rate has decayed.
 
-    The part is measured in epochs, like the decay of a rate that `plan.schedule` reads, however the batch grows. SAM in
-    only the last part finds minima about as flat and as good as SAM in all steps, at a lower cost. From
-    "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training" (Zhou et al., 2024,
-    https://arxiv.org/abs/2410.10373).
+    The part is measured in epochs, like the learning rate schedules that `plan.schedule` converts, so it does not
+    depend on how the batch grows. SAM in only the last part finds minima about as flat and as good as SAM in all steps,
+    at a lower cost. The policy is from "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
+    Training" (Zhou et al., 2024, https://arxiv.org/abs/2410.10373).
 
     Args:
       fraction: the share of the plan's epochs that make second passes, from 0 to 1.
@@ -176,7 +176,7 @@ def _check_key(key: Any) -> None:
     except (TypeError, ValueError, AttributeError):
         one = False
     if not one:
-        raise ValueError(f"key is {key!r}: give one JAX random key, as jax.random.key(0) makes it.")
+        raise ValueError(f"key is {key!r}: give one JAX random key, such as jax.random.key(0).")
 
 
 class AEState(NamedTuple):
@@ -192,12 +192,13 @@ class AEState(NamedTuple):
 
 
 def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
-    """The policy that perturbs when the gradient is long compared with recent ones: `‖g‖² ≥ μ + c_t σ`.
+    """The policy that perturbs when the gradient norm is large compared with recent steps: `‖g‖² ≥ μ + c_t σ`.
 
     `μ ← δ μ + (1 − δ) ‖g‖²` and `σ² ← δ σ² + (1 − δ) (‖g‖² − μ)²` are moving averages, which start from `μ = ‖g‖²` and
-    `σ² = 0` and are updated before the test. The gradient decides, so `at` returns None and the decision is made inside
-    the compiled step; on the CPU the gradient of a convolution is slow there. From "An Adaptive Policy to Employ
-    Sharpness-Aware Minimization" (Jiang et al., 2023, https://arxiv.org/abs/2304.14647).
+    `σ² = 0` and are updated before the test. The decision depends on the gradient, so `at` returns None, and a
+    `lax.cond` inside the compiled step makes the decision. On a CPU, gradients of convolutions are slow inside a
+    `lax.cond`. The policy is from "An Adaptive Policy to Employ Sharpness-Aware Minimization" (Jiang et al., 2023,
+    https://arxiv.org/abs/2304.14647).
 
     Args:
       threshold: `c_t`; a number or a schedule over updates. The paper decreases it linearly from 1 to −1:

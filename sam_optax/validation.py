@@ -23,10 +23,10 @@ def check_transformation(name: str, tx: Any) -> None:
 
 
 def check_one_method(name: str, state: Any) -> None:
-    """Raises `ValueError` if `state` holds more than one sharpness-aware method, or one that sees parts of a batch.
+    """Raises `ValueError` if `state` holds several sharpness-aware methods, or one inside `optax.MultiSteps`.
 
     Two methods in one chain are silently wrong: the second one makes its own second pass and replaces the result of the
-    first one. Several `msam` count as one method if each of them trains other parameters, as in
+    first one. Several `msam` count as one method if each of them trains different parameters, as in
     `optax.multi_transform`. Inside `optax.MultiSteps` a method gets the mean gradient of several batches, but makes the
     second pass only on the last one.
 
@@ -69,12 +69,12 @@ def check_second_pass(name: str, state: Any) -> None:
 
 
 def check_whole(params: Params) -> None:
-    """Raises `ValueError` if leaves of `params` are hidden."""
+    """Raises `ValueError` if leaves of `params` are replaced by `optax.MaskedNode`."""
     if trees.holds_masked(params):
         raise ValueError(
             "params holds optax.MaskedNode: a sharpness-aware transformation is inside optax.masked or "
-            "optax.multi_transform, so its second gradient would be taken of a tree with holes. Put it outside, "
-            "in front, and say which leaves to perturb by its argument mask=."
+            "optax.multi_transform, so its second gradient would be computed on a tree with missing leaves. Put it "
+            "before that wrapper in an optax.chain, and select the leaves to perturb with its argument mask=."
         )
 
 
@@ -82,21 +82,21 @@ def check_real(params: Params) -> None:
     """Raises `ValueError` if `params` has a leaf to which no perturbation can be added."""
     if isinstance(params, optax.LookaheadParams):
         raise ValueError(
-            "params is an optax.LookaheadParams, and a sharpness-aware method needs the parameters of its gradient. "
-            "Call the method by itself, method.update(grads, method_state, params.fast, grad_fn=grad_fn), and give the "
-            "gradient that it returns to optax.lookahead."
+            "params is an optax.LookaheadParams, and a sharpness-aware method needs the parameters at which its "
+            "gradient was computed. Call the method separately, as method.update(grads, method_state, params.fast, "
+            "grad_fn=grad_fn), and pass the gradient that it returns to optax.lookahead."
         )
     for path, leaf in zip(trees.leaf_paths(params), jax.tree.leaves(params), strict=True):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             raise ValueError(
-                f"params has {leaf!r} at '{path}', where an array is expected: keep what is no array apart, as "
-                "eqx.filter(model, eqx.is_inexact_array) does for an Equinox module."
+                f"params has {leaf!r} at '{path}', where an array is expected: remove the leaves that are not arrays "
+                "from params, as eqx.filter(model, eqx.is_inexact_array) does for an Equinox module."
             )
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(
                 f"params has a leaf of dtype {dtype} at '{path}': only real floating leaves can be perturbed. "
-                "Keep the others apart, or split a complex leaf into its real and imaginary part."
+                "Remove the other leaves from params, or split a complex leaf into its real and imaginary part."
             )
 
 
@@ -107,8 +107,8 @@ def check_loss(name: str, loss: Any) -> None:
     is_number = isinstance(loss, int | float) or (hasattr(loss, "dtype") and not trees.is_key(loss))
     if not is_number or jnp.shape(loss) != () or jnp.issubdtype(jnp.result_type(loss), jnp.complexfloating):
         raise ValueError(
-            f"{name} is {loss!r}: give the loss of the batch, a real scalar. Take the mean over the examples, and pass "
-            "the loss alone where the function returns (loss, aux)."
+            f"{name} is {loss!r}: give the loss of the batch, a real scalar. Take the mean over the examples, and "
+            "pass only the loss if the function returns (loss, aux)."
         )
 
 
@@ -119,7 +119,8 @@ def _check_accumulation(name: str, state: Any) -> None:
     if any(isinstance(method, SharpnessAwareState) for method in found):
         raise ValueError(
             f"{name} holds a sharpness-aware method inside optax.MultiSteps, which would make its second pass on the "
-            "last micro-batch alone: accumulate by sam_optax.value_and_grad(loss_fn, micro_batches=...) instead."
+            "last micro-batch only: accumulate the gradients with sam_optax.value_and_grad(loss_fn, "
+            "micro_batches=...) instead."
         )
 
 

@@ -46,20 +46,20 @@ def test_growing_plans_count_in_positive_integers(name, value):
 
 @pytest.mark.parametrize("factor", [0.99, 0, -2, math.nan, math.inf, "2", None])
 def test_a_growing_plan_that_would_shrink_by_its_factor_is_refused(factor):
-    with refused(rf"factor is {factor!r}: a growing plan must not shrink, give a number of at least 1\.$"):
+    with refused(rf"factor is {factor!r}: give a number of at least 1, so that the batch does not shrink\.$"):
         BatchPlan.exponential(initial=8, factor=factor, every=1, epochs=2)
 
 
 @pytest.mark.parametrize("power", [-0.01, -2, math.nan, math.inf, "2", None])
 def test_a_growing_plan_that_would_shrink_by_its_power_is_refused(power):
-    with refused(rf"power is {power!r}: a growing plan must not shrink, give a number of at least 0\.$"):
+    with refused(rf"power is {power!r}: give a number of at least 0, so that the batch does not shrink\.$"):
         BatchPlan.polynomial(initial=8, power=power, every=1, epochs=2)
 
 
 def test_a_growing_plan_that_would_shrink_to_its_maximum_is_refused():
-    with refused(r"maximum is 4, below initial, 8: a growing plan must not shrink\.$"):
+    with refused(r"maximum is 4, below initial, 8: give at least 8\.$"):
         BatchPlan.exponential(initial=8, factor=2, every=1, epochs=2, maximum=4)
-    with refused(r"maximum is 4, below initial, 8: a growing plan must not shrink\.$"):
+    with refused(r"maximum is 4, below initial, 8: give at least 8\.$"):
         BatchPlan.polynomial(initial=8, power=2, every=1, epochs=2, maximum=4)
 
 
@@ -96,7 +96,7 @@ def test_text_with_a_zero_is_refused(text, name):
 
 @pytest.mark.parametrize("text", [3, None, b"1x2"])
 def test_what_is_no_text_is_refused(text):
-    with refused(rf"batch plan is {re.escape(repr(text))}: give a text of epochs x size"):
+    with refused(rf"batch plan is {re.escape(repr(text))}: give a string of epochs x size"):
         BatchPlan.parse(text)
 
 
@@ -122,7 +122,7 @@ def test_a_multiple_to_round_to_is_a_positive_integer(value):
 
 @pytest.mark.parametrize("epoch", [-1, -0.001, 3, 3.5, math.nan])
 def test_an_epoch_outside_the_plan_is_refused(epoch):
-    with refused(rf"epoch is {epoch!r}: this plan has the epochs from 0 to below 3\.$"):
+    with refused(rf"epoch is {epoch!r}: give a number of at least 0 and below 3, the epochs\.$"):
         PLAN.batch_size_at(epoch)
 
 
@@ -140,5 +140,5 @@ def test_more_updates_than_32_bits_count_are_refused_for_a_schedule():
 
 
 def test_a_plan_that_leaves_the_numbers_asks_for_a_maximum():
-    with refused("maximum is None, and the plan grows past all numbers in 1100 epochs: give a maximum"):
+    with refused("maximum is None, and the batch size overflows a float within 1100 epochs: give a maximum"):
         BatchPlan.exponential(8, 2.0, every=1, epochs=1100)

@@ -124,7 +124,7 @@ def test_what_is_left_is_read_per_update():
         ({"initial": 0}, "initial is 0: give a positive integer"),
         ({"epochs": 2.5}, r"epochs is 2\.5: give a positive integer"),
         ({"maximum": True}, "maximum is True: give a positive integer"),
-        ({"maximum": 4}, "maximum is 4, below initial, 8: a growing batch must not shrink"),
+        ({"maximum": 4}, "maximum is 4, below initial, 8: give a maximum of at least 8"),
         ({"factor": 1}, "factor is 1: give an integer of at least 2, or None for any size"),
         ({"factor": 1.5}, r"factor is 1\.5: give an integer of at least 2, or None for any size"),
     ],

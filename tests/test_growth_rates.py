@@ -64,9 +64,9 @@ def test_it_is_read_per_update():
     [
         ("sqrt", "rule is 'sqrt': give one of none, linear, square_root, or a function of the batch's growth"),
         (None, "rule is None: give one of none, linear, square_root, or a function of the batch's growth"),
-        (lambda growth: -growth, r"rule is -1\.0 where the batch is 1 times the first: give a function to finite"),
-        (lambda growth: math.inf if growth > 2 else 1, "rule is inf where the batch is 4 times the first"),
-        (lambda growth: "a", "rule is 'a' where the batch is 1 times the first"),
+        (lambda growth: -growth, r"rule returned -1\.0 for a batch of 1 times the first size: give a function"),
+        (lambda growth: math.inf if growth > 2 else 1, "rule returned inf for a batch of 4 times the first size"),
+        (lambda growth: "a", "rule returned 'a' for a batch of 1 times the first size"),
     ],
 )
 def test_a_rule_that_gives_no_rate_is_refused(rule, message):

@@ -28,22 +28,23 @@ Subject = Callable[[], object]
 Seconds = Mapping[str, Sequence[float]]
 """The seconds of each subject of a race, one number per round."""
 
-_TURN = 0.25  # seconds; in a shorter turn the clock and the scheduler would dominate
+_TURN = 0.25  # seconds; in a shorter measurement, timer overhead and process scheduling would dominate
 
 
 def race(subjects: Mapping[str, Subject], rounds: int, steps: int = 1) -> dict[str, list[float]]:
     """Times each subject in each round, in seconds.
 
     Each subject is called twice before the first round: to warm up, and to estimate its time. If even the slowest
-    subject is fast, a turn is several calls, the same number for each subject, and the time is divided by that number.
+    subject takes less than a quarter of a second, each measurement makes several calls, the same number for every
+    subject, and the time is divided by that number.
 
     Args:
       subjects: the functions to time, by name.
-      rounds: the number of turns of each subject.
+      rounds: the number of measurements of each subject.
       steps: the number of steps per call; the result is the seconds of one step.
 
     Returns:
-      `rounds` numbers for each subject; numbers at the same position of the lists were measured in the same round.
+      A list of `rounds` times for each subject; times at the same index were measured in the same round.
     """
     for subject in subjects.values():
         subject()
@@ -56,7 +57,7 @@ def race(subjects: Mapping[str, Subject], rounds: int, steps: int = 1) -> dict[s
 
 
 def order(names: list[str], number: int) -> list[str]:
-    """Returns the order of round `number`: each name is first in turn, and every second cycle of rounds is reversed."""
+    """Returns the names in the order of round `number`: rotated by one per round, reversed in every second cycle."""
     cycle, first = divmod(number, len(names))
     turned = names[first:] + names[:first]
     return turned[::-1] if cycle % 2 else turned
@@ -83,7 +84,7 @@ def machine() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Returns the number of cores that this process may use if the system reports it, otherwise of all cores."""
+    """Returns the number of cores that this process may use, or of all cores if the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -97,7 +98,7 @@ class Figure:
       quantity: the quantity that is compared, such as `time` or `peak memory`.
       subject: the name of the subject.
       reference: the name of the reference.
-      target: the maximum of the median of the ratios; None is no target.
+      target: the largest acceptable median of the ratios; None means that there is no target.
       unit: the unit of `amounts` and `reference_amounts`: `s` or `B`.
       amounts: the amounts of the subject, one per round; a single one for memory, which does not vary.
       reference_amounts: the amounts of the reference, one per round, or a single one.
@@ -126,7 +127,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed`, or `in spread`: the median exceeds the target, but the lower quartile does not.
+        """`met`, `missed`, or, if the median exceeds the target but the lower quartile does not, `in spread`.
 
         The numbers are compared as the table prints them, to three decimals. Without a target the verdict is a dash.
         """
@@ -144,7 +145,7 @@ class Figure:
         return asdict(self) | computed
 
 
-_CAPTION = "the cosine of the diagnostics keeps the clean gradient through the second pass; contrib.sam has none"
+_CAPTION = "The diagnostics keep the clean gradient for the cosine; contrib.sam has no diagnostics."
 _UNITS = {"s": (1e3, "ms"), "B": (1e-6, "MB")}
 _SECONDS_FROM = 10.0
 
@@ -154,7 +155,7 @@ def table(title: str, figures: Iterable[Figure]) -> Table:
 
     A row shows the median amount of the subject, the median and the quartiles of the ratios, and the verdict.
     """
-    rows: Rows = [("", "takes", "measured in", "ratio", "quartiles", "target", "verdict")]
+    rows: Rows = [("", "takes", "relative to", "ratio", "quartiles", "target", "verdict")]
     for figure in figures:
         lower, median, upper = figure.quartiles
         spread = f"{lower:.3f}–{upper:.3f}" if len(figure.amounts) > 1 else "–"

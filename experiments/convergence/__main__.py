@@ -31,7 +31,7 @@ class Arguments:
     Attributes:
       study: The networks to train.
       location: The folders of the data.
-      quadratic: The problem for which theory gives the solution.
+      quadratic: The stochastic quadratic problem, for which the exact solution is known.
       parts: The parts of the study to run: quadratic, networks, or both.
     """
 
@@ -46,7 +46,7 @@ class Arguments:
         checks.check_distinct("parts", self.parts)
         if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
             known = ", ".join(REACH)
-            raise ValueError(f"methods is {self.study.methods}: the quadratic knows {known}, add one of them.")
+            raise ValueError(f"methods is {self.study.methods}: the quadratic supports only {known}; add one of them.")
 
 
 def main() -> None:

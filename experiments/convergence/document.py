@@ -25,12 +25,12 @@ Trajectories = dict[tuple[str, str], Trajectory]
 """The results on the quadratic, by method and strategy."""
 
 Floors = dict[str, list[Floor]]
-"""The floors, by method."""
+"""The floors (the stationary gradient norms), by method."""
 
 
 def rate_rows(curves: Curves) -> Rows:
-    """Returns the late rate at which the norm of the full gradient decreases, and the minima of both norms."""
-    heading = ("method", "strategy", "updates", "slope by updates", "slope by examples", "least ‖∇f‖", "least, SAM's")
+    """Returns the rate at which the full gradient's norm decreases in the second half, and the minima of both norms."""
+    heading = ("method", "strategy", "updates", "slope by updates", "slope by examples", "min ‖∇f‖", "min ‖∇f(w + ε)‖")
     rows: Rows = [heading]
     for (method, strategy), curve in curves.items():
         slopes = [str(late_rate(places, curve.gradient)) for places in (curve.updates, curve.examples)]
@@ -49,7 +49,7 @@ def bound_rows(trajectories: Trajectories) -> Rows:
 
 def floor_rows(floors: Floors) -> Rows:
     """Returns the floors of each method, relative to the exact floor of SGD."""
-    rows: Rows = [("η", "b", "√E‖∇f‖², SGD, exactly", *(METHODS[method].title for method in floors))]
+    rows: Rows = [("η", "b", "√E‖∇f‖² of SGD, exact", *(METHODS[method].title for method in floors))]
     for same in zip(*floors.values(), strict=True):
         first = same[0]
         rows.append((f"{first.rate:g}", str(first.batch_size), f"{math.sqrt(first.sgd):.4g}", *map(_ratio, same)))
@@ -57,7 +57,7 @@ def floor_rows(floors: Floors) -> Rows:
 
 
 def slope_rows(floors: dict[str, Floors]) -> Rows:
-    """Returns the exponents of the floors in the batch size and in the learning rate."""
+    """Returns the exponents with which the floors scale in the batch size and in the learning rate."""
     rows: Rows = [("method", "slope by b", "slope by η")]
     for method in floors["rate"]:
         slopes = [_slope(by_method[method], name) for name, by_method in floors.items()]
@@ -83,12 +83,12 @@ def _least(values: np.ndarray) -> str:
 
 
 _RATES = (
-    "Slopes of log ‖∇f‖ against the logarithms of updates and of examples, fitted over the second half of training, "
-    "with the standard error of their mean; the smallest norm during training, mean ± standard deviation."
+    "The slopes of log ‖∇f‖ against the logarithms of updates and of examples in the second half of training, with the "
+    "standard error of their mean. The smallest norms during training, as mean ± standard deviation."
 )
-_BOUNDS = "Mean over the updates, weighted by the learning rate; value after the last update; the proved upper bounds."
-_FLOORS = "The floor of √E‖∇f‖² at a constant learning rate and batch size, measured, relative to SGD's exact value."
-_SLOPES = "The exponents of the floors. In theory they are −½ and ½ while the noise exceeds the effect of ρ."
+_BOUNDS = "The mean of ‖∇f‖², weighted by the learning rate, and its last value, each with its proved upper bound."
+_FLOORS = "The measured floor of √E‖∇f‖² at a constant learning rate and batch size, relative to SGD's exact value."
+_SLOPES = "The exponents of the floors in b and η. In theory they are −½ and ½ while noise exceeds the effect of ρ."
 _NORMS = {
     "gradient": ("Norm of the full gradient", "‖∇f(w)‖"),
     "sam_gradient": ("Norm of the full SAM gradient", "‖∇f(w + ρ ∇f/‖∇f‖)‖"),
@@ -126,13 +126,14 @@ def quadratic_part(study: QuadraticStudy, trajectories: Trajectories, floors: di
     tables.append((_SLOPES, slope_rows(floors)))
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
     settings = (
-        f"½ wᵀAw in {study.dimensions} dimensions, curvatures from {study.least_curvature:g} to 1, noise of deviation "
-        f"{study.noise:g} per coordinate and example, η {study.learning_rate:g}, ρ {study.rho:g}, {study.chains} runs; "
-        f"constant plan {study.constant_plan}, increasing plan {study.increasing_plan}, {study.examples} examples an "
-        f"epoch. Without noise SAM would end at ‖∇f‖ = {bounce:.3g}. docs/convergence.md derives what to expect."
+        f"The loss is ½ wᵀAw in {study.dimensions} dimensions with curvatures from {study.least_curvature:g} to 1, "
+        f"noise of deviation {study.noise:g} a coordinate and example; η = {study.learning_rate:g}, ρ = {study.rho:g}; "
+        f"{study.chains} runs, plans {study.constant_plan} and {study.increasing_plan}, {study.examples} examples per "
+        f"epoch. Without noise, SAM would converge to ‖∇f‖ = {bounce:.3g}. docs/convergence.md derives the theory."
     )
     pictures = _draw(curves, "the quadratic", "quadratic", folder)
-    pictures.append(drawing.save(draw_floors(floors), "Floors", "On the quadratic.", folder, "quadratic-floors"))
+    caption = "The floors of the methods and of SGD, against the batch size and the learning rate."
+    pictures.append(drawing.save(draw_floors(floors), "Floors", caption, folder, "quadratic-floors"))
     return Part("A stochastic quadratic", settings, tables, pictures)
 
 
@@ -146,9 +147,9 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
     """
     statistics = "the statistics of these examples" if study.reestimate_batchnorm else "running statistics"
     settings = (
-        f"The training loss over all examples, without augmentation, BatchNorm in inference mode with {statistics}; ρ "
-        f"{study.measured_rho:g} in SAM's gradient, for every method. Constant plan {study.constant_plan}, increasing "
-        f"plan {study.increasing_plan}, seeds {', '.join(map(str, study.seeds))}."
+        f"Gradients are of the training loss over all examples, without augmentation; BatchNorm uses {statistics}. "
+        f"SAM's gradient has ρ = {study.measured_rho:g} for every method. The plans are {study.constant_plan} and "
+        f"{study.increasing_plan}, the seeds {', '.join(map(str, study.seeds))}."
     )
     pictures = _draw(curves, title, "networks", study.output)
     return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves))], pictures)
@@ -171,7 +172,7 @@ def _draw(curves: Curves, title: str, stem: str, folder: Path) -> list[drawing.P
     pictures = []
     for norm, (name, formula) in _NORMS.items():
         figure = draw_norms(norm, f"{name}: {title}", curves)
-        caption = f"{formula}, mean over the repetitions, against updates and against examples."
+        caption = f"The mean of {formula} over the repetitions, against updates and against examples."
         pictures.append(drawing.save(figure, name, caption, folder, f"{stem}-{norm.replace('_', '-')}"))
     return pictures
 
@@ -217,7 +218,7 @@ def draw_floors(floors: dict[str, Floors]) -> Figure:
         for panel, (name, by_method) in zip(panels, floors.items(), strict=True):
             some = next(iter(by_method.values()))
             where = [getattr(floor, name) for floor in some]
-            panel.loglog(where, np.sqrt([floor.sgd for floor in some]), color="0.75", linewidth=6, label="SGD, exactly")
+            panel.loglog(where, np.sqrt([floor.sgd for floor in some]), color="0.75", linewidth=6, label="SGD, exact")
             for i, (method, found) in enumerate(by_method.items()):
                 heights = np.sqrt([floor.square for floor in found])
                 panel.loglog(where, heights, label=METHODS[method].title, **_look(i, len(by_method)))

@@ -67,7 +67,7 @@ Examples = Split | Records
 """Images and labels that are read in any order: in memory (`Split`), or one by one from disk (`Records`)."""
 
 
-_READ = 16  # the number of records on disk that are digested; to read all of them would take hours
+_READ = 16  # the number of records on disk that are hashed; reading all of them would take hours
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """Returns a digest of the training and test examples, in order, and of the attributes of the data set.
 
-        All examples in memory are digested. For records on disk, the digest covers their indices, the noise of their
-        labels, and some of the records.
+        All examples in memory are hashed. For records on disk, the digest covers their indices, their label noise, and
+        some of the records.
         """
         digest = hashlib.sha256(repr((self.num_classes, self.crop_padding, self.flip)).encode())
         _add(digest, self.mean, self.std)

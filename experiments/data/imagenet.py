@@ -11,8 +11,8 @@ import tensorflow as tf
 Reader = Callable[[Any, Any], tuple[Any, Any]]
 """`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
 
-`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for a random crop:
-the compiled step cannot make it, because the images differ in size.
+`index` is int64 `(rows,)`. `keys` holds the seed and the position of each row, int64 `(rows, 2)`, for the random crop.
+The compiled step cannot crop the images, because they differ in size.
 """
 
 _SIDE = 224
@@ -116,7 +116,7 @@ class Records:
         return len(self.index)
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the centres of photographs and their labels, as `Split.rows` does."""
+        """Returns the central crops of photographs and their labels, in the format of `Split.rows`."""
         images, labels = _centres(tf.constant(self._serialised(index)))
         return images.numpy(), (labels.numpy() + self.moved_by[index]) % self.num_classes
 

@@ -22,7 +22,7 @@ class Layers(NamedTuple):
     Attributes:
       same_padding: whether strided convolutions pad as TensorFlow does, with less padding at the top and left, or as
         PyTorch does, with equal padding on both sides. On images of even size, their windows differ by one pixel.
-      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
+      dtype: the dtype of the computation; None means the dtype of inputs and parameters.
       kernel_init: the initializer of the convolutions; the default is PyTorch's.
     """
 
@@ -83,7 +83,7 @@ class Bottleneck(nnx.Module):
         self.shortcut = layers.shortcut(channels_in, wide, stride, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, 4 channels)`."""
+        """Maps features `(batch, height, width, channels_in)` to `(batch, height/stride, width/stride, 4·channels)`."""
         y = nnx.relu(self.norm_1(self.conv_1(x)))
         y = nnx.relu(self.norm_2(self.conv_2(y)))
         y = self.norm_3(self.conv_3(y))
@@ -151,9 +151,9 @@ class ResNet(nnx.Module):
       num_classes: the number of logits.
       image_shape: `(height, width, channels)`.
       rngs: the source of the initial parameters.
-      stem: `cifar`, a 3x3 convolution, or `imagenet`, a strided 7x7 convolution and 3x3 max pooling, which keep a
-        sixteenth of the pixels.
-      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
+      stem: `cifar`, a 3x3 convolution, or `imagenet`, a strided 7x7 convolution and strided 3x3 max pooling, which
+        together divide the height and the width by 4.
+      dtype: the dtype of the computation; None means the dtype of inputs and parameters.
 
     Raises:
       ValueError: If the stem is unknown.
@@ -196,7 +196,7 @@ class ResNet(nnx.Module):
 
 
 class SmallResNet(ResNet):
-    """ResNet-8, a network of this project, padded as in TensorFlow. It has no original in PyTorch."""
+    """ResNet-8, a small network of this project with TensorFlow's padding. It is not a port of a PyTorch model."""
 
     same_padding = True
 
@@ -210,7 +210,7 @@ class WideResNet(nnx.Module):
       num_classes: the number of logits.
       image_shape: `(height, width, channels)`.
       rngs: the source of the initial parameters.
-      dtype: the dtype of the computation; None is the dtype of inputs and parameters.
+      dtype: the dtype of the computation; None means the dtype of inputs and parameters.
 
     Raises:
       ValueError: If the depth is not `4 + 6 n` with `n` at least 1.
@@ -220,7 +220,7 @@ class WideResNet(nnx.Module):
         self, depth: int, width: int, num_classes: int, image_shape: ImageShape, rngs: nnx.Rngs, *, dtype: Dtype = None
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"depth is {depth}: give 10, 16, 22, 28 or another that is 4 more than a multiple of 6.")
+            raise ValueError(f"depth is {depth}: give 4 + 6 n with n at least 1, such as 10, 16, 22 or 28.")
         layers = Layers(dtype=dtype, kernel_init=_he_normal)
         self.depths = ((depth - 4) // 6,) * 3
         self.conv = layers.convolution(image_shape[-1], 16, 3, rngs=rngs)

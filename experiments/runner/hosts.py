@@ -51,14 +51,14 @@ class Machine:
             raise ValueError(f"devices is {self.devices}: give an integer of at least 1.")
         given = [name for name in ("coordinator", "processes", "process") if getattr(self, name) is not None]
         if given and len(given) < 3:
-            raise ValueError(f"{given[0]} is {getattr(self, given[0])}: give coordinator, processes and process.")
+            raise ValueError(f"{given[0]} is {getattr(self, given[0])}: give all of coordinator, processes, process.")
         if self.coordinator is None:
             return
         if self.distributed:
             raise ValueError("distributed is True, and coordinator is given: omit one of the two.")
         host, _, port = self.coordinator.rpartition(":")
         if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) <= _LAST_PORT):
-            remedy = f"give host:port, 10.0.0.1:8476 for instance, with a port from 1 to {_LAST_PORT}."
+            remedy = f"give host:port, for example 10.0.0.1:8476, with a port from 1 to {_LAST_PORT}."
             raise ValueError(f"coordinator is {self.coordinator!r}: {remedy}")
         process, processes = self.process or 0, self.processes or 0
         if not 0 <= process < processes:
@@ -78,7 +78,7 @@ def sharding_on(machine: Machine) -> Sharding:
     wanted = machine.devices or (1 if jax.default_backend() == "cpu" else available)
     if wanted > available:
         remedy = f"On a CPU, set JAX_NUM_CPU_DEVICES={wanted} in the environment."
-        raise ValueError(f"devices is {wanted}, and this process has {available}: give at most that. {remedy}")
+        raise ValueError(f"devices is {wanted}, and this process has {available}: give at most {available}. {remedy}")
     if wanted == jax.process_count() == 1:
         return Sharding()
     each = [sorted(jax.local_devices(process), key=lambda device: device.id) for process in range(jax.process_count())]
@@ -134,19 +134,19 @@ def _join(machine: Machine) -> None:
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        launcher = "SLURM, Open MPI, Kubernetes or on a Cloud TPU"
-        remedy = f"start the program by {launcher}, or give coordinator, processes and process."
+        launcher = "SLURM, Open MPI or Kubernetes, or on a Cloud TPU"
+        remedy = f"start the program with {launcher}, or give coordinator, processes and process."
         raise ValueError(f"distributed is True, and no other processes were found ({error}): {remedy}") from error
 
 
 def _check_port(coordinator: str) -> None:
-    """Raises a ValueError if the coordinator's port is in use, because JAX would crash."""
+    """Raises a ValueError if the coordinator's port is in use, because otherwise JAX would crash."""
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the coordinator sets this option, too
         try:
             tried.bind(("", int(coordinator.rpartition(":")[2])))
         except OSError as error:
-            raise ValueError(f"coordinator is {coordinator!r}, whose port is in use here: give another one.") from error
+            raise ValueError(f"coordinator is {coordinator!r}, whose port is in use: give another port.") from error
 
 
 def _all_messages(words: str) -> list[str]:

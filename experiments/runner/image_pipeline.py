@@ -1,4 +1,4 @@
-"""The preparation of images for the network, in stages whose random draws depend on the seed and the position."""
+"""Prepares images for the network, in stages whose random draws depend on the seed and the position in the stream."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +14,9 @@ from experiments.config.sections import Recipe
 from experiments.data.stream import Batch, moved
 from sam_optax import BatchPlan
 
-_ERASING, _MIXING = 2, 3  # the numbers folded into the run's key; its split gives the keys of the crop and the flip
+_ERASING, _MIXING = 2, 3  # folded into the run's key; the keys of the crop and the flip are obtained by splitting it
 
-_RESIDENT_BYTES = 2**28  # the most bytes of training images on the device: CIFAR has 154 million, SVHN 225 million
+_RESIDENT_BYTES = 2**28  # the limit for training images on the device; CIFAR has 154 million bytes, SVHN 225 million
 
 
 class Constants(NamedTuple):
@@ -65,7 +65,7 @@ def preparation_settings(config: Config, dataset: data.Dataset) -> PreparationSe
 
 
 def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
-    """Returns the transformation of images before the compiled step: crop and flip, then AutoAugment; None without it.
+    """Returns the image transformation before the compiled step: crop, flip and AutoAugment; None without AutoAugment.
 
     Raises:
       ValueError: If the images are not in colour.
@@ -73,7 +73,7 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     if not config.recipe.auto_augment:
         return None
     if dataset.image_shape[-1] != 3:
-        raise ValueError(f"auto_augment is True, and {config.problem.dataset} has no colour images: omit it.")
+        raise ValueError(f"auto_augment is True, and {config.problem.dataset} is in grey: omit auto_augment.")
     from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:
@@ -98,7 +98,7 @@ def stages(settings: PreparationSettings) -> dict[str, Stage]:
 
     def erasing(constants: Constants, positions: jax.Array, images: jax.Array) -> jax.Array:
         keys = augmentation.example_keys(jax.random.fold_in(constants.key, _ERASING), positions)
-        # the fill colour of the study's code, which is not the mean of normalised images, 0
+        # the study's code also fills with the mean of colours in [0, 1], although the mean of normalised images is 0
         return augmentation.random_erasing(keys, images, settings.recipe.random_erasing, constants.mean / 255)
 
     is_used = (settings.crop_padding, settings.flip, True, settings.recipe.random_erasing)
@@ -108,8 +108,8 @@ def stages(settings: PreparationSettings) -> dict[str, Stage]:
 def preparation(settings: PreparationSettings) -> Callable[[Any, Constants], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns `prepare(batch, constants)` → images, targets, labels; without smoothing and mixing, targets are labels.
 
-    The batch has `image` and `label`, or `index` if the examples are stored on the device. The whole batch has one key
-    for the mixing, made from its first position.
+    The batch has `image` and `label`, or `index` if the examples are stored on the device. The mixing uses one key for
+    the whole batch, derived from the position of its first example.
     """
     in_order, smoothing, mixing = stages(settings), settings.recipe.label_smoothing, settings.recipe.mixing
 
@@ -147,7 +147,8 @@ def constants_of(config: Config, dataset: data.Dataset) -> Constants:
 def is_resident(config: Config, dataset: data.Dataset) -> bool:
     """Returns whether the training examples are stored on the device, so that a batch is sent as their indices.
 
-    They are if they are in memory, their images have at most 2²⁸ bytes, and AutoAugment is not used.
+    They are stored on the device if they are in memory, if their images have at most 2²⁸ bytes, and if AutoAugment is
+    not used.
     """
     train = dataset.train
     return not config.recipe.auto_augment and isinstance(train, data.Split) and train.images.nbytes <= _RESIDENT_BYTES

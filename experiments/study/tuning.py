@@ -48,7 +48,7 @@ class Tuning:
 
 
 class Setting(NamedTuple):
-    """A candidate for a cell.
+    """A candidate learning rate and radius for a cell, which is a pair of a method and a strategy.
 
     Attributes:
       method: the method of the cell.
@@ -76,7 +76,8 @@ class Choice(NamedTuple):
     Attributes:
       setting: the setting.
       error: its mean error on the held-out examples.
-      at_edge: whether its rate or radius is the smallest or largest that was tried, so that one beyond may be better.
+      at_edge: whether its rate or radius is the smallest or largest that was tried, so that a value outside the tried
+        range may be better.
     """
 
     setting: Setting
@@ -97,7 +98,7 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
         there are too many trials.
     """
     if len(study.match) > 1:
-        raise ValueError(f"match is {study.match}: give one of the two, a cell is tuned for one number of epochs.")
+        raise ValueError(f"match is {study.match}: give one value, as a cell is tuned for one number of epochs.")
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give other seeds.")
     cells = len(study.strategies) * len(study.methods)
@@ -169,7 +170,7 @@ def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
     folder, tried = study.output / "trials" / "-".join(words), ", ".join(words).replace("_", " ")
     cells = []
-    # The plans are those of the study: `stored` includes the held-out examples.
+    # The batch plans are the same as in the study, because `stored` also counts the held-out examples.
     for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):
         config = cell.config.with_settings(validation=tuning.validation)
         cells.append(RunSpec(f"{cell.name}, {tried}", config, folder / cell.folder.name))

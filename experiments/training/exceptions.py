@@ -18,13 +18,13 @@ INTERRUPTED = 130
 
 
 class UnusableError(ValueError):
-    """A file that a run needs cannot be read or written: a save is damaged, or the disk is full."""
+    """A file that a run needs cannot be read or written, for example a damaged checkpoint or a file on a full disk."""
 
     code = 2
 
 
 class NotFiniteError(Exception):
-    """A step was not finite, and the run was set to stop there."""
+    """A step produced values that are not finite, and the run was set to stop in this case."""
 
     code = 3
 
@@ -37,7 +37,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def disk_errors_as_unusable(folder: Path) -> Iterator[None]:
-    """Replaces a disk error that occurs while `folder` is written by one that names the remedy.
+    """Replaces a disk error that occurs during a write to `folder` with an error that states the remedy.
 
     Raises:
       UnusableError: In place of an `OSError` of the disk.
@@ -62,7 +62,7 @@ def reason_of(error: Exception) -> str:
 
 def go_on_hint(folder: Path) -> str:
     """Returns the remedy for a disk that is full or cannot be written."""
-    remedy = "Free some space, or make it writable, and run the same command again, with --resume for a single run"
+    remedy = "Free space or make the folder writable, and run the same command again (with --resume for a single run)"
     return f"{remedy}: {folder.name} is unchanged since its last checkpoint."
 
 

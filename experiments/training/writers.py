@@ -17,7 +17,7 @@ from experiments.training.json_files import DamagedError, fault, parsed, regular
 from experiments.training.records import EpochRecord, StepRecord
 
 Record = dict[str, Any]
-_AGAIN = "remove the folder of its run, or start the run again in another one."
+_AGAIN = "remove the folder of the run, or start the run again in another folder."
 _OF_KIND: dict[str, type] = {"epoch": EpochRecord, "step": StepRecord}
 
 
@@ -26,7 +26,7 @@ class Writer(Protocol):
 
     A record of `kind` `step` is written for each update. It holds its `step` (counted from 0), its `epoch` (a float),
     the batch size, the hyperparameters and the metrics. A record of `kind` `epoch` is written after each epoch. It
-    holds the number of epochs and updates so far, and the mean training and test figures. All values but `kind` are
+    holds the number of epochs and updates so far, and the mean training and test metrics. All values but `kind` are
     numbers.
     """
 
@@ -133,15 +133,16 @@ def plain(value: Any) -> Any:
 
 
 class TensorBoard:
-    """Writes an event file for `tensorboard --logdir`: one curve over updates per number, for instance `step/loss`.
+    """Writes an event file for `tensorboard --logdir`, with one curve over updates per metric, such as `step/loss`.
 
     The records are on disk after `flush`, at the end of each epoch, and when the writer is closed. Only the file format
-    is taken from tensorboardX: its `SummaryWriter` writes from a thread whose queue cannot be waited for, and which
-    waits forever if the disk is full.
+    is taken from tensorboardX. Its `SummaryWriter` writes from a background thread: there is no function that waits
+    until its queue is written, and the thread blocks forever if the disk is full.
 
     Args:
       folder: the folder of the event files, to which each writer adds one.
-      go_on_at: the update from which on the points of earlier files in the folder are discarded.
+      go_on_at: the update at which the run resumes; TensorBoard discards the points of earlier files from this update
+        on.
     """
 
     def __init__(self, folder: Path, go_on_at: int | None = None) -> None:
@@ -197,7 +198,7 @@ def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: 
     if not tensorboard:
         return [metrics]
     board = TensorBoard(output / "tensorboard", step)
-    # TensorBoard discards the record of an epoch that ended at the update of resumption, too, so it is added again
+    # TensorBoard also discards the record of an epoch that ended at the update where the run resumes; it is added again
     for record in read(output / "metrics.jsonl", "epoch"):
         if record["step"] == step:
             board.write(record)

@@ -1,7 +1,7 @@
 """Learning rates for batches that grow, and batch plans that replace a decay of the learning rate.
 
-`rate_for_growth` keeps the rate or scales it with the batch, after a warm-up. `growth_for_decay` replaces a falling
-rate by a growing batch, and `decay_for_growth` is its inverse.
+`rate_for_growth` keeps the rate constant or scales it with the batch size, with an optional warm-up. `growth_for_decay`
+replaces a falling rate by a growing batch, and `decay_for_growth` is its inverse.
 """
 
 import math
@@ -18,7 +18,7 @@ from sam_optax import hyperparameters
 from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
 from sam_optax.typing import ScalarOrSchedule, Schedule
 
-_ROUNDING = 1e-6  # of a batch size: a float32 schedule that falls to a fifth requires 4.9999998 times the batch
+_ROUNDING = 1e-6  # relative tolerance of a size: a float32 rate that falls to a fifth gives 4.9999998 times the batch
 _RULES: dict[str, Callable[[float], float]] = {
     "none": lambda growth: 1.0,
     "linear": lambda growth: growth,
@@ -41,9 +41,9 @@ def rate_for_growth(
     with `t` in epochs, so its length in examples does not depend on the batch size.
 
     A batch and a rate that grow together are the third scheduler of "Increasing Both Batch Size and Learning Rate
-    Accelerates Stochastic Gradient Descent" (Umeda and Iiduka, 2024, https://arxiv.org/abs/2409.08770). Its fourth has
-    a growing batch, a warm-up and then a decay: use a `rate` that decays with `warmup_epochs`, or with a rule that
-    stops growing, such as `lambda growth: min(growth, 4) ** 0.5`.
+    Accelerates Stochastic Gradient Descent" (Umeda and Iiduka, 2024, https://arxiv.org/abs/2409.08770). Its fourth
+    scheduler combines a growing batch with a warm-up and a subsequent decay. To build it, use a `rate` that decays,
+    together with `warmup_epochs` or with a rule that stops growing, such as `lambda growth: min(growth, 4) ** 0.5`.
 
     Args:
       plan: the batch plan, with `B₀` its first size.
@@ -92,8 +92,8 @@ def _applied(rule: str | Callable[[float], float], growth: float) -> float:
         factor = math.nan
     if not 0 <= factor < math.inf:
         raise ValueError(
-            f"rule is {given!r} where the batch is {growth:g} times the first: give a function to finite numbers of "
-            "at least 0."
+            f"rule returned {given!r} for a batch of {growth:g} times the first size: give a function that returns "
+            "finite numbers of at least 0."
         )
     return factor
 
@@ -108,7 +108,7 @@ def growth_for_decay(
     rounding and the maximum at every position, `η'(t) = η(t) B(t)/B₀`, so that `η'/B = η/B₀` holds exactly. This keeps
     the noise of training, which is proportional to `η/B` if batches are small compared with the data. The remaining
     rate falls if the batch no longer grows. If the rate rises again, as after a warm restart, the batch shrinks again.
-    From "Don't Decay the Learning Rate, Increase the Batch Size" (Smith et al., 2018,
+    The method is from "Don't Decay the Learning Rate, Increase the Batch Size" (Smith et al., 2018,
     https://arxiv.org/abs/1711.00489).
 
     Args:
@@ -174,7 +174,9 @@ class _Sizes:
         if maximum is not None:
             check_positive_integer("maximum", maximum)
             if maximum < initial:
-                raise ValueError(f"maximum is {maximum}, below initial, {initial}: a growing batch must not shrink.")
+                raise ValueError(
+                    f"maximum is {maximum}, below initial, {initial}: give a maximum of at least {initial}."
+                )
         if factor is not None and (not isinstance(factor, Integral) or factor < 2):
             raise ValueError(f"factor is {factor!r}: give an integer of at least 2, or None for any size.")
         self.initial, self.maximum, self.factor = initial, maximum, factor

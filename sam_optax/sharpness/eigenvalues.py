@@ -114,8 +114,9 @@ def eigenpairs(
       The eigenvalues and the eigenvectors.
 
     Raises:
-      ValueError: If `number` or `steps` is not a positive integer, if `number` is too large, if `mask` does not fit or
-        chooses no leaf or one that is not real floating, or in the cases that `matrices.flat_operator` describes.
+      ValueError: If `number` or `steps` is not a positive integer, if `number` is too large, if `mask` does not match
+        the parameters, if it selects no leaf or a leaf that is not a real floating-point array, or in the cases that
+        `matrices.flat_operator` describes.
       ImportError: If matfree is not installed.
 
     Example:
@@ -126,14 +127,14 @@ def eigenpairs(
       >>> print(*(f"{value:.3f}" for value in found.values))
       4.000 1.000
     """
-    hyperparameters.check_count("number", number, "the eigenvalues to find")
-    hyperparameters.check_count("steps", steps, "the products with the matrix")
+    hyperparameters.check_count("number", number, "the number of eigenvalues to find")
+    hyperparameters.check_count("steps", steps, "the number of products with the matrix")
     operator = matrices.flat_operator(matrix, loss_fn, params, batches, mask)
     steps = min(steps, operator.size)
     if number > steps:
         raise ValueError(
             f"number is {number}, and {steps} steps on {operator.size} parameters find at most {steps} eigenvalues: "
-            "give fewer, or more steps."
+            "give a smaller number, or more steps."
         )
     values, vectors = _search(operator, number, steps, jax.random.key(0) if key is None else key)
     order = np.argsort(values)[::-1][:number]

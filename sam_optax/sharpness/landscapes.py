@@ -1,6 +1,7 @@
 """Loss landscapes: the loss on a line or a grid through the parameters, and the directions of such lines and grids.
 
-A direction is random, with the norms of the parameters' filters, or leads to other parameters.
+A direction is either random, with its filters scaled to the norms of the parameters' filters, or leads to other
+parameters.
 """
 
 import functools
@@ -26,10 +27,11 @@ def random_directions(
 
     A filter is a slice along `filter_axis`: all weights that lead to one output. A step along a direction then has the
     same relative size in every filter. Scaling a layer of a ReLU network and undoing it in the next layer does not
-    change the function, and does not change the landscape along the directions of one key either. Biases and the
-    scales of normalisation layers do not move.
+    change the function. It does not change the landscape along directions that are drawn with the same key either.
+    Biases and the scales of normalisation layers do not move.
 
-    From "Visualizing the Loss Landscape of Neural Nets" (Li et al., 2018, https://arxiv.org/abs/1712.09913).
+    The method is from "Visualizing the Loss Landscape of Neural Nets" (Li et al., 2018,
+    https://arxiv.org/abs/1712.09913).
 
     Args:
       params: any pytree of arrays. Leaves with fewer than two axes get zeros.
@@ -37,15 +39,16 @@ def random_directions(
       number: the number of directions.
       filter_axis: the axis along which the filters of a leaf are counted: -1 for the layout of Flax and Haiku,
         (…, in, out), 0 for that of Equinox and PyTorch, (out, in, …).
-      mask: the leaves that get a direction: a tree of bools, or a function from the parameters to one; None is all.
-        They must be real floating arrays. The others may have any dtype, and get zeros.
+      mask: the leaves that get a direction: a tree of bools, or a function from the parameters to one; None means all
+        leaves. They must be real floating arrays. The others may have any dtype, and get zeros.
 
     Returns:
       Trees like the parameters, in the accumulator's dtype (float32 or wider).
 
     Raises:
-      ValueError: If `number` is not a positive integer, if no leaf of the mask has two axes, if one that has at least
-        two has no axis `filter_axis`, or if `mask` does not fit or chooses no leaf or one that is not real floating.
+      ValueError: If `number` is not a positive integer, if no selected leaf has two or more axes, if a selected leaf
+        with two or more axes has no axis `filter_axis`, if `mask` does not match the parameters, or if it selects no
+        leaf or a leaf that is not a real floating-point array.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -56,11 +59,11 @@ def random_directions(
       [5. 2.] [0. 0.]
     """
     parts = partition.create(mask, params)
-    hyperparameters.check_count("number", number, "how many directions to draw")
+    hyperparameters.check_count("number", number, "the number of directions to draw")
     _check_filter_axis(filter_axis, params, parts.subset)
     if all(jnp.ndim(x) < 2 for x in parts.moved):
         raise ValueError(
-            "params has no leaf of two axes or more within the mask, and so no filters: give directions of your own."
+            "params has no leaf with two or more axes inside the mask, so it has no filters: give your own directions."
         )
     weights = trees.widen(parts.moved)
 
@@ -77,15 +80,17 @@ def toward(params: Params, other: Params, *, mask: Mask | None = None) -> Update
     Args:
       params: the centre of a landscape.
       other: parameters of the same structure and shapes, such as those that another optimizer found.
-      mask: the leaves that go to `other`: a tree of bools, or a function from the parameters to one; None is all. They
-        must be real floating arrays. The others may have any dtype, and get zeros: they keep their values in `params`.
+      mask: the leaves that move to `other`: a tree of bools, or a function from the parameters to one; None means all
+        leaves. They must be real floating arrays. The others may have any dtype, and get zeros: they keep their values
+        in `params`.
 
     Returns:
-      A tree like the parameters, in the accumulator's dtype, since a direction of fewer bits would miss `other`.
+      A tree like the parameters, in the accumulator's dtype, because a direction in a narrower dtype would not lead
+      exactly to `other`.
 
     Raises:
-      ValueError: If the two trees differ in structure or shapes, or if `mask` does not fit or chooses no leaf or one
-        that is not real floating.
+      ValueError: If the two trees differ in structure or shapes, if `mask` does not match the parameters, or if it
+        selects no leaf or a leaf that is not a real floating-point array.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +107,7 @@ def toward(params: Params, other: Params, *, mask: Mask | None = None) -> Update
 
 
 def _normalise(direction: jax.Array, weights: jax.Array, filter_axis: int) -> jax.Array:
-    """Each filter of `direction`, scaled to the norm of that of `weights`; zeros for a leaf without filters."""
+    """Scales each filter of `direction` to the norm of that filter of `weights`; zeros for a leaf without filters."""
     if weights.ndim < 2:
         return jnp.zeros_like(direction)
     wanted, length = _filter_norms(weights, filter_axis), _filter_norms(direction, filter_axis)
@@ -156,32 +161,33 @@ def landscape(
     default 441 for each batch, and the memory of the directions plus a copy of the parameters. Losses that are not
     finite are kept: there may be some far from the parameters.
 
-    Two networks can be compared along `random_directions` of one key, which are scaled filter by filter: scaling a
-    layer and undoing it in the next one does not change that landscape. A random plane misses the few sharp directions
-    of a minimum, though: `eigenpairs` finds those.
+    Two networks can be compared along `random_directions` drawn with the same key. These are scaled filter by filter,
+    so scaling a layer and undoing it in the next layer does not change the landscape. A random plane misses the few
+    sharp directions of a minimum, though: `eigenpairs` finds those.
 
-    From "Visualizing the Loss Landscape of Neural Nets" (Li et al., 2018, https://arxiv.org/abs/1712.09913).
+    The method is from "Visualizing the Loss Landscape of Neural Nets" (Li et al., 2018,
+    https://arxiv.org/abs/1712.09913).
 
     Args:
       loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode.
       params: the centre of the landscape; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
-      directions: one or two trees like the parameters, such as `random_directions(params, key)`,
-        `[toward(params, other)]` or two vectors of `eigenpairs`. Their entries outside of `mask` are ignored. None is
-        two random ones from `key`, for kernels of the layout (…, in, out).
-      coordinates: the steps along each direction, in units of it: increasing numbers, `(points,)`. None is 21 from -1
-        to 1.
-      mask: the leaves that move: a tree of bools, or a function from the parameters to one; None is all. They must be
-        real floating arrays. The others may have any dtype, and `loss_fn` gets them as they are.
-      key: draws the random directions; None is `jax.random.key(0)`.
+      directions: one or two trees like the parameters, such as `random_directions(params, key)`, `[toward(params,
+        other)]` or two vectors of `eigenpairs`. Their entries outside of `mask` are ignored. None means two random
+        directions drawn with `key`, for kernels in the layout (…, in, out).
+      coordinates: the steps along each direction, in units of it: increasing numbers, `(points,)`. None means 21 evenly
+        spaced numbers from -1 to 1.
+      mask: the leaves that move: a tree of bools, or a function from the parameters to one; None means all leaves. They
+        must be real floating arrays. The others may have any dtype, and `loss_fn` gets them as they are.
+      key: draws the random directions; None means `jax.random.key(0)`.
 
     Returns:
       A `Landscape`, for `sam_optax.sharpness.plots.plot_landscape`.
 
     Raises:
       ValueError: If `directions` is not one or two trees like the parameters, if `coordinates` are not increasing
-        finite numbers, if `mask` does not fit or chooses no leaf or one that is not real floating, if `batches` is
-        empty, or if `loss_fn` does not return a scalar.
+        finite numbers, if `mask` does not match the parameters, if it selects no leaf or a leaf that is not a real
+        floating-point array, if `batches` is empty, or if `loss_fn` does not return a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -237,7 +243,9 @@ def _moved(params: Leaves, directions: tuple[Leaves, ...], steps: jax.Array) -> 
 
 def _check_directions(directions: Any, params: Params) -> None:
     if not isinstance(directions, Sequence):
-        raise ValueError(f"directions is of type {type(directions).__name__}: give a sequence of trees, [direction].")
+        raise ValueError(
+            f"directions is of type {type(directions).__name__}: give a sequence of trees, such as [direction]."
+        )
     if len(directions) not in (1, 2):
         raise ValueError(f"directions has {len(directions)} trees: give one or two.")
     for i, direction in enumerate(directions):

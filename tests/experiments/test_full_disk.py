@@ -65,7 +65,7 @@ def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     config = Config.from_settings(**SETTINGS)
     with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
         execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
-    assert "run the same command again, with --resume for a single run" in str(told.value)
+    assert "run the same command again (with --resume for a single run)" in str(told.value)
     assert checkpoint.steps(tmp_path / "checkpoints") == [3]
     execute(tmp_path, config)
     assert_same_run(tmp_path, whole_run)

@@ -171,5 +171,5 @@ def test_numbers_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
             of_matrix(np.eye(3), **options)
     for options in ({"number": 4}, {"number": 3, "steps": 2}):
-        with pytest.raises(ValueError, match="give fewer"):
+        with pytest.raises(ValueError, match="give a smaller number"):
             of_matrix(np.eye(3), **options)
