@@ -167,8 +167,8 @@ def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: 
     [
         ({"micro_batch": 0}, "micro_batch is 0: give an integer of at least 1"),
         ({"micro_batch": 24}, "micro_batch is 24, which does not divide the batch size 32"),
-        ({"micro_batch": 8, "m": 8}, "micro_batch is 8, and parts of a batch have perturbations of their own"),
-        ({"micro_batch": 8, "perturbation": "device"}, "micro_batch is 8, and parts of a batch have perturbations"),
+        ({"micro_batch": 8, "m": 8}, "micro_batch is 8, and m gives each part of a batch its own perturbation"),
+        ({"micro_batch": 8, "perturbation": "device"}, "micro_batch is 8, and m gives each part of a batch its own"),
         ({"micro_batch": 8, "when": "ae_sam"}, "micro_batch is 8, and ae_sam decides inside the step"),
         ({"micro_batch": 8, "model": "vit_tiny", "drop_path": 0.1}, "the network draws random numbers"),
     ],

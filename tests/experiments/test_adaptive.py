@@ -71,7 +71,7 @@ def test_the_plan_that_came_out_replays_the_run_bit_for_bit(whole: Path, tiny: s
     assert len(BatchPlan.parse(result.batch_plan).stages) > 1
     assert run.plan_of(decided, result) == BatchPlan.parse(result.batch_plan)
     for lost in (dataclasses.replace(result, batch_plan=plan) for plan in (None, "", "1x")):
-        with pytest.raises(UnusableError, match=f"{GROWING} lacks the one that came out: remove that run"):
+        with pytest.raises(UnusableError, match=f"{GROWING} does not say which plan it followed: remove that run"):
             run.plan_of(decided, lost)
     fixed = config(tiny, batch_plan=result.batch_plan)
     state, records = trained(fixed)
@@ -238,12 +238,12 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
         ({"batch_plan": "adaptive:8x16..64:norm_test"}, "norm_test:0.5"),
         ({"batch_plan": "adaptive:8x16..64:norm_test:2"}, "norm_test:2': theta is 2.0"),
         ({"micro_batch": None}, "its noise is measured between the parts of a batch"),
-        ({"micro_batch": 16}, "a size that is below 16"),
+        ({"micro_batch": 16}, "a value below 16"),
         ({"batch_plan": "adaptive:8x1..64:noise_scale", "micro_batch": 1}, "first batch of 1 has no parts"),
         ({"micro_batch": 5}, "micro_batch is 5, which does not divide the batch size 16"),
         ({"when": "last:0.5"}, "this policy needs a fixed plan"),
         ({"when": "ae_sam"}, "ae_sam decides inside the step"),
-        ({"m": 8}, "parts of a batch have perturbations of their own"),
+        ({"m": 8}, "m gives each part of a batch its own perturbation"),
         ({"batch_plan": "adaptive:99ux16..64:noise_scale", "lr_schedule": "cosine"}, "a schedule over epochs needs"),
     ],
 )

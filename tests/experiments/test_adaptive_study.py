@@ -90,7 +90,7 @@ def test_its_outlook_says_what_is_not_known_yet() -> None:
     ("settings", "refusal"),
     [
         ({"micro_batch": None}, "micro_batch is None, and adaptive is one of the strategies"),
-        ({"micro_batch": 16}, "a size that is below 16"),
+        ({"micro_batch": 16}, "a value below 16"),
         ({"adaptive_rule": "noise"}, "batch_plan is 'adaptive:25x16..256:noise'"),
         ({"increasing_plan": "5x256,5x16"}, "maximum is 16, below initial, 256"),
     ],
@@ -213,7 +213,9 @@ def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp
 def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> None:
     path = write(tmp_path) / "adaptive-1" / "result.json"
     path.write_text(json.dumps({name: x for name, x in json.loads(path.read_text()).items() if name != "batch_plan"}))
-    with pytest.raises(ValueError, match="adaptive-1 holds a run that was damaged, or made by another version: take"):
+    with pytest.raises(
+        ValueError, match="adaptive-1 holds a run that is damaged, or was made by another version: remove"
+    ):
         only_study(tmp_path)
 
 

@@ -198,7 +198,7 @@ def _check_figure(measured: dict[str, Any]) -> None:
         (("--models", "resnet19"), "resnet18"),
         (("--peers", "resnet50"), "vit_tiny"),
         (("--models", "--peers"), "are empty"),
-        (("--models", "resnet18", "resnet18"), "each once"),
+        (("--models", "resnet18", "resnet18"), "each value once"),
         (("--output", "/dev/null/benchmark"), "cannot be used"),
     ],
 )

@@ -135,7 +135,7 @@ def test_without_tfds_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatc
     for module in ("preparation", "reading"):
         monkeypatch.delitem(sys.modules, f"experiments.data.{module}", raising=False)
         monkeypatch.delattr(data, module, raising=False)
-    with pytest.raises(ValueError, match=r"'mnist' needs more .*tensorflow_datasets.*sam_optax\[experiments\]"):
+    with pytest.raises(ValueError, match=r"'mnist' needs a package .*tensorflow_datasets.*sam_optax\[experiments\]"):
         data.load("mnist", 0)
 
 

@@ -64,7 +64,7 @@ def test_a_folder_that_others_may_write_is_not_used(unset: Path, monkeypatch: py
         monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
     said = compilation_cache.switch_on()
     assert said is not None
-    assert said.startswith(f"compiled functions are not cached: others can write {folder}, and")
+    assert said.startswith(f"compiled functions are not cached: other users can write to {folder}, so")
     assert jax.config.jax_compilation_cache_dir is None
 
 

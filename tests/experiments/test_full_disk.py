@@ -97,7 +97,7 @@ def test_metrics_that_cannot_be_written_are_told(
 
 def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
-    with pytest.raises(UnusableError, match="holds checkpoints, which is not of the run"):
+    with pytest.raises(UnusableError, match="holds checkpoints, which does not belong to the run"):
         run.execute(
             Config.from_settings(**SETTINGS),
             run.load(Config.from_settings(**SETTINGS)),

@@ -72,7 +72,7 @@ def test_a_result_is_refused_by_its_key_and_value(folder: Path, values: dict[str
     said = refusal(lambda: run.result_of(folder))
     assert said.startswith(f"{folder}/result.json is damaged, or was made by another version ({words}")
     assert "remove that run, or start it again in another folder" in said
-    assert f"take it out (result.json: {words}" in refusal(lambda: find_runs([folder]))
+    assert f"remove it (result.json: {words}" in refusal(lambda: find_runs([folder]))
     cell = RunSpec("cell", Config.load(folder / "config.json"), folder)
     assert f"choose another output, or remove it (result.json: {words}" in refusal(lambda: is_done(cell))
 
@@ -115,7 +115,7 @@ def test_a_config_is_refused_by_its_key_and_value(folder: Path, values: dict[str
         said = refusal(reading)
         assert said.startswith(f"{path} is damaged, or was made by another version ({words}")
         assert said.endswith("start again in another folder.")
-    assert f"take it out (config.json: {words}" in refusal(lambda: find_runs([folder]))
+    assert f"remove it (config.json: {words}" in refusal(lambda: find_runs([folder]))
 
 
 def test_a_config_of_an_earlier_version_lacks_what_was_added_since(folder: Path) -> None:

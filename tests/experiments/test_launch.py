@@ -58,7 +58,7 @@ def test_a_dry_run_times_steps_where_that_is_asked_for(
     with pytest.raises(SystemExit) as stop:
         call(reproduce, monkeypatch, *study(tiny, tmp_path / "study", "--time-steps-of", "64"))
     assert stop.value.code == 2
-    assert "time_steps_of is 64: it belongs to --dry-run" in capsys.readouterr().err
+    assert "time_steps_of is 64: it needs --dry-run" in capsys.readouterr().err
 
 
 def test_what_is_given_beside_a_row_stands_instead_of_its_own(

@@ -137,7 +137,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(tiny: str, 
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"method": "msam", "m": 16}, "m is 16, and msam is no estimator"),
+        ({"method": "msam", "m": 16}, "m is 16, and msam cannot be computed shard by shard"),
         ({"method": "functional_sam", "m": 16}, "m is 16"),
         ({"method": "sam", "m": 24, "batch_plan": "1x64"}, "does not divide the batch size 64"),
         ({"method": "sam", "m": 0}, "m is 0"),

@@ -133,8 +133,14 @@ def test_it_is_another_method_than_one_for_all(x64: None) -> None:
     [
         ({"perturbation": "host"}, "perturbation is 'host': choose one of global, device."),
         ({"perturbation": "device", "m": 8}, "m is 8, and perturbation is 'device': omit one of the two."),
-        ({"perturbation": "device", "method": "msam"}, "perturbation is 'device', and msam is no estimator"),
-        ({"perturbation": "device", "method": "functional_sam"}, "and functional_sam is no estimator"),
+        (
+            {"perturbation": "device", "method": "msam"},
+            "perturbation is 'device', and msam cannot be computed shard by shard",
+        ),
+        (
+            {"perturbation": "device", "method": "functional_sam"},
+            "and functional_sam cannot be computed shard by shard",
+        ),
         ({"perturbation": "device", "model": "vit_tiny", "drop_path": 0.1}, "and the network draws random numbers"),
     ],
 )

@@ -120,5 +120,5 @@ def test_more_runs_than_can_be_planned_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["1/10001", "1/9999999999", f"1/{'9' * 5000}", "1/²"])
 def test_more_parts_than_a_study_has_runs_are_refused(part: str) -> None:
-    with pytest.raises(ValueError, match=f"part is '{part}': give one of several"):
+    with pytest.raises(ValueError, match=f"part is '{part}': give one part of several"):
         Selection(part=part)

@@ -120,7 +120,7 @@ def call_program(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 def test_a_config_that_differs_is_named_field_by_field(stopped_run: Path) -> None:
     other = Config.from_settings(**SETTINGS | {"rho": 0.1, "seed": 3})
-    words = "run is of another run: rho is 0.05 there and 0.1 here, seed is 0 there and 3 here"
+    words = "run belongs to another run: rho is 0.05 there and 0.1 here, seed is 0 there and 3 here"
     with refused(stopped_run, words):
         execute(stopped_run, other)
 
@@ -129,7 +129,7 @@ def test_a_save_of_another_run_is_named(stopped_run: Path, tmp_path: Path) -> No
     config = Config.from_settings(**SETTINGS)
     stopped(tmp_path / "other", Config.from_settings(**SETTINGS | {"method": "gsam"}), 6)
     (tmp_path / "other" / "checkpoints" / "6").rename(stopped_run / "checkpoints" / "6")
-    with refused(stopped_run, "checkpoints/6 is of another run: method is 'gsam' there and 'sam' here"):
+    with refused(stopped_run, "checkpoints/6 belongs to another run: method is 'gsam' there and 'sam' here"):
         execute(stopped_run, config)
 
 
@@ -142,7 +142,7 @@ def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) 
     saves.save(6, {"params": jnp.zeros(3)}, notes)
     saves.close()
     (tmp_path / "other" / "6").rename(stopped_run / "checkpoints" / "6")
-    with refused(stopped_run, "checkpoints/6 is damaged, or is of another network"):
+    with refused(stopped_run, "checkpoints/6 is damaged, or belongs to another network"):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
@@ -203,7 +203,9 @@ def test_a_save_of_another_version_is_named(stopped_run: Path, kind: str) -> Non
     save = stopped_run / "checkpoints" / "5"
     notes = json.loads((save / "notes" / "metadata").read_text())
     rewritten(save, "notes/metadata", NOTES[kind](notes))
-    with refused(stopped_run, "checkpoints/5 (is damaged, or is of another network or|was made by another) version"):
+    with refused(
+        stopped_run, "checkpoints/5 (is damaged, or belongs to another network or|was made by another) version"
+    ):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
@@ -219,6 +221,6 @@ def test_a_config_of_another_version_is_told(stopped_run: Path, name: str) -> No
     config = json.loads((stopped_run / "config.json").read_text())
     (stopped_run / "config.json").write_text(json.dumps(config | {name: {"another": ["kind"]}}))
     with refused(
-        stopped_run, f"(config.json is damaged, or was made by another version|run is of another run: {name})"
+        stopped_run, f"(config.json is damaged, or was made by another version|run belongs to another run: {name})"
     ):
         execute(stopped_run, Config.from_settings(**SETTINGS))

@@ -163,7 +163,7 @@ def test_without_a_cluster_there_are_no_other_processes_to_join(monkeypatch: pyt
 def test_a_port_in_use_is_refused_by_the_process_that_would_listen_there() -> None:
     with socket.create_server(("", 0)) as other:
         coordinator = f"localhost:{other.getsockname()[1]}"
-        with pytest.raises(ValueError, match=f"coordinator is '{coordinator}', whose port is in use here"):
+        with pytest.raises(ValueError, match=f"coordinator is '{coordinator}', whose port is in use"):
             sharding_on(Machine(coordinator=coordinator, processes=2, process=0))
 
 
@@ -181,11 +181,11 @@ class Two(Sharding):
 
 def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(hosts, "_told", lambda words: told.append(words) or [words, ""])
+    monkeypatch.setattr(hosts, "_all_messages", lambda words: told.append(words) or [words, ""])
     assert agree_across_hosts(Two(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
         agree_across_hosts(Two(), int, "three")
-    monkeypatch.setattr(hosts, "_told", lambda words: [words, "the folder is in use."])
+    monkeypatch.setattr(hosts, "_all_messages", lambda words: [words, "the folder is in use."])
     with pytest.raises(ValueError, match="the folder is in use"):
         agree_across_hosts(Two(), int, "3")
     assert told[0] == ""

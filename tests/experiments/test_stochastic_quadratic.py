@@ -119,7 +119,7 @@ def test_a_course_is_read_at_the_updates_and_examples_of_its_plan(strategy: str)
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"learning_rate": 1.5}, "learning_rate is 1.5.*up to 1"),
+        ({"learning_rate": 1.5}, "learning_rate is 1.5.*at most 1"),
         ({"floor_rates": (0.1, 0.0)}, "floor_rates is"),
         ({"least_curvature": 0.0}, "least_curvature is 0.0"),
         ({"floor_batch_sizes": ()}, "floor_batch_sizes is"),

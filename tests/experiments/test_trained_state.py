@@ -63,7 +63,7 @@ def test_a_state_of_another_seed_is_refused_wherever_it_is_read(of_seed: Any) ->
     shutil.rmtree(folder / "checkpoint")
     shutil.copytree(other / "checkpoint", folder / "checkpoint")
     for reading in (measure_run, replay):
-        with refused(folder, "run0/checkpoint is of another run: seed is 5 there and 0 here"):
+        with refused(folder, "run0/checkpoint belongs to another run: seed is 5 there and 0 here"):
             reading(folder, config, dataset, QUICK)
 
 
