@@ -130,8 +130,8 @@ def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "words"),
     [
         ({"devices": 0}, "devices is 0: give an integer of at least 1."),
-        ({"coordinator": "here:1"}, "coordinator is here:1: give coordinator, processes and process."),
-        ({"processes": 2, "process": 0}, "processes is 2: give coordinator, processes and process."),
+        ({"coordinator": "here:1"}, "coordinator is here:1: give all of coordinator, processes, process."),
+        ({"processes": 2, "process": 0}, "processes is 2: give all of coordinator, processes, process."),
         ({"coordinator": "here", "processes": 2, "process": 0}, "coordinator is 'here': give host:port"),
         ({"coordinator": "here:x", "processes": 2, "process": 0}, "coordinator is 'here:x': give host:port"),
         ({"coordinator": "here:99999", "processes": 2, "process": 0}, "coordinator is 'here:99999': give host:port"),
