@@ -42,7 +42,7 @@ class EffectivePerturbation:
             raise ValueError(f"radii is {self.radii}: give positive numbers.")
 
 
-class Seen(NamedTuple):
+class CastPerturbation(NamedTuple):
     """The perturbation that remains after the cast.
 
     Attributes:
@@ -56,7 +56,7 @@ class Seen(NamedTuple):
     unmoved: float
 
 
-def measured(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> Seen:
+def measured(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16) -> CastPerturbation:
     """Compares `cast(params + e) − cast(params)` with the exact perturbation `e = rho · direction / ‖direction‖`.
 
     Args:
@@ -71,7 +71,7 @@ def measured(params: Any, direction: Any, rho: float, dtype: Any = jnp.bfloat16)
     moved, wanted = after - before, e.astype(np.float64)
     length = np.linalg.norm(moved)
     cosine = moved @ wanted / (length * rho) if length else 0.0
-    return Seen(float(length / rho), float(cosine), float(np.mean(moved == 0)))
+    return CastPerturbation(float(length / rho), float(cosine), float(np.mean(moved == 0)))
 
 
 def cast_in(model: nnx.Module, tree: Any) -> Any:

@@ -120,7 +120,7 @@ class _Squares(NamedTuple):
 
     clean: Updates
     clean_square: jax.Array
-    made_square: jax.Array
+    method_square: jax.Array
 
 
 class _Found(NamedTuple):
@@ -247,5 +247,5 @@ def _noise(small: int, large: int, found: _Found, squares: _Squares, perturb: bo
     of_clean = noise_terms(squares.clean_square, small, trees.inner(squares.clean, squares.clean), large)
     if perturb is False:
         return Noise(of_clean, None)
-    made_square = trees.inner(found.gradient, found.gradient)
-    return Noise(of_clean, noise_terms(squares.made_square, small, made_square, large))
+    method_square = trees.inner(found.gradient, found.gradient)
+    return Noise(of_clean, noise_terms(squares.method_square, small, method_square, large))

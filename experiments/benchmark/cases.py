@@ -54,7 +54,7 @@ class Case:
 
 def noise() -> data.Dataset:
     """Returns 50,000 images of noise with CIFAR's size; reading and transforming them costs as much as for CIFAR."""
-    return data.made_up("cifar10", 50_000)
+    return data.synthetic("cifar10", 50_000)
 
 
 def digits() -> data.Dataset:

@@ -16,7 +16,7 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sam_optax" / "compiled"
 
 
-def _made_private(where: Path) -> bool:
+def _make_private(where: Path) -> bool:
     """Sets a folder's mode to 0700; returns False if another user owns it or could write into it before."""
     if not hasattr(os, "getuid"):  # Windows has another permission model
         return True
@@ -42,7 +42,7 @@ def switch_on() -> str | None:
         where = folder()
         where.parent.mkdir(parents=True, exist_ok=True)
         where.mkdir(mode=0o700, exist_ok=True)
-        if not _made_private(where):
+        if not _make_private(where):
             reason = f"other users can write to {where}, so its programs cannot be trusted"
             return f"{_NOT_KEPT}: {reason}. Remove it, or set JAX_COMPILATION_CACHE_DIR."
         with tempfile.TemporaryFile(dir=where):

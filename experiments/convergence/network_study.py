@@ -176,7 +176,7 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
             epoch, step = record.epoch, record.step
             if epoch % study.every == 0 or epoch >= config.plan.epochs:
                 norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
-                examples_read = examples_seen(config.plan, epoch, config.recipe.epoch_size(examples))
+                examples_read = examples_after(config.plan, epoch, config.recipe.epoch_size(examples))
                 file.write(
                     {"kind": "norms", "epoch": epoch, "step": step, "examples": examples_read, **norms._asdict()}
                 )
@@ -202,7 +202,7 @@ def curve_of(cells: list[RunSpec]) -> Curve:
     return Curve(*places, *norms)
 
 
-def examples_seen(plan: BatchPlan, epochs: int, num_examples: int) -> int:
+def examples_after(plan: BatchPlan, epochs: int, num_examples: int) -> int:
     """Returns the number of examples in the updates of the first epochs; incomplete batches are dropped."""
     sizes = [plan.batch_size_at(epoch) for epoch in range(epochs)]
     return sum(num_examples // size * size for size in sizes)

@@ -89,7 +89,7 @@ ENTRIES = {
 SIZES = {"digits": Size(512, 10, (8, 8, 1))} | {name: entry.size for name, entry in ENTRIES.items()}
 
 
-def made_up(name: str, examples: int, seed: int = 0) -> Dataset:
+def synthetic(name: str, examples: int, seed: int = 0) -> Dataset:
     """Returns a data set of noise with the shapes of a real one, for timing.
 
     Its images are shifted and mirrored, so a step takes about as long as on the real data.

@@ -17,7 +17,7 @@ from experiments.convergence.gradient_norms import Curve, fitted_slope, late_rat
 from experiments.convergence.network_study import (
     NetworkStudy,
     curve_of,
-    examples_seen,
+    examples_after,
     execute,
     full_norms,
     is_done,
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_leaves_no_file_with_its_name(tiny: str, tmp_path
 
 def test_examples_of_incomplete_batches_are_not_counted() -> None:
     plan = BatchPlan.parse("2x30,1x64")
-    assert [examples_seen(plan, epochs, 100) for epochs in range(4)] == [0, 90, 180, 244]
+    assert [examples_after(plan, epochs, 100) for epochs in range(4)] == [0, 90, 180, 244]
 
 
 def test_a_power_law_has_its_exponent_in_its_second_half() -> None:
@@ -202,7 +202,7 @@ def test_the_program_draws_tells_and_goes_on_where_it_was(
     [
         (("--parts", "cubic"), "parts is 'cubic'"),
         (("--every", "0"), "every is 0"),
-        (("--methods", "asam"), "methods is ('asam',): the quadratic knows sgd, sam, gsam, gsam_clean"),
+        (("--methods", "asam"), "methods is ('asam',): the quadratic supports only sgd, sam, gsam, gsam_clean"),
         (("--measured-rho", "-1"), "measured_rho is -1.0"),
         (("--quadratic.chains", "0"), "chains is 0"),
     ],

@@ -33,7 +33,7 @@ def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
     config: Config = gsam.with_settings(
         batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.descent.warmup_epochs, 0.5)
     )
-    state, last = run.train(config, data.made_up(study.problem.dataset, 6 // config.recipe.passes))
+    state, last = run.train(config, data.synthetic(study.problem.dataset, 6 // config.recipe.passes))
     assert last.step == 3
     assert last.gradient_evaluations == 6
     assert np.isfinite(last.train_loss)
@@ -45,7 +45,7 @@ def test_all_rows_are_here() -> None:
 
 
 def test_made_up_data_have_the_shapes_of_real_ones() -> None:
-    real, noise = data.load("digits", 0), data.made_up("digits", 3)
+    real, noise = data.load("digits", 0), data.synthetic("digits", 3)
     assert data.SIZES["digits"] == (len(real.train), real.num_classes, real.image_shape)
     assert (noise.num_classes, noise.image_shape) == (real.num_classes, real.image_shape)
     assert set(data.SIZES) == set(data.NAMES)
