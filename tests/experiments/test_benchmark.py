@@ -1,9 +1,11 @@
 """The benchmark, on a network that compiles at once; what takes how long is not tested."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import chex
@@ -14,7 +16,7 @@ import pytest
 
 import sam_optax
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import benchmark_steps, cases, program_costs, ratios
+from experiments.benchmark import benchmark_steps, cases, measure, program_costs, ratios
 from experiments.benchmark.benchmark_steps import peak_memory
 from experiments.benchmark.cases import Case
 from experiments.benchmark.ratios import Figure
@@ -148,6 +150,33 @@ def test_the_program_prints_a_table_a_case_and_writes_its_figures(
     assert written["versions"]["jax"] == jax.__version__
     assert [each["amounts"] for each in written["figures"]] == [[1.0, 1.1, 1.2], [3.0, 3.3]]
     assert written["figures"][1]["median"] == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize("has_options", [False, True])
+def test_a_case_is_measured_in_the_order_of_its_table(monkeypatch: pytest.MonkeyPatch, has_options: bool) -> None:
+    """Each kind of figure is measured elsewhere; here it is a known one."""
+    kinds = {"memory_figures": "memory", "worst_case_figures": "worst case"}
+    for name, kind in kinds.items():
+        monkeypatch.setattr(measure, name, lambda *arguments, kind=kind: [kind])
+    for name, kind in {"loop_figure": "loop", "precision_figure": "bfloat16", "plan_figure": "plan"}.items():
+        monkeypatch.setattr(program_costs, name, lambda *arguments, kind=kind: kind)
+    monkeypatch.setattr(program_costs, "thrifty_figures", lambda *arguments: ["thrifty"])
+    monkeypatch.setattr(measure, "_steps", lambda problem: {})
+    monkeypatch.setattr(measure, "_step_figures", lambda *arguments: ["steps"])
+    monkeypatch.setattr(measure, "race", lambda running, rounds: {measure._GSAM: [1.0] * rounds})
+    monkeypatch.setattr(benchmark_steps, "repeated", lambda *arguments: None)
+    monkeypatch.setattr(benchmark_steps, "gradient", lambda problem: None)
+    problem = SimpleNamespace(params=None, model_state=None, batch=())
+    monkeypatch.setattr(Case, "problem", lambda case, dataset: problem)
+    case = Case("small_resnet", lambda: None, 16, loop_target=1.3)
+    if has_options:
+        case = dataclasses.replace(case, in_bfloat16=True, plan=(1.05, 512), worst_case_targets=(1.1, 1.0))
+    said: list[str] = []
+    found = list(measure.measure(case, 11, said.append))
+    options = ["bfloat16", "plan", "worst case"] if has_options else []
+    assert found == ["steps", "memory", "thrifty", "loop", *options]
+    assert len(said) == 1 + len(found)  # compiling is reported, too
+    assert said[1] == "small_resnet, batch 16: timing the steps, 11 rounds"
 
 
 @pytest.mark.long

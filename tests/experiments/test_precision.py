@@ -1,6 +1,8 @@
 """Computing in bfloat16: what is kept is float32, and what the network sees of a perturbation is measured."""
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from flax import nnx
 from jax.typing import DTypeLike
 
-from experiments import models
+from experiments import effective_perturbation, models
 from experiments.config import Config
 from experiments.effective_perturbation import cast_in, measured
 from experiments.models import layers, registry
@@ -153,3 +155,27 @@ def test_what_normalisations_keep_is_not_cast() -> None:
     kept = sum(2 * module.scale.size for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm))
     assert kept > 0
     assert sum(x.size for x in cast_in(model, params)) == sum(x.size for x in jax.tree.leaves(params)) - kept
+
+
+def test_the_program_prints_a_table_of_radii_for_each_network(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--models", tiny, "--dataset", "digits", "--radii", "1e-6", "1.0"]
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    effective_perturbation.main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("tiny\n")
+    assert [line.split()[0] for line in printed.splitlines() if re.match(r"^\s*(1e-06|1)\s", line)] == ["1e-06", "1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"models": ("resnet19",)}, "models is 'resnet19'"),
+        ({"dataset": "cifar0"}, "dataset is 'cifar0'"),
+        ({"radii": (0.1, 0.0)}, r"radii is \(0\.1, 0\.0\): give positive numbers"),
+    ],
+)
+def test_settings_that_cannot_be_measured_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        effective_perturbation.EffectivePerturbation(**settings)

@@ -135,7 +135,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> Non
     records = read(path, "epoch")
     assert next(records) == EPOCH
     with pytest.raises(
-        UnusableError, match=r"jsonl is damaged, or .* \(line 2 is not a record\): remove the folder of its run, or"
+        UnusableError, match=r"jsonl is damaged, or .* \(line 2 is not a record\): remove the folder of the run, or"
     ):
         next(records)
 
