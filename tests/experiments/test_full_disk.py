@@ -1,4 +1,4 @@
-"""A disk that is full, or cannot be written, is told in a sentence, and what was saved is there."""
+"""A disk that is full, or cannot be written, is reported in a sentence, and what was saved is there."""
 
 import errno
 import resource
@@ -63,9 +63,9 @@ def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     tiny: str, whole_run: Path, tmp_path: Path, size: int, words: str
 ) -> None:
     config = Config.from_settings(**SETTINGS)
-    with largest_file(2**30), pytest.raises(UnusableError, match=words) as told:
+    with largest_file(2**30), pytest.raises(UnusableError, match=words) as refusal:
         execute(tmp_path, config, track=limited(size, tmp_path / "checkpoints"), saving=Saving(3))
-    assert "run the same command again (with --resume for a single run)" in str(told.value)
+    assert "run the same command again (with --resume for a single run)" in str(refusal.value)
     assert checkpoint.steps(tmp_path / "checkpoints") == [3]
     execute(tmp_path, config)
     assert_same_run(tmp_path, whole_run)

@@ -180,16 +180,16 @@ class Two(Sharding):
 
 
 def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(hosts, "_all_messages", lambda words: told.append(words) or [words, ""])
+    sent: list[str] = []
+    monkeypatch.setattr(hosts, "_all_messages", lambda words: sent.append(words) or [words, ""])
     assert agree_across_hosts(Two(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
         agree_across_hosts(Two(), int, "three")
     monkeypatch.setattr(hosts, "_all_messages", lambda words: [words, "the folder is in use."])
     with pytest.raises(ValueError, match="the folder is in use"):
         agree_across_hosts(Two(), int, "3")
-    assert told[0] == ""
-    assert "invalid literal" in told[1]
+    assert sent[0] == ""
+    assert "invalid literal" in sent[1]
 
 
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("broken"), 1), (KeyboardInterrupt(), 130)])
