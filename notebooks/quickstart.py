@@ -265,9 +265,9 @@ plt.show()
 # of both gradients, the cosine of the angle between them, and how far away the second pass looked.
 
 # %%
-seen = []
-fit(*METHODS["SAM"], seed=0, watch=lambda opt_state: seen.append(sam_optax.diagnostics(opt_state)))
-found = jax.tree.map(lambda *each: np.array(each), *seen)
+measured = []
+fit(*METHODS["SAM"], seed=0, watch=lambda opt_state: measured.append(sam_optax.diagnostics(opt_state)))
+found = jax.tree.map(lambda *each: np.array(each), *measured)
 print(f"the second pass looked {found.perturbation_norm.min():.2f} to {found.perturbation_norm.max():.2f} away")
 
 

@@ -118,8 +118,8 @@ def show(said):
 
 
 PLAIN = os.environ | {"TTY_COMPATIBLE": "0", "COLUMNS": "160"}  # no bars and colours of a terminal
-seen = "import jax; print(jax.__version__, jax.default_backend(), jax.local_device_count())"
-version, platform, count = python("-c", seen).split()[-3:]
+program = "import jax; print(jax.__version__, jax.default_backend(), jax.local_device_count())"
+version, platform, count = python("-c", program).split()[-3:]
 print(f"JAX {version} sees {count} device(s) of the kind {platform}")
 if platform == "cpu":
     print("No accelerator: choose a TPU or a GPU in Runtime, Change runtime type. On a CPU the row would take weeks.")

@@ -53,7 +53,7 @@ def caption(study: Study) -> str:
 
 def _shown(study: Study) -> tuple[SharpnessProtocol, float] | None:
     """The way and the radius that the table has."""
-    return next(((way, headline(radii)) for way, radii in sharpness.ways_of(study).items()), None)
+    return next(((way, headline(radii)) for way, radii in sharpness.protocols_of(study).items()), None)
 
 
 def _columns(groups: Sequence[Group]) -> list[tuple[Group, str]]:

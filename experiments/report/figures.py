@@ -7,7 +7,7 @@ from typing import NamedTuple
 from experiments.report import paired
 from experiments.report.groups import Group, Study
 from experiments.report.protocols import headline, worst_cases
-from experiments.report.sharpness import ways_of
+from experiments.report.sharpness import protocols_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol
 
@@ -72,7 +72,7 @@ TEST_ERROR = Figure("test error, points", paired.error)
 def figures_of(study: Study) -> list[Figure]:
     """The test error, and the sharpness at the paper's radius and at the largest other one, where it was measured."""
     found = [TEST_ERROR]
-    for way, radii in list(ways_of(study).items())[:1]:
+    for way, radii in list(protocols_of(study).items())[:1]:
         first = headline(radii)
         others = [max(rho for rho in radii if rho != first)] if len(radii) > 1 else []
         found += [sharpness_at(way, rho) for rho in (first, *others)]

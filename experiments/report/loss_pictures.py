@@ -16,7 +16,7 @@ from experiments.report.drawing import MARKERS, STYLE, are_far_apart, legend_bel
 from experiments.report.groups import Study
 from experiments.report.panels import grid, name_axes
 from experiments.report.protocols import worst_cases
-from experiments.report.sharpness import ways_of
+from experiments.report.sharpness import protocols_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training.records import SharpnessRecord, TopEigenvalue, Trace, WorstCase
@@ -57,9 +57,9 @@ def measures_of(study: Study) -> dict[str, dict[str, list[Point]]]:
             for measure, point in _measured(run).items():
                 if point.value > 0 and point.loss > 0:
                     found.setdefault(measure, {}).setdefault(kind, []).append(point)
-    ways = list(ways_of(study))
+    protocols = list(protocols_of(study))
     enough = [measure for measure, points in found.items() if sum(map(len, points.values())) > 1]
-    ordered = sorted(enough, key=lambda measure: _order(measure, ways))
+    ordered = sorted(enough, key=lambda measure: _order(measure, protocols))
     titles = [_title(measure) for measure in ordered]
     return {
         title if titles.count(title) == 1 else f"{title}, {_examples(measure)} examples": found[measure]
@@ -135,11 +135,11 @@ def _examples(measure: _Measure) -> int:
     return measure.network[0] if measure.way is None else measure.way.examples
 
 
-def _order(measure: _Measure, ways: Sequence[SharpnessProtocol]) -> tuple[Any, ...]:
+def _order(measure: _Measure, protocols: Sequence[SharpnessProtocol]) -> tuple[Any, ...]:
     """Ways that not all runs of a group share come last."""
     if measure.way is None:
         return 0.5, measure.kind, measure.network
-    return (float(ways.index(measure.way) if measure.way in ways else len(ways)), "", (measure.rho,))
+    return (float(protocols.index(measure.way) if measure.way in protocols else len(protocols)), "", (measure.rho,))
 
 
 def _at_end(run: Run) -> list[SharpnessRecord]:

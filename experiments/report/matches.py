@@ -61,12 +61,12 @@ def tables(study: Study) -> list[Match]:
     """The matches that each show a group that those before them do not, and what stands in none; else all in one."""
     shown: list[Match] = []
     for match in matches(study):
-        seen = [group for each in shown for group in each.groups]
-        if any(group not in seen for group in match.groups):
+        covered = [group for each in shown for group in each.groups]
+        if any(group not in covered for group in match.groups):
             shown.append(match)
-    seen = [group for each in shown for group in each.groups]
-    rest = [group for group in study.groups if group not in seen]
-    if len({group.config.batch_plan for group in seen}) < 2:  # nothing is there to compare with the reference
+    covered = [group for each in shown for group in each.groups]
+    rest = [group for group in study.groups if group not in covered]
+    if len({group.config.batch_plan for group in covered}) < 2:  # nothing is there to compare with the reference
         return [Match("", study.groups)]
     shown += [Match("at other lengths", rest)] if rest else []
     return shown if len(shown) > 1 else [Match("", study.groups)]

@@ -147,8 +147,8 @@ def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
     where, values = getattr(line.curve, axis), line.curve.values
     drawstyle = "steps-post" if quantity.name == "batch_size" else "default"
     is_point = np.isfinite(values).sum() == 1  # which a line would not show
-    alone: dict[str, Any] = {"marker": "o"} if is_point else {}
-    panel.plot(where, values, label=line.label, drawstyle=drawstyle, **(line.style | alone))
+    marker: dict[str, Any] = {"marker": "o"} if is_point else {}
+    panel.plot(where, values, label=line.label, drawstyle=drawstyle, **(line.style | marker))
 
 
 def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:

@@ -23,8 +23,10 @@ def published_rows(study: Study) -> Rows:
 
 
 def _row(group: Group, of_paper: Published, study: Study) -> tuple[str, ...]:
-    ways = [way for way, radii in sharpness.ways_of(study).items() if PAPERS_RADIUS in radii and not way.departures]
-    found = sharpness.numbers(group.runs, ways[0], PAPERS_RADIUS) if ways else []
+    protocols = [
+        way for way, radii in sharpness.protocols_of(study).items() if PAPERS_RADIUS in radii and not way.departures
+    ]
+    found = sharpness.numbers(group.runs, protocols[0], PAPERS_RADIUS) if protocols else []
     return (
         f"{group.row}, {labels.heading(labels.strategy(group.config))}",
         mean_and_deviation([100 * run.result.test_error for run in group.runs]),

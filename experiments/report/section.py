@@ -141,13 +141,13 @@ def _verdict(pairs: list[Difference]) -> str:
 
 
 def _sharpness(study: Study) -> list[Block]:
-    ways = list(sharpness.ways_of(study).items())
-    if not ways:
+    protocols = list(sharpness.protocols_of(study).items())
+    if not protocols:
         return []
-    way, radii = ways[0]
+    way, radii = protocols[0]
     words = [sharpness.caption(study, way), sharpness.orderings(study, way, radii)]
     rows = sharpness.radius_rows(study, way, radii)
     first = Block("Sharpness", [rows], list(filter(None, words)), is_printed=not study.is_large)
-    others = [sharpness.radius_rows(study, *each) for each in ways[1:]]
+    others = [sharpness.radius_rows(study, *each) for each in protocols[1:]]
     more = Block("Sharpness measured in other ways", others, is_folded=study.is_large, is_printed=not study.is_large)
     return [first, more] if others else [first]

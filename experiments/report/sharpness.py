@@ -15,7 +15,7 @@ from experiments.sharpness.protocol import SharpnessProtocol
 _MOST_NAMED = 8  # pairs
 
 
-def ways_of(study: Study) -> dict[SharpnessProtocol, list[float]]:
+def protocols_of(study: Study) -> dict[SharpnessProtocol, list[float]]:
     """How the study was measured, and at which radii; the first way is the one to look at."""
     return most_common(group.runs for group in study.groups)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.report.groups import Study
 from experiments.report.protocols import PAPERS_RADIUS, headline, in_order, worst_cases
-from experiments.report.sharpness import ways_of
+from experiments.report.sharpness import protocols_of
 from experiments.runner.finished_runs import Run
 from experiments.sharpness.protocol import SharpnessProtocol
 from experiments.training import records
@@ -32,7 +32,7 @@ def figures(study: Study, few: Study) -> dict[str, tuple[str, Figure]]:
         caption = f"The worst case over radii, mean over the seeds ({way.title}). Dotted: radii of single values."
         if len(curves) < len(study.groups):
             caption += f" {len(curves)} of {len(study.groups)} groups are drawn: where all runs have such a curve."
-        marks = sorted({PAPERS_RADIUS, *ways_of(study).get(way, [])})
+        marks = sorted({PAPERS_RADIUS, *protocols_of(study).get(way, [])})
         drawn["Sharpness over radii"] = (caption, plot_curve(curves, marks))
     if landscapes := two_landscapes(study):
         caption = (
@@ -92,17 +92,17 @@ def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landsc
         if run and isinstance(record, records.Landscape) and record.epoch == run.plan.epochs
         if np.isfinite(_centre(record))
     ]
-    ways = [tuple(getattr(record, name) for name in _OF_LANDSCAPE) for _, _, record in found]
+    settings = [tuple(getattr(record, name) for name in _OF_LANDSCAPE) for _, _, record in found]
     return [
         (_sharpness(run, study), f"{group.name}, seed {seed}", _landscape(record))
-        for (group, run, record), way in zip(found, ways, strict=True)
-        if way == ways[0]
+        for (group, run, record), way in zip(found, settings, strict=True)
+        if way == settings[0]
     ]
 
 
 def _sharpness(run: Run, study: Study) -> float | None:
     """What the study's first table has of the run."""
-    for way, radii in ways_of(study).items():
+    for way, radii in protocols_of(study).items():
         record = worst_cases(run).get(way, {}).get(headline(radii))
         return record and record.sharpness
     return None

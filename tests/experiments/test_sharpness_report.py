@@ -18,7 +18,7 @@ from tests.experiments.written_runs import only_study, write_run, write_study
 
 
 def only_way(study: Study) -> tuple[SharpnessProtocol, list[float]]:
-    [found] = sharpness.ways_of(study).items()
+    [found] = sharpness.protocols_of(study).items()
     return found
 
 
@@ -79,7 +79,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
         records = [worst_case(rho, 1.0, **way) for way in ways for rho in (1e-5, SMALL, LARGE)]
         add_lines(folder, records)
     study = only_study(tmp_path)
-    titles = [way.title for way in sharpness.ways_of(study)]
+    titles = [way.title for way in sharpness.protocols_of(study)]
     assert titles[:2] == ["512 examples", "64 examples"]
     assert set(titles[2:]) == {
         "adaptive, 512 examples",
