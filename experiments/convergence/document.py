@@ -83,8 +83,8 @@ def _least(values: np.ndarray) -> str:
 
 
 _RATES = (
-    "The slopes of log ‖∇f‖ against the logarithms of updates and of examples in the second half of training, with the "
-    "standard error of their mean. The smallest norms during training, as mean ± standard deviation."
+    "The slopes of log ‖∇f‖ against the logarithms of updates and of examples are fitted over the second half of "
+    "training; ± is the standard error of their mean. The smallest norms are given with their standard deviation."
 )
 _BOUNDS = "The mean of ‖∇f‖², weighted by the learning rate, and its last value, each with its proved upper bound."
 _FLOORS = "The measured floor of √E‖∇f‖² at a constant learning rate and batch size, relative to SGD's exact value."
@@ -126,10 +126,11 @@ def quadratic_part(study: QuadraticStudy, trajectories: Trajectories, floors: di
     tables.append((_SLOPES, slope_rows(floors)))
     bounce = study.problem.bouncing_norm(study.learning_rate, study.rho)
     settings = (
-        f"The loss is ½ wᵀAw in {study.dimensions} dimensions with curvatures from {study.least_curvature:g} to 1, "
-        f"noise of deviation {study.noise:g} a coordinate and example; η = {study.learning_rate:g}, ρ = {study.rho:g}; "
-        f"{study.chains} runs, plans {study.constant_plan} and {study.increasing_plan}, {study.examples} examples per "
-        f"epoch. Without noise, SAM would converge to ‖∇f‖ = {bounce:.3g}. docs/convergence.md derives the theory."
+        f"The loss is ½ wᵀAw in {study.dimensions} dimensions with curvatures from {study.least_curvature:g} to 1. The "
+        f"noise of a coordinate has a standard deviation of {study.noise:g} per example. The {study.chains} runs have "
+        f"η = {study.learning_rate:g}, ρ = {study.rho:g} and {study.examples} examples per epoch. The plans are "
+        f"{study.constant_plan} and {study.increasing_plan}. Without noise, the gradient norm of SAM would converge to "
+        f"{bounce:.3g}. docs/convergence.md derives the theory."
     )
     pictures = _draw(curves, "the quadratic", "quadratic", folder)
     caption = "The floors of the methods and of SGD, against the batch size and the learning rate."
@@ -149,7 +150,7 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
     settings = (
         f"Gradients are of the training loss over all examples, without augmentation; BatchNorm uses {statistics}. "
         f"SAM's gradient has ρ = {study.measured_rho:g} for every method. The plans are {study.constant_plan} and "
-        f"{study.increasing_plan}, the seeds {', '.join(map(str, study.seeds))}."
+        f"{study.increasing_plan}, and the seeds are {', '.join(map(str, study.seeds))}."
     )
     pictures = _draw(curves, title, "networks", study.output)
     return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves))], pictures)

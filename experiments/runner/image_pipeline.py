@@ -73,7 +73,7 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     if not config.recipe.auto_augment:
         return None
     if dataset.image_shape[-1] != 3:
-        raise ValueError(f"auto_augment is True, and {config.problem.dataset} is in grey: omit auto_augment.")
+        raise ValueError(f"auto_augment is True, and {config.problem.dataset} has grey images: omit auto_augment.")
     from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:

@@ -57,7 +57,7 @@ def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step(
 
 
 def test_grey_images_are_not_augmented_in_colour() -> None:
-    with pytest.raises(ValueError, match="auto_augment is True, and digits is in grey"):
+    with pytest.raises(ValueError, match="auto_augment is True, and digits has grey images"):
         run.load(Config.from_settings(auto_augment=True))
 
 
