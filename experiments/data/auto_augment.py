@@ -6,13 +6,18 @@ https://github.com/DeepVoltaire/AutoAugment. There the factor of an enhancement 
 shifts the image by up to 150/331 of its side.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 from PIL import Image, ImageChops, ImageEnhance, ImageOps
+
+with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
+    import tensorflow as tf
 
 
 class Choice(NamedTuple):

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from experiments.data.imagenet import Reader, Records
+
+with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """ImageNet: photographs of any size that stay on disk, are read in any order, and are cropped to one size."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
+    import tensorflow as tf
 
 Reader = Callable[[Any, Any], tuple[Any, Any]]
 """`reader(index, keys)` → images uint8 `(rows, height, width, channels)` and labels int32 `(rows,)`, as tensors.
@@ -75,9 +79,6 @@ def _resized(image: Any, size: Any) -> Any:
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
-_FEATURES = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
-
-
 class Source(Protocol):
     """Serialised examples by index, such as TFDS's data source of `array_record` files."""
 
@@ -117,7 +118,7 @@ class Records:
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the central crops of photographs and their labels, in the format of `Split.rows`."""
-        images, labels = _centres(tf.constant(self._serialised(index)))
+        images, labels = _centres()(tf.constant(self._serialised(index)))
         return images.numpy(), (labels.numpy() + self.moved_by[index]) % self.num_classes
 
     def training_reader(self) -> Reader:
@@ -127,7 +128,7 @@ class Records:
         def read(index: Any, keys: Any) -> tuple[Any, Any]:
             serialised = tf.numpy_function(self._serialised, [index], tf.string)
             jpegs, labels = _parsed(tf.ensure_shape(serialised, (None,)))
-            parts = tf.map_fn(lambda each: training_image(*each), (jpegs, keys), fn_output_signature=_IMAGE)
+            parts = tf.map_fn(lambda each: training_image(*each), (jpegs, keys), fn_output_signature=_image())
             return parts, (labels + tf.gather(moved_by, index)) % self.num_classes
 
         return read
@@ -144,15 +145,22 @@ class Records:
         return np.array(self.source.__getitems__(self.index[index].tolist()), dtype=object)
 
 
-_IMAGE = tf.TensorSpec(IMAGE_SHAPE, tf.uint8)
+def _image() -> Any:
+    return tf.TensorSpec(IMAGE_SHAPE, tf.uint8)
 
 
 def _parsed(serialised: Any) -> tuple[Any, Any]:
-    parsed = tf.io.parse_example(serialised, _FEATURES)
+    features = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
+    parsed = tf.io.parse_example(serialised, features)
     return parsed["image"], tf.cast(parsed["label"], tf.int32)
 
 
-@tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
-def _centres(serialised: Any) -> tuple[Any, Any]:
-    jpegs, labels = _parsed(serialised)
-    return tf.map_fn(evaluation_image, jpegs, fn_output_signature=_IMAGE), labels
+@functools.cache
+def _centres() -> Any:
+    """Returns the compiled function from serialised examples to the centres of their photographs and their labels."""
+
+    def centres(serialised: Any) -> tuple[Any, Any]:
+        jpegs, labels = _parsed(serialised)
+        return tf.map_fn(evaluation_image, jpegs, fn_output_signature=_image()), labels
+
+    return tf.function(centres, input_signature=[tf.TensorSpec((None,), tf.string)])

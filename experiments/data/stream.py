@@ -4,16 +4,21 @@ The stream is a pure function of the seed and the position, so a run can resume 
 flipped here only if AutoAugment follows; otherwise the compiled step crops and flips them.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from experiments.data.dataset import Examples
 from sam_optax import BatchPlan, Stage
+
+with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
+    import tensorflow as tf
 
 _STREAM = 32  # separates these random draws from the others that use the key
 
