@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, variance_scaling
 
+from experiments.models.convolution import conv_general_dilated
 from experiments.models.layers import BatchNorm, Dtype, ImageShape, bias, kernel
 
 STEMS = ("cifar", "imagenet")
@@ -33,8 +34,18 @@ class Layers(NamedTuple):
     def convolution(self, channels_in: int, channels: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
         """Returns a convolution of `size` x `size` pixels without bias."""
         padding = "SAME" if self.same_padding else size // 2
-        how = {"padding": padding, "use_bias": False, "kernel_init": self.kernel_init, "dtype": self.dtype}
-        return nnx.Conv(channels_in, channels, (size, size), strides=stride, rngs=rngs, **how)
+        return nnx.Conv(
+            channels_in,
+            channels,
+            (size, size),
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            conv_general_dilated=conv_general_dilated,
+            rngs=rngs,
+        )
 
     def norm(self, channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
         """Returns a BatchNorm with PyTorch's constants."""
