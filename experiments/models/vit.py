@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal, variance_scaling
 
-from experiments.models.layers import Dtype, ImageShape, PatchTokens, SelfAttention, StochasticDepth, TokenLayers
+from experiments.models.layers import Dtype, ImageShape, PatchTokens, SelfAttention, StochasticDepth, TokenLayers, gelu
 
 _xavier_normal = variance_scaling(1.0, "fan_avg", "normal")  # unlike JAX's `xavier_normal`, it is not truncated
 
@@ -49,7 +49,7 @@ class Block(nnx.Module):
         """Maps tokens `(batch, tokens, width)` to the same shape; branch factors are `(2, batch)` or `(2, 1)`."""
         of_attention, of_mlp = factors.astype(x.dtype)[:, :, None, None]
         x += of_attention * self.attention(self.attention_norm(x))
-        hidden = nnx.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
+        hidden = gelu(self.mlp_in(self.mlp_norm(x)))
         return x + of_mlp * self.mlp_out(hidden)
 
 
