@@ -1,0 +1,43 @@
+"""The programs keep freed memory, so that a step does not map its temporary arrays anew."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.cli import allocator
+
+_FAULTS = """
+import resource, sys
+from experiments.cli import allocator
+
+if sys.argv[1] == "keep":
+    allocator.keep_freed_memory()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        b"x" * 40_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+"""
+
+
+def faults(mode):
+    """Returns the page faults of ten allocations of 10,000 pages each, after ten others."""
+    command = [sys.executable, "-c", _FAULTS, mode]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603 - a fixed command
+
+
+@pytest.mark.skipif(not allocator.is_glibc(), reason="glibc only")
+def test_kept_memory_causes_no_page_faults():
+    assert faults("default") > 10_000
+    assert faults("keep") < 100
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not allocator.is_glibc()
+    assert not allocator.keep_freed_memory()
