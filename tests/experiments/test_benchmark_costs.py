@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import sam_optax
-from experiments.benchmark import benchmark_steps, cases, measure, program_costs
+from experiments.benchmark import benchmark_steps, cases, convolutions, measure, program_costs
 from experiments.benchmark.benchmark_steps import peak_memory, size_of, temporary_memory
 from experiments.benchmark.cases import Case
 from experiments.config import Config
@@ -104,3 +104,18 @@ def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatc
     assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
     assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it
     assert figure.target == 1.05
+
+
+def test_times_of_convolutions():
+    shape = convolutions.Convolution(8, 64, 64, 3, 1)
+    heading, row = convolutions.rows(8, 1, (shape,))
+    assert len(heading) == len(row) == 4
+    assert row[0] == "3x3, 64 to 64 channels, 8x8 pixels"
+    assert all(float(milliseconds) > 0 for cell in row[1:] for milliseconds in cell.split(" → "))
+
+
+def test_products_of_a_convolution_are_its_gradients():
+    shape = convolutions.Convolution(5, 3, 4, 3, 2)
+    of = convolutions.products(shape, 2, jax.lax.conv_general_dilated)
+    output, of_images, of_kernel = (product() for product in of.values())
+    assert [x.shape for x in (output, of_images, of_kernel)] == [(2, 3, 3, 4), (2, 5, 5, 3), (3, 3, 3, 4)]

@@ -1,0 +1,114 @@
+"""Times the convolutions of ResNet-18 against those of XLA: `python -m experiments.benchmark.convolutions`."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax import lax
+from rich.console import Console
+
+from experiments.benchmark.ratios import Subject, race
+from experiments.cli.errors import parse, start
+from experiments.cli.tables import Rows, as_terminal
+from experiments.models.convolution import conv_general_dilated
+
+_OURS, _XLA = "ours", "lax"
+
+
+class Convolution(NamedTuple):
+    """The shape of a convolution of images with height and width `side`, padded as in ResNet-18."""
+
+    side: int
+    channels_in: int
+    channels: int
+    size: int
+    stride: int
+
+    def __str__(self) -> str:
+        """Describes the convolution, such as `3x3, 64 to 128 channels, 32x32 pixels, stride 2`."""
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        channels = f"{self.channels_in} to {self.channels} channels"
+        return f"{self.size}x{self.size}, {channels}, {self.side}x{self.side} pixels{stride}"
+
+
+RESNET18 = (
+    Convolution(32, 3, 64, 3, 1),
+    Convolution(32, 64, 64, 3, 1),
+    Convolution(32, 64, 128, 3, 2),
+    Convolution(32, 64, 128, 1, 2),
+    Convolution(16, 128, 128, 3, 1),
+    Convolution(16, 128, 256, 3, 2),
+    Convolution(16, 128, 256, 1, 2),
+    Convolution(8, 256, 256, 3, 1),
+    Convolution(8, 256, 512, 3, 2),
+    Convolution(8, 256, 512, 1, 2),
+    Convolution(4, 512, 512, 3, 1),
+)
+"""The different convolutions of ResNet-18 on images of 32x32 pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The options of the program.
+
+    Attributes:
+      batch_sizes: the numbers of images.
+      rounds: the number of measurements of each convolution.
+    """
+
+    batch_sizes: tuple[int, ...] = (32, 128)
+    rounds: int = 5
+
+
+def products(shape: Convolution, batch_size: int, convolve: Callable[..., jax.Array]) -> dict[str, Subject]:
+    """Compiles the convolution and its two gradients, on Gaussian arrays; returns functions that compute them."""
+    padding = ((shape.size // 2,) * 2,) * 2
+
+    def output(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        strides, layout = (shape.stride, shape.stride), ("NHWC", "HWIO", "NHWC")
+        return convolve(images, kernel, strides, padding, dimension_numbers=layout)
+
+    images = jax.random.normal(jax.random.key(0), (batch_size, shape.side, shape.side, shape.channels_in))
+    kernel = jax.random.normal(jax.random.key(1), (shape.size, shape.size, shape.channels_in, shape.channels))
+    gradient = jax.random.normal(jax.random.key(2), jax.eval_shape(output, images, kernel).shape)
+
+    def of_images(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda images: output(images, kernel), images)(gradient)[0]
+
+    def of_kernel(images: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: output(images, kernel), kernel)(gradient)[0]
+
+    return {
+        "output": _compiled(output, images, kernel),
+        "gradient of the images": _compiled(of_images, kernel, gradient),
+        "gradient of the kernel": _compiled(of_kernel, images, gradient),
+    }
+
+
+def _compiled(function: Callable[..., jax.Array], *arrays: jax.Array) -> Subject:
+    compiled = jax.jit(function).lower(*arrays).compile()
+    return lambda: jax.block_until_ready(compiled(*arrays))
+
+
+def rows(batch_size: int, rounds: int, shapes: tuple[Convolution, ...] = RESNET18) -> Rows:
+    """Returns the median times of the three products of each convolution: by `lax` → ours."""
+    found: Rows = [(f"batch {batch_size}: ms of lax → ours", "output", "gradient of images", "gradient of kernel")]
+    for shape in shapes:
+        ours, theirs = (products(shape, batch_size, each) for each in (conv_general_dilated, lax.conv_general_dilated))
+        times = [race({_XLA: theirs[product], _OURS: ours[product]}, rounds) for product in ours]
+        medians = [[f"{1e3 * statistics.median(each[name]):.1f}" for name in (_XLA, _OURS)] for each in times]
+        found.append((str(shape), *map(" → ".join, medians)))
+    return found
+
+
+def main() -> None:
+    """Prints a table for each batch size."""
+    arguments = parse(Arguments, "python -m experiments.benchmark.convolutions")
+    for batch_size in arguments.batch_sizes:
+        Console().print(as_terminal(rows(batch_size, arguments.rounds)))
+
+
+if __name__ == "__main__":
+    start(main)
