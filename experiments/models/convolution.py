@@ -11,8 +11,8 @@ and its two gradients in one of three ways, depending on the shapes:
 - Winograd's minimal filtering F(4x4, 3x3) needs 36 multiplications for 16 outputs, where a direct convolution needs 144
   (Lavin and Gray, 2015, https://arxiv.org/abs/1509.09308). With fewer channels, its transforms cost more than it saves.
 - im2col computes the gradient of the kernel as one matrix product of the patches of the images and the gradient of the
-  output. XLA's gradient of a 1x1 kernel takes 2 to 20 times as long, that of the stem 2.5 times, and that of a strided
-  3x3 kernel 1.3 to 2.5 times.
+  output. XLA's gradient of a 1x1 kernel takes 1.7 to 16 times as long, that of the stem 2 to 2.5 times, and that of a
+  strided 3x3 kernel 1.2 to 3.3 times.
 - Both need feature maps of at least 4x4 pixels, and Winograd needs at least 32 tiles of 4x4 outputs in a batch.
 
 The thresholds were measured on two cores with AVX2 and jax 0.10.2; docs/speed.md shows the times.
