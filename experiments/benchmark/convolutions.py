@@ -9,6 +9,7 @@ import jax
 from jax import lax
 from rich.console import Console
 
+from experiments.benchmark.benchmark_steps import repeated
 from experiments.benchmark.ratios import Subject, race
 from experiments.cli.errors import parse, start
 from experiments.cli.tables import Rows, as_terminal
@@ -88,8 +89,7 @@ def products(shape: Convolution, batch_size: int, convolve: Callable[..., jax.Ar
 
 
 def _compiled(function: Callable[..., jax.Array], *arrays: jax.Array) -> Subject:
-    compiled = jax.jit(function).lower(*arrays).compile()
-    return lambda: jax.block_until_ready(compiled(*arrays))
+    return repeated(jax.jit(function).lower(*arrays).compile(), 1, *arrays)
 
 
 def rows(batch_size: int, rounds: int, shapes: tuple[Convolution, ...] = RESNET18) -> Rows:

@@ -89,13 +89,14 @@ def conv_general_dilated(
       >>> conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout).shape
       (2, 8, 8, 64)
     """
-    if not _is_plain(lhs, rhs, window_strides, options):
-        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    (top, bottom), (left, right) = np.asarray(padding).tolist()
-    shape = Shape(lhs.shape, rhs.shape, int(window_strides[0]), ((top, bottom), (left, right)))
-    return _output_of.bind(lhs, rhs, shape=shape)
+    if _is_plain(lhs, rhs, window_strides, options):
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+        (top, bottom), (left, right) = np.asarray(padding).tolist()
+        shape = Shape(lhs.shape, rhs.shape, int(window_strides[0]), ((top, bottom), (left, right)))
+        if min(shape.output) > 0 and np.min(shape.padding) >= 0:
+            return _output_of.bind(lhs, rhs, shape=shape)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
 def _is_plain(lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], options: dict[str, Any]) -> bool:
@@ -106,6 +107,8 @@ def _is_plain(lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], options: d
     is_one += [given.pop(name, 1) == 1 for name in ("feature_group_count", "batch_group_count")]
     if given or not all(is_one) or lhs.ndim != 4 or strides[0] != strides[1] or layout is None:
         return False
+    if lhs.shape[3] != rhs.shape[2]:
+        return False  # `lax` reports the error, or the layout is another one
     types = [jax.typeof(x) for x in (lhs, rhs)]
     is_float32 = all(each.dtype == jnp.float32 for each in types)
     is_automatic = all(axis is AxisType.Auto for each in types for axis in each.sharding.mesh.axis_types)

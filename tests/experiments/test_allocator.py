@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from experiments.cli import allocator
 
 _FAULTS = """
@@ -31,10 +29,9 @@ def faults(mode):
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603 - a fixed command
 
 
-@pytest.mark.skipif(not allocator.is_glibc(), reason="glibc only")
 def test_kept_memory_causes_no_page_faults():
-    assert faults("default") > 10_000
-    assert faults("keep") < 100
+    """Without glibc there is nothing to set."""
+    assert not allocator.is_glibc() or 100 * faults("keep") < faults("default")
 
 
 def test_other_systems_are_left_alone(monkeypatch):

@@ -112,10 +112,3 @@ def test_times_of_convolutions():
     assert len(heading) == len(row) == 4
     assert row[0] == "3x3, 64 to 64 channels, 8x8 pixels"
     assert all(float(milliseconds) > 0 for cell in row[1:] for milliseconds in cell.split(" → "))
-
-
-def test_products_of_a_convolution_are_its_gradients():
-    shape = convolutions.Convolution(5, 3, 4, 3, 2)
-    of = convolutions.products(shape, 2, jax.lax.conv_general_dilated)
-    output, of_images, of_kernel = (product() for product in of.values())
-    assert [x.shape for x in (output, of_images, of_kernel)] == [(2, 3, 3, 4), (2, 5, 5, 3), (3, 3, 3, 4)]

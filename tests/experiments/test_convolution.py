@@ -162,6 +162,28 @@ def test_other_convolutions_are_those_of_lax(change):
     assert programs[0] == programs[1]
 
 
+@pytest.mark.parametrize("padding", [((-1, 1), (1, 1)), ((2, -2), (0, 0))])
+def test_negative_padding_is_that_of_lax(padding):
+    shape = (*WINOGRAD["even"][:3], padding)
+    arrays = random_arrays(shape)
+    ours, expected = both(lambda convolve: primitives(convolve, *arrays), shape)
+    assert ours == expected
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 32, 64), (11, 11, 64, 64)])
+def test_impossible_shapes_are_treated_as_by_lax(kernel):
+    images, kernel = jnp.ones((8, 8, 8, 64)), jnp.ones(kernel)
+
+    def outcome(convolve):
+        try:
+            return convolve(images, kernel).shape
+        except ValueError as error:
+            return str(error)
+
+    ours, expected = both(outcome, (None, None, 1, "VALID"))
+    assert ours == expected
+
+
 @pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
 def test_strides_that_differ_are_those_of_lax(strides):
     arrays = random_arrays(WINOGRAD["even"])
