@@ -112,12 +112,8 @@ def _is_plain(lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], options: d
     types = [jax.typeof(x) for x in (lhs, rhs)]
     is_float32 = all(each.dtype == jnp.float32 for each in types)
     is_automatic = all(axis is AxisType.Auto for each in types for axis in each.sharding.mesh.axis_types)
-    return (
-        is_float32
-        and is_automatic
-        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, layout)
-        == (lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT))
-    )
+    layouts = [lax.conv_dimension_numbers(lhs.shape, rhs.shape, each) for each in (layout, _LAYOUT)]
+    return is_float32 and is_automatic and layouts[0] == layouts[1]
 
 
 # Winograd's F(4x4, 3x3) interpolates at 0, 1, -1, 2, -2 and infinity.
@@ -137,16 +133,13 @@ _OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0]
 
 
 def _combined(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Stacks linear combinations of `parts`, one for each row of the matrix.
-
-    Without the barrier, XLA fuses the transforms of both directions into one loop with 36 branches, and LLVM takes
-    seconds to compile that loop.
-    """
+    """Stacks linear combinations of `parts`, one for each row of the matrix."""
 
     def combination(factors: np.ndarray) -> jax.Array:
         terms = zip(factors.tolist(), parts, strict=True)
         return functools.reduce(jnp.add, [part if factor == 1 else factor * part for factor, part in terms if factor])
 
+    # Without the barrier, XLA fuses the transforms of both directions into one loop, which takes seconds to compile.
     return lax.optimization_barrier(jnp.stack([combination(factors) for factors in matrix], axis))
 
 
@@ -176,9 +169,19 @@ def _transformed_gradient(gradient: jax.Array, shape: Shape) -> jax.Array:
     return _combined(_OUTPUT.T, parts, 1).reshape(36, batch * rows * columns, channels)
 
 
+def _after(other: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns `x` in a form that XLA computes after `other`.
+
+    Otherwise XLA transforms one factor of a product long before the other one exists, and keeps the result in memory.
+    No number is both NaN and finite, but XLA does not know that.
+    """
+    first = other[(0,) * other.ndim]
+    return jnp.where(jnp.isnan(first) & jnp.isfinite(first), 0, x)
+
+
 def _winograd_output(images: jax.Array, kernel: jax.Array, shape: Shape) -> jax.Array:
     (batch, height, width, channels), (rows, columns) = shape.output, shape.tiles
-    transformed = jnp.matmul(_KERNEL_2D, kernel.reshape(9, -1)).reshape(36, -1, channels)
+    transformed = jnp.matmul(_KERNEL_2D, _after(images, kernel).reshape(9, -1)).reshape(36, -1, channels)
     products = lax.dot_general(_transformed_images(images, shape), transformed, (((2,), (1,)), ((0,), (0,))))
     products = products.reshape(6, 6, batch, rows, columns, channels)
     half = _combined(_OUTPUT, [products[:, j] for j in range(6)], 4)
@@ -204,7 +207,7 @@ def _winograd_kernel(images: jax.Array, gradient: jax.Array, shape: Shape) -> ja
 
 def _im2col_kernel(images: jax.Array, gradient: jax.Array, shape: Shape) -> jax.Array:
     (height, width, _, channels), (_, rows, columns, _), stride = shape.kernel, shape.output, shape.stride
-    padded = jnp.pad(images, [(0, 0), *shape.padding, (0, 0)])
+    padded = jnp.pad(_after(gradient, images), [(0, 0), *shape.padding, (0, 0)])
     taps = [
         padded[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
         for i in range(height)
