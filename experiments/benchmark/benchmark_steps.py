@@ -98,6 +98,11 @@ class Running:
             self._state, self._loss = jax.block_until_ready(self.compiled(self._state, *self._batch))
         return self._loss
 
+    def dispatch(self) -> jax.Array:
+        """Makes one call of the compiled step without waiting for its result, and returns the loss."""
+        self._state, loss = self.compiled(self._state, *self._batch)
+        return loss
+
 
 def gradient(problem: Problem, options: Options | None = None) -> jax.stages.Compiled:
     """Compiles the function that returns the loss, its gradient and the new statistics of BatchNorm."""
@@ -116,9 +121,21 @@ def repeated(compiled: jax.stages.Compiled, times: int, *arguments: Any) -> Call
 
 
 def ours(
-    problem: Problem, method: GradientTransformation, momentum: float | None = None, options: Options | None = None
+    problem: Problem,
+    method: GradientTransformation,
+    momentum: float | None = None,
+    options: Options | None = None,
+    repeat: int = 1,
 ) -> Running:
-    """Returns the step of a method of `sam_optax`."""
+    """Returns the step of a method of `sam_optax`.
+
+    Args:
+      problem: the loss, its initial arguments, and the batch.
+      method: the method.
+      momentum: the momentum of SGD, or None.
+      options: compiler options, or None.
+      repeat: the number of steps that one call makes on the same batch, in a loop of the compiled program.
+    """
     tx = optax.with_extra_args_support(optax.chain(method, optax.sgd(0.1, momentum)))
     value_and_grad = sam_optax.value_and_grad(problem.loss_fn, has_aux=True)
 
@@ -128,7 +145,11 @@ def ours(
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn, value=loss)
         return (optax.apply_updates(params, updates), model_state, opt_state), loss
 
-    return Running(step, problem, tx.init(problem.params), 1, options)
+    def steps(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        state, losses = jax.lax.scan(lambda state, _: step(state, images, labels), state, length=repeat)
+        return state, losses[-1]
+
+    return Running(step if repeat == 1 else steps, problem, tx.init(problem.params), 1, options)
 
 
 def contrib(problem: Problem, *, opaque_mode: bool) -> Running:

@@ -118,7 +118,7 @@ def create(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> nn
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 
-Step = Callable[[], float]
+Step = Callable[[], torch.Tensor]
 """A function that makes a step and returns its clean loss."""
 
 
@@ -132,10 +132,10 @@ def sam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: 
         loss.backward()
         return loss
 
-    def step() -> float:
+    def step() -> torch.Tensor:
         loss = gradient()
         tx.step(gradient)
-        return loss.item()
+        return loss.detach()
 
     return step
 
@@ -148,8 +148,8 @@ def gsam(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, radius:
     tx = pytorch_optimizer.GSAM(network.parameters(), base, network, radii, alpha=alpha)
     tx.set_closure(functional.cross_entropy, images, labels)
 
-    def step() -> float:
+    def step() -> torch.Tensor:
         _, loss = tx.step()
-        return loss.item()
+        return loss.detach()
 
     return step
