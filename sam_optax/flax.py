@@ -11,7 +11,8 @@ from flax.training import train_state
 
 from sam_optax import passes, validation
 from sam_optax.batch_arguments import Call
-from sam_optax.passes import Division, Gradient, Objective
+from sam_optax.division import Division
+from sam_optax.passes import Gradient, Objective, TracedOptions
 from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, SecondPassFn, State, Updates
 
@@ -21,7 +22,8 @@ def value_and_grad(
     wrt: nnx.filterlib.Filter = nnx.Param,
     has_aux: bool = False,
     *,
-    micro_batches: int = 1,
+    micro_batches: Any = 1,
+    max_micro_batches: int | None = None,
     batch_argnums: int | Sequence[int] | None = None,
     batch_argnames: str | Sequence[str] | None = None,
     batch_weight: Callable[..., Any] | None = None,
@@ -43,6 +45,7 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns `(loss, aux)`.
       micro_batches: the number of equal parts that both passes go through one after the other. The model's other state
         goes from part to part; floating aux is averaged, integer aux summed.
+      max_micro_batches: the number of parts that the batch is padded to, if `micro_batches` is traced.
       batch_argnums: the positional arguments that are cut, counted after the model. None: all whose leaves have an
         axis, if their shapes leave no doubt.
       batch_argnames: the keyword arguments that are cut.
@@ -81,29 +84,27 @@ def value_and_grad(
     passes.check_second_pass_args(second_pass_args)
     passes.check_scale(loss_scale)
     passes.check_weight(batch_weight)
-    division = Division.create(micro_batches, batch_argnums, batch_argnames, axis_name)
+    division = Division.create(micro_batches, max_micro_batches, batch_argnums, batch_argnames, axis_name)
     division.check_noise(measure_noise, batch_weight)
-    loss = _NnxLoss(loss_fn, wrt, has_aux, batch_weight, is_cut=division.parts > 1)
+    loss = _NnxLoss(loss_fn, wrt, has_aux, batch_weight, is_cut=division.is_cut)
 
     def both_passes(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, nnx.State, GradFn]:
         call = Call(args, kwargs)
         of_first, of_second = loss.split(model, call), loss.split(model, passes.second_call(second_pass_args, call))
 
-        def gradient_of(split: _Split, scale: Any) -> Gradient:
-            return Gradient(loss.objective(split), division, scale, measure_noise)
+        def gradient_of(split: _Split) -> Gradient:
+            return Gradient(loss.objective(split), division, loss_scale, measure_noise)
 
-        def second_pass(at: Params, state: Any, arrays: Call, scales: tuple[Any, ...]) -> SecondPass:
-            gradient = gradient_of(of_second, *(scales or (loss_scale,)))
+        def second_pass(at: Params, state: Any, arrays: Call, options: TracedOptions) -> SecondPass:
+            gradient = gradient_of(of_second).with_traced_options(options)
             found = gradient.again(_like(of_second.params, at), state, arrays)
             return found._replace(gradient=_like(at, found.gradient))
 
-        gradient = gradient_of(of_first, loss_scale)
+        gradient = gradient_of(of_first)
         found, state = gradient(of_first.params, of_first.state, of_first.arrays)
         of_first.update(state)
-        # a traced scale is an argument of the second pass, which may leave the function that is traced
-        scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
         noise = gradient.noise(found, of_first.arrays) if measure_noise else None
-        grad_fn = GradFn(second_pass, (of_second.state, of_second.arrays, scales), noise)
+        grad_fn = GradFn(second_pass, (of_second.state, of_second.arrays, gradient.traced_options), noise)
         of_model: Any = found.gradient
         return ((found.loss, found.aux) if has_aux else found.loss), of_model[0], grad_fn
 

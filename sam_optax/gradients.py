@@ -1,14 +1,12 @@
 """The perturbed-gradient function: the first pass, and with it the function that makes the second."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from sam_optax import carried_state, passes
 from sam_optax.batch_arguments import Call
-from sam_optax.passes import Division, Gradient, LeafShapes
+from sam_optax.division import Division
+from sam_optax.passes import Gradient, LeafShapes, TracedOptions
 from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, Updates
 
@@ -17,7 +15,8 @@ def value_and_grad(
     loss_fn: Callable[..., Any],
     has_aux: bool = False,
     *,
-    micro_batches: int = 1,
+    micro_batches: Any = 1,
+    max_micro_batches: int | None = None,
     batch_argnums: int | Sequence[int] | None = None,
     batch_argnames: str | Sequence[str] | None = None,
     batch_weight: Callable[..., Any] | None = None,
@@ -43,7 +42,12 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns `(loss, aux)`.
       micro_batches: the number of equal parts that a pass goes through one after the other, to save memory. Floating
         leaves of aux are averaged over the parts, and integer leaves are summed. A random key is the same in each
-        part. Call it under `jax.jit`: outside, every call compiles its part anew.
+        part. Call it under `jax.jit`: outside, every call compiles its part anew. With `max_micro_batches` it may be
+        traced.
+      max_micro_batches: the number of parts that the batch is padded to, so that one compiled step serves batches of
+        several sizes. The first `micro_batches` parts are used, and the others are not computed; a traced number that
+        is not from 1 to `max_micro_batches` gives NaN. The loop has no reverse-mode derivative, and on a CPU gradients
+        of convolutions are slow in it. None: all of the batch is used.
       batch_argnums: the positional arguments that are cut into parts, counted after the parameters. None: all
         arguments whose leaves have an axis, except random keys, if their shapes are unambiguous.
       batch_argnames: the keyword arguments that are cut into parts; every part gets the other arrays as a whole. None:
@@ -97,19 +101,18 @@ def value_and_grad(
     passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
     passes.check_second_pass_args(second_pass_args)
     passes.check_scale(loss_scale)
-    division = Division.create(micro_batches, batch_argnums, batch_argnames, axis_name)
+    division = Division.create(micro_batches, max_micro_batches, batch_argnums, batch_argnames, axis_name)
     division.check_noise(measure_noise, batch_weight)
     objective = passes.objective(loss_fn, has_aux, batch_weight, state_argnum)
     gradient = Gradient(objective, division, loss_scale, measure_noise)
-    # A traced scale is an argument of the second pass, since `grad_fn` may be returned from the traced function.
-    scales = (loss_scale,) if isinstance(loss_scale, jax.Array) else ()
 
     def second_pass(
-        params: Params, args: tuple[Any, ...], kwargs: dict[str, Any], scales: tuple[Any, ...], shapes: LeafShapes
+        params: Params, args: tuple[Any, ...], kwargs: dict[str, Any], options: TracedOptions, shapes: LeafShapes
     ) -> SecondPass:
         shapes.check(params)
-        scaled = dataclasses.replace(gradient, scale=scales[0]) if scales else gradient
-        return scaled.again(params, *carried_state.split(Call(args, kwargs), state_argnum))
+        return gradient.with_traced_options(options).again(
+            params, *carried_state.split(Call(args, kwargs), state_argnum)
+        )
 
     def both_passes(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Updates, GradFn]:
         call = Call(args, kwargs)
@@ -118,7 +121,7 @@ def value_and_grad(
         aux = carried_state.put(found.aux, state)
         again = passes.second_call(second_pass_args, call)
         noise = gradient.noise(found, batch) if measure_noise else None
-        grad_fn = GradFn(second_pass, (again.args, again.kwargs, scales, LeafShapes.of(params)), noise)
+        grad_fn = GradFn(second_pass, (again.args, again.kwargs, gradient.traced_options, LeafShapes.of(params)), noise)
         return ((found.loss, aux) if has_aux else found.loss), found.gradient, grad_fn
 
     return both_passes

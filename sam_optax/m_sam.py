@@ -10,9 +10,10 @@ import optax
 
 from sam_optax import carried_state, devices, hyperparameters, microbatch, passes, trees, validation
 from sam_optax.batch_arguments import BatchArguments, Call, cut
+from sam_optax.division import Division, refuse_weighted_noise
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import Noise, noise_terms
-from sam_optax.passes import Division, Gradient
+from sam_optax.passes import Gradient
 from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, State, Updates
 
@@ -88,7 +89,7 @@ def sharpness_aware_grad(
     if m is not None:
         hyperparameters.check_count("m", m, "the number of examples in a shard, or None for one shard")
     passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
-    passes.refuse_weighted_noise(measure_noise, batch_weight)
+    refuse_weighted_noise(measure_noise, batch_weight)
     division = Division(1, BatchArguments.create(batch_argnums, batch_argnames), axis_name)
     gradient = Gradient(passes.objective(loss_fn, has_aux, batch_weight, state_argnum), division)
     of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise)

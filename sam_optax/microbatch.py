@@ -29,19 +29,22 @@ PartFn = Callable[[Any, Any], PartResult]
 """`part_fn(part, state)` → the result of the part, where `state` is the state before it."""
 
 
-def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
+def reduce(fn: PartFn, parts: Any, state: Any, count: Any = None) -> PartResult:
     """Applies `fn` to all parts; returns the weighted mean of the values, and the state after the last part.
 
         mean = Σ_i w_i x_i / Σ_i w_i
 
     A part of weight 0 adds nothing, whatever its values are, and does not change the floating leaves of the state. If
     all weights are 0, the mean is 0. On an accelerator, a `lax.scan` over the parts needs the memory of only one part.
-    On a CPU the loop is unrolled, because the gradient of a convolution is slow inside a compiled loop.
+    On a CPU the loop is unrolled, because the gradient of a convolution is slow inside a compiled loop. With `count`,
+    only the first parts are used, and all platforms have a loop that ends after them.
 
     Args:
       fn: `fn(part, state)` → the result of the part. It is traced once.
       parts: a tree whose leaves have the parts along their leading axis.
       state: the state before the first part.
+      count: the number of parts that are used, which may be traced; None means all. If a traced count is not from 1 to
+        the number of parts, all floating results are NaN.
 
     Returns:
       The result of the batch.
@@ -52,9 +55,14 @@ def reduce(fn: PartFn, parts: Any, state: Any) -> PartResult:
     fn = jax.jit(fn)
     state, shapes = _start(fn, _part(parts, 0), state)
     _check_numbers(shapes.values)
-    loop = _unrolled if jax.default_backend() == "cpu" else _scanned
-    total, weight, state = loop(fn, parts, state, shapes)
-    number = jax.tree.leaves(parts)[0].shape[0]
+    number: Any = jax.tree.leaves(parts)[0].shape[0]
+    if count is None:
+        loop = _unrolled if jax.default_backend() == "cpu" else _scanned
+        total, weight, state = loop(fn, parts, state, shapes)
+    else:
+        total, weight, state = _counted(fn, parts, state, shapes, count)
+        number = jnp.where((count >= 1) & (count <= number), count, jnp.nan)
+        weight = None if weight is None else weight * (number / number)  # NaN if the count is out of range
     return PartResult(_divide(total, number if weight is None else weight, shapes.values), weight, state)
 
 
@@ -107,6 +115,19 @@ def _scanned(fn: PartFn, parts: Any, state: Any, shapes: PartResult) -> tuple[An
         return (_add(sums, (_weighted(result), result.weight)), _kept(result, state)), None
 
     (sums, state), _ = jax.lax.scan(body, (start, state), parts)
+    return *sums, state
+
+
+def _counted(fn: PartFn, parts: Any, state: Any, shapes: PartResult, count: Any) -> tuple[Any, Any, Any]:
+    start = jax.tree.map(lambda of: devices.zeros(of, _accumulator(of)), (shapes.values, shapes.weight))
+
+    def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        sums, state = carry
+        part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), parts)
+        result = fn(part, state)
+        return _add(sums, (_weighted(result), result.weight)), _kept(result, state)
+
+    sums, state = jax.lax.fori_loop(0, count, body, (start, state))
     return *sums, state
 
 

@@ -1,14 +1,15 @@
 """Both passes over one batch, for all frameworks: as a whole, in parts, and over devices."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sam_optax import carried_state, devices, hyperparameters, microbatch, trees
-from sam_optax.batch_arguments import BatchArguments, Call, cut
+from sam_optax.batch_arguments import Call, cut
+from sam_optax.division import Division
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import NoiseTerms, noise_terms
 from sam_optax.second_pass import SecondPass
@@ -27,39 +28,18 @@ class Objective(NamedTuple):
     weight: Callable[[State, Call], Any] | None
 
 
-@dataclass(frozen=True)
-class Division:
-    """How a batch is divided over parts and devices.
+class TracedOptions(NamedTuple):
+    """The options that are arrays; None stands for the others.
+
+    They are arguments of the second pass, because `grad_fn` may be returned from the function that is traced.
 
     Attributes:
-      parts: the number of equal parts that a device goes through, one after the other.
-      batch: the arguments that are cut into parts.
-      axis_name: the device axis, or axes, to average over; None means one device.
+      scale: the factor of the loss.
+      micro_batches: the number of parts that are used.
     """
 
-    parts: int
-    batch: BatchArguments
-    axis_name: Any = None
-
-    @classmethod
-    def create(cls, micro_batches: Any, batch_argnums: Any, batch_argnames: Any, axis_name: Any) -> "Division":
-        """The division that the options of `value_and_grad` describe.
-
-        Raises:
-          ValueError: If an option is not of its kind.
-        """
-        hyperparameters.check_count("micro_batches", micro_batches, "the parts that the batch is cut into")
-        return cls(int(micro_batches), BatchArguments.create(batch_argnums, batch_argnames), axis_name)
-
-    def check_noise(self, measure_noise: bool, batch_weight: Any) -> None:
-        """Raises `ValueError` if noise is to be measured of one part, or of parts of unequal weight."""
-        if measure_noise and self.parts == 1 and self.axis_name is None:
-            raise ValueError("measure_noise is True, and the batch has one part: give micro_batches of 2 or more.")
-        refuse_weighted_noise(measure_noise, batch_weight)
-
-    def examples(self, call: Call) -> int:
-        """The number of examples in the batch of all devices."""
-        return self.batch.size(call) * devices.count(self.axis_name)
+    scale: jax.Array | None
+    micro_batches: jax.Array | None
 
 
 class Pass(NamedTuple):
@@ -94,11 +74,21 @@ class Gradient:
     scale: Any = 1.0
     measures_noise: bool = False
 
+    @property
+    def traced_options(self) -> TracedOptions:
+        """The options that are arrays."""
+        return TracedOptions(self.scale if isinstance(self.scale, jax.Array) else None, self.division.count)
+
+    def with_traced_options(self, options: TracedOptions) -> "Gradient":
+        """The same gradient with other values of these options."""
+        division = replace(self.division, count=options.micro_batches)
+        return replace(self, division=division, scale=self.scale if options.scale is None else options.scale)
+
     def __call__(self, params: Params, state: State, call: Call) -> tuple[Pass, State]:
         """The pass over the whole batch at `params`, and the model's state after it."""
         division, axis = self.division, self.division.axis_name
         params = devices.vary(params, axis)
-        if division.parts == 1:
+        if not division.is_cut:
             result = microbatch.whole(self.of_part(params, state, call), state)
         else:
             batches = division.batch.select(call)
@@ -107,7 +97,7 @@ class Gradient:
             def of_part(part: Call, before: State) -> PartResult:
                 return self.of_part(params, before, call.put(part), others)
 
-            result = microbatch.reduce(of_part, cut(batches, division.parts), state)
+            result = microbatch.reduce(of_part, cut(batches, division.parts), state, division.count)
         return over_devices(result, axis)
 
     def of_part(self, params: Params, state: State, call: Call, others: Call | None = None) -> PartResult:
@@ -258,13 +248,4 @@ def check_weight(batch_weight: Any) -> None:
         raise ValueError(
             f"batch_weight is {batch_weight!r}: give a function from the arguments after the parameters to the weight "
             "of that part of the batch, as lambda tokens, mask: jnp.sum(mask)."
-        )
-
-
-def refuse_weighted_noise(measure_noise: bool, batch_weight: Any) -> None:
-    """Raises `ValueError` if noise is to be measured of parts of unequal weight."""
-    if measure_noise and batch_weight is not None:
-        raise ValueError(
-            "measure_noise is True, and batch_weight is given: the noise is that of parts of equal size, so give one "
-            "or the other."
         )
