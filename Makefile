@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long test-versions demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist clean
+.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -13,7 +13,7 @@ test: .venv/installed ## Everything that CI runs.
 
 test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, and the core on other versions.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
-	$(MAKE) test-versions
+	$(MAKE) test-versions test-loaders
 
 PYTHON_OLD ?= python3.11
 PYTHON_NEW ?= python3.13
@@ -36,6 +36,14 @@ $(ELSEWHERE)/%/installed: pyproject.toml constraints.txt
 	touch $@
 
 .PRECIOUS: $(ELSEWHERE)/%/installed
+
+test-loaders: $(ELSEWHERE)/loaders/installed ## Batch plans with PyTorch, Grain and Hugging Face datasets, which it installs.
+	$(ELSEWHERE)/loaders/bin/python -m pytest tests/test_loaders.py
+
+$(ELSEWHERE)/loaders/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --constraint constraints.txt --editable '.[core-tests,loaders]'
+	touch $@
 
 reproduce-methods: .venv/installed ## Every method on the embedded digits, three seeds: error, gradients and time.
 	$(BIN)/python -m experiments.reproduce_methods --output runs/methods

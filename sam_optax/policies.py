@@ -13,7 +13,7 @@ from sam_optax import hyperparameters, trees
 from sam_optax.batch_plan import BatchPlan
 from sam_optax.typing import Params, ScalarOrSchedule, State, Updates
 
-_ROUNDING = 1e-9  # the tolerance of a position in epochs, because 1 − 0.7 is more than 0.3 in floating point
+_ROUNDING = 1e-9  # the tolerance of a position in a plan, because 1 − 0.7 is more than 0.3 in floating point
 
 
 class Policy(NamedTuple):
@@ -91,18 +91,18 @@ def after(step: int) -> Policy:
     return _of_the_step(lambda now: now >= step)
 
 
-def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = True) -> Policy:
+def last(fraction: float, plan: BatchPlan, num_examples: int | None = None, drop_last: bool = True) -> Policy:
     """The policy that perturbs in the last part of a batch plan: the late phase, where the learning rate has decayed.
 
-    The part is measured in epochs, like the learning rate schedules that `plan.schedule` converts, so it does not
-    depend on how the batch grows. SAM in only the last part finds minima about as flat and as good as SAM in all steps,
-    at a lower cost. The policy is from "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
-    Training" (Zhou et al., 2024, https://arxiv.org/abs/2410.10373).
+    The part is measured in the unit of the plan, like the schedules that `plan.schedule` converts. In epochs and in
+    examples, it does not depend on how the batch grows. SAM in only the last part finds minima about as flat and as
+    good as SAM in all steps, at a lower cost. The policy is from "Sharpness-Aware Minimization Efficiently Selects
+    Flatter Minima Late in Training" (Zhou et al., 2024, https://arxiv.org/abs/2410.10373).
 
     Args:
-      fraction: the share of the plan's epochs that make second passes, from 0 to 1.
-      plan: the batch size of every epoch.
-      num_examples: the number of training examples.
+      fraction: the share of the plan's length that makes second passes, from 0 to 1.
+      plan: the batch plan.
+      num_examples: the number of training examples; None if the data are endless.
       drop_last: whether the last incomplete batch of an epoch is dropped.
 
     Returns:
@@ -120,8 +120,8 @@ def last(fraction: float, plan: BatchPlan, num_examples: int, drop_last: bool = 
     """
     hyperparameters.check_fraction_number("fraction", fraction)
     steps = range(plan.total_steps(num_examples, drop_last))
-    start = (1 - fraction) * plan.epochs - _ROUNDING
-    return after(bisect_left(steps, start, key=lambda step: plan.epoch_at(step, num_examples, drop_last)))
+    start = (1 - fraction) * plan.length - _ROUNDING
+    return after(bisect_left(steps, start, key=lambda step: plan.position_at(step, num_examples, drop_last)))
 
 
 def _of_the_step(rule: Callable[[Any], Any]) -> Policy:

@@ -68,7 +68,7 @@ def _somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
-    f"docs/{name}.md" for name in ("coming_from", "first_loop", "frameworks", "runs", "sharpness")
+    f"docs/{name}.md" for name in ("coming_from", "first_loop", "frameworks", "loaders", "runs", "sharpness")
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sam_optax import hyperparameters
 from sam_optax.batch_growth.rates import merge_stages
-from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
+from sam_optax.batch_plan import UNITS, BatchPlan, Stage, check_positive_integer
 
 Rule = Callable[[Any, int], float]
 """`rule(measured, batch_size)` → the requested batch size: any number, not only a size of the plan.
@@ -111,10 +111,10 @@ class AdaptiveState(NamedTuple):
     """The state of an adaptive plan: plain numbers, so that `json.dumps(state._asdict())` saves it.
 
     Attributes:
-      batch_size: the batch size of the next epoch.
-      stages: the epochs so far, as stages `(epochs, batch_size)`.
-      streak: the number of consecutive epochs, up to the last one, whose measurements requested a larger batch.
-      least: the smallest size that they requested; 0 if there are no such epochs.
+      batch_size: the batch size of the next interval.
+      stages: the intervals so far, as stages `(length, batch_size)`.
+      streak: the number of consecutive intervals, up to the last one, whose measurements requested a larger batch.
+      least: the smallest size that they requested; 0 if there are no such intervals.
     """
 
     batch_size: int
@@ -125,13 +125,14 @@ class AdaptiveState(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaptiveBatchPlan:
-    """A batch size that grows when the gradient noise requires it, decided at the end of each epoch.
+    """A batch size that grows when the gradient noise requires it, decided at the end of each interval of the run.
 
-    After an epoch the rule requests a size. If the requests of `patience` consecutive epochs all exceed `margin` times
-    the current size, the batch grows. Its sizes are `initial · factorᵏ`, at most `maximum`; the new size is the
-    smallest one that is not below the smallest request, or else the largest one. It never shrinks. Sizes change only
-    between epochs, so the decisions so far form a `BatchPlan`, which replays the run. The controller is a pure function
-    of its state and the measurements: after it is saved and restored, it continues as if it had never stopped.
+    An interval is an epoch, or `every` epochs, examples or updates. After an interval the rule requests a size. If the
+    requests of `patience` consecutive intervals all exceed `margin` times the current size, the batch grows. Its sizes
+    are `initial · factorᵏ`, at most `maximum`; the new size is the smallest one that is not below the smallest request,
+    or else the largest one. It never shrinks. Sizes change only between intervals, so the decisions so far form a
+    `BatchPlan`, which replays the run. The controller is a pure function of its state and the measurements: after it is
+    saved and restored, it continues as if it had never stopped.
 
     Attributes:
       initial: the first batch size.
@@ -139,8 +140,10 @@ class AdaptiveBatchPlan:
       rule: returns the size that a measurement requests: `noise_scale_rule()`, `norm_test(0.5)`, or any function
         `rule(measured, batch_size)`.
       factor: the growth factor, an integer of at least 2.
-      patience: the number of consecutive epochs that must request growth.
+      patience: the number of consecutive intervals that must request growth.
       margin: the factor by which the requests must exceed the current size, at least 1.
+      unit: the unit of the interval and of the plan: "epochs", "examples" or "updates".
+      every: the length of an interval in that unit.
 
     Raises:
       ValueError: If an argument is out of its range.
@@ -153,6 +156,15 @@ class AdaptiveBatchPlan:
       ...     state = controller.after_epoch(state, measured)
       >>> print(state.batch_size, controller.plan(state))
       64 3x16,2x64
+
+      The same with a decision after every 100 updates:
+
+      >>> controller = sam_optax.AdaptiveBatchPlan(
+      ...     16, maximum=128, rule=lambda measured, batch_size: measured, unit="updates", every=100
+      ... )
+      >>> state = controller.after_interval(controller.after_interval(controller.start(), 40), 40)
+      >>> print(state.batch_size, controller.plan(state, length=500))
+      64 updates:200x16,300x64
     """
 
     initial: int
@@ -161,9 +173,13 @@ class AdaptiveBatchPlan:
     factor: int = 2
     patience: int = 2
     margin: float = 1.0
+    unit: str = "epochs"
+    every: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("initial", "maximum", "patience"):
+        if self.unit not in UNITS:
+            raise ValueError(f"unit is {self.unit!r}: give one of {', '.join(UNITS)}.")
+        for name in ("initial", "maximum", "patience", "every"):
             check_positive_integer(name, getattr(self, name))
         if self.maximum < self.initial:
             raise ValueError(f"maximum is {self.maximum}, below initial, {self.initial}: the batch never shrinks.")
@@ -184,23 +200,33 @@ class AdaptiveBatchPlan:
         return tuple(found)
 
     def start(self) -> AdaptiveState:
-        """The state before the first epoch."""
+        """The state before the first interval."""
         return AdaptiveState(self.sizes[0], (), 0, 0.0)
 
     def after_epoch(self, state: AdaptiveState, measured: Any) -> AdaptiveState:
-        """The state after one more epoch at `state.batch_size`.
+        """The state after one more epoch, as `after_interval`.
+
+        Raises:
+          ValueError: If the interval is not one epoch, or if the rule does not return a number.
+        """
+        if (self.unit, self.every) != ("epochs", 1):
+            raise ValueError(f"The interval is {self.every} {self.unit}, not one epoch: call after_interval.")
+        return self.after_interval(state, measured)
+
+    def after_interval(self, state: AdaptiveState, measured: Any) -> AdaptiveState:
+        """The state after one more interval at `state.batch_size`.
 
         Args:
-          state: before the epoch.
+          state: before the interval.
           measured: the measurement for the rule; None if nothing was measured, which requests nothing.
 
         Returns:
-          The state, with the batch size of the next epoch.
+          The state, with the batch size of the next interval.
 
         Raises:
           ValueError: If the rule does not return a number.
         """
-        size, done = state.batch_size, merge_stages([*state.stages, (1, state.batch_size)])
+        size, done = state.batch_size, merge_stages([*state.stages, (self.every, state.batch_size)])
         wanted = math.nan if measured is None else self._wanted(measured, size)
         if size == self.sizes[-1] or not wanted > self.margin * size:
             return AdaptiveState(size, done, 0, 0.0)
@@ -210,19 +236,31 @@ class AdaptiveBatchPlan:
             return AdaptiveState(size, done, streak, least)
         return AdaptiveState(next(size for size in self.sizes if size >= least), done, 0, 0.0)
 
-    def plan(self, state: AdaptiveState, epochs: int | None = None) -> BatchPlan:
-        """The epochs so far as a plan. With `epochs`, the plan continues at the current size up to that many epochs.
+    def plan(self, state: AdaptiveState, epochs: int | None = None, *, length: int | None = None) -> BatchPlan:
+        """The intervals so far as a plan, which can continue at the current size.
+
+        Args:
+          state: the state of the controller.
+          epochs: the length of the returned plan, if the unit is epochs; None: only the intervals so far.
+          length: the length of the returned plan in the unit of the intervals; None: only the intervals so far.
+
+        Returns:
+          The plan.
 
         Raises:
-          ValueError: If `epochs` is smaller than the number of epochs so far, or if the plan would have no epoch.
+          ValueError: If the length is smaller than that of the intervals so far, if the plan would be empty, or if
+            `epochs` is given for another unit.
         """
-        done = sum(stage.epochs for stage in state.stages)
-        total = done if epochs is None else epochs
-        check_positive_integer("epochs", total)
+        if epochs is not None and (self.unit != "epochs" or length is not None):
+            raise ValueError(f"epochs is {epochs}, and the plan is in {self.unit}: give only length.")
+        done = sum(int(stage.length) for stage in state.stages)
+        given = length if epochs is None else epochs
+        total = done if given is None else given
+        check_positive_integer(self.unit if length is None else "length", total)
         if total < done:
-            raise ValueError(f"epochs is {total}, and {done} epochs are over: give at least {done}.")
+            raise ValueError(f"{self.unit} is {total}, and {done} {self.unit} are over: give at least {done}.")
         left = [(total - done, state.batch_size)] * (total > done)
-        return BatchPlan(merge_stages([*state.stages, *left]))
+        return BatchPlan(merge_stages([*state.stages, *left]), self.unit)
 
     def restore(self, saved: Mapping[str, Any]) -> AdaptiveState:
         """The state from a saved `state._asdict()`, which JSON may have converted.
@@ -232,7 +270,7 @@ class AdaptiveBatchPlan:
             `initial`, `factor`, `maximum` or `patience`.
         """
         try:
-            done = BatchPlan(saved["stages"]).stages if saved["stages"] else ()
+            done = BatchPlan(saved["stages"], self.unit).stages if saved["stages"] else ()
             state = AdaptiveState(int(saved["batch_size"]), done, int(saved["streak"]), float(saved["least"]))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"saved is {saved!r}: give the saved output of state._asdict().") from error
@@ -246,8 +284,9 @@ class AdaptiveBatchPlan:
     def _is_reachable(self, state: AdaptiveState) -> bool:
         sizes = [*(stage.batch_size for stage in state.stages), state.batch_size]
         has_grown = sizes == sorted(sizes) and set(sizes) <= set(self.sizes) and sizes[0] == self.sizes[0]
+        has_intervals = all(stage.length % self.every == 0 for stage in state.stages)
         is_consistent = state.batch_size < state.least <= self.sizes[-1] if state.streak else state.least == 0
-        return has_grown and 0 <= state.streak < self.patience and is_consistent
+        return has_grown and has_intervals and 0 <= state.streak < self.patience and is_consistent
 
     def _wanted(self, measured: Any, size: int) -> float:
         wanted = self.rule(measured, size)

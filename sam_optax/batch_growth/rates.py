@@ -34,7 +34,7 @@ def rate_for_growth(
     warmup_epochs: float = 0.0,
     warmup_start: float = 0.0,
 ) -> Schedule:
-    """The learning rate along a plan, `η(t) = warm-up(t) · rate(t) · rule(B(t)/B₀)`, as a schedule over epochs.
+    """The learning rate along a plan, `η(t) = warm-up(t) · rate(t) · rule(B(t)/B₀)`, as a schedule over its unit.
 
     "linear" keeps `η/B`, which determines the noise of training; "square_root" keeps `η²/B`, the variance of one
     update; "none" does not change the rate. The warm-up is `warmup_start + (1 − warmup_start) t/warmup_epochs`, then 1,
@@ -47,13 +47,13 @@ def rate_for_growth(
 
     Args:
       plan: the batch plan, with `B₀` its first size.
-      rate: the rate at the first batch size: a number, or a schedule over epochs.
+      rate: the rate at the first batch size: a number, or a schedule over the unit of the plan.
       rule: "none", "linear", "square_root", or a function of `B/B₀`.
-      warmup_epochs: the length of the warm-up in epochs; 0: no warm-up.
+      warmup_epochs: the length of the warm-up in epochs, or in the unit of the plan; 0: no warm-up.
       warmup_start: the fraction of the rate at which the warm-up starts, from 0 to 1.
 
     Returns:
-      A schedule over epochs, to be read by `plan.schedule`.
+      A schedule over the unit of the plan, to be read by `plan.schedule`.
 
     Raises:
       ValueError: If `rate` or `warmup_epochs` is negative or not finite, if `warmup_start` is not from 0 to 1, or if
@@ -99,17 +99,29 @@ def _applied(rule: str | Callable[[float], float], growth: float) -> float:
 
 
 def growth_for_decay(
-    rate: Schedule, initial: int, epochs: int, *, maximum: int | None = None, factor: int | None = None
+    rate: Schedule,
+    initial: int,
+    epochs: int,
+    *,
+    maximum: int | None = None,
+    factor: int | None = None,
+    rule: str = "linear",
 ) -> tuple[BatchPlan, Schedule]:
     """The batch plan that replaces the decay of a learning rate, and the remaining schedule of the rate.
 
     In epoch e the batch has grown by the factor by which the rate has fallen from its peak so far,
-    `B(e) = B₀ · max_{t ≤ e} η(t)/η(e)`, rounded down and at most `maximum`. The remaining rate compensates for the
-    rounding and the maximum at every position, `η'(t) = η(t) B(t)/B₀`, so that `η'/B = η/B₀` holds exactly. This keeps
-    the noise of training, which is proportional to `η/B` if batches are small compared with the data. The remaining
-    rate falls if the batch no longer grows. If the rate rises again, as after a warm restart, the batch shrinks again.
-    The method is from "Don't Decay the Learning Rate, Increase the Batch Size" (Smith et al., 2018,
-    https://arxiv.org/abs/1711.00489).
+    `B(e) = B₀ · max_{t ≤ e} η(t)/η(e)`, rounded down and at most `maximum`. If the rate rises again, as after a warm
+    restart, the batch shrinks again. The remaining rate is
+
+        linear:       η'(t) = η(t) B(t)/B₀,    so that η'/B = η/B₀
+        square_root:  η'(t) = η(t) √(B(t)/B₀), so that η'/√B = η/√B₀
+
+    Both hold exactly at every position, in spite of the rounding and the maximum. "linear" is for SGD: the noise of
+    training is proportional to `η/B` if batches are small compared with the data. It is from "Don't Decay the Learning
+    Rate, Increase the Batch Size" (Smith et al., 2018, https://arxiv.org/abs/1711.00489). "square_root" is for Adam,
+    whose updates are normalised: where the rate would be halved, it is divided by `√2`, and the batch is doubled. It is
+    from "Seesaw: Accelerating Training by Balancing Learning Rate and Batch Size Scheduling" (Meterez et al., 2025,
+    https://arxiv.org/abs/2510.14717).
 
     Args:
       rate: the learning rate over epochs, from a position in epochs to a number; any Optax schedule. Its value at the
@@ -119,6 +131,7 @@ def growth_for_decay(
       maximum: the largest batch size, or None.
       factor: None, or an integer of at least 2. With a factor, sizes are `B₀ factorᵏ`, so that a smooth decay has few
         stages. With None, a cosine changes the batch size nearly every epoch, and the step is compiled for each size.
+      rule: "linear" or "square_root".
 
     Returns:
       The plan, and the rate over epochs to train it with, to be read by `plan.schedule`.
@@ -133,27 +146,35 @@ def growth_for_decay(
       >>> print(plan, *(f"{left(epoch):.3f}" for epoch in (0, 60, 120, 160)))
       60x128,60x640,80x3200 0.100 0.100 0.100 0.020
     """
+    _check_equivalence(rule)
     check_positive_integer("epochs", epochs)
     sizes = _Sizes(initial, maximum, factor)
     plan = BatchPlan(merge_stages((1, sizes.at_most(wanted)) for wanted in _wanted(rate, initial, epochs)))
-    share = _stepwise(plan, _relative_sizes(plan))
+    share = _stepwise(plan, [_RULES[rule](growth) for growth in _relative_sizes(plan)])
     return plan, lambda position: rate(position) * share(position)
 
 
-def decay_for_growth(plan: BatchPlan, rate: ScalarOrSchedule) -> Schedule:
+def _check_equivalence(rule: Any) -> None:
+    if rule not in ("linear", "square_root"):
+        raise ValueError(f"rule is {rule!r}: give linear, for SGD, or square_root, for Adam.")
+
+
+def decay_for_growth(plan: BatchPlan, rate: ScalarOrSchedule, rule: str = "linear") -> Schedule:
     """The learning rate at the plan's first batch size that is equivalent to a rate along the plan.
 
-    `η(t) = η'(t) B₀/B(t)` has the same ratio `η/B` at every position. It is the inverse of `growth_for_decay`.
+    `η(t) = η'(t) B₀/B(t)` has the same ratio `η/B` at every position, and `η(t) = η'(t) √(B₀/B(t))` the same `η/√B`. It
+    is the inverse of `growth_for_decay`.
 
     Args:
       plan: the batch plan.
-      rate: the rate `η'` that it is trained with: a number, or a schedule over epochs.
+      rate: the rate `η'` that it is trained with: a number, or a schedule over the unit of the plan.
+      rule: "linear" for SGD, or "square_root" for Adam.
 
     Returns:
-      A schedule over epochs, for a constant batch of the plan's first size.
+      A schedule over the unit of the plan, for a constant batch of the plan's first size.
 
     Raises:
-      ValueError: If `rate` is negative or not finite.
+      ValueError: If `rate` is negative or not finite, or if the rule is unknown.
 
     Example:
       >>> import sam_optax
@@ -162,7 +183,8 @@ def decay_for_growth(plan: BatchPlan, rate: ScalarOrSchedule) -> Schedule:
       0.100 0.100 0.050 0.025
     """
     hyperparameters.check_nonnegative("rate", rate)
-    share = _stepwise(plan, _relative_sizes(plan))
+    _check_equivalence(rule)
+    share = _stepwise(plan, [_RULES[rule](growth) for growth in _relative_sizes(plan)])
     return lambda position: hyperparameters.at(rate, position) / share(position)
 
 
@@ -213,15 +235,15 @@ def _number(rate: Any, epoch: int) -> float:
     return number
 
 
-def merge_stages(stages: Iterable[tuple[int, int]]) -> tuple[Stage, ...]:
-    """The stages from pairs `(epochs, batch_size)`; consecutive pairs of equal size are merged."""
+def merge_stages(stages: Iterable[tuple[float, int]]) -> tuple[Stage, ...]:
+    """The stages from pairs `(length, batch_size)`; consecutive pairs of equal size are merged."""
     groups = groupby(stages, key=lambda stage: stage[1])
-    return tuple(Stage(sum(epochs for epochs, _ in group), size) for size, group in groups)
+    return tuple(Stage(sum(length for length, _ in group), size) for size, group in groups)
 
 
 def _stepwise(plan: BatchPlan, values: Sequence[float]) -> Schedule:
-    """The schedule over epochs that is `values[k]` in stage k of the plan, and the last value after the plan's end."""
-    starts = np.asarray([*accumulate(stage.epochs for stage in plan.stages)][:-1], np.float32)
+    """The schedule over the plan's unit that is `values[k]` in stage k, and the last value after the plan's end."""
+    starts = np.asarray([*accumulate(stage.length for stage in plan.stages)][:-1], np.float32)
 
     def at_epoch(position: Any) -> jax.Array:
         return jnp.asarray(values, float)[jnp.searchsorted(starts, jnp.asarray(position, float), side="right")]
