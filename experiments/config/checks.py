@@ -47,10 +47,22 @@ def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> Non
         raise ValueError(f"{name} is {value}: give an integer of at most {most}.")
 
 
+def plan_of(text: str) -> BatchPlan:
+    """Parses a batch plan in whole epochs.
+
+    Raises:
+      ValueError: If the text is no batch plan, or if the plan has another unit or a fraction of an epoch.
+    """
+    plan = BatchPlan.parse(text)
+    if plan.unit != "epochs" or not all(isinstance(stage.length, int) for stage in plan.stages):
+        raise ValueError("the program evaluates and saves at the ends of epochs: give whole epochs, such as 2x16,2x32.")
+    return plan
+
+
 def check_plan(name: str, text: str) -> None:
-    """Refuses a text of the argument `name` that is no batch plan."""
+    """Refuses a text of the argument `name` that is no batch plan in whole epochs."""
     try:
-        BatchPlan.parse(text)
+        plan_of(text)
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}: {error}") from error
 

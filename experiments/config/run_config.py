@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from experiments import data
-from experiments.config.checks import check_choice, check_conflicts
+from experiments.config.checks import check_choice, check_conflicts, plan_of
 from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
@@ -23,7 +23,7 @@ _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", 
 @functools.cache
 def _parsed(batch_plan: str) -> BatchPlan:
     """Parses a batch plan, cached, since a report asks each of its configs for the plan hundreds of times."""
-    return BatchPlan.parse(batch_plan)
+    return plan_of(batch_plan)
 
 
 @dataclass(frozen=True, kw_only=True)
