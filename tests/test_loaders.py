@@ -42,7 +42,8 @@ def test_a_loop_reads_the_batches_of_the_plan_from_any_update(title: str, start:
         pytest.skip(f"{LOADERS[title]} is not installed: make test-loaders installs it")
     code = setup() + RECORD + code_of(title).replace("120", str(start)) + "\nimport json\nprint(json.dumps(found))\n"
     # a process of its own, because PyTorch crashes in a process that has loaded TensorFlow
-    printed = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own code
     expected = [IMAGES[batch.indices].tolist() for batch in PLAN.batches(len(IMAGES), seed=0, start=start)]
     assert json.loads(printed.splitlines()[-1]) == expected
     assert len(expected) == 150 - start
