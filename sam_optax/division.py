@@ -1,4 +1,4 @@
-"""How a batch is divided: into parts that a device goes through one after the other, and over devices."""
+"""How a batch is divided: into parts that a device computes one after the other, and over devices."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class Division:
     """How a batch is divided over parts and devices.
 
     Attributes:
-      parts: the number of equal parts that the batch of a device is cut into; it goes through them one after the other.
+      parts: the number of equal parts that the batch of a device is cut into; it computes them one after the other.
       batch: the arguments that are cut into parts.
       axis_name: the device axis, or axes, to average over; None means one device.
       count: the number of parts that are used, which may be traced; None means all.
@@ -46,7 +46,7 @@ class Division:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the batch goes through in parts."""
+        """Whether the batch is computed in parts."""
         return self.parts > 1 or self.count is not None
 
     def check_noise(self, measure_noise: bool, batch_weight: Any) -> None:

@@ -29,7 +29,7 @@ class Objective(NamedTuple):
 
 
 class TracedOptions(NamedTuple):
-    """The options that are arrays; None stands for the others.
+    """The options that are arrays; the others are None.
 
     They are arguments of the second pass, because `grad_fn` may be returned from the function that is traced.
 

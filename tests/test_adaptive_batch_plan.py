@@ -238,3 +238,38 @@ def test_what_is_no_state_is_refused(saved):
         ValueError, match=rf"^saved is {re.escape(repr(saved))}: give the saved output of state._asdict\(\)"
     ):
         AdaptiveBatchPlan(8, 64, asks).restore(saved)
+
+
+@pytest.mark.parametrize(("unit", "every"), [("updates", 100), ("examples", 64), ("epochs", 2)])
+def test_decisions_after_other_intervals_are_the_same(unit, every):
+    by_epoch = AdaptiveBatchPlan(16, 128, asks)
+    by_interval = AdaptiveBatchPlan(16, 128, asks, unit=unit, every=every)
+    first, second = by_epoch.start(), by_interval.start()
+    for measured in (40, 40, 90, 10, 200, 200):
+        first, second = by_epoch.after_epoch(first, measured), by_interval.after_interval(second, measured)
+        assert second.batch_size == first.batch_size
+        assert [(stage.length / every, stage.batch_size) for stage in second.stages] == list(first.stages)
+        assert by_interval.restore(json.loads(json.dumps(second._asdict()))) == second
+    assert by_interval.plan(second).unit == unit
+    assert by_interval.plan(second, length=10 * every).length == 10 * every
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AdaptiveBatchPlan(16, 128, asks, unit="steps"), "unit is 'steps': give one of epochs, examples"),
+        (lambda: AdaptiveBatchPlan(16, 128, asks, every=0), "every is 0: give a positive integer"),
+        (lambda: IN_UPDATES.after_epoch(IN_UPDATES.start(), 40), "The interval is 100 updates, not one epoch: call"),
+        (lambda: IN_UPDATES.plan(IN_UPDATES.start(), epochs=3), "epochs is 3, and the plan is in updates: give only"),
+        (
+            lambda: IN_UPDATES.restore({"batch_size": 16, "stages": [[50, 16]], "streak": 0, "least": 0.0}),
+            "saved is .*: restore it with the settings",
+        ),
+    ],
+)
+def test_calls_that_do_not_fit_the_interval_are_refused(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+IN_UPDATES = AdaptiveBatchPlan(16, 128, asks, unit="updates", every=100)

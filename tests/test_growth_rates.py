@@ -78,3 +78,52 @@ def test_a_rule_that_gives_no_rate_is_refused(rule, message):
 def test_a_warm_up_takes_epochs(epochs):
     with pytest.raises(ValueError, match=f"^warmup_epochs is {re.escape(repr(epochs))}: give"):
         sam_optax.rate_for_growth(PLAN, 0.1, "none", warmup_epochs=epochs)
+
+
+@pytest.mark.parametrize(("text", "num_examples"), [("updates:10x8,10x16,10x64", None), ("2x8,2x64", 640)])
+def test_the_half_life_of_an_average_in_examples_is_constant(text, num_examples):
+    plan = BatchPlan.parse(text)
+    decay = sam_optax.decay_for_batch(plan, 0.98, reference=16, num_examples=num_examples)
+    steps = np.arange(plan.total_steps(num_examples))
+    sizes = np.array([plan.batch_size_at_step(int(step), num_examples) for step in steps])
+    per_example = np.asarray(jax.jit(jax.vmap(decay))(steps)) ** (1 / sizes)
+    np.testing.assert_allclose(per_example, 0.98 ** (1 / 16), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decay": 1.0}, r"decay is 1\.0: give a number above 0 and below 1"),
+        ({"decay": 0.0}, r"decay is 0\.0"),
+        ({"reference": 0}, "reference is 0: give a positive integer"),
+        ({"plan": BatchPlan.parse("1x8")}, "num_examples is None: give a positive integer"),
+        (
+            {"plan": BatchPlan.parse(f"updates:{2**31}x1,1x2")},
+            "the last stage of the plan .* begins at update 2147483648",
+        ),
+    ],
+)
+def test_impossible_averages_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        sam_optax.decay_for_batch(**{"plan": BatchPlan.parse("updates:5x8"), "decay": 0.9, "reference": 8} | arguments)
+
+
+@pytest.mark.parametrize("rule", ["linear", "square_root"])
+def test_growth_and_decay_are_inverse_under_each_rule(rule):
+    decay = optax.piecewise_constant_schedule(0.1, {2: 0.5, 4: 0.5})
+    plan, rate = sam_optax.growth_for_decay(decay, initial=16, epochs=6, maximum=32, rule=rule)
+    back = sam_optax.decay_for_growth(plan, rate, rule)
+    epochs = np.arange(6)
+    np.testing.assert_allclose([back(epoch) for epoch in epochs], [decay(epoch) for epoch in epochs], rtol=1e-6)
+    assert str(plan) == "2x16,4x32"
+    halved = {"linear": [0.1, 0.1, 0.05], "square_root": [0.1, 0.1 / 2**0.5, 0.05 / 2**0.5]}[rule]
+    np.testing.assert_allclose([rate(epoch) for epoch in (0, 2, 4)], halved, rtol=1e-6)
+
+
+def test_a_rule_that_is_unknown_is_refused():
+    for make in (
+        lambda: sam_optax.growth_for_decay(optax.constant_schedule(0.1), 8, 2, rule="none"),
+        lambda: sam_optax.decay_for_growth(PLAN, 0.1, "adam"),
+    ):
+        with pytest.raises(ValueError, match=r"^rule is '(none|adam)': give linear, for SGD, or square_root, for Adam"):
+            make()

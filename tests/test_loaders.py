@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from sam_optax import BatchPlan
+from tests.selection import some_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "loaders.md").read_text(encoding="utf-8")
 PLAN = BatchPlan.parse("updates:100x16,50x64")
 IMAGES = np.arange(1000)
+IN_EVERY_TEST = ("NumPy", "Grain")  # make test-loaders installs the others, which are large
 LOADERS = {"NumPy": "numpy", "PyTorch": "torch", "Grain": "grain", "Hugging Face datasets": "datasets"}
 RECORD = """
 found = []
@@ -36,7 +38,7 @@ def setup() -> str:
 
 
 @pytest.mark.parametrize("start", [0, 99, 120])
-@pytest.mark.parametrize("title", LOADERS)
+@some_of(LOADERS, quick=IN_EVERY_TEST, argument="title")
 def test_a_loop_reads_the_batches_of_the_plan_from_any_update(title: str, start: int) -> None:
     if importlib.util.find_spec(LOADERS[title]) is None:
         pytest.skip(f"{LOADERS[title]} is not installed: make test-loaders installs it")

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sam_optax import hyperparameters
 from sam_optax.batch_plan import BatchPlan, check_positive_integer
@@ -30,7 +31,7 @@ def decay_for_batch(plan: BatchPlan, decay: float, reference: int, num_examples:
 
     Raises:
       ValueError: If `decay` is not above 0 and below 1, if `reference` is not a positive integer, or if the plan does
-        not fit the examples.
+        not fit the examples or 32 bits.
 
     Example:
       >>> import sam_optax
@@ -44,6 +45,10 @@ def decay_for_batch(plan: BatchPlan, decay: float, reference: int, num_examples:
         raise ValueError(f"decay is {decay!r}: give a number above 0 and below 1.")
     check_positive_integer("reference", reference)
     starts = plan.boundaries(num_examples)
+    if max(starts, default=0) > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"the last stage of the plan {plan} begins at update {starts[-1]}: at most 2³¹ − 1 is supported."
+        )
     decays = [float(decay) ** (stage.batch_size / reference) for stage in plan.stages]
 
     def at_step(step: Any) -> jax.Array:

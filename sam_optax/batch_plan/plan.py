@@ -141,7 +141,7 @@ class BatchPlan(PlanArithmetic):
     def parse(cls, text: str) -> "BatchPlan":
         """The plan that a string describes, with `length x size` for each stage.
 
-        The unit stands before a colon: `updates:100x16,50x64`, `examples:250Mx64`. Without a unit, the lengths are
+        The unit is written before a colon: `updates:100x16,50x64`, `examples:250Mx64`. Without a unit, the lengths are
         epochs: `40x16,0.5x32`. The suffixes k, M, G and T multiply a length by 10³, 10⁶, 10⁹ and 10¹².
 
         Raises:

@@ -15,7 +15,7 @@ from sam_optax.batch_plan.stages import Stage, check_positive_integer, exact, sp
 class PlanArithmetic:
     """Converts between updates, examples and epochs of a plan.
 
-    In each method, `num_examples` is the number of examples of a pass over the data; None stands for endless data, for
+    In each method, `num_examples` is the number of examples of a pass over the data; None means endless data, for
     plans in examples and updates. `drop_last` is whether the incomplete rest of a pass is dropped.
 
     Attributes:
@@ -121,8 +121,9 @@ class PlanArithmetic:
     ) -> Callable[[Any], Any]:
         """Converts a schedule over the unit of the plan into a schedule over updates.
 
-        A learning rate over epochs or examples then depends on the examples seen, not on how the batch grows. The stage
-        of an update is found by an integer search, and only the position in it is a floating-point number.
+        A learning rate over epochs or examples then depends on the number of examples so far, not on how the batch
+        grows. The stage of an update is found by an integer search, and only the position in it is a floating-point
+        number.
 
         Args:
           schedule_over_plan: from a position in epochs (a fraction inside an epoch), examples or updates to a value.

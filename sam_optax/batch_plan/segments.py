@@ -127,7 +127,7 @@ class _Walk:
                 yield from self._rest_of_pass(index, batch_size, wanted, self._size)
 
     def _rest_of_pass(self, index: int, batch_size: int, wanted: int, size: int) -> Iterator[Segment]:
-        """Yields the updates that fit into the current pass, if any, and goes on to the next pass if all are made."""
+        """Yields the updates that fit into the current pass, if any, and ends the pass if the stage needs more."""
         room = size - self._offset % size
         updates = self._updates(room, batch_size)
         if wanted < updates or (wanted == updates and wanted * batch_size < room):
