@@ -63,6 +63,7 @@ class PlanArithmetic:
         """The batch size of update `step`; a last incomplete batch that is kept is smaller.
 
         Example:
+          >>> from sam_optax import BatchPlan
           >>> BatchPlan.parse("updates:100x16,50x64").batch_size_at_step(100)
           64
         """
@@ -73,6 +74,7 @@ class PlanArithmetic:
         """The total number of updates, on `num_examples` examples or, if it is None, on endless data.
 
         Example:
+          >>> from sam_optax import BatchPlan
           >>> BatchPlan.parse("examples:1000x64").total_steps()
           16
         """
@@ -91,6 +93,7 @@ class PlanArithmetic:
         the pass. It includes the examples that were dropped at the ends of earlier passes.
 
         Example:
+          >>> from sam_optax import BatchPlan
           >>> plan = BatchPlan.parse("updates:100x16,50x64")
           >>> plan.examples_at(120), plan.examples_at(120, num_examples=1000)
           (2880, 3384)
@@ -108,6 +111,7 @@ class PlanArithmetic:
         """The position in the unit of the plan after `step` updates: epochs, examples or updates.
 
         Example:
+          >>> from sam_optax import BatchPlan
           >>> BatchPlan.parse("2x10").position_at(5, num_examples=100)
           0.5
           >>> BatchPlan.parse("examples:200x10").position_at(5)
@@ -138,6 +142,7 @@ class PlanArithmetic:
 
         Example:
           >>> import optax
+          >>> from sam_optax import BatchPlan
           >>> plan = BatchPlan.parse("1x10,1x20")
           >>> rate = plan.schedule(optax.linear_schedule(1.0, 0.0, transition_steps=2), num_examples=100)
           >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 11, 15)]
