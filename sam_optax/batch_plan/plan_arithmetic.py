@@ -96,7 +96,7 @@ class PlanArithmetic:
           >>> from sam_optax import BatchPlan
           >>> plan = BatchPlan.parse("updates:100x16,50x64")
           >>> plan.examples_at(120), plan.examples_at(120, num_examples=1000)
-          (2880, 3384)
+          (2880, 2896)
         """
         found = self._segments(num_examples, drop_last)
         return self._segment(found, step, num_examples).offset(step)
