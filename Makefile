@@ -11,14 +11,14 @@ test: .venv/installed ## Everything that CI runs.
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, and the core on other versions.
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, other versions, and other loaders.
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --ignore=tests/test_loaders.py
 	$(MAKE) test-versions test-loaders
 
 PYTHON_OLD ?= python3.11
 PYTHON_NEW ?= python3.13
 ELSEWHERE := .cache/versions
-OF_THE_PROGRAM := tests/experiments tests/test_docs.py tests/test_notebooks.py tests/test_package.py
+OF_THE_PROGRAM := tests/experiments tests/test_docs.py tests/test_loaders.py tests/test_notebooks.py tests/test_package.py
 
 test-versions: test-on-old test-on-new test-on-lowest ## The core: Python 3.11 with jax 0.10, 3.13 with 0.12, lowest versions.
 
