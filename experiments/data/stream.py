@@ -1,6 +1,7 @@
-"""Streams training batches with tf.data: shuffles and transforms the examples, and batches them by a batch plan.
+"""Streams training batches in the order of a batch plan.
 
-The stream is a pure function of the seed and the position, so a run can resume at any step. Images are cropped and
+The stream is a pure function of the seed and the position, so a run can resume at any step. NumPy reads examples in
+memory. TensorFlow reads photographs from disk, and applies a transform such as AutoAugment. Images are cropped and
 flipped here only if AutoAugment follows; otherwise the compiled step crops and flips them.
 """
 
@@ -8,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from etils import epy
 
-from experiments.data.dataset import Examples
-from sam_optax import BatchPlan, Stage
+from experiments.data.dataset import Examples, Split
+from sam_optax import BatchPlan
+from sam_optax.batch_plan import Batch as BatchRows
+from sam_optax.batch_plan import order_of_pass
 
 with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
     import tensorflow as tf
@@ -70,7 +72,7 @@ def training_batches(
     part: tuple[int, int] = (0, 1),
     is_read: bool = True,
 ) -> Iterator[Batch]:
-    """Returns the batches of a run, in order; they are prefetched in the background.
+    """Returns the batches of a run, in order.
 
     Args:
       split: the training examples.
@@ -93,20 +95,15 @@ def training_batches(
     """
     if passes < 1:
         raise ValueError(f"passes is {passes}: give an integer of at least 1.")
-    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
-    total = plan.total_steps(passes * len(split))
-    batches = _indices(len(split), plan, seed, passes).skip(start).take(total - start).map(partial(_cut, *part))
-    workers = 1 if not is_read else split.workers if transform is None else os.cpu_count() or 1
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread would take seconds to stop
-    options.threading.private_threadpool_size = workers
-    if is_read:
-        at_once = _AT_ONCE if workers > 1 else None
-        batches = batches.map(_reading(split, seed, transform), at_once, deterministic=True if at_once else None)
-    else:
-        batches = batches.map(lambda position, index: {"index": index, "position": position})
-    # TensorFlow's stubs declare the elements as single arrays.
-    return batches.prefetch(_READ_AHEAD).with_options(options).as_numpy_iterator()  # pyright: ignore[reportReturnType]
+    process, count = part
+    rows = plan.batches(passes * len(split), seed, start, process_index=process, process_count=count)
+    if passes > 1:
+        rows = (BatchRows(_indices(len(split), seed, positions), positions) for _, positions in rows)
+    if not is_read:
+        return ({"index": index, "position": position} for index, position in rows)
+    if transform is None and isinstance(split, Split):
+        return (_read(split, each) for each in rows)
+    return _read_by_tensorflow(split, rows, seed, transform)
 
 
 def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
@@ -129,17 +126,42 @@ def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] =
         yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
 
 
-def _cut(index: int, count: int, *batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns a part of a batch of positions and indices; each process reads only its own part."""
-    rows = tf.shape(batch[0])[0] // count
-    return tuple(each[index * rows : (index + 1) * rows] for each in batch)
+def _indices(num_examples: int, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Returns the indices of the examples at positions that may belong to several passes."""
+    numbers, ranks = np.divmod(positions, num_examples)
+    indices = np.empty_like(positions)
+    for number in np.unique(numbers).tolist():
+        indices[numbers == number] = order_of_pass(num_examples, seed, number)[ranks[numbers == number]]
+    return indices
+
+
+def _read(split: Split, rows: BatchRows) -> Batch:
+    images, labels = split.rows(rows.indices)
+    return {"image": images, "label": labels, "position": rows.positions}
+
+
+def _read_by_tensorflow(
+    split: Examples, rows: Iterator[BatchRows], seed: int, transform: Transform | None
+) -> Iterator[Batch]:
+    """Returns the batches with these rows; several are read in parallel, and some are read ahead."""
+    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
+    workers = split.workers if transform is None else os.cpu_count() or 1
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread would take seconds to stop
+    options.threading.private_threadpool_size = workers
+    signature = (tf.TensorSpec((None,), tf.int64),) * 2
+    # TensorFlow's stubs declare the signature as a single spec, and the elements as single arrays.
+    batches = tf.data.Dataset.from_generator(lambda: rows, output_signature=signature)
+    at_once = _AT_ONCE if workers > 1 else None
+    batches = batches.map(_reading(split, seed, transform), at_once, deterministic=True if at_once else None)
+    return batches.prefetch(_READ_AHEAD).with_options(options).as_numpy_iterator()  # pyright: ignore[reportReturnType]
 
 
 def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
-    """Returns a function that reads the examples at given positions and indices."""
+    """Returns a function that reads the examples with given indices and positions."""
     read, signature = split.training_reader(), tf.TensorSpec(split.image_shape, tf.uint8)
 
-    def examples(position: Any, index: Any) -> dict[str, Any]:
+    def examples(index: Any, position: Any) -> dict[str, Any]:
         keys = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position], axis=1)
         images, labels = read(index, keys)
         if transform is not None:
@@ -148,23 +170,3 @@ def _reading(split: Examples, seed: int, transform: Transform | None) -> Any:
         return {"image": images, "label": labels, "position": position}
 
     return examples
-
-
-def _indices(num_examples: int, plan: BatchPlan, seed: int, passes: int) -> tf.data.Dataset:
-    """Returns batches of `(position, index)` for all stages of the plan."""
-    shuffle: Any = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue] - no stub
-
-    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
-        ordered = tf.range(num_examples, dtype=tf.int64)
-        shuffled = shuffle(ordered, seed=tf.stack([tf.cast(seed, tf.int64), number]))
-        return tf.data.Dataset.from_tensor_slices((number * num_examples + ordered, shuffled))
-
-    def epochs(end: int, stage: Stage) -> tf.data.Dataset:
-        def epoch(number: tf.Tensor) -> tf.data.Dataset:
-            numbers = tf.data.Dataset.range(number * passes, (number + 1) * passes)
-            return numbers.flat_map(one_pass).batch(stage.batch_size, drop_remainder=True)
-
-        return tf.data.Dataset.range(end - stage.epochs, end).flat_map(epoch)
-
-    ends = np.cumsum([stage.epochs for stage in plan.stages])
-    return reduce(tf.data.Dataset.concatenate, map(epochs, ends, plan.stages))

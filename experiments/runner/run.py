@@ -162,7 +162,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             return [step for step in context.saving.due(epoch, steps, size) if step < total]
 
         def save(state: TrainState, at: Progress) -> None:
-            notes = Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds)
+            notes = Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds, "batch_plan")
             checkpoints.save(at.step, state, encode(notes))
 
         def write(record: Record) -> None:

@@ -112,6 +112,7 @@ class Notes:
       data: the fingerprint of its data.
       metrics_bytes: the length of `metrics.jsonl` in bytes.
       seconds: the duration of the run so far, in seconds.
+      order: the order of the examples. The saves of earlier versions, which used another order, do not have it.
     """
 
     progress: Mapping[str, Any]
@@ -119,6 +120,7 @@ class Notes:
     data: str
     metrics_bytes: Count
     seconds: NotNegative
+    order: Literal["batch_plan"]
 
     @property
     def position(self) -> Progress:

@@ -66,12 +66,12 @@ def check_start(start: int, total: int) -> None:
         raise ValueError(f"start is {start!r}: give an integer from 0 to {total}, the updates of the plan.")
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def order_of_pass(num_examples: int, seed: int, number: int) -> np.ndarray:
     """The order of the examples in pass `number`: a permutation, int64 `(num_examples,)`, which is read-only.
 
     It sorts random numbers. NumPy guarantees that the raw numbers of Philox never change, but not that its methods
-    which shuffle never change. The last two orders are cached, so that a loader may ask for one batch at a time.
+    which shuffle never change. The last orders are cached, so that a loader may ask for one batch at a time.
     """
     draws = np.random.Philox(np.random.SeedSequence((seed, number))).random_raw(num_examples)
     order = np.argsort(draws, kind="stable").astype(np.int64)

@@ -87,14 +87,19 @@ def test_a_stream_resumes_where_it_stopped(start: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_the_order_of_a_pass_is_the_shuffle_of_seed_and_number(seed: int) -> None:
-    """Published tables were made with it."""
-    seen = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=2), seed, passes=3)).reshape(6, 40)
-    shuffle = tf.random.experimental.stateless_shuffle
-    expected = [
-        shuffle(tf.range(40, dtype=tf.int64), seed=tf.constant([seed, number], tf.int64)) for number in range(6)
-    ]
-    np.testing.assert_array_equal(seen, expected)
+def test_the_order_of_the_examples_is_that_of_the_batch_plan(seed: int) -> None:
+    several_passes = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=2), seed, passes=3))
+    by_plan = BatchPlan.constant(8, epochs=6).batches(40, seed)
+    np.testing.assert_array_equal(several_passes, np.concatenate([batch.indices for batch in by_plan]))
+
+
+def test_examples_in_memory_are_read_without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "tf", None)
+    batches = list(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=1), seed=0))
+    np.testing.assert_array_equal(np.sort(labels(iter(batches))), np.arange(40))
+    assert batches[0]["image"].shape == (8, 1, 1, 1)
+    with pytest.raises(AttributeError):
+        data.training_batches(SPLIT, BatchPlan.constant(8, epochs=1), seed=0, transform=lambda image, key: image)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 120])

@@ -219,7 +219,7 @@ def test_further_columns_of_numbers_are_read_by_design() -> None:
 
 
 PROGRESS = {"step": 3, "epoch": 0, "gradient_evaluations": 6, "counted": 3, "loss": 1.0, "error": 0.5}
-NOTES = {"progress": PROGRESS, "config": {}, "data": "sum", "metrics_bytes": 7, "seconds": 1.0}
+NOTES = {"progress": PROGRESS, "config": {}, "data": "sum", "metrics_bytes": 7, "seconds": 1.0, "order": "batch_plan"}
 FORGED = [
     ({"epoch": -1}, "epoch is -1"),
     ({"epoch": 10**30}, "epoch is 1000000000000000000000000000000"),
@@ -245,7 +245,9 @@ def test_forged_notes_of_a_save_are_refused(values: dict[str, Any], words: str) 
     assert str(fault_of_notes(NOTES | {"progress": PROGRESS | values})).startswith(words)
 
 
-@pytest.mark.parametrize("values", [{"seconds": -1.0}, {"metrics_bytes": -1}, {"data": 3}, {"config": None}, {"x": 1}])
+@pytest.mark.parametrize(
+    "values", [{"seconds": -1.0}, {"metrics_bytes": -1}, {"data": 3}, {"config": None}, {"x": 1}, {"order": "other"}]
+)
 def test_notes_have_their_fields(values: dict[str, Any]) -> None:
     assert next(iter(values)) in str(fault_of_notes(NOTES | values))
 

@@ -9,7 +9,6 @@ from typing import Any
 import chex
 import numpy as np
 import pytest
-import tensorflow as tf
 from jax.experimental import multihost_utils
 
 from experiments import data
@@ -111,16 +110,9 @@ class Watched(data.Split):
 
     noted: list[list[int]] = field(default_factory=list)
 
-    def training_reader(self) -> Any:
-        read_them = super().training_reader()
-
-        def noting(index: np.ndarray) -> np.ndarray:
-            self.noted.append(index.tolist())
-            return index
-
-        return lambda index, keys: read_them(
-            tf.ensure_shape(tf.numpy_function(noting, [index], tf.int64), (None,)), keys
-        )
+    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.noted.append(index.tolist())
+        return super().rows(index)
 
 
 @pytest.mark.parametrize("part", [(0, 2), (1, 2), (3, 4)])

@@ -188,6 +188,8 @@ NOTES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a list": lambda notes: [notes],
     "empty": lambda notes: {},
     "no seconds": lambda notes: {name: value for name, value in notes.items() if name != "seconds"},
+    "no order": lambda notes: {name: value for name, value in notes.items() if name != "order"},
+    "another order": lambda notes: notes | {"order": "tensorflow"},
     "no progress": lambda notes: notes | {"progress": None},
     "another progress": lambda notes: notes | {"progress": {"step": 5, "parts": 3}},
     "no numbers": lambda notes: notes | {"progress": notes["progress"] | {"epoch": None}},
