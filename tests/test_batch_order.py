@@ -89,3 +89,42 @@ def test_batches_cannot_be_changed_for_other_readers():
 def test_impossible_batches_are_refused(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         PLAN.batches(**{"num_examples": NUM_EXAMPLES, "seed": 0} | options)
+
+
+PLANS = st.builds(
+    BatchPlan.from_stages,
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=4),
+    st.sampled_from(["epochs", "examples", "updates"]),
+)
+
+
+@hypothesis.given(PLANS, st.integers(12, 60))
+def test_passes_and_examples_are_those_of_the_batches(plan, num_examples):
+    try:
+        batches = list(plan.batches(num_examples, seed=0))
+    except ValueError:
+        hypothesis.reject()  # a stage of the plan has no update
+    passes = [int(positions[0]) // num_examples for _, positions in batches]
+    assert plan.passes(num_examples) == passes[-1] + 1
+    for number in range(passes[-1] + 1):
+        updates = [step for step, found in enumerate(passes) if found == number]
+        assert list(plan.updates_of_pass(number, num_examples)) == updates
+    used = np.cumsum([0, *(len(indices) for indices, _ in batches)])
+    assert [plan.examples_used(step, num_examples) for step in range(len(batches) + 1)] == used.tolist()
+
+
+@hypothesis.given(PLANS, st.integers(12, 60))
+def test_every_example_is_used_if_no_batch_is_dropped(plan, num_examples):
+    try:
+        total = plan.total_steps(num_examples, drop_last=False)
+    except ValueError:
+        hypothesis.reject()  # a stage of the plan has no update
+    ends = [plan.examples_at(step, num_examples, drop_last=False) for step in range(total)]
+    assert [plan.examples_used(step, num_examples, drop_last=False) for step in range(total)] == ends
+
+
+def test_a_pass_that_a_plan_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="number is 4: this plan has 4 passes over 21 examples"):
+        PLAN.updates_of_pass(4, NUM_EXAMPLES)
+    with pytest.raises(ValueError, match="step is 13: this plan has 12 updates"):
+        PLAN.examples_used(13, NUM_EXAMPLES)

@@ -48,14 +48,14 @@ def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> Non
 
 
 def plan_of(text: str) -> BatchPlan:
-    """Parses a batch plan in whole epochs.
+    """Parses a batch plan in whole epochs, the only ones that a study compares.
 
     Raises:
       ValueError: If the text is no batch plan, or if the plan has another unit or a fraction of an epoch.
     """
     plan = BatchPlan.parse(text)
     if plan.unit != "epochs" or not all(isinstance(stage.length, int) for stage in plan.stages):
-        raise ValueError("the program evaluates and saves at the ends of epochs: give whole epochs, such as 2x16,2x32.")
+        raise ValueError("a study compares runs of whole epochs: give a plan such as 2x16,2x32.")
     return plan
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from experiments import data
-from experiments.config.checks import check_choice, check_conflicts, plan_of
+from experiments.config.checks import check_choice, check_conflicts
 from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, methods
 from experiments.training.adaptive import AdaptivePlan
@@ -20,10 +20,7 @@ from sam_optax import BatchPlan, Policy, always
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
 
 
-@functools.cache
-def _parsed(batch_plan: str) -> BatchPlan:
-    """Parses a batch plan, cached, since a report asks each of its configs for the plan hundreds of times."""
-    return plan_of(batch_plan)
+_parsed = functools.cache(BatchPlan.parse)  # a report asks each of its configs for the plan hundreds of times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +33,12 @@ class Config(BaseConfig):
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
         bernoulli:0.5 (with a probability) or ae_sam (if the gradient is long). By default every:5 for look_sam and
         always for the others.
-      batch_plan: Epochs x batch size for each stage, for instance 40x16,40x32,40x64; 200x128 is constant. An adaptive
-        plan sets the batch size at the end of each epoch by the gradient noise, measured between micro-batches:
-        adaptive:25x16..256:noise_scale has 25 epochs, starts at a batch size of 16 and never exceeds 256. With 1208u
-        instead of 25 it ends with the epoch of update 1208. Other rules are noise_scale:0.5, a multiple of the noise
-        scale, and norm_test:0.5.
+      batch_plan: Epochs x batch size for each stage, for instance 40x16,40x32,40x64; 200x128 is constant. Stages in
+        updates or examples are written updates:100x16,50x64 or examples:250kx64,1Mx128. An adaptive plan sets the batch
+        size at the end of each epoch by the gradient noise, measured between micro-batches: adaptive:25x16..256:
+        noise_scale has 25 epochs, starts at a batch size of 16 and never exceeds 256. With 1208u instead of 25 it ends
+        with the epoch of update 1208. Other rules are noise_scale:0.5, a multiple of the noise scale, and
+        norm_test:0.5.
       lr_schedule: The learning rate over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to
         1% of the initial rate; inverse_sqrt, the rate divided by √(1 + epoch); steps:0.2:60,120 (the factor, and the
         epochs at which it multiplies the rate); or warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, each
@@ -82,7 +80,9 @@ class Config(BaseConfig):
         except ValueError as error:
             raise ValueError(f"batch_plan is {self.batch_plan!r}: {error}") from error
         self._check_adaptive_plan()
-        learning_rate.parse(self.lr_schedule, self.descent.learning_rate, self.plan.epochs, self.descent.warmup_epochs)
+        learning_rate.parse(
+            self.lr_schedule, self.descent.learning_rate, self.length(self.epoch_size), self.descent.warmup_epochs
+        )
         self._check_method()
         self._check_shards()
         self._check_micro_batch()
@@ -107,7 +107,7 @@ class Config(BaseConfig):
         method, descent, rho = METHODS[self.method], self.descent, self.descent.rho or 0.0
         given = f"when is {self.when!r}"
         try:
-            self.policy(max(stage.batch_size for stage in self.plan.stages))
+            self.policy(max(self.epoch_size, *(stage.batch_size for stage in self.plan.stages)))
         except ValueError as error:
             raise ValueError(f"{given}: {error}") from error
         omit = f", and {self.method} makes no second pass: omit it."
@@ -160,8 +160,22 @@ class Config(BaseConfig):
         """The batch plan. For an adaptive plan: the one whose batch never grows, which has the most updates."""
         if self.adaptive is None:
             return _parsed(self.batch_plan)
-        stored = data.SIZES[self.problem.dataset].train
-        return self.adaptive.at_first(self.recipe.epoch_size(self.problem.num_examples(stored)))
+        return self.adaptive.at_first(self.epoch_size)
+
+    @property
+    def epoch_size(self) -> int:
+        """The number of examples in an epoch, if the data set has its published size."""
+        return self.recipe.epoch_size(self.problem.num_examples(data.SIZES[self.problem.dataset].train))
+
+    @property
+    def passes(self) -> int:
+        """The number of epochs of the run, including an incomplete last one."""
+        return self.plan.passes(self.epoch_size)
+
+    def length(self, epoch_size: int) -> float:
+        """The length of the run in epochs of `epoch_size` examples; a fraction if the last epoch is incomplete."""
+        plan = self.plan
+        return plan.length if plan.unit == "epochs" else plan.epoch_at(plan.total_steps(epoch_size), epoch_size)
 
     @property
     def adaptive(self) -> AdaptivePlan | None:

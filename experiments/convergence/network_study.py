@@ -29,7 +29,6 @@ from experiments.training.exceptions import UnusableError
 from experiments.training.prefetch import Track
 from experiments.training.records import EpochRecord
 from experiments.training.step import TrainState
-from sam_optax import BatchPlan
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
             epoch, step = record.epoch, record.step
             if epoch % study.every == 0 or epoch >= config.plan.epochs:
                 norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
-                examples_read = examples_after(config.plan, epoch, config.recipe.epoch_size(examples))
+                examples_read = config.plan.examples_used(step, config.recipe.epoch_size(examples))
                 file.write(
                     {"kind": "norms", "epoch": epoch, "step": step, "examples": examples_read, **norms._asdict()}
                 )
@@ -200,12 +199,6 @@ def curve_of(cells: list[RunSpec]) -> Curve:
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
     norms = [np.stack([writers.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
     return Curve(*places, *norms)
-
-
-def examples_after(plan: BatchPlan, epochs: int, num_examples: int) -> int:
-    """Returns the number of examples in the updates of the first epochs; incomplete batches are dropped."""
-    sizes = [plan.batch_size_at(epoch) for epoch in range(epochs)]
-    return sum(num_examples // size * size for size in sizes)
 
 
 def _measured(study: NetworkStudy) -> writers.Record:

@@ -47,7 +47,7 @@ class Group(NamedTuple):
     @property
     def epochs(self) -> int:
         """The epochs of a run; in the mean, where they are decided on the way."""
-        return self.config.plan.epochs if self.config.adaptive is None else self._mean(lambda run: run.plan.epochs)
+        return self._mean(lambda run: run.epochs)
 
     @property
     def updates(self) -> int:

@@ -73,7 +73,7 @@ def _rate(config: Config) -> str:
     name, _, length = config.lr_schedule.partition(":")
     if name != "warm_restarts" or "x" in length:
         return config.lr_schedule
-    return f"warm restarts ({config.plan.epochs / float(length):.3g} periods)"
+    return f"warm restarts ({config.length(config.epoch_size) / float(length):.3g} periods)"
 
 
 def growth(config: Config) -> str:

@@ -143,7 +143,7 @@ def _order(measure: _Measure, protocols: Sequence[SharpnessProtocol]) -> tuple[A
 
 
 def _at_end(run: Run) -> list[SharpnessRecord]:
-    return [record for record in run.sharpness if record.epoch == run.plan.epochs]
+    return [record for record in run.sharpness if record.epoch == run.epochs]
 
 
 def _kind(column: str) -> str:

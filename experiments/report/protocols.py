@@ -18,7 +18,7 @@ Radii = dict[float, records.WorstCase]
 
 def worst_cases(run: Run, epoch: int | None = None) -> dict[SharpnessProtocol, Radii]:
     """The worst cases after an epoch; None is the last one. A radius that was measured twice counts as it was last."""
-    at = run.plan.epochs if epoch is None else epoch
+    at = run.epochs if epoch is None else epoch
     found: dict[SharpnessProtocol, Radii] = {}
     for record in run.sharpness:
         if isinstance(record, records.WorstCase) and record.epoch == at:

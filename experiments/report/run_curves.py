@@ -59,10 +59,8 @@ def curves_of(folder: Path) -> Curves:
 
 
 def examples_of(run: Run) -> int:
-    """How many examples a run went through, in all its epochs."""
-    updates = np.diff(curves_of(run.folder)["test_error"].step, prepend=0)
-    sizes = [run.plan.batch_size_at(epoch) for epoch in range(run.plan.epochs)]
-    return int(np.dot(updates, sizes))
+    """The number of examples in all updates of a run."""
+    return run.plan.examples_used(run.result.updates, run.config.epoch_size)
 
 
 @functools.cache

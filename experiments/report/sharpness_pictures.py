@@ -68,7 +68,7 @@ def _curves(run: Run) -> dict[SharpnessProtocol, records.WorstCaseCurve]:
     return {
         SharpnessProtocol.of(record): record
         for record in run.sharpness
-        if isinstance(record, records.WorstCaseCurve) and record.epoch == run.plan.epochs
+        if isinstance(record, records.WorstCaseCurve) and record.epoch == run.epochs
     }
 
 
@@ -89,7 +89,7 @@ def _landscapes(study: Study, seed: int) -> list[tuple[float | None, str, Landsc
         for group in study.groups
         for run in [group.by_seed.get(seed)]
         for record in (run.sharpness if run else [])
-        if run and isinstance(record, records.Landscape) and record.epoch == run.plan.epochs
+        if run and isinstance(record, records.Landscape) and record.epoch == run.epochs
         if np.isfinite(_centre(record))
     ]
     settings = [tuple(getattr(record, name) for name in _OF_LANDSCAPE) for _, _, record in found]

@@ -40,6 +40,11 @@ class Run(NamedTuple):
         """The batch plan, including one that was decided during training."""
         return plan_of(self.config, self.result)
 
+    @property
+    def epochs(self) -> int:
+        """The number of epochs, including an incomplete last one."""
+        return self.plan.passes(self.config.epoch_size)
+
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """Returns all finished runs in the folders and below them, each once, in the order of their names.
@@ -68,7 +73,7 @@ def _read(folder: Path) -> Run:
         config = Config.load(folder / "config.json")
         run = Run(folder, config, result_of(folder), measured)
         epochs = list(read(folder / "metrics.jsonl", "epoch"))
-        complete = run.plan.epochs > 0 and epochs[-1]["step"] == run.result.updates
+        complete = run.epochs > 0 and epochs[-1]["step"] == run.result.updates
     except DamagedError as error:
         raise damaged(folder, error.reason) from error
     except (OSError, ValueError, TypeError, LookupError) as error:

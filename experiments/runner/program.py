@@ -6,6 +6,7 @@ Networks of one architecture share their compiled functions.
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -64,7 +65,9 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     )
     step = functools.partial(update, constants=constants)
     evaluate = functools.partial(_evaluate, config, dataset, constants, sharding)
-    program = Program(step, evaluate, schedules(config), perturb, config.second_pass_gradients, descent.on_nonfinite)
+    program = Program(
+        step, evaluate, schedules(config, size), perturb, config.second_pass_gradients, descent.on_nonfinite
+    )
     if not isinstance(update, MicroBatchStep):  # each batch size has its own step, compiled in advance
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
         program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
@@ -206,21 +209,19 @@ def _is_statistic(x: jax.Array) -> bool:
 def _decisions(config: Config, size: int, perturb: Perturb, batch_size: int) -> set[bool | None]:
     """Returns the values of `perturb` at the steps with this batch size, in epochs of `size` examples."""
     found: set[bool | None] = set()
-    first = 0
-    for stage in config.plan.stages:
-        last = first + stage.epochs * (size // stage.batch_size)
-        for step in range(first, last) if stage.batch_size == batch_size else ():
+    ends = [0, *config.plan.boundaries(size), config.plan.total_steps(size)]
+    for stage, steps in zip(config.plan.stages, pairwise(ends), strict=True):
+        for step in range(*steps) if stage.batch_size == batch_size else ():
             found.add(perturb(step))
             if len(found) > 1:
                 return found
-        first = last
     return found
 
 
-def schedules(config: Config) -> dict[str, Callable[[Any], Any]]:
-    """Returns the schedule over epochs of each hyperparameter that the run uses."""
-    descent = config.descent
-    rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, config.plan.epochs, descent.warmup_epochs)
+def schedules(config: Config, size: int) -> dict[str, Callable[[Any], Any]]:
+    """Returns the schedule over epochs of `size` examples of each hyperparameter that the run uses."""
+    descent, length = config.descent, config.length(size)
+    rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, length, descent.warmup_epochs)
     found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
     if descent.rho_min is not None:
         limits = (0.0, descent.learning_rate, descent.rho_min, descent.rho or 0.0)

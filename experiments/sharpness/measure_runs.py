@@ -37,19 +37,24 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
     """
     state = resume.trained_state(folder, config, build(config, dataset)[0])
     plan = plan_of(config, result_of(folder))
-    step = plan.total_steps(config.recipe.epoch_size(len(dataset.train)))
-    sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, plan.epochs, step))
+    size = _epoch_size(config, dataset)
+    epochs, step = plan.passes(size), plan.total_steps(size)
+    sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, epochs, step))
+
+
+def _epoch_size(config: Config, dataset: data.Dataset) -> int:
+    return config.recipe.epoch_size(len(dataset.train))
 
 
 def watching(config: Config, dataset: data.Dataset, settings: SharpnessSettings, write: Write) -> Watch | None:
     """Returns a function that measures a run every `during` epochs and after the last one; None without `during`."""
-    every, adaptive = settings.during, config.adaptive
+    every, adaptive, last = settings.during, config.adaptive, config.plan.passes(_epoch_size(config, dataset))
     if every is None:
         return None
 
     def watch(record: EpochRecord, state: TrainState) -> None:
         # The last epoch of an adaptive plan is known only when all its updates are made.
-        is_over = adaptive.is_over(record.epoch, record.step) if adaptive else record.epoch == config.plan.epochs
+        is_over = adaptive.is_over(record.epoch, record.step) if adaptive else record.epoch == last
         if record.epoch % every == 0 or is_over:
             network = trained(config, dataset, state, settings)
             write(list(measure(network, settings, record.epoch, record.step)))
@@ -90,7 +95,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
         for record in sharpness_records.read(folder)
         if all(record.line().get(name, value) == value for name, value in wanted.items())  # some measures have no norm
     ]
-    last = plan_of(config, result_of(folder)).epochs
+    last = plan_of(config, result_of(folder)).passes(_epoch_size(config, dataset))
     epochs = {last, *range(settings.during or last, last, settings.during or last)}
     for name, epoch in product(settings.measures, epochs):
         found = [record for record in alike if record.kind == name and record.epoch == epoch]

@@ -60,7 +60,7 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
         for run in runs
         for kind in kinds
         for record in run.sharpness
-        if record.kind == kind and record.epoch == run.plan.epochs
+        if record.kind == kind and record.epoch == run.epochs
     ]
     if not found:
         return [heading]

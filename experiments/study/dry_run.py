@@ -62,9 +62,9 @@ def estimate(config: Config, stored: int) -> Estimate:
     """Estimates a run on a data set with `stored` training examples."""
     size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
     updates = plan.total_steps(size)
-    rate = schedules(config)["learning_rate"]
+    rate = schedules(config, size)["learning_rate"]
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
-    examples = sum(stage.epochs * (size // stage.batch_size) * stage.batch_size for stage in plan.stages)
+    examples = plan.examples_used(updates, size)
     evaluations = updates + config.second_pass_gradients * _second_passes(config, size)
     return Estimate(updates, examples, plan.boundaries(size), first, last, evaluations)
 

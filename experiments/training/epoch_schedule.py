@@ -1,7 +1,9 @@
 """The schedule of an epoch, computed in advance: the inputs of each step, and the steps after which a run is saved."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -24,12 +26,14 @@ class ScheduledStep(NamedTuple):
 
     Attributes:
       step: the number of the step.
+      batch_size: the batch size of the step.
       position: the position of the step in epochs.
       hyperparameters: the hyperparameters of the step.
       perturb: whether the step makes a second pass; None if its gradient decides.
     """
 
     step: int
+    batch_size: int
     position: float
     hyperparameters: dict[str, np.ndarray]
     perturb: bool | None
@@ -39,42 +43,51 @@ class EpochSchedule(NamedTuple):
     """The steps of an epoch, or some of them.
 
     Attributes:
-      batch_size: the batch size of the steps.
       steps: the numbers of the steps.
       scheduled: the inputs of each step.
-      next_size: the batch size of the next stage; None in the last stage.
+      later_sizes: the batch sizes that follow, in order.
     """
 
-    batch_size: int
     steps: range
     scheduled: list[ScheduledStep]
-    next_size: int | None
+    later_sizes: list[int]
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size of the last step."""
+        return self.scheduled[-1].batch_size
+
+    @property
+    def next_size(self) -> int | None:
+        """The next batch size that differs; None if it does not change any more."""
+        return next((size for size in self.later_sizes if size != self.batch_size), None)
 
     @classmethod
     def of(cls, epoch: int, schedules: Schedules, perturb: Perturb, plan: BatchPlan, num_examples: int) -> Self:
-        """Returns all steps of an epoch.
+        """Returns all steps of an epoch; a plan that ends within it has fewer.
 
         Schedules are evaluated for all steps at once, even if some were made before the run was stopped: a vectorised
         function may round a number differently depending on its index in the vector.
         """
-        sizes = [stage.batch_size for stage in plan.stages for _ in range(stage.epochs)]
-        size, first = sizes[epoch], sum(num_examples // size for size in sizes[:epoch])
-        next_size = next((later for later in sizes[epoch:] if later != size), None)
-        steps = range(first, first + num_examples // size)
+        steps = plan.updates_of_pass(epoch, num_examples)
+        sizes = [plan.batch_size_at_step(step, num_examples) for step in steps]
+        stage = bisect_right(plan.boundaries(num_examples), steps[-1])
         positions = [plan.epoch_at(step, num_examples) for step in steps]
         where = np.asarray(positions, np.float32)
         values = {name: np.broadcast_to(schedule(where), where.shape) for name, schedule in schedules.items()}
         given = ({name: value[i] for name, value in values.items()} for i in range(len(steps)))
-        scheduled = list(map(ScheduledStep, steps, positions, given, map(perturb, steps)))
-        return cls(size, steps, scheduled, next_size)
+        scheduled = list(map(ScheduledStep, steps, sizes, positions, given, map(perturb, steps)))
+        return cls(steps, scheduled, [each.batch_size for each in plan.stages[stage + 1 :]])
 
-    def cut(self, start: int, ends: list[int]) -> Iterator[Self]:
-        """Yields the steps from `start` on, split at those of `ends` and into parts of at most 1,000 steps."""
+    def cut(self, start: int, ends: list[int]) -> Iterator["EpochSchedule"]:
+        """Yields the steps from `start` on, in parts of one batch size, which end at `ends` and have at most 1,000."""
         first, last = start, self.steps.stop
-        for end in sorted({*ends, *range(start, last, _LONGEST), last}):
+        changes = [b.step for a, b in pairwise(self.scheduled) if a.batch_size != b.batch_size]
+        for end in sorted({*ends, *range(start, last, _LONGEST), *changes, last}):
             if first < end <= last:
-                part = self.scheduled[first - self.steps.start : end - self.steps.start]
-                yield self._replace(steps=range(first, end), scheduled=part)
+                rest = self.scheduled[first - self.steps.start :]
+                part, later = rest[: end - first], [step.batch_size for step in rest[end - first :]]
+                yield EpochSchedule(range(first, end), part, later + self.later_sizes)
                 first = end
 
 

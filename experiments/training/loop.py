@@ -51,7 +51,7 @@ class RunPlan:
     """The batches of a run, and the position where it starts.
 
     Attributes:
-      batch_plan: the batch size of each epoch, as far as it is known at the start.
+      batch_plan: the batch size of each update, as far as it is known at the start.
       num_examples: the number of training examples in an epoch.
       start: the position from which the run starts.
       decide: returns, at the end of each epoch, the batch plan from there on; None: the plan does not change.
@@ -88,7 +88,7 @@ class Trained(NamedTuple):
     Attributes:
       state: the state after the last step.
       record: the record of the last epoch.
-      plan: the batch size that each epoch had.
+      plan: the batch size that each update had.
     """
 
     state: TrainState
@@ -118,9 +118,9 @@ def fit(
       NotFiniteError: If the program stops at a step that is not finite; the run is saved as it was before that step.
       UnusableError: If it cannot be saved.
     """
-    progress, record, plan = run.start, None, run.batch_plan
-    while progress.epoch < plan.epochs:
-        schedule = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, run.num_examples)
+    progress, record, plan, size = run.start, None, run.batch_plan, run.num_examples
+    while progress.epoch < plan.passes(size):
+        schedule = EpochSchedule.of(progress.epoch, program.schedules, program.perturb, plan, size)
         due = callbacks.due(progress.epoch, schedule.steps)
         for part in schedule.cut(progress.step, due):
             state, measured, is_stopped = _train(part, state, program, batches, callbacks.stop)
@@ -136,10 +136,12 @@ def fit(
         if run.decide is not None:
             plan, progress = run.decide(plan, progress)
         progress = progress.closed()
-        if progress.step in due and progress.epoch < plan.epochs:
+        if progress.step in due and progress.epoch < plan.passes(size):
             callbacks.save(state, progress)
     if record is None:
-        raise ValueError(f"start.epoch is {run.start.epoch} of {plan.epochs} epochs: start before the end of the plan.")
+        raise ValueError(
+            f"start.epoch is {run.start.epoch} of {plan.passes(size)} epochs: start before the end of the plan."
+        )
     return Trained(state, record, plan)
 
 
@@ -163,7 +165,7 @@ def _train(
     """
     measured: list[Metrics] = []
     halted = unhalted(state) if program.on_nonfinite == "stop" else None
-    for step, _, hyperparameters, perturb in part.scheduled:
+    for step, _, _, hyperparameters, perturb in part.scheduled:
         if stop(step):
             break
         state, metrics = program.step(state, next(batches), hyperparameters, halted=halted, perturb=perturb)
@@ -184,13 +186,13 @@ def _written(
 
     If the run stops at a step that is not finite, the position is the one before that step.
     """
-    for found, (step, position, now, perturb) in zip(measured, part.scheduled, strict=False):
+    for found, (step, size, position, now, perturb) in zip(measured, part.scheduled, strict=False):
         metrics: dict[str, Any] = dict(found)
         if "skipped" in metrics:
             if metrics["skipped"] and program.on_nonfinite == "stop":
                 break
             metrics["skipped"] = int(metrics["skipped"])
-        record = StepRecord(step=step, epoch=position, batch_size=part.batch_size, others={**now, **metrics})
+        record = StepRecord(step=step, epoch=position, batch_size=size, others={**now, **metrics})
         write(encode(record))
         # if the gradient decided, a measured norm shows that the step was perturbed
         is_perturbed = bool(np.isfinite(metrics["perturbation_norm"])) if perturb is None else perturb

@@ -1,7 +1,8 @@
 """The arithmetic of a batch plan: its length, and the position and the batch size of each update."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -100,6 +101,45 @@ class PlanArithmetic:
         """
         found = self._segments(num_examples, drop_last)
         return self._segment(found, step, num_examples).offset(step)
+
+    def examples_used(self, step: int, num_examples: int | None = None, drop_last: bool = True) -> int:
+        """The number of examples in the first `step` updates, without those that were dropped at the ends of passes.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> plan = BatchPlan.parse("2x30")
+          >>> plan.examples_used(4, num_examples=100), plan.examples_at(4, num_examples=100)
+          (120, 130)
+        """
+        found = self._segments(num_examples, drop_last)
+        self._segment(found, step, num_examples)  # refuses a step that the plan does not have
+        return sum(each.examples_used(step, drop_last=drop_last) for each in found)
+
+    def passes(self, num_examples: int, drop_last: bool = True) -> int:
+        """The number of passes over the data in which the plan has updates; the last one may be incomplete.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> BatchPlan.parse("updates:25x10").passes(num_examples=100)
+          3
+        """
+        last = self.total_steps(num_examples, drop_last) - 1
+        return self.examples_at(last, num_examples, drop_last) // num_examples + 1
+
+    def updates_of_pass(self, number: int, num_examples: int, drop_last: bool = True) -> range:
+        """The updates of pass `number`, which is counted from 0.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> BatchPlan.parse("updates:25x10").updates_of_pass(2, num_examples=100)
+          range(20, 25)
+        """
+        passes, updates = self.passes(num_examples, drop_last), range(self.total_steps(num_examples, drop_last))
+        if not 0 <= number < passes:
+            raise ValueError(f"number is {number!r}: this plan has {passes} passes over {num_examples} examples.")
+        offset = partial(self.examples_at, num_examples=num_examples, drop_last=drop_last)
+        first, last = (bisect_left(updates, each * num_examples, key=offset) for each in (number, number + 1))
+        return range(first, last)
 
     def epoch_at(self, step: int, num_examples: int, drop_last: bool = True) -> float:
         """The position in epochs, a whole number at each epoch's start, after `step` updates of this plan."""

@@ -5,6 +5,7 @@ of examples. A block is a pass over the data, or the part of a pass that belongs
 integers and fractions, so that no position is rounded.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -44,6 +45,14 @@ class Segment(NamedTuple):
         whole, rest = divmod(step - self.step, self.block)
         return self.start + whole * self.stride + rest * self.batch_size
 
+    def examples_used(self, step: int, *, drop_last: bool) -> int:
+        """The number of examples in the updates of this segment before `step`, without those that were dropped."""
+        updates = min(max(step - self.step, 0), self.steps)
+        if drop_last:
+            return updates * self.batch_size
+        whole, rest = divmod(updates, self.block)
+        return whole * self.stride + rest * self.batch_size
+
     @property
     def first_epoch(self) -> float:
         """The position of the first update in epochs; a whole number is an `int`."""
@@ -61,10 +70,11 @@ class Segment(NamedTuple):
         return self.first_epoch + whole * self.epochs_of_block + rest / self.block * self.epochs_of_block
 
 
+@functools.lru_cache(maxsize=64)
 def segments(
-    unit: str, stages: Sequence[Stage], num_examples: int | None, *, drop_last: bool = True
+    unit: str, stages: tuple[Stage, ...], num_examples: int | None, *, drop_last: bool = True
 ) -> tuple[Segment, ...]:
-    """The segments of a plan, in order.
+    """The segments of a plan, in order; they are cached, since each question about an update needs them.
 
     An update belongs to the stage in which it begins, so its batch may reach into the next stage. No batch crosses the
     end of a pass.

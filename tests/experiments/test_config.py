@@ -31,8 +31,7 @@ from experiments.training.methods import METHODS
         ("learning_rate", 1e39),
         ("batch_plan", "40*16"),
         ("batch_plan", "0x16"),
-        ("batch_plan", "updates:5x16"),
-        ("batch_plan", "0.5x16"),
+        ("batch_plan", "tokens:5x16"),
         ("momentum", 1.0),
     ],
 )

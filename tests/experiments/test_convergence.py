@@ -17,7 +17,6 @@ from experiments.convergence.gradient_norms import Curve, fitted_slope, late_rat
 from experiments.convergence.network_study import (
     NetworkStudy,
     curve_of,
-    examples_after,
     execute,
     full_norms,
     is_done,
@@ -28,7 +27,6 @@ from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
 from experiments.study import RunSpec
 from experiments.training.writers import read
-from sam_optax import BatchPlan
 from tests.experiments.conftest import blank_or_drawn
 
 
@@ -131,11 +129,6 @@ def test_a_run_that_was_stopped_leaves_no_file_with_its_name(tiny: str, tmp_path
     execute(cell, study, dataset)
     assert is_done(cell, study)
     assert [path.name for path in tmp_path.iterdir()] == ["gsam-increasing-0.jsonl"]
-
-
-def test_examples_of_incomplete_batches_are_not_counted() -> None:
-    plan = BatchPlan.parse("2x30,1x64")
-    assert [examples_after(plan, epochs, 100) for epochs in range(4)] == [0, 90, 180, 244]
 
 
 def test_a_power_law_has_its_exponent_in_its_second_half() -> None:

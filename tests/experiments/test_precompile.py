@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.config import Config
-from experiments.runner import run
+from experiments.runner import program, run
 from experiments.runner.program import build
 from experiments.training.prefetch import PrecompiledStep
 
@@ -110,6 +110,7 @@ def test_it_has_to_have_seen_a_step() -> None:
 def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
     tiny: str, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    program._training.cache_clear()  # other tests compile the same step for other sizes
     asked: list[int] = []
     prepare = PrecompiledStep.prepare
     monkeypatch.setattr(PrecompiledStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))

@@ -22,7 +22,7 @@ BALL = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "loss": 0
 
 
 def run_with(*found: records.SharpnessRecord) -> Any:
-    return SimpleNamespace(folder=Path("study/run"), plan=SimpleNamespace(epochs=2), sharpness=list(found))
+    return SimpleNamespace(folder=Path("study/run"), epochs=2, sharpness=list(found))
 
 
 @pytest.mark.parametrize(
