@@ -16,6 +16,7 @@ from experiments.cli.output_folder import claim, make_folder
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
+from experiments.runner.program import check_compile_once
 from experiments.runner.resume import Start, reopened
 from experiments.sharpness import SharpnessSettings, watching
 from experiments.training import own_files, preemption
@@ -71,6 +72,7 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
     exit_on_value_error(sharding.check, config.plan, config.descent.micro_batch)
     agreed = partial(exit_on_value_error, agree_across_hosts, sharding)
     dataset = agreed(run.load, config, arguments.location)
+    exit_on_value_error(check_compile_once, config, dataset, sharding)
     make = make_folder if arguments.resume else claim
     output = agreed(make if sharding.leads else Path, arguments.output)
     with own_files.hold_run_lock(output) if sharding.leads else nullcontext():

@@ -86,6 +86,7 @@ class Config(BaseConfig):
         self._check_method()
         self._check_shards()
         self._check_micro_batch()
+        self._check_compile_once()
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: give an integer of at least 0 and below 2³², which keys can hold.")
 
@@ -145,6 +146,21 @@ class Config(BaseConfig):
             **self._conflicts_of_parts(micro_batch),
         }
         check_conflicts(f"micro_batch is {micro_batch}", conflicts)
+
+    def _check_compile_once(self) -> None:
+        if not self.descent.compile_once:
+            return
+        part, smallest = self.descent.micro_batch, min(stage.batch_size for stage in self.plan.stages)
+        functional, mixing = METHODS[self.method].functional, self.recipe.mixing
+        conflicts = {
+            ", and micro_batch is None: give the size of the parts of a batch.": part is None,
+            f", and micro_batch {part} is larger than the batch size {smallest}: make it smaller.": smallest
+            < (part or 0),
+            ", and the batch plan is adaptive: omit one of the two.": self.adaptive is not None,
+            f", and mixing {mixing} mixes the images of a whole batch: omit one of the two.": mixing > 0,
+            f", and {self.method} cannot be computed in such a loop: omit it.": functional,
+        }
+        check_conflicts("compile_once is True", conflicts)
 
     def _conflicts_of_parts(self, size: int | None) -> dict[str, bool]:
         """The reasons against dividing batches into parts of this size; None stands for one part per device."""

@@ -150,6 +150,9 @@ class Descent:
       micro_batch: The number of examples that pass through the network at a time. Both passes of a step still use the
         whole batch, so a batch that exceeds memory is processed in parts, and one compiled program serves every batch
         size. BatchNorm statistics and mixing use the examples of one part.
+      compile_once: Whether the whole step is one compiled program for all batch sizes: a batch is padded to the largest
+        size of the plan, and the step loops over the parts of micro_batch examples that it uses. For models without
+        BatchNorm. On a CPU, the gradient of a convolution is many times slower in such a loop.
       optimizer: The base optimizer: sgd or adamw.
       learning_rate: The initial learning rate.
       warmup_epochs: The number of epochs, counted within the plan, in which the learning rate rises from 1% to
@@ -174,6 +177,7 @@ class Descent:
     m: int | None = None
     perturbation: str = "global"
     micro_batch: int | None = None
+    compile_once: bool = False
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     warmup_epochs: float = 0.0

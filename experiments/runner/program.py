@@ -21,11 +21,12 @@ from experiments.config import Config
 from experiments.data.stream import evaluation_batches
 from experiments.runner import image_pipeline
 from experiments.runner.image_pipeline import Constants, PreparationSettings
-from experiments.training import learning_rate, loss_and_update, optimizer
+from experiments.training import learning_rate, loss_and_update, optimizer, padded_step
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.epoch_schedule import Perturb
 from experiments.training.loop import Program
 from experiments.training.methods import GRADIENT_DECIDES, METHODS
+from experiments.training.padded_step import Padding
 from experiments.training.prefetch import PrecompiledStep
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
@@ -60,15 +61,21 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants)
     images = image_pipeline.preparation_settings(config, dataset)
     part, skips, noise = descent.m or descent.micro_batch, descent.on_nonfinite is not None, config.adaptive is not None
-    init, update = _training(
-        shape, settings, images, sharding, in_shards=descent.in_shards, part=part, skips=skips, measures_noise=noise
-    )
+    if padding := _padding(config):
+        check_compile_once(config, dataset, sharding)
+        init, update = _padded_training(shape, settings, images, padding.parts, skips=skips)
+    else:
+        init, update = _training(
+            shape, settings, images, sharding, in_shards=descent.in_shards, part=part, skips=skips, measures_noise=noise
+        )
     step = functools.partial(update, constants=constants)
     evaluate = functools.partial(_evaluate, config, dataset, constants, sharding)
     program = Program(
         step, evaluate, schedules(config, size), perturb, config.second_pass_gradients, descent.on_nonfinite
     )
-    if not isinstance(update, MicroBatchStep):  # each batch size has its own step, compiled in advance
+    if padding is not None:
+        program = replace(program, send=padding.send)
+    elif not isinstance(update, MicroBatchStep):  # each batch size has its own step, compiled in advance
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
         program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
     return sharding.state(initial_state(network(shape, config.seed), init)), program
@@ -102,6 +109,43 @@ def _training(
         return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     passes = loss_and_update.passes(model, functional, sharding)
     return tx.init, MicroBatchStep(passes, tx, prepare, part, sharding, skips, measures_noise)
+
+
+def _padding(config: Config) -> Padding | None:
+    """Returns how batches are padded, if one step is compiled for all batch sizes."""
+    part = config.descent.micro_batch
+    if not config.descent.compile_once or part is None:
+        return None
+    return Padding(max(stage.batch_size for stage in config.plan.stages), part)
+
+
+@functools.cache
+def _padded_training(
+    shape: Shape, settings: optimizer.Settings, images: PreparationSettings, parts: int, *, skips: bool
+) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
+    """Returns the same as `_training`, with one step for all batch sizes."""
+    tx, prepare = optimizer.create(settings), padded_step.prepared(image_pipeline.preparation(images))
+    return tx.init, train_step(padded_step.padded(network(shape), tx, parts), prepare, skips_nonfinite=skips)
+
+
+def check_compile_once(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> None:
+    """Refuses a network with BatchNorm, and several devices, if one step is compiled for all batch sizes.
+
+    Raises:
+      ValueError: If `compile_once` is set, and the network has statistics or there are several devices.
+    """
+    if not config.descent.compile_once:
+        return
+    if sharding.devices > 1:
+        raise ValueError(
+            f"compile_once is True, and the run has {sharding.devices} devices: omit it, or use one device."
+        )
+    model = nnx.eval_shape(lambda: network(shape_of(config, dataset)))
+    if any(map(_is_statistic, jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param))))):
+        raise ValueError(
+            f"compile_once is True, and {config.network.model} has BatchNorm, whose statistics would be those of the "
+            "parts of a batch: omit compile_once."
+        )
 
 
 @functools.cache

@@ -123,6 +123,7 @@ class Grid(BaseConfig):
                 checks.check_choice(name, value, known)
             checks.check_distinct(name, getattr(self, name))
         check_options(self, self.methods)
+        _check_not_compiled_once(self)
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
@@ -204,6 +205,7 @@ class Comparison(BaseConfig):
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd, to which times are relative, first.")
         check_options(self, self.methods)
+        _check_not_compiled_once(self)
         _ = self.cells
 
     @property
@@ -219,6 +221,11 @@ class Comparison(BaseConfig):
         is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
         study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
         return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
+
+
+def _check_not_compiled_once(study: BaseConfig) -> None:
+    if study.descent.compile_once:
+        raise ValueError("compile_once is True, and a study compares networks with BatchNorm, too: omit it.")
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:

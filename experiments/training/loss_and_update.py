@@ -16,7 +16,7 @@ import sam_optax
 from experiments.training.optimizer import Optimizer, Parted
 from experiments.training.sharding import AXIS, Sharding
 
-Call = tuple[Any, jax.Array, jax.Array, jax.Array]
+Call = tuple[Any, ...]
 """The inputs of the loss in addition to the parameters: `(model_state, images, targets, labels)`."""
 
 
@@ -81,6 +81,15 @@ def passes(model: nnx.Module, functional: bool = False, sharding: Sharding = Sha
     if functional:
         return sam_optax.functional_value_and_grad(forward, _loss_of, has_aux=True)
     return sam_optax.value_and_grad(_loss_fn(forward), has_aux=True)
+
+
+def model_loss(model: nnx.Module) -> Callable[..., Any]:
+    """Returns `loss_fn(params, *call)` → `(loss, (error, model_state))`, in training mode.
+
+    Args:
+      model: defines the architecture; its variables are not read.
+    """
+    return _loss_fn(_forward(model))
 
 
 def in_shards(model: nnx.Module, tx: Parted, m: int | None = None, sharding: Sharding = Sharding()) -> LossAndUpdate:
