@@ -13,11 +13,13 @@ from rich.progress import track
 from experiments import data
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import claim, make_folder
+from experiments.cli.tables import as_terminal
 from experiments.config import Config
 from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.runner.program import check_compile_once
 from experiments.runner.resume import Start, reopened
+from experiments.runner.time_to_target import check_accuracies, target_rows, write_targets
 from experiments.sharpness import SharpnessSettings, watching
 from experiments.training import own_files, preemption
 from experiments.training.epoch_schedule import Saving
@@ -40,6 +42,8 @@ class Arguments:
       location: The location of the data.
       sharpness: How sharpness is measured during training, if --sharpness.during is set.
       tensorboard: Also write TensorBoard's event files, into the folder tensorboard of the output.
+      targets: Test accuracies, as fractions. Prints the examples, updates and gradient evaluations until each is first
+        reached at the end of an epoch, and writes them into targets.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -50,8 +54,10 @@ class Arguments:
     saving: Saving = Saving()
     sharpness: SharpnessSettings = SharpnessSettings()
     tensorboard: bool = False
+    targets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        check_accuracies("targets", self.targets)
         if self.sharpness.during is None and self.sharpness != SharpnessSettings():
             raise ValueError(
                 "sharpness.during is None, and other settings of sharpness are given: give the epochs between two "
@@ -85,6 +91,9 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
         outcome = f"{run.outcome(result)} after {result.updates} updates in {result.seconds:.0f} s; {output} {done}"
         console = Console(soft_wrap=True, markup=False, highlight=False)
         console.print(f"{config.method} on {config.problem.dataset}: {outcome}")
+        if arguments.targets:
+            rows = target_rows(exit_on_value_error(write_targets, output, arguments.targets))
+            console.print(as_terminal(rows))
 
 
 def _execute(arguments: Arguments, dataset: data.Dataset, begin: Start, sharding: Sharding) -> Result:

@@ -15,7 +15,14 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
 from experiments.convergence.document import Part, markdown, network_part, quadratic_part
 from experiments.convergence.gradient_norms import REACH
-from experiments.convergence.network_study import NetworkStudy, check_unfinished, curve_of, execute, is_done
+from experiments.convergence.network_study import (
+    NetworkStudy,
+    check_unfinished,
+    curve_of,
+    execute,
+    is_done,
+    times_to_targets,
+)
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.study import RunOptions, RunSpec, study_runs
 
@@ -101,7 +108,8 @@ def study_networks(
         method, *strategy, _ = cell.folder.name.split("-")
         alike.setdefault((method, " ".join(strategy)), []).append(cell)
     curves = {key: curve_of(alike[key]) for key in sorted(alike, key=lambda key: study.methods.index(key[0]))}
-    return network_part(study, title, curves)
+    times = {key: times_to_targets(alike[key], study) for key in curves}
+    return network_part(study, title, curves, times)
 
 
 def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple[str, ...], folder: Path) -> Part:

@@ -16,13 +16,16 @@ from matplotlib.ticker import NullFormatter
 
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
 from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
-from experiments.convergence.network_study import NetworkStudy
+from experiments.convergence.network_study import NetworkStudy, TimesToTarget
 from experiments.convergence.quadratic_study import Floor, QuadraticStudy, Trajectory
 from experiments.report import drawing
 from experiments.training.methods import METHODS
 
 Trajectories = dict[tuple[str, str], Trajectory]
 """The results on the quadratic, by method and strategy."""
+
+Times = dict[tuple[str, str], list[TimesToTarget]]
+"""The costs until each target of the study, by method and strategy."""
 
 Floors = dict[str, list[Floor]]
 """The floors (the stationary gradient norms), by method."""
@@ -37,6 +40,25 @@ def rate_rows(curves: Curves) -> Rows:
         least = [_least(norms) for norms in (curve.gradient, curve.sam_gradient)]
         rows.append((METHODS[method].title, strategy, str(curve.updates[-1]), *slopes, *least))
     return rows
+
+
+def target_tables(times: Times) -> list[tuple[str, Rows]]:
+    """Returns a table per target: the cost until it is reached, the mean over the runs that reach it."""
+    heading = ("method", "strategy", "runs", "epochs", "examples", "updates", "gradient evaluations")
+    tables = []
+    for number, target in enumerate(each.target for each in next(iter(times.values()))):
+        rows: Rows = [heading]
+        for (method, strategy), found in times.items():
+            reached = [cost for cost in found[number].costs if cost is not None]
+            runs = f"{len(reached)} of {len(found[number].costs)}"
+            columns = [[x for cost in reached if (x := getattr(cost, name)) is not None] for name in _COSTS]
+            rows.append((METHODS[method].title, strategy, runs, *(_mean(column) for column in columns)))
+        tables.append((_TARGETS[target.quantity].format(target.value), rows))
+    return tables
+
+
+def _mean(values: list[int]) -> str:
+    return f"{sum(values) / len(values):,.0f}" if values else "–"
 
 
 def bound_rows(trajectories: Trajectories) -> Rows:
@@ -86,6 +108,13 @@ _RATES = (
     "The slopes of log ‖∇f‖ against the logarithms of updates and of examples are fitted over the second half of "
     "training; ± is the standard error of their mean. The smallest norms are given with their standard deviation."
 )
+_COSTS = ("epoch", "examples", "updates", "gradient_evaluations")
+_TARGETS = {
+    "test_accuracy": "The cost until the test accuracy is first at least {:.1%} at a measurement: means over the runs "
+    "that reach it.",
+    "grad_norm": "The cost until the norm of the full gradient is first at most {:g} at a measurement: means over the "
+    "runs that reach it.",
+}
 _BOUNDS = "The mean of ‖∇f‖², weighted by the learning rate, and its last value, each with its proved upper bound."
 _FLOORS = "The measured floor of √E‖∇f‖² at a constant learning rate and batch size, relative to SGD's exact value."
 _SLOPES = "The exponents of the floors in b and η. In theory they are −½ and ½ while noise exceeds the effect of ρ."
@@ -138,13 +167,14 @@ def quadratic_part(study: QuadraticStudy, trajectories: Trajectories, floors: di
     return Part("A stochastic quadratic", settings, tables, pictures)
 
 
-def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
+def network_part(study: NetworkStudy, title: str, curves: Curves, times: Times) -> Part:
     """Returns the part on networks, and saves its pictures.
 
     Args:
       study: the settings of the study.
       title: the network and the data set, such as `small_resnet on digits`.
       curves: the curves by method and strategy.
+      times: the costs until each target, by method and strategy.
     """
     statistics = "the statistics of these examples" if study.reestimate_batchnorm else "running statistics"
     settings = (
@@ -153,7 +183,7 @@ def network_part(study: NetworkStudy, title: str, curves: Curves) -> Part:
         f"{study.increasing_plan}, and the seeds are {', '.join(map(str, study.seeds))}."
     )
     pictures = _draw(curves, title, "networks", study.output)
-    return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves))], pictures)
+    return Part(f"Networks: {title}", settings, [(_RATES, rate_rows(curves)), *target_tables(times)], pictures)
 
 
 def markdown(parts: Sequence[Part]) -> str:

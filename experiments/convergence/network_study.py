@@ -21,6 +21,7 @@ from experiments import data
 from experiments.config import Config, checks
 from experiments.convergence.gradient_norms import Curve
 from experiments.runner import run
+from experiments.runner.time_to_target import Cost, Target, check_accuracies, cost_to
 from experiments.sharpness import SharpnessSettings, measures
 from experiments.study import Grid, RunSpec, grid
 from experiments.training import json_files, writers
@@ -39,6 +40,8 @@ class NetworkStudy(Grid):
       strategies: The columns: constant, increasing, cosine or linear (the constant plan with a cosine or linear
         learning rate), or another strategy of experiments.reproduce.
       every: The number of epochs between measurements; the last epoch is always measured.
+      accuracy_targets: The test accuracies, as fractions, until which examples, updates and gradients are counted.
+      norm_targets: The norms of the full gradient until which they are counted.
       measured_rho: The radius of the measured SAM gradient, the same for all methods.
       measured_batch_size: The number of examples per gradient evaluation in a measurement.
       reestimate_batchnorm: Measure with BatchNorm statistics that are estimated from the training examples at the
@@ -48,6 +51,8 @@ class NetworkStudy(Grid):
 
     strategies: tuple[str, ...] = ("constant", "increasing", "cosine", "linear")
     every: int = 1
+    accuracy_targets: tuple[float, ...] = (0.9, 0.95, 0.98)
+    norm_targets: tuple[float, ...] = (3.0, 2.0, 1.0)
     measured_rho: float = 0.05
     measured_batch_size: int = 256
     reestimate_batchnorm: bool = True
@@ -57,6 +62,9 @@ class NetworkStudy(Grid):
         for name in ("every", "measured_batch_size"):
             checks.check_count(name, getattr(self, name))
         checks.check_number("measured_rho", self.measured_rho)
+        check_accuracies("accuracy_targets", self.accuracy_targets)
+        for norm in self.norm_targets:
+            checks.check_number("norm_targets", norm)
         if grid.ADAPTIVE in self.strategies:
             raise ValueError("strategies has 'adaptive', whose plan is not known in advance: omit it here.")
 
@@ -175,10 +183,9 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
             epoch, step = record.epoch, record.step
             if epoch % study.every == 0 or epoch >= config.plan.epochs:
                 norms = full_norms(measures.trained(config, dataset, state, settings), study.measured_rho)
-                examples_read = config.plan.examples_used(step, config.recipe.epoch_size(examples))
-                file.write(
-                    {"kind": "norms", "epoch": epoch, "step": step, "examples": examples_read, **norms._asdict()}
-                )
+                names = ("examples", "gradient_evaluations", "test_error")
+                cost = {name: getattr(record, name) for name in names}
+                file.write({"kind": "norms", "epoch": epoch, "step": step, **cost, **norms._asdict()})
 
         file.write(_measured(study) | {"config": json.dumps(config.settings)})
         _, last = run.train(config, dataset, run.RunContext(track, watch))
@@ -199,6 +206,27 @@ def curve_of(cells: list[RunSpec]) -> Curve:
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
     norms = [np.stack([writers.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
     return Curve(*places, *norms)
+
+
+@dataclass(frozen=True)
+class TimesToTarget:
+    """The costs of all runs of a method and a strategy until a target.
+
+    Attributes:
+      target: the target.
+      costs: the cost of each run; None if it did not reach the target.
+    """
+
+    target: Target
+    costs: list[Cost | None]
+
+
+def times_to_targets(cells: list[RunSpec], study: NetworkStudy) -> list[TimesToTarget]:
+    """Returns the costs of runs that differ only in their seed, until each target of the study."""
+    records = [list(writers.read(path_of(cell), "norms")) for cell in cells]
+    targets = [Target("test_accuracy", value) for value in study.accuracy_targets]
+    targets += [Target("grad_norm", value) for value in study.norm_targets]
+    return [TimesToTarget(target, [cost_to(each, target) for each in records]) for target in targets]
 
 
 def _measured(study: NetworkStudy) -> writers.Record:

@@ -130,7 +130,8 @@ def fit(
                 callbacks.save(state, progress)
             if error:
                 raise error
-        record = _epoch_record(progress, schedule.batch_size, program.evaluate(state), program.on_nonfinite)
+        sizes = schedule.batch_size, plan.examples_used(progress.step, size)
+        record = _epoch_record(progress, *sizes, program.evaluate(state), program.on_nonfinite)
         callbacks.write(encode(record))
         callbacks.watch(record, state)
         if run.decide is not None:
@@ -200,12 +201,15 @@ def _written(
     return progress
 
 
-def _epoch_record(progress: Progress, batch_size: int, test: dict[str, float], on_nonfinite: str | None) -> EpochRecord:
+def _epoch_record(
+    progress: Progress, batch_size: int, examples: int, test: dict[str, float], on_nonfinite: str | None
+) -> EpochRecord:
     noise, (loss, error) = progress.noise.deciding, progress.means
     return EpochRecord(
         epoch=progress.epoch + 1,
         step=progress.step,
         batch_size=batch_size,
+        examples=examples,
         gradient_evaluations=progress.gradient_evaluations,
         skipped=None if on_nonfinite is None else progress.skipped,
         train_loss=loss,

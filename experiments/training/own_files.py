@@ -26,7 +26,7 @@ _WRITTEN = (
 
 _FOLDERS = re.compile(rf"checkpoints|tensorboard|{_SAVE}({_UNFINISHED})?({_INSIDE})*")
 _FILES = re.compile(
-    rf"\.lock|(config|result)\.json|(metrics|sharpness)\.jsonl|{_NEW}"
+    rf"\.lock|(config|result|targets)\.json|(metrics|sharpness)\.jsonl|{_NEW}"
     rf"|tensorboard/events\.out\.tfevents\..+|{_SAVE}({_UNFINISHED})?({_INSIDE})*{_WRITTEN}"
 )
 _TEMPORARY = re.compile(rf"{_NEW}|{_SAVE}{_UNFINISHED}")

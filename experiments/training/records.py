@@ -44,7 +44,8 @@ class EpochRecord:
       kind: the kind of the record.
       epoch: the number of completed epochs, this one included.
       step: the number of updates so far.
-      batch_size: the batch size of the epoch.
+      batch_size: the batch size of the last step.
+      examples: the number of examples in all updates so far.
       gradient_evaluations: the number of gradient evaluations so far.
       skipped: the number of steps skipped so far because they were not finite; None if the run skips no steps.
       train_loss: the mean training loss over the steps of the epoch.
@@ -59,6 +60,7 @@ class EpochRecord:
     epoch: PositiveCount
     step: Count
     batch_size: _SizeIfKnown = None
+    examples: _CountIfKnown = None
     gradient_evaluations: Count | None = None
     skipped: Count | None = None
     train_loss: float | None = None
