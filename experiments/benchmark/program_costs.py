@@ -88,7 +88,7 @@ def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subjec
 def one_batch(config: Config, dataset: data.Dataset) -> Any:
     """Returns the first batch of a run, with the first batch size of its plan, on the device."""
     plan = BatchPlan.constant(config.plan.stages[0].batch_size, 1)
-    return jax.tree.map(jnp.asarray, next(iter(data.training_batches(dataset.train, plan, config.seed))))
+    return jax.tree.map(jnp.asarray, next(stream_of(config, dataset, plan=plan)))
 
 
 _TURN = 2.0  # the duration of a turn of the loop in seconds
@@ -131,7 +131,7 @@ def subjects(config: Config, dataset: data.Dataset, num_examples: int, folder: P
     """
     [stage] = config.plan.stages
     updates = config.plan.total_steps(num_examples)
-    stream = data.training_batches(dataset.train, BatchPlan.constant(stage.batch_size, _ENDLESS), config.seed)
+    stream = stream_of(config, dataset, plan=BatchPlan.constant(stage.batch_size, _ENDLESS))
     state, program = _without_evaluation(config, dataset)
     with ExitStack() as stack:
         metrics = stack.enter_context(closing(JsonLines(folder / "metrics.jsonl")))
