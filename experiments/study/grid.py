@@ -6,6 +6,7 @@ three methods by three strategies.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +36,8 @@ _OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
 _FALLING = ("cosine", "linear", "warm_restarts")
 
 PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
-ADAPTIVE = "adaptive"
-NAMES = (*PLANNED, ADAPTIVE)
+ADAPTIVE, TUNED = "adaptive", "constant_tuned"
+NAMES = (*PLANNED, ADAPTIVE, TUNED)
 
 
 def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
@@ -95,12 +96,16 @@ class Grid(BaseConfig):
         and warm_restarts are the constant plan under that learning-rate schedule; increasing is the increasing plan.
         The controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and
         mean batch size, and reversed. adaptive grows from its first batch size to its last when the gradient noise
-        requires it; it needs a micro-batch, which all cells share.
+        requires it; it needs a micro-batch, which all cells share. constant_tuned is the constant plan at the method's
+        own learning rate, from tuned_rates.
       match: What all cells have in common: epochs (as in the paper), updates (as many as the increasing plan makes),
         or gradients (SGD makes twice the updates). Several values make several studies in one, and the runs that they
         share are run once.
       constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
       increasing_plan: The batch plan of the strategy increasing.
+      tuned_rates: The learning rate of the strategy constant_tuned for each method, for instance sgd 0.4 sam 0.2.
+      include: Patterns of the cells that belong to the study, in which * matches anything: METHOD-STRATEGY, or
+        METHOD-STRATEGY-equal_updates for a cell whose plan is matched. All cells by default.
       adaptive_rule: The rule of the strategy adaptive, which is applied at the end of each epoch: noise_scale, a
         multiple of it such as noise_scale:0.5, or norm_test:0.5.
     """
@@ -113,6 +118,8 @@ class Grid(BaseConfig):
     constant_plan: str = "25x128"
     increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
     adaptive_rule: str = "noise_scale"
+    tuned_rates: tuple[tuple[str, float], ...] = ()
+    include: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         for name in ("constant_plan", "increasing_plan"):
@@ -125,12 +132,24 @@ class Grid(BaseConfig):
         check_options(self, self.methods)
         _check_not_compiled_once(self)
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
+        self._check_tuned_rates()
         if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
                 "between which its noise is measured. All cells share it."
             )
-        _ = self._cells(self.seeds[:1], None)  # the seed changes nothing that is checked
+        if not self._cells(self.seeds[:1], None):  # the seed changes nothing that is checked
+            raise ValueError(f"include is {self.include}: no cell has such a name. Names are such as sgd-constant.")
+
+    def _check_tuned_rates(self) -> None:
+        methods = [method for method, _ in self.tuned_rates]
+        for method, rate in self.tuned_rates:
+            checks.check_choice("tuned_rates", method, METHODS)
+            checks.check_number("tuned_rates", rate)
+        if methods:
+            checks.check_distinct("tuned_rates", methods)
+        elif TUNED in self.strategies:
+            raise ValueError(f"tuned_rates is (), and {TUNED} is one of the strategies: give a rate, such as sgd 0.4.")
 
     def cells(self, stored: int | None = None) -> list[RunSpec]:
         """Returns all runs, ordered by seed, so that a study that is stopped early has complete tables for some seeds.
@@ -145,8 +164,11 @@ class Grid(BaseConfig):
         matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
         for seed, match, strategy, method in product(seeds, matches, self.strategies, self.methods):
+            if strategy == TUNED and method not in dict(self.tuned_rates):
+                continue
             cell = self._cell(match, method, strategy, seed, stored)
-            once.setdefault(cell.config, cell)
+            if any(fnmatchcase(cell.folder.name.removesuffix(f"-{seed}"), pattern) for pattern in self.include):
+                once.setdefault(cell.config, cell)
         return list(once.values())
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
@@ -159,7 +181,8 @@ class Grid(BaseConfig):
         def config() -> Config:
             text = adaptive_plan(increasing, self.adaptive_rule, updates) if strategy == ADAPTIVE else str(plan)
             rate = rate_of(strategy, plan.epochs - self.descent.warmup_epochs)
-            return _config_of(self, method, text, rate, seed)
+            made = _config_of(self, method, text, rate, seed)
+            return made.with_settings(learning_rate=dict(self.tuned_rates)[method]) if strategy == TUNED else made
 
         if match != "epochs":
             evaluations = estimate(config(), stored).evaluations_per_update
