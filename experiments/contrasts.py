@@ -1,0 +1,56 @@
+"""Tests planned contrasts: `python -m experiments.contrasts runs/study contrasts.toml` prints a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from experiments.cli.errors import exit_on_value_error, parse, start
+from experiments.cli.output_folder import write_document
+from experiments.cli.tables import as_markdown, as_terminal
+from experiments.config import checks
+from experiments.report.contrasts import cells_of, contrast_rows, outcome, read_contrasts
+from experiments.runner.finished_runs import find_runs
+
+_CAPTION = (
+    "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
+    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. Not "
+    "shown does not mean that there is no effect."
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Test the contrasts of a study, which were written down before its first run.
+
+    Attributes:
+      study: The folder of the study.
+      contrasts: A TOML file with a table [[contrast]] for each contrast: question, cell, and controls.
+      learned: The training accuracy, as a fraction, below which a cell gets no verdict.
+      output: A file for the table, as Markdown.
+    """
+
+    study: Positional[Path]
+    contrasts: Positional[Path]
+    learned: float = 0.2
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        checks.check_fraction("learned", self.learned)
+
+
+def main() -> None:
+    """Parses the command line, and prints the table."""
+    arguments = parse(Arguments, "python -m experiments.contrasts")
+    planned = exit_on_value_error(read_contrasts, arguments.contrasts)
+    cells = cells_of(exit_on_value_error(find_runs, [arguments.study]))
+    outcomes = [exit_on_value_error(outcome, each, cells, arguments.learned) for each in planned]
+    rows = contrast_rows(outcomes)
+    Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), _CAPTION, sep="\n")
+    if arguments.output is not None:
+        exit_on_value_error(write_document, arguments.output, f"{as_markdown(rows)}\n\n{_CAPTION}\n")
+
+
+if __name__ == "__main__":
+    start(main)
