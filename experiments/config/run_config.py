@@ -34,11 +34,11 @@ class Config(BaseConfig):
         bernoulli:0.5 (with a probability) or ae_sam (if the gradient is long). By default every:5 for look_sam and
         always for the others.
       batch_plan: Epochs x batch size for each stage, for instance 40x16,40x32,40x64; 200x128 is constant. Stages in
-        updates or examples are written updates:100x16,50x64 or examples:250kx64,1Mx128. An adaptive plan sets the batch
-        size at the end of each epoch by the gradient noise, measured between micro-batches: adaptive:25x16..256:
-        noise_scale has 25 epochs, starts at a batch size of 16 and never exceeds 256. With 1208u instead of 25 it ends
-        with the epoch of update 1208. Other rules are noise_scale:0.5, a multiple of the noise scale, and
-        norm_test:0.5.
+        updates or examples are written updates:100x16,50x64 or examples:250kx64,1Mx128. An adaptive plan, such as
+        adaptive:25x16..256:noise_scale, sets the batch size at the end of each epoch by the gradient noise, measured
+        between micro-batches. This one has 25 epochs, starts at a batch size of 16 and never exceeds 256. With 1208u
+        instead of 25 it ends with the epoch of update 1208. Other rules are noise_scale:0.5, a multiple of the noise
+        scale, and norm_test:0.5.
       lr_schedule: The learning rate over the epochs: constant; cosine, linear or polynomial:2 (the power), each down to
         1% of the initial rate; inverse_sqrt, the rate divided by √(1 + epoch); steps:0.2:60,120 (the factor, and the
         epochs at which it multiplies the rate); or warm_restarts:10 or warm_restarts:10x2, cosines of 10 epochs, each
