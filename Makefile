@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist clean
+.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist data-cifar10 data-cifar100 clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -75,7 +75,10 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 		(cd "$$package" && apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb .); \
 		folder=$$package$(FASHION_MNIST); \
 	fi; \
-	$(BIN)/python -m experiments.prepare_fashion_mnist --archives "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+	$(BIN)/python -m experiments.prepare fashion_mnist --source "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+data-cifar10 data-cifar100: .venv/installed ## CIFAR from FROM=..., the original binary archive or its unpacked folder; DATA_DIR=... as above.
+	$(BIN)/python -m experiments.prepare $(@:data-%=%) $(if $(FROM),--source "$(FROM)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about an hour on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark

@@ -102,9 +102,10 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     study = arguments.study
     context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
     runs = RunOptions(arguments.location, arguments.sharpness, context)
-    stored = data.SIZES[study.problem.dataset].train
+    stored = study.problem.stored_examples
     if not arguments.dry_run:  # a dry run does not need the data
-        stored = len(exit_on_value_error(data.load, study.problem.dataset, study.seeds[0], arguments.location).train)
+        whole = (study.problem.dataset, study.seeds[0], arguments.location, study.problem.own)
+        stored = len(exit_on_value_error(data.load, *whole).train)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:
         return _complete(study, exit_on_value_error(study.cells, stored), options)

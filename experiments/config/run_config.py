@@ -8,7 +8,6 @@ from typing import Any
 
 import optax
 
-from experiments import data
 from experiments.config.checks import check_choice, check_conflicts
 from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, methods
@@ -181,7 +180,7 @@ class Config(BaseConfig):
     @property
     def epoch_size(self) -> int:
         """The number of examples in an epoch, if the data set has its published size."""
-        return self.recipe.epoch_size(self.problem.num_examples(data.SIZES[self.problem.dataset].train))
+        return self.recipe.epoch_size(self.problem.num_examples(self.problem.stored_examples))
 
     @property
     def passes(self) -> int:

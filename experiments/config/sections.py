@@ -7,44 +7,11 @@ from typing import Annotated, Any, Self
 import jax.numpy as jnp
 from tyro.conf import arg
 
-from experiments import data, models
+from experiments import models
 from experiments.config.checks import check_choice, check_count, check_fraction, check_number
+from experiments.config.problem import Problem
 from experiments.training.methods import METHODS, OPTIONS
 from experiments.training.optimizer import BASES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """The data that a run trains on.
-
-    Attributes:
-      dataset: digits (embedded scans of handwritten digits, 8x8 pixels), or cifar10, cifar100, fashion_mnist, mnist,
-        svhn_cropped, tiny_imagenet or imagenet2012 from TensorFlow Datasets.
-      train_examples: The number of training examples to use, the first ones. All by default.
-      split: The seed that chooses the test images of the digits. The seed of the run by default.
-      label_noise: The fraction of training labels that are replaced by a random other class.
-      validation: The fraction of training examples that is held out and replaces the test set.
-    """
-
-    dataset: str = "digits"
-    train_examples: int | None = None
-    split: int | None = None
-    label_noise: float = 0.0
-    validation: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice("dataset", self.dataset, data.NAMES)
-        check_count("train_examples", self.train_examples)
-        if self.split is not None and self.split < 0:
-            raise ValueError(f"split is {self.split}: give a seed, an integer of at least 0.")
-        for name in ("label_noise", "validation"):
-            check_fraction(name, getattr(self, name))
-
-    def num_examples(self, stored: int) -> int:
-        """The number of training examples of the run, out of the number that the data set stores."""
-        available = stored if self.train_examples is None else min(self.train_examples, stored)
-        return available - round(self.validation * available)
-
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -77,7 +77,7 @@ def main() -> None:
 
 def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
     """Returns all runs of the study on networks, and those that are not complete yet."""
-    cells = study.cells(len(data.load(study.problem.dataset, study.seeds[0], location).train))
+    cells = study.cells(len(data.load(study.problem.dataset, study.seeds[0], location, study.problem.own).train))
     return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
 
 

@@ -1,4 +1,4 @@
-"""Data sets and the input pipeline, which follows a batch plan. They use TensorFlow and NumPy, and do not use JAX."""
+"""Data sets and the input pipeline, which follows a batch plan. They use NumPy and TensorFlow, and do not use JAX."""
 
 import os
 
@@ -6,8 +6,26 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, Location, load, synthetic
+from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, Location, load
 from experiments.data.dataset import Dataset, Split
+from experiments.data.own_images import FORMS, OwnSettings, is_image_folder, is_own
+from experiments.data.sizes import size_of, stored_examples, synthetic
 from experiments.data.stream import training_batches
 
-__all__ = ["NAMES", "SIZES", "SPLIT_BY_SEED", "Dataset", "Location", "Split", "load", "synthetic", "training_batches"]
+__all__ = [
+    "FORMS",
+    "NAMES",
+    "SIZES",
+    "SPLIT_BY_SEED",
+    "Dataset",
+    "Location",
+    "OwnSettings",
+    "Split",
+    "is_image_folder",
+    "is_own",
+    "load",
+    "size_of",
+    "stored_examples",
+    "synthetic",
+    "training_batches",
+]

@@ -1,4 +1,4 @@
-"""The data sets by name: those of TensorFlow Datasets (TFDS), and the embedded digits.
+"""The data sets by name: those of TensorFlow Datasets (TFDS), the embedded digits, and images of one's own.
 
 The sizes are listed here so that runs can be planned and timed before any data are prepared.
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.data import imagenet
 from experiments.data.dataset import Dataset, Split, channel_moments, held_out, with_noise
+from experiments.data.own_images import FORMS, OwnSettings, is_own, load_own
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Location:
     manual_dir: Path | None = None
 
 
-_SHIFT = 4  # the largest shift in pixels of an image in memory
+SHIFT = 4
+"""The largest shift in pixels of an image in memory."""
 
 
 class Size(NamedTuple):
@@ -89,24 +91,6 @@ ENTRIES = {
 SIZES = {"digits": Size(512, 10, (8, 8, 1))} | {name: entry.size for name, entry in ENTRIES.items()}
 
 
-def synthetic(name: str, examples: int, seed: int = 0) -> Dataset:
-    """Returns a data set of noise with the shapes of a real one, for timing.
-
-    Its images are shifted and mirrored, so a step takes about as long as on the real data.
-
-    Args:
-      name: a key of `SIZES`.
-      examples: the number of training examples, and of test examples.
-      seed: the seed of the noise.
-    """
-    _, num_classes, image_shape = SIZES[name]
-    bits = np.random.default_rng(seed)
-    images = bits.integers(0, 256, (examples, *image_shape)).astype(np.uint8)
-    part = Split(images, bits.integers(0, num_classes, examples).astype(np.int32))
-    channels = np.ones(image_shape[-1], np.float32)
-    return Dataset(part, part, num_classes, 127.5 * channels, 73.9 * channels, _SHIFT, flip=True)
-
-
 @functools.cache  # decoding takes seconds, and a study loads its data before every run
 def load_prepared(name: str, location: Location) -> Dataset:
     """Loads the data set `name` with the training and test splits of TFDS, and prepares it first if necessary.
@@ -130,7 +114,7 @@ def load_prepared(name: str, location: Location) -> Dataset:
     builder: Any = preparation.prepare(name, location, entry.advice, file_format)
     train, test = read(builder, "train"), read(builder, entry.test)
     mean, std = channel_moments(train.images) if isinstance(train, Split) else (imagenet.MEAN, imagenet.STD)
-    return Dataset(train, test, entry.size.num_classes, mean, std, _SHIFT if entry.in_memory else 0, entry.flip)
+    return Dataset(train, test, entry.size.num_classes, mean, std, SHIFT if entry.in_memory else 0, entry.flip)
 
 
 TRAIN, TEST = 512, 1000
@@ -169,6 +153,7 @@ def load(
     name: str,
     seed: int,
     location: Location = Location(),
+    own: OwnSettings = OwnSettings(),
     *,
     split: int | None = None,
     train_examples: int | None = None,
@@ -178,9 +163,10 @@ def load(
     """Loads the data set `name`. If it has no fixed test split, the seed chooses one.
 
     Args:
-      name: an element of `NAMES`.
+      name: an element of `NAMES`, or the name of a file or folder of one's own.
       seed: the seed of the run.
       location: the folders where data sets that are not embedded are, or will be prepared.
+      own: how data of one's own are read.
       split: the seed that chooses the test split of a data set without a fixed one; the default is `seed`.
       train_examples: the number of training examples that the run uses, the first ones; the default is all. A data set
         with fewer examples is used as a whole.
@@ -202,7 +188,7 @@ def load(
     for fraction, value in (("validation", validation), ("label_noise", label_noise)):
         if not 0 <= value < 1:
             raise ValueError(f"{fraction} is {value}: give a number of at least 0 and below 1.")
-    stored = (name, seed if split is None else split, location)
+    stored = (name, seed if split is None else split, location, own)
     if not (train_examples or validation or label_noise):
         return _stored(*stored)
     return _parted(stored, seed, train_examples, validation, label_noise)
@@ -210,7 +196,11 @@ def load(
 
 @functools.lru_cache(maxsize=2)  # images are copied, and a study loads its data several times per run
 def _parted(
-    stored: tuple[str, int, Location], seed: int, train_examples: int | None, validation: float, label_noise: float
+    stored: tuple[str, int, Location, OwnSettings],
+    seed: int,
+    train_examples: int | None,
+    validation: float,
+    label_noise: float,
 ) -> Dataset:
     dataset = _stored(*stored)
     train, test = dataset.train, dataset.test
@@ -226,9 +216,11 @@ def _parted(
     return dataset if train is dataset.train else replace(dataset, train=train, test=test)
 
 
-def _stored(name: str, seed: int, location: Location) -> Dataset:
+def _stored(name: str, seed: int, location: Location, own: OwnSettings) -> Dataset:
     if name in _EMBEDDED:
         return _EMBEDDED[name](seed)
     if name in ENTRIES:
         return load_prepared(name, location)
-    raise ValueError(f"dataset is {name!r}: choose one of {', '.join(NAMES)}.")
+    if is_own(name):
+        return load_own(name, own)
+    raise ValueError(f"dataset is {name!r}: choose one of {', '.join((*NAMES, *FORMS))}.")

@@ -6,11 +6,11 @@ The output of TFDS is hidden. A failed preparation leaves no partial data.
 import contextlib
 import io
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from tarfile import TarError
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -70,6 +70,52 @@ def prepare(name: str, location: Location, advice: str = "", file_format: str | 
     return builder
 
 
+def prepare_from_folder(name: str, location: Location, folder: Path) -> None:
+    """Prepares a data set from an archive that is already extracted. If the data exist, nothing is done.
+
+    Args:
+      name: the name of a data set with a single archive.
+      location: the folders to look in.
+      folder: a temporary folder with the content of the archive; TFDS also writes into it.
+
+    Raises:
+      ValueError: If the data cannot be prepared.
+    """
+    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
+    builder: Any = _builder(name, location)
+    if builder.data_path.exists():
+        return
+    # The builder reads the folder in place of what it would have downloaded and extracted.
+    split_generators, extracted = builder._split_generators, _Extracted(str(folder))
+    builder._split_generators = lambda dl_manager: split_generators(extracted)
+    try:
+        with _quietly(builder):
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_dir=str(folder), download_config=config)
+    except _FAILURES as error:
+        if builder.data_path.exists():  # another process has prepared them
+            return
+        root = builder.data_dir_root
+        refused = f"data set {name!r} cannot be prepared in {root}: {_reason(error)}"
+        raise ValueError(f"{refused}. Make the folder writable, or choose another data_dir.") from error
+
+
+class _Extracted(NamedTuple):
+    """Replaces TFDS's download manager for an archive that is already extracted."""
+
+    folder: str
+
+    def download_and_extract(self, url: str) -> str:
+        """Returns the folder with the content of the archive."""
+        del url
+        return self.folder
+
+
+def folder_of_data(name: str, location: Location) -> Path:
+    """Returns the folder of prepared data, in which each data set has a folder."""
+    return Path(_builder(name, location).data_dir_root)
+
+
 def manual_folder(name: str, location: Location) -> Path:
     """Returns the folder for archives of a data set that are downloaded by hand."""
     return archives.own_folder(_builder(name, location), location)
@@ -96,7 +142,12 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
 
 
-def _make(builder: DatasetBuilder, folder: Path) -> None:
+@contextlib.contextmanager
+def _quietly(builder: DatasetBuilder) -> Iterator[Path]:
+    """Shows one line while the data are prepared, hides TFDS's output, and removes what a failure leaves.
+
+    It yields the folder of prepared data.
+    """
     root = Path(builder.data_dir_root)
     tfds.disable_progress_bar()
     with (
@@ -109,27 +160,34 @@ def _make(builder: DatasetBuilder, folder: Path) -> None:
         at_exit.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity(logging.ERROR)
         root.mkdir(parents=True, exist_ok=True)
-        # TFDS identifies extracted files only by the archive's name, which MNIST and Fashion-MNIST share: delete them.
-        with tempfile.TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted:
-            if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # the archives need a registration
-                archives.check_sizes(archives.archives_of(builder), folder)
-            else:
-                manager = tfds.download.DownloadManager(
-                    download_dir=builder.data_dir_root / "downloads",
-                    extract_dir=extracted,
-                    manual_dir=folder,
-                    url_infos=builder.url_infos,
-                    dataset_name=builder.name,
-                    force_checksums_validation=True,
-                )
-                # Download one at a time: if TFDS downloads in parallel and one fails, the others continue in the
-                # background.
-                for archive in archives.archives_of(builder):
-                    manager.download(archive.url)
-            config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
-            if builder.info.file_format == tfds.core.FileFormat(BY_INDEX):
-                config.num_shards = _FILES
-            builder.download_and_prepare(download_config=config)
+        yield root
+
+
+def _make(builder: DatasetBuilder, folder: Path) -> None:
+    # TFDS identifies extracted files only by the archive's name, which MNIST and Fashion-MNIST share: delete them.
+    with (
+        _quietly(builder) as root,
+        TemporaryDirectory(dir=root, prefix="extracted-", ignore_cleanup_errors=True) as extracted,
+    ):
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # the archives need a registration
+            archives.check_sizes(archives.archives_of(builder), folder)
+        else:
+            manager = tfds.download.DownloadManager(
+                download_dir=builder.data_dir_root / "downloads",
+                extract_dir=extracted,
+                manual_dir=folder,
+                url_infos=builder.url_infos,
+                dataset_name=builder.name,
+                force_checksums_validation=True,
+            )
+            # Download one at a time: if TFDS downloads in parallel and one fails, the others continue in the
+            # background.
+            for archive in archives.archives_of(builder):
+                manager.download(archive.url)
+        config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=extracted, try_download_gcs=False)
+        if builder.info.file_format == tfds.core.FileFormat(BY_INDEX):
+            config.num_shards = _FILES
+        builder.download_and_prepare(download_config=config)
 
 
 @contextlib.contextmanager

@@ -45,10 +45,12 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     Raises:
       ValueError: If the data are not found, or if the batch plan or the recipe does not fit them.
     """
+    config.problem.check_unchanged()
     dataset = data.load(
         config.problem.dataset,
         config.seed,
         location,
+        config.problem.own,
         split=config.problem.split,
         train_examples=config.problem.train_examples,
         validation=config.problem.validation,

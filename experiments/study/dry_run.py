@@ -112,7 +112,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
 def time_step(config: Config, batch_size: int) -> float:
     """Returns the median time of an update in seconds. A first update, which compiles, is not counted."""
     single = config.with_settings(batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
-    dataset = data.synthetic(config.problem.dataset, batch_size)
+    dataset = data.synthetic(config.problem.dataset, batch_size, own=config.problem.own)
     state, program = build(single, dataset)
     at_start = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
     batch = next(data.training_batches(dataset.train, single.plan, single.seed))

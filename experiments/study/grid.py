@@ -13,7 +13,6 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from experiments import data
 from experiments.config import BaseConfig, Config, checks
 from experiments.config.sections import Descent, check_options
 from experiments.study.dry_run import estimate
@@ -160,7 +159,7 @@ class Grid(BaseConfig):
         return self._cells(self.seeds, stored)
 
     def _cells(self, seeds: tuple[int, ...], stored: int | None) -> list[RunSpec]:
-        stored = data.SIZES[self.problem.dataset].train if stored is None else stored
+        stored = self.problem.stored_examples if stored is None else stored
         matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
         for seed, match, strategy, method in product(seeds, matches, self.strategies, self.methods):

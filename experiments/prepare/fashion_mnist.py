@@ -1,4 +1,4 @@
-"""Prepares Fashion-MNIST from Debian's package: `make data-fashion-mnist` calls it.
+"""Prepares Fashion-MNIST from Debian's package dataset-fashion-mnist.
 
 Debian's archives differ from the published ones only in their gzip headers: Debian's tools removed the file name and
 replaced the time. Restoring both gives the checksums that TFDS expects.
@@ -6,46 +6,37 @@ replaced the time. Restoring both gives the checksums that TFDS expects.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from rich.console import Console
+from etils import epy
 
 from experiments import data
-from experiments.cli.errors import exit_on_value_error, parse, start
-from experiments.data.preparation import manual_folder, published_sums
 from experiments.training.atomic_write import replacing
+
+with epy.lazy_imports():  # it imports TensorFlow, which takes seconds, and no help text needs it
+    from experiments.data import preparation
+
+PACKAGE = Path("/usr/share/datasets/fashion-mnist")
+"""The folder of the package."""
 
 _NAME = "fashion_mnist"
 _MODIFIED = {"train": 1504176606, "t10k": 1504176627}  # the times in the published headers, in seconds since 1970
 _HAS_NAME = 8  # a flag of RFC 1952
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Prepare Fashion-MNIST from Debian's package dataset-fashion-mnist.
+def prepare_fashion_mnist(source: Path, location: data.Location) -> None:
+    """Prepares the data set for TFDS.
 
-    Attributes:
-      location: The location of the prepared data.
-      archives: The package's folder with the four archives.
+    Args:
+      source: the package's folder with the four archives.
+      location: the folders of prepared data and of archives.
+
+    Raises:
+      ValueError: If an archive is missing or wrong, or if the data cannot be prepared.
     """
-
-    location: Annotated[data.Location, tyro.conf.arg(name="")]
-    archives: Path = Path("/usr/share/datasets/fashion-mnist")
-
-
-def main() -> None:
-    """Parses the command line and prepares the data."""
-    arguments = parse(Arguments, "python -m experiments.prepare_fashion_mnist")
-    folder = exit_on_value_error(manual_folder, _NAME, arguments.location)
-    sums = exit_on_value_error(published_sums, _NAME, arguments.location)
-    exit_on_value_error(copy_archives, arguments.archives, folder, sums)
-    dataset = exit_on_value_error(data.load, _NAME, 0, arguments.location)
-    ready = f"{len(dataset.train):,} training and {len(dataset.test):,} test images are ready"
-    Console(soft_wrap=True, highlight=False).print(f"{_NAME}: {ready}")
+    copy_archives(source, preparation.manual_folder(_NAME, location), preparation.published_sums(_NAME, location))
+    data.load(_NAME, 0, location)
 
 
 def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
@@ -69,7 +60,7 @@ def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:
             _copy(source / archive, target / archive, modified, sums[archive])
     except OSError as error:
         package = "the folder of the package dataset-fashion-mnist"
-        remedy = f"Give {package} with --archives, and a writable folder with --manual-dir."
+        remedy = f"Give {package} with --source, and a writable folder with --manual-dir."
         raise ValueError(f"{error.filename}: {error.strerror}. {remedy}") from error
 
 
@@ -96,7 +87,3 @@ def with_header(archive: bytes, name: str, modified: int) -> bytes:
     if start != b"\x1f\x8b\x08" or flags != b"\0":
         raise ValueError(f"{name}.gz is not the gzip file of Debian's package: download the package again.")
     return start + bytes([_HAS_NAME]) + modified.to_bytes(4, "little") + rest[:2] + name.encode() + b"\0" + rest[2:]
-
-
-if __name__ == "__main__":
-    start(main)

@@ -1,0 +1,127 @@
+"""Reads images of one's own from a NumPy file with the arrays `x_train`, `y_train`, `x_test` and `y_test`.
+
+The images are uint8, `(examples, height, width)` or `(examples, height, width, channels)`. The labels are integers that
+number the classes from 0, `(examples,)`.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from experiments.data.dataset import Split
+
+PARTS = ("train", "test")
+_ARRAYS = tuple(f"{kind}_{part}" for part in PARTS for kind in "xy")
+_MOST_CHANNELS = 4
+_UNREADABLE = (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def read_npz(path: Path) -> dict[str, Split]:
+    """Reads the training and the test images.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The parts `train` and `test`. Their arrays are read-only.
+
+    Raises:
+      ValueError: If the file cannot be read, or if an array is missing or has a wrong shape, dtype or value.
+    """
+    with _opened(path) as file:
+        arrays = {name: file[name] for name in _ARRAYS}
+    parts = {part: _split(arrays[f"x_{part}"], arrays[f"y_{part}"], part, path) for part in PARTS}
+    train, test = parts["train"], parts["test"]
+    if test.image_shape != train.image_shape:
+        shapes = f"x_test in {path} has images of shape {test.image_shape}, and x_train of shape {train.image_shape}"
+        raise ValueError(f"{shapes}: give images of one shape.")
+    _check_labels(train.labels, test.labels, path)
+    return parts
+
+
+def count_npz(path: Path) -> int:
+    """Returns the number of training examples in the file, without reading its images.
+
+    Raises:
+      ValueError: If the file cannot be read, or has no training labels.
+    """
+    with _opened(path) as file:
+        labels = file["y_train"]
+    _check_label_array(labels, "y_train", path)
+    return len(labels)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Opens the file, and names it in the error if reading fails."""
+    try:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            if missing := [name for name in _ARRAYS if name not in file.files]:
+                raise ValueError(f"it has no array {missing[0]!r}")
+            yield file
+    except _UNREADABLE as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0].rstrip(".")
+        needed = ", ".join(_ARRAYS[:-1])
+        raise ValueError(
+            f"the NumPy file {path} cannot be used ({reason or type(error).__name__}): "
+            f"write it with np.savez, with the arrays {needed} and {_ARRAYS[-1]}."
+        ) from error
+
+
+def _split(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> Split:
+    name = f"x_{part} in {path}"
+    if images.dtype != np.uint8:
+        raise ValueError(f"{name} has dtype {images.dtype}: give uint8 images, with values from 0 to 255.")
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        needed = "(examples, height, width) or (examples, height, width, channels), without empty axes"
+        raise ValueError(f"{name} has shape {images.shape}: give {needed}.")
+    images = images if images.ndim == 4 else images[..., None]
+    if images.shape[-1] > _MOST_CHANNELS:
+        raise ValueError(
+            f"{name} has shape {images.shape}, with {images.shape[-1]} channels on the last axis: "
+            f"give at most {_MOST_CHANNELS} channels, on the last axis."
+        )
+    _check_label_array(labels, f"y_{part}", path)
+    if len(labels) != len(images):
+        both = f"y_{part} in {path} has {len(labels)} labels, and x_{part} has {len(images)} images"
+        raise ValueError(f"{both}: give one label for each image.")
+    return frozen(images, labels)
+
+
+def frozen(images: np.ndarray, labels: np.ndarray) -> Split:
+    """Returns the examples in read-only arrays, with labels in int32."""
+    images, labels = np.ascontiguousarray(images), labels.astype(np.int32)
+    for array in (images, labels):
+        array.flags.writeable = False
+    return Split(images, labels)
+
+
+def _check_label_array(labels: np.ndarray, name: str, path: Path) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name} in {path} has dtype {labels.dtype}: give integers, the numbers of the classes.")
+    if labels.ndim != 1:
+        raise ValueError(f"{name} in {path} has shape {labels.shape}: give shape (examples,), one label per image.")
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+        outside = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"{name} in {path} has the label {outside}: number the classes from 0.")
+
+
+def _check_labels(train: np.ndarray, test: np.ndarray, path: Path) -> None:
+    """Refuses labels that do not number the classes of the training images from 0 without gaps."""
+    found = np.unique(train)
+    if found[-1] != len(found) - 1:
+        absent = int(np.argmax(found != np.arange(len(found))))
+        labels = f"y_train in {path} has the label {found[-1]}, and not the label {absent}"
+        raise ValueError(f"{labels}: number the classes from 0 without gaps.")
+    if len(found) == 1:
+        raise ValueError(f"y_train in {path} has the label 0 only: give images of at least two classes.")
+    if test.max() >= len(found):
+        labels = f"y_test in {path} has the label {test.max()}, and y_train has labels up to {found[-1]}"
+        raise ValueError(f"{labels}: give training images of every class.")

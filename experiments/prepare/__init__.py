@@ -1,0 +1,1 @@
+"""Prepares data sets from files on this machine, without a network: `python -m experiments.prepare`."""

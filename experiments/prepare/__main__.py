@@ -1,0 +1,72 @@
+"""Prepares a data set: `python -m experiments.prepare cifar100 --source cifar-100-binary.tar.gz`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from etils import epy
+from rich.console import Console
+from tyro.conf import Positional
+
+from experiments import data
+from experiments.cli.errors import exit_on_value_error, parse, start
+from experiments.config import check_choice
+from experiments.prepare.cifar import LAYOUTS, prepare_cifar
+from experiments.prepare.fashion_mnist import PACKAGE, prepare_fashion_mnist
+from experiments.prepare.numpy_copy import write_npz
+
+with epy.lazy_imports():  # it imports TensorFlow, which takes seconds, and no help text needs it
+    from experiments.data import preparation
+
+_FASHION_MNIST = "fashion_mnist"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Prepare a data set from files on this machine, without a network.
+
+    `experiments.train` then finds it with the same --data-dir. The images are also written as a NumPy file into this
+    folder, such as cifar100.npz, which --dataset npz:FILE reads without TensorFlow.
+
+    Attributes:
+      dataset: cifar10, cifar100 or fashion_mnist.
+      source: For CIFAR, the original archive (cifar-100-binary.tar.gz, cifar-10-binary.tar.gz), its unpacked folder, or
+        a folder that contains one of them. For Fashion-MNIST, the folder of Debian's package dataset-fashion-mnist,
+        which is /usr/share/datasets/fashion-mnist by default.
+      location: The location of the prepared data.
+    """
+
+    dataset: Positional[str]
+    location: Annotated[data.Location, tyro.conf.arg(name="")]
+    source: Path | None = None
+
+
+def main() -> None:
+    """Parses the command line and prepares the data."""
+    arguments = parse(Arguments, "python -m experiments.prepare")
+    ready = exit_on_value_error(_prepared, arguments)
+    Console(soft_wrap=True, markup=False, highlight=False).print(ready)
+
+
+def _prepared(arguments: Arguments) -> str:
+    """Prepares the data, and returns a sentence on the result."""
+    name, location, source = arguments.dataset, arguments.location, arguments.source
+    check_choice("dataset", name, (*LAYOUTS, _FASHION_MNIST))
+    if name == _FASHION_MNIST:
+        prepare_fashion_mnist(source or PACKAGE, location)
+    elif source is None:
+        layout = LAYOUTS[name]
+        needed = f"give {layout.archive}, or the folder {layout.folder} from it"
+        raise ValueError(f"source is None, and {name} has no default: {needed}.")
+    else:
+        prepare_cifar(name, source, location)
+    dataset, folder = data.load(name, 0, location), preparation.folder_of_data(name, location)
+    copy = folder / f"{name}.npz"
+    write_npz(copy, dataset)
+    count = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
+    return f"{name}: {count} are ready in {folder}, and as NumPy arrays in {copy}"
+
+
+if __name__ == "__main__":
+    start(main)
