@@ -76,11 +76,12 @@ class Entry:
 
 
 _DEBIAN = "On Debian and Ubuntu, `make data-fashion-mnist` prepares it from the package dataset-fashion-mnist."
+_CIFAR = "`make data-{} FROM=...` prepares it from its archive or its unpacked folder."
 _REGISTER = "They are available after registration at https://image-net.org/download-images."
 
 ENTRIES = {
-    "cifar10": Entry(Size(50_000, 10, (32, 32, 3))),
-    "cifar100": Entry(Size(50_000, 100, (32, 32, 3))),
+    "cifar10": Entry(Size(50_000, 10, (32, 32, 3)), advice=_CIFAR.format("cifar10")),
+    "cifar100": Entry(Size(50_000, 100, (32, 32, 3)), advice=_CIFAR.format("cifar100")),
     "fashion_mnist": Entry(Size(60_000, 10, (28, 28, 1)), advice=_DEBIAN),
     "mnist": Entry(Size(60_000, 10, (28, 28, 1)), flip=False),
     "svhn_cropped": Entry(Size(73_257, 10, (32, 32, 3)), flip=False),

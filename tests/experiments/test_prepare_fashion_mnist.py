@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data, prepare_fashion_mnist
+from experiments import data
 from experiments.data import catalogue
+from experiments.prepare import __main__ as prepare
+from experiments.prepare import fashion_mnist
 from tests.experiments import made_up
 
 DEBIAN = 1591347949  # when Debian's tools made the package
@@ -27,7 +29,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for folder in ("published", "package"):
         (tmp_path / folder).mkdir()
     for name, content in made_up.idx_files(made_up.parts((28, 28, 1), 10)).items():
-        modified = prepare_fashion_mnist._MODIFIED[name.partition("-")[0]]
+        modified = fashion_mnist._MODIFIED[name.partition("-")[0]]
         (tmp_path / "published" / f"{name}.gz").write_bytes(compressed(content, name, modified))
         (tmp_path / "package" / f"{name}.gz").write_bytes(compressed(content, "", DEBIAN))
     made_up.register(monkeypatch, "fashion_mnist", tmp_path / "published")
@@ -35,8 +37,8 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-    prepare_fashion_mnist.main()
+    monkeypatch.setattr(sys, "argv", ["program", "fashion_mnist", *map(str, arguments)])
+    prepare.main()
 
 
 def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -50,19 +52,19 @@ def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 @pytest.mark.parametrize("content", [b"", b"pixels" * 1000])
 def test_a_header_is_what_gzip_would_have_written(content: bytes) -> None:
     stripped, published = compressed(content, "", DEBIAN), compressed(content, "some-name", 1504176606)
-    assert prepare_fashion_mnist.with_header(stripped, "some-name", 1504176606) == published
+    assert fashion_mnist.with_header(stripped, "some-name", 1504176606) == published
 
 
 @pytest.mark.parametrize("archive", [b"", b"PK\3\4 and so on", compressed(b"", "named", 0)])
 def test_what_has_another_header_is_refused(archive: bytes) -> None:
     with pytest.raises(ValueError, match=r"some-name\.gz is not the gzip file"):
-        prepare_fashion_mnist.with_header(archive, "some-name", 0)
+        fashion_mnist.with_header(archive, "some-name", 0)
 
 
 def test_debians_archives_are_prepared_like_the_published_ones(
     package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data")
+    run(monkeypatch, "--source", package, "--data-dir", tmp_path / "data")
     assert "60 training and 10 test images" in capsys.readouterr().out
     for archive in (tmp_path / "data" / "downloads" / "manual" / "fashion_mnist").iterdir():
         assert archive.read_bytes() == (tmp_path / "published" / archive.name).read_bytes()
@@ -72,7 +74,7 @@ def test_debians_archives_are_prepared_like_the_published_ones(
 
 
 def test_the_folder_for_archives_may_be_another(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
+    run(monkeypatch, "--source", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
     assert len(list((tmp_path / "by hand" / "fashion_mnist").iterdir())) == 4
     assert [path.name for path in (tmp_path / "data").rglob("*.gz")] == []
 
@@ -81,15 +83,15 @@ def test_a_package_that_is_not_there_or_damaged_ends_in_a_sentence(
     package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     where = ("--data-dir", tmp_path / "data")
-    assert "--archives" in failure(monkeypatch, capsys, "--archives", tmp_path / "nowhere", *where)
+    assert "--source" in failure(monkeypatch, capsys, "--source", tmp_path / "nowhere", *where)
     archive = package / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(archive.read_bytes()[:-1])
-    message = failure(monkeypatch, capsys, "--archives", package, *where)
+    message = failure(monkeypatch, capsys, "--source", package, *where)
     assert message == f"error: {archive} is not the archive of Debian's package: download the package again.\n"
     assert not (tmp_path / "data" / "downloads" / "manual" / "fashion_mnist" / archive.name).exists()
     (tmp_path / "file").touch()
     assert "--manual-dir" in failure(
-        monkeypatch, capsys, "--archives", package, *where, "--manual-dir", tmp_path / "file"
+        monkeypatch, capsys, "--source", package, *where, "--manual-dir", tmp_path / "file"
     )
 
 
@@ -107,7 +109,7 @@ def test_a_file_with_the_name_of_an_archive_is_not_replaced(
         archive.symlink_to(outside)
     else:
         archive.mkdir()
-    message = failure(monkeypatch, capsys, "--archives", package, "--data-dir", tmp_path / "data")
+    message = failure(monkeypatch, capsys, "--source", package, "--data-dir", tmp_path / "data")
     assert message.startswith(f"error: {archive} is not the published archive, and is not replaced: move it elsewhere")
     assert message.count("\n") == 1
     assert archive.is_dir() if kind == "a folder" else archive.read_text() == "mine"
@@ -122,6 +124,6 @@ def test_published_archives_that_are_there_are_left_as_they_are(
     target.mkdir(parents=True)
     for archive in (tmp_path / "published").iterdir():
         (target / archive.name).symlink_to(archive)
-    run(monkeypatch, "--archives", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
+    run(monkeypatch, "--source", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
     assert all(archive.is_symlink() for archive in target.iterdir())
     assert len(list(target.iterdir())) == 4
