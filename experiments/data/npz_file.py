@@ -60,9 +60,10 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Opens the file, and names it in the error if reading fails."""
     try:
         with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+            if not zipfile.is_zipfile(stream):
+                raise ValueError("it is not an npz file, or it is truncated")
+            stream.seek(0)
+            file: np.lib.npyio.NpzFile = np.load(stream, allow_pickle=False)
             if missing := [name for name in _ARRAYS if name not in file.files]:
                 raise ValueError(f"it has no array {missing[0]!r}")
             yield file
