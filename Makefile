@@ -77,8 +77,13 @@ data-fashion-mnist: .venv/installed ## The real Fashion-MNIST, from Debian's pac
 	fi; \
 	$(BIN)/python -m experiments.prepare fashion_mnist --source "$$folder" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
-data-cifar10 data-cifar100: .venv/installed ## CIFAR from FROM=FOLDER, its binary archive or the unpacked folder; DATA_DIR=... as above.
-	$(BIN)/python -m experiments.prepare $(@:data-%=%) $(if $(FROM),--source "$(FROM)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+PREPARE = $(BIN)/python -m experiments.prepare $(@:data-%=%) $(if $(FROM),--source "$(FROM)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+data-cifar10: .venv/installed ## CIFAR-10 from FROM=FOLDER, its binary archive or the unpacked folder; DATA_DIR=... as above.
+	$(PREPARE)
+
+data-cifar100: .venv/installed ## CIFAR-100 from FROM=FOLDER, in the same way.
+	$(PREPARE)
 
 benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about an hour on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark
