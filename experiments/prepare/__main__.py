@@ -45,14 +45,27 @@ class Arguments:
 def main() -> None:
     """Parses the command line and prepares the data."""
     arguments = parse(Arguments, "python -m experiments.prepare")
-    ready = exit_on_value_error(_prepared, arguments)
+    ready = exit_on_value_error(_ready, arguments)
     Console(soft_wrap=True, markup=False, highlight=False).print(ready)
 
 
-def _prepared(arguments: Arguments) -> str:
-    """Prepares the data, and returns a sentence on the result."""
-    name, location, source = arguments.dataset, arguments.location, arguments.source
+def _ready(arguments: Arguments) -> str:
+    """Prepares the data, writes the NumPy file, and returns a sentence on the result."""
+    name, location = arguments.dataset, arguments.location
     check_choice("dataset", name, (*LAYOUTS, _FASHION_MNIST))
+    try:
+        _prepare(name, arguments.source, location)
+    except ImportError as error:
+        needed = f"preparing {name} needs a package ({error}): install sam_optax[experiments]."
+        raise ValueError(needed.replace("\n", " ")) from error
+    dataset, folder = data.load(name, 0, location), preparation.folder_of_data(name, location)
+    copy = folder / f"{name}.npz"
+    write_npz(copy, dataset)
+    count = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
+    return f"{name}: {count} are ready in {folder}, and as NumPy arrays in {copy}"
+
+
+def _prepare(name: str, source: Path | None, location: data.Location) -> None:
     if name == _FASHION_MNIST:
         prepare_fashion_mnist(source or PACKAGE, location)
     elif source is None:
@@ -61,11 +74,6 @@ def _prepared(arguments: Arguments) -> str:
         raise ValueError(f"source is None, and {name} has no default: {needed}.")
     else:
         prepare_cifar(name, source, location)
-    dataset, folder = data.load(name, 0, location), preparation.folder_of_data(name, location)
-    copy = folder / f"{name}.npz"
-    write_npz(copy, dataset)
-    count = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
-    return f"{name}: {count} are ready in {folder}, and as NumPy arrays in {copy}"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ WITHOUT_TENSORFLOW = """
 import sys
 sys.modules.update(dict.fromkeys(["tensorflow", "tensorflow_datasets"]))  # an import of them fails
 from experiments import reproduce, train
-for program in (train, reproduce):
+from experiments.prepare import __main__ as prepare
+for program in (train, reproduce, prepare):
     for words in (["--help"], ["--metod", "sam"], ["--rho", "-1"], ["--batch-size", "many"]):
         sys.argv = ["program", *words]
         try:
@@ -65,8 +66,8 @@ for program in (train, reproduce):
 def test_help_typos_and_refused_settings_do_not_import_tensorflow() -> None:
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own program
-    assert re.findall(r"^\d+$", done.stderr, re.MULTILINE) == ["0", "2", "2", "2"] * 2
-    assert done.stdout.count("usage:") == 2
+    assert re.findall(r"^\d+$", done.stderr, re.MULTILINE) == ["0", "2", "2", "2"] * 3
+    assert done.stdout.count("usage:") == 3
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_was(

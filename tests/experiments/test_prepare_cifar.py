@@ -149,6 +149,17 @@ def test_what_a_person_may_get_wrong_is_refused(
     assert "which does not exist: give" in refusal(monkeypatch, capsys, "cifar10", "--source", nowhere, *where)
 
 
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def absent(*_: object) -> None:
+        raise ImportError("no TensorFlow")
+
+    monkeypatch.setattr(prepare, "prepare_cifar", absent)
+    message = refusal(monkeypatch, capsys, "cifar10", "--source", tmp_path)
+    assert message == "error: preparing cifar10 needs a package (no TensorFlow): install sam_optax[experiments].\n"
+
+
 def test_data_that_cannot_be_written_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
