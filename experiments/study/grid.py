@@ -76,10 +76,13 @@ def rate_of(name: str, epochs: float) -> str:
 def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
     """Returns the mean batch size of the plan's updates: a constant batch of this size makes as many updates.
 
-    It is the harmonic mean over the epochs, `E / Σ (1/b)`, rounded. Incomplete batches are dropped and not considered.
-    With `parts`, the number of examples of a part of a batch, the mean is rounded to a multiple of it.
+    For a plan in epochs it is the harmonic mean over the epochs, `E / Σ (1/b)`, rounded. Incomplete batches are dropped
+    and not considered. With `parts`, the number of examples of a part of a batch, the mean is rounded to a multiple of
+    it.
     """
-    mean = round(plan.epochs / sum(stage.epochs / stage.batch_size for stage in plan.stages))
+    updates = [stage.length / (1 if plan.unit == "updates" else stage.batch_size) for stage in plan.stages]
+    examples = sum(number * stage.batch_size for number, stage in zip(updates, plan.stages, strict=True))
+    mean = round(examples / sum(updates))
     return mean if parts is None else BatchPlan.constant(mean, 1).rounded_to(parts).stages[0].batch_size
 
 

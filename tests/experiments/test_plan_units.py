@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from experiments.cli.output_folder import make_folder
 from experiments.config import Config
+from experiments.report import publish
 from experiments.report.run_curves import examples_of
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
@@ -81,6 +84,14 @@ def test_a_finished_run_has_its_epochs_and_examples(tiny: str, tmp_path: Path) -
     assert len(list(read(tmp_path / "run" / "metrics.jsonl", "step"))) == 30
     estimate = dry_run.estimate(config, DIGITS)
     assert (estimate.updates, estimate.examples, estimate.boundaries) == (30, 800, (10,))
+
+
+def test_a_report_has_runs_of_all_units(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, plan in enumerate(["updates:3x16,2x32", "examples:100x16,64x32", "0.25x16,0.5x32", "1x16"]):
+        execute(tmp_path / str(number), Config.from_settings(model=tiny, method="sam", batch_plan=plan))
+    publish(find_runs([tmp_path]), make_folder(tmp_path / "report"), Console(width=200))
+    assert "updates:3x16,2x32" in capsys.readouterr().out
+    assert "examples:100x16,64x32" in (tmp_path / "report" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("plan", ["updates:5x1024", "examples:100x16,4x16,16x16"])
