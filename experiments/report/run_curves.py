@@ -8,17 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.runner.finished_runs import Run, damaged
+from experiments.runner.metrics_summary import GIVEN, MEASURED, Summary, summary_of
 from experiments.training.exceptions import reason_of
 from experiments.training.json_files import DamagedError
-from experiments.training.progress import term_names
-from experiments.training.writers import Record, column, read
-
-_SAMPLES = 256  # steps at which a picture reads what is set
-
+from experiments.training.writers import Record, column
 
 _OF_EPOCHS = ("train_loss", "test_error")
-_OF_STEPS = ("grad_norm", "perturbed_grad_norm", "cosine", "surrogate_gap")
-_SET = ("batch_size", "learning_rate", "rho")  # before a step, and not measured in it
 
 
 class Curve(NamedTuple):
@@ -66,22 +61,15 @@ def examples_of(run: Run) -> int:
 @functools.cache
 def _curves(metrics: Path, _modified: int) -> Curves:
     """The curves in a file; the time of its last change keeps the cache from growing stale."""
-    records = list(read(metrics, "epoch", "step"))
-    epochs, steps = ([record for record in records if record["kind"] == kind] for kind in ("epoch", "step"))
-    is_decided = term_names("clean")[0] in steps[0]  # on the way, by the noise
-    curves = {"noise_scale": _measured(epochs, column(epochs, "noise_scale"))} if is_decided else {}
-    for name in _OF_EPOCHS:
-        if all(name in record for record in epochs):
-            curves[name] = _measured(epochs, column(epochs, name) * (100 if name == "test_error" else 1))
-    for name in (*_OF_STEPS, *_SET):
-        if all(name in record for record in steps):
-            values = column(steps, name)
-            if name in _SET:
-                # of a plan that was decided on the way, epochs alone are the same from seed to seed
-                curves[name] = _set(epochs, steps, values, 0 if is_decided else _SAMPLES)
-            else:
-                curves[name] = _measured(epochs, values, np.isfinite(values) | ~_skipped(steps))
-    return curves
+    summary = summary_of(metrics)
+    names = (*(["noise_scale"] if summary.is_decided else []), *_OF_EPOCHS, *MEASURED)
+    curves = {
+        name: _measured(summary.epochs, column(summary.epochs, name) * (100 if name == "test_error" else 1))
+        for name in names
+        if all(name in record for record in summary.epochs)
+    }
+    given = [name for name in GIVEN if summary.samples and all(name in record for record in summary.samples)]
+    return curves | {name: _set(summary, name) for name in given}
 
 
 def mean_curves(runs: Sequence[Curves]) -> Curves:
@@ -103,26 +91,19 @@ def _shared(curves: Sequence[Curve]) -> list[Curve]:
     return cut if is_whole or all(np.array_equal(curve.epoch, cut[0].epoch) for curve in cut) else []
 
 
-def _measured(epochs: list[Record], values: np.ndarray, counted: np.ndarray | None = None) -> Curve:
-    """At the end of each epoch: its own value, or the mean over those of its steps that count; NaN where none does."""
-    ends = [record["step"] for record in epochs]
-    if counted is not None and len(values) != len(ends):
-        parts = zip(np.split(values, ends[:-1]), np.split(counted, ends[:-1]), strict=True)
-        values = np.asarray([part[counts].mean() if any(counts) else np.nan for part, counts in parts])
+def _measured(epochs: list[Record], values: np.ndarray) -> Curve:
+    """The values at the end of each epoch."""
     return Curve(column(epochs, "epoch"), column(epochs, "step"), values)
 
 
-def _set(epochs: list[Record], steps: list[Record], values: np.ndarray, samples: int) -> Curve:
-    """At the first step of each epoch and at others between; the last value holds to the end."""
-    starts = [0, *(record["step"] for record in epochs[:-1])]
-    at = np.union1d(starts, np.linspace(0, len(steps) - 1, samples).astype(int))
-    where = column(steps, "epoch")[at], column(steps, "step")[at]
-    ends = (float(epochs[-1]["epoch"]), float(epochs[-1]["step"]))
-    epoch, step = (np.append(places, end) for places, end in zip(where, ends, strict=True))
-    return Curve(epoch, step, np.append(values[at], values[-1]))
-
-
-def _skipped(records: list[Record]) -> np.ndarray:
-    """Which steps made no second pass: the clean gradient is known there, and the angle between both is not."""
-    known = np.isfinite(column(records, "grad_norm")) if "grad_norm" in records[0] else np.zeros(len(records), bool)
-    return known & (np.isnan(column(records, "cosine")) if "cosine" in records[0] else False)
+def _set(summary: Summary, name: str) -> Curve:
+    """The values at the first step of each epoch and at other steps; the last value holds to the end."""
+    # the epochs of a plan that was decided during the run are the same for all seeds, and its steps are not
+    starts = set(summary.starts) if summary.is_decided else None
+    points = [record for record in summary.samples if starts is None or record["step"] in starts]
+    end = summary.epochs[-1]
+    return Curve(
+        np.append(column(points, "epoch"), float(end["epoch"])),
+        np.append(column(points, "step"), float(end["step"])),
+        np.append(column(points, name), column(summary.samples[-1:], name)),
+    )
