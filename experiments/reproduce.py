@@ -17,7 +17,9 @@ from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, is_done, run_all, tuning
 from experiments.study.dry_run import estimate, show_runs, show_times
+from experiments.training.deadline import Deadline, first_of, seconds_of
 from experiments.training.epoch_schedule import Saving
+from experiments.training.exceptions import Terminated
 from experiments.training.preemption import Stop, never, on_sigterm
 
 
@@ -33,6 +35,8 @@ class Arguments:
       sharpness: How the sharpness of each run is measured.
       saving: How each run is saved during training. A study that was stopped resumes from the last checkpoint of its
         unfinished run.
+      time_limit: The time after which the study stops, counted from the start of the program, for example 90s, 25m, 3h
+        or 1h30m. The run in progress is saved, and the same command continues the study.
       tensorboard: Also write TensorBoard's event files, into the folder tensorboard of each run.
       tune: Choose a learning rate and a radius for each method and strategy on examples held out of the training set,
         and run the study's seeds with them, with and without momentum 0.9 and weight decay 5e-4.
@@ -49,6 +53,7 @@ class Arguments:
     location: Annotated[data.Location, tyro.conf.arg(name="")] = field(default_factory=data.Location)
     sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
     saving: Saving = field(default_factory=Saving)
+    time_limit: str | None = None
     tensorboard: bool = False
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
@@ -59,6 +64,8 @@ class Arguments:
     def __post_init__(self) -> None:
         if self.tune and self.selection.only:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
+        if self.time_limit is not None:
+            seconds_of("time_limit", self.time_limit)
         if self.time_steps_of is not None:
             check_count("time_steps_of", self.time_steps_of)
             if not self.dry_run:
@@ -83,12 +90,23 @@ class StudyOptions:
 
 
 def main() -> None:
-    """Parses the command line and runs the study; exits with code 1 if a run failed."""
+    """Parses the command line and runs the study.
+
+    Raises:
+      SystemExit: With code 1, if a run failed.
+      Terminated: If SIGTERM was received or the time limit has passed; the run in progress is saved.
+    """
     name = option("config", sys.argv[1:])
     row = None if name is None else exit_on_value_error(presets.load, name)
     arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
-    with standard_streams.needed() if arguments.dry_run else on_sigterm() as stop:
-        is_complete = _reproduce(arguments, stop or never)
+    deadline = None if arguments.time_limit is None else Deadline.after_start(arguments.time_limit)
+    try:
+        with standard_streams.needed() if arguments.dry_run else on_sigterm() as stop:
+            is_complete = _reproduce(arguments, first_of(stop or never, deadline or never))
+    except Terminated as ended:
+        if deadline is None or not deadline():
+            raise
+        raise Terminated(f"the time limit of {deadline.limit} has passed, and the study {ended}") from ended
     if not is_complete:
         sys.exit(1)
 

@@ -77,44 +77,60 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
       The runs that failed.
 
     Raises:
-      Terminated: If `options.context.stop` returns True; the run in progress is saved first.
+      Terminated: If `options.context.stop` returns True; the run in progress is saved first. The message says how many
+        runs are done, and how many are left.
       RuntimeError: If JAX cannot use any device; it is raised before the first run starts.
     """
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
     jax.local_devices()  # raises here if no device can be used, instead of in each run
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
-    failed = []
-    with Progress(console=console, transient=True) as progress:
-        for cell, dataset, track in in_turn(left, options, progress):
-            try:
-                result = execute(cell, dataset, options, track)
-                console.print(f"{cell.name}: {run.outcome(result)}, in {result.seconds:.1f} s")
-            except Exception as error:  # for example out of memory: the other runs may succeed
-                is_expected = isinstance(error, UnusableError | NotFiniteError)
-                reason = f" {error}" if is_expected else f"\n{traceback.format_exc()}"
-                console.print(f"{cell.name} failed:{reason}")
-                failed.append(cell)
-        _measure_all([cell for cell in cells if cell not in failed], options, progress)
-    if failed:
-        console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
-    if options.context.stop(0):
-        raise Terminated("stopped after the last run: run the same command again to continue.")
+    complete, failed = set(cells) - set(left), []
+    try:
+        with Progress(console=console, transient=True) as progress:
+            for cell, dataset, track in in_turn(left, options, progress):
+                if _execute(cell, dataset, options, track, console):
+                    complete.add(cell)
+                    _measure(cell, dataset, options, console)
+                else:
+                    failed.append(cell)
+            for cell in progress.track([cell for cell in cells if cell in complete], description="sharpness"):
+                _measure(cell, run.load(cell.config, options.location), options, console)
+        if failed:
+            console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
+        if options.context.stop(0):
+            raise Terminated("stopped after the last run: run the same command again to continue.")
+    except Terminated as ended:
+        where = str(ended).partition(":")[0]  # the rest is the remedy, which is repeated below
+        counts = f"{len(complete)} of {len(cells)} runs are done and {len(cells) - len(complete)} are left"
+        raise Terminated(f"{where}: {counts}. Run the same command again to continue.") from ended
     return failed
 
 
-def _measure_all(cells: list[RunSpec], options: RunOptions, progress: Progress) -> None:
-    """Measures the sharpness of the runs that were not measured yet; after a failure, continues with the next run."""
+def _execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track, console: Console) -> bool:
+    """Executes a run, and prints its outcome or its error; returns whether it did not fail."""
+    try:
+        result = execute(cell, dataset, options, track)
+    except Exception as error:  # for example out of memory: the other runs may succeed
+        is_expected = isinstance(error, UnusableError | NotFiniteError)
+        reason = f" {error}" if is_expected else f"\n{traceback.format_exc()}"
+        console.print(f"{cell.name} failed:{reason}")
+        return False
+    console.print(f"{cell.name}: {run.outcome(result)}, in {result.seconds:.1f} s")
+    return True
+
+
+def _measure(cell: RunSpec, dataset: data.Dataset, options: RunOptions, console: Console) -> None:
+    """Measures the sharpness of a complete run unless it was measured before; a failure is printed."""
     if options.sharpness is None:
         return
-    for cell in progress.track(cells, description="sharpness"):
+    measured = (cell.folder, cell.config, dataset, options.sharpness)
+    try:
+        if measure_runs.has_measured(*measured):
+            return
         if options.context.stop(0):
-            raise Terminated("stopped between two measurements: run the same command again to continue.")
-        dataset = run.load(cell.config, options.location)
-        measured = (cell.folder, cell.config, dataset, options.sharpness)
-        try:
-            if not measure_runs.has_measured(*measured):
-                measure_runs.measure_finished_run(*measured, progress.console)
-        except ValueError as error:
-            progress.console.print(f"not measured: {error}")
-        except Exception:  # for example out of memory: the other measurements may succeed
-            progress.console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")
+            raise Terminated("stopped before a measurement of sharpness: run the same command again to continue.")
+        measure_runs.measure_finished_run(*measured, console)
+    except ValueError as error:
+        console.print(f"not measured: {error}")
+    except Exception:  # for example out of memory: the other measurements may succeed
+        console.print(f"{cell.name} was not measured:\n{traceback.format_exc()}")

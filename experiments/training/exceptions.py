@@ -30,7 +30,10 @@ class NotFiniteError(Exception):
 
 
 class Terminated(BaseException):
-    """The program received SIGTERM. Like `KeyboardInterrupt`, it is not caught by `except Exception`."""
+    """The program received SIGTERM, or its time limit has passed.
+
+    Like `KeyboardInterrupt`, it is not caught by `except Exception`.
+    """
 
     code = 75  # EX_TEMPFAIL: try again
 

@@ -128,7 +128,7 @@ def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_sta
 
     monkeypatch.setattr(run, "_finish", signalled_finish)
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
-    assert "stopped between two runs" in capsys.readouterr().err
+    assert "stopped before a measurement" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/result.json"))) == 1
 
 
@@ -153,7 +153,7 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
 
 
-def test_a_study_stops_between_two_measurements_and_measures_the_rest_later(
+def test_a_study_that_is_stopped_in_a_measurement_ends_it_and_measures_the_rest_later(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     measure = study_runs.measure_runs.measure_finished_run
@@ -165,7 +165,7 @@ def test_a_study_stops_between_two_measurements_and_measures_the_rest_later(
     with monkeypatch.context() as heard:
         heard.setattr(study_runs.measure_runs, "measure_finished_run", told_to_end)
         assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
-    assert "stopped between two measurements" in capsys.readouterr().err
+    assert "stopped between two runs" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 2
