@@ -7,11 +7,12 @@ from experiments.cli.tables import as_markdown, escaped
 from experiments.report.section import Block, Section
 
 _RUNS = "All runs, a line each, with what tells them apart: [runs.csv](runs.csv)."
+_EPOCHS = "All epochs of all runs: [epochs.csv](epochs.csv)."
 
 
 def markdown(sections: list[Section], folder: Path) -> str:
     """The text of a file in `folder`, without what is long."""
-    return "\n".join([*(_section(section, folder) for section in sections), _RUNS, ""])
+    return "\n".join([*(_section(section, folder) for section in sections), f"{_RUNS} {_EPOCHS}", ""])
 
 
 def _section(section: Section, folder: Path) -> str:

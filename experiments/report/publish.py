@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.cli.tables import as_terminal
+from experiments.report.epochs_file import write_epochs
 from experiments.report.groups import Study, studies
 from experiments.report.markdown import markdown
 from experiments.report.page import page
@@ -20,7 +21,7 @@ _FEW_RUNS = 60  # so many stand in the document one by one
 
 
 def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, ...] = ()) -> None:
-    """Write `report.html`, `report.md`, `runs.csv` and the pictures of all runs into `output`, and print the tables.
+    """Write `report.html`, `report.md`, `runs.csv`, `epochs.csv` and the pictures into `output`, and print the tables.
 
     Args:
       runs: what to report; runs of different models or data sets, or of different settings beside method and strategy,
@@ -38,7 +39,9 @@ def publish(runs: list[Run], output: Path, console: Console, chosen: tuple[str, 
         sections = [_section(study, output, found) for study in found]
         write_whole(document, markdown(sections, output))
         write_whole(web_page, page(sections))
-        write_runs([run for study in found for run in study.runs], output / "runs.csv")
+        every_run = [run for study in found for run in study.runs]
+        write_runs(every_run, output / "runs.csv")
+        write_epochs(every_run, output / "epochs.csv")
     except OSError as error:
         where = error.filename2 or error.filename or output  # a full disk names no file
         raise ValueError(f"report {where} cannot be written: {error.strerror}. Choose another output.") from error

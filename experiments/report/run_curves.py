@@ -1,9 +1,9 @@
 """The curves of finished runs: measured values by epoch, and settings by step."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from experiments.runner.metrics_summary import GIVEN, MEASURED, Summary, summary
 from experiments.training.exceptions import reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.writers import Record, column
+
+Found = TypeVar("Found")
 
 _OF_EPOCHS = ("train_loss", "test_error")
 
@@ -44,13 +46,19 @@ def curves_of(folder: Path) -> Curves:
     Raises:
       ValueError: If `metrics.jsonl` is damaged.
     """
-    metrics = folder / "metrics.jsonl"
-    try:
-        return _curves(metrics, metrics.stat().st_mtime_ns)
-    except DamagedError as error:
-        raise damaged(folder, error.reason) from error
-    except (OSError, ValueError, LookupError) as error:
-        raise damaged(folder, reason_of(error)) from error
+    return _read(folder, _curves)
+
+
+def summary_in(folder: Path) -> Summary:
+    """Returns the epochs of a finished run and the settings of some of its steps.
+
+    Args:
+      folder: the folder of the run.
+
+    Raises:
+      ValueError: If `metrics.jsonl` is damaged.
+    """
+    return _read(folder, _summary)
 
 
 def examples_of(run: Run) -> int:
@@ -58,10 +66,25 @@ def examples_of(run: Run) -> int:
     return run.plan.examples_used(run.result.updates, run.config.epoch_size)
 
 
+def _read(folder: Path, function: Callable[[Path, int], Found]) -> Found:
+    metrics = folder / "metrics.jsonl"
+    try:
+        return function(metrics, metrics.stat().st_mtime_ns)
+    except DamagedError as error:
+        raise damaged(folder, error.reason) from error
+    except (OSError, ValueError, LookupError) as error:
+        raise damaged(folder, reason_of(error)) from error
+
+
 @functools.cache
-def _curves(metrics: Path, _modified: int) -> Curves:
-    """The curves in a file; the time of its last change keeps the cache from growing stale."""
-    summary = summary_of(metrics)
+def _summary(metrics: Path, _modified: int) -> Summary:
+    """The summary of a file; the time of its last change keeps the cache from growing stale."""
+    return summary_of(metrics)
+
+
+@functools.cache
+def _curves(metrics: Path, modified: int) -> Curves:
+    summary = _summary(metrics, modified)
     names = (*(["noise_scale"] if summary.is_decided else []), *_OF_EPOCHS, *MEASURED)
     curves = {
         name: _measured(summary.epochs, column(summary.epochs, name) * (100 if name == "test_error" else 1))

@@ -95,7 +95,7 @@ def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_a
     salt.check()
 
 
-@pytest.mark.parametrize("name", ["report.md", "report.html", "runs.csv", "pictures"])
+@pytest.mark.parametrize("name", ["report.md", "report.html", "runs.csv", "epochs.csv", "pictures"])
 def test_a_report_is_not_written_through_a_link(command: Any, salt: Salt, tmp_path: Path, name: str) -> None:  # noqa: F811
     execute(tmp_path / "run", Config.from_settings(model="tiny", batch_plan="1x512"))
     (tmp_path / "run" / "report").mkdir()
