@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -37,6 +38,8 @@ class Arguments:
         unfinished run.
       time_limit: The time after which the study stops, counted from the start of the program, for example 90s, 25m, 3h
         or 1h30m. The run in progress is saved, and the same command continues the study.
+      finished: A file in which finished runs are recorded, one line per run. A run in the file is not run again, even
+        if its folder does not exist; the report is then made from the file.
       tensorboard: Also write TensorBoard's event files, into the folder tensorboard of each run.
       tune: Choose a learning rate and a radius for each method and strategy on examples held out of the training set,
         and run the study's seeds with them, with and without momentum 0.9 and weight decay 5e-4.
@@ -54,6 +57,7 @@ class Arguments:
     sharpness: SharpnessSettings = field(default_factory=SharpnessSettings)
     saving: Saving = field(default_factory=Saving)
     time_limit: str | None = None
+    finished: Path | None = None
     tensorboard: bool = False
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
@@ -119,7 +123,7 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     """
     study = arguments.study
     context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
-    runs = RunOptions(arguments.location, arguments.sharpness, context)
+    runs = RunOptions(arguments.location, arguments.sharpness, context, arguments.finished)
     stored = study.problem.stored_examples
     if not arguments.dry_run:  # a dry run does not need the data
         whole = (study.problem.dataset, study.seeds[0], arguments.location, study.problem.own)

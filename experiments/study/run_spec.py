@@ -46,15 +46,17 @@ class RunOptions:
       sharpness: how the sharpness of each run is measured; None: it is not measured.
       context: the settings that all runs share: whether to write TensorBoard's event files, when to save each run, and
         when to stop, which is also checked before each run and each measurement.
+      finished: the file in which finished runs are recorded; None: they are not recorded.
     """
 
     location: data.Location = data.Location()
     sharpness: SharpnessSettings | None = None
     context: run.RunContext = run.RunContext()
+    finished: Path | None = None
 
 
 def is_done(cell: RunSpec) -> bool:
-    """Returns whether the run is complete.
+    """Returns whether the run is complete. A restored run, which has no records of steps, is complete, too.
 
     Raises:
       UnusableError: If its folder holds something else, or a damaged run.
@@ -65,8 +67,11 @@ def is_done(cell: RunSpec) -> bool:
     try:
         if Config.load(cell.folder / "config.json") == cell.config:
             updates = run.result_of(cell.folder).updates
-            steps_found = sum(1 for _ in writers.read(cell.folder / "metrics.jsonl", "step"))
-            if updates == steps_found:
+            kinds = [
+                (each["kind"], each["step"]) for each in writers.read(cell.folder / "metrics.jsonl", "step", "epoch")
+            ]
+            steps_found = sum(kind == "step" for kind, _ in kinds)
+            if steps_found == updates or (not steps_found and kinds[-1:] == [("epoch", updates)]):
                 return True
             reason = f"metrics.jsonl has {steps_found} of {updates} updates"
     except (json_files.DamagedError, OSError) as error:

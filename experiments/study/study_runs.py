@@ -12,6 +12,7 @@ from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
 from experiments.sharpness import measure_runs
+from experiments.study.recorded_runs import Recorded, record, restore
 from experiments.study.run_spec import RunOptions, RunSpec, check_unfinished, execute, is_done
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
 from experiments.training.prefetch import Track
@@ -67,6 +68,9 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
     run. If a run fails, its error is reported and the next run starts. The report is a single sentence if a step was
     not finite or if the folder cannot be used; otherwise it is a traceback.
 
+    With `options.finished`, the folders of the runs in that file are restored first, and each run is appended to the
+    file as soon as it is complete and measured.
+
     Args:
       title: the title of the study, for example `small_resnet on digits`.
       cells: all runs of the study.
@@ -80,21 +84,31 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
       Terminated: If `options.context.stop` returns True; the run in progress is saved first. The message says how many
         runs are done, and how many are left.
       RuntimeError: If JAX cannot use any device; it is raised before the first run starts.
+      UnusableError: If a finished run cannot be recorded.
     """
+    recorded: Recorded = {}
+    if options.finished is not None:
+        recorded = exit_on_value_error(restore, cells, options.finished)
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
     jax.local_devices()  # raises here if no device can be used, instead of in each run
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     complete, failed = set(cells) - set(left), []
+
+    def conclude(cell: RunSpec, dataset: data.Dataset) -> None:
+        _measure(cell, dataset, options, console)
+        if options.finished is not None:
+            recorded[cell.config.effective] = record(cell, options.finished, recorded)
+
     try:
         with Progress(console=console, transient=True) as progress:
             for cell, dataset, track in in_turn(left, options, progress):
                 if _execute(cell, dataset, options, track, console):
                     complete.add(cell)
-                    _measure(cell, dataset, options, console)
+                    conclude(cell, dataset)
                 else:
                     failed.append(cell)
             for cell in progress.track([cell for cell in cells if cell in complete], description="sharpness"):
-                _measure(cell, run.load(cell.config, options.location), options, console)
+                conclude(cell, run.load(cell.config, options.location))
         if failed:
             console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
         if options.context.stop(0):
