@@ -11,13 +11,13 @@ from rich.console import Console
 from experiments import data, presets
 from experiments.cli import output_folder, standard_streams, tables
 from experiments.cli.errors import exit_on_value_error, option, parse, start
-from experiments.config.checks import check_count
 from experiments.report import publish
-from experiments.runner import finished_runs
+from experiments.runner import finished_file, finished_runs
 from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, RunOptions, RunSpec, Selection, Tuning, is_done, run_all, tuning
-from experiments.study.dry_run import estimate, show_runs, show_times
+from experiments.study.dry_run import estimate, show_runs
+from experiments.study.step_times import show_hours
 from experiments.training.deadline import Deadline, first_of, seconds_of
 from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import Terminated
@@ -45,8 +45,8 @@ class Arguments:
         and run the study's seeds with them, with and without momentum 0.9 and weight decay 5e-4.
       tuning: The settings to try with --tune.
       dry_run: Print an estimate of each run, and run nothing.
-      time_steps_of: With --dry-run, also time training steps on batches of this number of random images, and print how
-        long the study would take on this machine.
+      time_steps: With --dry-run, also time training steps of each method at each batch size of its plans, on random
+        images, and print how many hours the study would take on this machine.
       config: Start from the settings of a row of the paper's tables, or of another predefined study. Other options
         override its settings.
     """
@@ -62,7 +62,7 @@ class Arguments:
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
     dry_run: bool = False
-    time_steps_of: int | None = None
+    time_steps: bool = False
     config: str | None = None
 
     def __post_init__(self) -> None:
@@ -70,10 +70,8 @@ class Arguments:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
         if self.time_limit is not None:
             seconds_of("time_limit", self.time_limit)
-        if self.time_steps_of is not None:
-            check_count("time_steps_of", self.time_steps_of)
-            if not self.dry_run:
-                raise ValueError(f"time_steps_of is {self.time_steps_of}: it needs --dry-run, so give both.")
+        if self.time_steps and not self.dry_run:
+            raise ValueError("time_steps is True: it needs --dry-run, so give both.")
 
 
 @dataclass(frozen=True)
@@ -181,10 +179,22 @@ def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
     selected = exit_on_value_error(arguments.selection.of, cells, lambda cell: estimate(cell.config, stored).cost)
     if not arguments.dry_run:
         return not run_all(f"{study.network.model} on {study.problem.dataset}", selected, options.runs, console)
-    show_runs(selected, stored, study.output, console)
-    if arguments.time_steps_of is not None:
-        show_times(selected, stored, arguments.time_steps_of, console)
+    _show(study, selected, options)
     return True
+
+
+def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
+    """Prints the estimates of the selected runs that are not in the file of finished runs."""
+    arguments, stored, console = options.arguments, options.stored, options.console
+    if arguments.finished is not None:
+        recorded = exit_on_value_error(finished_file.read, arguments.finished)
+        left = [cell for cell in selected if cell.config.effective not in recorded]
+        console.print(f"{len(selected) - len(left)} of {len(selected)} runs are in {arguments.finished}: not shown.")
+        selected = left
+    if selected:
+        show_runs(selected, stored, study.output, console)
+    if selected and arguments.time_steps:
+        show_hours([cell.config for cell in selected], stored, console)
 
 
 if __name__ == "__main__":

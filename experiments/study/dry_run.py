@@ -1,26 +1,18 @@
-"""A dry run of a study: lists its runs and estimates their time without executing them.
+"""A dry run of a study: lists its runs and estimates their work without executing them."""
 
-The time is estimated from measured training steps on random images of the true shapes.
-"""
-
-import statistics
-import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import numpy as np
 from rich.console import Console
 
-from experiments import data
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import Config
-from experiments.runner.program import build, schedules
+from experiments.runner.program import schedules
 from experiments.study.run_spec import RunSpec
 from experiments.training.methods import METHODS
 
 _WIDTH = 160  # columns, if the output is a file or a pipe
-_STEPS = 5  # timed steps
 _IF_IT_NEVER_GROWS = (
     "Adaptive plans are counted as if their batch never grew. With growth, the same epochs have fewer updates, and the "
     "same updates take more epochs."
@@ -65,19 +57,43 @@ def estimate(config: Config, stored: int) -> Estimate:
     rate = schedules(config, size)["learning_rate"]
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = plan.examples_used(updates, size)
-    evaluations = updates + config.second_pass_gradients * _second_passes(config, size)
+    evaluations = updates + config.second_pass_gradients * _second_passes(config, size, range(updates))
     return Estimate(updates, examples, plan.boundaries(size), first, last, evaluations)
 
 
-def _second_passes(config: Config, size: int) -> int:
+def updates_by_kind(config: Config, stored: int) -> dict[tuple[int, bool], int]:
+    """Returns the number of updates at each batch size, with and without a second pass.
+
+    Args:
+      config: the config of a run.
+      stored: the number of training examples of the data set.
+
+    Returns:
+      The number of updates for each pair of a batch size and whether the update makes a second pass; kinds without
+      updates are left out. The numbers are estimates in the same cases as those of `Estimate`.
+    """
+    size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
+    found: dict[tuple[int, bool], int] = {}
+    ends = [0, *plan.boundaries(size), plan.total_steps(size)]
+    for stage, (first, last) in zip(plan.stages, pairwise(ends), strict=True):
+        second = _second_passes(config, size, range(first, last))
+        for perturb, updates in ((True, second), (False, last - first - second)):
+            if updates:
+                kind = (stage.batch_size, perturb)
+                found[kind] = found.get(kind, 0) + updates
+    return found
+
+
+def _second_passes(config: Config, size: int, steps: range) -> int:
+    """Returns how many of these steps make a second pass, in epochs of `size` examples."""
     if not METHODS[config.method].makes_second_pass:
         return 0
-    policy, updates = config.policy(size), config.plan.total_steps(size)
     if config.when == "always":
-        return updates
+        return len(steps)
     if str(config.when).startswith("bernoulli"):  # the expected number, since drawing for each update is slow
-        return round(float(str(config.when).partition(":")[2]) * updates)
-    return sum(policy.at(step) is not False for step in range(updates))
+        return round(float(str(config.when).partition(":")[2]) * len(steps))
+    policy = config.policy(size)
+    return sum(policy.at(step) is not False for step in steps)
 
 
 def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -> None:
@@ -98,8 +114,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
         run = (str(cell.folder.relative_to(root)), cell.config.batch_plan, f"{each.updates:,}", f"{each.examples:,}")
         rates = (f"{each.first_rate:.4g}", f"{each.last_rate:.4g}")
         rows.append((*run, boundaries, *rates, f"{each.gradient_evaluations:,}"))
-    wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
-    wide.print(as_terminal(rows))
+    print_wide(rows, console)
     console.print(
         f"{len(cells)} runs: {sum(each.updates for each in estimates):,} updates and "
         f"{sum(each.gradient_evaluations for each in estimates):,} gradient evaluations, "
@@ -109,40 +124,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
         console.print(_IF_IT_NEVER_GROWS)
 
 
-def time_step(config: Config, batch_size: int) -> float:
-    """Returns the median time of an update in seconds. A first update, which compiles, is not counted."""
-    single = config.with_settings(batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, m=None)
-    dataset = data.synthetic(config.problem.dataset, batch_size, own=config.problem.own)
-    state, program = build(single, dataset)
-    at_start = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
-    batch = next(data.training_batches(dataset.train, single.plan, single.seed))
-    seconds = []
-    for _ in range(1 + _STEPS):
-        started = time.perf_counter()
-        state, metrics = program.step(state, batch, at_start, perturb=METHODS[config.method].makes_second_pass)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def show_times(cells: list[RunSpec], stored: int, batch_size: int, console: Console) -> None:
-    """Times a step of each method, and prints how long all runs of the method would take on this machine.
-
-    Args:
-      cells: the runs.
-      stored: the number of training examples of the data set.
-      batch_size: the batch size of the timed steps; the time per example is assumed to be equal at all batch sizes.
-      console: the terminal.
-    """
-    by_method: dict[str, list[Config]] = {}
-    for cell in cells:
-        by_method.setdefault(cell.config.method, []).append(cell.config)
-    rows: Rows = [("method", "runs", f"seconds per update of {batch_size}", "images/s", "hours on this machine")]
-    for method, configs in by_method.items():
-        seconds = time_step(configs[0], batch_size)
-        rate = batch_size / seconds
-        hours = sum(estimate(config, stored).examples for config in configs) / rate / 3600
-        shown = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-        rows.append((METHODS[method].title, str(len(configs)), f"{seconds:.3g}", f"{rate:.3g}", shown))
-    console.print(as_terminal(rows))
-    console.print(f"Median of {_STEPS} updates on random images, without evaluation and sharpness.")
+def print_wide(rows: Rows, console: Console) -> None:
+    """Prints a table; if the output is a file or a pipe, it has 160 columns."""
+    wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
+    wide.print(as_terminal(rows))

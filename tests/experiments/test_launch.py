@@ -43,24 +43,6 @@ def test_a_dry_run_of_a_row_tells_what_each_cell_will_be(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_times_steps_where_that_is_asked_for(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    call(reproduce, monkeypatch, *study(tiny, tmp_path / "study", "--dry-run", "--time-steps-of", "64"))
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    timed = {words[0]: [float(word) for word in words[1:]] for words in rows if words and words[0] in {"SGD", "SAM"}}
-    for runs, seconds, rate, hours in timed.values():
-        assert runs == 3
-        assert rate == pytest.approx(64 / seconds, rel=0.02)
-        assert hours == pytest.approx((1024 + 1024 + 1024) / rate / 3600, rel=0.02)
-    assert len(timed) == 2
-    assert not (tmp_path / "study").exists()
-    with pytest.raises(SystemExit) as stop:
-        call(reproduce, monkeypatch, *study(tiny, tmp_path / "study", "--time-steps-of", "64"))
-    assert stop.value.code == 2
-    assert "time_steps_of is 64: it needs --dry-run" in capsys.readouterr().err
-
-
 def test_what_is_given_beside_a_row_stands_instead_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
