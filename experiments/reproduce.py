@@ -11,6 +11,7 @@ from rich.console import Console
 from experiments import data, presets
 from experiments.cli import output_folder, standard_streams, tables
 from experiments.cli.errors import exit_on_value_error, option, parse, start
+from experiments.config.checks import check_count
 from experiments.report import publish
 from experiments.runner import finished_file, finished_runs
 from experiments.runner.run import RunContext
@@ -47,6 +48,8 @@ class Arguments:
       dry_run: Print an estimate of each run, and run nothing.
       time_steps: With --dry-run, also time training steps of each method at each batch size of its plans, on random
         images, and print how many hours the study would take on this machine.
+      time_steps_of: As time_steps, with steps of this batch size alone, for example if larger batches do not fit into
+        memory. The time per example is assumed to be equal at all batch sizes.
       config: Start from the settings of a row of the paper's tables, or of another predefined study. Other options
         override its settings.
     """
@@ -63,6 +66,7 @@ class Arguments:
     tuning: Tuning = field(default_factory=Tuning)
     dry_run: bool = False
     time_steps: bool = False
+    time_steps_of: int | None = None
     config: str | None = None
 
     def __post_init__(self) -> None:
@@ -70,8 +74,13 @@ class Arguments:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
         if self.time_limit is not None:
             seconds_of("time_limit", self.time_limit)
-        if self.time_steps and not self.dry_run:
-            raise ValueError("time_steps is True: it needs --dry-run, so give both.")
+        if self.time_steps_of is not None:
+            check_count("time_steps_of", self.time_steps_of)
+            if self.time_steps:
+                raise ValueError(f"time_steps_of is {self.time_steps_of}, and time_steps is True: omit one of the two.")
+        for name in ("time_steps", "time_steps_of"):
+            if getattr(self, name) and not self.dry_run:
+                raise ValueError(f"{name} is {getattr(self, name)}: it needs --dry-run, so give both.")
 
 
 @dataclass(frozen=True)
@@ -193,8 +202,8 @@ def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
         selected = left
     if selected:
         show_runs(selected, stored, study.output, console)
-    if selected and arguments.time_steps:
-        show_hours([cell.config for cell in selected], stored, console)
+    if selected and (arguments.time_steps or arguments.time_steps_of):
+        show_hours([cell.config for cell in selected], stored, console, arguments.time_steps_of)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def time_step(config: Config, batch_size: int, *, perturb: bool) -> float:
     return statistics.median(seconds[1:])
 
 
-def show_hours(configs: Sequence[Config], stored: int, console: Console) -> None:
+def show_hours(configs: Sequence[Config], stored: int, console: Console, batch_size: int | None = None) -> None:
     """Times steps of each method, and prints how long the runs of each method and all runs take on this machine.
 
     The time of a run is the sum over batch sizes of the number of updates times the seconds per update. Updates with
@@ -61,6 +61,8 @@ def show_hours(configs: Sequence[Config], stored: int, console: Console) -> None
       configs: the configs of the runs, which differ only in method, batch plan, learning rate, radius and seed.
       stored: the number of training examples of the data set.
       console: the terminal.
+      batch_size: the batch size of the timed steps, whose time per example is assumed for all batch sizes; None: each
+        batch size of the plans is timed.
     """
     by_method: dict[str, list[Config]] = {}
     for config in configs:
@@ -71,7 +73,7 @@ def show_hours(configs: Sequence[Config], stored: int, console: Console) -> None
         updates: Counter[tuple[int, bool]] = Counter()
         for config in alike:
             updates.update(updates_by_kind(config, stored))
-        seconds = {kind: time_step(alike[0], kind[0], perturb=kind[1]) for kind in sorted(updates)}
+        seconds = _seconds(alike[0], sorted(updates), batch_size)
         hours = sum(count * seconds[kind] for kind, count in updates.items()) / 3600
         rate = max(size / each for (size, _), each in seconds.items())
         shown = (f"{updates.total():,}", _listed(method, seconds), f"{rate:.3g}", _rounded(hours))
@@ -80,6 +82,19 @@ def show_hours(configs: Sequence[Config], stored: int, console: Console) -> None
     rows.append(("all", str(len(configs)), f"{all_updates:,}", "–", "–", _rounded(all_hours)))
     print_wide(rows, console)
     console.print(_REMARK)
+    if batch_size is not None:
+        console.print(
+            f"Only batches of {batch_size} were timed: the time per example is assumed to be equal at all sizes."
+        )
+
+
+def _seconds(config: Config, kinds: list[tuple[int, bool]], timed: int | None) -> dict[tuple[int, bool], float]:
+    """Returns the seconds per update of each kind; if `timed` is given, only batches of this size are timed."""
+    if timed is None:
+        return {(size, perturb): time_step(config, size, perturb=perturb) for size, perturb in kinds}
+    undivided = config.with_settings(m=None)  # the size of the parts need not divide the timed batch size
+    found = {perturb: time_step(undivided, timed, perturb=perturb) for perturb in sorted({each for _, each in kinds})}
+    return {(size, perturb): found[perturb] * size / timed for size, perturb in kinds}
 
 
 def _listed(method: str, seconds: dict[tuple[int, bool], float]) -> str:

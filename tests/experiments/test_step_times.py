@@ -86,6 +86,17 @@ def test_updates_without_a_second_pass_are_timed_separately(timed: Any) -> None:
     assert float(rows_of(console.file.getvalue())["all"][-1]) == pytest.approx(hours, rel=0.01)
 
 
+def test_with_a_given_batch_size_only_that_size_is_timed(
+    tiny: str, timed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call(reproduce, monkeypatch, *STUDY, "--output", str(tmp_path / "study"), "--dry-run", "--time-steps-of", "100")
+    out = capsys.readouterr().out
+    assert timed == [("sgd", 100, False), ("sam", 100, True)]
+    assert float(rows_of(out)["SGD"][-1]) == pytest.approx(4 * 1024 * 0.11 / 100 / 3600, rel=0.01)
+    assert float(rows_of(out)["SAM"][-1]) == pytest.approx(4 * 1024 * 0.21 / 100 / 3600, rel=0.01)
+    assert "Only batches of 100 were timed" in out
+
+
 @pytest.mark.parametrize("settings", [{}, {"m": 32}, {"micro_batch": 32}, {"when": "every:2", "auto_augment": False}])
 def test_a_step_is_timed(tiny: str, settings: dict[str, Any]) -> None:
     config = Config.from_settings(
@@ -107,10 +118,24 @@ def test_a_dry_run_leaves_out_the_runs_in_the_file_of_finished_runs(
     assert "sgd-constant-0" not in out
 
 
-def test_timing_needs_a_dry_run(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--time-steps"], "time_steps is True: it needs --dry-run"),
+        (["--time-steps-of", "64"], "time_steps_of is 64: it needs --dry-run"),
+        (["--time-steps-of", "0", "--dry-run"], "time_steps_of is 0"),
+        (["--time-steps-of", "8", "--time-steps", "--dry-run"], "time_steps_of is 8, and time_steps is True"),
+    ],
+)
+def test_timing_that_cannot_be_is_refused(  # noqa: PLR0917 - fixtures
+    tiny: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        call(reproduce, monkeypatch, *STUDY, "--output", str(tmp_path / "study"), "--time-steps")
+        call(reproduce, monkeypatch, *STUDY, "--output", str(tmp_path / "study"), *words)
     assert stop.value.code == 2
-    assert "time_steps is True: it needs --dry-run" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
