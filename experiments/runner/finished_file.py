@@ -116,19 +116,32 @@ def append(path: Path, finished: FinishedRun) -> None:
     Raises:
       UnusableError: If the file cannot be written; it is then unchanged.
     """
+    _write(path, finished.line().encode() + b"\n")
+
+
+def check_writable(path: Path) -> None:
+    """Checks that lines can be appended; the file is created if it does not exist.
+
+    Raises:
+      UnusableError: If the file cannot be written.
+    """
+    _write(path, b"")
+
+
+def _write(path: Path, content: bytes) -> None:
     refuse_link(path)
     try:
         with path.open("ab") as file:
             before = file.tell()
             try:
-                file.write(finished.line().encode() + b"\n")
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(path, before)
                 raise
     except OSError as error:
-        remedy = "free space or make it writable, and run the same command again."
+        remedy = "free space, make it writable or give another file, and run the command again."
         raise UnusableError(f"finished is {path}, which cannot be written ({reason_of(error)}): {remedy}") from error
 
 

@@ -14,7 +14,7 @@ from experiments.runner.finished_file import FinishedRun
 from experiments.runner.metrics_summary import summary_of
 from experiments.runner.provenance import provenance
 from experiments.study.run_spec import RunSpec
-from experiments.training.atomic_write import refuse_link, write_whole
+from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
 from experiments.training.json_files import encode
 from experiments.training.writers import JsonLines
@@ -40,8 +40,8 @@ def restore(cells: Iterable[RunSpec], path: Path) -> Recorded:
       UnusableError: If the file is damaged or cannot be written, if a folder cannot be written, or if the folder of a
         run has another result than the file.
     """
-    refuse_link(path)
     make_folder(path.parent)
+    finished_file.check_writable(path)
     recorded = finished_file.read(path)
     for cell in cells:
         finished = recorded.get(cell.config.effective)

@@ -19,6 +19,7 @@ from experiments.runner import finished_file
 from experiments.study import study_runs
 from experiments.training.exceptions import UnusableError
 from tests.experiments.test_command_line import call
+from tests.experiments.test_time_limit import passes_at
 
 STUDY = ["--model", "tiny", "--seeds", "0", "1", "--methods", "sgd", "sam", "--strategies", "increasing"]
 STUDY += ["--increasing-plan", "1x32,1x64", "--sharpness.steps", "1", "--sharpness.examples", "16"]
@@ -75,6 +76,52 @@ def test_a_study_over_several_sessions_runs_what_is_missing_and_reports_the_same
         for quantity, curve in wanted.items():
             for mine, other in zip(found[quantity], curve, strict=True):
                 np.testing.assert_allclose(mine, other, rtol=1e-6)
+
+
+def test_a_study_with_a_limit_continues_from_the_file_alone(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command(tmp_path / "whole", tmp_path / "whole.jsonl") == 0
+    file, sessions = tmp_path / "finished.jsonl", 0
+    while True:
+        sessions += 1
+        with monkeypatch.context() as limited:
+            passes_at(limited, 50)
+            code = command(tmp_path / f"session {sessions}", file, "--time-limit", "25m")
+        assert len(file.read_text().splitlines()) == min(sessions, 4)
+        if code == 0:
+            break
+        assert code == 75
+        assert f"{sessions} of 4 runs are done and {4 - sessions} are left" in capsys.readouterr().err
+        shutil.rmtree(tmp_path / f"session {sessions}")
+    assert reported(tmp_path / f"session {sessions}") == reported(tmp_path / "whole")
+
+
+def test_a_tuned_study_continues_from_the_file_alone(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, tuned = tmp_path / "finished.jsonl", ["--tune", "--methods", "sgd", "--seeds", "0", "--tuning.seeds", "5"]
+    tuned += ["--tuning.rates", "1e-4", "1"]
+    assert command(tmp_path / "first", file, *tuned) == 0
+    lines = len(file.read_text().splitlines())
+    capsys.readouterr()
+    assert command(tmp_path / "second", file, *tuned) == 0
+    out = capsys.readouterr().out
+    assert lines == 2 * (2 + 1)
+    assert out.count(", 0 of them to do") == 2 * 2
+    choices = [(tmp_path / name / "as_given" / "choices.md").read_text() for name in ("first", "second")]
+    assert choices[0] == choices[1]
+
+
+def test_a_line_of_an_earlier_version_with_fewer_settings_is_read(command: Any, tmp_path: Path) -> None:
+    file = tmp_path / "finished.jsonl"
+    assert command(tmp_path / "study", file, "--only", "sgd-*-0") == 0
+    (config,) = finished_file.read(file)
+    values = json.loads(file.read_text())
+    del values["checksum"], values["config"]["label_noise"]
+    values["digest"] = finished_file._digest(values["config"])
+    file.write_text(json.dumps(values | {"checksum": finished_file._digest(values)}) + "\n")
+    assert list(finished_file.read(file)) == [config]
 
 
 def test_a_line_has_the_config_the_figures_the_machine_and_the_version(command: Any, tmp_path: Path) -> None:
@@ -135,6 +182,17 @@ def test_a_file_that_cannot_be_written_is_unchanged(
     with pytest.raises(UnusableError, match=r"cannot be written \(No space left on device\): free space"):
         finished_file.append(file, finished)
     assert file.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_first_run(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name, reason in (("folder", "which cannot be written (Is a directory)"), ("link", "is a symbolic link")):
+        assert command(tmp_path / "study", tmp_path / name) == 2
+        assert reason in capsys.readouterr().err
+    assert not list(tmp_path.glob("study/*/result.json"))
 
 
 def changed(line: str, **values: Any) -> str:
