@@ -92,7 +92,9 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
     jax.local_devices()  # raises here if no device can be used, instead of in each run
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
-    complete, failed = set(cells) - set(left), []
+    to_run = set(left)
+    earlier = [cell for cell in cells if cell not in to_run]
+    complete, failed = set(earlier), []
 
     def conclude(cell: RunSpec, dataset: data.Dataset) -> None:
         _measure(cell, dataset, options, console)
@@ -101,14 +103,14 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
 
     try:
         with Progress(console=console, transient=True) as progress:
+            for cell in progress.track(earlier, description="sharpness of earlier runs"):
+                conclude(cell, run.load(cell.config, options.location))
             for cell, dataset, track in in_turn(left, options, progress):
                 if _execute(cell, dataset, options, track, console):
                     complete.add(cell)
                     conclude(cell, dataset)
                 else:
                     failed.append(cell)
-            for cell in progress.track([cell for cell in cells if cell in complete], description="sharpness"):
-                conclude(cell, run.load(cell.config, options.location))
         if failed:
             console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
         if options.context.stop(0):

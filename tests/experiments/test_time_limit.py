@@ -125,8 +125,11 @@ def test_no_measurement_begins_after_the_limit(
         assert command(tmp_path, *arguments) == 75
         assert "stopped before a measurement of sharpness: 1 of 1 runs are done" in capsys.readouterr().err
     assert not list(tmp_path.glob("*/sharpness.jsonl"))
-    assert command(tmp_path, *arguments) == 0
-    assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1
+    with monkeypatch.context() as limited:  # the next session measures this run before it begins another
+        limited.setattr(Deadline, "__call__", lambda limit, step=0: any(tmp_path.glob("*/sharpness.jsonl")))
+        assert command(tmp_path, *MEASURED, "--time-limit", "1h") == 75
+    assert [path.parent.name for path in tmp_path.glob("*/sharpness.jsonl")] == [NAMES[0]]
+    assert len(list(tmp_path.glob("*/result.json"))) == 1
 
 
 def test_sharpness_is_measured_as_soon_as_a_run_is_complete(
@@ -141,6 +144,18 @@ def test_sharpness_is_measured_as_soon_as_a_run_is_complete(
     monkeypatch.setattr(study_runs.measure_runs, "measure_finished_run", counting)
     assert command(tmp_path, *MEASURED) == 0
     assert complete == [1, 2]
+
+
+def test_a_measurement_that_fails_is_tried_once_in_each_session(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def failing(*arguments: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(study_runs.measure_runs, "measure_finished_run", failing)
+    for _ in range(2):
+        assert command(tmp_path, *MEASURED, "--only", "sgd-constant-*") == 0
+        assert capsys.readouterr().out.count("MemoryError: no room") == 1
 
 
 def test_a_limit_that_is_never_reached_changes_nothing(
