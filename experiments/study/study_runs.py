@@ -103,7 +103,7 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
 
     try:
         with Progress(console=console, transient=True) as progress:
-            for cell in progress.track(earlier, description="sharpness of earlier runs"):
+            for cell in progress.track(earlier, description="sharpness of earlier runs") if earlier else ():
                 conclude(cell, run.load(cell.config, options.location))
             for cell, dataset, track in in_turn(left, options, progress):
                 if _execute(cell, dataset, options, track, console):
