@@ -10,7 +10,7 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
-from experiments.report.contrasts import cells_of, contrast_rows, outcome, read_contrasts
+from experiments.report.planned_contrasts import cells_of, contrast_rows, outcome, read_contrasts
 from experiments.runner.finished_runs import find_runs
 
 _CAPTION = (

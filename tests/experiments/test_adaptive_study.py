@@ -56,7 +56,12 @@ def of_kind(kind: str, folder: Path) -> list[Claim]:
 
 
 def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
-    cells = grid(match=("epochs", "updates", "gradients"), strategies=NAMES, adaptive_rule="norm_test:0.5").cells()
+    cells = grid(
+        match=("epochs", "updates", "gradients"),
+        strategies=NAMES,
+        adaptive_rule="norm_test:0.5",
+        tuned_rates=(("sgd", 0.1),),
+    ).cells()
     plans = {cell.folder.name: cell.config.batch_plan for cell in cells if "adaptive" in cell.folder.name}
     assert plans == {
         "sgd-adaptive-0": "adaptive:25x16..256:norm_test:0.5",

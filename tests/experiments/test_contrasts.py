@@ -12,7 +12,15 @@ import pytest
 from scipy import stats
 
 from experiments import contrasts as program
-from experiments.report.contrasts import Contrast, cells_of, contrast_rows, holm, outcome, read_contrasts, verdict
+from experiments.report.planned_contrasts import (
+    Contrast,
+    cells_of,
+    contrast_rows,
+    holm,
+    outcome,
+    read_contrasts,
+    verdict,
+)
 
 CONTRAST = Contrast("Does growth help?", "sam-increasing", ("sam-constant", "sam-constant_first"))
 FILE = """

@@ -257,7 +257,7 @@ def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown()
         "<b>Errors</b>", [[("method", "x"), ("a|b<script>", "[link](http://x)")]], ["*bold* `code` _it_\n# no"]
     )
     text = markdown([Section("![](x)<img src=x>", [block])], Path("report"))
-    assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs)|(?<!\\)[*`]", text)
+    assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs|epochs)|(?<!\\)[*`]", text)
     assert "| a\\|b\\<script\\> |" in text
     assert "\n# no" not in text
     assert escaped("small_resnet on digits, warm_restarts:10") == "small_resnet on digits, warm_restarts:10"
