@@ -179,7 +179,7 @@ class Config(BaseConfig):
 
     @property
     def epoch_size(self) -> int:
-        """The number of examples in an epoch, if the data set has its published size."""
+        """The number of examples in an epoch; a data set with a name is assumed to have its published size."""
         return self.recipe.epoch_size(self.problem.num_examples(self.problem.stored_examples))
 
     @property
