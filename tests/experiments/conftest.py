@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 from matplotlib.figure import Figure
@@ -32,6 +33,17 @@ class TinyNet(nnx.Module):
         return self.head(self.norm(images.reshape(len(images), -1)))
 
 
+class PlainNet(nnx.Module):
+    """Two layers without BatchNorm, in any precision: the examples of a batch do not affect one another."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
+        pixels = image_shape[0] * image_shape[1] * image_shape[2]
+        self.hidden, self.head = nnx.Linear(pixels, 8, rngs=rngs), nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.head(jnp.tanh(self.hidden(images.reshape(len(images), -1))))
+
+
 @pytest.fixture(autouse=True)
 def signals_are_heard_again() -> Iterator[None]:
     """A program that has ended ignores signals; the next one in this process does not."""
@@ -47,6 +59,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(registry._BUILDERS, "tiny", TinyNet)
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
     return "tiny"
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a network for tests, without BatchNorm."""
+    monkeypatch.setitem(registry._BUILDERS, "plain", PlainNet)
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "plain"))
+    return "plain"
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import models
 from experiments.config import Config
-from experiments.models import registry
 from experiments.runner import program, run
 from experiments.runner.image_pipeline import stream_of
 from experiments.runner.program import build
@@ -23,24 +21,6 @@ from tests.experiments.each_method import each_of
 pytestmark = pytest.mark.usefixtures("still_digits")
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
-
-
-class Plain(nnx.Module):
-    """Two layers without BatchNorm, in any precision: parts of a batch do not look at one another."""
-
-    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
-        pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        self.hidden, self.head = nnx.Linear(pixels, 8, rngs=rngs), nnx.Linear(8, num_classes, rngs=rngs)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.head(jnp.tanh(self.hidden(images.reshape(len(images), -1))))
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(registry._BUILDERS, "plain", Plain)
-    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "plain"))
-    return "plain"
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ from typing import Any
 import chex
 import jax
 import pytest
-from flax import nnx
 
-from experiments import models
 from experiments.config import Config
-from experiments.models import registry
 from experiments.runner import run
 from experiments.runner.program import build, check_compile_once
 from experiments.study import Comparison, Grid
@@ -17,26 +14,6 @@ from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.writers import Record
 
 FIVE_STAGES = "updates:3x16,3x32,3x64,3x128,2x256"
-
-
-class DenseNet(nnx.Module):
-    """A network without BatchNorm."""
-
-    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
-        height, width, channels = image_shape
-        self.hidden = nnx.Linear(height * width * channels, 16, rngs=rngs)
-        self.head = nnx.Linear(16, num_classes, rngs=rngs)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.head(nnx.relu(self.hidden(images.reshape(len(images), -1))))
-
-
-@pytest.fixture
-def dense(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a network without BatchNorm."""
-    monkeypatch.setitem(registry._BUILDERS, "dense", DenseNet)
-    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "dense"))
-    return "dense"
 
 
 def trained(**settings: Any) -> tuple[Any, list[Record]]:
@@ -48,9 +25,9 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
 
 @pytest.mark.parametrize("method", ["sgd", "sam", "gsam", "msam", "wsam_decoupled"])
 @pytest.mark.parametrize("other", [{}, {"micro_batch": 16}])
-def test_the_run_is_the_same_up_to_rounding(dense: str, method: str, other: dict[str, Any]) -> None:
-    state, records = trained(model=dense, method=method, micro_batch=16, compile_once=True)
-    wanted, expected = trained(model=dense, method=method, **other)
+def test_the_run_is_the_same_up_to_rounding(plain: str, method: str, other: dict[str, Any]) -> None:
+    state, records = trained(model=plain, method=method, micro_batch=16, compile_once=True)
+    wanted, expected = trained(model=plain, method=method, **other)
     chex.assert_trees_all_close(state.params, wanted.params, rtol=1e-3, atol=1e-5)
     for record, reference in zip(records, expected, strict=True):
         assert record["batch_size"] == reference["batch_size"]
@@ -59,9 +36,9 @@ def test_the_run_is_the_same_up_to_rounding(dense: str, method: str, other: dict
 
 
 @pytest.mark.parametrize(("settings", "steps"), [({}, 1), ({"when": "every:2"}, 2)])
-def test_a_plan_of_five_stages_compiles_one_step(dense: str, settings: dict[str, Any], steps: int) -> None:
+def test_a_plan_of_five_stages_compiles_one_step(plain: str, settings: dict[str, Any], steps: int) -> None:
     config = Config.from_settings(
-        model=dense, method="gsam", batch_plan=FIVE_STAGES, micro_batch=16, compile_once=True, **settings
+        model=plain, method="gsam", batch_plan=FIVE_STAGES, micro_batch=16, compile_once=True, **settings
     )
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step
@@ -94,12 +71,12 @@ def test_settings_that_contradict_it_are_refused(settings: dict[str, Any], messa
         Config.from_settings(**{"model": "vit_tiny", "compile_once": True, "batch_plan": "1x16,1x64"} | settings)
 
 
-def test_networks_with_batchnorm_and_several_devices_are_refused(tiny: str, dense: str) -> None:
+def test_networks_with_batchnorm_and_several_devices_are_refused(tiny: str, plain: str) -> None:
     settings: dict[str, Any] = {"batch_plan": "1x16,1x64", "micro_batch": 16, "compile_once": True}
     config = Config.from_settings(model=tiny, **settings)
     with pytest.raises(ValueError, match="tiny has BatchNorm"):
         build(config, run.load(config))
-    config = Config.from_settings(model=dense, **settings)
+    config = Config.from_settings(model=plain, **settings)
     check_compile_once(config, run.load(config))
     with pytest.raises(ValueError, match="the run has 2 devices"):
         check_compile_once(config, run.load(config), Sharding(mesh_of(jax.devices()[:2])))
