@@ -99,7 +99,7 @@ def _files(part: Path, names: list[str]) -> Iterator[ImageFile]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Returns the files and folders in a folder, sorted by name; hidden ones are left out."""
+    """Returns the files and folders in a folder, sorted by name; hidden ones are omitted."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

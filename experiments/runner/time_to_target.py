@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ def check_accuracies(name: str, values: Sequence[float]) -> None:
 
 
 def write_targets(folder: Path, accuracies: Sequence[float]) -> list[tuple[Target, Cost | None]]:
-    """Writes `targets.json` into the folder of a finished run: the cost until each test accuracy.
+    """Writes `targets.json` into the folder of a finished run: the cost until each test accuracy, or null.
 
     Args:
       folder: the folder of the run.
@@ -94,9 +94,7 @@ def write_targets(folder: Path, accuracies: Sequence[float]) -> list[tuple[Targe
     """
     epochs = list(writers.read(folder / "metrics.jsonl", "epoch"))
     found = [(target, cost_to(epochs, target)) for target in (Target("test_accuracy", value) for value in accuracies)]
-    lines: list[dict[str, Any]] = [
-        asdict(target) | (asdict(cost) if cost else {"epoch": None}) for target, cost in found
-    ]
+    lines: list[dict[str, Any]] = [asdict(target) | _numbers(cost) for target, cost in found]
     write_whole(folder / TARGETS, json.dumps(lines, indent=2))
     return found
 
@@ -105,6 +103,11 @@ def target_rows(found: Sequence[tuple[Target, Cost | None]]) -> Rows:
     """Returns a table of the cost until each target; a dash if it was not reached."""
     rows: Rows = [("test accuracy", "epochs", "updates", "examples", "gradient evaluations")]
     for target, cost in found:
-        numbers = [None] * 4 if cost is None else list(asdict(cost).values())
+        numbers = _numbers(cost).values()
         rows.append((f"{100 * target.value:g}%", *("–" if number is None else f"{number:,}" for number in numbers)))
     return rows
+
+
+def _numbers(cost: Cost | None) -> dict[str, int | None]:
+    """Returns the numbers of a cost by name; all are None if the target was not reached."""
+    return {field.name: None if cost is None else getattr(cost, field.name) for field in fields(Cost)}

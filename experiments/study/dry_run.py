@@ -70,7 +70,7 @@ def updates_by_kind(config: Config, stored: int) -> dict[tuple[int, bool], int]:
 
     Returns:
       The number of updates for each pair of a batch size and whether the update makes a second pass; kinds without
-      updates are left out. The numbers are estimates in the same cases as those of `Estimate`.
+      updates are omitted. The numbers are estimates in the same cases as those of `Estimate`.
     """
     size, plan = config.recipe.epoch_size(config.problem.num_examples(stored)), config.plan
     found: dict[tuple[int, bool], int] = {}

@@ -53,14 +53,10 @@ class EpochSchedule(NamedTuple):
     later_sizes: list[int]
 
     @property
-    def batch_size(self) -> int:
-        """The batch size of the last step."""
-        return self.scheduled[-1].batch_size
-
-    @property
     def next_size(self) -> int | None:
         """The next batch size that differs; None if it does not change any more."""
-        return next((size for size in self.later_sizes if size != self.batch_size), None)
+        size = self.scheduled[-1].batch_size
+        return next((later for later in self.later_sizes if later != size), None)
 
     @classmethod
     def of(cls, epoch: int, schedules: Schedules, perturb: Perturb, plan: BatchPlan, num_examples: int) -> Self:

@@ -130,8 +130,7 @@ def fit(
                 callbacks.save(state, progress)
             if error:
                 raise error
-        sizes = schedule.batch_size, plan.examples_used(progress.step, size)
-        record = _epoch_record(progress, *sizes, program.evaluate(state), program.on_nonfinite)
+        record = _epoch_record(progress, plan, size, program.evaluate(state), program.on_nonfinite)
         callbacks.write(encode(record))
         callbacks.watch(record, state)
         if run.decide is not None:
@@ -202,14 +201,14 @@ def _written(
 
 
 def _epoch_record(
-    progress: Progress, batch_size: int, examples: int, test: dict[str, float], on_nonfinite: str | None
+    progress: Progress, plan: BatchPlan, num_examples: int, test: dict[str, float], on_nonfinite: str | None
 ) -> EpochRecord:
     noise, (loss, error) = progress.noise.deciding, progress.means
     return EpochRecord(
         epoch=progress.epoch + 1,
         step=progress.step,
-        batch_size=batch_size,
-        examples=examples,
+        batch_size=plan.batch_size_at_step(progress.step - 1, num_examples),
+        examples=plan.examples_used(progress.step, num_examples),
         gradient_evaluations=progress.gradient_evaluations,
         skipped=None if on_nonfinite is None else progress.skipped,
         train_loss=loss,
