@@ -19,9 +19,10 @@ import sam_optax
 from experiments import models
 from experiments.benchmark import benchmark_steps
 from experiments.benchmark.benchmark_steps import RADIUS
-from experiments.benchmark.ratios import Figure, Subject, cores, race
+from experiments.benchmark.ratios import Figure, Subject, race
 from experiments.cli.errors import start
 from experiments.cli.standard_streams import needed
+from experiments.runner.provenance import cores
 
 MODELS = ("resnet18", "vit_tiny")
 BATCH_SIZE, ROUNDS = 128, 3

@@ -4,7 +4,6 @@ Every round of a race times every subject once, so that a slowdown of the machin
 """
 
 import math
-import os
 import platform
 import statistics
 import time
@@ -21,6 +20,7 @@ from rich.table import Table
 
 import sam_optax
 from experiments.cli.tables import Rows, as_terminal
+from experiments.runner.provenance import cores, processor
 
 Subject = Callable[[], object]
 """A function to time; it returns when the device has finished its work."""
@@ -76,16 +76,11 @@ def machine() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "cores": cores(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {module.__name__: module.__version__ for module in (jax, jaxlib, optax, flax, sam_optax)},
     }
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use, or of all cores if the system does not report it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

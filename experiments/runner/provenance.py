@@ -37,13 +37,17 @@ class Provenance:
 
 def provenance() -> Provenance:
     """Returns the machine and the version of this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     commit = _commit()
     version = f"{sam_optax.__version__}, commit {commit}" if commit else sam_optax.__version__
-    return Provenance(_processor(), cores, printable(jax.devices()[0].device_kind), jax.__version__, version)
+    return Provenance(processor(), cores(), printable(jax.devices()[0].device_kind), jax.__version__, version)
 
 
-def _processor() -> str:
+def cores() -> int:
+    """Returns the number of cores that this process may use, or of all cores if the system does not report it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
     """Returns the model of the processor, or its architecture if the system does not report the model."""
     text = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.is_file() else ""
     models = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
