@@ -141,7 +141,7 @@ def test_a_plan_is_cut_into_all_its_steps_each_once_and_at_every_save(
         for part in course.cut(max(start, course.steps.start), due):
             found += part.steps
             ends.append(part.steps.stop)
-            assert part.batch_size == plan.batch_size_at(epoch)
+            assert {each.batch_size for each in part.scheduled} == {plan.batch_size_at(epoch)}
             assert [each.perturb for each in part.scheduled] == [step > 0 for step in part.steps]
             positions = [plan.epoch_at(step, examples) for step in part.steps]
             assert [each.position for each in part.scheduled] == positions
