@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import data
 from experiments.benchmark import benchmark_steps
-from experiments.models import convolution, resnet
+from experiments.models import convolution_products, resnet
 from experiments.models.convolution import conv_general_dilated
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -124,7 +124,7 @@ def test_transforms_are_computed_shortly_before_they_are_used(monkeypatch):
         return compiled.memory_analysis().temp_size_in_bytes
 
     ours = temporary_memory()
-    monkeypatch.setattr(convolution, "_after", lambda other, x: x)
+    monkeypatch.setattr(convolution_products, "_after", lambda other, x: x)
     assert ours < 0.8 * temporary_memory()
 
 
