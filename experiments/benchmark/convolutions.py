@@ -1,4 +1,4 @@
-"""Times the convolutions of ResNet-18 against those of XLA: `python -m experiments.benchmark.convolutions`."""
+"""Times the convolutions of ResNets against those of XLA: `python -m experiments.benchmark.convolutions`."""
 
 import dataclasses
 import statistics
@@ -13,13 +13,14 @@ from experiments.benchmark.benchmark_steps import repeated
 from experiments.benchmark.ratios import Subject, race
 from experiments.cli.errors import parse, start
 from experiments.cli.tables import Rows, as_terminal
+from experiments.config import check_choice
 from experiments.models.convolution import conv_general_dilated
 
 _OURS, _XLA = "ours", "lax"
 
 
 class Convolution(NamedTuple):
-    """The shape of a convolution of images with height and width `side`, padded as in ResNet-18."""
+    """The shape of a convolution of images with height and width `side`, padded as in a ResNet."""
 
     side: int
     channels_in: int
@@ -34,20 +35,32 @@ class Convolution(NamedTuple):
         return f"{self.size}x{self.size}, {channels}, {self.side}x{self.side} pixels{stride}"
 
 
-RESNET18 = (
-    Convolution(32, 3, 64, 3, 1),
-    Convolution(32, 64, 64, 3, 1),
-    Convolution(32, 64, 128, 3, 2),
-    Convolution(32, 64, 128, 1, 2),
-    Convolution(16, 128, 128, 3, 1),
-    Convolution(16, 128, 256, 3, 2),
-    Convolution(16, 128, 256, 1, 2),
-    Convolution(8, 256, 256, 3, 1),
-    Convolution(8, 256, 512, 3, 2),
-    Convolution(8, 256, 512, 1, 2),
-    Convolution(4, 512, 512, 3, 1),
-)
-"""The different convolutions of ResNet-18 on images of 32x32 pixels."""
+NETWORKS = {
+    "resnet18": (
+        Convolution(32, 3, 64, 3, 1),
+        Convolution(32, 64, 64, 3, 1),
+        Convolution(32, 64, 128, 3, 2),
+        Convolution(32, 64, 128, 1, 2),
+        Convolution(16, 128, 128, 3, 1),
+        Convolution(16, 128, 256, 3, 2),
+        Convolution(16, 128, 256, 1, 2),
+        Convolution(8, 256, 256, 3, 1),
+        Convolution(8, 256, 512, 3, 2),
+        Convolution(8, 256, 512, 1, 2),
+        Convolution(4, 512, 512, 3, 1),
+    ),
+    "small_resnet": (
+        Convolution(32, 3, 16, 3, 1),
+        Convolution(32, 16, 16, 3, 1),
+        Convolution(32, 16, 32, 3, 2),
+        Convolution(32, 16, 32, 1, 2),
+        Convolution(16, 32, 32, 3, 1),
+        Convolution(16, 32, 64, 3, 2),
+        Convolution(16, 32, 64, 1, 2),
+        Convolution(8, 64, 64, 3, 1),
+    ),
+}
+"""The different convolutions of each network on images of 32x32 pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +68,17 @@ class Arguments:
     """The options of the program.
 
     Attributes:
+      network: the network, resnet18 or small_resnet (ResNet-8).
       batch_sizes: the numbers of images.
       rounds: the number of measurements of each convolution.
     """
 
+    network: str = "resnet18"
     batch_sizes: tuple[int, ...] = (32, 128)
     rounds: int = 5
+
+    def __post_init__(self) -> None:
+        check_choice("network", self.network, NETWORKS)
 
 
 def products(shape: Convolution, batch_size: int, convolve: Callable[..., jax.Array]) -> dict[str, Subject]:
@@ -92,7 +110,7 @@ def _compiled(function: Callable[..., jax.Array], *arrays: jax.Array) -> Subject
     return repeated(jax.jit(function).lower(*arrays).compile(), 1, *arrays)
 
 
-def rows(batch_size: int, rounds: int, shapes: tuple[Convolution, ...] = RESNET18) -> Rows:
+def rows(batch_size: int, rounds: int, shapes: tuple[Convolution, ...]) -> Rows:
     """Returns the median times of the three products of each convolution: by `lax` → ours."""
     found: Rows = [(f"batch {batch_size}: ms of lax → ours", "output", "gradient of images", "gradient of kernel")]
     for shape in shapes:
@@ -107,7 +125,7 @@ def main() -> None:
     """Prints a table for each batch size."""
     arguments = parse(Arguments, "python -m experiments.benchmark.convolutions")
     for batch_size in arguments.batch_sizes:
-        Console().print(as_terminal(rows(batch_size, arguments.rounds)))
+        Console().print(as_terminal(rows(batch_size, arguments.rounds, NETWORKS[arguments.network])))
 
 
 if __name__ == "__main__":

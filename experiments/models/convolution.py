@@ -1,19 +1,22 @@
 """A convolution that is faster than XLA's on CPUs for residual networks.
 
 `conv_general_dilated` is a replacement for `jax.lax.conv_general_dilated`. It computes a convolution of float32 arrays
-and its two gradients in one of three ways, depending on the shapes:
+and its two gradients in one of four ways, depending on the shapes:
 
-| product | 3x3, stride 1, at least 64 channels | other shapes |
-|---|---|---|
-| output, gradient of the images | Winograd | `lax` |
-| gradient of the kernel | Winograd | im2col for at least 64 output channels, otherwise `lax` |
+| product | 3x3, stride 1, at least 64 channels | at least 64 output channels | fewer, at least 12x12 pixels | others |
+|---|---|---|---|---|
+| output, gradient of the images | Winograd | `lax` | `lax` | `lax` |
+| gradient of the kernel | Winograd | im2col | 1x1: im2col; others, from 32 images: in parts | `lax` |
 
 The functions are in `experiments.models.convolution_products`.
 
 - With fewer channels, the transforms of Winograd's filtering cost more than it saves.
 - XLA's gradient of a 1x1 kernel takes 1.7 to 16 times as long as im2col, that of the stem 2 to 2.5 times, and that of a
   strided 3x3 kernel 1.2 to 3.3 times.
-- Both need feature maps of at least 4x4 pixels, and Winograd needs at least 32 tiles of 4x4 outputs in a batch.
+- The time of XLA's gradient of a larger kernel with fewer channels grows faster than the batch: with 16 channels and
+  32x32 pixels, 1.7 ms for 16 images and 120 ms for 128. The sum of the gradients of 8 images at a time takes 13 ms.
+- From 64 channels, both need feature maps of at least 4x4 pixels, and Winograd at least 32 tiles of 4x4 outputs in a
+  batch.
 
 The thresholds were measured on two cores with AVX2 and jax 0.10.2; docs/speed.md shows the times.
 
@@ -39,6 +42,7 @@ from experiments.models.convolution_products import (
     LAYOUT,
     Shape,
     im2col_kernel,
+    kernel_in_parts,
     winograd_images,
     winograd_kernel,
     winograd_output,
@@ -99,6 +103,7 @@ def _is_plain(lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], options: d
 
 
 _CHANNELS, _SIDE, _TILES = 64, 4, 32  # the smallest number of channels, side of a feature map, and number of tiles
+_NARROW_SIDE, _IMAGES = 12, 32  # with fewer channels: the smallest side of the images, and number of images for parts
 
 
 def _is_for_winograd(shape: Shape) -> bool:
@@ -108,7 +113,17 @@ def _is_for_winograd(shape: Shape) -> bool:
 
 
 def _is_for_im2col(shape: Shape) -> bool:
-    return shape.kernel[3] >= _CHANNELS and min(shape.output[1:3]) >= _SIDE
+    if shape.kernel[3] >= _CHANNELS:
+        return min(shape.output[1:3]) >= _SIDE
+    return shape.kernel[:2] == (1, 1) and _is_narrow_and_large(shape)
+
+
+def _is_for_parts(shape: Shape) -> bool:
+    return _is_narrow_and_large(shape) and shape.images[0] >= _IMAGES
+
+
+def _is_narrow_and_large(shape: Shape) -> bool:
+    return shape.kernel[3] < _CHANNELS and min(shape.images[1:3]) >= _NARROW_SIDE
 
 
 def _fastest_output(shape: Shape) -> _Product:
@@ -122,7 +137,9 @@ def _fastest_images(shape: Shape) -> _Product:
 def _fastest_kernel(shape: Shape) -> _Product:
     if _is_for_winograd(shape):
         return winograd_kernel
-    return im2col_kernel if _is_for_im2col(shape) else xla_kernel
+    if _is_for_im2col(shape):
+        return im2col_kernel
+    return kernel_in_parts if _is_for_parts(shape) else xla_kernel
 
 
 def _primitive(

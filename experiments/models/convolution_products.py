@@ -7,6 +7,7 @@ convolution, `*_images` the gradient of the images from that of the output, and 
   (Lavin and Gray, 2015, https://arxiv.org/abs/1509.09308). With few channels, its transforms cost more than it saves.
 - im2col computes the gradient of the kernel as one matrix product of the patches of the images and the gradient of the
   output.
+- The gradient of the kernel in parts is the sum of the gradients of 8 images at a time.
 """
 
 import functools
@@ -169,3 +170,18 @@ def xla_kernel(images: jax.Array, gradient: jax.Array, shape: Shape) -> jax.Arra
     """Computes the gradient of the kernel by `lax`."""
     kernel = jax.ShapeDtypeStruct(shape.kernel, images.dtype)
     return jax.linear_transpose(lambda x: xla_output(images, x, shape), kernel)(gradient)[0]
+
+
+_PART, _PARTS = 8, 16  # the smallest number of images in a part, and the largest number of parts: each is compiled
+
+
+def kernel_in_parts(images: jax.Array, gradient: jax.Array, shape: Shape) -> jax.Array:
+    """Computes the gradient of the kernel as a sum over parts of the batch, each by `lax`."""
+    size = max(_PART, -(-len(images) // _PARTS))
+
+    def part(first: int) -> jax.Array:
+        chosen = images[first : first + size]
+        result = xla_kernel(chosen, gradient[first : first + size], shape._replace(images=chosen.shape))
+        return lax.optimization_barrier(result)  # otherwise XLA makes one convolution of all parts
+
+    return functools.reduce(jnp.add, [part(first) for first in range(0, len(images), size)])
