@@ -13,7 +13,7 @@ from jax import Array
 from experiments.config import checks
 from experiments.convergence import gradient_norms
 from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, Quadratic, standard_error
-from experiments.study import grid
+from experiments.study import strategies
 from experiments.training import learning_rate, optimizer
 from sam_optax import BatchPlan
 
@@ -121,7 +121,7 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Trajectory:
     Args:
       study: the settings of the study.
       method: a key of `REACH`.
-      strategy: an element of `grid.PLANNED`.
+      strategy: an element of `strategies.PLANNED`.
     """
     problem, start = study.problem, np.ones(study.dimensions)
     rates, batch_sizes = _by_update(study, strategy)
@@ -152,9 +152,9 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
 def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the learning rate and the batch size of each update."""
     constant, increasing = map(BatchPlan.parse, (study.constant_plan, study.increasing_plan))
-    plan = grid.plan_of(strategy, constant, increasing)
+    plan = strategies.plan_of(strategy, constant, increasing)
     positions = [plan.epoch_at(step, study.examples) for step in range(plan.total_steps(study.examples))]
-    rate = learning_rate.parse(grid.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
+    rate = learning_rate.parse(strategies.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
     rates = np.broadcast_to(rate(np.asarray(positions, np.float32)), len(positions))
     return np.asarray(rates, np.float64), np.asarray([plan.batch_size_at(position) for position in positions])
 

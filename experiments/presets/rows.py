@@ -28,8 +28,8 @@ from typing import NamedTuple
 from experiments.config import check_choice
 from experiments.config.sections import Descent, Network, Problem, Recipe
 from experiments.study import Grid
-from experiments.study.grid import CONTROLS, PAPERS, PLANNED
 from experiments.study.selection import MATCHES
+from experiments.study.strategies import CONTROLS, PAPERS, PLANNED
 
 
 class Published(NamedTuple):

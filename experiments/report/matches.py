@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from experiments.report import labels
 from experiments.report.groups import Group, Study
-from experiments.study.grid import mean_batch_size
 from experiments.study.selection import TOLERANCE
+from experiments.study.strategies import mean_batch_size
 
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 

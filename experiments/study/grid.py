@@ -1,10 +1,8 @@
 """The two kinds of study: a grid of methods, strategies and seeds, and a comparison of methods under one strategy.
 
-A strategy determines how the batch size and the learning rate change during a run. The paper's grid has nine cells:
-three methods by three strategies.
+The paper's grid has nine cells: three methods by three strategies.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -18,72 +16,9 @@ from experiments.config.sections import Descent, check_options
 from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
+from experiments.study.strategies import ADAPTIVE, NAMES, PAPERS, TUNED, adaptive_plan, plan_of, rate_of
 from experiments.training.methods import METHODS, OPTIONS
 from sam_optax import BatchPlan
-
-PAPERS = ("constant", "increasing", "cosine")
-CONTROLS = ("constant_first", "constant_last", "constant_mean", "reversed")
-
-_RESTARTS = 5  # number of cosine cycles, of equal length
-_OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
-    "increasing": lambda plan: plan,
-    "constant_first": lambda plan: BatchPlan.constant(plan.stages[0].batch_size, plan.epochs),
-    "constant_last": lambda plan: BatchPlan.constant(plan.stages[-1].batch_size, plan.epochs),
-    "constant_mean": lambda plan: BatchPlan.constant(mean_batch_size(plan), plan.epochs),
-    "reversed": lambda plan: BatchPlan.from_stages(plan.stages[::-1]),
-}
-_FALLING = ("cosine", "linear", "warm_restarts")
-
-PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
-ADAPTIVE, TUNED = "adaptive", "constant_tuned"
-NAMES = (*PLANNED, ADAPTIVE, TUNED)
-
-
-def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
-    """Returns the batch plan of a strategy.
-
-    Args:
-      name: the strategy. `increasing` has the increasing plan. Its controls have as many epochs: `constant_first`,
-        `constant_last` and `constant_mean` at its first, last and mean batch size, and `reversed` with its stages in
-        reverse order. `constant`, `cosine`, `linear` and `warm_restarts` have the constant plan.
-      constant: the study's constant plan.
-      increasing: the study's increasing plan.
-    """
-    return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
-
-
-def adaptive_plan(increasing: BatchPlan, rule: str, updates: int | None = None) -> str:
-    """Returns the batch plan of the strategy `adaptive`, in the syntax of the command line.
-
-    The noise of the gradients decides when the batch grows.
-
-    Args:
-      increasing: the study's increasing plan, which gives the first and the last batch size.
-      rule: the rule that decides, for example `noise_scale`, `noise_scale:0.5` or `norm_test:0.5`.
-      updates: the number of updates; None: the plan has as many epochs as the increasing plan.
-    """
-    budget = f"{increasing.epochs}" if updates is None else f"{updates}u"
-    return f"adaptive:{budget}x{increasing.stages[0].batch_size}..{increasing.stages[-1].batch_size}:{rule}"
-
-
-def rate_of(name: str, epochs: float) -> str:
-    """Returns the learning-rate schedule of a strategy over `epochs` after the warm-up, for `learning_rate.parse`."""
-    if name == "warm_restarts":
-        return f"warm_restarts:{epochs / _RESTARTS:g}"
-    return name if name in _FALLING else "constant"
-
-
-def mean_batch_size(plan: BatchPlan, parts: int | None = None) -> int:
-    """Returns the mean batch size of the plan's updates: a constant batch of this size makes as many updates.
-
-    For a plan in epochs it is the harmonic mean over the epochs, `E / Σ (1/b)`, rounded. Incomplete batches are dropped
-    and not considered. With `parts`, the number of examples of a part of a batch, the mean is rounded to a multiple of
-    it.
-    """
-    updates = [stage.length / (1 if plan.unit == "updates" else stage.batch_size) for stage in plan.stages]
-    examples = sum(number * stage.batch_size for number, stage in zip(updates, plan.stages, strict=True))
-    mean = round(examples / sum(updates))
-    return mean if parts is None else BatchPlan.constant(mean, 1).rounded_to(parts).stages[0].batch_size
 
 
 @dataclass(frozen=True)

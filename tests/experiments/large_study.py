@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.study import Grid
-from experiments.study.grid import CONTROLS, PAPERS
+from experiments.study.strategies import CONTROLS, PAPERS
 from tests.experiments.each_method import gradients_of
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, worst_case
 from tests.experiments.written_runs import write_run

@@ -22,7 +22,7 @@ from experiments.report.study_tables import setting_rows
 from experiments.report.verdicts import verdicts
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
-from experiments.study.grid import NAMES
+from experiments.study.strategies import NAMES
 from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.written_runs import only_study, write_run
 

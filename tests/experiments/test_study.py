@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from experiments.config import Config
 from experiments.study import Grid, RunSpec, Selection
 from experiments.study.dry_run import estimate
-from experiments.study.grid import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
 from experiments.study.selection import MATCHES, TOLERANCE, matched
+from experiments.study.strategies import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
 from sam_optax import BatchPlan
 
 GROWING = BatchPlan.parse("5x16,5x32,5x64,5x128,5x256")
