@@ -16,7 +16,7 @@ from experiments.config.sections import Descent, check_options
 from experiments.study.dry_run import estimate
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
-from experiments.study.strategies import ADAPTIVE, NAMES, PAPERS, TUNED, adaptive_plan, plan_of, rate_of
+from experiments.study.strategies import ADAPTIVE, NAMES, PAPERS, TUNED, adaptive_plan, at_length, plan_of, rate_of
 from experiments.training.methods import METHODS, OPTIONS
 from sam_optax import BatchPlan
 
@@ -38,11 +38,14 @@ class Grid(BaseConfig):
       match: What all cells have in common: epochs (as in the paper), updates (as many as the increasing plan makes),
         or gradients (SGD makes twice the updates). Several values make several studies in one, and the runs that they
         share are run once.
+      epochs: The number of epochs of the constant and of the increasing plan, whose stages keep their proportions. By
+        default the plans are not changed.
       constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
       increasing_plan: The batch plan of the strategy increasing.
       tuned_rates: The learning rate of the strategy constant_tuned for each method, for instance sgd 0.4 sam 0.2.
       include: Patterns of the cells that belong to the study, in which * matches anything: METHOD-STRATEGY, or
-        METHOD-STRATEGY-equal_updates for a cell whose plan is matched. All cells by default.
+        METHOD-STRATEGY-equal_updates for a cell whose plan is matched. All cells by default. The runs of a seed are
+        executed in the order of the patterns.
       adaptive_rule: The rule of the strategy adaptive, which is applied at the end of each epoch: noise_scale, a
         multiple of it such as noise_scale:0.5, or norm_test:0.5.
     """
@@ -52,6 +55,7 @@ class Grid(BaseConfig):
     methods: tuple[str, ...] = ("sgd", "sam", "gsam")
     strategies: tuple[str, ...] = PAPERS
     match: tuple[str, ...] = ("epochs",)
+    epochs: int | None = None
     constant_plan: str = "25x128"
     increasing_plan: str = "5x16,5x32,5x64,5x128,5x256"
     adaptive_rule: str = "noise_scale"
@@ -59,8 +63,7 @@ class Grid(BaseConfig):
     include: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        for name in ("constant_plan", "increasing_plan"):
-            checks.check_plan(name, getattr(self, name))
+        _ = self.plans
         checks.check_seeds(self.seeds)
         for name, known in (("methods", METHODS), ("strategies", NAMES), ("match", MATCHES)):
             for value in getattr(self, name):
@@ -88,8 +91,18 @@ class Grid(BaseConfig):
         elif TUNED in self.strategies:
             raise ValueError(f"tuned_rates is (), and {TUNED} is one of the strategies: give a rate, such as sgd 0.4.")
 
+    @property
+    def plans(self) -> tuple[BatchPlan, BatchPlan]:
+        """The constant and the increasing plan, at the study's number of epochs."""
+        constant, increasing = (
+            at_length(name, getattr(self, name), self.epochs) for name in ("constant_plan", "increasing_plan")
+        )
+        return constant, increasing
+
     def cells(self, stored: int | None = None) -> list[RunSpec]:
         """Returns all runs, ordered by seed, so that a study that is stopped early has complete tables for some seeds.
+
+        Within a seed, the runs are in the order of the patterns of `include`.
 
         Args:
           stored: the number of training examples of the data set; None: its published number.
@@ -104,12 +117,17 @@ class Grid(BaseConfig):
             if strategy == TUNED and method not in dict(self.tuned_rates):
                 continue
             cell = self._cell(match, method, strategy, seed, stored)
-            if any(fnmatchcase(cell.folder.name.removesuffix(f"-{seed}"), pattern) for pattern in self.include):
+            if self._pattern(cell) is not None:
                 once.setdefault(cell.config, cell)
-        return list(once.values())
+        return sorted(once.values(), key=lambda cell: (self.seeds.index(cell.config.seed), self._pattern(cell)))
+
+    def _pattern(self, cell: RunSpec) -> int | None:
+        """Returns the position of the first pattern that matches the cell, None if none does."""
+        name = cell.folder.name.removesuffix(f"-{cell.config.seed}")
+        return next((i for i, pattern in enumerate(self.include) if fnmatchcase(name, pattern)), None)
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
-        constant, increasing = map(BatchPlan.parse, (self.constant_plan, self.increasing_plan))
+        constant, increasing = self.plans
         plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
         parts = self.descent.m or self.descent.micro_batch
         if parts and strategy == "constant_mean":

@@ -1,7 +1,9 @@
 """The strategies of a study: how the batch size and the learning rate change during a run."""
 
+import math
 from collections.abc import Callable
 
+from experiments.config import checks
 from sam_optax import BatchPlan
 
 PAPERS = ("constant", "increasing", "cosine")
@@ -20,6 +22,31 @@ _FALLING = ("cosine", "linear", "warm_restarts")
 PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
 ADAPTIVE, TUNED = "adaptive", "constant_tuned"
 NAMES = (*PLANNED, ADAPTIVE, TUNED)
+
+
+def at_length(name: str, text: str, epochs: int | None) -> BatchPlan:
+    """Returns a plan in whole epochs whose stages are scaled by a common factor.
+
+    Args:
+      name: the argument that holds the plan, for error messages.
+      text: the plan, for example `40x16,40x32`.
+      epochs: the number of epochs of the scaled plan; None: the plan is not scaled.
+
+    Raises:
+      ValueError: If the text is no plan in whole epochs, or if a stage would not have a whole number of epochs.
+    """
+    checks.check_plan(name, text)
+    plan = BatchPlan.parse(text)
+    if epochs is None:
+        return plan
+    checks.check_count("epochs", epochs)
+    lengths, whole = [int(stage.length) for stage in plan.stages], int(plan.epochs)
+    smallest = whole // math.gcd(*lengths)
+    if epochs % smallest:
+        needed = f"for whole epochs in each of its stages, give a multiple of {smallest}, or another {name}."
+        raise ValueError(f"epochs is {epochs}, and {name} is {text}: {needed}")
+    scaled = [length * epochs // whole for length in lengths]
+    return BatchPlan.from_stages(list(zip(scaled, (stage.batch_size for stage in plan.stages), strict=True)))
 
 
 def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:

@@ -38,14 +38,29 @@ def test_patterns_select_cells_at_every_seed() -> None:
         match=("epochs", "updates"),
         include=("*-increasing", "sgd-constant-equal_updates", "sam-constant_first"),
     )
-    of_a_seed = ["sgd-increasing", "sam-increasing", "sam-constant_first", "sgd-constant-equal_updates"]
+    of_a_seed = ["sgd-increasing", "sam-increasing", "sgd-constant-equal_updates", "sam-constant_first"]
     assert names(study) == [f"{name}-{seed}" for seed in (0, 1) for name in of_a_seed]
+
+
+def test_runs_of_a_seed_are_in_the_order_of_the_patterns() -> None:
+    study = Grid(**SETTINGS, include=("sam-constant", "*-cosine", "s*"))
+    of_a_seed = ["sam-constant", "sgd-cosine", "sam-cosine", "sgd-constant", "sgd-increasing", "sam-increasing"]
+    assert names(study) == [f"{name}-{seed}" for seed in (0, 1) for name in of_a_seed]
+
+
+def test_both_plans_are_scaled_to_the_epochs() -> None:
+    study = Grid(**SETTINGS, epochs=15, constant_plan="200x128", increasing_plan="40x16,80x32")
+    assert [str(plan) for plan in study.plans] == ["15x128", "5x16,10x32"]
+    assert {cell.config.batch_plan for cell in study.cells()} == {"15x128", "5x16,10x32"}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"include": ("adam-*",)}, r"include is \('adam-\*',\): no cell has such a name"),
+        ({"epochs": 7}, r"epochs is 7, and increasing_plan is 5x16,.*: for whole epochs .* give a multiple of 5"),
+        ({"epochs": 0}, "epochs is 0: give an integer of at least 1"),
+        ({"increasing_plan": "5u16"}, "increasing_plan is '5u16'"),
         ({"strategies": ("constant_tuned",)}, r"tuned_rates is \(\), and constant_tuned is one of the strategies"),
         ({"tuned_rates": (("adam", 0.1),)}, "tuned_rates is 'adam': choose one of"),
         ({"tuned_rates": (("sgd", -0.1),)}, "tuned_rates is -0.1: give a finite number"),
