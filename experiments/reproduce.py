@@ -12,7 +12,6 @@ from experiments import data, presets
 from experiments.cli import output_folder, standard_streams, tables
 from experiments.cli.errors import exit_on_value_error, option, parse, start
 from experiments.config.checks import check_count
-from experiments.report import publish
 from experiments.runner import finished_file, finished_runs
 from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
@@ -41,6 +40,8 @@ class Arguments:
         or 1h30m. The run in progress is saved, and the same command continues the study.
       finished: A file in which finished runs are recorded, one line per run. A run in the file is not run again, even
         if its folder does not exist; the report is then made from the file.
+      jobs: The number of runs that are executed at the same time, each in a process of its own. They share the GPU, or
+        divide the cores of the CPU among themselves. With another number of cores, a run rounds differently.
       tensorboard: Also write TensorBoard's event files, into the folder tensorboard of each run.
       tune: Choose a learning rate and a radius for each method and strategy on examples held out of the training set,
         and run the study's seeds with them, with and without momentum 0.9 and weight decay 5e-4.
@@ -61,6 +62,7 @@ class Arguments:
     saving: Saving = field(default_factory=Saving)
     time_limit: str | None = None
     finished: Path | None = None
+    jobs: int = 1
     tensorboard: bool = False
     tune: bool = False
     tuning: Tuning = field(default_factory=Tuning)
@@ -72,6 +74,7 @@ class Arguments:
     def __post_init__(self) -> None:
         if self.tune and self.selection.only:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
+        check_count("jobs", self.jobs)
         if self.time_limit is not None:
             seconds_of("time_limit", self.time_limit)
         if self.time_steps_of is not None:
@@ -130,7 +133,7 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     """
     study = arguments.study
     context = RunContext(tensorboard=arguments.tensorboard, saving=arguments.saving, stop=stop)
-    runs = RunOptions(arguments.location, arguments.sharpness, context, arguments.finished)
+    runs = RunOptions(arguments.location, arguments.sharpness, context, arguments.finished, arguments.jobs)
     stored = study.problem.stored_examples
     if not arguments.dry_run:  # a dry run does not need the data
         whole = (study.problem.dataset, study.seeds[0], arguments.location, study.problem.own)
@@ -178,8 +181,18 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
     is_whole = options.arguments.selection.is_whole
     finished = [cell.folder for cell in cells if is_whole and exit_on_value_error(is_done, cell)]
     if finished:
-        exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, options.console, chosen=chosen))
+        _report(finished, report, options.console, chosen)
     return survived
+
+
+def _report(finished: list[Path], report: Path, console: Console, chosen: tuple[str, ...]) -> None:
+    """Writes the report of finished runs, unless a package is missing, which a machine for training may not have."""
+    try:
+        from experiments.report import publish  # noqa: PLC0415 - see above
+    except ImportError as error:
+        console.print(f"The report needs a package ({error}): run python -m experiments.report where it is installed.")
+        return
+    exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, console, chosen=chosen))
 
 
 def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:

@@ -47,12 +47,14 @@ class RunOptions:
       context: the settings that all runs share: whether to write TensorBoard's event files, when to save each run, and
         when to stop, which is also checked before each run and each measurement.
       finished: the file in which finished runs are recorded; None: they are not recorded.
+      jobs: the number of processes that execute runs at the same time.
     """
 
     location: data.Location = data.Location()
     sharpness: SharpnessSettings | None = None
     context: run.RunContext = run.RunContext()
     finished: Path | None = None
+    jobs: int = 1
 
 
 def is_done(cell: RunSpec) -> bool:

@@ -1,8 +1,11 @@
-"""Executes the runs of a study in sequence; skips completed runs, and continues if a run fails."""
+"""Executes the runs of a study; skips completed runs, and continues if a run fails."""
 
+import io
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
@@ -12,9 +15,11 @@ from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
 from experiments.sharpness import measure_runs
+from experiments.study.parallel_runs import in_processes
 from experiments.study.recorded_runs import Recorded, record, restore
 from experiments.study.run_spec import RunOptions, RunSpec, check_unfinished, execute, is_done
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
+from experiments.training.preemption import Stop, never
 from experiments.training.prefetch import Track
 
 Check = Callable[[RunSpec], object]
@@ -90,36 +95,75 @@ def run_all(title: str, cells: list[RunSpec], options: RunOptions, console: Cons
     if options.finished is not None:
         recorded = exit_on_value_error(restore, cells, options.finished)
     left = exit_on_value_error(to_do, cells, options.location, is_done, check_unfinished)
-    jax.local_devices()  # raises here if no device can be used, instead of in each run
+    if options.jobs == 1:
+        jax.local_devices()  # raises here if no device can be used, instead of in each run
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
-    to_run = set(left)
-    earlier = [cell for cell in cells if cell not in to_run]
-    complete, failed = set(earlier), []
-
-    def conclude(cell: RunSpec, dataset: data.Dataset) -> None:
-        _measure(cell, dataset, options, console)
-        if options.finished is not None:
-            recorded[cell.config.effective] = record(cell, options.finished, recorded)
-
+    failed = []
     try:
         with Progress(console=console, transient=True) as progress:
-            for cell in progress.track(earlier, description="sharpness of earlier runs") if earlier else ():
-                conclude(cell, run.load(cell.config, options.location))
-            for cell, dataset, track in in_turn(left, options, progress):
-                if _execute(cell, dataset, options, track, console):
-                    complete.add(cell)
-                    conclude(cell, dataset)
-                else:
+            for cell, survived in (_in_sequence if options.jobs == 1 else _at_once)(cells, left, options, progress):
+                if not survived:
                     failed.append(cell)
+                elif options.finished is not None:
+                    recorded[cell.config.effective] = record(cell, options.finished, recorded)
         if failed:
             console.print(f"failed: {len(failed)} of {len(cells)} runs ({', '.join(cell.name for cell in failed)})")
         if options.context.stop(0):
             raise Terminated("stopped after the last run: run the same command again to continue.")
     except Terminated as ended:
         where = str(ended).partition(":")[0]  # the rest is the remedy, which is repeated below
-        counts = f"{len(complete)} of {len(cells)} runs are done and {len(cells) - len(complete)} are left"
+        complete = sum(map(is_done, cells))
+        counts = f"{complete} of {len(cells)} runs are done and {len(cells) - complete} are left"
         raise Terminated(f"{where}: {counts}. Run the same command again to continue.") from ended
     return failed
+
+
+Outcomes = Iterator[tuple[RunSpec, bool]]
+"""Runs that were executed and measured, or measured if they were complete, and whether each did not fail."""
+
+
+def _in_sequence(cells: list[RunSpec], left: list[RunSpec], options: RunOptions, progress: Progress) -> Outcomes:
+    """Measures the complete runs, and then executes the others; a progress bar shows the run in progress."""
+    earlier = [cell for cell in cells if cell not in set(left)]
+    for cell in progress.track(earlier, description="sharpness of earlier runs") if earlier else ():
+        _measure(cell, run.load(cell.config, options.location), options, progress.console)
+        yield cell, True
+    for cell, dataset, track in in_turn(left, options, progress):
+        survived = _execute(cell, dataset, options, track, progress.console)
+        if survived:
+            _measure(cell, dataset, options, progress.console)
+        yield cell, survived
+
+
+def _at_once(cells: list[RunSpec], left: list[RunSpec], options: RunOptions, progress: Progress) -> Outcomes:
+    """Executes and measures runs in `options.jobs` processes, and prints what they print when a run is complete."""
+    unbound = replace(options, context=replace(options.context, stop=never))  # a function cannot be sent to a process
+    tasks = [_Task(cell, cell not in set(left), unbound) for cell in cells]
+    overall = progress.add_task("runs", total=len(tasks))
+    for task, (survived, words) in in_processes(_finish, tasks, options.jobs, options.context.stop):
+        progress.console.print(words, end="")
+        progress.advance(overall)
+        yield task.cell, survived
+
+
+class _Task(NamedTuple):
+    """A run for another process: it is executed unless it is complete, and measured."""
+
+    cell: RunSpec
+    is_complete: bool
+    options: RunOptions
+
+
+def _finish(task: _Task, stop: Stop) -> tuple[bool, str]:
+    """Executes and measures a run; returns whether it did not fail, and the text for the terminal."""
+    options = replace(task.options, context=replace(task.options.context, stop=stop))
+    printed = io.StringIO()
+    console = Console(file=printed, soft_wrap=True, markup=False, highlight=False)
+    dataset = run.load(task.cell.config, options.location)
+    survived = task.is_complete or _execute(task.cell, dataset, options, iter, console)
+    if survived:
+        _measure(task.cell, dataset, options, console)
+    return survived, printed.getvalue()
 
 
 def _execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track, console: Console) -> bool:

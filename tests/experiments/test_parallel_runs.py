@@ -1,0 +1,118 @@
+"""Runs in several processes are those in one process, and stop and fail like them."""
+
+import io
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from experiments.runner.run import RunContext
+from experiments.study import Grid, RunOptions, run_all
+from experiments.study.parallel_runs import StopFile, in_processes
+from experiments.training import own_files
+from experiments.training.exceptions import Terminated, UnusableError
+from experiments.training.preemption import Stop, never
+from experiments.training.writers import read
+
+SETTINGS: dict[str, Any] = {
+    "methods": ("sgd", "sam"),
+    "seeds": (0,),
+    "strategies": ("constant",),
+    "constant_plan": "1x128",
+    "increasing_plan": "1x128",
+}
+
+
+def wait_for(task: Path, stop: Stop) -> str:
+    """Waits until the file exists, or raises `Terminated` if told to stop."""
+    while not task.exists():
+        if stop(0):
+            raise Terminated("stopped in a run.")
+        time.sleep(0.01)
+    return task.name
+
+
+def leave(task: int, _: Stop) -> None:
+    """Ends the process as the system does when memory has run out."""
+    os._exit(task)
+
+
+def cores_of(_: int, stop: Stop) -> tuple[int, list[int]]:
+    """Returns the process and its cores, late enough that another process takes the other task."""
+    time.sleep(1)
+    assert not stop(0)
+    return os.getpid(), sorted(os.sched_getaffinity(0))
+
+
+def executed(output: Path, options: RunOptions) -> tuple[str, list[str]]:
+    printed = io.StringIO()
+    cells = Grid(output, **SETTINGS).cells()
+    failed = run_all("digits", cells, options, Console(file=printed, soft_wrap=True))
+    return printed.getvalue(), [cell.name for cell in failed]
+
+
+def losses(folder: Path) -> dict[str, list[float]]:
+    return {
+        each.parent.name: [record["loss"] for record in read(each, "step")]
+        for each in sorted(folder.glob("*/metrics.jsonl"))
+    }
+
+
+def test_two_processes_make_the_runs_of_one(tmp_path: Path) -> None:
+    """A run that another program executes fails, and the others do not; each finished run is recorded once."""
+    output, recorded = tmp_path / "study", tmp_path / "runs.jsonl"
+    options = RunOptions(jobs=2, finished=recorded)
+    with pytest.raises(Terminated, match="0 of 2 runs are done and 2 are left"):
+        executed(output, replace(options, context=RunContext(stop=lambda step: True)))
+    unfinished = output / "sam-constant-0.unfinished"
+    unfinished.mkdir(parents=True)
+    with own_files.hold_run_lock(unfinished):
+        printed, failed = executed(output, options)
+    assert failed == ["sam constant, seed 0"]
+    assert "sam constant, seed 0 failed: " in printed
+    assert "sgd constant, seed 0: " in printed
+    executed(output, replace(options, jobs=1))
+    assert len(recorded.read_text().splitlines()) == 2
+    executed(tmp_path / "expected", RunOptions())
+    found, expected = losses(output), losses(tmp_path / "expected")
+    assert found["sam-constant-0"] == expected["sam-constant-0"]
+    # With another number of cores, XLA rounds differently.
+    assert found["sgd-constant-0"] == pytest.approx(expected["sgd-constant-0"], rel=1e-2)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not restrict processes to cores")
+def test_processes_divide_the_cores() -> None:
+    before = sorted(os.sched_getaffinity(0))
+    (first, cores), (second, others) = [result for _, result in in_processes(cores_of, [0, 1], 2, never)]
+    assert first != second
+    assert sorted(cores + others) == (before if len(before) > 1 else 2 * before)
+
+
+def test_all_processes_stop_and_no_task_is_started_any_more(tmp_path: Path) -> None:
+    tasks = [tmp_path / name for name in "abcde"]
+    tasks[0].touch()
+    done: list[str] = []
+
+    def collect() -> None:
+        for _, name in in_processes(wait_for, tasks, 2, lambda step: bool(done)):
+            done.append(name)
+
+    with pytest.raises(Terminated, match="stopped in a run"):
+        collect()
+    assert done == ["a"]
+
+
+def test_a_killed_process_is_reported() -> None:
+    with pytest.raises(UnusableError, match=r"a process of the study was killed.*: give fewer jobs"):
+        list(in_processes(leave, [9], 1, never))
+
+
+def test_processes_stop_when_their_parent_has_ended(tmp_path: Path) -> None:
+    assert not StopFile(tmp_path / "stop", os.getppid())()
+    assert StopFile(tmp_path / "stop", os.getppid() + 1)()
+    (tmp_path / "stop").touch()
+    assert StopFile(tmp_path / "stop", os.getppid())()
