@@ -11,6 +11,10 @@ per-image gradients per seed. The options --shifted-patches --locality-attention
 - `fashion_mnist`, after `make data-fashion-mnist`: the paper's cells and the controls of the growing batch, on 5,000
   training images, with three seeds: 5.2 million per-image gradients in total. On one of two busy cores a run of SGD
   took 135 to 250 s, and a run of SAM 195 to 340 s.
+- `cifar100_resnet18`: the nine cells of the paper, and for SGD and SAM two controls of the growing batch: a constant
+  batch of 16, and one of 128 with as many updates. The controls take another 120 million per-image gradients
+  per seed. The cells are run in the order of their importance, and `--epochs 30` makes the row shorter, so that a
+  study that ends early answers the first questions: docs/study.md.
 - `imagenet_resnet50`: the paper publishes only the results of its ImageNet runs. The set-up is that of its other
   convolutional networks. This command measures the time on your device, with random images:
 
@@ -22,6 +26,7 @@ per-image gradients per seed. The options --shifted-patches --locality-attention
   photographs, delivered 460 to 890 images per second on two busy cores.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,8 +108,22 @@ def _vit(name: str, model: str) -> Grid:
     )
 
 
+_BY_IMPORTANCE = (
+    *(f"{method}-{strategy}" for strategy in ("constant", "increasing", "constant_first") for method in ("sgd", "sam")),
+    *("sgd-constant-equal_updates", "sam-constant-equal_updates", "sgd-cosine", "sam-cosine"),
+    *("gsam-constant", "gsam-increasing", "gsam-cosine"),
+)
+
 _STUDIES = {
-    "cifar100_resnet18": ("CIFAR-100, ResNet-18", _cnn("cifar100_resnet18", "cifar100", "resnet18")),
+    "cifar100_resnet18": (
+        "CIFAR-100, ResNet-18",
+        replace(
+            _cnn("cifar100_resnet18", "cifar100", "resnet18"),
+            strategies=(*PAPERS, "constant_first"),
+            match=("epochs", "updates"),
+            include=_BY_IMPORTANCE,
+        ),
+    ),
     "cifar100_vit_small": ("CIFAR-100, ViT-Small", _vit("cifar100_vit_small", "vit_small")),
     "cifar100_vit_tiny": ("CIFAR-100, ViT-Tiny", _vit("cifar100_vit_tiny", "vit_tiny")),
     "cifar100_wrn28_10": ("CIFAR-100, WRN-28-10", _cnn("cifar100_wrn28_10", "cifar100", "wide_resnet28_10")),

@@ -12,7 +12,7 @@ from experiments.runner.program import schedules
 from experiments.study.run_spec import RunSpec
 from experiments.training.methods import METHODS
 
-_WIDTH = 160  # columns, if the output is a file or a pipe
+_WIDTH = 180  # columns, if the output is a file or a pipe
 _IF_IT_NEVER_GROWS = (
     "Adaptive plans are counted as if their batch never grew. With growth, the same epochs have fewer updates, and the "
     "same updates take more epochs."
@@ -125,6 +125,6 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
 
 
 def print_wide(rows: Rows, console: Console) -> None:
-    """Prints a table; if the output is a file or a pipe, it has 160 columns."""
+    """Prints a table; if the output is a file or a pipe, it has 180 columns."""
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
     wide.print(as_terminal(rows))

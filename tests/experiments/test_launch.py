@@ -1,6 +1,7 @@
 """Studies from the command line: rows of the paper, parts, failures, tuning."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,31 @@ def test_a_dry_run_of_a_row_tells_what_each_cell_will_be(
     call(reproduce, monkeypatch, "--config", "cifar100_resnet18", "--dry-run", "--seeds", "0")
     lines = capsys.readouterr().out.splitlines()
     rows = {words[0]: words for line in lines if (words := line.split()) and words[0].endswith("-0")}
-    assert len(rows) == 9
+    assert list(rows) == [
+        *("sgd-constant-0", "sam-constant-0", "sgd-increasing-0", "sam-increasing-0"),
+        *(
+            "sgd-constant_first-0",
+            "sam-constant_first-0",
+            "sgd-constant-equal_updates-0",
+            "sam-constant-equal_updates-0",
+        ),
+        *("sgd-cosine-0", "sam-cosine-0", "gsam-constant-0", "gsam-increasing-0", "gsam-cosine-0"),
+    ]
     constant, growing = rows["sam-constant-0"], rows["gsam-increasing-0"]
     assert constant == ["sam-constant-0", "200x128", "78,000", "9,984,000", "–", "0.1", "0.1", "156,000"]
     assert growing[2:4] == ["242,120", "9,992,320"]
     assert growing[4:] == ["125,000,", "187,480,", "218,720,", "234,320", "0.1", "0.1", "484,240"]
     assert rows["sgd-cosine-0"][-3:] == ["0.1", "0.001", "78,000"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_is_scaled_to_fewer_epochs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    call(reproduce, monkeypatch, "--config", "cifar100_resnet18", "--dry-run", "--seeds", "0", "--epochs", "30")
+    plans = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines() if re.match(r" *s[gam][dm]-", line))
+    assert plans["sam-constant-0"] == "30x128"
+    assert plans["sam-constant_first-0"] == "30x16"
+    assert plans["sam-constant-equal_updates-0"] == "93x128"
+    assert plans["sam-increasing-0"] == "6x16,6x32,6x64,6x128,6x256"
 
 
 def test_what_is_given_beside_a_row_stands_instead_of_its_own(
