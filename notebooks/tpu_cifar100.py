@@ -13,23 +13,25 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/sam_optax/blob/main/notebooks/tpu_cifar100.ipynb)
 #
-# ResNet-18 on CIFAR-100 with SGD, SAM and GSAM, each with a constant batch, a growing one, and a cosine rate: one row
-# of the tables of Harada and Iiduka ([arXiv 2409.09984](https://arxiv.org/abs/2409.09984)), 200 epochs a cell. The
-# batches are spread over all cores that the machine has. What is done is kept on your Drive, so a session that ends
-# costs at most what was done since the last save: open the notebook again, and run all.
+# This notebook trains ResNet-18 on CIFAR-100 with SGD, SAM and GSAM, each with a constant batch, a growing batch and a
+# cosine learning rate. This is one row of the tables of Harada and Iiduka
+# ([arXiv 2409.09984](https://arxiv.org/abs/2409.09984)). For SGD and SAM it adds two controls of the growing batch: a
+# constant batch of 16, and a constant batch of 128 with as many updates as the growing one. The paper's runs have 200
+# epochs; here a run has 30 by default. Everything is kept on your Drive. If a session ends, open the notebook again and
+# run all cells: the study continues from the last save.
 #
-# **What was never tried: this notebook was never run on a TPU, nor on a GPU, in Colab or with Drive.** Its cells run
-# in our tests on a CPU that acts as eight devices, with made-up images in archives of CIFAR-100's format, and a
-# smaller network. How long a cell takes on an accelerator we do not know; the notebook measures it before it begins.
+# **This notebook has not been run on a TPU or a GPU, nor in Colab or with Drive.** Our tests run its cells on a CPU,
+# with made-up images in archives of CIFAR-100's format and a smaller network. We do not know how long a run takes on an
+# accelerator; the notebook measures it before the runs start.
 #
-# In Colab choose *Runtime, Change runtime type*, and there a TPU or a GPU. Then run the cells one after the other.
+# In Colab choose *Runtime, Change runtime type*, and there a TPU or a GPU. Then run the cells in order.
 
 # %% [markdown]
 # ## Install
 #
-# A Colab machine has the JAX that fits its accelerator, so JAX stays as it is, and NumPy with it. TPU machines have
-# no TensorFlow, of which the program needs the CPU's, to read the images; where one is there, it stays. In a clone of
-# the repository the cell only finds it. The project is not published yet: `REPOSITORY` is to have its address.
+# A Colab machine has the version of JAX that fits its accelerator, so JAX and NumPy are not changed. The program needs
+# TensorFlow to prepare the images; TPU machines have none, so the CPU version is installed there. In a clone of the
+# repository, the cell installs nothing. The project is not published yet: set `REPOSITORY` to its address.
 
 # %%
 import os
@@ -55,48 +57,45 @@ if root is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(root), *extra, *kept], check=True)
 
 # %% [markdown]
-# If pip says that it cannot find versions that go together, the machine's JAX is older than 0.10, which the library
-# needs: take a newer runtime version, in the same menu.
+# If pip cannot find versions that fit together, the machine's JAX is older than 0.10, which the library needs. Choose a
+# newer runtime version in the same menu.
 
 # %%
 import re
 import signal
-import time
 
 from IPython.display import Image, Markdown, display
-from tqdm import tqdm
 
 # %% [markdown]
 # ## Settings
 #
-# `CELLS` are the row's nine, in an order in which the first three already compare something. Take fewer, if you have
-# less time. `OUTPUT` is where runs are kept; left as None, a folder on your Drive in Colab, and `runs/tpu_cifar100`
-# elsewhere.
+# - `EPOCHS` is the number of epochs of each run, a multiple of 5. The paper's runs have 200.
+# - `SEEDS`: no difference is called a result with fewer than three seeds.
+# - `TIME_LIMIT` is the time after which the study is saved and stops, for example `25m` or `3h`.
+# - `JOBS` is the number of runs at the same time. On a GPU, three runs share the card. On a TPU, only one program at a
+#   time can use the device, so `JOBS` is 1.
+# - `OUTPUT` is the folder of the runs. None is a folder on your Drive in Colab, and `runs/tpu_cifar100` elsewhere.
 
 # %% tags=["parameters"]
-MODEL = "resnet18"
-SEED = 0
-CONSTANT = "200x128"
-INCREASING = "40x16,40x32,40x64,40x128,40x256"
-CELLS = [(method, strategy) for strategy in ("constant", "increasing", "cosine") for method in ("sgd", "sam", "gsam")]
+EPOCHS = 30
+SEEDS = [0]
+TIME_LIMIT = "3h"
+JOBS = 1
 OUTPUT = None
-DEVICES = None  # all of the accelerator's
-DATA = []  # ["--data-dir", folder]: the prepared images; left out, on the machine's own disk
-TRAIN_EXAMPLES = 50_000
+DATA = []  # ["--data-dir", folder] names a folder of prepared images; the default is a folder on the machine's own disk
+MORE = []  # further options of experiments.reproduce, for example ["--methods", "sgd", "sam"]
 TIMED_IMAGES = 128
-SHARPNESS = ["--examples", 1024]
-SAVE_EVERY = 2_000  # updates
 
 # %% [markdown]
 # ## The accelerator
 #
-# All that computes runs in programs of its own, here and below: only one process at a time can have a TPU, so this
-# notebook itself leaves it alone.
+# Everything is computed by other programs. Only one program at a time can use a TPU, so the notebook itself does not
+# use it.
 
 
 # %%
 def python(*words):
-    """What a Python program of the repository prints."""
+    """Returns what a Python program of the repository prints."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, cwd=root, env=PLAIN, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -104,10 +103,10 @@ def python(*words):
     return done.stdout
 
 
-def show(said):
-    """What a program printed, its tables as such."""
+def show(printed):
+    """Displays what a program printed, with its tables as tables."""
     shown, columns = [], 0
-    for line in map(str.strip, said.splitlines()):
+    for line in map(str.strip, printed.splitlines()):
         cells = re.split(r" {2,}", line)
         if set(line) == {"─"}:
             shown.append("| --- |" + " ---: |" * (columns - 1))
@@ -117,18 +116,18 @@ def show(said):
     display(Markdown("\n".join(shown)))
 
 
-PLAIN = os.environ | {"TTY_COMPATIBLE": "0", "COLUMNS": "160"}  # no bars and colours of a terminal
+PLAIN = os.environ | {"TTY_COMPATIBLE": "0", "COLUMNS": "180", "PYTHONUNBUFFERED": "1"}  # no progress bars and colours
 program = "import jax; print(jax.__version__, jax.default_backend(), jax.local_device_count())"
 version, platform, count = python("-c", program).split()[-3:]
-print(f"JAX {version} sees {count} device(s) of the kind {platform}")
+print(f"JAX {version}, {count} device(s), platform {platform}")
 if platform == "cpu":
     print("No accelerator: choose a TPU or a GPU in Runtime, Change runtime type. On a CPU the row would take weeks.")
 
 # %% [markdown]
 # ## Your Drive
 #
-# Colab asks for permission. Runs of the row need a few hundred megabytes: each keeps its last two saves while it runs,
-# and its trained network at the end.
+# Colab asks for permission. The row needs a few hundred megabytes: a run keeps its last two saves until it is complete,
+# and then its trained network.
 
 # %%
 if OUTPUT is None and "google.colab" in sys.modules:
@@ -138,122 +137,53 @@ if OUTPUT is None and "google.colab" in sys.modules:
     OUTPUT = "/content/drive/MyDrive/sam_optax/tpu_cifar100"
 output = root / (OUTPUT or "runs/tpu_cifar100")
 output.mkdir(parents=True, exist_ok=True)
-print("runs are kept in", output)
-
-# %% [markdown]
-# ## One run
-#
-# `experiments.train` trains one network. The words that matter here:
-#
-# - without `--devices` a batch is spread over all devices of the accelerator, and SAM's perturbation is that of the
-#   whole batch: the result does not depend on their number, up to rounding;
-# - `--saving.every` saves the run on its way, and `--resume` goes on from the last save, or begins where there is
-#   none. A run that went on comes to the same numbers as one that was never stopped.
-#
-# The first run fetches CIFAR-100 and prepares it, which takes a few minutes more.
-
-# %%
-PLANS = {"constant": CONSTANT, "increasing": INCREASING, "cosine": CONSTANT}
-
-
-def words_of(method, strategy):
-    """The command line of a cell, with all settings of the row."""
-    words = ["--dataset", "cifar100"]
-    if TRAIN_EXAMPLES < 50_000:
-        words += ["--train-examples", TRAIN_EXAMPLES]
-    words += ["--model", MODEL, "--method", method, "--seed", SEED, "--batch-plan", PLANS[strategy]]
-    words += ["--lr-schedule", "cosine" if strategy == "cosine" else "constant"]
-    words += ["--learning-rate", 0.1, "--momentum", 0, "--rho", 0.05, "--alpha", 0.02, *DATA]
-    return words if DEVICES is None else [*words, "--devices", DEVICES]
-
-
-def updates_of(plan):
-    """How many updates a plan makes: an epoch drops its last, incomplete batch."""
-    stages = [map(int, stage.split("x")) for stage in plan.split(",")]
-    return sum(epochs * (TRAIN_EXAMPLES // size) for epochs, size in stages)
-
-
-def updates_done(folder):
-    """The update that the last line of a run's metrics tells of, 0 where there is none."""
-    metrics = folder / "metrics.jsonl"
-    if not metrics.is_file():
-        return 0
-    with metrics.open("rb") as lines:
-        lines.seek(max(0, metrics.stat().st_size - 4096))
-        steps = re.findall(rb'"step": (\d+)', lines.read())
-    return int(steps[-1]) if steps else 0
-
-
-# %% [markdown]
-# The program runs, and a bar follows the metrics that it writes. If you stop the cell, the run is saved first.
-
-
-# %%
-def train(method, strategy):
-    """Begin a cell, or go on with it, and wait for its end."""
-    folder = output / f"{method}-{strategy}-{SEED}"
-    total = updates_of(PLANS[strategy])
-    command = [sys.executable, "-m", "experiments.train", *map(str, words_of(method, strategy))]
-    command += ["--output", str(folder), "--resume", "--saving.every", str(SAVE_EVERY)]
-    with (output / f"{folder.name}.txt").open("w+") as log, tqdm(total=total, desc=folder.name, file=sys.stdout) as bar:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping the cell is for the notebook to hear, alone
-        running = subprocess.Popen(command, cwd=root, env=PLAIN, stdout=log, stderr=subprocess.STDOUT)
-        signal.signal(signal.SIGINT, before)
-        try:
-            while running.poll() is None:
-                if new := updates_done(folder) - bar.n:
-                    bar.update(new)
-                time.sleep(1)
-            bar.update(updates_done(folder) - bar.n)
-        finally:
-            running.terminate()  # which saves a run that is not done
-            running.wait()
-        log.seek(0)
-        said = log.read().strip()
-    if running.returncode:
-        raise RuntimeError(f"{folder.name} ended with exit code {running.returncode}:\n{said}")
-    print(said.splitlines()[-1])
-
+print("The runs are kept in", output)
 
 # %% [markdown]
 # ## How long will it take?
 #
-# The program times a few steps of each method on made-up images of the right shape, and tells the hours that the row
-# takes on **one** device of this machine. On several devices a large batch takes less; a batch of 16 on eight devices
-# is two images each, and gains little or nothing.
+# The program times a few steps of each method on random images of the right shape, and prints the hours that the runs
+# take on one device of this machine. The time per image is assumed to be the same at all batch sizes, which is too
+# optimistic for a batch of 16.
 
 # %%
-planned = ["--model", MODEL, "--seeds", SEED, "--constant-plan", CONSTANT, "--increasing-plan", INCREASING]
-planned += ["--methods", *dict.fromkeys(method for method, _ in CELLS)]
-planned += ["--strategies", *dict.fromkeys(strategy for _, strategy in CELLS)]
-planned += ["--dry-run", "--time-steps-of", TIMED_IMAGES]
-show(python("-m", "experiments.reproduce", "--config", "cifar100_resnet18", *planned))
+row = ["-m", "experiments.reproduce", "--config", "cifar100_resnet18", "--epochs", EPOCHS, "--seeds", *SEEDS, *MORE]
+show(python(*row, "--dry-run", "--time-steps-of", TIMED_IMAGES))
 
 # %% [markdown]
 # ## The row
 #
-# Cells that are done are not done again. When the session has ended, connect anew and run all cells: the run that was
-# in progress goes on from its last save.
+# - The runs are executed in the order of the table above, and each is recorded in `runs.jsonl` when it is complete.
+# - After `TIME_LIMIT`, or if you stop the cell, the runs in progress are saved. Run the cell again to continue. A
+#   continued run has the same result as one that was never stopped.
+# - The sharpness of each run is measured over 1,024 training images, at the paper's radius and at a radius of the same
+#   length for networks of every size.
+# - The first run downloads CIFAR-100 and prepares it, which takes a few minutes.
 
 # %%
-for method, strategy in CELLS:
-    train(method, strategy)
+TIME_HAS_PASSED = 75  # the exit code of a study that can be continued
 
-# %% [markdown]
-# ## How sharp are the minima?
-#
-# The worst case over 1,024 training images, at the paper's radius and at one of the same length for networks of every
-# size. It runs on one device.
-
-# %%
-show(python("-m", "experiments.sharpness", output, *SHARPNESS, *DATA))
+command = [sys.executable, *row, "--output", output, "--finished", output / "runs.jsonl"]
+command += ["--time-limit", TIME_LIMIT, "--jobs", JOBS, *DATA]
+before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping the cell is for the notebook, which ends the program
+running = subprocess.Popen(
+    list(map(str, command)), cwd=root, env=PLAIN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+)
+signal.signal(signal.SIGINT, before)
+try:
+    for line in running.stdout:
+        print(line, end="")
+finally:
+    running.terminate()  # the program saves the runs in progress
+    code = running.wait()
+if code not in (0, TIME_HAS_PASSED):
+    raise RuntimeError(f"The study ended with exit code {code}.")
 
 # %% [markdown]
 # ## The table
 #
-# Our figures, and the paper's beside them where the settings are the row's. With one seed there is no standard
-# deviation, and no difference can be told from chance: run the notebook with `SEED = 1` and `SEED = 2` too, in the
-# same folder, and the table has all three.
+# Our figures, and the paper's for the same cells. From three seeds on, the report has differences with confidence
+# intervals. A run of 30 epochs is a scaled-down run: compare the signs of differences with the paper's, not the sizes.
 
 # %%
 python("-m", "experiments.report", output)
@@ -266,10 +196,8 @@ for picture in sorted((output / "report" / "pictures").rglob("test-accuracy-over
     display(Image(picture, width=800))
 
 # %% [markdown]
-# The growing plan makes three times the updates of the constant ones in the same epochs: a better figure in its
-# column is no proof that growth helps. `notebooks/batch_size_schedules.ipynb` has the control for that in small; in
-# the study it is `--strategies constant_first constant_mean` and `--match updates` of `experiments.reproduce`, with
-# `docs/study.md`.
+# In the same number of epochs, the growing plan makes three times as many updates as a constant batch of 128. So a
+# lower error of the growing batch alone does not show that growth helps. It has to be better than the best of the
+# controls.
 #
-# The whole report is `report/report.html` in the folder of the runs: one page, with all pictures, that needs no
-# network.
+# The whole report is `report/report.html` in the folder of the runs, a single page with all pictures.

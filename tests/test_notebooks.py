@@ -33,9 +33,14 @@ def notebook_of(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def executed(name: str, settings: Mapping[str, Any], *, before: str = "", after: str = "") -> Any:
-    """A notebook after its last cell, with settings of ours, and cells of ours around its own."""
+def executed(name: str, settings: Mapping[str, Any], *, before: str = "", after: str = "", until: str = "") -> Any:
+    """Executes a notebook with settings of ours, and cells of ours around its own.
+
+    With `until`, the cells from the one that begins with this text on are omitted.
+    """
     notebook = notebook_of(name)
+    omitted = [i for i, cell in enumerate(notebook.cells) if until and cell.source.startswith(until)]
+    notebook.cells = notebook.cells[: omitted[0] if omitted else None]
     (at,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     assert set(settings) <= set(re.findall(r"^(\w+) = ", notebook.cells[at].source, re.MULTILINE))
     ours = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
@@ -193,34 +198,28 @@ def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-def test_the_row_of_the_paper_runs_on_eight_devices(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepared: Path
-) -> None:
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
-    plans = {"constant": "1x16", "increasing": "1x16,1x32"}
+def test_the_row_of_the_paper_is_stopped_by_its_time_limit_and_continued(tmp_path: Path, prepared: Path) -> None:
+    plans = {"constant": "2x16", "increasing": "1x16,1x32"}
+    more = ["--model", "small_resnet", "--methods", "gsam", "--strategies", *plans, "--train-examples", made_up.TRAIN]
+    more += ["--constant-plan", plans["constant"], "--increasing-plan", plans["increasing"]]
+    more += ["--sharpness.examples", 16, "--sharpness.steps", 1, "--sharpness.radius-rms", "None"]
     settings = {
-        "MODEL": "small_resnet",
-        "CONSTANT": plans["constant"],
-        "INCREASING": plans["increasing"],
-        "CELLS": [("gsam", strategy) for strategy in plans],
+        "EPOCHS": 2,
         "OUTPUT": str(tmp_path / "runs"),
-        "DEVICES": 8,
         "DATA": ["--data-dir", str(prepared)],
-        "TRAIN_EXAMPLES": made_up.TRAIN,
-        "SAVE_EVERY": 2,
+        "MORE": more,
         "TIMED_IMAGES": 16,
-        "SHARPNESS": ["--examples", 16, "--steps", 1, "--radius-rms", "None"],
     }
+    stopped = executed("tpu_cifar100", settings | {"TIME_LIMIT": "1s", "JOBS": 2}, until="## The table")
+    assert "the time limit of 1s has passed" in printed(stopped)
     done = executed("tpu_cifar100", settings)
     said = printed(done)
-    assert "sees 8 device(s) of the kind cpu" in said
-    assert said.count("holds metrics, result and trained state.") == 2
-    assert "4/4" in said  # the bar has come to its end
+    assert "1 device(s), platform cpu" in said
+    assert "gsam increasing, seed 0: test error" in said
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
-    planned, sharpness, errors = tables
+    planned, errors = tables
     assert "| gsam-increasing-0 | 1x16,1x32 |" in planned
     assert "| method | runs |" in planned
-    assert "| gsam-increasing-0 | worst case |" in sharpness
     assert re.search(r"\| GSAM \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|", errors)
     assert (printed(done, "stderr"), pictures(done)) == ("", 1)
     small = {"model": "small_resnet", "train_examples": made_up.TRAIN}
