@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from experiments import contrasts as program
+from experiments import presets
 from experiments.report.planned_contrasts import (
     Contrast,
     cells_of,
@@ -22,6 +23,7 @@ from experiments.report.planned_contrasts import (
     verdict,
 )
 
+PLANNED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/contrasts.toml"))
 CONTRAST = Contrast("Does growth help?", "sam-increasing", ("sam-constant", "sam-constant_first"))
 FILE = """
 [[contrast]]
@@ -136,3 +138,10 @@ def test_the_program_prints_and_writes_the_table(
     text = (tmp_path / "table.md").read_text()
     assert "| Does growth help? | sam-increasing | sam-constant_first | 3 | −3.17 |" in text
     assert "lower error" in text
+
+
+@pytest.mark.parametrize("path", PLANNED, ids=[path.parent.name for path in PLANNED])
+def test_the_contrasts_of_a_row_compare_cells_that_it_has(path: Path) -> None:
+    cells = {cell.folder.name.removesuffix("-0") for cell in presets.load(path.parent.name).study.cells()}
+    for contrast in read_contrasts(path):
+        assert {contrast.cell, *contrast.controls} <= cells
