@@ -15,6 +15,7 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import claim, make_folder
 from experiments.cli.tables import as_terminal
 from experiments.config import Config
+from experiments.config.checks import check_package
 from experiments.runner import run, sharpness_records
 from experiments.runner.hosts import Machine, abort_all_on_error, agree_across_hosts, sharding_on
 from experiments.runner.program import check_compile_once
@@ -58,6 +59,8 @@ class Arguments:
 
     def __post_init__(self) -> None:
         check_accuracies("targets", self.targets)
+        if self.tensorboard:
+            check_package("tensorboard is True", "tensorboardX")
         if self.sharpness.during is None and self.sharpness != SharpnessSettings():
             raise ValueError(
                 "sharpness.during is None, and other settings of sharpness are given: give the epochs between two "

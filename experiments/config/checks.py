@@ -1,5 +1,6 @@
 """Checks of settings. Each raises a ValueError that names the setting, its value and a remedy."""
 
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -45,6 +46,12 @@ def check_count(name: str, value: int | None, most: int = _LARGEST_COUNT) -> Non
         raise ValueError(f"{name} is {value}: give an integer of at least 1.")
     if value > most:
         raise ValueError(f"{name} is {value}: give an integer of at most {most}.")
+
+
+def check_package(given: str, package: str) -> None:
+    """Refuses a setting whose package is not installed; `given` names the setting and its value."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"{given}, which needs the package {package}: install sam_optax[experiments], or omit it.")
 
 
 def plan_of(text: str) -> BatchPlan:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from experiments import augmentation, data
 from experiments.config import Config
+from experiments.config.checks import check_package
 from experiments.config.sections import Recipe
 from experiments.data.stream import Batch, moved
 from sam_optax import BatchPlan
@@ -68,12 +69,13 @@ def transform_of(config: Config, dataset: data.Dataset) -> Transform | None:
     """Returns the image transformation before the compiled step: crop, flip and AutoAugment; None without AutoAugment.
 
     Raises:
-      ValueError: If the images are not in colour.
+      ValueError: If the images are not in colour, or if TensorFlow is not installed.
     """
     if not config.recipe.auto_augment:
         return None
     if dataset.image_shape[-1] != 3:
         raise ValueError(f"auto_augment is True, and {config.problem.dataset} has grey images: omit auto_augment.")
+    check_package("auto_augment is True", "tensorflow")
     from experiments.data.auto_augment import auto_augment  # noqa: PLC0415 - few runs need Pillow
 
     def transform(image: Any, key: Any) -> Any:

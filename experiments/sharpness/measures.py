@@ -13,7 +13,7 @@ from flax import nnx
 
 from experiments import data
 from experiments.config import Config
-from experiments.config.checks import check_choice, check_count, check_distinct
+from experiments.config.checks import check_choice, check_count, check_distinct, check_package
 from experiments.runner.program import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
 from experiments.training.json_files import decode, fields_of
 from experiments.training.records import SHARPNESS, SharpnessRecord
@@ -23,6 +23,7 @@ from sam_optax import sharpness
 
 Batch = dict[str, jax.Array]
 MEASURES = tuple(SHARPNESS)
+_OF_CURVATURE = ("top_eigenvalue", "trace")
 _ALIKE = 0.005  # relative difference below which two radii count as one
 _MOST_STEPS = 10_000  # also the most restarts
 
@@ -65,6 +66,8 @@ class SharpnessSettings:
         check_choice("norm", self.norm, ("linf", "l2"))
         for name in self.measures:
             check_choice("measures", name, MEASURES)
+            if name in _OF_CURVATURE:
+                check_package(f"measures has {name!r}", "matfree")
         check_distinct("measures", self.measures)
         for name in ("rho", "radius_rms"):
             value = getattr(self, name)
