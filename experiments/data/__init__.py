@@ -6,8 +6,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, Location, load
+from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, load
 from experiments.data.dataset import Dataset, Split
+from experiments.data.location import Location
 from experiments.data.own_images import FORMS, OwnSettings, is_image_folder, is_own
 from experiments.data.sizes import size_of, stored_examples, synthetic
 from experiments.data.stream import training_batches

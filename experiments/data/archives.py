@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import utils
 from tensorflow_datasets.core.download import checksums, resource
 
-from experiments.data.catalogue import Location
+from experiments.data.location import Location
 
 _PATIENCE = 10.0  # seconds
 

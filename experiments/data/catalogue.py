@@ -13,46 +13,18 @@ of the golden section, so that the splits of successive seeds overlap as little 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from experiments.data import imagenet
-from experiments.data.dataset import Dataset, Split, channel_moments, held_out, with_noise
+from experiments.data.dataset import Dataset, Examples, Size, Split, channel_moments, held_out, with_noise
+from experiments.data.location import Location
 from experiments.data.own_images import FORMS, OwnSettings, is_own, load_own
-
-
-@dataclass(frozen=True)
-class Location:
-    """The folders of TensorFlow Datasets (TFDS). The embedded digits need none.
-
-    Attributes:
-      data_dir: The folder of prepared data. The default is TFDS_DATA_DIR or ~/tensorflow_datasets.
-      manual_dir: The folder with archives that were downloaded by hand. The archives of a data set are in this folder,
-        or in a subfolder with the name of the data set. The default is downloads/manual within data_dir.
-    """
-
-    data_dir: Path | None = None
-    manual_dir: Path | None = None
-
+from experiments.data.prepared_arrays import read_prepared_arrays
 
 SHIFT = 4
 """The largest shift in pixels of an image in memory."""
-
-
-class Size(NamedTuple):
-    """The size of a data set.
-
-    Attributes:
-      train: the number of training examples.
-      num_classes: the number of classes; labels are in `[0, num_classes)`.
-      image_shape: `(height, width, channels)` of the network's input.
-    """
-
-    train: int
-    num_classes: int
-    image_shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -93,12 +65,15 @@ SIZES = {"digits": Size(512, 10, (8, 8, 1))} | {name: entry.size for name, entry
 
 
 @functools.cache  # decoding takes seconds, and a study loads its data before every run
-def load_prepared(name: str, location: Location) -> Dataset:
+def load_prepared(name: str, location: Location, *, only_tfds: bool = False) -> Dataset:
     """Loads the data set `name` with the training and test splits of TFDS, and prepares it first if necessary.
+
+    A data set in memory is read from NumPy arrays if they exist in the folder of prepared data.
 
     Args:
       name: a key of `ENTRIES`.
       location: the folders to look in.
+      only_tfds: whether NumPy arrays are ignored.
 
     Returns:
       The data set, with examples in the order in which TFDS stores them. Its arrays are shared and read-only.
@@ -106,16 +81,25 @@ def load_prepared(name: str, location: Location) -> Dataset:
     Raises:
       ValueError: If the data do not exist and cannot be prepared, or if they are damaged.
     """
-    try:
-        from experiments.data import preparation  # noqa: PLC0415 - the embedded data set needs no TFDS
-    except ImportError as error:
-        raise ValueError(f"data set {name!r} needs a package ({error}): install sam_optax[experiments].") from error
     entry = ENTRIES[name]
-    read, file_format = (preparation.read, None) if entry.in_memory else (preparation.opened, preparation.BY_INDEX)
-    builder: Any = preparation.prepare(name, location, entry.advice, file_format)
-    train, test = read(builder, "train"), read(builder, entry.test)
+    has_arrays = entry.in_memory and not only_tfds
+    parts = read_prepared_arrays(location.folder, name, entry.size) if has_arrays else None
+    train, test = (parts["train"], parts["test"]) if parts else _read_tfds(name, location, entry)
     mean, std = channel_moments(train.images) if isinstance(train, Split) else (imagenet.MEAN, imagenet.STD)
     return Dataset(train, test, entry.size.num_classes, mean, std, SHIFT if entry.in_memory else 0, entry.flip)
+
+
+def _read_tfds(name: str, location: Location, entry: Entry) -> tuple[Examples, Examples]:
+    """Returns the training and the test examples that TFDS prepares."""
+    try:
+        from experiments.data import preparation  # noqa: PLC0415 - the other data need no TFDS
+    except ImportError as error:
+        needed = f"data set {name!r} needs a package ({error}): install sam_optax[experiments]"
+        copied = f", or copy {name}.npz from another machine into {location.folder}" if entry.in_memory else ""
+        raise ValueError(f"{needed}{copied}.") from error
+    read, file_format = (preparation.read, None) if entry.in_memory else (preparation.opened, preparation.BY_INDEX)
+    builder: Any = preparation.prepare(name, location, entry.advice, file_format)
+    return read(builder, "train"), read(builder, entry.test)
 
 
 TRAIN, TEST = 512, 1000

@@ -7,7 +7,7 @@ before; the fingerprint identifies them.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epy
@@ -16,6 +16,20 @@ from experiments.data.imagenet import Reader, Records
 
 with epy.lazy_imports():  # TensorFlow takes seconds to import, and no help text or refused setting needs it
     import tensorflow as tf
+
+
+class Size(NamedTuple):
+    """The size of a data set.
+
+    Attributes:
+      train: the number of training examples.
+      num_classes: the number of classes; labels are in `[0, num_classes)`.
+      image_shape: `(height, width, channels)` of the network's input.
+    """
+
+    train: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)

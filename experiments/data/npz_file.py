@@ -15,9 +15,10 @@ import numpy as np
 from experiments.data.dataset import Split
 
 PARTS = ("train", "test")
-_ARRAYS = tuple(f"{kind}_{part}" for part in PARTS for kind in "xy")
+ARRAYS = tuple(f"{kind}_{part}" for part in PARTS for kind in "xy")
 _MOST_CHANNELS = 4
-_UNREADABLE = (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
+_REMEDY = f"write it with np.savez, with the arrays {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}."
+UNREADABLE = (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(path: Path) -> dict[str, Split]:
@@ -32,8 +33,7 @@ def read_npz(path: Path) -> dict[str, Split]:
     Raises:
       ValueError: If the file cannot be read, or if an array is missing or has a wrong shape, dtype or value.
     """
-    with _opened(path) as file:
-        arrays = {name: file[name] for name in _ARRAYS}
+    arrays = read_arrays(path)
     parts = {part: _split(arrays[f"x_{part}"], arrays[f"y_{part}"], part, path) for part in PARTS}
     train, test = parts["train"], parts["test"]
     if test.image_shape != train.image_shape:
@@ -41,6 +41,20 @@ def read_npz(path: Path) -> dict[str, Split]:
         raise ValueError(f"{shapes}: give images of one shape.")
     _check_labels(train.labels, test.labels, path)
     return parts
+
+
+def read_arrays(path: Path, remedy: str = _REMEDY) -> dict[str, np.ndarray]:
+    """Reads the four arrays without checking them.
+
+    Args:
+      path: the file.
+      remedy: what to do if this fails, for the error message.
+
+    Raises:
+      ValueError: If the file cannot be read, or if an array is missing.
+    """
+    with _opened(path, remedy) as file:
+        return {name: file[name] for name in ARRAYS}
 
 
 def count_npz(path: Path) -> int:
@@ -56,7 +70,7 @@ def count_npz(path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+def _opened(path: Path, remedy: str = _REMEDY) -> Iterator[np.lib.npyio.NpzFile]:
     """Opens the file, and names it in the error if reading fails."""
     try:
         with path.open("rb") as stream:
@@ -64,16 +78,17 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
                 raise ValueError("it is not an npz file, or it is truncated")
             stream.seek(0)
             file: np.lib.npyio.NpzFile = np.load(stream, allow_pickle=False)
-            if missing := [name for name in _ARRAYS if name not in file.files]:
+            if missing := [name for name in ARRAYS if name not in file.files]:
                 raise ValueError(f"it has no array {missing[0]!r}")
             yield file
-    except _UNREADABLE as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0].rstrip(".")
-        needed = ", ".join(_ARRAYS[:-1])
-        raise ValueError(
-            f"the NumPy file {path} cannot be used ({reason or type(error).__name__}): "
-            f"write it with np.savez, with the arrays {needed} and {_ARRAYS[-1]}."
-        ) from error
+    except UNREADABLE as error:
+        raise ValueError(f"the NumPy file {path} cannot be used ({first_line_of(error)}): {remedy}") from error
+
+
+def first_line_of(error: Exception) -> str:
+    """Returns the first line of an error's message; for an error of the system, the system's own message."""
+    message = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0].rstrip(".")
+    return message or type(error).__name__
 
 
 def _split(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> Split:

@@ -23,9 +23,9 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tensorflow_datasets.core.download.extractor import ExtractError
 
 from experiments.data import archives
-from experiments.data.catalogue import Location
 from experiments.data.dataset import Split
 from experiments.data.imagenet import Records
+from experiments.data.location import Location
 
 BY_INDEX = "array_record"
 """The format of prepared data that allows random access to examples."""
@@ -109,11 +109,6 @@ class _Extracted(NamedTuple):
         """Returns the folder with the content of the archive."""
         del url
         return self.folder
-
-
-def folder_of_data(name: str, location: Location) -> Path:
-    """Returns the folder of prepared data, in which each data set has a folder."""
-    return Path(_builder(name, location).data_dir_root)
 
 
 def manual_folder(name: str, location: Location) -> Path:

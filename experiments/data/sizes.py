@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.data.catalogue import SHIFT, SIZES, Size
-from experiments.data.dataset import Dataset, Split
+from experiments.data.catalogue import SHIFT, SIZES
+from experiments.data.dataset import Dataset, Size, Split
 from experiments.data.own_images import OwnSettings, count_train, is_own, load_own
 
 

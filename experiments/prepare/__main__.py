@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from etils import epy
 from rich.console import Console
 from tyro.conf import Positional
 
 from experiments import data
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import check_choice
+from experiments.config.checks import check_count
+from experiments.data.catalogue import load_prepared
+from experiments.data.prepared_arrays import array_folder, npz_path
 from experiments.prepare.cifar import LAYOUTS, prepare_cifar
 from experiments.prepare.fashion_mnist import PACKAGE, prepare_fashion_mnist
-from experiments.prepare.numpy_copy import write_npz
-
-with epy.lazy_imports():  # it imports TensorFlow, which takes seconds, and no help text needs it
-    from experiments.data import preparation
+from experiments.prepare.numpy_copy import write_npz, write_parts
 
 _FASHION_MNIST = "fashion_mnist"
 
@@ -27,7 +26,7 @@ class Arguments:
     """Prepare a data set from files on this machine, without a network.
 
     `experiments.train` then finds it with the same --data-dir. The images are also written as a NumPy file into this
-    folder, such as cifar100.npz, which --dataset npz:FILE reads without TensorFlow.
+    folder, such as cifar100.npz. A machine without TensorFlow needs only this file.
 
     Attributes:
       dataset: cifar10, cifar100 or fashion_mnist.
@@ -35,11 +34,14 @@ class Arguments:
         a folder that contains one of them. For Fashion-MNIST, the folder of Debian's package dataset-fashion-mnist,
         which is /usr/share/datasets/fashion-mnist by default.
       location: The location of the prepared data.
+      part_size: Also write the images as a folder of NumPy files, such as cifar100_arrays, each of at most this many
+        MiB. The folder replaces cifar100.npz where large files cannot be copied.
     """
 
     dataset: Positional[str]
     location: Annotated[data.Location, tyro.conf.arg(name="")]
     source: Path | None = None
+    part_size: int | None = None
 
 
 def main() -> None:
@@ -50,19 +52,23 @@ def main() -> None:
 
 
 def _ready(arguments: Arguments) -> str:
-    """Prepares the data, writes the NumPy file, and returns a sentence on the result."""
+    """Prepares the data, writes the NumPy files, and returns a sentence on the result."""
     name, location = arguments.dataset, arguments.location
     check_choice("dataset", name, (*LAYOUTS, _FASHION_MNIST))
+    check_count("part_size", arguments.part_size)
     try:
         _prepare(name, arguments.source, location)
     except ImportError as error:
         needed = f"preparing {name} needs a package ({error}): install sam_optax[experiments]."
         raise ValueError(needed.replace("\n", " ")) from error
-    dataset, folder = data.load(name, 0, location), preparation.folder_of_data(name, location)
-    copy = folder / f"{name}.npz"
-    write_npz(copy, dataset)
+    dataset, folder = load_prepared(name, location, only_tfds=True), location.folder
+    copies = [npz_path(folder, name)]
+    write_npz(copies[0], dataset)
+    if arguments.part_size is not None:
+        copies.append(array_folder(folder, name))
+        write_parts(copies[-1], dataset, arguments.part_size)
     count = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
-    return f"{name}: {count} are ready in {folder}, and as NumPy arrays in {copy}"
+    return f"{name}: {count} are ready in {folder}, and as NumPy arrays in {' and '.join(map(str, copies))}"
 
 
 def _prepare(name: str, source: Path | None, location: data.Location) -> None:

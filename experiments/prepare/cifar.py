@@ -16,6 +16,7 @@ import numpy as np
 from etils import epy
 
 from experiments import data
+from experiments.data.catalogue import load_prepared
 
 with epy.lazy_imports():  # it imports TensorFlow, which takes seconds, and no help text needs it
     from experiments.data import preparation
@@ -87,10 +88,10 @@ def prepare_cifar(name: str, source: Path, location: data.Location) -> None:
         expected = {part: examples(parent / layout.folder, layout, part, source) for part in COUNTS}
         _check_names(parent / layout.folder, layout, source)
         preparation.prepare_from_folder(name, location, parent)
-    prepared = data.load(name, 0, location)
+    prepared = load_prepared(name, location, only_tfds=True)
     for part, split in {"train": prepared.train, "test": prepared.test}.items():
         if not isinstance(split, data.Split) or not same_examples(split, expected[part]):
-            where = preparation.folder_of_data(name, location) / name
+            where = location.folder / name
             differing = f"data set {name!r} is already prepared, and its {part} part differs from {source}"
             raise ValueError(f"{differing}: remove {where} to prepare it anew, or choose another data_dir.")
 

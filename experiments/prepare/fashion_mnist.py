@@ -12,6 +12,7 @@ from pathlib import Path
 from etils import epy
 
 from experiments import data
+from experiments.data.catalogue import load_prepared
 from experiments.training.atomic_write import replacing
 
 with epy.lazy_imports():  # it imports TensorFlow, which takes seconds, and no help text needs it
@@ -36,7 +37,7 @@ def prepare_fashion_mnist(source: Path, location: data.Location) -> None:
       ValueError: If an archive is missing or wrong, or if the data cannot be prepared.
     """
     copy_archives(source, preparation.manual_folder(_NAME, location), preparation.published_sums(_NAME, location))
-    data.load(_NAME, 0, location)
+    load_prepared(_NAME, location, only_tfds=True)
 
 
 def copy_archives(source: Path, target: Path, sums: Mapping[str, str]) -> None:

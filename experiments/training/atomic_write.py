@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and SHA-256 digests of saved states.
+"""Files and folders that are written whole or not at all, and SHA-256 digests of saved states.
 
 A file is never written through a symbolic link. The digests detect a flipped bit in a compressed array, which would
 otherwise be read as different numbers without an error.
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,27 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         with suppress(OSError):
             new.unlink()
+        raise
+
+
+@contextmanager
+def creating(folder: Path) -> Iterator[Path]:
+    """Yields a new, empty folder that gets the name `folder` when the block completes.
+
+    Its first name is unique.
+
+    Raises:
+      UnusableError: If `folder` is a symbolic link.
+      OSError: If `folder` exists and is not empty.
+    """
+    refuse_link(folder)
+    new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
+    new.mkdir()
+    try:
+        yield new
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
         raise
 
 

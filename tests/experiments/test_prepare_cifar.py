@@ -55,7 +55,7 @@ def test_the_prepared_images_are_those_of_the_binary_files(
     run(monkeypatch, name, "--source", source_of(name, tmp_path / "mine", form), "--data-dir", tmp_path / "data")
     assert "60 training and 10 test images are ready" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [name, f"{name}.npz"]
-    prepared = data.load(name, 0, data.Location(tmp_path / "data"))
+    prepared = catalogue.load_prepared(name, data.Location(tmp_path / "data"), only_tfds=True)
     made_up.assert_same_examples(prepared.train, made["train"])
     made_up.assert_same_examples(prepared.test, made["test"])
 
@@ -65,7 +65,8 @@ def test_the_numpy_file_of_cifar10_gives_the_data_set_itself(monkeypatch: pytest
     run(monkeypatch, "cifar10", "--source", tmp_path / "mine", "--data-dir", tmp_path / "data")
     own = data.OwnSettings(crop_padding=catalogue.SHIFT, flip=True)
     from_file = data.load(f"npz:{tmp_path / 'data' / 'cifar10.npz'}", 0, own=own)
-    assert from_file.fingerprint() == data.load("cifar10", 0, data.Location(tmp_path / "data")).fingerprint()
+    tfds = catalogue.load_prepared("cifar10", data.Location(tmp_path / "data"), only_tfds=True)
+    assert from_file.fingerprint() == tfds.fingerprint()
 
 
 def test_a_second_call_keeps_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
