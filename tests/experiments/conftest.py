@@ -19,18 +19,7 @@ from experiments.config import Config
 from experiments.data import catalogue
 from experiments.models import registry
 from experiments.runner import run
-
-
-class TinyNet(nnx.Module):
-    """A linear layer on normalised pixels: a BatchNorm to keep track of, and nothing slow."""
-
-    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
-        pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        self.norm = nnx.BatchNorm(pixels, rngs=rngs)
-        self.head = nnx.Linear(pixels, num_classes, rngs=rngs)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return self.head(self.norm(images.reshape(len(images), -1)))
+from tests.experiments.tiny_network import TinyNet
 
 
 class PlainNet(nnx.Module):
