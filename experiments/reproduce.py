@@ -11,7 +11,7 @@ from rich.console import Console
 from experiments import data, presets
 from experiments.cli import output_folder, standard_streams, tables
 from experiments.cli.errors import exit_on_value_error, option, parse, start
-from experiments.config.checks import check_count
+from experiments.config.checks import check_count, check_package
 from experiments.runner import finished_file, finished_runs
 from experiments.runner.run import RunContext
 from experiments.sharpness import SharpnessSettings
@@ -75,6 +75,8 @@ class Arguments:
         if self.tune and self.selection.only:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
         check_count("jobs", self.jobs)
+        if self.tensorboard:
+            check_package("tensorboard is True", "tensorboardX")
         if self.time_limit is not None:
             seconds_of("time_limit", self.time_limit)
         if self.time_steps_of is not None:

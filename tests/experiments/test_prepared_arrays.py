@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data, train
+from experiments import data, reproduce, train
 from experiments.config import Config
 from experiments.data import catalogue
 from experiments.runner import run
 from experiments.runner.hosts import Machine
 from experiments.sharpness import SharpnessSettings
+from experiments.study import Grid
 from tests.experiments import made_up
 
 NAME = "cifar100"
@@ -218,7 +219,7 @@ import sys
 absent = ["tensorflow", "tensorflow_datasets", "matplotlib", "pandas", "matfree", "tensorboardX", "jinja2", "requests"]
 sys.modules.update(dict.fromkeys(absent))  # an import of them fails
 from dataclasses import replace
-from experiments import models, presets, study, train
+from experiments import models, reproduce, train
 from experiments.data import catalogue
 from experiments.models import registry
 from experiments.sharpness import __main__ as sharpness
@@ -233,6 +234,10 @@ for kind in ("npz", "parts"):
     train.main()
     sys.argv = ["sharpness", f"runs/{kind}", "--steps", "2", "--examples", "16", "--data-dir", kind]
     sharpness.main()
+row = ["--config", "cifar100_resnet18", "--epochs", "2", "--constant-plan", "1x16", "--increasing-plan", "1x8,1x16"]
+cells = ["--seeds", "0", "--methods", "sam", "--strategies", "increasing", "--finished", "runs.jsonl"]
+sys.argv = ["reproduce", *row, *cells, *run[2:6], *measured[2:], "--data-dir", "parts", "--output", "study"]
+reproduce.main()
 """
 
 
@@ -243,7 +248,9 @@ def test_a_run_from_parts_is_that_from_the_file_on_a_machine_without_the_large_p
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test error") == 2
+    assert done.stdout.count("test error") == 3
+    assert "The report needs a package" in done.stdout
+    assert (tmp_path / "runs.jsonl").read_text().count('"name": "sam increasing, seed 0"') == 1
     from_file, from_parts = (tmp_path / "runs" / kind for kind in ("npz", "parts"))
     assert (from_file / "config.json").read_text() == (from_parts / "config.json").read_text()
     lines = [(folder / "sharpness.jsonl").read_text().splitlines() for folder in (from_file, from_parts)]
@@ -261,6 +268,8 @@ def test_a_setting_whose_package_is_not_installed_is_refused(monkeypatch: pytest
             SharpnessSettings(measures=(measure,))
     with pytest.raises(ValueError, match="tensorboard is True, which needs the package tensorboardX: install"):
         train.Arguments(Config.from_settings(), Machine(), tmp_path, data.Location(), tensorboard=True)
+    with pytest.raises(ValueError, match="tensorboard is True, which needs the package tensorboardX: install"):
+        reproduce.Arguments(Grid(tmp_path), tensorboard=True)
     write_npz(tmp_path)
     catalogue.load_prepared.cache_clear()
     augmented = Config.from_settings(dataset=NAME, auto_augment=True, batch_plan="1x16")
