@@ -31,13 +31,14 @@ from sam_optax.masks import biases, by_path
 from sam_optax.method_states import MSAMState, SharpnessAwareState
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
-from sam_optax.methods.sam_family import asam, friendly_sam, ported_asam, sam, unified_sam, vasso
+from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
+    loss_increase_ascent,
     normalized_ascent,
     ported_adaptive_ascent,
     repeated_ascent,
@@ -94,7 +95,9 @@ __all__ = [
     "growth_for_decay",
     "gsam",
     "last",
+    "le_sam",
     "look_sam",
+    "loss_increase_ascent",
     "measured_noise",
     "msam",
     "msam_eval_params",

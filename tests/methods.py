@@ -28,6 +28,7 @@ PERTURBATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "friendly": sam_optax.friendly_ascent,
     "smoothed": sam_optax.smoothed_ascent,
     "unified": sam_optax.unified_ascent,
+    "loss_increase": lambda rho: sam_optax.loss_increase_ascent(0.35, rho),
 }
 
 KERNELS = sam_optax.by_path(lambda path: path.endswith("kernel"))
@@ -81,6 +82,7 @@ SAME = {
     "friendly_sam": Product("perturbed", "friendly", "plain"),
     "vasso": Product("perturbed", "smoothed", "plain"),
     "unified_sam": Product("perturbed", "unified", "plain"),
+    "le_sam": Product("perturbed", "loss_increase", "plain"),
     "gsam": Product("gap", "normalized", "plain"),
     "gsam_clean": Product("gap_clean", "normalized", "plain"),
     "wsam": Product("weighted", "normalized", "plain"),
@@ -89,8 +91,11 @@ SAME = {
 """What the methods with a name of their own are products of."""
 
 NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    name: getattr(sam_optax, name) for name in SAME if name != "gsam_clean"
-} | {"gsam_clean": functools.partial(sam_optax.gsam, minimize="clean")}
+    name: getattr(sam_optax, name) for name in SAME if name not in ("gsam_clean", "le_sam")
+} | {
+    "gsam_clean": functools.partial(sam_optax.gsam, minimize="clean"),
+    "le_sam": lambda rho, **options: sam_optax.le_sam(0.35, rho, **options),
+}
 
 _SEEN_BY_NAME = {*SAME.values(), Product("reuse", "normalized", "plain")}
 _COVERING = [product for product in _covering() if product not in _SEEN_BY_NAME][:3]  # one of each variant

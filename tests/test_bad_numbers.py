@@ -31,6 +31,8 @@ FACTORIES = {
     "wsam.rho": lambda x: sam_optax.wsam(rho=x),
     "wsam_decoupled.rho": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, rho=x),
     "wsam_decoupled.learning_rate": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), learning_rate=x),
+    "le_sam.sigma": sam_optax.le_sam,
+    "le_sam.rho_max": lambda x: sam_optax.le_sam(rho_max=x),
     "unified_sam.rho": lambda x: sam_optax.unified_sam(rho=x),
     "stable_sam.rho": lambda x: sam_optax.stable_sam(rho=x),
     "msam.rho": lambda x: sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=x),
@@ -38,7 +40,7 @@ FACTORIES = {
     "gap_guided_clean.alpha": sam_optax.gap_guided_clean,
 }
 
-PLAIN = (".eta", ".sigma")  # these follow no schedule
+PLAIN = (".eta", "friendly_sam.sigma")  # these follow no schedule
 
 FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "friendly_sam.lam": (lambda x: sam_optax.friendly_sam(lam=x), "a number from 0 to 1"),
@@ -90,6 +92,7 @@ def test_a_number_must_be_finite_and_not_negative(case, value):
         FACTORIES[case](value)
 
 
+OPTIONAL = {"le_sam.rho_max"}  # None is no limit
 TREES = {"wsam_decoupled.learning_rate"}  # a list of rates is a tree, which has to fit the parameters
 
 
@@ -99,6 +102,9 @@ def test_what_is_no_number_is_refused(case, value):
     if case in TREES and isinstance(value, list):
         with refused("^learning_rate has no rate for params at 'w': give a number or a schedule for each part"):
             FACTORIES[case](value).init({"w": jnp.ones(2)})
+        return
+    if case in OPTIONAL and value is None:
+        FACTORIES[case](value)
         return
     with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
         FACTORIES[case](value)

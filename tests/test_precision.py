@@ -41,7 +41,7 @@ def test_large_gradients_overflow_nothing(name, dtype):
     seen = sam_optax.diagnostics(state)
     np.testing.assert_allclose([seen.grad_norm, seen.perturbed_grad_norm], 1e4 * np.sqrt(8), rtol=1e-2)
     assert seen.grad_norm.dtype == jnp.float32
-    if methods.part(name, "perturbation") != "unified":  # whose offset grows with the gradient
+    if methods.part(name, "perturbation") not in ("unified", "loss_increase"):  # their radii depend on the gradient
         assert 0.9 < seen.perturbation_norm < 11.0
 
 

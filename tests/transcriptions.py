@@ -131,6 +131,14 @@ def unified_sam() -> Estimate:
     return estimate
 
 
+def le_sam() -> Estimate:
+    def estimate(w: Tree, x: np.ndarray, y: np.ndarray) -> Tree:
+        g = gradient(w, x, y)
+        return gradient(mix(1, w, min(SIGMA / norm(g), RHO) / norm(g), g), x, y)
+
+    return estimate
+
+
 def unnormalised_sam() -> Estimate:
     def estimate(w: Tree, x: np.ndarray, y: np.ndarray) -> Tree:
         return gradient(mix(1, w, RHO, gradient(w, x, y)), x, y)

@@ -102,7 +102,8 @@ class Descent:
       rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
         rate of 0. The radius is constant by default.
       gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1. 0.9 by default.
-      sigma: The weight of the mean gradient that friendly_sam subtracts. 1 by default.
+      sigma: The weight of the mean gradient that friendly_sam subtracts, 1 by default, or the increase of the loss in
+        le_sam, 0.35 by default.
       lam: The weight of the past in friendly_sam's mean gradient, 0.9 by default, or the weight of the normalized
         ascent in unified_sam, 0.5 by default.
       theta: The weight of the newest gradient in vasso's mean, from 0 to 1. 0.9 by default.

@@ -59,7 +59,7 @@ class Constants(NamedTuple):
 
     Attributes:
       gamma: the weight of the sharpness in WSAM.
-      sigma: the weight of the mean gradient that F-SAM subtracts.
+      sigma: the weight of the mean gradient that F-SAM subtracts; the increase of the loss in LE-SAM.
       lam: the weight of the past in F-SAM's mean gradient; the weight of the normalized ascent in Unified SAM.
       theta: the weight of the newest gradient in VaSSO's mean.
       eta: the constant that ASAM adds to the absolute value of each weight.
@@ -179,6 +179,10 @@ def _unified_sam(now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when)
 
 
+def _le_sam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.le_sam(now.constants.sigma, now.rho, when=now.when)
+
+
 def _msam(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.msam(base, now.rho)
 
@@ -208,6 +212,7 @@ METHODS: dict[str, Method] = {
     "unified_sam": Method("Unified SAM", _unified_sam, constants=Constants(lam=0.5)),
     "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
+    "le_sam": Method("LE-SAM", _le_sam, rho=0.3, constants=Constants(sigma=0.35)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "functional_sam": Method("Functional SAM", _sam, functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),

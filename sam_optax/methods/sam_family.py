@@ -3,7 +3,8 @@
 SAM is sharpness-aware minimisation. ASAM, adaptive SAM, perturbs each weight in proportion to its size, and
 `ported_asam` is the variant of most PyTorch ports of SAM. Unified SAM lies between the normalised and the unnormalised
 perturbation. VaSSO, variance-suppressed sharpness-aware optimisation, perturbs along a moving average of the gradients,
-and F-SAM, friendly SAM, along the gradient minus that average.
+and F-SAM, friendly SAM, along the gradient minus that average. LE-SAM, loss-equated SAM, fixes the increase of the loss
+instead of the radius.
 """
 
 import optax
@@ -13,6 +14,7 @@ from sam_optax.masks import biases
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
+    loss_increase_ascent,
     normalized_ascent,
     ported_adaptive_ascent,
     smoothed_ascent,
@@ -242,3 +244,42 @@ def friendly_sam(
       0.5849 -1.7003
     """
     return sharpness_aware(friendly_ascent(rho, sigma, lam), perturbed_gradient(), when, mask)
+
+
+def le_sam(
+    sigma: ScalarOrSchedule = 0.35,
+    rho_max: ScalarOrSchedule | None = 0.3,
+    *,
+    when: Policy = always(),
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """LE-SAM: descend on `∇L(w + ε)`, with `ε = min(σ / n, ρ_max) g / n` and `n = √(‖g‖² + 1e-12) + 1e-12`.
+
+    The linearised loss increases by `σ` while the radius `σ / n` is below `ρ_max`. In the paper, `σ` rises linearly
+    from 0 in the first ten of 200 epochs, and falls to 0 along a cosine in the last forty. From "Fix the Loss, Not the
+    Radius: Rethinking the Adversarial Perturbation of Sharpness-Aware Minimization" (Wang et al., 2026,
+    https://arxiv.org/abs/2605.10183).
+
+    Args:
+      sigma: the increase `σ ≥ 0`, in units of the loss; a number or a schedule over updates.
+      rho_max: the largest radius `ρ_max ≥ 0`, in units of the parameters' global L2 norm; a number, a schedule over
+        updates, or None for no limit. Without a limit the radius grows as the gradient vanishes.
+      when: the steps that make a second pass.
+      mask: the leaves to perturb: a tree of bools, or a function from the parameters to one.
+
+    Returns:
+      A transformation whose `update` takes `grad_fn`, and `perturb`; see `sharpness_aware`.
+
+    Raises:
+      ValueError: If `sigma` or `rho_max` is negative or not finite, or if `mask` is not a tree of bools.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sam_optax
+      >>> tx = optax.chain(sam_optax.le_sam(sigma=0.5, rho_max=0.3), optax.sgd(0.1))
+      >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> updates, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+      >>> print(f"{sam_optax.diagnostics(state).perturbation_norm:.3f}")
+      0.100
+    """
+    return sharpness_aware(loss_increase_ascent(sigma, rho_max), perturbed_gradient(), when, mask)

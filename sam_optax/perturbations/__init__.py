@@ -7,6 +7,7 @@ update, also on skipped steps, so that its state has seen every clean gradient.
 from sam_optax.perturbations.adaptive import adaptive_ascent, ported_adaptive_ascent
 from sam_optax.perturbations.gradient_direction import (
     friendly_ascent,
+    loss_increase_ascent,
     normalized_ascent,
     smoothed_ascent,
     unified_ascent,
@@ -16,6 +17,7 @@ from sam_optax.perturbations.repeated import repeated_ascent
 __all__ = [
     "adaptive_ascent",
     "friendly_ascent",
+    "loss_increase_ascent",
     "normalized_ascent",
     "ported_adaptive_ascent",
     "repeated_ascent",

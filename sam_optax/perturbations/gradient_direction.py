@@ -80,6 +80,49 @@ def unified_ascent(rho: ScalarOrSchedule = 0.05, lam: ScalarOrSchedule = 0.5) ->
     return optax.GradientTransformation(hyperparameters.init, update)
 
 
+def loss_increase_ascent(
+    sigma: ScalarOrSchedule = 0.35, rho_max: ScalarOrSchedule | None = 0.3
+) -> optax.GradientTransformation:
+    """The step along the gradient that increases the linearised loss by `σ`, `ε = min(σ / n, ρ_max) g / n`.
+
+    `n = √(‖g‖² + 1e-12) + 1e-12` is the gradient norm, so that `⟨g, ε⟩ = σ` while the radius `σ / n` is below `ρ_max`.
+    From "Fix the Loss, Not the Radius: Rethinking the Adversarial Perturbation of Sharpness-Aware Minimization" (Wang
+    et al., 2026, https://arxiv.org/abs/2605.10183).
+
+    Args:
+      sigma: the increase `σ ≥ 0`, in units of the loss; a number or a schedule over updates.
+      rho_max: the largest radius `ρ_max ≥ 0`, in units of the parameters' global L2 norm; a number, a schedule over
+        updates, or None for no limit. Without a limit the radius grows as the gradient vanishes.
+
+    Returns:
+      A transformation from gradients to offsets of the same shapes and dtypes.
+
+    Raises:
+      ValueError: If `sigma` or `rho_max` is negative or not finite.
+
+    Example:
+      >>> import jax.numpy as jnp, sam_optax
+      >>> ascent = sam_optax.loss_increase_ascent(sigma=0.5)
+      >>> g = jnp.array([3.0, 4.0])
+      >>> offset, _ = ascent.update(g, ascent.init(jnp.zeros(2)))
+      >>> print(offset, g @ offset)
+      [0.06 0.08] 0.5
+    """
+    hyperparameters.check_nonnegative("sigma", sigma)
+    if rho_max is not None:
+        hyperparameters.check_nonnegative("rho_max", rho_max)
+
+    def update(updates: Updates, state: State, params: Params | None = None) -> tuple[Updates, State]:
+        del params
+        length = jnp.hypot(trees.norm(updates), 1e-6) + 1e-12  # √(‖g‖² + 1e-12), which does not overflow
+        radius = hyperparameters.at(sigma, state.count) / length
+        if rho_max is not None:
+            radius = jnp.minimum(radius, hyperparameters.at(rho_max, state.count))
+        return _scaled(radius / length, trees.widen(updates), updates), hyperparameters.advance(state)
+
+    return optax.GradientTransformation(hyperparameters.init, update)
+
+
 class AverageState(NamedTuple):
     """A moving average of the clean gradients: the state of `smoothed_ascent` and of `friendly_ascent`.
 

@@ -21,9 +21,10 @@ from experiments.training import optimizer
         ("friendly_sam", {"sigma": 0.3}, sam_optax.friendly_sam(sigma=0.3)),
         ("friendly_sam", {"lam": 0.3, "sigma": 0.5}, sam_optax.friendly_sam(lam=0.3, sigma=0.5)),
         ("unified_sam", {"lam": 0.3}, sam_optax.unified_sam(lam=0.3)),
+        ("le_sam", {"sigma": 0.1}, sam_optax.le_sam(sigma=0.1)),
         ("asam", {"eta": 0.3}, sam_optax.asam(eta=0.3)),
     ],
-    ids=["wsam", "vasso", "friendly_sam_sigma", "friendly_sam_lam", "unified_sam", "asam"],
+    ids=["wsam", "vasso", "friendly_sam_sigma", "friendly_sam_lam", "unified_sam", "le_sam", "asam"],
 )
 def test_the_numbers_of_a_method_reach_its_step(method: str, numbers: dict[str, float], alike: Any) -> None:
     found = moved(method=method, **numbers)
