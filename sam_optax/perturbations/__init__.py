@@ -1,7 +1,7 @@
 """Perturbations: transformations from the clean gradient to the offset `ε` of the second pass.
 
 A perturbation is an ordinary `optax.GradientTransformation`, and any transformation may be used. It is called once per
-update, also on skipped steps, so that its state has seen every clean gradient.
+update, also on skipped steps, so that its state depends on every clean gradient.
 """
 
 from sam_optax.perturbations.adaptive import adaptive_ascent, ported_adaptive_ascent
