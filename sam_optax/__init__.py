@@ -30,14 +30,17 @@ from sam_optax.m_sam import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
 from sam_optax.method_states import MSAMState, SharpnessAwareState
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
+from sam_optax.methods.explicit_sam import xsam, xsam_alpha
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
 from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
+from sam_optax.offset_combiners import OffsetCombiner, explicit_direction
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
+    k_step_ascent,
     loss_increase_ascent,
     normalized_ascent,
     ported_adaptive_ascent,
@@ -65,6 +68,7 @@ __all__ = [
     "Noise",
     "NoiseAverage",
     "NoiseTerms",
+    "OffsetCombiner",
     "PendingStep",
     "Policy",
     "Rule",
@@ -87,6 +91,7 @@ __all__ = [
     "decay_for_growth",
     "diagnostics",
     "every",
+    "explicit_direction",
     "friendly_ascent",
     "friendly_sam",
     "functional_value_and_grad",
@@ -94,6 +99,7 @@ __all__ = [
     "gap_guided_clean",
     "growth_for_decay",
     "gsam",
+    "k_step_ascent",
     "last",
     "le_sam",
     "look_sam",
@@ -131,4 +137,6 @@ __all__ = [
     "without_diagnostics",
     "wsam",
     "wsam_decoupled",
+    "xsam",
+    "xsam_alpha",
 ]

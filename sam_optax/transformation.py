@@ -11,6 +11,7 @@ import optax
 from sam_optax import devices, masks, second_pass, trees, validation
 from sam_optax.combiners import Combiner
 from sam_optax.method_states import AscendingState, SharpnessAwareState, StepDiagnostics, is_ascending
+from sam_optax.offset_combiners import OffsetCombiner
 from sam_optax.policies import Policy, always
 from sam_optax.second_pass import SecondPass
 from sam_optax.step_diagnostics import measure, nothing_measured
@@ -19,7 +20,7 @@ from sam_optax.typing import Mask, Params, SecondPassFn, State, Updates
 
 def sharpness_aware(
     perturbation: optax.GradientTransformation,
-    combiner: Combiner,
+    combiner: Combiner | OffsetCombiner,
     when: Policy = always(),
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -41,7 +42,7 @@ def sharpness_aware(
 
     Args:
       perturbation: from the clean gradient to the offset `ε`; any Optax transformation.
-      combiner: from both gradients to the one to descend on.
+      combiner: from both gradients, and the offset for an `OffsetCombiner`, to the gradient to descend on.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one. The others are
         hidden from the perturbation and are not perturbed in the second pass; the combiner sees all leaves, and
@@ -78,7 +79,7 @@ class _SharpnessAware:
     """The two functions of `sharpness_aware`, and their parts."""
 
     perturbation: optax.GradientTransformationExtraArgs
-    combiner: Combiner
+    combiner: Combiner | OffsetCombiner
     when: Policy
     mask: Mask | None
 
@@ -121,7 +122,10 @@ class _SharpnessAware:
 
         def perturbed() -> tuple[Updates, State, StepDiagnostics]:
             found = _second_pass(grad_fn, trees.shifted(params, offset))
-            combined, combiner_state = self.combiner.update(updates, found.gradient, state.combiner)
+            if isinstance(self.combiner, OffsetCombiner):
+                combined, combiner_state = self.combiner.update(updates, found.gradient, offset, state.combiner)
+            else:
+                combined, combiner_state = self.combiner.update(updates, found.gradient, state.combiner)
             return _returned(combined, params), combiner_state, measure(updates, found, offset, value, params)
 
         def skipped() -> tuple[Updates, State, StepDiagnostics]:

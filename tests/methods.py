@@ -12,13 +12,14 @@ import sam_optax
 from sam_optax.policies import Policy, always
 from tests.selection import some_of
 
-COMBINERS: dict[str, Callable[[], sam_optax.Combiner]] = {
+COMBINERS: dict[str, Callable[[], sam_optax.Combiner | sam_optax.OffsetCombiner]] = {
     "perturbed": sam_optax.perturbed_gradient,
     "gap": sam_optax.gap_guided,
     "gap_clean": sam_optax.gap_guided_clean,
     "weighted": sam_optax.weighted,
     "stabilized": sam_optax.stabilized,
     "reuse": sam_optax.reuse,
+    "explicit": lambda: sam_optax.explicit_direction(1.5),
 }
 
 PERTURBATIONS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -67,7 +68,7 @@ VARIANTS = ("plain", "masked", "scheduled")
 def _covering() -> list[Product]:
     """Every combiner with one perturbation and every perturbation with one combiner, the variants in turn."""
     combiners, perturbations = list(enumerate(COMBINERS)), list(enumerate(PERTURBATIONS))
-    pairs = [(*combiners[i], *perturbations[(i + 1) % 6]) for i in range(6)]
+    pairs = [(*combiners[i], *perturbations[(i + 1) % 7]) for i in range(7)]
     return [Product(c, p, VARIANTS[(i + j) % 3]) for i, c, j, p in pairs]
 
 
@@ -87,13 +88,15 @@ SAME = {
     "gsam_clean": Product("gap_clean", "normalized", "plain"),
     "wsam": Product("weighted", "normalized", "plain"),
     "stable_sam": Product("stabilized", "normalized", "plain"),
+    "xsam": Product("explicit", "normalized", "plain"),
 }
 """What the methods with a name of their own are products of."""
 
 NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    name: getattr(sam_optax, name) for name in SAME if name not in ("gsam_clean", "le_sam")
+    name: getattr(sam_optax, name) for name in SAME if name not in ("gsam_clean", "le_sam", "xsam")
 } | {
     "gsam_clean": functools.partial(sam_optax.gsam, minimize="clean"),
+    "xsam": functools.partial(sam_optax.xsam, alpha=1.5),
     "le_sam": lambda rho, **options: sam_optax.le_sam(0.35, rho, **options),
 }
 

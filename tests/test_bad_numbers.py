@@ -31,6 +31,8 @@ FACTORIES = {
     "wsam.rho": lambda x: sam_optax.wsam(rho=x),
     "wsam_decoupled.rho": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1, rho=x),
     "wsam_decoupled.learning_rate": lambda x: sam_optax.wsam_decoupled(optax.sgd(0.1), learning_rate=x),
+    "xsam.rho": sam_optax.xsam,
+    "xsam.alpha": lambda x: sam_optax.xsam(alpha=x),
     "le_sam.sigma": sam_optax.le_sam,
     "le_sam.rho_max": lambda x: sam_optax.le_sam(rho_max=x),
     "unified_sam.rho": lambda x: sam_optax.unified_sam(rho=x),

@@ -26,6 +26,7 @@ METHODS: dict[str, Callable[[], optax.GradientTransformationExtraArgs]] = {
     "vasso": lambda: sam_optax.vasso(RHO, THETA),
     "unified_sam": lambda: sam_optax.unified_sam(RHO, LAM),
     "le_sam": lambda: sam_optax.le_sam(SIGMA, RHO),
+    "xsam": lambda: sam_optax.xsam(RHO, ALPHA),
     "unnormalised_sam": lambda: sam_optax.unified_sam(RHO, lam=0.0),
     "stable_sam": lambda: sam_optax.stable_sam(RHO),
     "wsam": lambda: sam_optax.wsam(RHO, GAMMA),

@@ -44,6 +44,58 @@ def adaptive_le_sam() -> optax.GradientTransformation:
     return optax.chain(sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), optax.sgd(0.1))
 
 
+def descended_with_search(every: int, rho: float, rho_max: float, steps: int = 1, **grid: float) -> np.ndarray:
+    """The trajectory of XSAM, which searches `α` on the batch of every step or of each `every`-th step."""
+    golden = helpers.golden("more_methods_mlp")
+    method = optax.inject_hyperparams(sam_optax.xsam, static_args=("steps", "when", "mask"))
+    tx = optax.chain(method(rho=rho, alpha=1.0, steps=steps), optax.sgd(0.1))
+    params, history = golden.params, []
+    state = tx.init(params)
+    for number, batch in enumerate(golden.batches):
+        if number % every == 0:
+            options = {"rho": rho, "rho_max": rho_max, "steps": steps} | grid
+            state[0].hyperparams["alpha"] = jnp.asarray(
+                sam_optax.xsam_alpha(helpers.golden_loss, params, *batch, **options)
+            )
+        gradient = jax.grad(lambda w, batch=batch: helpers.golden_loss(w, *batch))
+        updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
+        params = optax.apply_updates(params, updates)
+        history.append(helpers.golden_vector(params))
+    return np.stack(history)
+
+
+SEARCHED = {
+    "xsam_dynamic_every1_rho0.1_rhomax0.3": (1, 0.1, 0.3, 1, {}),
+    "xsam_dynamic_every4_rho0.1_rhomax0.3": (4, 0.1, 0.3, 1, {}),
+    "xsam_k3_dynamic_every1_rho0.3_rhomax0.6": (1, 0.3, 0.6, 3, {}),
+    "xsam_dynamic_every1_rho0.5_rhomax1_amax8": (1, 0.5, 1.0, 1, {"alpha_max": 8.0, "spacing": 0.25}),
+}
+EXPLICIT = {
+    "xsam_alpha0_rho0.1": (0.0, 1),
+    "xsam_alpha0.5_rho0.1": (0.5, 1),
+    "xsam_alpha1_rho0.1": (1.0, 1),
+    "xsam_alpha1.5_rho0.1": (1.5, 1),
+    "xsam_k3_alpha0.5_rho0.1": (0.5, 3),
+}
+"""The authors' angle has an error of 1e-10, which leaves 2e-12 in these trajectories."""
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_the_trajectory_of_xsam_is_that_of_the_authors(name, x64):
+    golden, (alpha, steps) = helpers.golden("more_methods_mlp"), EXPLICIT[name]
+    tx = optax.chain(sam_optax.xsam(0.1, alpha, steps), optax.sgd(0.1))
+    history = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
+    ours = np.stack([helpers.golden_vector(params) for params in history])
+    np.testing.assert_allclose(ours, golden.trajectories[name], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_search_of_xsam_is_that_of_the_authors(name, x64):
+    *settings, grid = SEARCHED[name]
+    expected = helpers.golden("more_methods_mlp").trajectories[name]
+    np.testing.assert_allclose(descended_with_search(*settings, **grid), expected, rtol=0, atol=1e-11)
+
+
 MORE = {
     "lesam_sigma0.1_rhomax0.5": lambda: optax.chain(sam_optax.le_sam(sigma=0.1, rho_max=0.5), optax.sgd(0.1)),
     "lesam_sigma0.35_nocap": lambda: optax.chain(sam_optax.le_sam(sigma=0.35, rho_max=None), optax.sgd(0.1)),
@@ -55,7 +107,7 @@ MORE = {
 }
 """Of `more_methods_mlp.npz`."""
 
-COMPARED = ("ksam", "lesam")
+COMPARED = ("ksam", "lesam", "xsam")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -77,4 +129,4 @@ def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
     compared = tuple(name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith(COMPARED))
-    assert set(compared) == set(MORE)
+    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED}

@@ -139,6 +139,17 @@ def le_sam() -> Estimate:
     return estimate
 
 
+def xsam() -> Estimate:
+    def estimate(w: Tree, x: np.ndarray, y: np.ndarray) -> Tree:
+        g, g_s = both(w, x, y)
+        v_0, v_1 = ({k: each[k] / norm(each) for k in w} for each in (g, g_s))
+        angle = np.arccos(dot(v_0, v_1))
+        turned = mix(np.sin((1 - ALPHA) * angle), v_0, np.sin(ALPHA * angle), v_1)
+        return {k: norm(g_s) / np.sin(angle) * turned[k] for k in w}
+
+    return estimate
+
+
 def unnormalised_sam() -> Estimate:
     def estimate(w: Tree, x: np.ndarray, y: np.ndarray) -> Tree:
         return gradient(mix(1, w, RHO, gradient(w, x, y)), x, y)

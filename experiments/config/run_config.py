@@ -28,7 +28,8 @@ class Config(BaseConfig):
 
     Attributes:
       method: sgd (the base optimizer alone), sam, gsam, gsam_clean, asam, ported_asam, friendly_sam, vasso, look_sam,
-        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, le_sam, k_step_sam, functional_sam or msam.
+        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, le_sam, k_step_sam, xsam,
+        functional_sam or msam.
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
         bernoulli:0.5 (with a probability) or ae_sam (if the gradient is long). By default every:5 for look_sam and
         always for the others.

@@ -97,8 +97,9 @@ class Descent:
 
     Attributes:
       rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam,
-        0.3 for msam, 0.5 for asam, 2.0 for ported_asam.
-      alpha: The weight of gsam's surrogate gap, 0.02 by default, or of look_sam's reused direction, 0.7 by default.
+        0.15 for xsam, 0.3 for msam, 0.5 for asam, 2.0 for ported_asam, and 0.3 for the largest radius of le_sam.
+      alpha: The weight of gsam's surrogate gap, 0.02 by default, or of look_sam's reused direction, 0.7 by default, or
+        the position of xsam's direction, 1 by default.
       rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
         rate of 0. The radius is constant by default.
       gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1. 0.9 by default.
@@ -108,8 +109,8 @@ class Descent:
         ascent in unified_sam, 0.5 by default.
       theta: The weight of the newest gradient in vasso's mean, from 0 to 1. 0.9 by default.
       eta: The number that asam adds to the size of each weight. 0.01 by default.
-      ascent_steps: The number of ascent steps of k_step_sam. Each has length rho / ascent_steps and takes one gradient.
-        2 by default.
+      ascent_steps: The number of ascent steps of k_step_sam, 2 by default, and of xsam, 1 by default. Each has length
+        rho / ascent_steps and takes one gradient.
       m: The number of examples that share a perturbation and BatchNorm's statistics. By default the whole batch shares
         them. A batch of at most m examples is not divided.
       perturbation: With several devices: global, one perturbation for the whole batch, or device, one for the part of

@@ -192,9 +192,12 @@ def _look_sam(now: Hyperparameters) -> optax.GradientTransformation:
 
 
 def _k_step_sam(now: Hyperparameters) -> optax.GradientTransformation:
-    step = sam_optax.normalized_ascent(now.rho / now.constants.ascent_steps)
-    ascent = sam_optax.repeated_ascent(optax.chain(step, optax.scale(-1)), now.constants.ascent_steps)
+    ascent = sam_optax.k_step_ascent(now.rho, now.constants.ascent_steps)
     return sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient(), now.when)
+
+
+def _xsam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.xsam(now.rho, now.alpha, now.constants.ascent_steps, when=now.when)
 
 
 METHODS: dict[str, Method] = {
@@ -214,6 +217,7 @@ METHODS: dict[str, Method] = {
     "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
     "le_sam": Method("LE-SAM", _le_sam, rho=0.3, constants=Constants(sigma=0.35)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
+    "xsam": Method("XSAM", _xsam, uses=("rho", "alpha"), rho=0.15, alpha=1.0, constants=Constants(ascent_steps=1)),
     "functional_sam": Method("Functional SAM", _sam, functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
 }

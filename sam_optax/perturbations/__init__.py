@@ -12,11 +12,12 @@ from sam_optax.perturbations.gradient_direction import (
     smoothed_ascent,
     unified_ascent,
 )
-from sam_optax.perturbations.repeated import repeated_ascent
+from sam_optax.perturbations.repeated import k_step_ascent, repeated_ascent
 
 __all__ = [
     "adaptive_ascent",
     "friendly_ascent",
+    "k_step_ascent",
     "loss_increase_ascent",
     "normalized_ascent",
     "ported_adaptive_ascent",

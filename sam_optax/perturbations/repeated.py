@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from sam_optax import devices, hyperparameters, second_pass, trees, validation
-from sam_optax.typing import Params, SecondPassFn, State, Updates
+from sam_optax.perturbations.gradient_direction import normalized_ascent
+from sam_optax.typing import Params, ScalarOrSchedule, SecondPassFn, State, Updates
 
 
 class RepeatedAscentState(NamedTuple):
@@ -105,3 +106,50 @@ def _finite(step: Updates, gradient: Updates) -> Updates:
     """The adversary's step, in the accumulator's dtype; zero where it is not finite if the whole gradient is zero."""
     is_zero = trees.inner(gradient, gradient) == 0
     return jax.tree.map(lambda x: jnp.where(is_zero & ~jnp.isfinite(x), 0, x), trees.widen(step))
+
+
+def k_step_ascent(rho: ScalarOrSchedule = 0.05, steps: int = 2) -> optax.GradientTransformationExtraArgs:
+    """The offset after several ascent steps of length `ρ / steps`, each along the gradient at its own point.
+
+        ε_0 = 0,  ε_{i+1} = ε_i + (ρ / k) g_i / (‖g_i‖ + 1e-12),  g_i = ∇L(w + ε_i),  ε = ε_k
+
+    It is `repeated_ascent` with normalised steps, and with a radius that may follow a schedule over updates. With one
+    step it is `normalized_ascent(rho)`.
+
+    Args:
+      rho: the total length `ρ ≥ 0` of the steps, in units of the parameters' global L2 norm; a number or a schedule
+        over updates.
+      steps: the number `k` of ascent steps, at least 1.
+
+    Returns:
+      A transformation like that of `repeated_ascent`.
+
+    Raises:
+      ValueError: If `rho` is negative or not finite, or `steps` is not a positive integer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, sam_optax
+      >>> ascent = sam_optax.k_step_ascent(rho=1.0, steps=2)
+      >>> gradient = jax.grad(lambda w: jnp.sum(w**2) / 2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> offset, _ = ascent.update(gradient(w), ascent.init(w), w, grad_fn=gradient)
+      >>> print(*(f"{x:.1f}" for x in offset))
+      0.6 0.8
+    """
+    hyperparameters.check_nonnegative("rho", rho)
+    hyperparameters.check_count("steps", steps, "the ascent steps of an update")
+
+    def repeated(radius: Any) -> optax.GradientTransformationExtraArgs:
+        return repeated_ascent(optax.chain(normalized_ascent(radius / steps), optax.scale(-1)), steps)
+
+    def init(params: Params) -> State:
+        return hyperparameters.init(params), repeated(0.0).init(params)
+
+    def update(
+        updates: Updates, state: State, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        count, inner = state
+        offset, inner = repeated(hyperparameters.at(rho, count.count)).update(updates, inner, params, **extra_args)
+        return offset, (hyperparameters.advance(count), inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
