@@ -33,6 +33,7 @@ from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsa
 from sam_optax.methods.explicit_sam import xsam, xsam_alpha
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
 from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
+from sam_optax.named_methods import create, names
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
@@ -87,6 +88,7 @@ __all__ = [
     "bernoulli",
     "biases",
     "by_path",
+    "create",
     "decay_for_batch",
     "decay_for_growth",
     "diagnostics",
@@ -107,6 +109,7 @@ __all__ = [
     "measured_noise",
     "msam",
     "msam_eval_params",
+    "names",
     "noise_scale_rule",
     "noise_terms",
     "norm_test",

@@ -147,36 +147,24 @@ class Method(NamedTuple):
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
-def _sam(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.sam(now.rho, when=now.when)
+def _by_name(name: str, *options: str, **fixed: Any) -> Estimator:
+    """Returns the estimator that creates a method of the library.
 
+    Args:
+      name: the name of the method.
+      *options: the hyperparameters and constants that it gets in addition to the radius.
+      **fixed: further arguments.
+    """
 
-def _gsam_clean(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.gsam(now.rho, now.alpha, minimize="clean", when=now.when)
+    def estimator(now: Hyperparameters) -> optax.GradientTransformation:
+        numbers = now.constants._asdict() | {"alpha": now.alpha}
+        return sam_optax.create(name, rho=now.rho, when=now.when, **{each: numbers[each] for each in options}, **fixed)
 
-
-def _asam(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.asam(now.rho, now.constants.eta, when=now.when)
-
-
-def _friendly_sam(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.friendly_sam(now.rho, now.constants.sigma, now.constants.lam, when=now.when)
-
-
-def _vasso(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.vasso(now.rho, now.constants.theta, when=now.when)
-
-
-def _wsam(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.wsam(now.rho, now.constants.gamma, when=now.when)
+    return estimator
 
 
 def _wsam_decoupled(base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.wsam_decoupled(base, now.learning_rate, now.rho, now.constants.gamma, when=now.when)
-
-
-def _unified_sam(now: Hyperparameters) -> optax.GradientTransformation:
-    return sam_optax.unified_sam(now.rho, now.constants.lam, when=now.when)
 
 
 def _le_sam(now: Hyperparameters) -> optax.GradientTransformation:
@@ -202,23 +190,25 @@ def _xsam(now: Hyperparameters) -> optax.GradientTransformation:
 
 METHODS: dict[str, Method] = {
     "sgd": Method("SGD", uses=(), rho=0.0, makes_second_pass=False),
-    "sam": Method("SAM", _sam),
-    "gsam": Method("GSAM", lambda now: sam_optax.gsam(now.rho, now.alpha, when=now.when), uses=("rho", "alpha")),
-    "gsam_clean": Method("GSAM, clean form", _gsam_clean, uses=("rho", "alpha")),
-    "asam": Method("ASAM", _asam, rho=0.5, constants=Constants(eta=0.01)),
-    "ported_asam": Method("ASAM, ported", lambda now: sam_optax.ported_asam(now.rho, when=now.when), rho=2.0),
-    "friendly_sam": Method("F-SAM", _friendly_sam, rho=0.1, constants=Constants(sigma=1.0, lam=0.9)),
-    "vasso": Method("VaSSO", _vasso, constants=Constants(theta=0.9)),
+    "sam": Method("SAM", _by_name("sam")),
+    "gsam": Method("GSAM", _by_name("gsam", "alpha"), uses=("rho", "alpha")),
+    "gsam_clean": Method("GSAM, clean form", _by_name("gsam", "alpha", minimize="clean"), uses=("rho", "alpha")),
+    "asam": Method("ASAM", _by_name("asam", "eta"), rho=0.5, constants=Constants(eta=0.01)),
+    "ported_asam": Method("ASAM, ported", _by_name("ported_asam"), rho=2.0),
+    "friendly_sam": Method(
+        "F-SAM", _by_name("friendly_sam", "sigma", "lam"), rho=0.1, constants=Constants(sigma=1.0, lam=0.9)
+    ),
+    "vasso": Method("VaSSO", _by_name("vasso", "theta"), constants=Constants(theta=0.9)),
     "look_sam": Method("LookSAM", _look_sam, uses=("rho", "alpha"), rho=0.1, alpha=0.7, when="every:5"),
-    "wsam": Method("WSAM", _wsam, constants=Constants(gamma=0.9)),
+    "wsam": Method("WSAM", _by_name("wsam", "gamma"), constants=Constants(gamma=0.9)),
     "wsam_decoupled": Method("WSAM, decoupled", around=_wsam_decoupled, constants=Constants(gamma=0.9)),
-    "unified_sam": Method("Unified SAM", _unified_sam, constants=Constants(lam=0.5)),
-    "unnormalized_sam": Method("SAM, unnormalised", lambda now: sam_optax.unified_sam(now.rho, lam=0.0, when=now.when)),
-    "stable_sam": Method("StableSAM", lambda now: sam_optax.stable_sam(now.rho, when=now.when)),
+    "unified_sam": Method("Unified SAM", _by_name("unified_sam", "lam"), constants=Constants(lam=0.5)),
+    "unnormalized_sam": Method("SAM, unnormalised", _by_name("unified_sam", lam=0.0)),
+    "stable_sam": Method("StableSAM", _by_name("stable_sam")),
     "le_sam": Method("LE-SAM", _le_sam, rho=0.3, constants=Constants(sigma=0.35)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "xsam": Method("XSAM", _xsam, uses=("rho", "alpha"), rho=0.15, alpha=1.0, constants=Constants(ascent_steps=1)),
-    "functional_sam": Method("Functional SAM", _sam, functional=True),
+    "functional_sam": Method("Functional SAM", _by_name("sam"), functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
 }
 """The methods in the order of the tables. The first, `sgd`, is the base optimizer alone, even if that is AdamW."""
