@@ -1,5 +1,9 @@
 """The authors' own trajectories, to 1e-12 in 64 bits."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,11 +41,13 @@ def k_step_sam(steps: int, rho: float) -> optax.GradientTransformation:
     return optax.chain(sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), optax.sgd(0.1))
 
 
+BY_SIZE = optax.stateless(lambda grads, params: jax.tree.map(lambda g, w: jnp.abs(w) * g, grads, params))
+"""Multiplies by the size of each weight."""
+
+
 def adaptive_le_sam() -> optax.GradientTransformation:
     """The authors' adaptive form, by a chain: the gradient in units of each weight."""
-    scale = optax.stateless(lambda grads, params: jax.tree.map(lambda g, w: jnp.abs(w) * g, grads, params))
-    ascent = optax.chain(scale, sam_optax.loss_increase_ascent(0.1, None))
-    return optax.chain(sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), optax.sgd(0.1))
+    return optax.chain(with_perturbation(BY_SIZE, sam_optax.loss_increase_ascent(0.1, None)), optax.sgd(0.1))
 
 
 def descended_with_search(every: int, rho: float, rho_max: float, steps: int = 1, **grid: float) -> np.ndarray:
@@ -96,7 +102,19 @@ def test_the_search_of_xsam_is_that_of_the_authors(name, x64):
     np.testing.assert_allclose(descended_with_search(*settings, **grid), expected, rtol=0, atol=1e-11)
 
 
+def centred(offset: Any, params: Any) -> Any:
+    del params
+    return jax.tree.map(lambda x: x - x.mean(0, keepdims=True) if x.ndim > 1 else x, offset)
+
+
+def with_perturbation(*parts: optax.GradientTransformation) -> optax.GradientTransformation:
+    return sam_optax.sharpness_aware(optax.chain(*parts), sam_optax.perturbed_gradient())
+
+
 MORE = {
+    "gcsam_rho0.1": lambda: optax.chain(
+        with_perturbation(sam_optax.normalized_ascent(0.1), optax.stateless(centred)), optax.sgd(0.1)
+    ),
     "lesam_sigma0.1_rhomax0.5": lambda: optax.chain(sam_optax.le_sam(sigma=0.1, rho_max=0.5), optax.sgd(0.1)),
     "lesam_sigma0.35_nocap": lambda: optax.chain(sam_optax.le_sam(sigma=0.35, rho_max=None), optax.sgd(0.1)),
     "lesam_adaptive_sigma0.1_nocap": adaptive_le_sam,
@@ -107,7 +125,55 @@ MORE = {
 }
 """Of `more_methods_mlp.npz`."""
 
-COMPARED = ("ksam", "lesam", "xsam")
+
+def big_vision_gsam(rho: Any, alpha: float, **options: Any) -> Callable[[Any], optax.GradientTransformation]:
+    """GSAM at the rates of the trajectory, from which the radius falls to its smallest value."""
+
+    def created(rates: jax.Array) -> optax.GradientTransformation:
+        rate = lambda count: rates[count]  # noqa: E731
+        radius = rho
+        if isinstance(rho, tuple):
+            radius = sam_optax.proportional_schedule(rate, lr_min=0.01, lr_max=0.1, rho_min=rho[1], rho_max=rho[0])
+        return optax.chain(sam_optax.gsam(radius, alpha, **options), optax.sgd(rate))
+
+    return created
+
+
+def adaptive_big_vision_gsam(rates: jax.Array) -> optax.GradientTransformation:
+    ascent = optax.chain(sam_optax.normalized_ascent(0.5), BY_SIZE)
+    return optax.chain(
+        sam_optax.sharpness_aware(ascent, sam_optax.gap_guided(0.3)), optax.sgd(lambda count: rates[count])
+    )
+
+
+BIG_VISION = {
+    "bvgsam_rho0.1_alpha0.3": big_vision_gsam(0.1, 0.3),
+    "bvgsam_adaptive_rho0.5_alpha0.3": adaptive_big_vision_gsam,
+    "bvgsam_cos_rho0.6to0.1_alpha0.1": big_vision_gsam((0.6, 0.1), 0.1),
+    "bvgsam_clean_cos_rho0.6to0.1_alpha0.1": big_vision_gsam((0.6, 0.1), 0.1, minimize="clean"),
+}
+UNCLAMPED = "bvgsam_warmup_negative_rho0.6to0.05_alpha0.1"
+"""The radius of big_vision is negative in a warm-up from below `lr_min`; ours is not."""
+
+
+def big_vision_difference(name: str, created: Callable[[Any], optax.GradientTransformation]) -> np.ndarray:
+    golden = helpers.golden("more_methods_mlp")
+    with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
+        rates = jnp.asarray(arrays[f"lr_{name}"])
+    history = helpers.descend(created(rates), golden.params, golden.batches, helpers.golden_loss)
+    return np.stack([helpers.golden_vector(params) for params in history]) - golden.trajectories[name]
+
+
+@pytest.mark.parametrize("name", BIG_VISION)
+def test_gsam_is_that_of_big_vision(name, x64):
+    np.testing.assert_allclose(big_vision_difference(name, BIG_VISION[name]), 0, atol=1e-12)
+
+
+def test_a_negative_radius_is_not_that_of_big_vision(x64):
+    assert np.abs(big_vision_difference(UNCLAMPED, big_vision_gsam((0.6, 0.05), 0.1))[0]).max() > 1e-6
+
+
+COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -129,4 +195,4 @@ def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
     compared = tuple(name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith(COMPARED))
-    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED}
+    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED}
