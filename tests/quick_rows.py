@@ -126,7 +126,7 @@ QUICK_ROWS: dict[str, int] = {
     "test_frameworks.py::test_a_step_of_haiku_is_that_of_two_gradients": 1,
     "test_frozen_parameters.py::test_each_part_has_its_own_rate": 3,
     "test_frozen_parameters.py::test_frozen_parameters_stay_where_they_are": 3,
-    "test_golden.py::test_the_trajectory_of_several_ascent_steps_is_that_of_optax": 2,
+    "test_golden.py::test_the_trajectory_of_a_newer_method_is_that_of_its_code": 4,
     "test_growth_and_decay.py::test_decay_is_growth_the_way_back": 2,
     "test_growth_and_decay.py::test_the_ratio_of_rate_and_batch_is_kept_at_every_position": 2,
     "test_laws.py::test_at_the_end_of_its_range_it_is_sam": 3,

@@ -48,6 +48,8 @@ def _published() -> dict[Config, Published]:
     for name in presets.NAMES:
         row = presets.load(name)
         for (method, strategy), figures in row.published.items():
-            study = dataclasses.replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,))
+            study = dataclasses.replace(
+                row.study, methods=(method,), strategies=(strategy,), seeds=(0,), match=("epochs",)
+            )
             found |= {cell.config.effective: figures for cell in study.cells()}
     return found
