@@ -58,7 +58,7 @@ def xsam(
       >>> w = jnp.array([3.0, 1.0])
       >>> updates, state = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
       >>> print(*(f"{x:.3f}" for x in updates))
-      -0.309 -0.577
+      -0.298 -0.577
     """
     return sharpness_aware(k_step_ascent(rho, steps), explicit_direction(alpha), when, mask)
 
@@ -100,8 +100,8 @@ def xsam_alpha(
     Example:
       >>> import jax.numpy as jnp, sam_optax
       >>> loss = lambda w, scale: jnp.sum(scale * w**2) / 2
-      >>> print(f"{sam_optax.xsam_alpha(loss, jnp.array([3.0, 1.0]), jnp.array([1.0, 4.0]), rho=0.5, rho_max=1.0):.1f}")
-      1.0
+      >>> print(f"{sam_optax.xsam_alpha(loss, jnp.array([3.0, 1.0]), jnp.array([1.0, 4.0]), rho=0.5, rho_max=0.5):.1f}")
+      1.2
     """
     for name, number in (("rho", rho), ("rho_max", rho_max), ("alpha_max", alpha_max), ("spacing", spacing)):
         hyperparameters.check_positive_number(name, number)
