@@ -24,6 +24,7 @@ from experiments.training.preemption import Stop
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+BETWEEN_RUNS = "stopped between two runs: run the same command again to continue."
 _POLL = 0.2  # seconds between two checks of whether to stop
 
 
@@ -62,9 +63,8 @@ def in_processes(
       Terminated: If `stop(0)` returned True before all tasks were done.
       UnusableError: If a process ended abruptly.
     """
-    between_runs = Terminated("stopped between two runs: run the same command again to continue.")
     if tasks and stop(0):
-        raise between_runs
+        raise Terminated(BETWEEN_RUNS)
     with tempfile.TemporaryDirectory() as folder, _pool(jobs) as pool:
         stopping = StopFile(Path(folder) / "stop", os.getpid())
         task_of: dict[Future[Result], Task] = {pool.submit(work, task, stopping): task for task in tasks}
@@ -88,7 +88,7 @@ def in_processes(
             stopping.path.touch()
             pool.shutdown(cancel_futures=True)
         if ended is None and any(future.cancelled() for future in task_of):
-            ended = between_runs
+            ended = Terminated(BETWEEN_RUNS)
         if ended is not None:
             raise ended
 
@@ -108,14 +108,19 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+def available_cores() -> list[int]:
+    """Returns the cores that this process may use; none if the system does not restrict processes to cores."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def _parts_of_cores(jobs: int) -> list[set[int]]:
     """Returns a set of cores for each process; empty sets if there are fewer cores than processes."""
-    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    available = available_cores()
     return [set(available[i::jobs]) if len(available) >= jobs else set() for i in range(jobs)]
 
 
 def _prepare_process(cores: "SimpleQueue[set[int]]") -> None:
-    """Prepares a process before its first task. Signals are ignored, since the parent process tells it when to stop."""
+    """Prepares a process before its first task. Signals are ignored, since `StopFile` stops its runs."""
     preemption.ignore()
     if mine := cores.get():
         os.sched_setaffinity(0, mine)

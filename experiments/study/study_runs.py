@@ -15,7 +15,7 @@ from experiments import data
 from experiments.cli.errors import exit_on_value_error
 from experiments.runner import run
 from experiments.sharpness import measure_runs
-from experiments.study.parallel_runs import in_processes
+from experiments.study.parallel_runs import BETWEEN_RUNS, in_processes
 from experiments.study.recorded_runs import Recorded, record, restore
 from experiments.study.run_spec import RunOptions, RunSpec, check_unfinished, execute, is_done
 from experiments.training.exceptions import NotFiniteError, Terminated, UnusableError
@@ -58,7 +58,7 @@ def in_turn(
     overall = progress.add_task("runs", total=len(cells))
     for cell in cells:
         if options.context.stop(0):
-            raise Terminated("stopped between two runs: run the same command again to continue.")
+            raise Terminated(BETWEEN_RUNS)
         dataset = run.load(cell.config, options.location)
         task = progress.add_task(cell.name, total=run.total_updates(cell.config, dataset))
         yield cell, dataset, partial(progress.track, task_id=task)
@@ -124,7 +124,8 @@ Outcomes = Iterator[tuple[RunSpec, bool]]
 
 def _in_sequence(cells: list[RunSpec], left: list[RunSpec], options: RunOptions, progress: Progress) -> Outcomes:
     """Measures the complete runs, and then executes the others; a progress bar shows the run in progress."""
-    earlier = [cell for cell in cells if cell not in set(left)]
+    to_run = set(left)
+    earlier = [cell for cell in cells if cell not in to_run]
     for cell in progress.track(earlier, description="sharpness of earlier runs") if earlier else ():
         _measure(cell, run.load(cell.config, options.location), options, progress.console)
         yield cell, True
@@ -138,7 +139,8 @@ def _in_sequence(cells: list[RunSpec], left: list[RunSpec], options: RunOptions,
 def _at_once(cells: list[RunSpec], left: list[RunSpec], options: RunOptions, progress: Progress) -> Outcomes:
     """Executes and measures runs in `options.jobs` processes, and prints what they print when a run is complete."""
     unbound = replace(options, context=replace(options.context, stop=never))  # a function cannot be sent to a process
-    tasks = [_Task(cell, cell not in set(left), unbound) for cell in cells]
+    to_run = set(left)
+    tasks = [_Task(cell, cell not in to_run, unbound) for cell in cells]
     overall = progress.add_task("runs", total=len(tasks))
     for task, (survived, words) in in_processes(_finish, tasks, options.jobs, options.context.stop):
         progress.console.print(words, end="")

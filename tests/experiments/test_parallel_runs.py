@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments.runner.run import RunContext
 from experiments.study import Grid, RunOptions, run_all
-from experiments.study.parallel_runs import StopFile, in_processes
+from experiments.study.parallel_runs import StopFile, available_cores, in_processes
 from experiments.training import own_files
 from experiments.training.exceptions import Terminated, UnusableError
 from experiments.training.preemption import Stop, never
@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def wait_for(task: Path, stop: Stop) -> str:
-    """Waits until the file exists, or raises `Terminated` if told to stop."""
+    """Waits until the file exists. Raises `Terminated` if `stop` returns True before."""
     while not task.exists():
         if stop(0):
             raise Terminated("stopped in a run.")
@@ -45,7 +45,7 @@ def cores_of(_: int, stop: Stop) -> tuple[int, list[int]]:
     """Returns the process and its cores, late enough that another process takes the other task."""
     time.sleep(1)
     assert not stop(0)
-    return os.getpid(), sorted(os.sched_getaffinity(0))
+    return os.getpid(), available_cores()
 
 
 def executed(output: Path, options: RunOptions) -> tuple[str, list[str]]:
@@ -84,9 +84,9 @@ def test_two_processes_make_the_runs_of_one(tmp_path: Path) -> None:
     assert found["sgd-constant-0"] == pytest.approx(expected["sgd-constant-0"], rel=1e-2)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not restrict processes to cores")
 def test_processes_divide_the_cores() -> None:
-    before = sorted(os.sched_getaffinity(0))
+    """If there is only one core, or if the system does not restrict processes to cores, they share all cores."""
+    before = available_cores()
     (first, cores), (second, others) = [result for _, result in in_processes(cores_of, [0, 1], 2, never)]
     assert first != second
     assert sorted(cores + others) == (before if len(before) > 1 else 2 * before)
