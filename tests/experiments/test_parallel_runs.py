@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 def wait_for(task: Path, stop: Stop) -> str:
     """Waits until the file exists. Raises `Terminated` if `stop` returns True before."""
+    task.with_suffix(".started").touch()
     while not task.exists():
         if stop(0):
             raise Terminated("stopped in a run.")
@@ -93,7 +94,7 @@ def test_processes_divide_the_cores() -> None:
 
 
 def test_all_processes_stop_and_no_task_is_started_any_more(tmp_path: Path) -> None:
-    tasks = [tmp_path / name for name in "abcde"]
+    tasks = [tmp_path / name for name in "abcdefgh"]
     tasks[0].touch()
     done: list[str] = []
 
@@ -104,6 +105,7 @@ def test_all_processes_stop_and_no_task_is_started_any_more(tmp_path: Path) -> N
     with pytest.raises(Terminated, match="stopped in a run"):
         collect()
     assert done == ["a"]
+    assert not (tmp_path / "h.started").exists()  # a few tasks after the first may have been started before the stop
 
 
 def test_a_killed_process_is_reported() -> None:
