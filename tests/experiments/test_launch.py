@@ -77,7 +77,7 @@ def test_a_row_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: 
     with pytest.raises(SystemExit) as stop:
         call(reproduce, monkeypatch, "--config", "cifar1000")
     assert stop.value.code == 2
-    assert "config is 'cifar1000': choose one of cifar100_resnet18" in capsys.readouterr().err
+    assert "config is 'cifar1000': choose one of cifar100_resnet8" in capsys.readouterr().err
 
 
 def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:

@@ -12,6 +12,7 @@ COUNTS = {
     "digits": 77_754,
     "fashion_mnist": 77_754,
     "cifar10_resnet18": 11_220_132 - 90 * 513,
+    "cifar100_resnet8": 77_754 + 90 * 65,
     "cifar100_resnet18": 11_220_132,
     "tiny_imagenet_resnet18": 11_220_132 + 100 * 513,
     "cifar10_wrn28_10": 36_536_884 - 90 * 641,
