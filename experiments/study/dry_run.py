@@ -57,8 +57,19 @@ def estimate(config: Config, stored: int) -> Estimate:
     rate = schedules(config, size)["learning_rate"]
     first, last = (float(rate(plan.epoch_at(step, size))) for step in (0, updates - 1))
     examples = plan.examples_used(updates, size)
-    evaluations = updates + config.second_pass_gradients * _second_passes(config, size, range(updates))
+    evaluations = _gradient_evaluations(config, size, updates)
     return Estimate(updates, examples, plan.boundaries(size), first, last, evaluations)
+
+
+def evaluations_per_update(config: Config, stored: int) -> float:
+    """Returns the mean number of gradient evaluations of an update, without an estimate of the rest of the run."""
+    size = config.recipe.epoch_size(config.problem.num_examples(stored))
+    updates = config.plan.total_steps(size)
+    return _gradient_evaluations(config, size, updates) / updates
+
+
+def _gradient_evaluations(config: Config, size: int, updates: int) -> int:
+    return updates + config.second_pass_gradients * _second_passes(config, size, range(updates))
 
 
 def updates_by_kind(config: Config, stored: int) -> dict[tuple[int, bool], int]:

@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from experiments.config import BaseConfig, Config, checks
 from experiments.config.sections import Descent, check_options
-from experiments.study.dry_run import estimate
+from experiments.study.dry_run import evaluations_per_update
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
 from experiments.study.strategies import ADAPTIVE, NAMES, PAPERS, TUNED, adaptive_plan, at_length, plan_of, rate_of
@@ -140,7 +140,7 @@ class Grid(BaseConfig):
             return made.with_settings(learning_rate=dict(self.tuned_rates)[method]) if strategy == TUNED else made
 
         if match != "epochs":
-            evaluations = estimate(config(), stored).evaluations_per_update
+            evaluations = evaluations_per_update(config(), stored)
             epoch_size = self.recipe.epoch_size(self.problem.num_examples(stored))
             updates, by = budget(match, evaluations, increasing, epoch_size)
             if strategy != ADAPTIVE:
