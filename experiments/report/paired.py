@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from itertools import combinations
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from experiments.report.groups import Group
 from experiments.report.parts import METHOD, STRATEGY
@@ -95,7 +95,7 @@ def difference(first: Group, second: Group, value: Value = error, among: Collect
     seeds = [seed for seed in shared_seeds(first, second) if among is None or seed in among]
     paired = [value(first.by_seed[seed]) - value(second.by_seed[seed]) for seed in seeds]
     mean, spread = statistics.mean(paired), statistics.stdev(paired)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * spread / len(paired) ** 0.5
+    half = special.stdtrit(len(paired) - 1, (1 + CONFIDENCE) / 2) * spread / len(paired) ** 0.5
     diverged = sum(group.by_seed[seed].diverged for group in (first, second) for seed in seeds)
     return Difference(first, second, len(paired), mean, mean - half, mean + half, diverged)
 

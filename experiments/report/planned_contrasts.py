@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from experiments.cli.tables import Rows
 from experiments.runner.finished_runs import Run
 from experiments.training.exceptions import reason_of
@@ -138,6 +136,8 @@ def _test(paired: Sequence[float]) -> tuple[float, float]:
         return math.nan, 1.0
     if max(paired) - min(paired) < _ROUNDING:
         return 0.0, 1.0
+    from scipy import stats  # noqa: PLC0415 - importing it takes a second, which --help does not need
+
     found: Any = stats.ttest_1samp(paired, 0.0)
     interval = found.confidence_interval(1 - _LEVEL)
     return float(interval.high - interval.low) / 2, float(found.pvalue)

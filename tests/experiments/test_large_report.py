@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.report import publish
 from experiments.report.groups import studies
 from experiments.report.method_pairs import method_pair_rows, method_pairs
+from experiments.report.publish import publish
 from experiments.report.variants import base_of, variant_heading, variant_rows
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.conftest import blank_or_drawn

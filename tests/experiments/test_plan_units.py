@@ -9,7 +9,7 @@ from rich.console import Console
 
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.report import publish
+from experiments.report.publish import publish
 from experiments.report.run_curves import examples_of
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs

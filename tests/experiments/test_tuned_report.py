@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.report import publish
 from experiments.report.chosen import chosen_rows
 from experiments.report.groups import studies
 from experiments.report.paired import differences
+from experiments.report.publish import publish
 from experiments.report.published import published_rows
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import write_run
