@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
@@ -40,9 +41,16 @@ class Arguments:
         checks.check_fraction("learned", self.learned)
 
 
+COMMAND = Command(
+    "contrasts",
+    Arguments,
+    "runs/study contrasts.toml --output contrasts.md",
+)
+
+
 def main() -> None:
     """Parses the command line, and prints the table."""
-    arguments = parse(Arguments, "python -m experiments.contrasts")
+    arguments = parse(COMMAND)
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
     cells = cells_of(exit_on_value_error(find_runs, [arguments.study]))
     outcomes = [exit_on_value_error(outcome, each, cells, arguments.learned) for each in planned]

@@ -13,6 +13,7 @@ from rich.console import Console
 from experiments import data, models
 from experiments.benchmark import benchmark_steps
 from experiments.cli import standard_streams, tables
+from experiments.cli.command import Command
 from experiments.cli.errors import parse, start
 from experiments.config import check_choice
 
@@ -81,9 +82,16 @@ def cast_in(model: nnx.Module, tree: Any) -> Any:
     return [x for path, x in flat if not any(path[: len(norm)] == norm for norm in kept)]
 
 
+COMMAND = Command(
+    "effective_perturbation",
+    EffectivePerturbation,
+    "--models resnet18 --radii 0.01 0.1 1",
+)
+
+
 def main() -> None:
     """Parses the command line and prints a table per network."""
-    arguments = parse(EffectivePerturbation, "python -m experiments.effective_perturbation")
+    arguments = parse(COMMAND)
     image_shape = data.SIZES[arguments.dataset].image_shape
     console = Console(soft_wrap=True, highlight=False)
     with standard_streams.needed():

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments import data, presets
 from experiments.cli import output_folder, standard_streams, tables
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, option, parse, start
 from experiments.config.checks import check_count, check_package
 from experiments.runner import finished_file, finished_runs
@@ -105,6 +106,25 @@ class StudyOptions:
     console: Console
 
 
+COMMAND = Command(
+    "reproduce",
+    Arguments,
+    "--constant-plan 100x128 --increasing-plan 20x16,20x32,20x64,20x128,20x256 --output runs/longer",
+    (
+        "output",
+        "config",
+        "dataset",
+        "model",
+        "methods",
+        "strategies",
+        "constant_plan",
+        "increasing_plan",
+        "seeds",
+        "dry_run",
+    ),
+)
+
+
 def main() -> None:
     """Parses the command line and runs the study.
 
@@ -114,7 +134,7 @@ def main() -> None:
     """
     name = option("config", sys.argv[1:])
     row = None if name is None else exit_on_value_error(presets.load, name)
-    arguments = parse(Arguments, "python -m experiments.reproduce", row and Arguments(row.study, config=name))
+    arguments = parse(COMMAND, row and Arguments(row.study, config=name))
     deadline = None if arguments.time_limit is None else Deadline.after_start(arguments.time_limit)
     try:
         with standard_streams.needed() if arguments.dry_run else on_sigterm() as stop:
@@ -190,7 +210,7 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
 def _report(finished: list[Path], report: Path, console: Console, chosen: tuple[str, ...]) -> None:
     """Writes the report of finished runs, unless a package is missing, which a machine for training may not have."""
     try:
-        from experiments.report import publish  # noqa: PLC0415 - see above
+        from experiments.report.publish import publish  # noqa: PLC0415 - see above
     except ImportError as error:
         console.print(f"The report needs a package ({error}): run python -m experiments.report where it is installed.")
         return

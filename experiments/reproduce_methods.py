@@ -9,6 +9,7 @@ from rich.console import Console
 
 from experiments import data
 from experiments.benchmark import program_costs
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import as_markdown, as_terminal
@@ -37,9 +38,28 @@ class Arguments:
     sharpness: SharpnessSettings = SharpnessSettings()
 
 
+COMMAND = Command(
+    "reproduce_methods",
+    Arguments,
+    "--methods sgd sam gsam look_sam --output runs/methods",
+    (
+        "output",
+        "dataset",
+        "model",
+        "methods",
+        "seeds",
+        "batch_plan",
+        "lr_schedule",
+        "learning_rate",
+        "micro_batch",
+        "data_dir",
+    ),
+)
+
+
 def main() -> None:
     """Parses the command line, runs the study, times a step of each method, and writes the table."""
-    arguments = parse(Arguments, "python -m experiments.reproduce_methods")
+    arguments = parse(COMMAND)
     study = arguments.study
     console = Console(soft_wrap=True, markup=False, highlight=False)
     document = exit_on_value_error(make_folder, study.output) / "methods.md"

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import data
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config, checks
@@ -138,9 +139,29 @@ class Arguments:
     images: int = 8
 
 
+COMMAND = Command(
+    "show_batch",
+    Arguments,
+    "--random-erasing 0.25 --mixing 0.5 --output runs/looks",
+    (
+        "output",
+        "dataset",
+        "batch",
+        "images",
+        "batch_plan",
+        "seed",
+        "auto_augment",
+        "random_erasing",
+        "mixing",
+        "label_smoothing",
+    ),
+    purpose="what to draw",
+)
+
+
 def main() -> None:
     """Parses the command line and draws the batch."""
-    arguments = parse(Arguments, "python -m experiments.show_batch")
+    arguments = parse(COMMAND)
     exit_on_value_error(checks.check_count, "images", arguments.images)
     config = arguments.config.resolved()
     dataset = exit_on_value_error(run.load, config, arguments.location)

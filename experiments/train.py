@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import data
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import claim, make_folder
 from experiments.cli.tables import as_terminal
@@ -68,9 +69,17 @@ class Arguments:
             )
 
 
+COMMAND = Command(
+    "train",
+    Arguments,
+    "--method gsam --batch-plan 5x16,5x32,5x64,5x128,5x256 --output runs/first",
+    ("output", "dataset", "model", "method", "rho", "batch_plan", "learning_rate", "lr_schedule", "seed", "resume"),
+)
+
+
 def main() -> None:
     """Parses the command line and trains the network."""
-    arguments = parse(Arguments, "python -m experiments.train")
+    arguments = parse(COMMAND)
     sharding = exit_on_value_error(sharding_on, arguments.machine)
     with abort_all_on_error(sharding):
         _train(arguments, sharding)

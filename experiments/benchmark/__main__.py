@@ -11,6 +11,7 @@ from experiments.benchmark import peers
 from experiments.benchmark.cases import CASES, ON_TWO_CORES
 from experiments.benchmark.measure import measure
 from experiments.benchmark.ratios import Figure, machine, table
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.config import checks
@@ -50,9 +51,16 @@ class Benchmark:
             raise ValueError("models and peers are empty: give at least one of them.")
 
 
+COMMAND = Command(
+    "benchmark",
+    Benchmark,
+    "--models small_resnet --rounds 20 --output runs/benchmark",
+)
+
+
 def main() -> None:
     """Parses the command line, and measures and prints the figures."""
-    benchmark = parse(Benchmark, "python -m experiments.benchmark")
+    benchmark = parse(COMMAND)
     path = exit_on_value_error(make_folder, benchmark.output) / "benchmark.json"
     console = Console(soft_wrap=True, highlight=False)
     figures: list[Figure] = []

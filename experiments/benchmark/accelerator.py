@@ -24,6 +24,7 @@ from experiments import models
 from experiments.benchmark import benchmark_steps, peers
 from experiments.benchmark.benchmark_steps import RADIUS, Problem
 from experiments.benchmark.ratios import Figure, Seconds, Subject, machine, race, table
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import Rows, as_terminal
@@ -213,10 +214,17 @@ def limits(figures: list[Figure], flops: Mapping[str, float], peak_tflops: float
     return rows
 
 
+COMMAND = Command(
+    "benchmark.accelerator",
+    Arguments,
+    "--models resnet18 --batch-sizes 128 --output runs/accelerator",
+)
+
+
 def main() -> None:
     """Parses the command line, and measures and prints the figures."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs a part of the memory
-    arguments = parse(Arguments, "python -m experiments.benchmark.accelerator")
+    arguments = parse(COMMAND)
     path = exit_on_value_error(make_folder, arguments.output) / "accelerator.json"
     console = Console(soft_wrap=True, highlight=False)
     if not peers.is_installed():

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from experiments.benchmark.benchmark_steps import repeated
 from experiments.benchmark.ratios import Subject, race
+from experiments.cli.command import Command
 from experiments.cli.errors import parse, start
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import check_choice
@@ -121,9 +122,16 @@ def rows(batch_size: int, rounds: int, shapes: tuple[Convolution, ...]) -> Rows:
     return found
 
 
+COMMAND = Command(
+    "benchmark.convolutions",
+    Arguments,
+    "--network small_resnet --batch-sizes 16 128",
+)
+
+
 def main() -> None:
     """Prints a table for each batch size."""
-    arguments = parse(Arguments, "python -m experiments.benchmark.convolutions")
+    arguments = parse(COMMAND)
     for batch_size in arguments.batch_sizes:
         Console().print(as_terminal(rows(batch_size, arguments.rounds, NETWORKS[arguments.network])))
 

@@ -11,19 +11,29 @@ import tyro
 from rich.console import Console
 
 from experiments.cli import allocator, compilation_cache, standard_streams
+from experiments.cli.command import Command
 from experiments.training import preemption
 from experiments.training.exceptions import INTERRUPTED, NotFiniteError, Terminated, UnusableError, printable
 
 Result = TypeVar("Result")
 
+_COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 _NO_BACKEND = "Unable to initialize backend"  # how JAX's error begins
 
 
-def parse(arguments: type[Result], program: str, default: Result | None = None) -> Result:
-    """Parses the command line of `program` into a dataclass; options that are not given are those of `default`."""
-    with standard_streams.needed():  # --help
-        shown = tyro.MISSING_NONPROP if default is None else default
-        return exit_on_value_error(lambda: tyro.cli(arguments, prog=program, default=shown))
+def parse(command: Command[Result], default: Result | None = None) -> Result:
+    """Parses the command line of a command; options that are not given are those of `default`.
+
+    Raises:
+      SystemExit: After `--help`, after tyro's script for a shell's completion, and with code 2 after an error.
+    """
+    words, shown = sys.argv[1:], tyro.MISSING_NONPROP if default is None else default
+    with standard_streams.needed():
+        if {"-h", "--help"} & set(words):
+            print(command.help(default), end="")
+            sys.exit(0)
+        name = command.word if words and words[0].startswith(_COMPLETION) else command.call
+        return exit_on_value_error(lambda: tyro.cli(command.arguments, prog=name, default=shown))
 
 
 def option(name: str, words: list[str]) -> str | None:

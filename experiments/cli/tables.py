@@ -19,6 +19,12 @@ def figure_columns(rows: Rows) -> list[bool]:
     return [all(cell[:1] in tuple("0123456789+−–×") for cell in cells) for _, *cells in zip(*rows, strict=True)]
 
 
+def without_empty_columns(rows: Rows) -> Rows:
+    """Returns the rows without the columns in which all cells below the heading are empty or dashes."""
+    kept = [column for column in zip(*rows, strict=True) if not rows[1:] or set(column[1:]) - {"", "–"}]
+    return list(zip(*kept, strict=True))
+
+
 def as_terminal(rows: Rows) -> Table:
     """Returns the rows as a table of Rich."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from experiments import data
 from experiments.cli import output_folder, tables
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
 from experiments.convergence.document import Part, markdown, network_part, quadratic_part
@@ -56,9 +57,28 @@ class Arguments:
             raise ValueError(f"methods is {self.study.methods}: the quadratic supports only {known}; add one of them.")
 
 
+COMMAND = Command(
+    "convergence",
+    Arguments,
+    "--parts networks --methods sgd gsam --output runs/convergence",
+    (
+        "output",
+        "parts",
+        "dataset",
+        "model",
+        "methods",
+        "strategies",
+        "seeds",
+        "constant_plan",
+        "increasing_plan",
+        "every",
+    ),
+)
+
+
 def main() -> None:
     """Parses the command line, and runs the parts of the study."""
-    arguments = parse(Arguments, "python -m experiments.convergence")
+    arguments = parse(COMMAND)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study, location = arguments.study, arguments.location
     document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"

@@ -9,6 +9,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from experiments import data
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import check_choice
 from experiments.config.checks import check_count
@@ -44,9 +45,16 @@ class Arguments:
     part_size: int | None = None
 
 
+COMMAND = Command(
+    "prepare",
+    Arguments,
+    "cifar100 --source cifar-100-binary.tar.gz --data-dir data",
+)
+
+
 def main() -> None:
     """Parses the command line and prepares the data."""
-    arguments = parse(Arguments, "python -m experiments.prepare")
+    arguments = parse(COMMAND)
     ready = exit_on_value_error(_ready, arguments)
     Console(soft_wrap=True, markup=False, highlight=False).print(ready)
 

@@ -10,8 +10,9 @@ from rich.progress import Progress
 from tyro.conf import Positional
 
 from experiments import data
+from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
-from experiments.cli.tables import as_terminal
+from experiments.cli.tables import as_terminal, without_empty_columns
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings, measure_finished_run
@@ -35,9 +36,16 @@ class Arguments:
     location: Annotated[data.Location, tyro.conf.arg(name="")]
 
 
+COMMAND = Command(
+    "sharpness",
+    Arguments,
+    "runs/digits --measures worst_case curve --rho 0.0005",
+)
+
+
 def main() -> None:
     """Parses the command line and measures the runs."""
-    arguments = parse(Arguments, "python -m experiments.sharpness")
+    arguments = parse(COMMAND)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     runs = exit_on_value_error(find_runs, arguments.runs)
     for each in runs:
@@ -46,7 +54,8 @@ def main() -> None:
         for each in progress.track(runs, description="runs"):
             dataset = run.load(each.config, arguments.location)
             exit_on_value_error(measure_finished_run, each.folder, each.config, dataset, arguments.settings, console)
-    console.print(as_terminal(measured_rows(find_runs(arguments.runs), arguments.settings.measures)))
+    rows = measured_rows(find_runs(arguments.runs), arguments.settings.measures)
+    console.print(as_terminal(without_empty_columns(rows)))
     console.print("in sharpness.jsonl in the folder of each run; python -m experiments.report shows more")
 
 

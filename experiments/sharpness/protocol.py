@@ -54,7 +54,7 @@ def measured_rows(runs: Iterable[Run], kinds: Sequence[str]) -> Rows:
       runs: the measured runs.
       kinds: the measures, a subset of `MEASURES`.
     """
-    heading = ("run", "measure", "radius", "way", "value")
+    heading = ("run", "measure", "radius", "settings", "value")
     found = [
         (run, record)
         for run in runs

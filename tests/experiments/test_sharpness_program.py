@@ -1,6 +1,7 @@
 """The programs that measure sharpness: of finished runs, in a study, and while training."""
 
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_the_program_measures_every_run_that_it_finds(
     call(sharpness, monkeypatch, str(tmp_path), "--steps", "2", "--radius-rms", "0.5", "--measures", *chosen)
     printed = capsys.readouterr().out
     assert all(printed.count(kind.replace("_", " ")) >= 2 for kind in chosen)
+    assert re.search(r"run +measure +radius +settings +value", printed)
     for seed in (0, 1):
         assert f"sam-{seed}" in printed
         assert measured(tmp_path / f"sam-{seed}")[1]["rho"] == pytest.approx(0.5 / math.sqrt(778), rel=1e-5)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from experiments.cli.tables import without_empty_columns
 from experiments.sharpness.protocol import measured_rows
 from experiments.training import records
 
@@ -77,3 +78,9 @@ def test_records_of_other_epochs_and_kinds_are_not_shown() -> None:
     gap = records.SurrogateGap(**{**COMMON, "epoch": 1}, rho=0.05, gap=0.2, loss=0.1)
     assert len(measured_rows([run_with(gap)], ["surrogate_gap"])) == 1
     assert len(measured_rows([run_with(gap)], ["trace"])) == 1
+
+
+def test_a_column_in_which_nothing_is_shown_is_not_printed() -> None:
+    rows = [("run", "radius", "settings"), ("sam-0", "–", ""), ("sam-1", "0.1", "")]
+    assert without_empty_columns(rows) == [("run", "radius"), ("sam-0", "–"), ("sam-1", "0.1")]
+    assert without_empty_columns(rows[:1]) == rows[:1]
