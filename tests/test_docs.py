@@ -1,6 +1,7 @@
 """The README and the site: all of their code runs and prints what they say, and the site stands by itself."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -20,7 +21,9 @@ import pytest
 from flax import nnx
 
 import sam_optax
+from experiments.cli.options import options_of
 from experiments.models import registry
+from tests.experiments import test_help
 from tests.experiments.conftest import TinyNet
 from tests.selection import some_of
 from tests.test_notebooks import assert_names_are_there
@@ -213,6 +216,30 @@ def test_the_commands_that_the_pages_name_are_there() -> None:
         for module in re.findall(r"-m (experiments\.\w+)", shell(text)):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
+def page_of_commands() -> str:
+    """The page of commands with what the hook of the site writes into it."""
+    spec = importlib.util.spec_from_file_location("commands_hook", ROOT / "docs/_hooks/commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    return hook.on_page_markdown(PAGES["docs/commands.md"])
+
+
+def test_the_page_of_commands_has_every_option_of_every_command() -> None:
+    text = page_of_commands()
+    assert "<!--" not in text
+    sections = dict(re.findall(r"^## experiments\.([\w.]+)\n(.*?)(?=^## |\Z)", text, flags=re.DOTALL | re.MULTILINE))
+    assert sorted(sections) == test_help.NAMES
+    for name, section in sections.items():
+        command = test_help.command(name)
+        assert f"{command.call} {command.example}\n" in section
+        terms = re.findall(r"^`([^` ]+).*\n:   ", section, flags=re.MULTILINE)
+        assert sorted(terms) == sorted(
+            (*option.flags, option.value)[0].partition(" ")[0] for option in options_of(command.arguments)
+        )
 
 
 def test_the_map_names_files_and_folders_that_are_there() -> None:

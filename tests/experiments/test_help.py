@@ -28,7 +28,7 @@ NAMES = sorted(
 GROUPED = ("train", "reproduce", "reproduce_methods", "convergence", "show_batch")
 
 
-def program(name: str) -> Command[Any]:
+def command(name: str) -> Command[Any]:
     folder = ROOT / "experiments" / name.replace(".", "/")
     found = importlib.import_module(f"experiments.{name}{'.__main__' if folder.is_dir() else ''}").COMMAND
     assert found.name == name
@@ -51,7 +51,7 @@ def test_every_program_is_found() -> None:
 def test_the_help_has_the_options_and_words_that_tyro_has(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = program(name)
+    of = command(name)
     lines = [line.strip(" │") for line in tyros_help(of, capsys, monkeypatch).splitlines()]
     theirs, ours = " ".join(" ".join(lines).split()), list(options_of(of.arguments))
     flags = [re.match(r"(--\w[\w.-]*)(?:, (--[\w.-]+))?", line) for line in lines]
@@ -68,7 +68,7 @@ def test_the_help_has_the_options_and_words_that_tyro_has(
 def test_the_help_has_every_option_once_and_ends_with_an_example_that_parses(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = program(name)
+    of = command(name)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as stop:
@@ -91,7 +91,7 @@ def test_the_help_has_every_option_once_and_ends_with_an_example_that_parses(
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_the_essential_options_are_ten_and_come_first(name: str) -> None:
-    of = program(name)
+    of = command(name)
     groups = of.groups()
     assert list(groups) == [of.purpose, *(title for title in GROUPS if title in groups)]
     assert OTHER not in groups, f"add {groups[OTHER]} to experiments/cli/option_groups.py"
@@ -180,7 +180,7 @@ assert not xla_bridge.backends_are_initialized()
 
 
 def test_no_help_and_no_typo_imports_tensorflow_or_computes() -> None:
-    modules = [program(name).arguments.__module__ for name in NAMES]
+    modules = [command(name).arguments.__module__ for name in NAMES]
     done = subprocess.run([sys.executable, "-c", HELP_AND_TYPO, *modules], capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
 
