@@ -268,3 +268,21 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
         loaded += re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//[^"')]*""", text)
         assert not loaded, path
         assert 'class="mermaid"' not in text  # its script would be fetched
+
+
+@pytest.mark.long
+def test_the_script_draws_every_picture_of_the_gallery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("draw_gallery", ROOT / "docs/_pictures/draw_gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    runs = tmp_path / "results/digits/runs.csv"
+    runs.parent.mkdir(parents=True)
+    runs.symlink_to(ROOT / "docs/results/digits/runs.csv")
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(script, "EPOCHS", 2)
+    script.main()
+    drawn = {f"pictures/{path.name}" for path in (tmp_path / "pictures").iterdir()}
+    assert drawn == set(re.findall(r"\]\((pictures/\w+\.png)\)", PAGES["docs/gallery.md"]))

@@ -83,8 +83,8 @@ def test_the_help_has_every_option_once_and_ends_with_an_example_that_parses(
     assert sorted(listed) == sorted((*option.flags, option.value)[0] for option in options_of(of.arguments))
     *_, before, example = printed.splitlines()
     assert before == "example:"
-    command, _, words = example.strip().partition(f"{of.call} ")
-    assert (command, bool(words)) == ("", True)
+    indent, _, words = example.strip().partition(f"{of.call} ")
+    assert (indent, bool(words)) == ("", True)
     monkeypatch.setattr(sys, "argv", [name, *words.split()])
     assert isinstance(parse(of), of.arguments)
 
