@@ -71,7 +71,7 @@ def _somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
-    f"docs/{name}.md" for name in ("coming_from", "first_loop", "frameworks", "loaders", "runs", "sharpness")
+    f"docs/{name}.md" for name in ("all_together", "coming_from", "first_loop", "frameworks", "loaders", "runs", "sharpness")
 }
 
 
@@ -122,6 +122,13 @@ def test_the_first_loop_learns_with_and_without_sam() -> None:
     assert names["error"](names["plain"]) < 0.1
     assert names["error"](names["flat"]) < 0.1
     assert 0 < names["metrics"]["accuracy"] <= 1
+
+
+def test_the_script_of_all_parts_learns_in_parts_of_equal_size() -> None:
+    names = run("docs/all_together.md")
+    assert len(names["losses"]) == names["plan"].total_steps(names["TRAIN"])
+    assert np.mean(names["losses"][-8:]) < 0.3 < names["losses"][0]
+    assert sam_optax.diagnostics(names["optimizer"].opt_state).perturbation_norm.round(3) == 0.05
 
 
 def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch) -> None:

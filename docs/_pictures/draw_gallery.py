@@ -1,4 +1,4 @@
-"""Draws the pictures of the gallery and of the README: `python docs/_pictures/draw_gallery.py`, in one to three minutes.
+"""Draws the pictures of the gallery: `python docs/_pictures/draw_gallery.py`, in one to three minutes on two cores.
 
 A network of one hidden layer is trained on the digits of scikit-learn with SGD, SAM and GSAM, from the same parameters
 and in the same order of the examples. The headline of the study is drawn from its runs, docs/results/digits/runs.csv.
