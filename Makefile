@@ -51,7 +51,7 @@ reproduce-methods: .venv/installed ## Every method on the embedded digits, three
 demo: .venv/installed ## The paper's nine cells on the embedded digits, three seeds.
 	$(BIN)/python -m experiments.reproduce --output runs/digits
 
-docs: .venv/installed ## The site, into site/: it opens without a network; search needs `python -m http.server -d site`.
+docs: .venv/installed ## The site, into site/: it opens from the disk, without a network.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: .venv/installed ## The notebooks, from their sources.
