@@ -48,28 +48,6 @@ def test_what_a_person_may_get_wrong_ends_in_a_sentence(
     assert not output.exists()
 
 
-WITHOUT_TENSORFLOW = """
-import sys
-sys.modules.update(dict.fromkeys(["tensorflow", "tensorflow_datasets"]))  # an import of them fails
-from experiments import reproduce, train
-from experiments.prepare import __main__ as prepare
-for program in (train, reproduce, prepare):
-    for words in (["--help"], ["--metod", "sam"], ["--rho", "-1"], ["--batch-size", "many"]):
-        sys.argv = ["program", *words]
-        try:
-            program.main()
-        except SystemExit as ended:
-            print(ended.code, file=sys.stderr)
-"""
-
-
-def test_help_typos_and_refused_settings_do_not_import_tensorflow() -> None:
-    command = [sys.executable, "-c", WITHOUT_TENSORFLOW]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own program
-    assert re.findall(r"^\d+$", done.stderr, re.MULTILINE) == ["0", "2", "2", "2"] * 3
-    assert done.stdout.count("usage:") == 3
-
-
 def test_a_folder_with_something_in_it_is_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

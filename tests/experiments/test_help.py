@@ -166,7 +166,7 @@ sys.modules.update(dict.fromkeys(["tensorflow", "tensorflow_datasets", "scipy.st
 from jax._src import xla_bridge
 for name in sys.argv[1:]:
     program = importlib.import_module(name)
-    for words, code in ((["--help"], 0), (["--typo"], 2)):
+    for words, code in ((["--help"], 0), (["--typo"], 2), (["--rho", "-1"], 2)):
         sys.argv = [name, *words]
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as error:
             try:
@@ -179,7 +179,7 @@ assert not xla_bridge.backends_are_initialized()
 """
 
 
-def test_no_help_and_no_typo_imports_tensorflow_or_computes() -> None:
+def test_help_typos_and_refused_settings_do_not_import_tensorflow_or_compute() -> None:
     modules = [command(name).arguments.__module__ for name in NAMES]
     done = subprocess.run([sys.executable, "-c", HELP_AND_TYPO, *modules], capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
