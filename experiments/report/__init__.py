@@ -1,5 +1,5 @@
-"""What runs show: tables, paired differences, pictures, and a page of all of them."""
+"""Reports of runs: the answers of a study, with tables and pictures, as a page and as a document."""
 
-from experiments.report.publish import publish
+from experiments.report.page import publish, publish_again
 
-__all__ = ["publish"]
+__all__ = ["publish", "publish_again"]

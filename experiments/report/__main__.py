@@ -1,5 +1,7 @@
-"""Report runs: `python -m experiments.report runs/digits` makes tables, pictures and an HTML page."""
+"""Reports runs: `python -m experiments.report runs/digits` writes tables, pictures and an HTML page."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,31 +10,43 @@ from tyro.conf import Positional
 
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
-from experiments.report import publish
+from experiments.report import publish, publish_again
 from experiments.runner.finished_runs import find_runs
+
+_PROGRAM = "python -m experiments.report"
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Report finished runs: a table of test errors, paired differences, pictures, and one HTML page of it all.
+    """Report finished runs: the answers to the paper's claims, tables and pictures, on one HTML page.
 
     Attributes:
-      runs: Folders that hold runs, at any depth.
-      output: Where the report goes; left out, the folder report in the first of the runs' folders.
-      chosen: Settings that were chosen for each method and strategy, as a tuned study has them: learning_rate rho.
+      runs: Folders that contain runs, at any depth.
+      output: The folder of the report; left out, the folder report in the first of the runs' folders.
+      chosen: Settings that were chosen for each method and strategy, as in a tuned study: learning_rate rho.
+      contrasts: A TOML file with planned contrasts; left out, contrasts.toml in the output folder if it is there.
+      again: Files runs.csv of earlier reports, whose tables and answers are made again; no folders of runs are needed.
     """
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Positional[tuple[Path, ...]] = ()
     output: Path | None = None
     chosen: tuple[str, ...] = ()
+    contrasts: Path | None = None
+    again: tuple[Path, ...] = ()
 
 
 def main() -> None:
-    """Parse, build, call."""
-    arguments = parse(Arguments, "python -m experiments.report")
+    """Parses the command line, and writes the reports."""
+    arguments = parse(Arguments, _PROGRAM)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    for file in arguments.again:
+        exit_on_value_error(publish_again, file, console)
+    if arguments.again and not arguments.runs:
+        return
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
-    exit_on_value_error(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False), arguments.chosen)
+    command = f"{_PROGRAM} {shlex.join(sys.argv[1:])}"
+    exit_on_value_error(publish, runs, output, console, arguments.chosen, arguments.contrasts, command)
 
 
 if __name__ == "__main__":

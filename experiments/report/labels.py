@@ -1,4 +1,4 @@
-"""How methods and strategies are called in the tables of a study."""
+"""The names of methods and strategies in a report."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,16 +16,17 @@ _CONSTANTS = {
     "eta": "η {:g}",
     "ascent_steps": "{} ascent steps",
 }
+_KNOWN = ("batch_plan", "lr_schedule")
 _PAPERS_DECAYS = ("cosine", "linear")
 _GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")
 
 
 def row(config: Config, configs: Sequence[Config]) -> str:
-    """The method, with those of its hyperparameters that differ among methods of the same scale.
+    """Returns the method, with those of its hyperparameters that differ among methods of the same scale.
 
     Args:
-      config: of a run.
-      configs: those of the study.
+      config: the config of a run.
+      configs: the configs of the study.
     """
     method = METHODS[config.method]
     alike = [each for each in configs if METHODS[each.method].rho == method.rho]
@@ -44,32 +45,58 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     return ", ".join([method.title, *settings, *own_time, *own_numbers, *own_momentum])
 
 
-def column(config: Config, configs: Sequence[Config]) -> str:
-    """The strategy, with its batch size or its plan where others of the study have the same strategy with another.
+def column(config: Config, configs: Sequence[Config], usual_rate: float) -> str:
+    """Returns the strategy, with its batch size or its plan if others of the study have the same strategy with another.
 
     Args:
-      config: of a run.
-      configs: those of the study.
+      config: the config of a run.
+      configs: the configs of the study.
+      usual_rate: the learning rate of the study; a run with another one has it in its name.
     """
     words = strategy(config)
+    rate = config.descent.learning_rate
+    own_rate = "" if rate == usual_rate else f", learning rate {rate:g}"
     several = len({_course(each) for each in configs if strategy(each) == words}) > 1
     if config.adaptive is not None:
-        return f"{words}, {config.adaptive.spec}" if several else words
+        return (f"{words}, {config.adaptive.spec}" if several else words) + own_rate
     if growth(config) == "constant":
-        return f"{words} {config.plan.stages[0].batch_size}" if several else words
+        return (f"{words} {config.plan.stages[0].batch_size}" if several else words) + own_rate
     grown = {sizes(each) for each in configs if growth(each) == "increasing"}
     if growth(config) == "decreasing" and sizes(config)[::-1] in grown:
         words = words.replace("decreasing", "reversed")
-    return f"{words}, {config.batch_plan}" if several else words
+    return (f"{words}, {config.batch_plan}" if several else words) + own_rate
 
 
 def strategy(config: Config) -> str:
-    """How batch size and learning rate go: `constant`, `increasing`, `cosine`, or `increasing, cosine`."""
-    return ", ".join(each for each in (growth(config), _rate(config)) if each != "constant") or "constant"
+    """Returns how batch size and learning rate change: `constant`, `increasing`, `cosine`, or `increasing, cosine`.
+
+    Another schedule, for instance of the radius, is added with its name: `constant, rho schedule cosine`.
+    """
+    words = (growth(config), *schedules(config))
+    return ", ".join(each for each in words if each != "constant") or "constant"
+
+
+def schedules(config: Config) -> list[str]:
+    """Returns the schedules of the learning rate and of other settings that are not constant, in words."""
+    return [each for each in (_rate(config), *_other_schedules(config)) if each != "constant"]
+
+
+def _other_schedules(config: Config) -> list[str]:
+    """Returns the schedules of other settings than batch size and learning rate, in words."""
+    return [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in config.settings.items()
+        if is_strategy(name) and name not in _KNOWN and value not in (None, "constant")
+    ]
+
+
+def is_strategy(name: str) -> bool:
+    """Returns whether a setting belongs to the strategy: how something changes during a run."""
+    return name.endswith(("_plan", "_schedule"))
 
 
 def _rate(config: Config) -> str:
-    """How the learning rate goes; periods of equal length are counted, for it is their length that a match changes."""
+    """Returns how the learning rate changes; periods of equal length are counted, since a match changes their length."""
     name, _, length = config.lr_schedule.partition(":")
     if name != "warm_restarts" or "x" in length:
         return config.lr_schedule
@@ -77,7 +104,7 @@ def _rate(config: Config) -> str:
 
 
 def growth(config: Config) -> str:
-    """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`, or `adaptive`."""
+    """Returns how the batch size changes: `constant`, `increasing`, `decreasing`, `varying` or `adaptive`."""
     if config.adaptive is not None:
         return "adaptive"
     steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
@@ -89,19 +116,19 @@ def growth(config: Config) -> str:
 
 
 def is_constant_batch(config: Config) -> bool:
-    """Whether the batch size never changes."""
+    """Returns whether the batch size never changes."""
     return growth(config) == "constant"
 
 
 def is_papers_decay(config: Config) -> bool:
-    """Whether the learning rate falls as one of the paper's does, along a cosine or a line."""
-    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS
+    """Returns whether the learning rate falls as one of the paper's does, along a cosine or a line."""
+    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS and not _other_schedules(config)
 
 
 def sizes(config: Config) -> tuple[int, ...]:
-    """The batch sizes of the plan, one after another, whatever their epochs; one alone of a constant plan.
+    """Returns the batch sizes of the plan in order, whatever their epochs; a constant plan has one.
 
-    Of an adaptive one those that it may come to.
+    An adaptive plan has those that it may reach.
     """
     if config.adaptive is not None:
         return config.adaptive.sizes
@@ -110,24 +137,25 @@ def sizes(config: Config) -> tuple[int, ...]:
 
 
 def _course(config: Config) -> tuple[int, ...] | str:
-    """The batch sizes, and the rule of an adaptive plan, whatever the length of the run."""
+    """Returns the batch sizes, or the rule of an adaptive plan, whatever the length of the run."""
     return sizes(config) if config.adaptive is None else config.adaptive.spec
 
 
 def heading(name: str) -> str:
-    """The strategy, with the paper's sign for it."""
+    """Returns the strategy, with the paper's sign for it."""
     return name.replace("increasing", "increasing (+B)").replace("cosine", "cosine (+C)")
 
 
 def method_order(config: Config) -> tuple[int, float, float, str]:
-    """What rows are sorted by."""
+    """Returns the sort key of rows."""
     return list(METHODS).index(config.method), config.descent.rho or 0.0, config.descent.alpha or 0.0, str(config.when)
 
 
-def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...]]:
-    """What columns are sorted by: rates that stay before those that fall, batches that stay before those that grow."""
+def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...], str]:
+    """Returns the sort key of columns: constant rates before others, constant batches before those that grow."""
     return (
         learning_rate.NAMES.index(learning_rate.name_of(config.lr_schedule)),
         _GROWTHS.index(growth(config)),
         sizes(config),
+        strategy(config),
     )

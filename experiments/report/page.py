@@ -1,24 +1,309 @@
-"""A report as one HTML page: no script, no address, its pictures inside, so that it can be sent."""
+"""The report of a study: its sections, the page and the document that show them, and their files."""
 
 import base64
+import dataclasses
+import datetime
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.console import Console
 
-from experiments.cli.tables import figure_columns
+from experiments.cli.tables import as_markdown, as_terminal, escaped, figure_columns
+from experiments.report import answers, curve_pictures, tables
+from experiments.report.claims import Claim, claims
 from experiments.report.drawing import Picture
-from experiments.report.section import Section
+from experiments.report.groups import Study, studies
+from experiments.report.matches import tables as matches_of
+from experiments.report.paired import Measure, measures_of
+from experiments.report.pictures import table_pictures
+from experiments.report.planned_contrasts import planned_table
+from experiments.report.run_curves import write_epochs
+from experiments.report.runs_table import read_table, table_of, write_table
+from experiments.report.tables import Table
+from experiments.runner.finished_runs import Run
+from experiments.runner.provenance import provenance
+from experiments.training.atomic_write import refuse_link, write_whole
+from experiments.training.exceptions import printable
 
-_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+_MAIN = ("Test accuracy over epochs", "Sharpness over epochs", "Noise scale and batch size over epochs")
+_FEW_RUNS = 60
+"""The largest number of runs that the document lists one by one."""
 
 
-def page(sections: list[Section]) -> str:
-    """The page."""
-    return _TEMPLATES.get_template("page.html").render(
-        sections=sections, embedded=_embedded, figure_columns=figure_columns
+@dataclass(frozen=True)
+class About:
+    """How a report was made, in `report.json`.
+
+    Attributes:
+      made: the date.
+      version: the version of the program, with its commit.
+      machine: the machine that made the report.
+      command: the command.
+      chosen: the settings that were chosen for each cell.
+      pictures: the pictures, each with its study, title, caption, path and commit.
+      again: when and with which version the tables were made again from `runs.csv`; empty if they were not.
+    """
+
+    made: str
+    version: str
+    machine: str
+    command: str
+    chosen: Sequence[str] = ()
+    pictures: Sequence[dict[str, str]] = ()
+    again: str = ""
+
+    @classmethod
+    def now(cls, command: str, chosen: Sequence[str]) -> "About":
+        """Describes a report that this process makes."""
+        here = provenance()
+        machine = f"{here.processor}, {here.cores} cores, {here.device}"
+        version = f"sam_optax {here.version}; jax {here.jax}, Python {sys.version.split()[0]}"
+        return cls(datetime.date.today().isoformat(), version, machine, command, tuple(chosen))
+
+    def rows(self, table: pd.DataFrame) -> list[tuple[str, str]]:
+        """Returns what the end of a report says."""
+        seconds = table["seconds"].sum() if table["seconds"].notna().any() else None
+        hours = f"{seconds / 3600:.3g} hours, summed over {len(table)} runs" if seconds else "not recorded"
+        found = [("date", self.made), ("tables made again", self.again), ("program", self.version)]
+        found += [("machine", self.machine), ("training time", hours), ("command", self.command)]
+        return [(name, value) for name, value in found if value]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A part of a section that the page folds away."""
+
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a report says of one study, in the order in which it is read.
+
+    Attributes:
+      title: the model and the data set, with other settings that distinguish the study.
+      subtitle: the question, the number of runs, and the seeds.
+      headline: the answers in sentences.
+      planned: the planned contrasts; empty if there are none.
+      matrices: the matrix of claims for each measure, test error first.
+      limits: what the study cannot show.
+      errors: the table of errors.
+      pictures: the pictures.
+      details: what is folded away.
+    """
+
+    title: str
+    subtitle: str
+    headline: list[str]
+    planned: Table
+    matrices: list[Table]
+    limits: list[str]
+    errors: Table
+    pictures: list[Picture]
+    details: list[Detail]
+
+    @property
+    def all_pictures(self) -> list[Picture]:
+        """The pictures of all parts."""
+        return [*self.pictures, *(picture for detail in self.details for picture in detail.pictures)]
+
+
+def publish(
+    runs: Sequence[Run],
+    output: Path,
+    console: Console,
+    chosen: tuple[str, ...] = (),
+    contrasts: Path | None = None,
+    command: str = "",
+) -> None:
+    """Writes `report.html`, `report.md`, `runs.csv`, `epochs.csv`, `report.json` and pictures, and prints the answers.
+
+    Args:
+      runs: the runs; runs of different models, data sets or other settings get sections of their own.
+      output: the folder, which is made if it does not exist; files of the same name are replaced.
+      console: the terminal.
+      chosen: the settings that were chosen for each method and strategy; they do not separate groups.
+      contrasts: the planned contrasts; None: those of `contrasts.toml` in the output folder, if it is there.
+      command: the command that makes the report.
+
+    Raises:
+      ValueError: If something cannot be written, or if `chosen` names no setting.
+    """
+    table = table_of(runs)
+
+    def write(about: About) -> None:
+        write_table(table, output / "runs.csv")
+        write_epochs(runs, output / "epochs.csv")
+        write_whole(output / "report.json", json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
+
+    _publish(table, output, console, About.now(command, chosen), contrasts, write)
+
+
+def publish_again(file: Path, console: Console) -> None:
+    """Makes the tables and the answers of a report again from its `runs.csv`; pictures of curves are kept.
+
+    Raises:
+      ValueError: If the report cannot be read or written.
+    """
+    table, path = read_table(file), file.parent / "report.json"
+    try:
+        about = About(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): make the report from the folders of its runs.") from error
+    here = About.now("", ())
+    again = dataclasses.replace(about, again=f"{here.made}, from runs.csv, with {here.version}")
+
+    def write(about: About) -> None:
+        write_whole(path, json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
+
+    _publish(table, file.parent, console, again, None, write)
+
+
+def _publish(
+    table: pd.DataFrame,
+    output: Path,
+    console: Console,
+    about: About,
+    contrasts: Path | None,
+    write: Callable[[About], None],
+) -> None:
+    own = output / "contrasts.toml"
+    planned = planned_table(contrasts or (own if own.exists() else None), table)
+    try:
+        found = studies(table, tuple(about.chosen))
+        sections = [_section(study, found, output, about, planned) for study in found]
+        drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
+        for path, template in ((output / "report.md", "report.md.jinja"), (output / "report.html", "page.html.jinja")):
+            write_whole(path, _render(template, sections, output, about.rows(table)))
+        write(dataclasses.replace(about, pictures=drawn))
+    except OSError as error:
+        where = error.filename2 or error.filename or output  # a full disk names no file
+        raise ValueError(f"report {where} cannot be written: {error.strerror}. Choose another output.") from error
+    for section in sections:
+        _print(section, console)
+    console.print(printable(f"report: {output / 'report.html'}\nas Markdown: {output / 'report.md'}"))
+
+
+def _section(study: Study, found: list[Study], output: Path, about: About, planned: Table) -> Section:
+    folder = output / "pictures" / re.sub(r"\W+", "-", study.title)
+    refuse_link(folder.parent)
+    refuse_link(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    of_claims, measures = claims(study), measures_of(study)
+    columns = answers.columns_of(study, of_claims)
+    matrices = [answers.matrix(study, columns, measure) for measure in measures] if columns else []
+    errors = [tables.error_table(match, study) for match in matches_of(study)]
+    drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
+    further = curve_pictures.further_pictures(study, folder)
+    kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
+    is_first = study is found[0]
+    return Section(
+        study.title,
+        answers.subtitle(study, columns),
+        answers.sentences(columns) or answers.ranking(study),
+        planned if is_first else Table([]),
+        list(filter(None, matrices)) or [answers.pair_matrix(study)],
+        answers.limits(study, of_claims, columns, is_planned=bool(planned)),
+        errors[0],
+        [*drawn, *(each for each in kept if each.title in _MAIN)],
+        [each for each in _details(study, found, of_claims, measures, errors[1:]) if any(each.tables)]
+        + _further([*further, *(each for each in kept if each.title not in _MAIN)]),
     )
 
 
+def _details(
+    study: Study, found: list[Study], of_claims: list[Claim], measures: list[Measure], errors: list[Table]
+) -> list[Detail]:
+    """Returns what the page folds away, apart from pictures."""
+    return [
+        Detail("Test error at other lengths", errors),
+        Detail("All comparisons, with the sharpness", [answers.claim_table(of_claims, measures)]),
+        Detail("Methods against one another", [answers.method_table(study)]),
+        Detail("Pairs that differ in strategy or method alone", [answers.pair_matrix(study)]),
+        Detail("Differences from another part of this report", [answers.variant_table(study, found)]),
+        Detail("Sharpness", tables.sharpness_tables(study)),
+        Detail("Settings that were chosen", [tables.chosen_table(study)]),
+        Detail("Plans that the noise decided", [tables.followed_table(study)]),
+        Detail("Settings", [tables.setting_table(study)]),
+        Detail("Runs", [tables.run_table(study)]),
+    ]
+
+
+def _further(pictures: list[Picture]) -> list[Detail]:
+    return [Detail("Other quantities during training", pictures=pictures)] if pictures else []
+
+
+def _kept(study: Study, output: Path, about: About, drawn: set[Path]) -> list[Picture]:
+    """Returns the pictures of the earlier report that cannot be drawn again, since the folders of the runs are gone."""
+    kept = []
+    for each in about.pictures if about.again else ():
+        path = output / each["path"]
+        if each["study"] == study.title and path not in drawn and path.is_file():
+            kept.append(Picture(each["title"], each["caption"], path, path.read_bytes(), each["commit"]))
+    return kept
+
+
+def _record(picture: Picture, section: Section, output: Path, about: About) -> dict[str, str]:
+    of_program = re.search(r"commit ([\w-]+)", about.again or about.version)
+    commit = picture.commit or (of_program.group(1) if of_program else "")
+    path = picture.path.relative_to(output).as_posix()
+    words = {"study": section.title, "title": picture.title, "caption": picture.caption}
+    return {**words, "path": path, "commit": commit}
+
+
+def _render(template: str, sections: list[Section], output: Path, about: list[tuple[str, str]]) -> str:
+    runs = next((len(d.tables[0].rows) - 1 for s in sections for d in s.details if d.title == "Runs"), 0)
+
+    def path_of(picture: Picture) -> str:
+        return quote(picture.path.relative_to(output).as_posix())
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    made = Environment(
+        loader=loader,
+        autoescape=template.startswith("page"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"escaped": escaped, "markdown": _as_text_table, "figures": _figures}
+    made.globals |= {"embedded": _embedded, "path_of": path_of, "list_runs": runs <= _FEW_RUNS}
+    return made.get_template(template).render(sections=sections, about=about)
+
+
 def _embedded(picture: Picture) -> str:
-    """The address of a picture that stands in the page itself."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.drawing).decode('ascii')}"
+    """Returns the address of a picture that is part of the page."""
+    kind = "png" if picture.drawing.startswith(b"\x89PNG") else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(picture.drawing).decode('ascii')}"
+
+
+def _text_rows(table: Table) -> list[tuple[str, ...]]:
+    return [tuple(map(str, row)) for row in table.rows]
+
+
+def _as_text_table(table: Table) -> str:
+    return as_markdown(_text_rows(table))
+
+
+def _figures(table: Table) -> list[bool]:
+    return figure_columns(_text_rows(table))
+
+
+def _print(section: Section, console: Console) -> None:
+    console.print(f"\n{section.title}", style="bold")
+    for words in section.headline:
+        console.print(words)
+    for table in filter(None, [section.planned, section.errors, *section.matrices]):
+        console.print(f"\n{table.title}", style="italic")
+        console.print(as_terminal(_text_rows(table)))
+    for words in section.limits:
+        console.print(words)

@@ -6,29 +6,36 @@ rejective multiple test procedure"), which bounds the probability of any false c
 """
 
 import math
-import statistics
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from scipy import stats
 
 from experiments.cli.tables import Rows
-from experiments.runner.finished_runs import Run
+from experiments.report.paired import FEWEST_SEEDS, LEARNED
+from experiments.report.tables import Table
 from experiments.training.exceptions import reason_of
 
 MOST = 4
 """The largest number of contrasts of a study."""
 
+CAPTION = (
+    "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
+    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. “Not "
+    "shown” does not mean that there is no effect."
+)
+"""What a reader of the table has to know."""
+
 _LEVEL = 0.05
-_FEWEST_SEEDS = 3
 _ROUNDING = 1e-9  # percentage points
 _KEYS = {"question", "cell", "controls"}
 
-Cells = dict[str, dict[int, Run]]
-"""The runs by cell, `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`, and by seed."""
+Cells = dict[str, pd.DataFrame]
+"""The rows of the table of runs, indexed by seed, by cell, `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +102,11 @@ def _contrast(values: dict[str, Any]) -> Contrast:
     return Contrast(str(values["question"]), str(values["cell"]), tuple(values["controls"]))
 
 
-def cells_of(runs: Iterable[Run]) -> Cells:
-    """Returns the runs of a study by the names of their cells and by seed."""
-    found: Cells = {}
-    for run in runs:
-        cell = run.folder.name.removesuffix(f"-{run.config.seed}")
-        found.setdefault(cell, {})[run.config.seed] = run
-    return found
+def cells_of(table: pd.DataFrame) -> Cells:
+    """Returns the runs of a study by the names of their cells, which their folders have."""
+    known = table[table["folder"].notna()]
+    names = [folder.removesuffix(f"-{seed}") for folder, seed in zip(known["folder"], known["seed"], strict=True)]
+    return {str(name): rows.set_index("seed", drop=False) for name, rows in known.groupby(names, sort=False)}
 
 
 def outcome(contrast: Contrast, cells: Cells, learned: float) -> Outcome:
@@ -118,15 +123,15 @@ def outcome(contrast: Contrast, cells: Cells, learned: float) -> Outcome:
     names = (contrast.cell, *contrast.controls)
     if missing := [name for name in names if name not in cells]:
         raise ValueError(f"the study has no run of {missing[0]}: run it first.")
-    seeds = sorted(set.intersection(*(set(cells[name]) for name in names)))
+    seeds = sorted(set.intersection(*(set(cells[name].index) for name in names)))
     if not seeds:
         raise ValueError(f"the cells {', '.join(names)} share no seed: run them with the same seeds.")
-    errors = {name: [100 * cells[name][seed].result.test_error for seed in seeds] for name in names}
-    control = min(contrast.controls, key=lambda name: statistics.mean(errors[name]))
-    paired = [a - b for a, b in zip(errors[contrast.cell], errors[control], strict=True)]
+    errors = {name: 100 * cells[name].loc[seeds, "test_error"] for name in names}
+    control = min(contrast.controls, key=lambda name: errors[name].mean())
+    paired = (errors[contrast.cell] - errors[control]).to_list()
     half, p_value = _test(paired)
     below = tuple(name for name in (contrast.cell, control) if _accuracy(cells[name], seeds) < learned)
-    return Outcome(contrast, control, len(seeds), statistics.mean(paired), half, p_value, below)
+    return Outcome(contrast, control, len(seeds), sum(paired) / len(paired), half, p_value, below)
 
 
 def _test(paired: Sequence[float]) -> tuple[float, float]:
@@ -134,7 +139,7 @@ def _test(paired: Sequence[float]) -> tuple[float, float]:
 
     With fewer than three differences, or equal ones, nothing can be inferred: the p-value is 1.
     """
-    if len(paired) < _FEWEST_SEEDS:
+    if len(paired) < FEWEST_SEEDS:
         return math.nan, 1.0
     if max(paired) - min(paired) < _ROUNDING:
         return 0.0, 1.0
@@ -143,10 +148,9 @@ def _test(paired: Sequence[float]) -> tuple[float, float]:
     return float(interval.high - interval.low) / 2, float(found.pvalue)
 
 
-def _accuracy(runs: dict[int, Run], seeds: Sequence[int]) -> float:
+def _accuracy(runs: pd.DataFrame, seeds: Sequence[int]) -> float:
     """Returns the mean training accuracy in the last epoch; a run that diverged has learned nothing."""
-    errors = [1.0 if runs[seed].result.train_error is None else runs[seed].result.train_error for seed in seeds]
-    return 1 - statistics.mean(error for error in errors if error is not None)
+    return float(1 - runs.loc[list(seeds), "train_error"].fillna(1.0).mean())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -167,25 +171,46 @@ def verdict(found: Outcome, adjusted: float) -> str:
     """Returns the verdict: whether the cell has a lower or a higher error; "not shown" is not "no effect"."""
     if found.not_learned:
         return f"no verdict: {' and '.join(found.not_learned)} has not learned"
-    if found.seeds < _FEWEST_SEEDS:
-        return f"no verdict: {found.seeds} of {_FEWEST_SEEDS} seeds"
+    if found.seeds < FEWEST_SEEDS:
+        return f"no verdict: {found.seeds} of {FEWEST_SEEDS} seeds"
     if not adjusted < _LEVEL:
         return "not shown"
     return "lower error" if found.difference < 0 else "higher error"
 
 
-def contrast_rows(outcomes: Sequence[Outcome]) -> Rows:
-    """Returns a table with one row per contrast."""
-    adjusted = holm([found.p_value for found in outcomes])
+def planned_table(path: Path | None, table: pd.DataFrame) -> Table:
+    """Returns the planned contrasts of a study; contrasts of cells that were not run have no verdict.
+
+    Args:
+      path: the file of the contrasts; None: there are none.
+      table: the table of runs.
+
+    Raises:
+      ValueError: If the file cannot be read.
+    """
+    if path is None:
+        return Table([])
+    outcomes, missing, cells = [], [], cells_of(table)
+    for contrast in read_contrasts(path):
+        try:
+            outcomes.append(outcome(contrast, cells, LEARNED))
+        except ValueError:
+            missing.append(contrast)
+    return Table(list(contrast_rows(outcomes, missing)), CAPTION, "Planned contrasts")
+
+
+def contrast_rows(outcomes: Sequence[Outcome], missing: Sequence[Contrast] = ()) -> Rows:
+    """Returns a table with one row per contrast; p-values are adjusted for those whose cells were not run, too."""
+    adjusted = holm([*(found.p_value for found in outcomes), *(1.0 for _ in missing)])[: len(outcomes)]
     heading = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
     rows: Rows = [heading]
     for found, p_value in zip(outcomes, adjusted, strict=True):
         middle, half = found.difference, found.half_width
         interval = f"{middle - half:+.2f} to {middle + half:+.2f}".replace("-", "−") if math.isfinite(half) else "–"
-        p_shown = f"{p_value:.3g}" if found.seeds >= _FEWEST_SEEDS else "–"
+        p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
         difference = f"{middle:+.2f}".replace("-", "−")
         cells = (found.contrast.cell, found.control)
         rows.append(
             (found.contrast.question, *cells, str(found.seeds), difference, interval, p_shown, verdict(found, p_value))
         )
-    return rows
+    return [*rows, *((each.question, each.cell, *("–",) * 5, "no verdict: not all cells were run") for each in missing)]

@@ -1,14 +1,19 @@
-"""The curves of finished runs: measured values by epoch, and settings by step."""
+"""The curves of finished runs: measured values by epoch, settings by step, and the file of all epochs."""
 
+import csv
 import functools
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from experiments.report import labels
 from experiments.runner.finished_runs import Run, damaged
 from experiments.runner.metrics_summary import GIVEN, MEASURED, Summary, summary_of
+from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.writers import Record, column
@@ -16,20 +21,25 @@ from experiments.training.writers import Record, column
 Found = TypeVar("Found")
 
 _OF_EPOCHS = ("train_loss", "test_error")
+_FIGURES = ("train_loss", "train_error", "test_loss", "test_error")
+_HEADING = ("run", "seed", "method", "strategy", "batch_plan", "epoch", "step", "examples", "batch_size")
 
 
-class Curve(NamedTuple):
-    """A quantity along a run.
+@dataclass(frozen=True)
+class Curve:
+    """A quantity along a run, or its mean over runs.
 
     Attributes:
-      epoch: where it was read, in epochs, `(points,)`.
-      step: where it was read, in updates, `(points,)`.
-      values: what was read, `(points,)`; NaN where a run has diverged.
+      epoch: the positions in epochs, `(points,)`.
+      step: the positions in updates, `(points,)`.
+      values: the values, `(points,)`; NaN after a run has diverged.
+      spread: the standard deviation over the runs, `(points,)`; 0 for a single run.
     """
 
     epoch: np.ndarray
     step: np.ndarray
     values: np.ndarray
+    spread: np.ndarray
 
 
 Curves = dict[str, Curve]
@@ -61,11 +71,6 @@ def summary_in(folder: Path) -> Summary:
     return _read(folder, _summary)
 
 
-def examples_of(run: Run) -> int:
-    """The number of examples in all updates of a run."""
-    return run.plan.examples_used(run.result.updates, run.config.epoch_size)
-
-
 def _read(folder: Path, function: Callable[[Path, int], Found]) -> Found:
     metrics = folder / "metrics.jsonl"
     try:
@@ -95,28 +100,40 @@ def _curves(metrics: Path, modified: int) -> Curves:
     return curves | {name: _set(summary, name) for name in given}
 
 
-def mean_curves(runs: Sequence[Curves]) -> Curves:
-    """The mean curve of each quantity that all runs have, as far as all go; NaN where one of them is."""
-    names = set.intersection(*(set(curves) for curves in runs))
-    shared = {name: _shared([curves[name] for curves in runs]) for name in names}
-    return {
-        name: Curve(*(np.mean(part, axis=0) for part in zip(*curves, strict=True)))
-        for name, curves in shared.items()
-        if curves
-    }
+def mean_curves(runs: Iterable[Curves]) -> Curves:
+    """Returns the mean and the spread of each quantity that all runs have, up to the end of the shortest run.
+
+    A mean is NaN from the point on at which a run has diverged.
+    """
+    found = list(runs)
+    names = set.intersection(*(set(curves) for curves in found))
+    shared = {name: _cut([curves[name] for curves in found]) for name in names}
+    return {name: _mean(curves) for name, curves in shared.items() if curves}
 
 
-def _shared(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves, cut to the shortest; none, where they were read at other epochs."""
+def _mean(curves: list[Curve]) -> Curve:
+    values = np.stack([curve.values for curve in curves])
+    with np.errstate(invalid="ignore"):  # the noise scale of an epoch may be infinite
+        spread = np.std(values, axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(values[0])
+    epoch, step = (np.mean([getattr(curve, name) for curve in curves], axis=0) for name in ("epoch", "step"))
+    return Curve(epoch, step, np.mean(values, axis=0), spread)
+
+
+def _cut(curves: list[Curve]) -> list[Curve]:
+    """Returns the curves up to the end of the shortest; none if they were read at different epochs."""
     length = min(len(curve.values) for curve in curves)
-    cut = [Curve(*(part[:length] for part in curve)) for curve in curves]
+    cut = [_curve(curve.epoch[:length], curve.step[:length], curve.values[:length]) for curve in curves]
     is_whole = len({len(curve.values) for curve in curves}) == 1
     return cut if is_whole or all(np.array_equal(curve.epoch, cut[0].epoch) for curve in cut) else []
 
 
+def _curve(epoch: np.ndarray, step: np.ndarray, values: np.ndarray) -> Curve:
+    return Curve(epoch, step, values, np.zeros(len(values)))
+
+
 def _measured(epochs: list[Record], values: np.ndarray) -> Curve:
     """The values at the end of each epoch."""
-    return Curve(column(epochs, "epoch"), column(epochs, "step"), values)
+    return _curve(column(epochs, "epoch"), column(epochs, "step"), values)
 
 
 def _set(summary: Summary, name: str) -> Curve:
@@ -125,8 +142,37 @@ def _set(summary: Summary, name: str) -> Curve:
     starts = set(summary.starts) if summary.is_decided else None
     points = [record for record in summary.samples if starts is None or record["step"] in starts]
     end = summary.epochs[-1]
-    return Curve(
+    return _curve(
         np.append(column(points, "epoch"), float(end["epoch"])),
         np.append(column(points, "step"), float(end["step"])),
         np.append(column(points, name), column(summary.samples[-1:], name)),
     )
+
+
+def write_epochs(runs: Iterable[Run], path: Path) -> None:
+    """Writes a row per run and epoch, as comma-separated values; unknown values and those that diverged are empty.
+
+    `step` and `examples` are the numbers of updates and examples until the end of the epoch. `batch_size` is that of
+    the last update of the epoch, and `learning_rate` that of its first update. Errors are fractions.
+
+    Raises:
+      ValueError: If the metrics of a run are damaged.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_HEADING, *_FIGURES, "learning_rate"])
+    for run in runs:
+        writer.writerows(_epoch_rows(run))
+    write_whole(path, text.getvalue())
+
+
+def _epoch_rows(run: Run) -> Iterator[list[Any]]:
+    config, summary = run.config, summary_in(run.folder)
+    of_run = [run.folder.name, config.seed, config.method, labels.strategy(config), str(run.plan)]
+    rates = {record["step"]: record.get("learning_rate") for record in summary.samples}
+    for record, start in zip(summary.epochs, summary.starts, strict=True):
+        step = record["step"]
+        examples = run.plan.examples_used(step, config.epoch_size)
+        figures = [record.get(name) for name in _FIGURES]
+        values = [record["epoch"], step, examples, record.get("batch_size"), *figures, rates.get(start)]
+        yield [*of_run, *(f"{value:.6g}" if isinstance(value, float) else value for value in values)]

@@ -1,0 +1,326 @@
+"""The tables of a study: errors and sharpness with the paper's results, differences between methods, and settings."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from experiments import presets
+from experiments.cli.tables import mean_and_deviation
+from experiments.config import Config
+from experiments.presets import Published
+from experiments.report import labels
+from experiments.report.groups import Group, Study
+from experiments.report.matches import Match, tables
+from experiments.report.paired import TEST_ERROR, Difference
+from experiments.report.runs_table import PAPERS_RADIUS, Way, headline, ways_of
+from experiments.training.methods import METHODS
+
+_ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "learning_rate", "seed")
+_MOST_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what a reader has to know about it.
+
+    Attributes:
+      rows: the heading, followed by the rows; a cell is text, or has a `symbol`. Empty if there is nothing to show.
+      caption: a few sentences on the table.
+      title: the title of the table.
+    """
+
+    rows: list[tuple[Any, ...]]
+    caption: str = ""
+    title: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is a row below the heading."""
+        return len(self.rows) > 1
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the names as text: `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def error_table(match: Match, study: Study) -> Table:
+    """Returns the test error of each method and strategy, with its sharpness, the paper's results, and the costs."""
+    way, rho = _shown(study)
+    columns = _columns(match.groups)
+    names = list(dict.fromkeys(name for _, name in sorted(columns, key=_order)))
+    cells = {(group.row, name): group for group, name in columns}
+    methods = [row for row in study.rows if any((row, name) in cells for name in names)]
+    rows = []
+    for method in methods:
+        found = [cells.get((method, name)) for name in names]
+        rows.append((method, *(_error_cell(group, study, way, rho) for group in found)))
+        papers = [published(group) if group else None for group in found]
+        if any(papers):
+            rows.append((f"{method}, in the paper", *(_papers_cell(each) for each in papers)))
+    costs = [
+        (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
+        for what, of in _costs(match).items()
+    ]
+    heading = ("test error, %" + (" / sharpness" if way else ""), *map(labels.heading, names))
+    return Table([heading, *rows, *costs], _error_caption(study, way, rho, any("in the paper" in r[0] for r in rows)))
+
+
+def published(group: Group) -> Published | None:
+    """Returns the paper's result for a group with the paper's settings, whatever the length of its runs."""
+    return _published().get(_place(group.runs["config"].iloc[0]))
+
+
+def sharpness_tables(study: Study) -> list[Table]:
+    """Returns the loss and the sharpness at each radius of each group, for each way in which it was measured."""
+    ways = ways_of([group.runs for group in study.groups])
+    return [_sharpness_table(study, way, radii) for way, radii in ways.items()]
+
+
+def method_pairs(study: Study) -> dict[str, list[Difference | None]]:
+    """Returns the differences in test error between methods, later minus earlier, by strategy and match.
+
+    Of many methods, only the differences from the first one are returned. The list has the order of `pairs_of`.
+    """
+    found: dict[tuple[tuple[str, str] | None, ...], tuple[str, list[Difference | None]]] = {}
+    for match in tables(study):
+        for name, inside in _strategies(match, study.columns):
+            groups = [(inside.get(first), inside.get(second)) for first, second in pairs_of(study)]
+            row = [TEST_ERROR.compare(one, other) if one and other else None for one, other in groups]
+            if any(row):
+                key = tuple((one.name, other.name) if one and other else None for one, other in groups)
+                found[key] = (_joined(found[key][0], name, match) if key in found else name), row
+    return dict(found.values())
+
+
+def pairs_of(study: Study) -> list[tuple[str, str]]:
+    """Returns the pairs of methods that are compared: all pairs, or those with the first method if there are many."""
+    pairs = [(second, first) for first, second in combinations(study.rows, 2)]
+    return pairs if len(pairs) <= _MOST_PAIRS else [pair for pair in pairs if pair[1] == study.rows[0]]
+
+
+def chosen_table(study: Study) -> Table:
+    """Returns the settings that were chosen for each group."""
+    if not study.chosen:
+        return Table([])
+    heading = ("group", *(name.replace("_", " ").replace("rho", "ρ") for name in study.chosen))
+    rows = [(labels.heading(g.name), *(_chosen(g, name) for name in study.chosen)) for g in study.groups]
+    caption = "These settings were chosen for each method and strategy, so the groups differ in them, too."
+    return Table([heading, *rows], caption, "What was chosen")
+
+
+def followed_table(study: Study) -> Table:
+    """Returns the batch plans that were decided during training."""
+    decided = [group for group in study.groups if group.config.adaptive is not None]
+    rows = [(group.row, group.config.batch_plan, _plans(group)) for group in decided]
+    return Table([("method", "rule", "plans that the runs followed"), *rows], title="Plans that the noise decided")
+
+
+def setting_table(study: Study) -> Table:
+    """Returns the most important settings, and those that differ among runs or from their defaults."""
+    configs = list(study.runs["config"])
+    names = list(configs[0].settings)
+    values = {name: list(dict.fromkeys(_setting(config, name) for config in configs)) for name in names}
+    changed = set().union(*map(_changed, configs))
+    shown = [name for name in names if name in {*_ALWAYS, *changed} or len(set(values[name]) - {"–"}) > 1]
+    rows = [(name.replace("_", " "), "; ".join(each for each in values[name] if each != "–") or "–") for name in shown]
+    return Table([("setting", "value"), *rows], title="Settings")
+
+
+def run_table(study: Study) -> Table:
+    """Returns the cost and the results of each run."""
+    heading = ("run", "seed", "test error, %", "training loss", "updates", "gradient evaluations", "seconds", "folder")
+    rows = [(group.name, *_run(row)) for group in study.groups for row in group.runs.to_dict("records")]
+    return Table([heading, *rows], title="Runs")
+
+
+def _shown(study: Study) -> tuple[Way | None, float]:
+    ways = ways_of([group.runs for group in study.groups])
+    return next(((way, headline(radii)) for way, radii in ways.items()), (None, 0.0))
+
+
+def _columns(groups: Sequence[Group]) -> list[tuple[Group, str]]:
+    """Returns each group with its column, which has the plan if a method would have two groups in one column."""
+    names = [(group.row, group.column) for group in groups]
+    twice = {column for row, column in names if names.count((row, column)) > 1}
+
+    def name(group: Group) -> str:
+        is_told = group.column not in twice or group.config.batch_plan in group.column
+        return group.column if is_told else f"{group.column}, {group.config.batch_plan}"
+
+    return [(group, name(group)) for group in groups]
+
+
+def _order(placed: tuple[Group, str]) -> tuple[Any, ...]:
+    group, column = placed
+    return *labels.strategy_order(group.config), group.has_own_rate, group.epochs, column
+
+
+def _error_cell(group: Group | None, study: Study, way: Way | None, rho: float) -> str:
+    if group is None:
+        return "–"
+    text = mean_and_deviation((100 * group.runs["test_error"]).to_list())
+    if way is not None:
+        text += f" / {_mean(group, way.column(rho)) or '–'}"
+    seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
+    remarks = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
+    return f"{text} ({', '.join(remarks)})" if remarks else text
+
+
+def _papers_cell(result: Published | None) -> str:
+    return "–" if result is None else f"{result.error:.2f} / {result.sharpness:.4g}"
+
+
+def _error_caption(study: Study, way: Way | None, rho: float, has_paper: bool) -> str:
+    seeds = f"mean ± standard deviation over the {len(study.seeds)} seeds" if len(study.seeds) > 1 else "of one seed"
+    words = [f"Test error after the last epoch, {seeds}."]
+    if way is not None:
+        words.append(f"Sharpness: its mean at ρ = {rho:.3g} ({way.title}).")
+    if has_paper:
+        words.append(
+            "The paper has one run per cell, of 200 epochs (100 for a ViT), and measures sharpness at ρ = 0.0002."
+        )
+    return " ".join(words)
+
+
+def _costs(match: Match) -> dict[str, Callable[[Group], int]]:
+    updates: dict[str, Callable[[Group], int]] = {"updates": lambda group: group.updates}
+    if not match.title and len({group.epochs for group in match.groups}) == 1:
+        return updates
+    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.examples}
+
+
+def _cost(inside: Sequence[tuple[str, Group]], of: Callable[[Group], int]) -> str:
+    """Returns the cost of the groups of a column, first that of most of them: `128; SGD 256`."""
+    rows: dict[int, list[str]] = {}
+    for row, group in inside:
+        rows.setdefault(of(group), []).append(row)
+    usual, *others = sorted(rows, key=lambda value: -len(rows[value]))
+    return "; ".join([f"{usual:,}", *(f"{', '.join(rows[value])} {value:,}" for value in others)])
+
+
+def _mean(group: Group, column: str) -> str:
+    """Returns the mean of a column; empty unless all runs have a value."""
+    values = group.runs[column] if column in group.runs else pd.Series([float("nan")])
+    return "" if values.isna().any() else f"{values.mean():.3g}"
+
+
+@functools.cache
+def _published() -> Mapping[tuple[Config, tuple[int, ...], str], Published]:
+    """Returns the paper's results by their place."""
+    found = {}
+    for name in presets.NAMES:
+        row = presets.load(name)
+        for (method, strategy), results in row.published.items():
+            study = replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,), match=("epochs",))
+            found |= {_place(cell.config): results for cell in study.cells()}
+    return found
+
+
+def _place(config: Config) -> tuple[Config, tuple[int, ...], str]:
+    """Returns the settings apart from the seed and the length of the run, the batch sizes, and the schedule."""
+    sizes = labels.sizes(config) if config.adaptive is None else ()
+    rest = config.with_settings(seed=0, batch_plan=f"200x{sizes[0] if sizes else 1}", lr_schedule="constant").effective
+    return rest, sizes, config.lr_schedule
+
+
+def _sharpness_table(study: Study, way: Way, radii: Sequence[float]) -> Table:
+    has_loss = way.loss_column in study.runs
+    heading = ["group", *(["training loss"] if has_loss else [])]
+    columns = [way.loss_column] if has_loss else []
+    for rho in radii:
+        heading.append(f"sharpness, ρ {rho:.3g}")
+        columns.append(way.column(rho))
+        if way.first_order_column(rho) in study.runs:
+            heading.append("first-order part ÷ sharpness")
+            columns.append(way.first_order_column(rho))
+    rows = [(group.name, *(_sharpness_cell(group, way, name) for name in columns)) for group in study.groups]
+    return Table([tuple(heading), *rows], _sharpness_caption(study, way), f"Sharpness, {way.title}")
+
+
+def _sharpness_cell(group: Group, way: Way, column: str) -> str:
+    values = group.runs[column]
+    if values.isna().any():
+        return "–"
+    if not column.startswith("first order"):
+        return mean_and_deviation(values.to_list(), ".3g")
+    whole = group.runs[column.replace("first order", "sharpness", 1)].sum()
+    return f"{values.sum() / whole:.3g}" if whole > 0 else "–"
+
+
+def _sharpness_caption(study: Study, way: Way) -> str:
+    ball = "ℓ2 ball" if "ℓ2" in way.departures else "ℓ∞ ball"
+    ball += " in units of each weight" if "adaptive" in way.departures else ""
+    words = [f"Sharpness is the largest rise of the loss within the {ball} of radius ρ, found by APGD ({way.title})."]
+    if "parameters" in study.runs and study.runs["parameters"].notna().any():
+        count = int(study.runs["parameters"].dropna().iloc[0])
+        corner = PAPERS_RADIUS * count**0.5
+        words.append(
+            f"With {count:,} parameters, the corner of the ℓ∞ ball of radius {PAPERS_RADIUS} is {corner:.2g} away, so "
+            "values at one radius cannot be compared between networks of different size."
+        )
+    if way.first_order_column(headline(ways_of([study.runs]).get(way, [PAPERS_RADIUS]))) in study.runs:
+        words.append(
+            "The first-order part is ρ times the norm of the gradient. Where it is most of the sharpness, or above 1 "
+            "because the loss curves down, the sharpness follows the training loss."
+        )
+    return " ".join(words)
+
+
+def _strategies(match: Match, columns: Sequence[str]) -> list[tuple[str, dict[str, Group]]]:
+    """Returns the groups by method for each strategy; unless lengths are matched, their plans are equal."""
+    is_equal = match.title.startswith("at equal")
+    inside: dict[tuple[str, str], dict[str, Group]] = {}
+    for group in match.groups:
+        plan = "" if is_equal or group.config.batch_plan in group.column else group.config.batch_plan
+        inside.setdefault((group.column, plan), {}).setdefault(group.row, group)
+    keys = [key for name in columns for key in inside if key[0] == name and len(inside[key]) > 1]
+    where = match.title if is_equal else ""
+    return [(", ".join(filter(None, [labels.heading(key[0]), key[1], where])), inside[key]) for key in keys]
+
+
+def _joined(before: str, name: str, match: Match) -> str:
+    return before if before == name else f"{before} and {match.title.removeprefix('at ')}"
+
+
+def _chosen(group: Group, name: str) -> str:
+    if name in ("rho", "alpha") and name not in METHODS[group.config.method].uses:
+        return "–"
+    values = dict.fromkeys(config.settings[name] for config in group.runs["config"])
+    return ", ".join("–" if value is None else f"{value:g}" for value in values)
+
+
+def _plans(group: Group) -> str:
+    """Returns `2x16,23x256 (seeds 0, 2); 3x16,22x256 (seed 1)`."""
+    seeds: dict[str, list[int]] = {}
+    for seed, plan in group.runs["plan"].items():
+        seeds.setdefault(str(plan), []).append(int(str(seed)))
+    return "; ".join(f"{plan} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})" for plan, own in seeds.items())
+
+
+def _setting(config: Config, name: str) -> str:
+    """Returns a setting in words; a dash if the run has none or does not use it."""
+    value = config.settings[name]
+    is_used = name not in ("rho", "alpha") or name in METHODS[config.method].uses
+    return "–" if value is None or not is_used else str(value)
+
+
+def _changed(config: Config) -> set[str]:
+    """Returns the settings of a run that differ from their defaults."""
+    usual = Config.from_settings(method=config.method, optimizer=config.descent.optimizer).settings
+    return {name for name, value in config.settings.items() if value != usual[name]}
+
+
+def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["seed"]),
+        f"{100 * row['test_error']:.2f}",
+        "– (diverged)" if row["diverged"] else f"{row['train_loss']:.4g}",
+        str(row["updates"]),
+        str(row["gradient_evaluations"]),
+        f"{row['seconds']:.0f}" if pd.notna(row["seconds"]) else "–",
+        row["folder"] or "–",
+    )
