@@ -10,9 +10,10 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
-from experiments.report.planned_contrasts import CAPTION, cells_of, contrast_rows, outcome, read_contrasts
+from experiments.report.planned_contrasts import CAPTION, cells_of, contrast_table, outcome, read_contrasts
 from experiments.report.runs_table import table_of
 from experiments.runner.finished_runs import find_runs
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -39,8 +40,8 @@ def main() -> None:
     arguments = parse(Arguments, "python -m experiments.contrasts")
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
     cells = cells_of(table_of(exit_on_value_error(find_runs, [arguments.study])))
-    outcomes = [exit_on_value_error(outcome, each, cells, arguments.learned) for each in planned]
-    rows = contrast_rows(outcomes)
+    outcomes = [outcome(each, cells, arguments.learned) for each in planned]
+    rows = contrast_table(outcomes).rows
     Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), CAPTION, sep="\n")
     if arguments.output is not None:
         exit_on_value_error(write_document, arguments.output, f"{as_markdown(rows)}\n\n{CAPTION}\n")

@@ -4,6 +4,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -46,7 +47,8 @@ def main() -> None:
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
     command = f"{_PROGRAM} {shlex.join(sys.argv[1:])}"
-    exit_on_value_error(publish, runs, output, console, arguments.chosen, arguments.contrasts, command)
+    options: dict[str, Any] = {"chosen": arguments.chosen, "contrasts": arguments.contrasts, "command": command}
+    exit_on_value_error(lambda: publish(runs, output, console, **options))
 
 
 if __name__ == "__main__":

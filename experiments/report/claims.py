@@ -165,14 +165,14 @@ def _against(measure: Measure, group: Group, baselines: Sequence[Group]) -> Diff
     A baseline that diverged is not the best, unless all did. The difference is unknown if a baseline lacks the measure.
     """
     seeds = shared_seeds(group, *baselines)
-    sound = [each for each in baselines if not each.runs.loc[seeds, "diverged"].any()] or baselines
+    sound = [each for each in baselines if not each.values("diverged", seeds).any()] or baselines
     if not seeds or not all(map(measure.is_known, sound)):
         return None
     return measure.compare(group, min(sound, key=_mean_over(measure, seeds)), seeds)
 
 
 def _mean_over(measure: Measure, seeds: Sequence[int]) -> Callable[[Group], float]:
-    return lambda group: float(measure.values(group).loc[list(seeds)].mean())
+    return lambda group: float(measure.values(group, seeds).mean())
 
 
 def _of_plan(groups: Sequence[Group], sizes: tuple[int, ...]) -> list[Group]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.config import Config
 from experiments.report import labels
+from experiments.runner.finished_runs import Run
 from experiments.training.methods import METHODS, OPTIONS
 
 Part = tuple[tuple[str, Any], ...]
@@ -56,38 +58,46 @@ class Group:
     @property
     def diverged(self) -> int:
         """The number of runs that diverged."""
-        return int(self.runs["diverged"].sum())
+        return int(self.values("diverged").sum())
 
     @property
     def epochs(self) -> int:
         """The epochs of a run; the mean if they were decided during training."""
-        return self._mean("epochs")
+        return self.mean("epochs")
 
     @property
     def updates(self) -> int:
         """The updates of a run; the mean if they were decided during training."""
-        return self._mean("updates")
-
-    @property
-    def examples(self) -> int:
-        """The examples in all updates of a run; the mean if they were decided during training."""
-        return self._mean("examples")
+        return self.mean("updates")
 
     @property
     def gradient_evaluations(self) -> float:
         """The mean number of gradient evaluations of a run."""
-        return float(self.runs["gradient_evaluations"].mean())
+        return float(self.values("gradient_evaluations").mean())
 
     @property
     def accuracy(self) -> float:
-        """The mean training accuracy in the last epoch; the test accuracy if it is unknown. Diverged runs count as 0."""
-        errors = self.runs["train_error"]
-        if errors[~self.runs["diverged"]].isna().any():
-            errors = self.runs["test_error"]
-        return float(1 - errors.fillna(1.0).mean())
+        """The mean training accuracy of the last epoch, or the test accuracy if it is unknown; 0 for diverged runs."""
+        errors, diverged = self.values("train_error"), self.values("diverged") > 0
+        errors = self.values("test_error") if np.isnan(errors[~diverged]).any() else errors
+        return float(1 - np.where(np.isnan(errors), 1.0, errors).mean())
 
-    def _mean(self, name: str) -> int:
-        return round(float(self.runs[name].mean()))
+    def values(self, name: str, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Returns a column of numbers of some seeds or of all runs; NaN if the table does not have the column."""
+        runs = self.runs if seeds is None else self.runs.loc[list(seeds)]
+        return np.asarray(runs[name] if name in runs else [np.nan] * len(runs), float)
+
+    def mean(self, name: str) -> int:
+        """Returns the mean of a column of counts, rounded."""
+        return round(float(self.values(name).mean()))
+
+    def recorded(self) -> list[Run]:
+        """Returns the runs with their folders; empty if only the table is left."""
+        return [run for run in self.runs["run"] if run is not None]
+
+    def configs(self) -> list[Config]:
+        """Returns the configs of the runs."""
+        return list(self.runs["config"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,4 +279,3 @@ def _remark(group: Group, groups: Iterable[Group]) -> str:
         return ""
     is_told_by_epochs = len({each.epochs for each in alike}) == len(alike)
     return f"{group.epochs} epochs" if is_told_by_epochs else group.config.batch_plan
-

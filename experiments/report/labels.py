@@ -96,7 +96,7 @@ def is_strategy(name: str) -> bool:
 
 
 def _rate(config: Config) -> str:
-    """Returns how the learning rate changes; periods of equal length are counted, since a match changes their length."""
+    """Returns how the learning rate changes; equal periods are counted, since a match changes their length."""
     name, _, length = config.lr_schedule.partition(":")
     if name != "warm_restarts" or "x" in length:
         return config.lr_schedule

@@ -74,7 +74,7 @@ def tables(study: Study) -> list[Match]:
 
 
 def papers_cells(study: Study) -> list[Group]:
-    """Returns the paper's cells at the epochs of the reference (constant, increasing, cosine, linear), and adaptive ones.
+    """Returns the paper's cells (constant, increasing, cosine, linear) and adaptive ones, at the reference's epochs.
 
     If it is unknown which of several constant batch sizes is the paper's, cells of all of them are returned; if there
     is no increasing plan, all cells.
@@ -115,7 +115,7 @@ def papers_constant(groups: Sequence[Group], base: Group) -> int | None:
 
 
 def controls(base: Group) -> set[int]:
-    """Returns the first, the last and the mean batch size of an increasing plan; the mean is a multiple of its parts."""
+    """Returns the first, the last and the mean batch size of an increasing plan; its parts divide the mean."""
     config, stages = base.config, base.config.plan.stages
     return {
         stages[0].batch_size,
@@ -125,7 +125,7 @@ def controls(base: Group) -> set[int]:
 
 
 def _is_papers(group: Group) -> bool:
-    """Returns whether the batch is constant, and the rate is the study's, or falls from it as one of the paper's does."""
+    """Returns whether the batch is constant, and the rate is the study's, or falls from it as in the paper."""
     config = group.config
     is_constant = labels.strategy(config) == "constant"
     is_decaying = labels.is_constant_batch(config) and labels.is_papers_decay(config)

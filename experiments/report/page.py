@@ -2,31 +2,31 @@
 
 import base64
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from rich.console import Console
 
 from experiments.cli.tables import as_markdown, as_terminal, escaped, figure_columns
+from experiments.drawing import Picture
 from experiments.report import answers, curve_pictures, tables
 from experiments.report.claims import Claim, claims
-from experiments.report.drawing import Picture
 from experiments.report.groups import Study, studies
 from experiments.report.matches import tables as matches_of
 from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
-from experiments.report.planned_contrasts import planned_table
-from experiments.report.run_curves import write_epochs
-from experiments.report.runs_table import read_table, table_of, write_table
+from experiments.report.planned_contrasts import cells_of, contrast_table, outcome, read_contrasts
+from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
 from experiments.report.tables import Table
 from experiments.runner.finished_runs import Run
 from experiments.runner.provenance import provenance
@@ -66,15 +66,16 @@ class About:
         here = provenance()
         machine = f"{here.processor}, {here.cores} cores, {here.device}"
         version = f"sam_optax {here.version}; jax {here.jax}, Python {sys.version.split()[0]}"
-        return cls(datetime.date.today().isoformat(), version, machine, command, tuple(chosen))
+        return cls(dt.date.today().isoformat(), version, machine, command, tuple(chosen))
 
     def rows(self, table: pd.DataFrame) -> list[tuple[str, str]]:
         """Returns what the end of a report says."""
-        seconds = table["seconds"].sum() if table["seconds"].notna().any() else None
-        hours = f"{seconds / 3600:.3g} hours, summed over {len(table)} runs" if seconds else "not recorded"
+        seconds = float(np.nansum(np.asarray(table["seconds"], float)))
+        hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
         found = [("date", self.made), ("tables made again", self.again), ("program", self.version)]
-        found += [("machine", self.machine), ("training time", hours), ("command", self.command)]
-        return [(name, value) for name, value in found if value]
+        found += [("machine", self.machine), ("command", self.command)]
+        found += [("training time", f"{hours}, summed over {len(table)} runs" if seconds else "")]
+        return [(name, value or "not recorded") for name, value in found if value or name != "tables made again"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def publish(
     runs: Sequence[Run],
     output: Path,
     console: Console,
+    *,
     chosen: tuple[str, ...] = (),
     contrasts: Path | None = None,
     command: str = "",
@@ -130,7 +132,7 @@ def publish(
 
     Args:
       runs: the runs; runs of different models, data sets or other settings get sections of their own.
-      output: the folder, which is made if it does not exist; files of the same name are replaced.
+      output: the folder; files of the same name are replaced.
       console: the terminal.
       chosen: the settings that were chosen for each method and strategy; they do not separate groups.
       contrasts: the planned contrasts; None: those of `contrasts.toml` in the output folder, if it is there.
@@ -140,13 +142,11 @@ def publish(
       ValueError: If something cannot be written, or if `chosen` names no setting.
     """
     table = table_of(runs)
-
-    def write(about: About) -> None:
+    with _disk_errors(output):
+        sections = _write(table, output, About.now(command, chosen), contrasts)
         write_table(table, output / "runs.csv")
-        write_epochs(runs, output / "epochs.csv")
-        write_whole(output / "report.json", json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
-
-    _publish(table, output, console, About.now(command, chosen), contrasts, write)
+        write_epochs(table, output / "epochs.csv")
+    _print(sections, output, console)
 
 
 def publish_again(file: Path, console: Console) -> None:
@@ -161,37 +161,34 @@ def publish_again(file: Path, console: Console) -> None:
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): make the report from the folders of its runs.") from error
     here = About.now("", ())
-    again = dataclasses.replace(about, again=f"{here.made}, from runs.csv, with {here.version}")
-
-    def write(about: About) -> None:
-        write_whole(path, json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
-
-    _publish(table, file.parent, console, again, None, write)
+    with _disk_errors(file.parent):
+        again = dataclasses.replace(about, again=f"{here.made}, from runs.csv, with {here.version}")
+        sections = _write(table, file.parent, again, None)
+    _print(sections, file.parent, console)
 
 
-def _publish(
-    table: pd.DataFrame,
-    output: Path,
-    console: Console,
-    about: About,
-    contrasts: Path | None,
-    write: Callable[[About], None],
-) -> None:
-    own = output / "contrasts.toml"
-    planned = planned_table(contrasts or (own if own.exists() else None), table)
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
     try:
-        found = studies(table, tuple(about.chosen))
-        sections = [_section(study, found, output, about, planned) for study in found]
-        drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
-        for path, template in ((output / "report.md", "report.md.jinja"), (output / "report.html", "page.html.jinja")):
-            write_whole(path, _render(template, sections, output, about.rows(table)))
-        write(dataclasses.replace(about, pictures=drawn))
+        yield
     except OSError as error:
         where = error.filename2 or error.filename or output  # a full disk names no file
         raise ValueError(f"report {where} cannot be written: {error.strerror}. Choose another output.") from error
-    for section in sections:
-        _print(section, console)
-    console.print(printable(f"report: {output / 'report.html'}\nas Markdown: {output / 'report.md'}"))
+
+
+def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | None) -> list[Section]:
+    own = output / "contrasts.toml"
+    path = contrasts or (own if own.exists() else None)
+    cells = cells_of(table) if path else {}
+    planned = contrast_table([outcome(each, cells) for each in read_contrasts(path)]) if path else Table([])
+    found = studies(table, tuple(about.chosen))
+    sections = [_section(study, found, output, about, planned) for study in found]
+    drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
+    for template in ("report.md.jinja", "report.html.jinja"):
+        write_whole(output / template.removesuffix(".jinja"), _render(template, sections, output, about.rows(table)))
+    about = dataclasses.replace(about, pictures=drawn)
+    write_whole(output / "report.json", json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
+    return sections
 
 
 def _section(study: Study, found: list[Study], output: Path, about: About, planned: Table) -> Section:
@@ -200,7 +197,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     of_claims, measures = claims(study), measures_of(study)
-    columns = answers.columns_of(study, of_claims)
+    columns = answers.columns_of(of_claims)
     matrices = [answers.matrix(study, columns, measure) for measure in measures] if columns else []
     errors = [tables.error_table(match, study) for match in matches_of(study)]
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
@@ -210,9 +207,9 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     return Section(
         study.title,
         answers.subtitle(study, columns),
-        answers.sentences(columns) or answers.ranking(study),
+        answers.sentences(study, columns),
         planned if is_first else Table([]),
-        list(filter(None, matrices)) or [answers.pair_matrix(study)],
+        list(filter(None, matrices)) or [answers.pair_table(study)],
         answers.limits(study, of_claims, columns, is_planned=bool(planned)),
         errors[0],
         [*drawn, *(each for each in kept if each.title in _MAIN)],
@@ -226,10 +223,10 @@ def _details(
 ) -> list[Detail]:
     """Returns what the page folds away, apart from pictures."""
     return [
-        Detail("Test error at other lengths", errors),
+        Detail("Test error at other matches", errors),
         Detail("All comparisons, with the sharpness", [answers.claim_table(of_claims, measures)]),
         Detail("Methods against one another", [answers.method_table(study)]),
-        Detail("Pairs that differ in strategy or method alone", [answers.pair_matrix(study)]),
+        Detail("Pairs that differ in strategy or method alone", [answers.pair_table(study)]),
         Detail("Differences from another part of this report", [answers.variant_table(study, found)]),
         Detail("Sharpness", tables.sharpness_tables(study)),
         Detail("Settings that were chosen", [tables.chosen_table(study)]),
@@ -270,7 +267,7 @@ def _render(template: str, sections: list[Section], output: Path, about: list[tu
     loader = FileSystemLoader(Path(__file__).parent)
     made = Environment(
         loader=loader,
-        autoescape=template.startswith("page"),
+        autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -298,12 +295,14 @@ def _figures(table: Table) -> list[bool]:
     return figure_columns(_text_rows(table))
 
 
-def _print(section: Section, console: Console) -> None:
-    console.print(f"\n{section.title}", style="bold")
-    for words in section.headline:
-        console.print(words)
-    for table in filter(None, [section.planned, section.errors, *section.matrices]):
-        console.print(f"\n{table.title}", style="italic")
-        console.print(as_terminal(_text_rows(table)))
-    for words in section.limits:
-        console.print(words)
+def _print(sections: Sequence[Section], output: Path, console: Console) -> None:
+    for section in sections:
+        console.print(f"\n{section.title}", style="bold")
+        for words in section.headline:
+            console.print(words)
+        for table in filter(None, [section.planned, section.errors, *section.matrices]):
+            console.print(f"\n{table.title}", style="italic")
+            console.print(as_terminal(_text_rows(table)))
+        for words in section.limits:
+            console.print(words)
+    console.print(printable(f"report: {output / 'report.html'}\nas Markdown: {output / 'report.md'}"))

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from experiments.report import labels
@@ -55,16 +55,14 @@ class Measure:
         """The name without the unit: `sharpness at ρ 0.0002`."""
         return self.title.removesuffix(", points").removesuffix(", ratio").replace(", ρ", " at ρ")
 
-    def values(self, group: Group) -> pd.Series:
-        """Returns the values by seed: percentages, or logarithms if two values are compared by their ratio."""
-        if self.column not in group.runs:
-            return pd.Series(np.nan, index=group.runs.index)
-        values = group.runs[self.column]
-        return np.log(values.where(values > 0)) if self.is_ratio else 100 * values
+    def values(self, group: Group, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Returns the values of some seeds or of all: percentages, or logarithms if a ratio is compared."""
+        values = group.values(self.column, seeds)
+        return np.log(np.where(values > 0, values, np.nan)) if self.is_ratio else 100 * values
 
     def is_known(self, group: Group) -> bool:
         """Returns whether all runs of the group have a value, and a positive one if it is compared by its ratio."""
-        return bool(self.values(group).notna().all())
+        return not np.isnan(self.values(group)).any()
 
     def compare(self, first: Group, second: Group, among: Collection[int] | None = None) -> "Difference | None":
         """Returns the paired difference, or None if no seed is shared or a value is unknown.
@@ -107,6 +105,7 @@ class Difference:
       low: the lower end of its 95% t interval; NaN with fewer than three seeds.
       high: the upper end.
       diverged: the number of these runs that have diverged.
+      learned: the training accuracy below which nothing is concluded from a group.
     """
 
     first: Group
@@ -117,6 +116,7 @@ class Difference:
     low: float
     high: float
     diverged: int
+    learned: float = LEARNED
 
     @property
     def obstacle(self) -> str:
@@ -128,9 +128,9 @@ class Difference:
             return f"{self.diverged} of the runs diverged"
         if self.seeds < FEWEST_SEEDS:
             return f"fewer than {FEWEST_SEEDS} seeds"
-        below = [group.name for group in (self.first, self.second) if group.accuracy < LEARNED]
+        below = [group.name for group in (self.first, self.second) if group.accuracy < self.learned]
         if below:
-            return f"{' and '.join(below)}: not learned"
+            return f"training accuracy below {self.learned:.0%} ({' and '.join(below)})"
         return "no spread" if self.high - self.low < _ROUNDING else ""
 
     @property
@@ -148,14 +148,15 @@ class Difference:
 
 def difference(first: Group, second: Group, measure: Measure, seeds: Sequence[int]) -> Difference:
     """Returns the paired difference over these seeds, with the interval of a paired t-test."""
-    paired = (measure.values(first) - measure.values(second)).loc[list(seeds)].to_numpy(float)
+    paired = measure.values(first, seeds) - measure.values(second, seeds)
     mean, low, high = float(paired.mean()), math.nan, math.nan
     if len(paired) >= FEWEST_SEEDS:
         low = high = mean
         if np.ptp(paired) >= _ROUNDING:
-            interval = stats.ttest_1samp(paired, 0.0).confidence_interval(CONFIDENCE)
+            test: Any = stats.ttest_1samp(paired, 0.0)
+            interval = test.confidence_interval(CONFIDENCE)
             low, high = float(interval.low), float(interval.high)
-    diverged = sum(int(group.runs.loc[list(seeds), "diverged"].sum()) for group in (first, second))
+    diverged = int(sum(group.values("diverged", seeds).sum() for group in (first, second)))
     return Difference(first, second, measure, len(paired), mean, low, high, diverged)
 
 

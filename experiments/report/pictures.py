@@ -6,15 +6,17 @@ In all pictures, a strategy has a colour and a dash, and a method has a marker.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report import drawing, labels
+from experiments import drawing
+from experiments.drawing import Picture
+from experiments.report import labels
 from experiments.report.answers import Column
-from experiments.report.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs
 from experiments.report.runs_table import loss_column, ways_of
@@ -69,15 +71,16 @@ def draw_differences(study: Study, found: dict[str, list[Difference]], measures:
 
 def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Measure], folder: Path) -> list[Picture]:
     found = {
-        column.heading: [
-            pair for claim in column.claims.values() for pair in claim.found.values() if pair is not None
-        ]
+        column.heading: [pair for claim in column.claims.values() for pair in claim.found.values() if pair is not None]
         for column in columns
     }
     shown = list(measures)
     if not any(found.values()) and len(study.groups) <= FEW:
         found, shown = {f"{p.first.name} − {p.second.name}": [p] for p in direct_pairs(study.groups)}, [TEST_ERROR]
     found = {name: pairs for name, pairs in found.items() if any(math.isfinite(p.low) for p in pairs)}
+    shown = [
+        m for m in shown if any(p.measure == m and math.isfinite(p.low) for pairs in found.values() for p in pairs)
+    ]
     if not found:
         return []
     figure = draw_differences(study, found, shown)
@@ -105,8 +108,11 @@ def _places(rows: Sequence[tuple[str, str]]) -> list[float]:
 def _draw_difference(panel: Axes, found: Difference, place: float, study: Study) -> None:
     if not math.isfinite(found.low):
         return
-    style = drawing.marker_style(study.rows.index(found.first.row)) | {"markersize": 6.5, "linestyle": "none"}
-    face = {} if found.answer is not Answer.OPEN else {"markerfacecolor": "white"}
+    style: dict[str, Any] = drawing.marker_style(study.rows.index(found.first.row)) | {
+        "markersize": 6.5,
+        "linestyle": "none",
+    }
+    face: dict[str, Any] = {} if found.answer is not Answer.OPEN else {"markerfacecolor": "white"}
     panel.plot([found.low, found.high], [place, place], color=_INK, linewidth=1.4)
     panel.plot(found.mean, place, label=found.first.row, color=_INK, **(style | face))
 
@@ -152,13 +158,19 @@ def _draw_costs(panel: Axes, groups: Sequence[Group], study: Study, number: int)
     where, means, deviations = zip(*found, strict=True)
     style = drawing.line_style(study.columns.index(groups[0].column), len(study.columns))
     panel.errorbar(
-        where, means, deviations, label=labels.heading(groups[0].column), capsize=2, **style, **drawing.marker_style(number)
+        where,
+        means,
+        deviations,
+        label=labels.heading(groups[0].column),
+        capsize=2,
+        **style,
+        **drawing.marker_style(number),
     )
 
 
 def _spread(group: Group) -> tuple[float, float]:
-    errors = 100 * group.runs["test_error"]
-    return float(errors.mean()), float(errors.std()) if len(errors) > 1 else 0.0
+    errors = 100 * group.values("test_error")
+    return float(errors.mean()), float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
 
 
 def _over(study: Study) -> str:
@@ -188,12 +200,16 @@ def _against_loss(study: Study, folder: Path) -> list[Picture]:
 
 
 def _draw_points(panel: Axes, group: Group, study: Study, column: str, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    known = group.runs[(group.runs[column] > 0) & (group.runs[loss] > 0)]
-    style = {"color": drawing.shades(len(study.columns))[study.columns.index(group.column)], "linestyle": "none"}
+    across, up = group.values(loss), group.values(column)
+    known = (across > 0) & (up > 0)
+    style: dict[str, Any] = {
+        "color": drawing.shades(len(study.columns))[study.columns.index(group.column)],
+        "linestyle": "none",
+    }
     style |= drawing.marker_style(study.rows.index(group.row)) | {"markersize": 4, "markerfacecolor": "none"}
     kind = f"{group.row}, {labels.heading(group.column)}" if len(study.groups) <= FEW else labels.heading(group.column)
-    panel.plot(known[loss], known[column], label=kind, **style)
-    return known[loss].to_numpy(float), known[column].to_numpy(float)
+    panel.plot(across[known], up[known], label=kind, **style)
+    return across[known], up[known]
 
 
 def _measured_columns(study: Study) -> list[tuple[str, str]]:
@@ -207,5 +223,5 @@ def _measured_columns(study: Study) -> list[tuple[str, str]]:
     return [
         (name, loss)
         for name, loss in found
-        if loss in study.runs and (study.runs[[name, loss]] > 0).all(axis=1).sum() > 1
+        if sum(int(((group.values(name) > 0) & (group.values(loss) > 0)).sum()) for group in study.groups) > 1
     ]

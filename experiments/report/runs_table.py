@@ -6,7 +6,7 @@ the file, and `config`, the config of the run; `run`, the run with its folder, o
 """
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 
 from experiments.config import Config
+from experiments.report import labels
 from experiments.runner.finished_runs import Run
-from experiments.sharpness.protocol import SharpnessProtocol
+from experiments.runner.run_curves import summary_in
+from experiments.sharpness.run_records import PAPERS_RADIUS, worst_cases
 from experiments.training import records
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
 from sam_optax import BatchPlan
 
-PAPERS_RADIUS = 0.0002
-
 _RESULTS = ("test_error", "train_error", "test_loss", "train_loss")
+_OF_EPOCHS = ("train_loss", "train_error", "test_loss", "test_error")
 _COSTS = ("updates", "gradient_evaluations", "seconds")
 _ALWAYS = ("dataset", "model", "method", "batch_plan", "lr_schedule", "learning_rate", "seed")
 _FOLLOWED = "batch_plan_followed"
@@ -86,8 +87,11 @@ def ways_of(tables: Sequence[pd.DataFrame]) -> dict[Way, list[float]]:
     counts: dict[Way, int] = {}
     radii: dict[Way, set[float]] = {}
     for table in tables:
-        complete = [name for name in table.columns if name.startswith(_WORST) and table[name].notna().all()]
-        found = [(Way(title), float(rho)) for rho, _, title in (name[len(_WORST) :].partition(", ") for name in complete)]
+        measured = [str(name) for name in table.columns if str(name).startswith(_WORST)]
+        complete = [name for name in measured if not np.isnan(np.asarray(table[name], float)).any()]
+        found = [
+            (Way(title), float(rho)) for rho, _, title in (name[len(_WORST) :].partition(", ") for name in complete)
+        ]
         for way in {way for way, _ in found}:
             counts[way] = counts.get(way, 0) + 1
         for way, rho in found:
@@ -98,19 +102,6 @@ def ways_of(tables: Sequence[pd.DataFrame]) -> dict[Way, list[float]]:
 def headline(radii: Sequence[float]) -> float:
     """Returns the radius of the paper, or the smallest one if the paper's was not measured."""
     return PAPERS_RADIUS if PAPERS_RADIUS in radii else min(radii)
-
-
-def worst_cases(run: Run, epoch: int | None = None) -> dict[SharpnessProtocol, dict[float, records.WorstCase]]:
-    """Returns the worst cases after an epoch, by protocol and radius; None: after the last one.
-
-    Of a radius that was measured twice, the later measurement counts.
-    """
-    at = run.epochs if epoch is None else epoch
-    found: dict[SharpnessProtocol, dict[float, records.WorstCase]] = {}
-    for record in run.sharpness:
-        if isinstance(record, records.WorstCase) and record.epoch == at:
-            found.setdefault(SharpnessProtocol.of(record), {})[float(f"{record.rho:.3g}")] = record
-    return found
 
 
 def table_of(runs: Iterable[Run]) -> pd.DataFrame:
@@ -150,10 +141,35 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             str(plan) if config.adaptive is not None else ""
             for plan, config in zip(table["plan"], table["config"], strict=True)
         ]
-    others = [name for name in (*_RESULTS, *_COSTS, "folder") if table[name].notna().any()]
+    others = [name for name in (*_RESULTS, *_COSTS, "folder") if not all(pd.isna(each) for each in table[name])]
     measured = [name for name in table.columns if name.startswith(_MEASURES)]
     written = pd.concat([written, table[[*others, *measured]]], axis=1)
     write_whole(path, written.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def write_epochs(table: pd.DataFrame, path: Path) -> None:
+    """Writes a row per run and epoch; unknown values and those that diverged are empty.
+
+    `step` and `examples` are the numbers of updates and examples until the end of the epoch. `batch_size` is that of
+    the last update of the epoch, and `learning_rate` that of its first update. Errors are fractions.
+
+    Raises:
+      ValueError: If the metrics of a run are damaged.
+    """
+    rows = [row for run in table["run"] for row in _epochs(run)]
+    write_whole(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _epochs(run: Run) -> Iterator[dict[str, Any]]:
+    config, summary = run.config, summary_in(run.folder)
+    rates = {record["step"]: record.get("learning_rate") for record in summary.samples}
+    for record, start in zip(summary.epochs, summary.starts, strict=True):
+        of_run = {"run": run.folder.name, "seed": config.seed, "method": config.method}
+        plan = {"strategy": labels.strategy(config), "batch_plan": str(run.plan)}
+        place = {"epoch": record["epoch"], "step": record["step"]}
+        examples = {"examples": run.plan.examples_used(record["step"], config.epoch_size)}
+        results = {name: record.get(name) for name in ("batch_size", *_OF_EPOCHS)}
+        yield of_run | plan | place | examples | results | {"learning_rate": rates.get(start)}
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -191,7 +207,7 @@ def _with_types(rows: list[dict[str, Any]]) -> pd.DataFrame:
         if name in counts:
             table[name] = table[name].astype(np.int64)
         elif name in (*_RESULTS, "seconds") or name.startswith(_MEASURES):
-            table[name] = pd.to_numeric(table[name]).astype(float)
+            table[name] = np.asarray(table[name], float)
     return table if table.empty else table.assign(diverged=table["diverged"].astype(bool))
 
 
@@ -216,8 +232,8 @@ def _sharpness(run: Run) -> dict[str, float | None]:
     for record in run.sharpness:
         if record.epoch == run.epochs and isinstance(record, records.TopEigenvalue | records.Trace):
             is_trace = isinstance(record, records.Trace)
-            value = record.value if is_trace else record.eigenvalue
-            found[f"{'trace' if is_trace else 'top eigenvalue'}, {_network_title(record)}"] = value
+            name = f"{'trace' if is_trace else 'top eigenvalue'}, {_network_title(record)}"
+            found[name] = record.value if isinstance(record, records.Trace) else record.eigenvalue
     return found
 
 

@@ -1,17 +1,16 @@
 """The tables of a study: errors and sharpness with the paper's results, differences between methods, and settings."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from experiments import presets
-from experiments.cli.tables import mean_and_deviation
+from experiments.cli.tables import Rows, mean_and_deviation
 from experiments.config import Config
-from experiments.presets import Published
+from experiments.presets import Published, published_of
 from experiments.report import labels
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
@@ -58,20 +57,17 @@ def error_table(match: Match, study: Study) -> Table:
     for method in methods:
         found = [cells.get((method, name)) for name in names]
         rows.append((method, *(_error_cell(group, study, way, rho) for group in found)))
-        papers = [published(group) if group else None for group in found]
+        papers = [published_of(group.configs()[0]) if group else None for group in found]
         if any(papers):
             rows.append((f"{method}, in the paper", *(_papers_cell(each) for each in papers)))
     costs = [
         (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
         for what, of in _costs(match).items()
     ]
-    heading = ("test error, %" + (" / sharpness" if way else ""), *map(labels.heading, names))
-    return Table([heading, *rows, *costs], _error_caption(study, way, rho, any("in the paper" in r[0] for r in rows)))
-
-
-def published(group: Group) -> Published | None:
-    """Returns the paper's result for a group with the paper's settings, whatever the length of its runs."""
-    return _published().get(_place(group.runs["config"].iloc[0]))
+    what = "test error, %" + (" / sharpness" if way else "")
+    caption = _error_caption(study, way, rho, any("in the paper" in row[0] for row in rows))
+    title = ("Test error and sharpness " if way else "Test error ") + match.title
+    return Table([(what, *map(labels.heading, names)), *rows, *costs], caption, title.strip())
 
 
 def sharpness_tables(study: Study) -> list[Table]:
@@ -81,25 +77,58 @@ def sharpness_tables(study: Study) -> list[Table]:
 
 
 def method_pairs(study: Study) -> dict[str, list[Difference | None]]:
-    """Returns the differences in test error between methods, later minus earlier, by strategy and match.
+    """Returns the differences in test error between methods, by strategy and match, in the order of `pairs_of`.
 
-    Of many methods, only the differences from the first one are returned. The list has the order of `pairs_of`.
+    Two groups that several matches have are compared once.
     """
-    found: dict[tuple[tuple[str, str] | None, ...], tuple[str, list[Difference | None]]] = {}
+    found: dict[str, list[Difference | None]] = {}
+    compared: set[tuple[Group, Group]] = set()
     for match in tables(study):
-        for name, inside in _strategies(match, study.columns):
-            groups = [(inside.get(first), inside.get(second)) for first, second in pairs_of(study)]
-            row = [TEST_ERROR.compare(one, other) if one and other else None for one, other in groups]
+        where = match.title if match.title.startswith("at equal") else ""
+        inside: dict[tuple[str, str], dict[str, Group]] = {}
+        for group in match.groups:
+            plan = "" if where or group.config.batch_plan in group.column else group.config.batch_plan
+            inside.setdefault((group.column, plan), {}).setdefault(group.row, group)
+        for column, plan in sorted(inside, key=lambda key: study.columns.index(key[0])):
+            methods = inside[column, plan]
+            pairs = [(methods.get(first), methods.get(second)) for first, second in pairs_of(study)]
+            new = [(one, other) if one and other and (one, other) not in compared else None for one, other in pairs]
+            compared.update(pair for pair in new if pair)
+            row = [TEST_ERROR.compare(*pair) if pair else None for pair in new]
             if any(row):
-                key = tuple((one.name, other.name) if one and other else None for one, other in groups)
-                found[key] = (_joined(found[key][0], name, match) if key in found else name), row
-    return dict(found.values())
+                found[", ".join(filter(None, [labels.heading(column), plan, where]))] = row
+    return found
 
 
 def pairs_of(study: Study) -> list[tuple[str, str]]:
-    """Returns the pairs of methods that are compared: all pairs, or those with the first method if there are many."""
+    """Returns the pairs of methods, later and earlier: all pairs, or those with the first method if there are many."""
     pairs = [(second, first) for first, second in combinations(study.rows, 2)]
     return pairs if len(pairs) <= _MOST_PAIRS else [pair for pair in pairs if pair[1] == study.rows[0]]
+
+
+def method_rows(study: Study, seconds: Mapping[str, Sequence[float]]) -> Rows:
+    """Returns the radius, the test error, the sharpness and the cost of a step of each method of a comparison.
+
+    Args:
+      study: the study, which has one group per method.
+      seconds: the time of a step of each method, one number per round; equal places were timed together.
+    """
+    measured = [(way, rho) for way, radii in list(ways_of([study.runs]).items())[:1] for rho in radii]
+    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
+    rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]
+    for group in study.groups:
+        name, errors = group.config.method, mean_and_deviation((100 * group.values("test_error")).tolist())
+        rows.append(
+            (
+                METHODS[name].title,
+                f"{group.config.descent.rho:g}" if METHODS[name].uses else "–",
+                f"{errors} (diverged: {group.diverged})" if group.diverged else errors,
+                *(_sharpness_cell(group, way.column(rho)) for way, rho in measured),
+                f"{(group.values('gradient_evaluations') / group.values('updates')).mean():.2f}",
+                f"{np.median(np.divide(seconds[name], seconds['sgd'])):.2f}",
+            )
+        )
+    return rows
 
 
 def chosen_table(study: Study) -> Table:
@@ -162,12 +191,12 @@ def _order(placed: tuple[Group, str]) -> tuple[Any, ...]:
 def _error_cell(group: Group | None, study: Study, way: Way | None, rho: float) -> str:
     if group is None:
         return "–"
-    text = mean_and_deviation((100 * group.runs["test_error"]).to_list())
+    text = mean_and_deviation((100 * group.values("test_error")).tolist())
     if way is not None:
         text += f" / {_mean(group, way.column(rho)) or '–'}"
     seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
     remarks = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
-    return f"{text} ({', '.join(remarks)})" if remarks else text
+    return f"{text} / {', '.join(remarks)}" if remarks else text
 
 
 def _papers_cell(result: Published | None) -> str:
@@ -190,7 +219,7 @@ def _costs(match: Match) -> dict[str, Callable[[Group], int]]:
     updates: dict[str, Callable[[Group], int]] = {"updates": lambda group: group.updates}
     if not match.title and len({group.epochs for group in match.groups}) == 1:
         return updates
-    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.examples}
+    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.mean("examples")}
 
 
 def _cost(inside: Sequence[tuple[str, Group]], of: Callable[[Group], int]) -> str:
@@ -204,27 +233,8 @@ def _cost(inside: Sequence[tuple[str, Group]], of: Callable[[Group], int]) -> st
 
 def _mean(group: Group, column: str) -> str:
     """Returns the mean of a column; empty unless all runs have a value."""
-    values = group.runs[column] if column in group.runs else pd.Series([float("nan")])
-    return "" if values.isna().any() else f"{values.mean():.3g}"
-
-
-@functools.cache
-def _published() -> Mapping[tuple[Config, tuple[int, ...], str], Published]:
-    """Returns the paper's results by their place."""
-    found = {}
-    for name in presets.NAMES:
-        row = presets.load(name)
-        for (method, strategy), results in row.published.items():
-            study = replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,), match=("epochs",))
-            found |= {_place(cell.config): results for cell in study.cells()}
-    return found
-
-
-def _place(config: Config) -> tuple[Config, tuple[int, ...], str]:
-    """Returns the settings apart from the seed and the length of the run, the batch sizes, and the schedule."""
-    sizes = labels.sizes(config) if config.adaptive is None else ()
-    rest = config.with_settings(seed=0, batch_plan=f"200x{sizes[0] if sizes else 1}", lr_schedule="constant").effective
-    return rest, sizes, config.lr_schedule
+    values = group.values(column)
+    return "" if np.isnan(values).any() else f"{values.mean():.3g}"
 
 
 def _sharpness_table(study: Study, way: Way, radii: Sequence[float]) -> Table:
@@ -237,67 +247,51 @@ def _sharpness_table(study: Study, way: Way, radii: Sequence[float]) -> Table:
         if way.first_order_column(rho) in study.runs:
             heading.append("first-order part ÷ sharpness")
             columns.append(way.first_order_column(rho))
-    rows = [(group.name, *(_sharpness_cell(group, way, name) for name in columns)) for group in study.groups]
+    rows = [(group.name, *(_sharpness_cell(group, name) for name in columns)) for group in study.groups]
     return Table([tuple(heading), *rows], _sharpness_caption(study, way), f"Sharpness, {way.title}")
 
 
-def _sharpness_cell(group: Group, way: Way, column: str) -> str:
-    values = group.runs[column]
-    if values.isna().any():
+def _sharpness_cell(group: Group, column: str) -> str:
+    values = group.values(column)
+    if np.isnan(values).any():
         return "–"
     if not column.startswith("first order"):
-        return mean_and_deviation(values.to_list(), ".3g")
-    whole = group.runs[column.replace("first order", "sharpness", 1)].sum()
+        return mean_and_deviation(values.tolist(), ".3g")
+    whole = group.values(column.replace("first order", "sharpness", 1)).sum()
     return f"{values.sum() / whole:.3g}" if whole > 0 else "–"
 
 
 def _sharpness_caption(study: Study, way: Way) -> str:
     ball = "ℓ2 ball" if "ℓ2" in way.departures else "ℓ∞ ball"
     ball += " in units of each weight" if "adaptive" in way.departures else ""
+    counts = {int(n) for group in study.groups for n in group.values("parameters") if n > 0}
     words = [f"Sharpness is the largest rise of the loss within the {ball} of radius ρ, found by APGD ({way.title})."]
-    if "parameters" in study.runs and study.runs["parameters"].notna().any():
-        count = int(study.runs["parameters"].dropna().iloc[0])
-        corner = PAPERS_RADIUS * count**0.5
+    words += [
+        f"With {count:,} parameters, the corner of the ℓ∞ ball of radius {PAPERS_RADIUS} is "
+        f"{PAPERS_RADIUS * count**0.5:.2g} away, so values at one radius cannot be compared between networks of "
+        "different size."
+        for count in counts
+    ]
+    if any(str(name).startswith("first order") for name in study.runs):
         words.append(
-            f"With {count:,} parameters, the corner of the ℓ∞ ball of radius {PAPERS_RADIUS} is {corner:.2g} away, so "
-            "values at one radius cannot be compared between networks of different size."
-        )
-    if way.first_order_column(headline(ways_of([study.runs]).get(way, [PAPERS_RADIUS]))) in study.runs:
-        words.append(
-            "The first-order part is ρ times the norm of the gradient. Where it is most of the sharpness, or above 1 "
-            "because the loss curves down, the sharpness follows the training loss."
+            "The first-order part is ρ times the norm of the gradient. Where it is most of the sharpness, or more than "
+            "it because the loss curves down, the sharpness follows the training loss."
         )
     return " ".join(words)
-
-
-def _strategies(match: Match, columns: Sequence[str]) -> list[tuple[str, dict[str, Group]]]:
-    """Returns the groups by method for each strategy; unless lengths are matched, their plans are equal."""
-    is_equal = match.title.startswith("at equal")
-    inside: dict[tuple[str, str], dict[str, Group]] = {}
-    for group in match.groups:
-        plan = "" if is_equal or group.config.batch_plan in group.column else group.config.batch_plan
-        inside.setdefault((group.column, plan), {}).setdefault(group.row, group)
-    keys = [key for name in columns for key in inside if key[0] == name and len(inside[key]) > 1]
-    where = match.title if is_equal else ""
-    return [(", ".join(filter(None, [labels.heading(key[0]), key[1], where])), inside[key]) for key in keys]
-
-
-def _joined(before: str, name: str, match: Match) -> str:
-    return before if before == name else f"{before} and {match.title.removeprefix('at ')}"
 
 
 def _chosen(group: Group, name: str) -> str:
     if name in ("rho", "alpha") and name not in METHODS[group.config.method].uses:
         return "–"
-    values = dict.fromkeys(config.settings[name] for config in group.runs["config"])
+    values = dict.fromkeys(config.settings[name] for config in group.configs())
     return ", ".join("–" if value is None else f"{value:g}" for value in values)
 
 
 def _plans(group: Group) -> str:
     """Returns `2x16,23x256 (seeds 0, 2); 3x16,22x256 (seed 1)`."""
     seeds: dict[str, list[int]] = {}
-    for seed, plan in group.runs["plan"].items():
-        seeds.setdefault(str(plan), []).append(int(str(seed)))
+    for seed, plan in zip(group.seeds, group.runs["plan"], strict=True):
+        seeds.setdefault(str(plan), []).append(seed)
     return "; ".join(f"{plan} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})" for plan, own in seeds.items())
 
 

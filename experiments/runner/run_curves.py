@@ -1,19 +1,15 @@
-"""The curves of finished runs: measured values by epoch, settings by step, and the file of all epochs."""
+"""The curves of finished runs: measured values by epoch, and settings by step."""
 
-import csv
 import functools
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from experiments.report import labels
-from experiments.runner.finished_runs import Run, damaged
+from experiments.runner.finished_runs import damaged
 from experiments.runner.metrics_summary import GIVEN, MEASURED, Summary, summary_of
-from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.writers import Record, column
@@ -21,8 +17,6 @@ from experiments.training.writers import Record, column
 Found = TypeVar("Found")
 
 _OF_EPOCHS = ("train_loss", "test_error")
-_FIGURES = ("train_loss", "train_error", "test_loss", "test_error")
-_HEADING = ("run", "seed", "method", "strategy", "batch_plan", "epoch", "step", "examples", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ Curves = dict[str, Curve]
 
 
 def curves_of(folder: Path) -> Curves:
-    """The curves of a finished run: measured quantities at the end of each epoch, settings at many of its steps.
+    """Returns the curves of a finished run: quantities at the end of each epoch, and settings at some steps.
 
     The test error is in percent. `noise_scale` is what decided on the batch size, if it was decided during the run.
 
@@ -83,7 +77,7 @@ def _read(folder: Path, function: Callable[[Path, int], Found]) -> Found:
 
 @functools.cache
 def _summary(metrics: Path, _modified: int) -> Summary:
-    """The summary of a file; the time of its last change keeps the cache from growing stale."""
+    """Returns the summary of a file; the time of its last change keeps the cache from growing stale."""
     return summary_of(metrics)
 
 
@@ -132,12 +126,12 @@ def _curve(epoch: np.ndarray, step: np.ndarray, values: np.ndarray) -> Curve:
 
 
 def _measured(epochs: list[Record], values: np.ndarray) -> Curve:
-    """The values at the end of each epoch."""
+    """Returns the values at the end of each epoch."""
     return _curve(column(epochs, "epoch"), column(epochs, "step"), values)
 
 
 def _set(summary: Summary, name: str) -> Curve:
-    """The values at the first step of each epoch and at other steps; the last value holds to the end."""
+    """Returns the values at the first step of each epoch and at other steps; the last value holds to the end."""
     # the epochs of a plan that was decided during the run are the same for all seeds, and its steps are not
     starts = set(summary.starts) if summary.is_decided else None
     points = [record for record in summary.samples if starts is None or record["step"] in starts]
@@ -147,32 +141,3 @@ def _set(summary: Summary, name: str) -> Curve:
         np.append(column(points, "step"), float(end["step"])),
         np.append(column(points, name), column(summary.samples[-1:], name)),
     )
-
-
-def write_epochs(runs: Iterable[Run], path: Path) -> None:
-    """Writes a row per run and epoch, as comma-separated values; unknown values and those that diverged are empty.
-
-    `step` and `examples` are the numbers of updates and examples until the end of the epoch. `batch_size` is that of
-    the last update of the epoch, and `learning_rate` that of its first update. Errors are fractions.
-
-    Raises:
-      ValueError: If the metrics of a run are damaged.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_HEADING, *_FIGURES, "learning_rate"])
-    for run in runs:
-        writer.writerows(_epoch_rows(run))
-    write_whole(path, text.getvalue())
-
-
-def _epoch_rows(run: Run) -> Iterator[list[Any]]:
-    config, summary = run.config, summary_in(run.folder)
-    of_run = [run.folder.name, config.seed, config.method, labels.strategy(config), str(run.plan)]
-    rates = {record["step"]: record.get("learning_rate") for record in summary.samples}
-    for record, start in zip(summary.epochs, summary.starts, strict=True):
-        step = record["step"]
-        examples = run.plan.examples_used(step, config.epoch_size)
-        figures = [record.get(name) for name in _FIGURES]
-        values = [record["epoch"], step, examples, record.get("batch_size"), *figures, rates.get(start)]
-        yield [*of_run, *(f"{value:.6g}" if isinstance(value, float) else value for value in values)]
