@@ -91,7 +91,7 @@ def matrix(study: Study, columns: Sequence[Column], measure: Measure) -> Table:
     """Returns the matrix for a measure: a row per method, a column per claim."""
     methods = [row for row in study.rows if any(row in column.claims for column in columns)]
     rows = [(row, *(_claim_cell(column.claims.get(row), measure) for column in columns)) for row in methods]
-    title = measure.name[0].upper() + measure.name[1:]
+    title = f"Ratios of {measure.name}" if measure.is_ratio else f"Differences in {measure.name}"
     return Table([("method", *(column.heading for column in columns)), *rows], title=title)
 
 
@@ -101,14 +101,14 @@ def claim_table(claims: Sequence[Claim], measures: Sequence[Measure]) -> Table:
     rows = [(_compared(claim), claim.group.row, *(_claim_cell(claim, each) for each in measures)) for claim in known]
     heading = ("A − B", "method", *(measure.name for measure in measures))
     pairs = [pair for claim in known for pair in claim.found.values() if pair is not None]
-    return Table([heading, *rows], f"{multiplicity(pairs)} Ratios are of geometric means.")
+    return Table([heading, *rows], f"{multiplicity(pairs)} Ratios are of geometric means.".strip())
 
 
 def pair_table(study: Study) -> Table:
     """Returns the differences of groups that differ in strategy or method alone, for a study of few groups."""
     pairs = [] if study.is_large else direct_pairs(study.groups)
     rows = [(f"{pair.first.name} − {pair.second.name}", cell_of(pair)) for pair in pairs]
-    return Table([("A − B", "test error"), *rows], multiplicity(pairs), "Test error")
+    return Table([("A − B", "test error"), *rows], multiplicity(pairs), "Differences in test error")
 
 
 def method_table(study: Study) -> Table:
@@ -194,9 +194,10 @@ def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, 
 
 def multiplicity(found: Sequence[Difference]) -> str:
     """Returns how many intervals exclude 0, and how many would by chance alone."""
+    count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
-    by_chance = f"Without any effect, about {BY_CHANCE * len(found):.2g} would do so by chance."
-    return f"{clear} of these {len(found)} intervals exclude no difference. {by_chance}"
+    by_chance = f"Without any effect, about {BY_CHANCE * count:.2g} would do so by chance."
+    return f"{clear} of {count} intervals exclude no difference. {by_chance}" if count else ""
 
 
 def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
@@ -206,7 +207,8 @@ def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     constant = labels.heading(next(iter(papers.values())).baselines[0].column) if papers else "the paper's constant"
     grown, growing = labels.heading("increasing"), "a growing batch"
     equal_updates, reversed_plan = _of(claims, BEST, "equal updates"), _of(claims, REVERSED, "equal epochs")
-    papers_pair = (growing, f"the constant batch{constant.removeprefix('constant')} of the paper")
+    size = constant.removeprefix("constant").strip() if papers else ""
+    papers_pair = (growing, f"the paper's constant batch{f' of {size}' if size else ''}")
     return [
         Column(f"{grown} − {constant}, as in the paper", papers_pair, papers, rank=3),
         Column(f"{grown} − best constant batch", (growing, _best(best)), best, rank=1),
@@ -295,5 +297,5 @@ def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
         words = f"Whether growth itself helps cannot be said without two constant batch sizes at equal length, {first}"
         return [f"{words} among them: an effect of growth may be one of the small first batches."]
     missing = dict.fromkeys(size for claim in best if claim.is_known for size in lacking(claim, base))
-    sizes = f" The batch size {listed(list(map(str, missing)))} is not among them in every case." if missing else ""
+    sizes = f" In at least one comparison, it lacks the batch size {' or '.join(map(str, missing))}." if missing else ""
     return [f"The best constant batch is selected on the same runs that it is compared with, which favours it.{sizes}"]

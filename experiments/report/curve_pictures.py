@@ -133,8 +133,9 @@ def draw_quantity(quantity: Quantity, axis: str, study: Study, curves: Mapping[s
             panels[0].set_yticks(sizes, [f"{size:.0f}" for size in sizes])
         drawing.whole_numbers(panels)
         ends = np.concatenate([getattr(curves[group.name], axis) for group in drawn])
-        if ends.max() > ends.min():
-            panels[0].set_xlim(ends.min(), ends.max())
+        margin = 0.02 * (ends.max() - ends.min())
+        if margin > 0:
+            panels[0].set_xlim(ends.min() - margin, ends.max() + margin)
         name = f"{quantity.axis} (log scale)" if is_logarithmic else quantity.axis
         drawing.name_axes(panels, _IN_A_ROW, _AXES[axis], name)
         drawing.legend_below(figure, panels)

@@ -25,7 +25,7 @@ from experiments.report.groups import Study, studies
 from experiments.report.matches import tables as matches_of
 from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
-from experiments.report.planned_contrasts import cells_of, contrast_table, outcome, read_contrasts
+from experiments.report.planned_contrasts import cells_of, contrast_sentences, contrast_table, outcome, read_contrasts
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
 from experiments.report.tables import Table
 from experiments.runner.finished_runs import Run
@@ -207,7 +207,9 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     return Section(
         study.title,
         answers.subtitle(study, columns),
-        answers.sentences(study, columns),
+        [*contrast_sentences(planned), *answers.sentences(study, columns)[:1]]
+        if planned and is_first
+        else answers.sentences(study, columns),
         planned if is_first else Table([]),
         list(filter(None, matrices)) or [answers.pair_table(study)],
         answers.limits(study, of_claims, columns, is_planned=bool(planned)),
@@ -292,7 +294,11 @@ def _as_text_table(table: Table) -> str:
 
 
 def _figures(table: Table) -> list[bool]:
-    return figure_columns(_text_rows(table))
+    columns = zip(*_text_rows(table)[1:], strict=True)
+    return [
+        is_figure and set(column) != {"–"}
+        for is_figure, column in zip(figure_columns(_text_rows(table)), columns, strict=True)
+    ]
 
 
 def _print(sections: Sequence[Section], output: Path, console: Console) -> None:

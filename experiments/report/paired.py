@@ -128,9 +128,8 @@ class Difference:
             return f"{self.diverged} of the runs diverged"
         if self.seeds < FEWEST_SEEDS:
             return f"fewer than {FEWEST_SEEDS} seeds"
-        below = [group.name for group in (self.first, self.second) if group.accuracy < self.learned]
-        if below:
-            return f"training accuracy below {self.learned:.0%} ({' and '.join(below)})"
+        if min(self.first.accuracy, self.second.accuracy) < self.learned:
+            return f"training accuracy below {self.learned:.0%}"
         return "no spread" if self.high - self.low < _ROUNDING else ""
 
     @property

@@ -143,7 +143,7 @@ def _against_gradients(study: Study, folder: Path) -> list[Picture]:
         ends = [mean + sign * deviation for g in study.groups for mean, deviation in [_spread(g)] for sign in (-1, 1)]
         means = [_spread(group)[0] for group in study.groups]
         is_logarithmic = drawing.are_far_apart(means)
-        drawing.cut(panels, means if is_logarithmic else ends)
+        drawing.cut(panels, means if is_logarithmic else ends, can_be_logarithmic=is_logarithmic)
         drawing.legend_below(figure, panels)
     caption = f"{_over(study)}. Lower is better, and further left is cheaper."
     if any(group.remark for group in study.groups):

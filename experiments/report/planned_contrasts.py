@@ -160,3 +160,13 @@ def contrast_table(outcomes: Sequence[Outcome]) -> Table:
         p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
         rows.append((contrast.question, contrast.cell, found.second.name, *numbers, p_shown, each.verdict(p_value)))
     return Table([_HEADING, *rows], CAPTION, "Planned contrasts")
+
+
+def contrast_sentences(table: Table) -> list[str]:
+    """Returns the rows of `contrast_table` as sentences for the headline."""
+    rows = table.rows[1:]
+    return [
+        f"{question} {verdict[0].upper()}{verdict[1:]}"
+        + (f": {cell} − {control} = {difference} points ({interval}; {seeds} seeds)." if control != "–" else ".")
+        for question, cell, control, seeds, difference, interval, _, verdict in rows
+    ]

@@ -64,9 +64,10 @@ def error_table(match: Match, study: Study) -> Table:
         (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
         for what, of in _costs(match).items()
     ]
-    what = "test error, %" + (" / sharpness" if way else "")
-    caption = _error_caption(study, way, rho, any("in the paper" in row[0] for row in rows))
-    title = ("Test error and sharpness " if way else "Test error ") + match.title
+    has_paper = any("in the paper" in row[0] for row in rows)
+    what = "test error, %" + (" / sharpness" if way or has_paper else "")
+    caption = _error_caption(study, way, rho, has_paper)
+    title = ("Test error and sharpness " if way or has_paper else "Test error ") + match.title
     return Table([(what, *map(labels.heading, names)), *rows, *costs], caption, title.strip())
 
 
