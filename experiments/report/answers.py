@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from experiments.report import labels
 from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RIVAL, Claim, lacking
-from experiments.report.groups import Study, said
+from experiments.report.groups import Group, Study, said
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
 from experiments.report.tables import Table, listed, method_pairs, pairs_of
@@ -119,22 +119,25 @@ def method_table(study: Study) -> Table:
     return Table([heading, *rows], multiplicity([pair for row in found.values() for pair in row if pair is not None]))
 
 
-def variant_table(study: Study, found: Sequence[Study]) -> Table:
-    """Returns the differences of a study from an earlier one on the same examples with most settings in common.
+def variant_of(study: Study, found: Sequence[Study]) -> tuple[Study | None, list[tuple[Group, Group]]]:
+    """Returns the earlier study on the same examples with most settings in common, and the pairs of equal cells.
 
     Args:
       study: the study.
       found: all studies, those with the fewest changed settings first.
     """
     values = dict(study.part)
-    before = [
-        s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)
-    ]
-    if not before:
+    before = [s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)]
+    base = min(before, key=lambda each: len(set(study.part) - set(each.part)), default=None)
+    others = {(group.row, group.column): group for group in (base.groups if base else [])}
+    return base, [(g, others[place]) for g in study.groups if (place := (g.row, g.column)) in others]
+
+
+def variant_table(study: Study, found: Sequence[Study]) -> Table:
+    """Returns the differences of a study from `variant_of` it."""
+    base, pairs = variant_of(study, found)
+    if base is None:
         return Table([])
-    base = min(before, key=lambda each: len(set(study.part) - set(each.part)))
-    others = {(group.row, group.column): group for group in base.groups}
-    pairs = [(group, others[place]) for group in study.groups if (place := (group.row, group.column)) in others]
     rows = [(one.name, *(cell_of(m.compare(one, other)) for m in measures_of(study))) for one, other in pairs]
     settings = listed([said(name, value) for name, value in study.part if (name, value) not in base.part])
     heading = ("group", *(measure.name for measure in measures_of(study)))

@@ -50,10 +50,20 @@ class Group:
         """Both labels, and the remark."""
         return ", ".join(filter(None, [self.row, self.column, self.remark]))
 
-    @property
+    @cached_property
     def seeds(self) -> list[int]:
         """The seeds."""
         return [int(seed) for seed in self.runs.index]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the config by name."""
+        return self.config.settings
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        """The columns that were read."""
+        return {}
 
     @property
     def diverged(self) -> int:
@@ -84,8 +94,9 @@ class Group:
 
     def values(self, name: str, seeds: Sequence[int] | None = None) -> np.ndarray:
         """Returns a column of numbers of some seeds or of all runs; NaN if the table does not have the column."""
-        runs = self.runs if seeds is None else self.runs.loc[list(seeds)]
-        return np.asarray(runs[name] if name in runs else [np.nan] * len(runs), float)
+        if name not in self._columns:
+            self._columns[name] = np.asarray(self.runs[name] if name in self.runs else [np.nan] * len(self.runs), float)
+        return self._columns[name] if seeds is None else self._columns[name][[self.seeds.index(seed) for seed in seeds]]
 
     def mean(self, name: str) -> int:
         """Returns the mean of a column of counts, rounded."""

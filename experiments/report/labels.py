@@ -1,5 +1,6 @@
 """The names of methods and strategies in a report."""
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -67,6 +68,7 @@ def column(config: Config, configs: Sequence[Config], usual_rate: float) -> str:
     return (f"{words}, {config.batch_plan}" if several else words) + own_rate
 
 
+@functools.cache
 def strategy(config: Config) -> str:
     """Returns how batch size and learning rate change: `constant`, `increasing`, `cosine`, or `increasing, cosine`.
 
@@ -76,9 +78,10 @@ def strategy(config: Config) -> str:
     return ", ".join(each for each in words if each != "constant") or "constant"
 
 
-def schedules(config: Config) -> list[str]:
+@functools.cache
+def schedules(config: Config) -> tuple[str, ...]:
     """Returns the schedules of the learning rate and of other settings that are not constant, in words."""
-    return [each for each in (_rate(config), *_other_schedules(config)) if each != "constant"]
+    return tuple(each for each in (_rate(config), *_other_schedules(config)) if each != "constant")
 
 
 def _other_schedules(config: Config) -> list[str]:
@@ -103,6 +106,7 @@ def _rate(config: Config) -> str:
     return f"warm restarts ({config.length(config.epoch_size) / float(length):.3g} periods)"
 
 
+@functools.cache
 def growth(config: Config) -> str:
     """Returns how the batch size changes: `constant`, `increasing`, `decreasing`, `varying` or `adaptive`."""
     if config.adaptive is not None:
@@ -125,6 +129,7 @@ def is_papers_decay(config: Config) -> bool:
     return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS and not _other_schedules(config)
 
 
+@functools.cache
 def sizes(config: Config) -> tuple[int, ...]:
     """Returns the batch sizes of the plan in order, whatever their epochs; a constant plan has one.
 

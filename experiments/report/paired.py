@@ -207,5 +207,4 @@ def _is_strategy(name: str) -> bool:
 
 
 def _differing(first: Group, second: Group) -> set[str]:
-    others = second.config.settings
-    return {name for name, value in first.config.settings.items() if value != others[name]}
+    return {name for name, value in first.settings.items() if value != second.settings[name]}
