@@ -14,11 +14,12 @@ from experiments import train as program_of_training
 from experiments.benchmark import program_costs
 from experiments.config import Config
 from experiments.report.groups import studies
-from experiments.report.paired import differences
-from experiments.report.run_curves import curves_of
+from experiments.report.paired import direct_pairs
+from experiments.report.runs_table import table_of
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
+from experiments.runner.run_curves import curves_of
 from experiments.study import Comparison
 from experiments.study.dry_run import estimate
 from experiments.training import checkpoint
@@ -227,8 +228,8 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
     for method, settings in {"sgd": {}, "look_sam": {}, "msam": {}, "sam": {"when": "every:2"}}.items():
         for seed in (0, 1):
             train(tmp_path / f"{method}-{seed}", model=tiny, method=method, batch_plan="2x64", seed=seed, **settings)
-    (study,) = studies(find_runs([tmp_path]))
-    direct = {(each.first.row, each.second.row) for each in differences(study.groups) if each.is_direct}
+    (study,) = studies(table_of(find_runs([tmp_path])))
+    direct = {(each.first.row, each.second.row) for each in direct_pairs(study.groups)}
     assert ("LookSAM", "SGD") in direct
     assert ("LookSAM", "SAM, every 2") in direct
     assert not any("MSAM" in pair for pair in direct)  # it has a momentum
