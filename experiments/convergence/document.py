@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments import drawing
+from experiments.cli import drawing
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
 from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
 from experiments.convergence.network_study import NetworkStudy, TimesToTarget

@@ -10,7 +10,7 @@ from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RI
 from experiments.report.groups import Group, Study, said
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
-from experiments.report.tables import Table, listed, method_pairs, pairs_of
+from experiments.report.study_tables import Table, listed, method_pairs, pairs_of
 
 BY_CHANCE = 0.05
 """The share of intervals that exclude 0 by chance if there is no effect at all."""
@@ -127,7 +127,9 @@ def variant_of(study: Study, found: Sequence[Study]) -> tuple[Study | None, list
       found: all studies, those with the fewest changed settings first.
     """
     values = dict(study.part)
-    before = [s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)]
+    before = [
+        s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)
+    ]
     base = min(before, key=lambda each: len(set(study.part) - set(each.part)), default=None)
     others = {(group.row, group.column): group for group in (base.groups if base else [])}
     return base, [(g, others[place]) for g in study.groups if (place := (g.row, g.column)) in others]

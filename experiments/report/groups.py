@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ class Group:
     runs: pd.DataFrame
     remark: str = ""
     has_own_rate: bool = False
+    _columns: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -59,11 +60,6 @@ class Group:
     def settings(self) -> dict[str, Any]:
         """The settings of the config by name."""
         return self.config.settings
-
-    @cached_property
-    def _columns(self) -> dict[str, np.ndarray]:
-        """The columns that were read."""
-        return {}
 
     @property
     def diverged(self) -> int:

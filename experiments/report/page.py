@@ -8,8 +8,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -17,9 +18,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from rich.console import Console
 
+from experiments.cli.drawing import Picture
 from experiments.cli.tables import as_markdown, as_terminal, escaped, figure_columns
-from experiments.drawing import Picture
-from experiments.report import answers, curve_pictures, tables
+from experiments.report import answers, curve_pictures, study_tables
 from experiments.report.claims import Claim, claims
 from experiments.report.groups import Study, studies
 from experiments.report.matches import tables as matches_of
@@ -27,13 +28,14 @@ from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
 from experiments.report.planned_contrasts import cells_of, contrast_sentences, contrast_table, outcome, read_contrasts
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
-from experiments.report.tables import Table
+from experiments.report.study_tables import Table
 from experiments.runner.finished_runs import Run
 from experiments.runner.provenance import provenance
 from experiments.training.atomic_write import refuse_link, write_whole
 from experiments.training.exceptions import printable
 
 _MAIN = ("Test accuracy over epochs", "Sharpness over epochs", "Noise scale and batch size over epochs")
+_OTHERS = "Other quantities during training"
 _FEW_RUNS = 60
 """The largest number of runs that the document lists one by one."""
 
@@ -70,7 +72,7 @@ class About:
 
     def rows(self, table: pd.DataFrame) -> list[tuple[str, str]]:
         """Returns what the end of a report says."""
-        seconds = float(np.nansum(np.asarray(table["seconds"], float)))
+        seconds = float(np.nansum(np.asarray(table.get("seconds", []), float)))
         hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
         found = [("date", self.made), ("tables made again", self.again), ("program", self.version)]
         found += [("machine", self.machine), ("command", self.command)]
@@ -78,13 +80,12 @@ class About:
         return [(name, value or "not recorded") for name, value in found if value or name != "tables made again"]
 
 
-@dataclass(frozen=True)
-class Detail:
+class Detail(NamedTuple):
     """A part of a section that the page folds away."""
 
     title: str
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,13 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     of_claims, measures = claims(study), measures_of(study)
     columns = answers.columns_of(of_claims)
     matrices = [answers.matrix(study, columns, measure) for measure in measures] if columns else []
-    errors = [tables.error_table(match, study) for match in matches_of(study)]
+    errors = [study_tables.error_table(match, study) for match in matches_of(study)]
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
     is_first = study is found[0]
+    others = [*further, *(each for each in kept if each.title not in _MAIN)]
+    details = _details(study, found, of_claims, measures, errors[1:])
     return Section(
         study.title,
         answers.subtitle(study, columns),
@@ -215,8 +218,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
         answers.limits(study, of_claims, columns, is_planned=bool(planned)),
         errors[0],
         [*drawn, *(each for each in kept if each.title in _MAIN)],
-        [each for each in _details(study, found, of_claims, measures, errors[1:]) if any(each.tables)]
-        + _further([*further, *(each for each in kept if each.title not in _MAIN)]),
+        [each for each in (*details, Detail(_OTHERS, (), others)) if any(each.tables) or each.pictures],
     )
 
 
@@ -226,20 +228,16 @@ def _details(
     """Returns what the page folds away, apart from pictures."""
     return [
         Detail("Test error at other matches", errors),
-        Detail("All comparisons, with the sharpness", [answers.claim_table(of_claims, measures)]),
+        Detail("All comparisons", [answers.claim_table(of_claims, measures)]),
         Detail("Methods against one another", [answers.method_table(study)]),
         Detail("Pairs that differ in strategy or method alone", [answers.pair_table(study)]),
         Detail("Differences from another part of this report", [answers.variant_table(study, found)]),
-        Detail("Sharpness", tables.sharpness_tables(study)),
-        Detail("Settings that were chosen", [tables.chosen_table(study)]),
-        Detail("Plans that the noise decided", [tables.followed_table(study)]),
-        Detail("Settings", [tables.setting_table(study)]),
-        Detail("Runs", [tables.run_table(study)]),
+        Detail("Sharpness", study_tables.sharpness_tables(study)),
+        Detail("Settings that were chosen", [study_tables.chosen_table(study)]),
+        Detail("Plans that the noise decided", [study_tables.followed_table(study)]),
+        Detail("Settings", [study_tables.setting_table(study)]),
+        Detail("Runs", [study_tables.run_table(study)]),
     ]
-
-
-def _further(pictures: list[Picture]) -> list[Detail]:
-    return [Detail("Other quantities during training", pictures=pictures)] if pictures else []
 
 
 def _kept(study: Study, output: Path, about: About, drawn: set[Path]) -> list[Picture]:
@@ -274,7 +272,7 @@ def _render(template: str, sections: list[Section], output: Path, about: list[tu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"escaped": escaped, "markdown": _as_text_table, "figures": _figures}
+    made.filters |= {"escaped": escaped, "markdown": lambda table: as_markdown(table.text), "figures": _figures}
     made.globals |= {"embedded": _embedded, "path_of": path_of, "list_runs": runs <= _FEW_RUNS}
     return made.get_template(template).render(sections=sections, about=about)
 
@@ -285,19 +283,11 @@ def _embedded(picture: Picture) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture.drawing).decode('ascii')}"
 
 
-def _text_rows(table: Table) -> list[tuple[str, ...]]:
-    return [tuple(map(str, row)) for row in table.rows]
-
-
-def _as_text_table(table: Table) -> str:
-    return as_markdown(_text_rows(table))
-
-
 def _figures(table: Table) -> list[bool]:
-    columns = zip(*_text_rows(table)[1:], strict=True)
+    columns = zip(*table.text[1:], strict=True)
     return [
         is_figure and set(column) != {"–"}
-        for is_figure, column in zip(figure_columns(_text_rows(table)), columns, strict=True)
+        for is_figure, column in zip(figure_columns(table.text), columns, strict=True)
     ]
 
 
@@ -308,7 +298,7 @@ def _print(sections: Sequence[Section], output: Path, console: Console) -> None:
             console.print(words)
         for table in filter(None, [section.planned, section.errors, *section.matrices]):
             console.print(f"\n{table.title}", style="italic")
-            console.print(as_terminal(_text_rows(table)))
+            console.print(as_terminal(table.text))
         for words in section.limits:
             console.print(words)
     console.print(printable(f"report: {output / 'report.html'}\nas Markdown: {output / 'report.md'}"))

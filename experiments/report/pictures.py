@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import drawing
-from experiments.drawing import Picture
+from experiments.cli import drawing
+from experiments.cli.drawing import Picture
 from experiments.report import labels
 from experiments.report.answers import Column
 from experiments.report.groups import FEW, Group, Study

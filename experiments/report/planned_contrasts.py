@@ -16,7 +16,7 @@ from scipy import stats
 
 from experiments.report.groups import Group
 from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds, signed
-from experiments.report.tables import Table
+from experiments.report.study_tables import Table
 from experiments.training.exceptions import reason_of
 
 MOST = 4

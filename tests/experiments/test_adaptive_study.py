@@ -14,7 +14,7 @@ from experiments.report.answers import columns_of, limits, sentences
 from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
 from experiments.report.curve_pictures import main_pictures
 from experiments.report.matches import matches, papers_cells, tables
-from experiments.report.tables import error_table, followed_table, setting_table
+from experiments.report.study_tables import error_table, followed_table, setting_table
 from experiments.runner.run_curves import Curve, curves_of, mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
@@ -145,7 +145,10 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
     told = told_of(tmp_path)
-    assert "A batch that the noise decides on (adaptive) has a lower test error than the best of 3 constant batches" in told
+    assert (
+        "A batch that the noise decides on (adaptive) has a lower test error than the best of 3 constant batches"
+        in told
+    )
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
 

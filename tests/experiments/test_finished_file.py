@@ -77,7 +77,7 @@ def test_a_study_over_several_sessions_runs_what_is_missing_and_reports_the_same
         found, wanted = curves_of(tmp_path / "third" / name), curves_of(whole / name)
         assert found.keys() == wanted.keys() >= {"learning_rate", "batch_size", "grad_norm", "test_error"}
         for quantity, curve in wanted.items():
-            for mine, other in zip(found[quantity], curve, strict=True):
+            for mine, other in ((getattr(found[quantity], n), getattr(curve, n)) for n in ("epoch", "step", "values")):
                 np.testing.assert_allclose(mine, other, rtol=1e-6)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from experiments import drawing
+from experiments.cli import drawing
 from experiments.report.curve_pictures import size_ticks
 from experiments.report.groups import Group
 from experiments.runner.run_curves import Curves, curves_of, mean_curves

@@ -9,7 +9,7 @@ from experiments.cli.tables import Rows
 from experiments.report.groups import studies
 from experiments.report.matches import tables
 from experiments.report.runs_table import table_of
-from experiments.report.tables import error_table, setting_table
+from experiments.report.study_tables import error_table, setting_table
 from experiments.runner.finished_runs import Run, find_runs
 from tests.experiments.written_runs import ERRORS, PLANS, only_study, write_run, write_study
 
@@ -119,7 +119,10 @@ def test_a_momentum_that_all_share_parts_no_method_that_needs_one(tmp_path: Path
 
 def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
     write_run(folder / "big", 0.1, model="resnet18", batch_plan="4x128")
-    assert [study.title for study in studies(table_of(find_runs([folder])))] == ["resnet18 on digits", "small_resnet on digits"]
+    assert [study.title for study in studies(table_of(find_runs([folder])))] == [
+        "resnet18 on digits",
+        "small_resnet on digits",
+    ]
 
 
 def test_a_cell_says_what_it_lacks(folder: Path) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from experiments.cli.tables import escaped
 from experiments.config import Config
 from experiments.report.page import Section, _render
-from experiments.report.tables import Table
+from experiments.report.study_tables import Table
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
-from experiments.runner.run_curves import curves_of
 from experiments.runner.resume import reopened
+from experiments.runner.run_curves import curves_of
 from experiments.study import RunSpec
 from experiments.study.run_spec import is_done
 from experiments.training.exceptions import printable
@@ -260,7 +259,6 @@ def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown()
     assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs|epochs)|(?<!\\)[*`]", text)
     assert "| a\\|b\\<script\\> |" in text
     assert "\n# no" not in text
-
 
 
 def test_control_characters_are_not_printed(tmp_path: Path) -> None:

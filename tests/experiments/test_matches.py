@@ -6,7 +6,7 @@ import pytest
 
 from experiments.report.groups import Study
 from experiments.report.matches import matches, papers_cells, papers_constant, reference, tables
-from experiments.report.tables import error_table
+from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 INCREASING = "2x64,2x256"  # 8 + 8 + 2 + 2 updates

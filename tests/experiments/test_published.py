@@ -6,7 +6,7 @@ import pytest
 
 from experiments.presets import published_results
 from experiments.report.matches import tables
-from experiments.report.tables import error_table
+from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run
 
 CELL = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}

@@ -11,11 +11,19 @@ from experiments.report.claims import claims
 from experiments.report.groups import Study, studies
 from experiments.report.paired import Difference, direct_pairs, measures_of
 from experiments.report.runs_table import read_table
-from experiments.report.tables import method_pairs
+from experiments.report.study_tables import method_pairs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PUBLISHED = json.loads(Path(__file__).with_name("report_claims.json").read_text(encoding="utf-8"))
-ANSWERS = {"holds": "✓", "lower": "✓", "the other way round": "✗", "higher": "✗", "not shown": "?", "–": "?", "no spread": "?"}
+ANSWERS = {
+    "holds": "✓",
+    "lower": "✓",
+    "the other way round": "✗",
+    "higher": "✗",
+    "not shown": "?",
+    "–": "?",
+    "no spread": "?",
+}
 
 
 def found_in(study: Study, found: list[Study]) -> dict[tuple[str, ...], tuple[int, Difference]]:

@@ -11,7 +11,7 @@ from experiments.report.groups import studies
 from experiments.report.matches import tables
 from experiments.report.paired import direct_pairs
 from experiments.report.runs_table import table_of
-from experiments.report.tables import chosen_table, error_table
+from experiments.report.study_tables import chosen_table, error_table
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import write_run
 

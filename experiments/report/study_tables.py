@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.cli.tables import Rows, mean_and_deviation
+from experiments.cli.tables import mean_and_deviation
 from experiments.config import Config
 from experiments.presets import Published, published_of
 from experiments.report import labels
@@ -35,6 +35,11 @@ class Table:
     rows: list[tuple[Any, ...]]
     caption: str = ""
     title: str = ""
+
+    @property
+    def text(self) -> list[tuple[str, ...]]:
+        """The rows as text."""
+        return [tuple(map(str, row)) for row in self.rows]
 
     def __bool__(self) -> bool:
         """Whether there is a row below the heading."""
@@ -105,31 +110,6 @@ def pairs_of(study: Study) -> list[tuple[str, str]]:
     """Returns the pairs of methods, later and earlier: all pairs, or those with the first method if there are many."""
     pairs = [(second, first) for first, second in combinations(study.rows, 2)]
     return pairs if len(pairs) <= _MOST_PAIRS else [pair for pair in pairs if pair[1] == study.rows[0]]
-
-
-def method_rows(study: Study, seconds: Mapping[str, Sequence[float]]) -> Rows:
-    """Returns the radius, the test error, the sharpness and the cost of a step of each method of a comparison.
-
-    Args:
-      study: the study, which has one group per method.
-      seconds: the time of a step of each method, one number per round; equal places were timed together.
-    """
-    measured = [(way, rho) for way, radii in list(ways_of([study.runs]).items())[:1] for rho in radii]
-    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
-    rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]
-    for group in study.groups:
-        name, errors = group.config.method, mean_and_deviation((100 * group.values("test_error")).tolist())
-        rows.append(
-            (
-                METHODS[name].title,
-                f"{group.config.descent.rho:g}" if METHODS[name].uses else "–",
-                f"{errors} (diverged: {group.diverged})" if group.diverged else errors,
-                *(_sharpness_cell(group, way.column(rho)) for way, rho in measured),
-                f"{(group.values('gradient_evaluations') / group.values('updates')).mean():.2f}",
-                f"{np.median(np.divide(seconds[name], seconds['sgd'])):.2f}",
-            )
-        )
-    return rows
 
 
 def chosen_table(study: Study) -> Table:
@@ -248,11 +228,12 @@ def _sharpness_table(study: Study, way: Way, radii: Sequence[float]) -> Table:
         if way.first_order_column(rho) in study.runs:
             heading.append("first-order part ÷ sharpness")
             columns.append(way.first_order_column(rho))
-    rows = [(group.name, *(_sharpness_cell(group, name) for name in columns)) for group in study.groups]
+    rows = [(group.name, *(sharpness_cell(group, name) for name in columns)) for group in study.groups]
     return Table([tuple(heading), *rows], _sharpness_caption(study, way), f"Sharpness, {way.title}")
 
 
-def _sharpness_cell(group: Group, column: str) -> str:
+def sharpness_cell(group: Group, column: str) -> str:
+    """Returns the mean ± standard deviation of a column of sharpness, or the ratio of the first-order part to it."""
     values = group.values(column)
     if np.isnan(values).any():
         return "–"
@@ -282,7 +263,7 @@ def _sharpness_caption(study: Study, way: Way) -> str:
 
 
 def _chosen(group: Group, name: str) -> str:
-    if name in ("rho", "alpha") and name not in METHODS[group.config.method].uses:
+    if not _is_used(group.config, name):
         return "–"
     values = dict.fromkeys(config.settings[name] for config in group.configs())
     return ", ".join("–" if value is None else f"{value:g}" for value in values)
@@ -299,14 +280,17 @@ def _plans(group: Group) -> str:
 def _setting(config: Config, name: str) -> str:
     """Returns a setting in words; a dash if the run has none or does not use it."""
     value = config.settings[name]
-    is_used = name not in ("rho", "alpha") or name in METHODS[config.method].uses
-    return "–" if value is None or not is_used else str(value)
+    return "–" if value is None or not _is_used(config, name) else str(value)
+
+
+def _is_used(config: Config, name: str) -> bool:
+    return name not in ("rho", "alpha") or name in METHODS[config.method].uses
 
 
 def _changed(config: Config) -> set[str]:
     """Returns the settings of a run that differ from their defaults."""
     usual = Config.from_settings(method=config.method, optimizer=config.descent.optimizer).settings
-    return {name for name, value in config.settings.items() if value != usual[name]}
+    return {name for name, value in config.settings.items() if value != usual[name] and _is_used(config, name)}
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
