@@ -5,16 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from experiments.report import labels
 from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RIVAL, Claim, lacking
 from experiments.report.groups import Group, Study, said
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
 from experiments.report.study_tables import Table, listed, method_pairs, pairs_of
+from experiments.study import labels
 
-BY_CHANCE = 0.05
-"""The share of intervals that exclude 0 by chance if there is no effect at all."""
-
+_BY_CHANCE = 0.05  # of intervals exclude 0 if there is no effect at all
 _PROBLEM = ("dataset", "model", "train_examples", "label_noise", "validation")
 
 
@@ -120,12 +118,7 @@ def method_table(study: Study) -> Table:
 
 
 def variant_of(study: Study, found: Sequence[Study]) -> tuple[Study | None, list[tuple[Group, Group]]]:
-    """Returns the earlier study on the same examples with most settings in common, and the pairs of equal cells.
-
-    Args:
-      study: the study.
-      found: all studies, those with the fewest changed settings first.
-    """
+    """Returns the study before it in `found` with the same examples and most equal settings, and equal cells."""
     values = dict(study.part)
     before = [
         s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)
@@ -170,21 +163,14 @@ def sentences(study: Study, columns: Sequence[Column]) -> list[str]:
 
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
-    """Returns what the study cannot show, in sentences.
-
-    Args:
-      study: the study.
-      claims: its claims.
-      columns: the columns of its matrix.
-      is_planned: whether some comparisons were planned before the first run.
-    """
+    """Returns what the study cannot show, in sentences; `is_planned`: whether comparisons were planned before it."""
     found = [pair for column in columns for claim in column.claims.values() if (pair := claim.found[TEST_ERROR.title])]
     count = len(study.seeds)
     few = f"An answer needs at least {FEWEST_SEEDS} seeds, and this study has {count}." if count < FEWEST_SEEDS else ""
     tuned = "" if study.chosen else ", with one learning rate and one radius for all strategies"
     chance = (
         f"No comparison was planned before the first run. Of {len(found)} intervals of the test error, about "
-        f"{BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
+        f"{_BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
     )
     problem = f"{dict(study.part)['model']} on {dict(study.part)['dataset']}"
     words = [
@@ -201,7 +187,7 @@ def multiplicity(found: Sequence[Difference]) -> str:
     """Returns how many intervals exclude 0, and how many would by chance alone."""
     count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
-    by_chance = f"Without any effect, about {BY_CHANCE * count:.2g} would do so by chance."
+    by_chance = f"Without any effect, about {_BY_CHANCE * count:.2g} would do so by chance."
     return f"{clear} of {count} intervals exclude no difference. {by_chance}" if count else ""
 
 

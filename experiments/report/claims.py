@@ -8,10 +8,10 @@ gains over the best constant batch size of equal length, where the first batch s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from experiments.report import labels
 from experiments.report.groups import Group, Study
 from experiments.report.matches import controls, matches, papers_constant, reference, tables
 from experiments.report.paired import Difference, Measure, measures_of, shared_seeds
+from experiments.study import labels
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
 DECIDED = "growth that the noise decides on, against the increasing plan"

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from experiments.cli import drawing
 from experiments.cli.drawing import Picture
-from experiments.report import labels
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.matches import papers_cells
 from experiments.report.runs_table import Way, headline, ways_of
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import Curve, Curves, curves_of, mean_curves
 from experiments.sharpness.run_records import PAPERS_RADIUS, followed, landscapes, most_followed, radius_curves
+from experiments.study import labels
 from sam_optax.sharpness import Landscape
 from sam_optax.sharpness.plots import plot_curve, plot_landscapes
 
@@ -33,15 +33,7 @@ _AXES = {"epoch": "epochs", "step": "updates"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity that a picture shows.
-
-    Attributes:
-      name: the name of its curve.
-      title: the title of its picture.
-      axis: the label of its axis, with the unit.
-      note: what a reader has to know about it.
-      is_set: whether it is set before a step, and not measured.
-    """
+    """A quantity that a picture shows: its curve, its title, its axis; `is_set` before a step, or measured."""
 
     name: str
     title: str
@@ -105,14 +97,7 @@ def further_pictures(study: Study, folder: Path) -> list[Picture]:
 
 
 def draw_quantity(quantity: Quantity, axis: str, study: Study, curves: Mapping[str, Curve]) -> Figure:
-    """Draws a quantity during training.
-
-    Args:
-      quantity: the quantity.
-      axis: the horizontal axis, `epoch` or `step`.
-      study: the study.
-      curves: the mean curve of each group that has the quantity, by its name.
-    """
+    """Draws a quantity along `epoch` or `step`: the mean curve of each group that has it, by its name."""
     drawn = [group for group in study.groups if group.name in curves]
     rows = [row for row in study.rows if any(group.row == row for group in drawn)]
     if quantity.is_set and _is_same_for_all(drawn, curves):

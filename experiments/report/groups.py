@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.config import Config
-from experiments.report import labels
 from experiments.runner.finished_runs import Run
+from experiments.study import labels
 from experiments.training.methods import METHODS, OPTIONS
 
 Part = tuple[tuple[str, Any], ...]
 """The settings that the runs of a study share, with their values."""
 
-FEW = 12
-"""The largest number of groups that are compared pair by pair, and that can have a line each."""
+FEW = 12  # the largest number of groups that are compared pair by pair, and that have a line each
 
 METHOD = ("method", "rho", "alpha", "when", *OPTIONS)
 _TITLE = ("model", "dataset")
@@ -56,11 +55,6 @@ class Group:
         """The seeds."""
         return [int(seed) for seed in self.runs.index]
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The settings of the config by name."""
-        return self.config.settings
-
     @property
     def diverged(self) -> int:
         """The number of runs that diverged."""
@@ -70,11 +64,6 @@ class Group:
     def epochs(self) -> int:
         """The epochs of a run; the mean if they were decided during training."""
         return self.mean("epochs")
-
-    @property
-    def updates(self) -> int:
-        """The updates of a run; the mean if they were decided during training."""
-        return self.mean("updates")
 
     @property
     def gradient_evaluations(self) -> float:
@@ -230,10 +219,7 @@ def _without_rate(part: Part) -> Part:
 
 
 def _titles(parts: Sequence[Part]) -> dict[Part, str]:
-    """Returns the titles of parts, those with the fewest changed settings first.
-
-    A title has the settings that differ among the parts of one model and data set, unless they have their defaults.
-    """
+    """Returns titles with the settings that differ among the parts of a model and data set, fewest changes first."""
     defaults = Config().settings | {"momentum": 0.0}
 
     def title(part: Part) -> str:

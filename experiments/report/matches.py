@@ -7,8 +7,8 @@ plans have whole epochs, so updates and gradient evaluations are equal only to w
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.report import labels
 from experiments.report.groups import Group, Study
+from experiments.study import labels
 from experiments.study.selection import TOLERANCE
 from experiments.study.strategies import mean_batch_size
 
@@ -31,7 +31,7 @@ class Match:
 def reference(study: Study) -> Group | None:
     """Returns a group of the increasing plan with the fewest epochs; of several such plans, that with most updates."""
     grown = [group for group in study.groups if labels.strategy(group.config) == "increasing"]
-    return min(grown, key=lambda group: (group.epochs, -group.updates), default=None)
+    return min(grown, key=lambda group: (group.epochs, -group.mean("updates")), default=None)
 
 
 def matches(study: Study) -> list[Match]:
@@ -39,10 +39,11 @@ def matches(study: Study) -> list[Match]:
     base = reference(study)
     if base is None:
         return []
-    evaluations = _PASSES * base.updates
+    updates = base.mean("updates")
+    evaluations = _PASSES * updates
     distances: dict[str, Callable[[Group], float]] = {
         "at equal epochs": lambda group: float(group.epochs != base.epochs),
-        "at equal updates": lambda group: abs(group.updates - base.updates) / base.updates,
+        "at equal updates": lambda group: abs(group.mean("updates") - updates) / updates,
         "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations - evaluations) / evaluations,
     }
     return [Match(title, _nearest(study.groups, distance)) for title, distance in distances.items()]

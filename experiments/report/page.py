@@ -36,8 +36,7 @@ from experiments.training.exceptions import printable
 
 _MAIN = ("Test accuracy over epochs", "Sharpness over epochs", "Noise scale and batch size over epochs")
 _OTHERS = "Other quantities during training"
-_FEW_RUNS = 60
-"""The largest number of runs that the document lists one by one."""
+_FEW_RUNS = 60  # the document lists them one by one
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,15 @@ class About:
         version = f"sam_optax {here.version}; jax {here.jax}, Python {sys.version.split()[0]}"
         return cls(dt.date.today().isoformat(), version, machine, command, tuple(chosen))
 
-    def rows(self, table: pd.DataFrame) -> list[tuple[str, str]]:
+    def table(self, table: pd.DataFrame) -> Table:
         """Returns what the end of a report says."""
         seconds = float(np.nansum(np.asarray(table.get("seconds", []), float)))
         hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
         found = [("date", self.made), ("tables made again", self.again), ("program", self.version)]
         found += [("machine", self.machine), ("command", self.command)]
         found += [("training time", f"{hours}, summed over {len(table)} runs" if seconds else "")]
-        return [(name, value or "not recorded") for name, value in found if value or name != "tables made again"]
+        shown = [(name, value or "not recorded") for name, value in found if value or name != "tables made again"]
+        return Table([("this report", ""), *shown])
 
 
 class Detail(NamedTuple):
@@ -90,19 +90,7 @@ class Detail(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """What a report says of one study, in the order in which it is read.
-
-    Attributes:
-      title: the model and the data set, with other settings that distinguish the study.
-      subtitle: the question, the number of runs, and the seeds.
-      headline: the answers in sentences.
-      planned: the planned contrasts; empty if there are none.
-      matrices: the matrix of claims for each measure, test error first.
-      limits: what the study cannot show.
-      errors: the table of errors.
-      pictures: the pictures.
-      details: what is folded away.
-    """
+    """What a report says of one study, in the order in which it is read; `limits` is what the study cannot show."""
 
     title: str
     subtitle: str
@@ -135,8 +123,8 @@ def publish(
       runs: the runs; runs of different models, data sets or other settings get sections of their own.
       output: the folder; files of the same name are replaced.
       console: the terminal.
-      chosen: the settings that were chosen for each method and strategy; they do not separate groups.
-      contrasts: the planned contrasts; None: those of `contrasts.toml` in the output folder, if it is there.
+      chosen: the settings that were chosen for each method and strategy.
+      contrasts: the planned contrasts; None: `contrasts.toml` in the output folder, if it is there.
       command: the command that makes the report.
 
     Raises:
@@ -186,7 +174,7 @@ def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | No
     sections = [_section(study, found, output, about, planned) for study in found]
     drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
     for template in ("report.md.jinja", "report.html.jinja"):
-        write_whole(output / template.removesuffix(".jinja"), _render(template, sections, output, about.rows(table)))
+        write_whole(output / template.removesuffix(".jinja"), _render(template, sections, output, about.table(table)))
     about = dataclasses.replace(about, pictures=drawn)
     write_whole(output / "report.json", json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
     return sections
@@ -258,7 +246,7 @@ def _record(picture: Picture, section: Section, output: Path, about: About) -> d
     return {**words, "path": path, "commit": commit}
 
 
-def _render(template: str, sections: list[Section], output: Path, about: list[tuple[str, str]]) -> str:
+def _render(template: str, sections: list[Section], output: Path, about: Table) -> str:
     runs = next((len(d.tables[0].rows) - 1 for s in sections for d in s.details if d.title == "Runs"), 0)
 
     def path_of(picture: Picture) -> str:

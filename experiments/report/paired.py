@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.report import labels
 from experiments.report.groups import METHOD, Group, Study
 from experiments.report.runs_table import Way, headline, ways_of
+from experiments.study import labels
 
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 3
-"""The smallest number of seeds for a conclusion."""
-
-LEARNED = 0.2
-"""The training accuracy below which a group has not learned, so that nothing is concluded from it."""
-
+FEWEST_SEEDS = 3  # for a conclusion
+LEARNED = 0.2  # the training accuracy below which nothing is concluded from a group
 _ROUNDING = 1e-9  # percentage points
 
 
@@ -65,13 +61,7 @@ class Measure:
         return not np.isnan(self.values(group)).any()
 
     def compare(self, first: Group, second: Group, among: Collection[int] | None = None) -> "Difference | None":
-        """Returns the paired difference, or None if no seed is shared or a value is unknown.
-
-        Args:
-          first: the group whose value is the minuend.
-          second: the group that it is compared with.
-          among: the seeds to use; None: all.
-        """
+        """Returns the paired difference; None if no seed of `among` is shared, or if a value is unknown."""
         seeds = [seed for seed in shared_seeds(first, second) if among is None or seed in among]
         if not seeds or not (self.is_known(first) and self.is_known(second)):
             return None
@@ -139,11 +129,6 @@ class Difference:
             return Answer.OPEN
         return Answer.YES if self.high < 0 else Answer.NO
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether the groups differ only in their strategy, or only in their method with its hyperparameters."""
-        return is_direct_pair(self.first, self.second)
-
 
 def difference(first: Group, second: Group, measure: Measure, seeds: Sequence[int]) -> Difference:
     """Returns the paired difference over these seeds, with the interval of a paired t-test."""
@@ -207,4 +192,5 @@ def _is_strategy(name: str) -> bool:
 
 
 def _differing(first: Group, second: Group) -> set[str]:
-    return {name for name, value in first.settings.items() if value != second.settings[name]}
+    others = second.config.settings
+    return {name for name, value in first.config.settings.items() if value != others[name]}

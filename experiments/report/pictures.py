@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from experiments.cli import drawing
 from experiments.cli.drawing import Picture
-from experiments.report import labels
 from experiments.report.answers import Column
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs
 from experiments.report.runs_table import loss_column, ways_of
+from experiments.study import labels
 
 _IN_A_ROW = 3
 _MOST_MEASURES = 6
@@ -37,13 +37,7 @@ def table_pictures(study: Study, columns: Sequence[Column], measures: Sequence[M
 
 
 def draw_differences(study: Study, found: dict[str, list[Difference]], measures: Sequence[Measure]) -> Figure:
-    """Draws differences with their intervals: a panel per measure, and a row per comparison and method.
-
-    Args:
-      study: the study.
-      found: the differences by comparison; those of all measures.
-      measures: the measures.
-    """
+    """Draws the differences of each comparison: a panel per measure, and a row per comparison and method."""
     rows = [(name, method) for name in found for method in _methods(study, found[name])]
     with mpl.rc_context(drawing.STYLE):
         height = 0.9 + 0.24 * len(rows) + 0.12 * len(found)

@@ -19,22 +19,17 @@ from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Differe
 from experiments.report.study_tables import Table
 from experiments.training.exceptions import reason_of
 
-MOST = 4
-"""The largest number of contrasts of a study."""
-
+MOST = 4  # contrasts of a study
 CAPTION = (
     "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
     "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. “Not "
     "shown” does not mean that there is no effect."
 )
-"""What a reader of the table has to know."""
-
 _HEADING = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL = 0.05
 _KEYS = {"question", "cell", "controls"}
 
-Cells = dict[str, Group]
-"""The runs by cell, `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`."""
+Cells = dict[str, Group]  # by `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,7 @@ def cells_of(table: pd.DataFrame) -> Cells:
 
 
 def outcome(contrast: Contrast, cells: Cells, learned: float = LEARNED) -> Outcome:
-    """Returns the outcome of a contrast.
-
-    Args:
-      contrast: the contrast.
-      cells: the runs of the study.
-      learned: the training accuracy of the last epoch, as a fraction, below which a cell gets no verdict.
-    """
+    """Returns the outcome of a contrast; cells with a training accuracy below `learned` get no verdict."""
     names = (contrast.cell, *contrast.controls)
     seeds = shared_seeds(*(cells[name] for name in names)) if all(name in cells for name in names) else []
     if not seeds:
@@ -159,14 +148,13 @@ def contrast_table(outcomes: Sequence[Outcome]) -> Table:
         numbers = (str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–")
         p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
         rows.append((contrast.question, contrast.cell, found.second.name, *numbers, p_shown, each.verdict(p_value)))
-    return Table([_HEADING, *rows], CAPTION, "Planned contrasts")
+    return Table([_HEADING, *rows], CAPTION, "Planned contrasts: the primary outcome")
 
 
 def contrast_sentences(table: Table) -> list[str]:
     """Returns the rows of `contrast_table` as sentences for the headline."""
-    rows = table.rows[1:]
     return [
         f"{question} {verdict[0].upper()}{verdict[1:]}"
         + (f": {cell} − {control} = {difference} points ({interval}; {seeds} seeds)." if control != "–" else ".")
-        for question, cell, control, seeds, difference, interval, _, verdict in rows
+        for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
     ]

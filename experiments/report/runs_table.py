@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from experiments.config import Config
-from experiments.report import labels
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import summary_in
 from experiments.sharpness.run_records import PAPERS_RADIUS, worst_cases
+from experiments.study import labels
 from experiments.training import records
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
@@ -36,11 +36,7 @@ _WORST, _FIRST_ORDER = _MEASURES[:2]
 
 @dataclass(frozen=True)
 class Way:
-    """A way in which the worst case was measured, except for the radius.
-
-    Attributes:
-      title: the settings that differ from the paper's, and the number of examples: `adaptive, 512 examples`.
-    """
+    """A way in which the worst case was measured, except for the radius: `adaptive, 512 examples`."""
 
     title: str
 
@@ -80,10 +76,7 @@ def loss_column(title: str) -> str:
 
 
 def ways_of(tables: Sequence[pd.DataFrame]) -> dict[Way, list[float]]:
-    """Returns the ways and radii with which sharpness was measured, for the runs of several cells.
-
-    A cell counts if all its runs have the value. The ways of most cells come first, then those nearest the paper's.
-    """
+    """Returns the ways and radii that all runs of a cell have: those of most cells first, then the paper's."""
     counts: dict[Way, int] = {}
     radii: dict[Way, set[float]] = {}
     for table in tables:

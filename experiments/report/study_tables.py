@@ -1,5 +1,6 @@
 """The tables of a study: errors and sharpness with the paper's results, differences between methods, and settings."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,26 +12,21 @@ import pandas as pd
 from experiments.cli.tables import mean_and_deviation
 from experiments.config import Config
 from experiments.presets import Published, published_of
-from experiments.report import labels
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
 from experiments.report.paired import TEST_ERROR, Difference
 from experiments.report.runs_table import PAPERS_RADIUS, Way, headline, ways_of
+from experiments.study import labels
 from experiments.training.methods import METHODS
 
 _ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "learning_rate", "seed")
 _MOST_PAIRS = 6
+_COSTS = ("updates", "epochs", "examples")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what a reader has to know about it.
-
-    Attributes:
-      rows: the heading, followed by the rows; a cell is text, or has a `symbol`. Empty if there is nothing to show.
-      caption: a few sentences on the table.
-      title: the title of the table.
-    """
+    """A heading, followed by rows, whose cells are text or have a `symbol`; with what a reader has to know about it."""
 
     rows: list[tuple[Any, ...]]
     caption: str = ""
@@ -197,10 +193,8 @@ def _error_caption(study: Study, way: Way | None, rho: float, has_paper: bool) -
 
 
 def _costs(match: Match) -> dict[str, Callable[[Group], int]]:
-    updates: dict[str, Callable[[Group], int]] = {"updates": lambda group: group.updates}
-    if not match.title and len({group.epochs for group in match.groups}) == 1:
-        return updates
-    return updates | {"epochs": lambda group: group.epochs, "examples": lambda group: group.mean("examples")}
+    names = ("updates",) if not match.title and len({g.epochs for g in match.groups}) == 1 else _COSTS
+    return {name: functools.partial(Group.mean, name=name) for name in names}
 
 
 def _cost(inside: Sequence[tuple[str, Group]], of: Callable[[Group], int]) -> str:

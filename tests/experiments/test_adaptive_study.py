@@ -117,7 +117,7 @@ def test_the_report_tells_the_plans_that_came_out_beside_what_was_asked_for(tmp_
     study = only_study(write(tmp_path))
     assert followed_table(study).rows[1:] == [("SGD", ADAPTIVE, "1x64,3x256 (seeds 0, 1); 3x64,1x256 (seed 2)")]
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    assert (group.epochs, group.updates, group.mean("examples")) == (4, round((14 + 14 + 26) / 3), 2048)
+    assert (group.epochs, group.mean("updates"), group.mean("examples")) == (4, round((14 + 14 + 26) / 3), 2048)
     assert study.columns == ["constant 64", "constant 128", "constant 256", "increasing", "adaptive"]
     assert group in matches(study)[0].groups
     rows = error_table(tables(study)[0], study).rows
@@ -214,7 +214,7 @@ def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     plans = ("1x64,5x256", "1x64,5x256", "2x64")  # of 6, 6 and 2 epochs
     study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    assert (group.epochs, group.updates, group.mean("examples")) == (5, 17, 2389)
+    assert (group.epochs, group.mean("updates"), group.mean("examples")) == (5, 17, 2389)
     told = [row for match in tables(study) for row in error_table(match, study).rows if "examples" in row[0]]
     assert told
     assert not any("3,072" in cell for row in told for cell in row)

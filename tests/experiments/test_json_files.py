@@ -255,7 +255,7 @@ def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown()
     table = Table([("method", "x"), ("a|b<script>", "[link](http://x)")], "*bold* `code` _it_\n# no")
     title = "![](x)<img src=x>"
     section = Section(title, "", ["<b>no</b>"], Table([]), [table], ["[no](x)"], table, [], [])
-    text = _render("report.md.jinja", [section], Path("report"), [("command", "<b>")])
+    text = _render("report.md.jinja", [section], Path("report"), Table([("this report", ""), ("command", "<b>")]))
     assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs|epochs)|(?<!\\)[*`]", text)
     assert "| a\\|b\\<script\\> |" in text
     assert "\n# no" not in text

@@ -152,7 +152,7 @@ def test_another_setting_is_compared_with_the_same_without_it(tmp_path: Path) ->
     for seed, error in enumerate((0.040, 0.049, 0.045)):
         write_run(tmp_path / f"m-{seed}", error, method="sgd", batch_plan="4x128", m=16, seed=seed)
         write_run(tmp_path / f"n-{seed}", error, method="sgd", batch_plan="4x128", label_noise=0.1, seed=seed)
-    base, shards, noisy = found = studies(table_of(find_runs([tmp_path])))
+    _, shards, noisy = found = studies(table_of(find_runs([tmp_path])))
     assert shards.title == "small_resnet on digits: m 16"
     ((_, measure), (name, cell)) = variant_table(shards, found).rows
     assert (measure, name, cell.effect) == ("test error", "SGD, constant", "−1.03 points")
