@@ -213,7 +213,6 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
 def _details(
     study: Study, found: list[Study], of_claims: list[Claim], measures: list[Measure], errors: list[Table]
 ) -> list[Detail]:
-    """Returns what the page folds away, apart from pictures."""
     return [
         Detail("Test error at other matches", errors),
         Detail("All comparisons", [answers.claim_table(of_claims, measures)]),
