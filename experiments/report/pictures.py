@@ -21,8 +21,7 @@ from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, d
 from experiments.report.runs_table import loss_column, ways_of
 from experiments.study import labels
 
-_IN_A_ROW = 3
-_MOST_MEASURES = 6
+_IN_A_ROW, _MOST_MEASURES = 3, 6
 _INK = drawing.PALETTE[0]
 _CURVATURES = ("top eigenvalue, ", "trace, ")
 
@@ -186,9 +185,10 @@ def _against_loss(study: Study, folder: Path) -> list[Picture]:
             panel.set_title(column.rpartition(", ")[0].replace(" at ", " at ρ "), fontsize=10)
         drawing.name_axes(panels, _IN_A_ROW, "training loss", "sharpness")
         drawing.legend_below(figure, panels)
+    markers = ", ".join(f"{sign} {row}" for sign, row in zip("●■▲◆▼✚✖★" * len(study.rows), study.rows, strict=False))
     caption = (
         "A point per run, after the last epoch. If all points lie on one line, the measure says little beyond the "
-        "loss; strategies that differ at equal loss differ in flatness."
+        f"loss; strategies that differ at equal loss differ in flatness. Markers: {markers}."
     )
     return [drawing.save(figure, "Sharpness against training loss", caption, folder)]
 

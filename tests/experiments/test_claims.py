@@ -63,9 +63,7 @@ def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tm
     assert (against(decay), decay.match, verdict(decay)) == ("constant 128", "", "✗")
     told = told_of(tmp_path)
     first, second = sentences(only_study(tmp_path), columns_of(claims(only_study(tmp_path))))[:2]
-    worse = (
-        "A growing batch has a higher test error than the best of 2 constant batches with SGD (+2.01 points) (4 seeds)."
-    )
+    worse = "A growing batch has a higher test error than the best of 2 constant batches with SGD (+2.01 points)"
     better = "A growing batch has a lower test error than the paper's constant batch of 128 with SGD (−2.98 points)"
     assert (first, second) == (f"{worse} (4 seeds).", f"{better} (4 seeds).")
     assert "A falling learning rate (cosine) has a higher test error than a constant one with SGD" in told
