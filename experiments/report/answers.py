@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RIVAL, Claim, lacking
 from experiments.report.groups import Group, Study, said
@@ -110,19 +109,19 @@ def pair_table(study: Study) -> Table:
 
 
 def method_table(study: Study) -> Table:
-    """Returns the differences between methods: a row per strategy and match, a column per pair of methods."""
+    """Returns the differences in test error between methods: a row per strategy and match, a column per pair."""
     found = method_pairs(study)
     rows = [(name, *map(cell_of, row)) for name, row in found.items()]
-    heading = ("test error", *(f"{first} − {second}" for first, second in pairs_of(study)))
-    return Table([heading, *rows], multiplicity([pair for row in found.values() for pair in row if pair is not None]))
+    table = [("A − B", *(f"{first} − {second}" for first, second in pairs_of(study))), *rows]
+    shown = table if len(table) > 2 or len(table[0]) < 5 else list(zip(*table, strict=True))  # many methods: a row each
+    pairs = [pair for row in found.values() for pair in row if pair is not None]
+    return Table(shown, multiplicity(pairs), "Differences in test error")
 
 
 def variant_of(study: Study, found: Sequence[Study]) -> tuple[Study | None, list[tuple[Group, Group]]]:
     """Returns the study before it in `found` with the same examples and most equal settings, and equal cells."""
     values = dict(study.part)
-    before = [
-        s for s in takewhile(lambda s: s is not study, found) if all(dict(s.part)[n] == values[n] for n in _PROBLEM)
-    ]
+    before = [s for s in found[: found.index(study)] if all(dict(s.part)[n] == values[n] for n in _PROBLEM)]
     base = min(before, key=lambda each: len(set(study.part) - set(each.part)), default=None)
     others = {(group.row, group.column): group for group in (base.groups if base else [])}
     return base, [(g, others[place]) for g in study.groups if (place := (g.row, g.column)) in others]
@@ -159,7 +158,9 @@ def sentences(study: Study, columns: Sequence[Column]) -> list[str]:
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     worst = f" {high} has the highest one, {means[high]:.2f}%." if len(means) > 1 else ""
     over = f", mean over {_seeds(len(study.seeds))}" if len(study.seeds) > 1 else ", one seed"
-    return [f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"]
+    pairs = [pair for row in method_pairs(study).values() for pair in row if pair is not None]
+    words = f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
+    return [words, *filter(None, [multiplicity(pairs)])]
 
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
@@ -187,8 +188,10 @@ def multiplicity(found: Sequence[Difference]) -> str:
     """Returns how many intervals exclude 0, and how many would by chance alone."""
     count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
-    by_chance = f"Without any effect, about {_BY_CHANCE * count:.2g} would do so by chance."
-    return f"{clear} of {count} intervals exclude no difference. {by_chance}" if count else ""
+    words = (
+        f"Differences are shown in {clear} of {count} comparisons: their 95% intervals exclude 0. Without any effect, "
+    )
+    return f"{words}about {_BY_CHANCE * count:.2g} would do so by chance." if count else ""
 
 
 def _growth_columns(claims: Sequence[Claim]) -> list[Column]:

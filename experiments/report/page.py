@@ -202,7 +202,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
         if planned and is_first
         else answers.sentences(study, columns),
         planned if is_first else Table([]),
-        list(filter(None, matrices)) or [answers.pair_table(study)],
+        list(filter(None, matrices)) or [answers.pair_table(study) or answers.method_table(study)],
         answers.limits(study, of_claims, columns, is_planned=bool(planned)),
         errors[0],
         [*drawn, *(each for each in kept if each.title in _MAIN)],
@@ -271,11 +271,8 @@ def _embedded(picture: Picture) -> str:
 
 
 def _figures(table: Table) -> list[bool]:
-    columns = zip(*table.text[1:], strict=True)
-    return [
-        is_figure and set(column) != {"–"}
-        for is_figure, column in zip(figure_columns(table.text), columns, strict=True)
-    ]
+    rows = table.text
+    return [is_figure and any(row[i] != "–" for row in rows[1:]) for i, is_figure in enumerate(figure_columns(rows))]
 
 
 def _print(sections: Sequence[Section], output: Path, console: Console) -> None:

@@ -102,7 +102,7 @@ def rows_of(folder: Path) -> list[tuple[Any, ...]]:
 
 def test_methods_are_compared_at_each_strategy_and_match(tmp_path: Path) -> None:
     rows = rows_of(write_study(tmp_path))
-    assert rows[0] == ("test error", "GSAM − SGD")
+    assert rows[0] == ("A − B", "GSAM − SGD")
     assert [row[0] for row in rows[1:]] == ["constant, 4x128", "increasing (+B), 2x64,2x256"]
     assert (rows[2][1].symbol, rows[2][1].effect) == ("✓", "−1.93 points")
 
@@ -170,3 +170,17 @@ def test_all_settings_have_a_section_with_its_own_pictures(tmp_path: Path) -> No
         "small_resnet on digits: ema 0.9",
     ]
     assert "pictures/small_resnet-on-digits-ema-0-9/test_error.png" in document
+
+
+def test_a_comparison_of_many_methods_has_a_row_per_method_and_no_claim(tmp_path: Path) -> None:
+    for method in ("sgd", "sam", "gsam", "asam", "wsam"):
+        for seed in range(3):
+            error = 0.05 + 0.001 * seed**2 - 0.01 * (method == "sam") + 0.0001 * seed * len(method)
+            write_run(tmp_path / f"{method}-{seed}", error, method=method, batch_plan="4x128", seed=seed)
+    rows = rows_of(tmp_path)
+    assert [row[0] for row in rows] == ["A − B", "SAM − SGD", "GSAM − SGD", "ASAM − SGD", "WSAM − SGD"]
+    publish(find_runs([tmp_path]), tmp_path / "report", Console(file=StringIO()))
+    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "SAM, constant has the lowest test error, 4.20%, mean over 3 seeds." in document
+    assert re.search(r"Differences are shown in \d of \d comparisons", document)
+    assert "best constant batch" not in document
