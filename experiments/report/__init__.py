@@ -1,5 +1,5 @@
 """Reports of runs: the answers of a study, with tables and pictures, as a page and as a document."""
 
-from experiments.report.page import publish, publish_again
+from experiments.report.page import publish
 
-__all__ = ["publish", "publish_again"]
+__all__ = ["publish"]

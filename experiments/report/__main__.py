@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
-from experiments.report import publish, publish_again
+from experiments.report.page import About, publish, publish_again
 from experiments.runner.finished_runs import find_runs
 
 _PROGRAM = "python -m experiments.report"
@@ -40,8 +40,9 @@ def main() -> None:
     """Parses the command line, and writes the reports."""
     arguments = parse(Arguments, _PROGRAM)
     console = Console(soft_wrap=True, markup=False, highlight=False)
+    here = About.now("", ())
     for file in arguments.again:
-        exit_on_value_error(publish_again, file, console)
+        exit_on_value_error(publish_again, file, console, here)
     if arguments.again and not arguments.runs:
         return
     runs = exit_on_value_error(find_runs, arguments.runs)

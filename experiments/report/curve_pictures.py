@@ -177,8 +177,8 @@ def _label(group: Group, drawn: Sequence[Group]) -> str:
 
 def _draw(panel: Axes, axis: str, quantity: Quantity, curve: Curve, style: dict[str, Any]) -> None:
     where, values = getattr(curve, axis), curve.values
-    if quantity.is_set:
-        style = style | ({"drawstyle": "steps-post"} if quantity.name == "batch_size" else {})
+    style = style | ({"markevery": None} if np.isfinite(values).sum() < 2 else {})  # of a run that diverged at once
+    style |= {"drawstyle": "steps-post"} if quantity.name == "batch_size" else {}
     panel.plot(where, values, **style)
     if np.any(curve.spread > 0) and not quantity.is_set:
         low = values - curve.spread

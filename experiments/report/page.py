@@ -138,7 +138,7 @@ def publish(
     _print(sections, output, console)
 
 
-def publish_again(file: Path, console: Console) -> None:
+def publish_again(file: Path, console: Console, here: About) -> None:
     """Makes the tables and the answers of a report again from its `runs.csv`; pictures of curves are kept.
 
     Raises:
@@ -149,7 +149,6 @@ def publish_again(file: Path, console: Console) -> None:
         about = About(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): make the report from the folders of its runs.") from error
-    here = About.now("", ())
     with _disk_errors(file.parent):
         again = dataclasses.replace(about, again=f"{here.made}, from runs.csv, with {here.version}")
         sections = _write(table, file.parent, again, None)
