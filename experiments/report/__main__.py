@@ -4,7 +4,6 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -40,16 +39,17 @@ def main() -> None:
     """Parses the command line, and writes the reports."""
     arguments = parse(Arguments, _PROGRAM)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    here = About.now("", ())
-    for file in arguments.again:
-        exit_on_value_error(publish_again, file, console, here)
-    if arguments.again and not arguments.runs:
-        return
+    if arguments.again:
+        here = About.now("", ())
+        for file in arguments.again:
+            exit_on_value_error(publish_again, file, console, here)
+        if not arguments.runs:
+            return
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
     command = f"{_PROGRAM} {shlex.join(sys.argv[1:])}"
-    options: dict[str, Any] = {"chosen": arguments.chosen, "contrasts": arguments.contrasts, "command": command}
-    exit_on_value_error(lambda: publish(runs, output, console, **options))
+    chosen, contrasts = arguments.chosen, arguments.contrasts
+    exit_on_value_error(lambda: publish(runs, output, console, chosen=chosen, contrasts=contrasts, command=command))
 
 
 if __name__ == "__main__":
