@@ -32,12 +32,13 @@ from sam_optax.method_states import MSAMState, SharpnessAwareState
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
 from sam_optax.methods.explicit_sam import xsam, xsam_alpha
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
+from sam_optax.methods.polyak_sam import sam_sps
 from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
 from sam_optax.named_methods import create, names
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
-from sam_optax.offset_combiners import OffsetCombiner, explicit_direction
+from sam_optax.offset_combiners import OffsetCombiner, PolyakState, explicit_direction, polyak_step
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
@@ -72,6 +73,7 @@ __all__ = [
     "OffsetCombiner",
     "PendingStep",
     "Policy",
+    "PolyakState",
     "Rule",
     "SecondPass",
     "SharpnessAwareState",
@@ -115,6 +117,7 @@ __all__ = [
     "norm_test",
     "normalized_ascent",
     "perturbed_gradient",
+    "polyak_step",
     "ported_adaptive_ascent",
     "ported_asam",
     "proportional_schedule",
@@ -122,6 +125,7 @@ __all__ = [
     "repeated_ascent",
     "reuse",
     "sam",
+    "sam_sps",
     "sharpness",
     "sharpness_aware",
     "sharpness_aware_grad",

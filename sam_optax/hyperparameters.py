@@ -70,6 +70,12 @@ def check_fraction_number(name: str, value: chex.Numeric) -> None:
     check_fraction(name, value)
 
 
+def check_finite_number(name: str, value: chex.Numeric) -> None:
+    """Raises `ValueError` unless `value` is a finite number; schedules are not accepted."""
+    _refuse_schedule(name, value)
+    check_number(name, value)
+
+
 def check_below_one_number(name: str, value: chex.Numeric) -> None:
     """Raises `ValueError` unless `value` is a number of at least zero and below 1; schedules are not accepted."""
     _refuse_schedule(name, value)

@@ -102,6 +102,37 @@ def test_the_search_of_xsam_is_that_of_the_authors(name, x64):
     np.testing.assert_allclose(descended_with_search(*settings, **grid), expected, rtol=0, atol=1e-11)
 
 
+STEP_SIZES = {
+    "samsps_rho0.1_wd0": {"weight_decay": 0.0},
+    "samsps_defaults": {},
+    "samsps_gammab0.3_rho0.1_wd0": {"max_rate": 0.3, "weight_decay": 0.0},
+    "samsps_gammab10_rho0.1_wd0": {"max_rate": 10.0, "weight_decay": 0.0},
+    "unifiedsps_lambd0.5_gammab10_rho0.1_wd0": {"lam": 0.5, "max_rate": 10.0, "weight_decay": 0.0},
+    "samsps_fstar0.5_gammab10_rho0.1_wd0": {"optimal_loss": 0.5, "max_rate": 10.0, "weight_decay": 0.0},
+    "samsps_fstar1_gammab10_rho0.8_wd0": {"rho": 0.8, "optimal_loss": 1.0, "max_rate": 10.0, "weight_decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", STEP_SIZES)
+def test_the_trajectory_and_the_step_sizes_of_sam_sps_are_those_of_the_authors(name, x64):
+    golden, tx = helpers.golden("more_methods_mlp"), sam_optax.sam_sps(**STEP_SIZES[name])
+    value_and_grad = sam_optax.value_and_grad(helpers.golden_loss)
+    params, state, history, rates = golden.params, tx.init(golden.params), [], []
+    for batch in golden.batches:
+        _, grads, grad_fn = value_and_grad(params, *batch)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        history.append(helpers.golden_vector(params))
+        rates.append(state.combiner.rate)
+    np.testing.assert_allclose(history, golden.trajectories[name], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rates, side_array(f"gamma_{name}"), rtol=1e-11)
+
+
+def side_array(name: str) -> np.ndarray:
+    with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
+        return arrays[name]
+
+
 def centred(offset: Any, params: Any) -> Any:
     del params
     return jax.tree.map(lambda x: x - x.mean(0, keepdims=True) if x.ndim > 1 else x, offset)
@@ -158,8 +189,7 @@ UNCLAMPED = "bvgsam_warmup_negative_rho0.6to0.05_alpha0.1"
 
 def big_vision_difference(name: str, created: Callable[[Any], optax.GradientTransformation]) -> np.ndarray:
     golden = helpers.golden("more_methods_mlp")
-    with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
-        rates = jnp.asarray(arrays[f"lr_{name}"])
+    rates = jnp.asarray(side_array(f"lr_{name}"))
     history = helpers.descend(created(rates), golden.params, golden.batches, helpers.golden_loss)
     return np.stack([helpers.golden_vector(params) for params in history]) - golden.trajectories[name]
 
@@ -173,7 +203,7 @@ def test_a_negative_radius_is_not_that_of_big_vision(x64):
     assert np.abs(big_vision_difference(UNCLAMPED, big_vision_gsam((0.6, 0.05), 0.1))[0]).max() > 1e-6
 
 
-COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam")
+COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam", "samsps", "unifiedsps")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -195,4 +225,4 @@ def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
     compared = tuple(name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith(COMPARED))
-    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED}
+    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED, *STEP_SIZES}
