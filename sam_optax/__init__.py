@@ -28,7 +28,8 @@ from sam_optax.functional import functional_value_and_grad
 from sam_optax.gradients import value_and_grad
 from sam_optax.m_sam import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
-from sam_optax.method_states import MSAMState, SharpnessAwareState
+from sam_optax.method_states import BSAMState, MSAMState, SharpnessAwareState
+from sam_optax.methods.bayesian_sam import bsam, bsam_sample, bsam_value_and_grad
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
 from sam_optax.methods.explicit_sam import xsam, xsam_alpha
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveBatchPlan",
     "AdaptiveState",
+    "BSAMState",
     "BatchPlan",
     "Combiner",
     "Diagnostics",
@@ -88,6 +90,9 @@ __all__ = [
     "asam",
     "average_over",
     "bernoulli",
+    "bsam",
+    "bsam_sample",
+    "bsam_value_and_grad",
     "biases",
     "by_path",
     "create",

@@ -91,28 +91,31 @@ class PolyakState(NamedTuple):
     """The state of `polyak_step`.
 
     Attributes:
+      count: the number of updates so far, int32.
       rate: the step size `γ` of the last step, a scalar; 0 before the first step.
     """
 
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     rate: jax.Array
 
 
-def polyak_step(optimal_loss: float = 0.0, max_rate: float = 1.0) -> OffsetCombiner:
+def polyak_step(optimal_loss: ScalarOrSchedule = 0.0, max_rate: ScalarOrSchedule = 1.0) -> OffsetCombiner:
     """The stochastic Polyak step of SAM-SPS, `γ g_s` with `γ = min(max(0, L(w + ε) − ℓ* − ⟨g_s, ε⟩) / ‖g_s‖², γ_b)`.
 
     The squared norm is at least 1e-12. With this step size, the linearised loss at `w` falls to `ℓ*`, unless the limit
-    `γ_b` is active. Every step makes a second pass. From "SAM-SPS" (2026, https://arxiv.org/abs/2606.01827).
+    `γ_b` is active. Every step makes a second pass. From "Adaptive Sharpness-Aware Minimization with a
+    Polyak-type Step size" (Oikonomou and Loizou, 2026, https://arxiv.org/abs/2606.01827).
 
     Args:
-      optimal_loss: the smallest loss `ℓ*` of a batch, in units of the loss.
-      max_rate: the largest step size `γ_b > 0`.
+      optimal_loss: the smallest loss `ℓ*` of a batch, in units of the loss; a number or a schedule over updates.
+      max_rate: the largest step size `γ_b ≥ 0`; a number or a schedule over updates.
 
     Returns:
       A combiner, whose state has the step size.
 
     Raises:
-      ValueError: If `optimal_loss` or `max_rate` is not finite, or `max_rate` is not positive; in `update`, if the
-        second pass has no loss; and in `skipped`.
+      ValueError: If `optimal_loss` or `max_rate` is not finite, or `max_rate` is negative; in `update`, if the second
+        pass has no loss; and in `skipped`.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -123,11 +126,11 @@ def polyak_step(optimal_loss: float = 0.0, max_rate: float = 1.0) -> OffsetCombi
       >>> print(f"{state.rate:.3f}")
       0.333
     """
-    hyperparameters.check_finite_number("optimal_loss", optimal_loss)
-    hyperparameters.check_positive_number("max_rate", max_rate)
+    hyperparameters.check_number("optimal_loss", optimal_loss)
+    hyperparameters.check_nonnegative("max_rate", max_rate)
 
     def init(params: Params) -> PolyakState:
-        return PolyakState(jnp.zeros((), trees.accumulator_dtype(params)))
+        return PolyakState(jnp.zeros((), jnp.int32), jnp.zeros((), trees.accumulator_dtype(params)))
 
     def update(clean: Updates, found: SecondPass, offset: Updates, state: PolyakState) -> tuple[Updates, PolyakState]:
         if found.loss is None:
@@ -138,10 +141,10 @@ def polyak_step(optimal_loss: float = 0.0, max_rate: float = 1.0) -> OffsetCombi
         gradient = trees.widen(found.gradient)
         length = jnp.maximum(trees.norm(gradient), 1e-6)
         direction = _scaled(gradient, 1 / length)
-        excess = found.loss - optimal_loss - length * trees.inner(direction, trees.widen(offset))
-        rate = jnp.minimum(jnp.maximum(excess, 0) / length / length, max_rate)
-        rate = jnp.asarray(rate, state.rate.dtype)
-        return trees.cast_like(_scaled(gradient, rate), clean), PolyakState(rate)
+        lowest, highest = (hyperparameters.at(x, state.count) for x in (optimal_loss, max_rate))
+        excess = found.loss - lowest - length * trees.inner(direction, trees.widen(offset))
+        rate = jnp.asarray(jnp.minimum(jnp.maximum(excess, 0) / length / length, highest), state.rate.dtype)
+        return trees.cast_like(_scaled(gradient, rate), clean), PolyakState(trees.next_count(state.count), rate)
 
     def skipped(clean: Updates, state: PolyakState) -> tuple[Updates, PolyakState]:
         del clean, state

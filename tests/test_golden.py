@@ -1,5 +1,6 @@
 """The authors' own trajectories, to 1e-12 in 64 bits."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import optax.contrib
 import pytest
 
 import sam_optax
+from sam_optax.methods import bayesian_sam
 from tests import helpers
 
 BIASES = sam_optax.by_path(lambda path: path in ("b1", "b2"))
@@ -128,6 +130,48 @@ def test_the_trajectory_and_the_step_sizes_of_sam_sps_are_those_of_the_authors(n
     np.testing.assert_allclose(rates, side_array(f"gamma_{name}"), rtol=1e-11)
 
 
+KEY = jax.random.key(0)
+
+
+def given_noise(name: str, step: int) -> Any:
+    """The draws of the authors' code at a step, in place of random ones; a shard is recognised by its key."""
+    shards = 4 if "m4" in name else 1
+    vectors = np.zeros((shards, 212)) if "nonoise" in name else side_array(f"noise_{name}")[step]
+
+    def standard_normal(key: Any, like: Any) -> Any:
+        keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(shards))
+        vector = jnp.asarray(vectors)[jnp.argmax((jax.random.key_data(keys) == jax.random.key_data(key)).all(1))]
+        names = ("w1", "b1", "w2", "b2")
+        parts = jnp.split(vector, np.cumsum([like[each].size for each in names[:-1]]))
+        return {each: part.reshape(like[each].shape) for each, part in zip(names, parts, strict=True)}
+
+    return standard_normal
+
+
+BAYESIAN = {
+    "bsam_nonoise_rho0.05": {},
+    "bsam_nonoise_beta2_0.9_m4_rho0.05": {"b2": 0.9},
+    "bsam_N2000_rho0.05": {},
+}
+
+
+@pytest.mark.parametrize("name", BAYESIAN)
+def test_the_trajectory_and_the_scales_of_bsam_are_those_of_the_authors(name, x64, monkeypatch):
+    golden, examples = helpers.golden("more_methods_mlp"), 2000
+    tx = sam_optax.bsam(0.1, examples, prior_precision=1e-3 * examples, **BAYESIAN[name])
+    value_and_grad = sam_optax.bsam_value_and_grad(helpers.golden_loss, rho=0.05, shards=4 if "m4" in name else 1)
+    params, state, history, scales = golden.params, tx.init(golden.params), [], []
+    for step, batch in enumerate(golden.batches):
+        monkeypatch.setattr(bayesian_sam, "_standard_normal", given_noise(name, step))
+        _, grads, magnitude = value_and_grad(params, state, KEY, *batch)
+        updates, state = tx.update(grads, state, params, magnitude=magnitude)
+        params = optax.apply_updates(params, updates)
+        history.append(helpers.golden_vector(params))
+        scales.append(helpers.golden_vector(state.scale))
+    np.testing.assert_allclose(history, golden.trajectories[name], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(scales, side_array(f"s_{name}"), rtol=0, atol=1e-12)
+
+
 def side_array(name: str) -> np.ndarray:
     with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
         return arrays[name]
@@ -203,7 +247,7 @@ def test_a_negative_radius_is_not_that_of_big_vision(x64):
     assert np.abs(big_vision_difference(UNCLAMPED, big_vision_gsam((0.6, 0.05), 0.1))[0]).max() > 1e-6
 
 
-COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam", "samsps", "unifiedsps")
+COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam", "samsps", "unifiedsps", "bsam")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -225,4 +269,4 @@ def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
     compared = tuple(name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith(COMPARED))
-    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED, *STEP_SIZES}
+    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED, *STEP_SIZES, *BAYESIAN}
