@@ -71,7 +71,7 @@ def check_fraction_number(name: str, value: chex.Numeric) -> None:
 
 
 def check_below_one(name: str, value: ScalarOrSchedule) -> None:
-    """Raises `ValueError` unless `value` is a number of at least zero and below 1, or a schedule that starts with one."""
+    """Raises `ValueError` unless `value` is a number of at least 0 and below 1, or a schedule that starts with one."""
     _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
 
 

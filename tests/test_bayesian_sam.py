@@ -121,7 +121,7 @@ def test_bad_options_are_refused(options, message):
 def test_a_state_of_another_optimizer_and_a_batch_that_is_not_divisible_are_refused():
     w = jnp.ones(2)
     fn = sam_optax.bsam_value_and_grad(lambda w, x: jnp.mean(x @ w), shards=2)
-    with pytest.raises(ValueError, match="^state holds 0 states of bsam, expected one: give the state of its"):
+    with pytest.raises(ValueError, match=r"^state holds 0 states of bsam, expected one: give the state of its"):
         fn(w, sam_optax.sam().init(w), KEY, jnp.eye(2))
     with pytest.raises(ValueError, match=r"batch of 3|3 examples"):
         fn(w, state_of(w), KEY, jnp.ones((3, 2)))

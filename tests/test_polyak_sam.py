@@ -88,7 +88,7 @@ def test_two_phases_are_the_one_call_exactly(x64):
 
 def test_a_second_pass_without_a_loss_and_a_skipped_one_are_refused():
     tx, w = sam_optax.sam_sps(), jnp.ones(2)
-    with pytest.raises(ValueError, match="^grad_fn returns no loss, from which the step size is computed: give"):
+    with pytest.raises(ValueError, match=r"^grad_fn returns no loss, from which the step size is computed: give"):
         tx.update(w, tx.init(w), w, grad_fn=lambda w: w)
-    with pytest.raises(ValueError, match="^perturb is False, and the step size needs the loss of the second pass"):
+    with pytest.raises(ValueError, match=r"^perturb is False, and the step size needs the loss of the second pass"):
         tx.update(w, tx.init(w), w, perturb=False)

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import sam_optax
+from sam_optax.validation import check_one_method
 from tests import helpers, methods
 
 every_one = pytest.mark.parametrize("name", methods.WHOLE)
@@ -145,7 +146,6 @@ def test_both_descend_to_the_minimum_of_a_least_squares_problem(name):
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.mean((x @ params["dense"]["kernel"] + params["dense"]["bias"] - y) ** 2)
 
-    _, step = make_step(name, loss)
     tx = sam_optax.bsam(0.1, 1e9, prior_precision=0.0) if name == "bsam" else sam_optax.sam_sps(RHO, weight_decay=0.0)
     both, params = passes(name, loss), helpers.small_params()
 
@@ -172,8 +172,6 @@ def test_the_parameters_are_needed_and_have_to_be_real(name):
 
 @one_of_each
 def test_a_second_method_in_a_chain_is_found(name):
-    from sam_optax.validation import check_one_method
-
     both = optax.chain(sam_optax.sam(), methods.WHOLE[name](rho=RHO))
-    with pytest.raises(ValueError, match="^tx holds 2 sharpness-aware methods"):
+    with pytest.raises(ValueError, match=r"^tx holds 2 sharpness-aware methods"):
         check_one_method("tx", both.init(helpers.small_params()))

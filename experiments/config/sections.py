@@ -96,8 +96,9 @@ class Descent:
     """The method and the base optimizer that update the parameters.
 
     Attributes:
-      rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam,
-        0.15 for xsam, 0.3 for msam, 0.5 for asam, 2.0 for ported_asam, and 0.3 for the largest radius of le_sam.
+      rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam, look_sam
+        and sam_sps, 0.15 for xsam, 0.3 for msam, 0.5 for asam, 2.0 for ported_asam, 0.01 for bsam, and 0.3 for the
+        largest radius of le_sam.
       alpha: The weight of gsam's surrogate gap, 0.02 by default, or of look_sam's reused direction, 0.7 by default, or
         the position of xsam's direction, 1 by default.
       rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
@@ -106,11 +107,13 @@ class Descent:
       sigma: The weight of the mean gradient that friendly_sam subtracts, 1 by default, or the increase of the loss in
         le_sam, 0.35 by default.
       lam: The weight of the past in friendly_sam's mean gradient, 0.9 by default, or the weight of the normalized
-        ascent in unified_sam, 0.5 by default.
+        ascent in unified_sam, 0.5 by default, and in sam_sps, 1 by default.
       theta: The weight of the newest gradient in vasso's mean, from 0 to 1. 0.9 by default.
       eta: The number that asam adds to the size of each weight. 0.01 by default.
       ascent_steps: The number of ascent steps of k_step_sam, 2 by default, and of xsam, 1 by default. Each has length
         rho / ascent_steps and takes one gradient.
+      damping: The number that bsam adds to the gradient's size in its scale. 0.1 by default.
+      prior_precision: The precision of bsam's prior, which acts like a weight decay. 40 by default.
       m: The number of examples that share a perturbation and BatchNorm's statistics. By default the whole batch shares
         them. A batch of at most m examples is not divided.
       perturbation: With several devices: global, one perturbation for the whole batch, or device, one for the part of
@@ -123,7 +126,7 @@ class Descent:
         size of the plan, and the step loops over the parts of micro_batch examples that it uses. For models without
         BatchNorm. On a CPU, the gradient of a convolution is many times slower in such a loop.
       optimizer: The base optimizer: sgd or adamw.
-      learning_rate: The initial learning rate.
+      learning_rate: The initial learning rate; for sam_sps the largest step size.
       warmup_epochs: The number of epochs, counted within the plan, in which the learning rate rises from 1% to
         its initial value.
       momentum: The momentum of sgd. By default 0, and 0.9 for msam, which perturbs along the momentum.
@@ -131,7 +134,7 @@ class Descent:
       ema: Evaluates an exponential moving average of the parameters with this decay, for instance 0.999. At 0 the
         parameters themselves are evaluated.
       on_nonfinite: What happens at a step whose loss, gradients or new state are not finite: skip, it changes nothing
-        and is counted, or stop, the run is saved and ends before it. By default the step is grouped like any other.
+        and is counted, or stop, the run is saved and ends before it. By default the step is made like any other.
     """
 
     rho: float | None = None
@@ -143,6 +146,8 @@ class Descent:
     theta: float | None = None
     eta: float | None = None
     ascent_steps: int | None = None
+    damping: float | None = None
+    prior_precision: float | None = None
     m: int | None = None
     perturbation: str = "global"
     micro_batch: int | None = None

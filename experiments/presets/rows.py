@@ -15,8 +15,8 @@ per-image gradients per seed. The options --shifted-patches --locality-attention
   batch of 16, and one of 128 with as many updates. The controls take another 120 million per-image gradients
   per seed. The cells are run in the order of their importance, and `--epochs 30` makes the row shorter, so that a
   study that ends early answers the first questions: docs/study.md.
-- `cifar100_resnet8`, after `make data-cifar100`: the nine cells of the paper on CIFAR-100, scaled down to a network and a
-  length that two processor cores can train, with the controls of the growing batch. It takes 9.7 million per-image
+- `cifar100_resnet8`, after `make data-cifar100`: the nine cells of the paper on CIFAR-100, scaled down to a network and
+  a length that two processor cores can train, with the controls of the growing batch. It takes 9.7 million per-image
   gradients per seed. Its results are in docs/results/cifar100_resnet8.
 - `imagenet_resnet50`: the paper publishes only the results of its ImageNet runs. The set-up is that of its other
   convolutional networks. This command measures the time on your device, with random images:

@@ -15,6 +15,8 @@ _CONSTANTS = {
     "theta": "θ {:g}",
     "eta": "η {:g}",
     "ascent_steps": "{} ascent steps",
+    "damping": "damping {:g}",
+    "prior_precision": "prior precision {:g}",
 }
 _PAPERS_DECAYS = ("cosine", "linear")
 _GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")

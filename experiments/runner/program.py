@@ -58,7 +58,7 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     perturb = config.policy(size).at if METHODS[config.method].makes_second_pass else lambda step: False
     total = config.plan.total_steps(size) if config.when == GRADIENT_DECIDES else None
     base = (descent.optimizer, descent.momentum or 0.0, descent.weight_decay)
-    settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants)
+    settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants, _posterior(config, size))
     images = image_pipeline.preparation_settings(config, dataset)
     part, skips, noise = descent.m or descent.micro_batch, descent.on_nonfinite is not None, config.adaptive is not None
     if padding := _padding(config):
@@ -79,6 +79,10 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
         program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
     return sharding.state(initial_state(network(shape, config.seed), init)), program
+
+
+def _posterior(config: Config, size: int) -> optimizer.Posterior | None:
+    return optimizer.Posterior(float(size), config.seed) if METHODS[config.method].bayesian else None
 
 
 @functools.cache
@@ -104,6 +108,9 @@ def _training(
         descend = loss_and_update.in_shards(model, parted, part, sharding)
         return parted.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     tx = optimizer.create(settings)
+    if settings.posterior is not None:
+        descend = loss_and_update.bayesian(model, tx, settings.posterior.seed)
+        return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     if part is None:
         descend = loss_and_update.whole(model, tx, functional, sharding)
         return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)

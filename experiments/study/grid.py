@@ -209,11 +209,12 @@ def _check_not_compiled_once(study: BaseConfig) -> None:
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
     """Returns the config of a run: the settings that the runs of the study share, without those its method ignores."""
     unread = [name for name in OPTIONS if name not in METHODS[method].options]
+    ignored = {name: getattr(Descent(), name) for name in METHODS[method].ignores}
     return Config(
         problem=study.problem,
         network=study.network,
         recipe=study.recipe,
-        descent=replace(study.descent, **dict.fromkeys(unread)),
+        descent=replace(study.descent, **dict.fromkeys(unread), **ignored),
         method=method,
         batch_plan=batch_plan,
         lr_schedule=lr_schedule,
