@@ -82,12 +82,11 @@ def bsam(
     def update(
         updates: Updates, state: State, params: Params | None = None, *, magnitude: Updates | None = None, **_: Any
     ) -> tuple[Updates, BSAMState]:
-        _check_update(updates, params, magnitude)
+        wide, at, size = (trees.widen(tree) for tree in _checked(updates, params, magnitude))
         past, past_scale, rate, damp, precision = (
             hyperparameters.at(x, state.count) for x in (b1, b2, learning_rate, damping, prior_precision)
         )
         decay = precision / state.num_examples
-        wide, at, size = (trees.widen(tree) for tree in (updates, params, magnitude))
         momentum = jax.tree.map(lambda m, h, w: past * m + (1 - past) * (h + decay * w), state.momentum, wide, at)
         step = jax.tree.map(lambda m, s: -rate * m / s, momentum, state.scale)
         scale = jax.tree.map(
@@ -266,7 +265,7 @@ def _state_of_bsam(state: State) -> BSAMState:
     return found[0]
 
 
-def _check_update(updates: Updates, params: Params | None, magnitude: Updates | None) -> None:
+def _checked(updates: Updates, params: Params | None, magnitude: Updates | None) -> tuple[Updates, Params, Updates]:
     if params is None or magnitude is None:
         missing = "params" if params is None else "magnitude"
         raise ValueError(
@@ -275,3 +274,4 @@ def _check_update(updates: Updates, params: Params | None, magnitude: Updates | 
         )
     trees.check_alike("updates", updates, params, "give the gradient with respect to these parameters.")
     trees.check_alike("magnitude", magnitude, params, "give the third result of sam_optax.bsam_value_and_grad.")
+    return updates, params, magnitude

@@ -62,8 +62,9 @@ def sam_sps(
     def update(
         updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:
+        after: Any
         step, after = method.update(updates, state, params, **extra_args)
-        if is_ascending(after):  # `two_phases` computes the point of the second pass
+        if params is None or is_ascending(after):  # `two_phases` computes the point of the second pass
             return step, after
         decay = hyperparameters.at(weight_decay, state.count) * after.combiner.rate
         descent = jax.tree.map(lambda x, w: -(x + decay * w), trees.widen(step), trees.widen(params))
