@@ -75,7 +75,9 @@ WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
 @some_of(
     sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN),
     quick=[
-        page for page in PAGES if page not in {f"docs/{name}.md" for name in ("batch_plans", "composing", "why_sam")}
+        page
+        for page in PAGES
+        if page not in {f"docs/{name}.md" for name in ("batch_plans", "composing", "when_sam_does_nothing", "why_sam")}
     ],
     argument="page",
 )
