@@ -113,7 +113,6 @@ class Descent:
       ascent_steps: The number of ascent steps of k_step_sam, 2 by default, and of xsam, 1 by default. Each has length
         rho / ascent_steps and takes one gradient.
       damping: The number that bsam adds to the gradient's size in its scale. 0.1 by default.
-      prior_precision: The precision of bsam's prior, which acts like a weight decay. 40 by default.
       m: The number of examples that share a perturbation and BatchNorm's statistics. By default the whole batch shares
         them. A batch of at most m examples is not divided.
       perturbation: With several devices: global, one perturbation for the whole batch, or device, one for the part of
@@ -130,7 +129,8 @@ class Descent:
       warmup_epochs: The number of epochs, counted within the plan, in which the learning rate rises from 1% to
         its initial value.
       momentum: The momentum of sgd. By default 0, and 0.9 for msam, which perturbs along the momentum.
-      weight_decay: The weight decay: added to the gradient of sgd, decoupled for adamw.
+      weight_decay: The weight decay: added to the gradient of sgd, decoupled for adamw. For bsam it
+        is the precision of the prior divided by the number of training examples, 2e-4 in its paper.
       ema: Evaluates an exponential moving average of the parameters with this decay, for instance 0.999. At 0 the
         parameters themselves are evaluated.
       on_nonfinite: What happens at a step whose loss, gradients or new state are not finite: skip, it changes nothing
@@ -147,7 +147,6 @@ class Descent:
     eta: float | None = None
     ascent_steps: int | None = None
     damping: float | None = None
-    prior_precision: float | None = None
     m: int | None = None
     perturbation: str = "global"
     micro_batch: int | None = None

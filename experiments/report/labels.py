@@ -16,7 +16,6 @@ _CONSTANTS = {
     "eta": "η {:g}",
     "ascent_steps": "{} ascent steps",
     "damping": "damping {:g}",
-    "prior_precision": "prior precision {:g}",
 }
 _PAPERS_DECAYS = ("cosine", "linear")
 _GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")

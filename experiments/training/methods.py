@@ -65,7 +65,6 @@ class Constants(NamedTuple):
       eta: the constant that ASAM adds to the absolute value of each weight.
       ascent_steps: the number of ascent steps before the second pass.
       damping: the damping of bSAM's scale.
-      prior_precision: the precision of bSAM's prior.
     """
 
     gamma: Any = None
@@ -75,7 +74,6 @@ class Constants(NamedTuple):
     eta: Any = None
     ascent_steps: Any = None
     damping: Any = None
-    prior_precision: Any = None
 
 
 OPTIONS = ("rho_min", *Constants._fields)
@@ -91,7 +89,8 @@ class Hyperparameters(NamedTuple):
       learning_rate: the learning rate of the base optimizer.
       when: the policy, if the gradient decides on the second pass.
       constants: the constants of the method.
-      weight_decay: the weight decay, for methods without a base optimizer.
+      weight_decay: the weight decay, for methods without a base optimizer; in bSAM the precision of the prior divided
+        by the number of examples.
       num_examples: the number of training examples of bSAM.
     """
 
@@ -209,12 +208,11 @@ def _sam_sps(now: Hyperparameters) -> optax.GradientTransformation:
 
 
 def _bsam(now: Hyperparameters) -> optax.GradientTransformation:
-    constants = now.constants
     return sam_optax.bsam(
         now.learning_rate,
         now.num_examples,
-        damping=constants.damping,
-        prior_precision=constants.prior_precision,
+        damping=now.constants.damping,
+        prior_precision=now.weight_decay * now.num_examples,
     )
 
 
@@ -243,9 +241,9 @@ METHODS: dict[str, Method] = {
         "bSAM",
         whole=_bsam,
         rho=0.01,
-        constants=Constants(damping=0.1, prior_precision=40.0),
+        constants=Constants(damping=0.1),
         bayesian=True,
-        ignores=("momentum", "weight_decay"),
+        ignores=("momentum",),
     ),
     "functional_sam": Method("Functional SAM", _by_name("sam"), functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
