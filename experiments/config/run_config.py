@@ -13,7 +13,7 @@ from experiments.config.sections import BaseConfig, check_options
 from experiments.training import json_files, learning_rate, loss_and_update, methods
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.atomic_write import write_whole
-from experiments.training.methods import METHODS, Constants, Hyperparameters
+from experiments.training.methods import METHODS, MINIMA, Constants, Hyperparameters
 from sam_optax import BatchPlan, Policy, always
 
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
@@ -115,8 +115,10 @@ class Config(BaseConfig):
         check_conflicts(given, {omit: not method.makes_second_pass and self.when != "always"})
         check_options(self, (self.method,))
         self._check_whole_optimizer()
-        give = f", and rho is {rho}: give rho_min a value of at most rho."
-        check_conflicts(f"rho_min is {descent.rho_min}", {give: (descent.rho_min or 0.0) > rho})
+        for name, least in MINIMA.items():
+            low, high = getattr(descent, least), getattr(descent, name) or 0.0
+            give = f", and {name} is {high}: give {least} a value of at most {name}."
+            check_conflicts(f"{least} is {low}", {give: (low or 0.0) > high})
         numbers = Hyperparameters(rho, descent.alpha, 0.1, always(), self.constants)
         method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
         if self.method == "msam" and descent.optimizer == "sgd" and not descent.momentum:

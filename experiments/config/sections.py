@@ -10,7 +10,7 @@ from tyro.conf import arg
 from experiments import models
 from experiments.config.checks import check_choice, check_count, check_fraction, check_number
 from experiments.config.problem import Problem
-from experiments.training.methods import METHODS, OPTIONS
+from experiments.training.methods import METHODS, MINIMA, OPTIONS
 from experiments.training.optimizer import BASES
 
 PRECISIONS = ("float32", "bfloat16")
@@ -103,6 +103,7 @@ class Descent:
         the position of xsam's direction, 1 by default.
       rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
         rate of 0. The radius is constant by default.
+      alpha_min: Lets alpha follow the learning rate in the same way, from alpha to this value.
       gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1. 0.9 by default.
       sigma: The weight of the mean gradient that friendly_sam subtracts, 1 by default, or the increase of the loss in
         le_sam, 0.35 by default.
@@ -140,6 +141,7 @@ class Descent:
     rho: float | None = None
     alpha: float | None = None
     rho_min: float | None = None
+    alpha_min: float | None = None
     gamma: float | None = None
     sigma: float | None = None
     lam: float | None = None
@@ -167,7 +169,9 @@ class Descent:
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, BASES)
         check_choice("perturbation", self.perturbation, PERTURBATIONS)
-        for name in ("rho", "alpha", "rho_min", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
+        for name in ("rho", "alpha", *MINIMA.values()):
+            check_number(name, getattr(self, name))
+        for name in ("learning_rate", "warmup_epochs", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
         for name in ("ascent_steps", "m", "micro_batch"):
             check_count(name, getattr(self, name))

@@ -25,7 +25,7 @@ from experiments.training import learning_rate, loss_and_update, optimizer, padd
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.epoch_schedule import Perturb
 from experiments.training.loop import Program
-from experiments.training.methods import GRADIENT_DECIDES, METHODS
+from experiments.training.methods import GRADIENT_DECIDES, METHODS, MINIMA
 from experiments.training.padded_step import Padding
 from experiments.training.prefetch import PrecompiledStep
 from experiments.training.sharding import Sharding
@@ -274,7 +274,8 @@ def schedules(config: Config, size: int) -> dict[str, Callable[[Any], Any]]:
     descent, length = config.descent, config.length(size)
     rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, length, descent.warmup_epochs)
     found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
-    if descent.rho_min is not None:
-        limits = (0.0, descent.learning_rate, descent.rho_min, descent.rho or 0.0)
-        found["rho"] = sam_optax.proportional_schedule(rate, *limits)
+    for name, least in MINIMA.items():
+        if (low := getattr(descent, least)) is not None:
+            limits = (0.0, descent.learning_rate, low, getattr(descent, name) or 0.0)
+            found[name] = sam_optax.proportional_schedule(rate, *limits)
     return {"learning_rate": rate} | found

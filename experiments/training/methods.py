@@ -76,8 +76,11 @@ class Constants(NamedTuple):
     damping: Any = None
 
 
-OPTIONS = ("rho_min", *Constants._fields)
-"""The settings that only some methods have: `rho_min`, for a radius that follows the learning rate, and constants."""
+MINIMA = {"rho": "rho_min", "alpha": "alpha_min"}
+"""Maps a hyperparameter to the setting that lets it follow the learning rate: its value at a learning rate of 0."""
+
+OPTIONS = (*MINIMA.values(), *Constants._fields)
+"""The settings that only some methods have: the minima of the hyperparameters that they use, and their constants."""
 
 
 class Hyperparameters(NamedTuple):
@@ -148,7 +151,7 @@ class Method(NamedTuple):
     def options(self) -> set[str]:
         """The settings of `OPTIONS` that the method has."""
         constants = {name for name, value in self.constants._asdict().items() if value is not None}
-        return constants | {"rho_min"} if self.uses else constants
+        return constants | {MINIMA[name] for name in self.uses}
 
     @property
     def is_estimator(self) -> bool:

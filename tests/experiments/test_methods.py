@@ -113,13 +113,15 @@ def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
     assert one.gradient_evaluations == sam.gradient_evaluations
 
 
-def test_a_radius_follows_the_learning_rate_down_to_its_least_value(tiny: str, tmp_path: Path) -> None:
-    train(tmp_path, model=tiny, method="gsam", rho=0.1, rho_min=0.02, lr_schedule="cosine", **SETTINGS)
+def test_radius_and_alpha_follow_the_learning_rate_down_to_their_least_values(tiny: str, tmp_path: Path) -> None:
+    falling = {"rho": 0.1, "rho_min": 0.02, "alpha": 0.4, "alpha_min": 0.0}
+    train(tmp_path, model=tiny, method="gsam", lr_schedule="cosine", **falling, **SETTINGS)
     steps = steps_of(tmp_path)
     rates = np.array([record["learning_rate"] for record in steps])
     assert rates[-1] < 0.5 * rates[0]
     first = Config.load(tmp_path / "config.json").descent.learning_rate
     np.testing.assert_allclose([record["rho"] for record in steps], 0.02 + 0.08 * rates / first, rtol=1e-5)
+    np.testing.assert_allclose([record["alpha"] for record in steps], 0.4 * rates / first, rtol=1e-5)
 
 
 def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp_path: Path) -> None:
