@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from experiments.config import Config
+from experiments.study.strategies import is_late_switch
 from experiments.training import learning_rate
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, MINIMA
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
 _CONSTANTS = {
@@ -18,7 +19,7 @@ _CONSTANTS = {
     "damping": "damping {:g}",
 }
 _PAPERS_DECAYS = ("cosine", "linear")
-_GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")
+_GROWTHS = ("constant", "increasing", "late switch", "adaptive", "decreasing", "varying")
 
 
 def row(config: Config, configs: Sequence[Config]) -> str:
@@ -38,8 +39,6 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
     pairs = zip(config.constants._asdict().items(), method.constants, strict=True)
     own_numbers = [_CONSTANTS[name].format(value) for (name, value), usual in pairs if value not in (None, usual)]
-    if config.descent.rho_min is not None:
-        own_numbers.append(f"ρ down to {config.descent.rho_min:g}")
     is_alone = method.momentum and {each.descent.momentum for each in configs} != {config.descent.momentum}
     own_momentum = [f"momentum {config.descent.momentum:g}"] if is_alone else []
     return ", ".join([method.title, *settings, *own_time, *own_numbers, *own_momentum])
@@ -65,8 +64,9 @@ def column(config: Config, configs: Sequence[Config]) -> str:
 
 
 def strategy(config: Config) -> str:
-    """How batch size and learning rate go: `constant`, `increasing`, `cosine`, or `increasing, cosine`."""
-    return ", ".join(each for each in (growth(config), _rate(config)) if each != "constant") or "constant"
+    """How batch size, learning rate and radius go: `constant`, `increasing`, `cosine`, or `cosine, falling radius`."""
+    changes = growth(config), _rate(config), _radius(config)
+    return ", ".join(each for each in changes if each != "constant") or "constant"
 
 
 def _rate(config: Config) -> str:
@@ -77,15 +77,24 @@ def _rate(config: Config) -> str:
     return f"warm restarts ({config.length(config.epoch_size) / float(length):.3g} periods)"
 
 
+def _radius(config: Config) -> str:
+    """How the radius and alpha go: `falling radius` if all that the method has fall to 0 with the learning rate."""
+    uses = METHODS[config.method].uses
+    falling = {name: value for name in uses if (value := config.settings[MINIMA[name]]) is not None}
+    if falling == dict.fromkeys(uses, 0.0):
+        return "falling radius" if uses else "constant"
+    return ", ".join(f"{_SYMBOLS[name]} down to {value:g}" for name, value in falling.items()) or "constant"
+
+
 def growth(config: Config) -> str:
-    """How the batch size goes: `constant`, `increasing`, `decreasing` or `varying`, or `adaptive`."""
+    """How the batch size goes: `constant`, `increasing`, `late switch`, `decreasing` or `varying`, or `adaptive`."""
     if config.adaptive is not None:
         return "adaptive"
     steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
     if not any(steps):
         return "constant"
     if min(steps) >= 0:
-        return "increasing"
+        return "late switch" if is_late_switch(config.plan) else "increasing"
     return "decreasing" if max(steps) <= 0 else "varying"
 
 
@@ -95,8 +104,8 @@ def is_constant_batch(config: Config) -> bool:
 
 
 def is_papers_decay(config: Config) -> bool:
-    """Whether the learning rate falls as one of the paper's does, along a cosine or a line."""
-    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS
+    """Whether the learning rate falls as one of the paper's does, along a cosine or a line, at a constant radius."""
+    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS and _radius(config) == "constant"
 
 
 def sizes(config: Config) -> tuple[int, ...]:
@@ -125,10 +134,11 @@ def method_order(config: Config) -> tuple[int, float, float, str]:
     return list(METHODS).index(config.method), config.descent.rho or 0.0, config.descent.alpha or 0.0, str(config.when)
 
 
-def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...]]:
-    """What columns are sorted by: rates that stay before those that fall, batches that stay before those that grow."""
+def strategy_order(config: Config) -> tuple[int, str, int, tuple[int, ...]]:
+    """What columns are sorted by: what stays before what falls or grows, in the order of rate, radius and batch."""
     return (
         learning_rate.NAMES.index(learning_rate.name_of(config.lr_schedule)),
+        _radius(config),
         _GROWTHS.index(growth(config)),
         sizes(config),
     )
