@@ -20,8 +20,8 @@ _EVERY = 10  # updates between the points of a line
 _NORMAL = 1.96  # standard errors in half a 95% interval
 _LOOKS: dict[str, dict[str, Any]] = {
     "SGD": {"color": "0.7", "linewidth": 4.5},
-    "SAM, constant ρ": {"color": drawing.shades(5)[3], "linewidth": 1.8},
-    "SAM, falling ρ": {"color": drawing.shades(5)[0], "linewidth": 1.8, "linestyle": "--"},
+    "SAM, constant ρ": {"color": drawing.shades(3)[2], "linewidth": 1.8},
+    "SAM, falling ρ": {"color": drawing.shades(3)[0], "linewidth": 1.8, "linestyle": "--"},
 }
 _LINES = {("sgd", CONSTANT): "SGD", ("sam", CONSTANT): "SAM, constant ρ", ("sam", FALLING): "SAM, falling ρ"}
 _TITLES = {
