@@ -53,9 +53,13 @@ def radius_rows(results: Results) -> Rows:
 
 
 def _interval(result: Result) -> str:
+    """Formats the root with half its 95% interval, which has two significant digits; without it for a single run."""
     root = math.sqrt(result.last)
     half = _NORMAL * result.standard_error / (2 * root)  # a root has half the relative error of its square
-    return f"{root:.3g} ± {half:.1g}" if math.isfinite(half) else f"{root:.3g}"
+    if not math.isfinite(half):
+        return f"{root:.3g}"
+    decimals = 1 - math.floor(math.log10(half))
+    return f"{root:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def draw_radii(study: QuadraticStudy, results: Results, worst: dict[str, np.ndarray]) -> Figure:
