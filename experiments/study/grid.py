@@ -190,6 +190,8 @@ _DESCENT = Descent(learning_rate=0.05)
 class Comparison(BaseConfig):
     """Train with every method, each at the radius of its paper, and report error, gradient evaluations and time.
 
+    sam_sps and bsam, which have no base optimizer, have the learning rate of their paper, too.
+
     Attributes:
       output: The folder of the study. Runs that are complete there are not run again.
       methods: The methods to compare; sgd must be the first.
@@ -228,10 +230,12 @@ class Comparison(BaseConfig):
         ]
 
     def config(self, method: str, seed: int) -> Config:
-        """Returns the config of a run."""
+        """Returns the config of a run; a whole optimizer has the learning rate of its paper."""
         is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
         study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
-        return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
+        config = _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
+        rate = METHODS[method].rate
+        return config if rate is None else config.with_settings(learning_rate=rate)
 
 
 def _check_not_compiled_once(study: BaseConfig) -> None:

@@ -122,6 +122,7 @@ class Method(NamedTuple):
       rho: the radius that its paper uses for convolutional networks.
       alpha: the weight that its paper uses there.
       momentum: the default momentum of SGD.
+      rate: the learning rate of its paper, for a whole optimizer.
       when: the policy, in the form that `parse` reads.
       makes_second_pass: whether the method makes a second pass at all.
       constants: the constants that the config may set, with the values of its paper.
@@ -139,6 +140,7 @@ class Method(NamedTuple):
     rho: float = 0.05
     alpha: float = 0.02
     momentum: float = 0.0
+    rate: float | None = None
     when: str = "always"
     makes_second_pass: bool = True
     constants: Constants = Constants()
@@ -239,11 +241,14 @@ METHODS: dict[str, Method] = {
     "le_sam": Method("LE-SAM", _le_sam, rho=0.3, constants=Constants(sigma=0.35)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "xsam": Method("XSAM", _xsam, uses=("rho", "alpha"), rho=0.15, alpha=1.0, constants=Constants(ascent_steps=1)),
-    "sam_sps": Method("SAM-SPS", whole=_sam_sps, rho=0.1, constants=Constants(lam=1.0), ignores=("momentum",)),
+    "sam_sps": Method(
+        "SAM-SPS", whole=_sam_sps, rho=0.1, rate=1.0, constants=Constants(lam=1.0), ignores=("momentum",)
+    ),
     "bsam": Method(
         "bSAM",
         whole=_bsam,
         rho=0.01,
+        rate=0.5,
         constants=Constants(damping=0.1),
         bayesian=True,
         ignores=("momentum",),

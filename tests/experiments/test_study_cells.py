@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.runner.program import schedules
-from experiments.study import Grid
+from experiments.study import Comparison, Grid
 from experiments.study.tuning import Tuning, trials
 from experiments.training.methods import METHODS
 
@@ -99,3 +99,11 @@ def test_both_plans_are_scaled_to_the_epochs() -> None:
 def test_impossible_selections_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Grid(**SETTINGS | settings)
+
+
+def test_whole_optimizers_have_the_rate_of_their_paper_and_no_momentum_in_a_comparison(tmp_path: Path) -> None:
+    comparison = Comparison(output=tmp_path)
+    found = {cell.config.method: cell.config.descent for cell in comparison.cells if cell.config.seed == 0}
+    assert (found["sam"].learning_rate, found["sam"].momentum) == (0.05, 0.9)
+    assert (found["sam_sps"].learning_rate, found["sam_sps"].momentum) == (1.0, 0.0)
+    assert (found["bsam"].learning_rate, found["bsam"].momentum) == (0.5, 0.0)
