@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from experiments.config import Config
+from experiments.study.strategies import is_late_switch
 from experiments.training import learning_rate
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, MINIMA
 
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
 _CONSTANTS = {
@@ -16,10 +17,11 @@ _CONSTANTS = {
     "theta": "θ {:g}",
     "eta": "η {:g}",
     "ascent_steps": "{} ascent steps",
+    "damping": "damping {:g}",
 }
-_KNOWN = ("batch_plan", "lr_schedule")
+_OF_STRATEGY = ("batch_plan", "lr_schedule", *MINIMA.values())
 _PAPERS_DECAYS = ("cosine", "linear")
-_GROWTHS = ("constant", "increasing", "adaptive", "decreasing", "varying")
+_GROWTHS = ("constant", "increasing", "late switch", "adaptive", "decreasing", "varying")
 
 
 def row(config: Config, configs: Sequence[Config]) -> str:
@@ -39,8 +41,6 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
     pairs = zip(config.constants._asdict().items(), method.constants, strict=True)
     own_numbers = [_CONSTANTS[name].format(value) for (name, value), usual in pairs if value not in (None, usual)]
-    if config.descent.rho_min is not None:
-        own_numbers.append(f"ρ down to {config.descent.rho_min:g}")
     is_alone = method.momentum and {each.descent.momentum for each in configs} != {config.descent.momentum}
     own_momentum = [f"momentum {config.descent.momentum:g}"] if is_alone else []
     return ", ".join([method.title, *settings, *own_time, *own_numbers, *own_momentum])
@@ -70,32 +70,20 @@ def column(config: Config, configs: Sequence[Config], usual_rate: float) -> str:
 
 @functools.cache
 def strategy(config: Config) -> str:
-    """Returns how batch size and learning rate change: `constant`, `increasing`, `cosine`, or `increasing, cosine`.
-
-    Another schedule, for instance of the radius, is added with its name: `constant, rho schedule cosine`.
-    """
+    """Returns how batch size, learning rate and radius change: `constant`, `increasing`, `cosine, falling radius`."""
     words = (growth(config), *schedules(config))
     return ", ".join(each for each in words if each != "constant") or "constant"
 
 
 @functools.cache
 def schedules(config: Config) -> tuple[str, ...]:
-    """Returns the schedules of the learning rate and of other settings that are not constant, in words."""
-    return tuple(each for each in (_rate(config), *_other_schedules(config)) if each != "constant")
-
-
-def _other_schedules(config: Config) -> list[str]:
-    """Returns the schedules of other settings than batch size and learning rate, in words."""
-    return [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in config.settings.items()
-        if is_strategy(name) and name not in _KNOWN and value not in (None, "constant")
-    ]
+    """Returns the schedules of the learning rate and of the radius that are not constant, in words."""
+    return tuple(each for each in (_rate(config), _radius(config)) if each != "constant")
 
 
 def is_strategy(name: str) -> bool:
     """Returns whether a setting belongs to the strategy: how something changes during a run."""
-    return name.endswith(("_plan", "_schedule"))
+    return name in _OF_STRATEGY
 
 
 def _rate(config: Config) -> str:
@@ -106,16 +94,25 @@ def _rate(config: Config) -> str:
     return f"warm restarts ({config.length(config.epoch_size) / float(length):.3g} periods)"
 
 
+def _radius(config: Config) -> str:
+    """Returns how the radius and alpha change: `falling radius` if all that the method has fall to 0 with the rate."""
+    uses = METHODS[config.method].uses
+    falling = {name: value for name in uses if (value := config.settings[MINIMA[name]]) is not None}
+    if falling == dict.fromkeys(uses, 0.0):
+        return "falling radius" if uses else "constant"
+    return ", ".join(f"{_SYMBOLS[name]} down to {value:g}" for name, value in falling.items()) or "constant"
+
+
 @functools.cache
 def growth(config: Config) -> str:
-    """Returns how the batch size changes: `constant`, `increasing`, `decreasing`, `varying` or `adaptive`."""
+    """Returns how the batch size changes: one of `_GROWTHS`."""
     if config.adaptive is not None:
         return "adaptive"
     steps = [after.batch_size - before.batch_size for before, after in pairwise(config.plan.stages)]
     if not any(steps):
         return "constant"
     if min(steps) >= 0:
-        return "increasing"
+        return "late switch" if is_late_switch(config.plan) else "increasing"
     return "decreasing" if max(steps) <= 0 else "varying"
 
 
@@ -125,8 +122,8 @@ def is_constant_batch(config: Config) -> bool:
 
 
 def is_papers_decay(config: Config) -> bool:
-    """Returns whether the learning rate falls as one of the paper's does, along a cosine or a line."""
-    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS and not _other_schedules(config)
+    """Returns whether the learning rate falls as one of the paper's does, at a constant radius."""
+    return learning_rate.name_of(config.lr_schedule) in _PAPERS_DECAYS and _radius(config) == "constant"
 
 
 @functools.cache
@@ -156,10 +153,11 @@ def method_order(config: Config) -> tuple[int, float, float, str]:
     return list(METHODS).index(config.method), config.descent.rho or 0.0, config.descent.alpha or 0.0, str(config.when)
 
 
-def strategy_order(config: Config) -> tuple[int, int, tuple[int, ...], str]:
-    """Returns the sort key of columns: constant rates before others, constant batches before those that grow."""
+def strategy_order(config: Config) -> tuple[int, str, int, tuple[int, ...], str]:
+    """Returns the sort key of columns: what is constant before what falls or grows, by rate, radius and batch."""
     return (
         learning_rate.NAMES.index(learning_rate.name_of(config.lr_schedule)),
+        _radius(config),
         _GROWTHS.index(growth(config)),
         sizes(config),
         strategy(config),

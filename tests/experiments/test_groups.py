@@ -72,7 +72,22 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
             {"k-step SAM, constant", "k-step SAM, 4 ascent steps, constant"},
         ),
         ({"method": "wsam"}, {"method": "wsam", "gamma": 0.5}, {"WSAM, constant", "WSAM, γ 0.5, constant"}),
-        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01, constant"}),
+        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01"}),
+        (
+            {"lr_schedule": "cosine"},
+            {"lr_schedule": "cosine", "rho_min": 0.0},
+            {"SAM, cosine", "SAM, cosine, falling radius"},
+        ),
+        (
+            {"method": "gsam", "lr_schedule": "linear", "rho_min": 0.0},
+            {"method": "gsam", "lr_schedule": "linear", "rho_min": 0.0, "alpha_min": 0.0},
+            {"GSAM, linear, ρ down to 0", "GSAM, linear, falling radius"},
+        ),
+        (
+            {"batch_plan": "2x32,2x64,2x256"},
+            {"batch_plan": "5x32,1x256"},
+            {"SAM, increasing", "SAM, late switch"},
+        ),
     ],
 )
 def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
