@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.cli import drawing
 from experiments.cli.tables import Rows
 from experiments.convergence.document import Part
 from experiments.convergence.falling_radius import CONSTANT, FALLING, FALLING_RATE, GROWING_BATCH, Result, Results
 from experiments.convergence.quadratic_study import QuadraticStudy
-from experiments.report import drawing
 from experiments.training.methods import METHODS
 
 _EVERY = 10  # updates between the points of a line
@@ -88,7 +88,7 @@ def draw_radii(study: QuadraticStudy, results: Results, worst: dict[str, np.ndar
         panels[0].set_ylim(*_limits(results))
         for panel in (*panels, last):
             panel.set_xlabel("updates")
-        drawing.legend_below(figure, panels[0], 4)
+        drawing.legend_below(figure, panels)
     return figure
 
 

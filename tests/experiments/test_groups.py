@@ -1,6 +1,5 @@
 """How runs are found, sorted into groups and named, and the tables that show them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from experiments.report.matches import tables
 from experiments.report.runs_table import table_of
 from experiments.report.study_tables import error_table, setting_table
 from experiments.runner.finished_runs import Run, find_runs
-from experiments.study import labels
-from sam_optax import BatchPlan
 from tests.experiments.written_runs import ERRORS, PLANS, only_study, write_run, write_study
 
 
@@ -174,26 +171,3 @@ def test_a_run_found_by_two_ways_is_one(folder: Path) -> None:
     runs = find_runs([folder, folder / "sgd-constant-0"])
     assert len(runs) == 12
     assert all(isinstance(run, Run) for run in runs)
-
-
-@dataclass(frozen=True)
-class ConfigWithSchedule:
-    """A config of a later version, with a schedule that this version does not know."""
-
-    rho_schedule: str
-    lr_schedule: str = "constant"
-    adaptive: None = None
-
-    @property
-    def plan(self) -> BatchPlan:
-        return BatchPlan.constant(128, 4)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"batch_plan": "4x128", "lr_schedule": self.lr_schedule, "rho_schedule": self.rho_schedule, "rho": 0.05}
-
-
-def test_a_schedule_that_is_not_known_yet_has_a_name() -> None:
-    names = [labels.strategy(ConfigWithSchedule(*each)) for each in (("constant",), ("cosine",), ("linear", "cosine"))]
-    assert names == ["constant", "rho schedule cosine", "cosine, rho schedule linear"]
-    assert not labels.is_papers_decay(ConfigWithSchedule("linear", "cosine"))
