@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs notebooks data-fashion-mnist data-cifar10 data-cifar100 clean
+.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs results notebooks data-fashion-mnist data-cifar10 data-cifar100 clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -53,6 +53,9 @@ demo: .venv/installed ## The paper's nine cells on the embedded digits, three se
 
 docs: .venv/installed ## The site, into site/: it opens from the disk, without a network.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+results: .venv/installed ## The tables of the committed reports, again from their runs.csv.
+	$(BIN)/python -m experiments.report --again docs/results/*/runs.csv
 
 notebooks: .venv/installed ## The notebooks, from their sources.
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py

@@ -11,14 +11,9 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
-from experiments.report.planned_contrasts import cells_of, contrast_rows, outcome, read_contrasts
+from experiments.report.planned_contrasts import CAPTION, cells_of, contrast_table, outcome, read_contrasts
+from experiments.report.runs_table import table_of
 from experiments.runner.finished_runs import find_runs
-
-_CAPTION = (
-    "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
-    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. Not "
-    "shown does not mean that there is no effect."
-)
 
 
 @dataclass(frozen=True)
@@ -52,12 +47,12 @@ def main() -> None:
     """Parses the command line, and prints the table."""
     arguments = parse(COMMAND)
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
-    cells = cells_of(exit_on_value_error(find_runs, [arguments.study]))
-    outcomes = [exit_on_value_error(outcome, each, cells, arguments.learned) for each in planned]
-    rows = contrast_rows(outcomes)
-    Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), _CAPTION, sep="\n")
+    cells = cells_of(table_of(exit_on_value_error(find_runs, [arguments.study])))
+    outcomes = [outcome(each, cells, arguments.learned) for each in planned]
+    rows = contrast_table(outcomes).rows
+    Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), CAPTION, sep="\n")
     if arguments.output is not None:
-        exit_on_value_error(write_document, arguments.output, f"{as_markdown(rows)}\n\n{_CAPTION}\n")
+        exit_on_value_error(write_document, arguments.output, f"{as_markdown(rows)}\n\n{CAPTION}\n")
 
 
 if __name__ == "__main__":

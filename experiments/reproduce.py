@@ -1,5 +1,6 @@
 """Reproduces the paper's grid, a row of its tables, or a study of your own: `python -m experiments.reproduce`."""
 
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -210,11 +211,13 @@ def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: 
 def _report(finished: list[Path], report: Path, console: Console, chosen: tuple[str, ...]) -> None:
     """Writes the report of finished runs, unless a package is missing, which a machine for training may not have."""
     try:
-        from experiments.report.publish import publish  # noqa: PLC0415 - see above
+        from experiments.report.page import publish  # noqa: PLC0415 - see above
     except ImportError as error:
         console.print(f"The report needs a package ({error}): run python -m experiments.report where it is installed.")
         return
-    exit_on_value_error(lambda: publish(finished_runs.find_runs(finished), report, console, chosen=chosen))
+    command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
+    found = exit_on_value_error(finished_runs.find_runs, finished)
+    exit_on_value_error(lambda: publish(found, report, console, chosen=chosen, command=command))
 
 
 def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:

@@ -1,9 +1,11 @@
 """Compares all methods on one data set: `python -m experiments.reproduce_methods --output runs/methods`."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -12,12 +14,15 @@ from experiments.benchmark import program_costs
 from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
-from experiments.cli.tables import as_markdown, as_terminal
-from experiments.report.method_table import caption, method_rows
+from experiments.cli.tables import Rows, as_markdown, as_terminal, mean_and_deviation
+from experiments.report.groups import Study, studies
+from experiments.report.runs_table import table_of, ways_of
+from experiments.report.study_tables import sharpness_cell
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Comparison, RunOptions, run_all
+from experiments.training.methods import METHODS
 from experiments.training.preemption import on_sigterm
 
 _ROUNDS = 10
@@ -73,10 +78,44 @@ def main() -> None:
     configs = {method: study.config(method, study.seeds[0]) for method in study.methods}
     dataset = run.load(configs[study.methods[0]], arguments.location)
     seconds = program_costs.race_configs(configs, dataset, _ROUNDS)
-    rows = method_rows(find_runs([cell.folder for cell in study.cells]), seconds)
-    exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{caption(study.seeds)}\n")
+    (reported,) = studies(table_of(find_runs([cell.folder for cell in study.cells])))
+    rows = method_rows(reported, seconds)
+    exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{_caption(study.seeds)}\n")
     console.print(as_terminal(rows))
-    console.print(f"{caption(study.seeds)}\nas Markdown: {document}")
+    console.print(f"{_caption(study.seeds)}\nas Markdown: {document}")
+
+
+def method_rows(study: Study, seconds: Mapping[str, Sequence[float]]) -> Rows:
+    """Returns the radius, the test error, the sharpness and the cost of a step of each method of a comparison.
+
+    Args:
+      study: the study, which has one group per method.
+      seconds: the time of a step of each method, one number per round; equal places were timed together.
+    """
+    measured = [(way, rho) for way, radii in list(ways_of([study.runs]).items())[:1] for rho in radii]
+    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
+    rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]
+    for group in study.groups:
+        name, errors = group.config.method, mean_and_deviation((100 * group.values("test_error")).tolist())
+        rows.append(
+            (
+                METHODS[name].title,
+                f"{group.config.descent.rho:g}" if METHODS[name].uses else "–",
+                f"{errors} (diverged: {group.diverged})" if group.diverged else errors,
+                *(sharpness_cell(group, way.column(rho)) for way, rho in measured),
+                f"{(group.values('gradient_evaluations') / group.values('updates')).mean():.2f}",
+                f"{np.median(np.divide(seconds[name], seconds['sgd'])):.2f}",
+            )
+        )
+    return rows
+
+
+def _caption(seeds: Sequence[int]) -> str:
+    over = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "of one seed"
+    return (
+        f"Test error and worst-case sharpness after the last epoch, {over}. Time: the median ratio to SGD's in ten "
+        "interleaved rounds of ten steps, second passes as often as in training."
+    )
 
 
 if __name__ == "__main__":

@@ -28,16 +28,18 @@ from sam_optax.functional import functional_value_and_grad
 from sam_optax.gradients import value_and_grad
 from sam_optax.m_sam import sharpness_aware_grad
 from sam_optax.masks import biases, by_path
-from sam_optax.method_states import MSAMState, SharpnessAwareState
+from sam_optax.method_states import BSAMState, MSAMState, SharpnessAwareState
+from sam_optax.methods.bayesian_sam import bsam, bsam_sample, bsam_value_and_grad
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
 from sam_optax.methods.explicit_sam import xsam, xsam_alpha
 from sam_optax.methods.momentum_sam import msam, msam_eval_params
+from sam_optax.methods.polyak_sam import sam_sps
 from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
 from sam_optax.named_methods import create, names
 from sam_optax.noise_scale import Noise, NoiseAverage, NoiseTerms, noise_terms
 from sam_optax.noise_tracking import TrackNoiseState, measured_noise, track_noise
 from sam_optax.nonfinite import SkipNonfiniteState, skip_nonfinite
-from sam_optax.offset_combiners import OffsetCombiner, explicit_direction
+from sam_optax.offset_combiners import OffsetCombiner, PolyakState, explicit_direction, polyak_step
 from sam_optax.perturbations import (
     adaptive_ascent,
     friendly_ascent,
@@ -61,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveBatchPlan",
     "AdaptiveState",
+    "BSAMState",
     "BatchPlan",
     "Combiner",
     "Diagnostics",
@@ -72,6 +75,7 @@ __all__ = [
     "OffsetCombiner",
     "PendingStep",
     "Policy",
+    "PolyakState",
     "Rule",
     "SecondPass",
     "SharpnessAwareState",
@@ -87,6 +91,9 @@ __all__ = [
     "average_over",
     "bernoulli",
     "biases",
+    "bsam",
+    "bsam_sample",
+    "bsam_value_and_grad",
     "by_path",
     "create",
     "decay_for_batch",
@@ -115,6 +122,7 @@ __all__ = [
     "norm_test",
     "normalized_ascent",
     "perturbed_gradient",
+    "polyak_step",
     "ported_adaptive_ascent",
     "ported_asam",
     "proportional_schedule",
@@ -122,6 +130,7 @@ __all__ = [
     "repeated_ascent",
     "reuse",
     "sam",
+    "sam_sps",
     "sharpness",
     "sharpness_aware",
     "sharpness_aware_grad",

@@ -70,10 +70,15 @@ def check_fraction_number(name: str, value: chex.Numeric) -> None:
     check_fraction(name, value)
 
 
+def check_below_one(name: str, value: ScalarOrSchedule) -> None:
+    """Raises `ValueError` unless `value` is a number of at least 0 and below 1, or a schedule that starts with one."""
+    _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
+
+
 def check_below_one_number(name: str, value: chex.Numeric) -> None:
     """Raises `ValueError` unless `value` is a number of at least zero and below 1; schedules are not accepted."""
     _refuse_schedule(name, value)
-    _check(name, value, lambda number: 0.0 <= number < 1.0, "a number of at least 0 and below 1")
+    check_below_one(name, value)
 
 
 def check_count(name: str, value: Any, meaning: str) -> None:

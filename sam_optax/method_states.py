@@ -95,7 +95,23 @@ class MSAMState(NamedTuple):
     base: State
 
 
-def states_in(state: Any) -> list[SharpnessAwareState | MSAMState]:
+class BSAMState(NamedTuple):
+    """The state of `bsam`, whose posterior over the parameters is the normal distribution `N(w, 1 / (N s))`.
+
+    Attributes:
+      count: the number of updates so far, int32.
+      momentum: the momentum `m`, in float32 or wider.
+      scale: the scale `s` of each parameter, in float32 or wider.
+      num_examples: the number `N` of training examples.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    momentum: Updates
+    scale: Updates
+    num_examples: jax.Array
+
+
+def states_in(state: Any) -> list[SharpnessAwareState | MSAMState | BSAMState]:
     """The states of all methods in an optimizer's state, including those that are nested in another method's state."""
     found = []
     for node in jax.tree.leaves(state, is_leaf=_is_method):
@@ -125,4 +141,4 @@ def is_ascending(node: Any) -> bool:
 
 
 def _is_method(node: Any) -> bool:
-    return isinstance(node, SharpnessAwareState | MSAMState)
+    return isinstance(node, SharpnessAwareState | MSAMState | BSAMState)

@@ -6,16 +6,18 @@ from typing import Any
 
 import optax
 
+from sam_optax.methods.bayesian_sam import bsam
 from sam_optax.methods.combined_gradients import gsam, look_sam, stable_sam, wsam, wsam_decoupled
 from sam_optax.methods.explicit_sam import xsam
 from sam_optax.methods.momentum_sam import msam
+from sam_optax.methods.polyak_sam import sam_sps
 from sam_optax.methods.sam_family import asam, friendly_sam, le_sam, ported_asam, sam, unified_sam, vasso
 
 _METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     method.__name__: method
     for method in (
         *(sam, gsam, asam, ported_asam, friendly_sam, vasso, wsam, wsam_decoupled, stable_sam, unified_sam, le_sam),
-        *(xsam, look_sam, msam),
+        *(xsam, look_sam, msam, sam_sps, bsam),
     )
 }
 
@@ -37,7 +39,7 @@ def create(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
     Args:
       name: an element of `names()`.
       **options: the arguments of the function with this name, each by its name. `msam` and `wsam_decoupled` need their
-        base optimizer.
+        base optimizer, and `bsam` its learning rate and the number of examples.
 
     Returns:
       The method.
@@ -59,5 +61,5 @@ def create(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
             raise ValueError(f"{option} is {value!r}, and {name} has only {', '.join(parameters)}: omit it.")
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and option not in options:
-            raise ValueError(f"{option} is missing: {name} needs it, since it wraps its base optimizer.")
+            raise ValueError(f"{option} is missing: give it, since {name} has no default for it.")
     return _METHODS[name](**options)

@@ -42,7 +42,7 @@ def sharpness_aware(
 
     Args:
       perturbation: from the clean gradient to the offset `ε`; any Optax transformation.
-      combiner: from both gradients, and the offset for an `OffsetCombiner`, to the gradient to descend on.
+      combiner: from both gradients to the one to descend on; an `OffsetCombiner` also reads the loss and the offset.
       when: the steps that make a second pass.
       mask: the leaves to perturb: a tree of bools, or a function from the parameters to one. The others are
         hidden from the perturbation and are not perturbed in the second pass; the combiner sees all leaves, and
@@ -123,7 +123,7 @@ class _SharpnessAware:
         def perturbed() -> tuple[Updates, State, StepDiagnostics]:
             found = _second_pass(grad_fn, trees.shifted(params, offset))
             if isinstance(self.combiner, OffsetCombiner):
-                combined, combiner_state = self.combiner.update(updates, found.gradient, offset, state.combiner)
+                combined, combiner_state = self.combiner.update(updates, found, offset, state.combiner)
             else:
                 combined, combiner_state = self.combiner.update(updates, found.gradient, state.combiner)
             return _returned(combined, params), combiner_state, measure(updates, found, offset, value, params)

@@ -36,6 +36,13 @@ FACTORIES = {
     "le_sam.sigma": sam_optax.le_sam,
     "le_sam.rho_max": lambda x: sam_optax.le_sam(rho_max=x),
     "unified_sam.rho": lambda x: sam_optax.unified_sam(rho=x),
+    "sam_sps.rho": lambda x: sam_optax.sam_sps(rho=x),
+    "sam_sps.max_rate": lambda x: sam_optax.sam_sps(max_rate=x),
+    "sam_sps.weight_decay": lambda x: sam_optax.sam_sps(weight_decay=x),
+    "bsam.learning_rate": lambda x: sam_optax.bsam(x, 10),
+    "bsam.damping": lambda x: sam_optax.bsam(0.1, 10, damping=x),
+    "bsam.prior_precision": lambda x: sam_optax.bsam(0.1, 10, prior_precision=x),
+    "bsam_value_and_grad.rho": lambda x: sam_optax.bsam_value_and_grad(abs, x),
     "stable_sam.rho": lambda x: sam_optax.stable_sam(rho=x),
     "msam.rho": lambda x: sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=x),
     "gap_guided.alpha": sam_optax.gap_guided,
@@ -59,6 +66,9 @@ FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda x: sam_optax.rate_for_growth(sam_optax.BatchPlan.parse("2x4"), 0.1, "none", warmup_start=x),
         "a number from 0 to 1",
     ),
+    "sam_sps.lam": (lambda x: sam_optax.sam_sps(lam=x), "a number from 0 to 1"),
+    "bsam.b1": (lambda x: sam_optax.bsam(0.1, 10, b1=x), "a number of at least 0 and below 1"),
+    "bsam.b2": (lambda x: sam_optax.bsam(0.1, 10, b2=x), "a number of at least 0 and below 1"),
     "wsam.gamma": (lambda x: sam_optax.wsam(gamma=x), "a number of at least 0 and below 1"),
     "weighted.gamma": (sam_optax.weighted, "a number of at least 0 and below 1"),
     "wsam_decoupled.gamma": (
@@ -130,14 +140,15 @@ def test_what_follows_no_schedule_refuses_one(case):
 @pytest.mark.parametrize("value", [0, 0.0, 1, np.float32(0.1), np.int64(1), np.array(0.1)], ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
 def test_every_kind_of_good_number_is_taken(case, value):
-    assert callable(getattr(FACTORIES[case](value), "init", None))
+    made = FACTORIES[case](value)
+    assert callable(getattr(made, "init", made))
 
 
 @pytest.mark.parametrize("case", FACTORIES)
 def test_traced_numbers_pass_unchecked(case):
     made = []
     jax.eval_shape(lambda x: made.append(FACTORIES[case](x)), jnp.asarray(-1.0))
-    assert callable(made[0].init)
+    assert callable(getattr(made[0], "init", made[0]))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, 2, float("nan"), np.float32(-1.0)], ids=repr)

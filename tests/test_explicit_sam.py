@@ -14,7 +14,7 @@ COMBINER = sam_optax.explicit_direction
 
 def combined(alpha, perturbed, offset):
     combiner = COMBINER(alpha)
-    return combiner.update(perturbed, perturbed, offset, combiner.init(perturbed))[0]
+    return combiner.update(perturbed, sam_optax.SecondPass(perturbed), offset, combiner.init(perturbed))[0]
 
 
 def arrays(seed, dtype=jnp.float32):

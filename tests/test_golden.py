@@ -1,5 +1,6 @@
 """The authors' own trajectories, to 1e-12 in 64 bits."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import optax.contrib
 import pytest
 
 import sam_optax
+from sam_optax.methods import bayesian_sam
 from tests import helpers
 
 BIASES = sam_optax.by_path(lambda path: path in ("b1", "b2"))
@@ -102,6 +104,79 @@ def test_the_search_of_xsam_is_that_of_the_authors(name, x64):
     np.testing.assert_allclose(descended_with_search(*settings, **grid), expected, rtol=0, atol=1e-11)
 
 
+STEP_SIZES = {
+    "samsps_rho0.1_wd0": {"weight_decay": 0.0},
+    "samsps_defaults": {},
+    "samsps_gammab0.3_rho0.1_wd0": {"max_rate": 0.3, "weight_decay": 0.0},
+    "samsps_gammab10_rho0.1_wd0": {"max_rate": 10.0, "weight_decay": 0.0},
+    "unifiedsps_lambd0.5_gammab10_rho0.1_wd0": {"lam": 0.5, "max_rate": 10.0, "weight_decay": 0.0},
+    "samsps_fstar0.5_gammab10_rho0.1_wd0": {"optimal_loss": 0.5, "max_rate": 10.0, "weight_decay": 0.0},
+    "samsps_fstar1_gammab10_rho0.8_wd0": {"rho": 0.8, "optimal_loss": 1.0, "max_rate": 10.0, "weight_decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", STEP_SIZES)
+def test_the_trajectory_and_the_step_sizes_of_sam_sps_are_those_of_the_authors(name, x64):
+    golden, tx = helpers.golden("more_methods_mlp"), sam_optax.sam_sps(**STEP_SIZES[name])
+    value_and_grad = sam_optax.value_and_grad(helpers.golden_loss)
+    params, state, history, rates = golden.params, tx.init(golden.params), [], []
+    for batch in golden.batches:
+        _, grads, grad_fn = value_and_grad(params, *batch)
+        updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        history.append(helpers.golden_vector(params))
+        rates.append(state.combiner.rate)
+    np.testing.assert_allclose(history, golden.trajectories[name], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rates, side_array(f"gamma_{name}"), rtol=1e-11)
+
+
+KEY = jax.random.key(0)
+
+
+def given_noise(name: str, step: int) -> Any:
+    """The draws of the authors' code at a step, in place of random ones; a shard is recognised by its key."""
+    shards = 4 if "m4" in name else 1
+    vectors = np.zeros((shards, 212)) if "nonoise" in name else side_array(f"noise_{name}")[step]
+
+    def standard_normal(key: Any, like: Any) -> Any:
+        keys = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(shards))
+        vector = jnp.asarray(vectors)[jnp.argmax((jax.random.key_data(keys) == jax.random.key_data(key)).all(1))]
+        names = ("w1", "b1", "w2", "b2")
+        parts = jnp.split(vector, np.cumsum([like[each].size for each in names[:-1]]))
+        return {each: part.reshape(like[each].shape) for each, part in zip(names, parts, strict=True)}
+
+    return standard_normal
+
+
+BAYESIAN = {
+    "bsam_nonoise_rho0.05": {},
+    "bsam_nonoise_beta2_0.9_m4_rho0.05": {"b2": 0.9},
+    "bsam_N2000_rho0.05": {},
+}
+
+
+@pytest.mark.parametrize("name", BAYESIAN)
+def test_the_trajectory_and_the_scales_of_bsam_are_those_of_the_authors(name, x64, monkeypatch):
+    golden, examples = helpers.golden("more_methods_mlp"), 2000
+    tx = sam_optax.bsam(0.1, examples, prior_precision=1e-3 * examples, **BAYESIAN[name])
+    value_and_grad = sam_optax.bsam_value_and_grad(helpers.golden_loss, rho=0.05, shards=4 if "m4" in name else 1)
+    params, state, history, scales = golden.params, tx.init(golden.params), [], []
+    for step, batch in enumerate(golden.batches):
+        monkeypatch.setattr(bayesian_sam, "_standard_normal", given_noise(name, step))
+        _, grads, magnitude = value_and_grad(params, state, KEY, *batch)
+        updates, state = tx.update(grads, state, params, magnitude=magnitude)
+        params = optax.apply_updates(params, updates)
+        history.append(helpers.golden_vector(params))
+        scales.append(helpers.golden_vector(state.scale))
+    np.testing.assert_allclose(history, golden.trajectories[name], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(scales, side_array(f"s_{name}"), rtol=0, atol=1e-12)
+
+
+def side_array(name: str) -> np.ndarray:
+    with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
+        return arrays[name]
+
+
 def centred(offset: Any, params: Any) -> Any:
     del params
     return jax.tree.map(lambda x: x - x.mean(0, keepdims=True) if x.ndim > 1 else x, offset)
@@ -158,8 +233,7 @@ UNCLAMPED = "bvgsam_warmup_negative_rho0.6to0.05_alpha0.1"
 
 def big_vision_difference(name: str, created: Callable[[Any], optax.GradientTransformation]) -> np.ndarray:
     golden = helpers.golden("more_methods_mlp")
-    with np.load(Path(__file__).parent / "golden" / "more_methods_mlp.npz") as arrays:
-        rates = jnp.asarray(arrays[f"lr_{name}"])
+    rates = jnp.asarray(side_array(f"lr_{name}"))
     history = helpers.descend(created(rates), golden.params, golden.batches, helpers.golden_loss)
     return np.stack([helpers.golden_vector(params) for params in history]) - golden.trajectories[name]
 
@@ -173,7 +247,7 @@ def test_a_negative_radius_is_not_that_of_big_vision(x64):
     assert np.abs(big_vision_difference(UNCLAMPED, big_vision_gsam((0.6, 0.05), 0.1))[0]).max() > 1e-6
 
 
-COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam")
+COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam", "samsps", "unifiedsps", "bsam")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -195,4 +269,4 @@ def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
 def test_every_trajectory_is_compared(x64):
     assert set(helpers.golden().trajectories) == set(OPTIMIZERS)
     compared = tuple(name for name in helpers.golden("more_methods_mlp").trajectories if name.startswith(COMPARED))
-    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED}
+    assert set(compared) == {*MORE, *EXPLICIT, *SEARCHED, *BIG_VISION, UNCLAMPED, *STEP_SIZES, *BAYESIAN}

@@ -242,3 +242,36 @@ def test_on_a_quadratic_the_perturbed_loss_of_msam_is_descended_along_the_moment
     shifted = optax.apply_updates(w, updates)
     np.testing.assert_allclose(shifted, w - 0.1 * g - 0.5 * g / np.linalg.norm(g), rtol=1e-12)
     np.testing.assert_allclose(sam_optax.msam_eval_params(state, shifted), w - 0.1 * g, rtol=1e-12)
+
+
+def test_weighted_sam_at_every_kth_step_has_the_weight_of_k_steps(x64):
+    """init2winit's sharpness term, as docs/methods.md composes it: `g + α k (g_s − g)` at every k-th step."""
+    alpha, k = 0.7, 3
+    weight = alpha * k
+    method = sam_optax.sharpness_aware(
+        sam_optax.normalized_ascent(0.3), sam_optax.weighted(weight / (1 + weight)), when=sam_optax.every(k)
+    )
+    params, batches = helpers.small_params(), helpers.small_batches(2 * k)
+    gradient, state = jax.grad(helpers.small_loss), method.init(params)
+    for i, batch in enumerate(batches):
+        clean = gradient(params, *batch)
+        found, state = method.update(clean, state, params, grad_fn=lambda at, batch=batch: gradient(at, *batch))
+        scale = 0.3 / trees.norm(clean)
+        at = jax.tree.map(lambda w, g, scale=scale: w + scale * g, params, clean)
+        share = weight if i % k == 0 else 0.0
+        expected = jax.tree.map(lambda g, s, a=share: g + a * (s - g), clean, gradient(at, *batch))
+        chex.assert_trees_all_close(found, expected, rtol=1e-10)
+
+
+def test_a_radius_for_each_layer_under_one_norm_scales_the_parts_of_one_direction(x64):
+    """The recipe of docs/methods.md for μP²."""
+    params, (batch,) = helpers.small_params(), helpers.small_batches(1)
+    scales = {"a": optax.scale(0.5), "b": optax.scale(0.1)}
+    by_layer = optax.chain(
+        sam_optax.normalized_ascent(1.0), optax.multi_transform(scales, {"dense": {"kernel": "a", "bias": "b"}})
+    )
+    grads = jax.grad(helpers.small_loss)(params, *batch)
+    offset, _ = by_layer.update(grads, by_layer.init(params), params)
+    length = trees.norm(grads)
+    np.testing.assert_allclose(offset["dense"]["kernel"], 0.5 * grads["dense"]["kernel"] / length, rtol=1e-10)
+    np.testing.assert_allclose(offset["dense"]["bias"], 0.1 * grads["dense"]["bias"] / length, rtol=1e-10)

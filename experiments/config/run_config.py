@@ -10,10 +10,10 @@ import optax
 
 from experiments.config.checks import check_choice, check_conflicts
 from experiments.config.sections import BaseConfig, check_options
-from experiments.training import json_files, learning_rate, methods
+from experiments.training import json_files, learning_rate, loss_and_update, methods
 from experiments.training.adaptive import AdaptivePlan
 from experiments.training.atomic_write import write_whole
-from experiments.training.methods import METHODS, Constants, Hyperparameters
+from experiments.training.methods import METHODS, MINIMA, Constants, Hyperparameters
 from sam_optax import BatchPlan, Policy, always
 
 _FROM_THE_START = ("dataset", "model", "method", "batch_plan", "learning_rate", "seed")
@@ -28,7 +28,7 @@ class Config(BaseConfig):
 
     Attributes:
       method: sgd (the base optimizer alone), sam, gsam, gsam_clean, asam, ported_asam, friendly_sam, vasso, look_sam,
-        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, le_sam, k_step_sam, xsam,
+        wsam, wsam_decoupled, unified_sam, unnormalized_sam, stable_sam, le_sam, k_step_sam, xsam, sam_sps, bsam,
         functional_sam or msam.
       when: The steps that make a second pass: always, every:5, after:100 (steps), last:0.3 (of the epochs),
         bernoulli:0.5 (with a probability) or ae_sam (if the gradient is long). By default every:5 for look_sam and
@@ -114,14 +114,36 @@ class Config(BaseConfig):
         omit = f", and {self.method} makes no second pass: omit it."
         check_conflicts(given, {omit: not method.makes_second_pass and self.when != "always"})
         check_options(self, (self.method,))
-        give = f", and rho is {rho}: give rho_min a value of at most rho."
-        check_conflicts(f"rho_min is {descent.rho_min}", {give: (descent.rho_min or 0.0) > rho})
+        self._check_whole_optimizer()
+        for name, least in MINIMA.items():
+            low, high = getattr(descent, least), getattr(descent, name) or 0.0
+            give = f", and {name} is {high}: give {least} a value of at most {name}."
+            check_conflicts(f"{least} is {low}", {give: (low or 0.0) > high})
         numbers = Hyperparameters(rho, descent.alpha, 0.1, always(), self.constants)
         method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
         if self.method == "msam" and descent.optimizer == "sgd" and not descent.momentum:
             raise ValueError("momentum is 0.0, and msam perturbs along the momentum: give a positive one, such as 0.9.")
         if self.method == "msam" and descent.ema:
             raise ValueError(f"ema is {descent.ema}, and msam trains shifted parameters: omit one of the two.")
+
+    def _check_whole_optimizer(self) -> None:
+        """Refuses what a method without a base optimizer, or with passes of its own, cannot have."""
+        method, descent, shards = METHODS[self.method], self.descent, loss_and_update.BAYESIAN_SHARDS
+        if method.whole is None:
+            return
+        for name in method.ignores:
+            value = getattr(descent, name)
+            check_conflicts(f"{name} is {value}", {f", and {self.method} has none: omit it.": bool(value)})
+        whole = f", and {self.method} is an optimizer of its own: omit it."
+        check_conflicts(f"optimizer is {descent.optimizer!r}", {whole: descent.optimizer != "sgd"})
+        every = f", and {self.method} makes both passes at every step: omit it."
+        check_conflicts(f"when is {self.when!r}", {every: self.when != "always"})
+        if method.bayesian:
+            omit = f", and {self.method} divides a batch itself: omit it."
+            check_conflicts(f"micro_batch is {descent.micro_batch}", {omit: descent.micro_batch is not None})
+            divide = f", and {self.method} divides each batch into {shards} shards: give multiples of {shards}."
+            undivided = any(stage.batch_size % shards for stage in self.plan.stages)
+            check_conflicts(f"batch_plan is {self.batch_plan!r}", {divide: undivided})
 
     def _check_shards(self) -> None:
         m, perturbation, method = self.descent.m, self.descent.perturbation, METHODS[self.method]

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from experiments import models
 from experiments.config.checks import check_choice, check_count, check_fraction, check_number
 from experiments.config.problem import Problem
-from experiments.training.methods import METHODS, OPTIONS
+from experiments.training.methods import METHODS, MINIMA, OPTIONS
 from experiments.training.optimizer import BASES
 
 PRECISIONS = ("float32", "bfloat16")
@@ -96,21 +96,24 @@ class Descent:
     """The method and the base optimizer that update the parameters.
 
     Attributes:
-      rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam and look_sam,
-        0.15 for xsam, 0.3 for msam, 0.5 for asam, 2.0 for ported_asam, and 0.3 for the largest radius of le_sam.
+      rho: The radius of the method. By default the one of its paper: 0.05 for most, 0.1 for friendly_sam, look_sam
+        and sam_sps, 0.15 for xsam, 0.3 for msam, 0.5 for asam, 2.0 for ported_asam, 0.01 for bsam, and 0.3 for the
+        largest radius of le_sam.
       alpha: The weight of gsam's surrogate gap, 0.02 by default, or of look_sam's reused direction, 0.7 by default, or
         the position of xsam's direction, 1 by default.
       rho_min: Lets the radius follow the learning rate: it falls in proportion from rho to this value at a learning
         rate of 0. The radius is constant by default.
+      alpha_min: Lets alpha follow the learning rate in the same way, from alpha to this value.
       gamma: The weight of the sharpness in wsam and wsam_decoupled, at least 0 and below 1. 0.9 by default.
       sigma: The weight of the mean gradient that friendly_sam subtracts, 1 by default, or the increase of the loss in
         le_sam, 0.35 by default.
       lam: The weight of the past in friendly_sam's mean gradient, 0.9 by default, or the weight of the normalized
-        ascent in unified_sam, 0.5 by default.
+        ascent in unified_sam, 0.5 by default, and in sam_sps, 1 by default.
       theta: The weight of the newest gradient in vasso's mean, from 0 to 1. 0.9 by default.
       eta: The number that asam adds to the size of each weight. 0.01 by default.
       ascent_steps: The number of ascent steps of k_step_sam, 2 by default, and of xsam, 1 by default. Each has length
         rho / ascent_steps and takes one gradient.
+      damping: The number that bsam adds to the gradient's size in its scale. 0.1 by default.
       m: The number of examples that share a perturbation and BatchNorm's statistics. By default the whole batch shares
         them. A batch of at most m examples is not divided.
       perturbation: With several devices: global, one perturbation for the whole batch, or device, one for the part of
@@ -123,26 +126,29 @@ class Descent:
         size of the plan, and the step loops over the parts of micro_batch examples that it uses. For models without
         BatchNorm. On a CPU, the gradient of a convolution is many times slower in such a loop.
       optimizer: The base optimizer: sgd or adamw.
-      learning_rate: The initial learning rate.
+      learning_rate: The initial learning rate; for sam_sps the largest step size.
       warmup_epochs: The number of epochs, counted within the plan, in which the learning rate rises from 1% to
         its initial value.
       momentum: The momentum of sgd. By default 0, and 0.9 for msam, which perturbs along the momentum.
-      weight_decay: The weight decay: added to the gradient of sgd, decoupled for adamw.
+      weight_decay: The weight decay: added to the gradient of sgd, decoupled for adamw. For bsam it
+        is the precision of the prior divided by the number of training examples, 2e-4 in its paper.
       ema: Evaluates an exponential moving average of the parameters with this decay, for instance 0.999. At 0 the
         parameters themselves are evaluated.
       on_nonfinite: What happens at a step whose loss, gradients or new state are not finite: skip, it changes nothing
-        and is counted, or stop, the run is saved and ends before it. By default the step is grouped like any other.
+        and is counted, or stop, the run is saved and ends before it. By default the step is made like any other.
     """
 
     rho: float | None = None
     alpha: float | None = None
     rho_min: float | None = None
+    alpha_min: float | None = None
     gamma: float | None = None
     sigma: float | None = None
     lam: float | None = None
     theta: float | None = None
     eta: float | None = None
     ascent_steps: int | None = None
+    damping: float | None = None
     m: int | None = None
     perturbation: str = "global"
     micro_batch: int | None = None
@@ -163,7 +169,9 @@ class Descent:
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, BASES)
         check_choice("perturbation", self.perturbation, PERTURBATIONS)
-        for name in ("rho", "alpha", "rho_min", "learning_rate", "warmup_epochs", "momentum", "weight_decay"):
+        for name in ("rho", "alpha", *MINIMA.values()):
+            check_number(name, getattr(self, name))
+        for name in ("learning_rate", "warmup_epochs", "momentum", "weight_decay"):
             check_number(name, getattr(self, name))
         for name in ("ascent_steps", "m", "micro_batch"):
             check_count(name, getattr(self, name))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -15,6 +14,8 @@ from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
 from experiments.convergence.document import Part, markdown, network_part, quadratic_part
+from experiments.convergence.falling_radius import compare, worst_case
+from experiments.convergence.falling_radius_part import radius_part
 from experiments.convergence.gradient_norms import REACH
 from experiments.convergence.network_study import (
     NetworkStudy,
@@ -27,7 +28,7 @@ from experiments.convergence.network_study import (
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.study import RunOptions, RunSpec, study_runs
 
-_PARTS = ("quadratic", "networks")
+_PARTS = ("radius", "quadratic", "networks")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Arguments:
       study: The networks to train.
       location: The folders of the data.
       quadratic: The stochastic quadratic problem, for which the exact solution is known.
-      parts: The parts of the study to run: quadratic, networks, or both.
+      parts: The parts of the study to run: radius (a falling radius, on the quadratic), quadratic, networks.
     """
 
     study: Annotated[NetworkStudy, tyro.conf.arg(name="")]
@@ -52,7 +53,7 @@ class Arguments:
         for name in self.parts:
             checks.check_choice("parts", name, _PARTS)
         checks.check_distinct("parts", self.parts)
-        if "quadratic" in self.parts and not set(self.study.methods) & set(REACH):
+        if {"radius", "quadratic"} & set(self.parts) and not set(self.study.methods) & set(REACH):
             known = ", ".join(REACH)
             raise ValueError(f"methods is {self.study.methods}: the quadratic supports only {known}; add one of them.")
 
@@ -83,11 +84,15 @@ def main() -> None:
     study, location = arguments.study, arguments.location
     document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"
     cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
+    known = [name for name in study.methods if name in REACH]
     parts = []
+    if "radius" in arguments.parts:
+        with console.status("a falling radius"):
+            results, worst = compare(arguments.quadratic, known), worst_case(arguments.quadratic)
+        parts.append(_shown(radius_part(arguments.quadratic, results, worst, study.output), console))
     if "quadratic" in arguments.parts:
         with console.status("the stochastic quadratic"):
-            known = [name for name in study.methods if name in REACH]
-            part = study_quadratic(arguments.quadratic, known, study.strategies, study.output)
+            part = study_quadratic(arguments.quadratic, study, known)
         parts.append(_shown(part, console))
     if cells:
         parts.append(_shown(study_networks(study, cells, left, location, console), console))
@@ -132,25 +137,27 @@ def study_networks(
     return network_part(study, title, curves, times)
 
 
-def study_quadratic(study: QuadraticStudy, methods: list[str], strategies: tuple[str, ...], folder: Path) -> Part:
+def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list[str]) -> Part:
     """Runs every method with every strategy, measures the floors, and draws the pictures.
 
     Args:
       study: the settings of the study.
+      networks: the study on networks, which gives the strategies and the folder of the document.
       methods: keys of `REACH`.
-      strategies: the strategies of the study on networks.
-      folder: the folder of the document.
 
     Returns:
       The part of the document.
     """
     trajectories = {
-        (method, strategy): follow(study, method, strategy) for method in methods for strategy in strategies
+        (method, strategy): follow(study, method, strategy)
+        for method in methods
+        for strategy in networks.strategies
+        if networks.has_cell(method, strategy)
     }
     rate, size = study.floor_rates[0], study.floor_batch_sizes[0]
     by_size = {method: [floor(study, method, rate, each) for each in study.floor_batch_sizes] for method in methods}
     by_rate = {method: [floor(study, method, each, size) for each in study.floor_rates] for method in methods}
-    return quadratic_part(study, trajectories, {"batch_size": by_size, "rate": by_rate}, folder)
+    return quadratic_part(study, trajectories, {"batch_size": by_size, "rate": by_rate}, networks.output)
 
 
 def _shown(part: Part, console: Console) -> Part:

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from experiments.cli import drawing
 from experiments.cli.tables import Rows, as_markdown, mean_and_deviation
 from experiments.convergence.gradient_norms import Curves, fitted_slope, late_rate
 from experiments.convergence.network_study import NetworkStudy, TimesToTarget
 from experiments.convergence.quadratic_study import Floor, QuadraticStudy, Trajectory
-from experiments.report import drawing
 from experiments.training.methods import METHODS
 
 Trajectories = dict[tuple[str, str], Trajectory]
@@ -221,6 +221,7 @@ def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
       curves: the measured norms.
     """
     methods = list(dict.fromkeys(method for method, _ in curves))
+    strategies = list(dict.fromkeys(strategy for _, strategy in curves))
     with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(10, 0.6 + 2.6 * len(methods)), layout="constrained")
         panels = figure.subplots(len(methods), len(_AXES), sharey=True, sharex="col", squeeze=False)
@@ -228,9 +229,10 @@ def draw_norms(norm: str, title: str, curves: Curves) -> Figure:
             of_method = {strategy: curve for (name, strategy), curve in curves.items() if name == method}
             row[0].set_ylabel(f"{METHODS[method].title}: {_NORMS[norm][1]}")
             for panel, axis in zip(row, _AXES, strict=True):
-                for i, (name, curve) in enumerate(of_method.items()):
+                for name, curve in of_method.items():
                     heights = np.mean(getattr(curve, norm), axis=0)
-                    panel.loglog(getattr(curve, axis), heights, label=name, **_look(i, len(of_method)))
+                    look = _look(strategies.index(name), len(strategies))
+                    panel.loglog(getattr(curve, axis), heights, label=name, **look)
         for panel, label in zip(panels[-1], _AXES.values(), strict=True):
             panel.set_xlabel(label)
         drawing.make_logarithmic(panels[0, 0])  # the other panels share its y axis

@@ -5,7 +5,7 @@ solution, and upper bounds for it, which docs/convergence.md derives.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,14 +123,60 @@ class Quadratic(NamedTuple):
         """
         return rate * self.smoothness**2 * rho / (2 - rate * self.smoothness)
 
+    def expected_squares(self, course: "Course", rho: float, start: np.ndarray) -> np.ndarray:
+        """Returns `E‖∇f‖²` of SAM before each update and after the last one, `(updates + 1,)`.
 
-REACH: dict[str, Callable[[float, float], float]] = {
-    "sgd": lambda rho, alpha: 0.0,
+        SAM descends along `g + ρ A g/‖g‖ = (I + κ A) g` with `κ = ρ/‖g‖`. Here `‖g‖` is replaced by its root mean
+        square, with which a coordinate is updated by
+
+            κ = ρ / √(d s²/b + E‖∇f‖²),   E w² ← (1 − η a (1 + κ a))² E w² + η² (1 + κ a)² s²/b.
+
+        It is exact for SGD, where `ρ = 0`, and for SAM without noise along one direction. Otherwise it is an
+        approximation; docs/convergence.md compares it with measurements.
+
+        Args:
+          course: the learning rate, the batch size and the scale of the radius of each update.
+          rho: the radius at scale 1; 0 for SGD.
+          start: the first parameters, `(dimensions,)`.
+        """
+        a, second_moments = self.spectrum, np.square(start)
+        squares = [np.sum(a**2 * second_moments)]
+        for rate, size, scale in zip(*course, strict=True):
+            length = np.sqrt(self.deviation**2 / size + squares[-1])
+            ahead = 1 + (rho * scale / length if length > 0 else 0.0) * a
+            second_moments = (1 - rate * a * ahead) ** 2 * second_moments + (rate * ahead * self.noise) ** 2 / size
+            squares.append(np.sum(a**2 * second_moments))
+        return np.asarray(squares)
+
+
+class Course(NamedTuple):
+    """The settings of each update of a run.
+
+    Attributes:
+      rates: the learning rates, `(updates,)`.
+      batch_sizes: the batch sizes, in examples, `(updates,)`.
+      radius_scales: the factors by which the radius and alpha are multiplied, `(updates,)`.
+    """
+
+    rates: np.ndarray
+    batch_sizes: np.ndarray
+    radius_scales: np.ndarray
+
+    @classmethod
+    def at_constant_radius(cls, rates: np.ndarray, batch_sizes: np.ndarray) -> "Course":
+        """Makes a course whose radius does not change."""
+        return cls(rates, batch_sizes, np.ones(len(rates)))
+
+
+REACH: dict[str, Callable[[Any, Any], Any]] = {
+    "sgd": lambda rho, alpha: 0.0 * rho,
     "sam": lambda rho, alpha: rho,
     "gsam": lambda rho, alpha: (1 + alpha) * rho,
     "gsam_clean": lambda rho, alpha: alpha * rho,
 }
 """Maps `rho` and `alpha` to `r`: the gradient that a method descends along differs from the clean one by at most `L r`.
+
+Both may be arrays, one value per update.
 """
 
 
@@ -141,13 +187,13 @@ class Assumptions(NamedTuple):
       gap: `f(w₀) − f*`.
       smoothness: `L`, the smoothness constant of the loss of every batch.
       deviation: `σ`, the standard deviation of the gradient of one example.
-      reach: `r`, a value of `REACH`, in units of the parameters.
+      reach: `r`, a value of `REACH`, in units of the parameters; an array if it changes from update to update.
     """
 
     gap: float
     smoothness: float
     deviation: float
-    reach: float
+    reach: float | np.ndarray
 
     def disturbance(self, rates: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
         """Computes `η_t V_t`, the amount by which bias and noise of each update increase twice the loss.

@@ -38,7 +38,8 @@ class NetworkStudy(Grid):
 
     Attributes:
       strategies: The columns: constant, increasing, cosine or linear (the constant plan with a cosine or linear
-        learning rate), or another strategy of experiments.reproduce.
+        learning rate), cosine_radius (cosine with a radius that falls along), or another strategy of
+        experiments.reproduce.
       every: The number of epochs between measurements; the last epoch is always measured.
       accuracy_targets: The test accuracies, as fractions, until which examples, updates and gradients are counted.
       norm_targets: The norms of the full gradient until which they are counted.
@@ -49,7 +50,7 @@ class NetworkStudy(Grid):
         first epochs.
     """
 
-    strategies: tuple[str, ...] = ("constant", "increasing", "cosine", "linear")
+    strategies: tuple[str, ...] = ("constant", "increasing", "cosine", "cosine_radius", "linear")
     every: int = 1
     accuracy_targets: tuple[float, ...] = (0.9, 0.95, 0.98)
     norm_targets: tuple[float, ...] = (3.0, 2.0, 1.0)

@@ -12,7 +12,7 @@ from jax import Array
 
 from experiments.config import checks
 from experiments.convergence import gradient_norms
-from experiments.convergence.gradient_norms import REACH, Assumptions, Curve, Quadratic, standard_error
+from experiments.convergence.gradient_norms import REACH, Assumptions, Course, Curve, Quadratic, standard_error
 from experiments.study import strategies
 from experiments.training import learning_rate, optimizer
 from sam_optax import BatchPlan
@@ -37,6 +37,9 @@ class QuadraticStudy:
       increasing_plan: The batch plan of the strategy increasing.
       floor_batch_sizes: The batch sizes at which the floor is measured, with the first of the floor rates.
       floor_rates: The learning rates at which the floor is measured, with the first of the floor batch sizes.
+      radius_updates: The number of updates of the runs that compare a constant radius with a falling one.
+      radius_batch_size: The batch size of those of them whose learning rate falls.
+      radius_growing_sizes: The batch sizes, in stages of equal updates, of those of them whose batch grows.
       chains: The number of independent runs per measurement.
       seed: The seed of the noise.
     """
@@ -52,11 +55,14 @@ class QuadraticStudy:
     increasing_plan: str = "20x16,20x64,20x256,20x1024,20x4096"
     floor_batch_sizes: tuple[int, ...] = (4, 32, 256, 2048, 16384)
     floor_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    radius_updates: int = 4000
+    radius_batch_size: int = 4096
+    radius_growing_sizes: tuple[int, ...] = (16, 64, 256, 1024, 4096, 16384, 65536, 262144)
     chains: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dimensions", "examples", "chains"):
+        for name in ("dimensions", "examples", "radius_updates", "radius_batch_size", "chains"):
             checks.check_count(name, getattr(self, name))
         for name in ("noise", "rho", "alpha"):
             checks.check_number(name, getattr(self, name))
@@ -70,8 +76,12 @@ class QuadraticStudy:
             values = np.asarray(getattr(self, name))
             if not values.size or not np.all((values > 0) & (values <= 1)):
                 raise ValueError(f"{name} is {getattr(self, name)}: the theory needs a number above 0, at most 1.")
-        if not self.floor_batch_sizes or min(self.floor_batch_sizes) < 1:
-            raise ValueError(f"floor_batch_sizes is {self.floor_batch_sizes}: give positive integers.")
+        for name in ("floor_batch_sizes", "radius_growing_sizes"):
+            if not (sizes := getattr(self, name)) or min(sizes) < 1:
+                raise ValueError(f"{name} is {sizes}: give positive integers.")
+        if self.radius_updates % len(self.radius_growing_sizes):
+            stages = len(self.radius_growing_sizes)
+            raise ValueError(f"radius_updates is {self.radius_updates}: give a multiple of {stages}, for equal stages.")
 
     @property
     def problem(self) -> Quadratic:
@@ -121,12 +131,13 @@ def follow(study: QuadraticStudy, method: str, strategy: str) -> Trajectory:
     Args:
       study: the settings of the study.
       method: a key of `REACH`.
-      strategy: an element of `strategies.PLANNED`.
+      strategy: an element of `strategies.NAMES` whose plan is known in advance.
     """
     problem, start = study.problem, np.ones(study.dimensions)
-    rates, batch_sizes = _by_update(study, strategy)
-    curve = simulate(study, method, rates, batch_sizes, start)
-    reach = REACH[method](study.rho, study.alpha)
+    course = _course_of(study, strategy)
+    curve = simulate(study, method, course, start)
+    rates, batch_sizes, scales = course
+    reach = REACH[method](study.rho * scales, study.alpha * scales)
     given = Assumptions(problem.value(start), problem.smoothness, problem.deviation, reach)
     squares = np.mean(np.square(curve.gradient), axis=0)
     mean_square = float(np.sum(rates * squares[:-1]) / np.sum(rates))
@@ -143,20 +154,24 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
     problem = study.problem
     updates = round(_SETTLED / (min(study.floor_rates) * problem.curvature))  # equal for all floors: one compilation
     start = np.zeros(study.dimensions)
-    norms = simulate(study, method, np.full(updates, rate), np.full(updates, batch_size), start).gradient
+    course = Course.at_constant_radius(np.full(updates, rate), np.full(updates, batch_size))
+    norms = simulate(study, method, course, start).gradient
     squares = np.mean(np.square(norms[:, updates // 4 :]), axis=1)
     exact = problem.stationary_square(rate, batch_size)
     return Floor(rate, batch_size, float(squares.mean()), standard_error(squares), exact)
 
 
-def _by_update(study: QuadraticStudy, strategy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the learning rate and the batch size of each update."""
+def _course_of(study: QuadraticStudy, strategy: str) -> Course:
+    """Returns the settings of each update of a strategy."""
     constant, increasing = map(BatchPlan.parse, (study.constant_plan, study.increasing_plan))
     plan = strategies.plan_of(strategy, constant, increasing)
     positions = [plan.epoch_at(step, study.examples) for step in range(plan.total_steps(study.examples))]
     rate = learning_rate.parse(strategies.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
-    rates = np.broadcast_to(rate(np.asarray(positions, np.float32)), len(positions))
-    return np.asarray(rates, np.float64), np.asarray([plan.batch_size_at(position) for position in positions])
+    rates = np.asarray(np.broadcast_to(rate(np.asarray(positions, np.float32)), len(positions)), np.float64)
+    course = Course.at_constant_radius(rates, np.asarray([plan.batch_size_at(position) for position in positions]))
+    if strategy in strategies.FALLING_RADIUS:
+        return course._replace(radius_scales=rates / study.learning_rate)
+    return course
 
 
 def _thinned(curve: Curve) -> Curve:
@@ -168,53 +183,56 @@ def _thinned(curve: Curve) -> Curve:
     return Curve(*(each[..., at] for each in curve))
 
 
-def simulate(study: QuadraticStudy, method: str, rates: np.ndarray, sizes: np.ndarray, start: np.ndarray) -> Curve:
+def simulate(study: QuadraticStudy, method: str, course: Course, start: np.ndarray) -> Curve:
     """Simulates independent runs from one start, each with its own noise; both passes of a step have the same noise.
 
     Args:
       study: the problem, the method's radius and weight, the number of runs, and the seed of their noise.
       method: a key of `METHODS`, followed by SGD without momentum.
-      rates: the learning rate of each update, `(updates,)`.
-      sizes: the batch size, in examples, of each update, `(updates,)`.
+      course: the settings of each update.
       start: the first parameters, `(dimensions,)`.
 
     Returns:
-      The norms before each update and after the last one. The SAM gradient has the radius `study.rho`.
+      The norms before each update and after the last one. The SAM gradient has the radius of the update that follows;
+      after the last update, that of the last one.
     """
     as_array = functools.partial(jnp.asarray, dtype=jnp.float32)
-    noises = study.noise / np.sqrt(sizes)
+    noises = study.noise / np.sqrt(course.batch_sizes)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(study.seed), jnp.arange(len(noises)))
-    steps = (keys, as_array(rates), as_array(noises))
+    steps = (keys, as_array(course.rates), as_array(noises), as_array(course.radius_scales))
     radius = {"rho": as_array(study.rho), "alpha": as_array(study.alpha)}
     first = jnp.broadcast_to(as_array(start), (study.chains, study.dimensions))
     norms = _run(method, as_array(study.problem.spectrum), radius, steps, first)
-    updates, examples = np.arange(len(rates) + 1), np.cumsum([0, *sizes])
+    updates, examples = np.arange(len(noises) + 1), np.cumsum([0, *course.batch_sizes])
     return Curve(updates, examples, *map(np.asarray, norms))
 
 
-_Steps = tuple[Array, Array, Array]  # keys, learning rates and standard deviations of the noise, one for each update
+_Steps = tuple[Array, Array, Array, Array]  # for each update: key, learning rate, deviation of the noise, radius scale
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(method: str, spectrum: Array, radius: dict[str, Array], steps: _Steps, first: Array) -> list[Array]:
     """Computes both norms before each update and after the last one, `(chains, updates + 1)`."""
     tx = optimizer.create(optimizer.Settings(method))
-    measure = jax.vmap(functools.partial(_norms, spectrum, radius["rho"]))
+    measure = jax.vmap(functools.partial(_norms, spectrum), (None, 0))
 
-    def update(w: Array, opt_state: Any, noise: Array, rate: Array) -> Any:
+    def update(w: Array, opt_state: Any, noise: Array, hyperparameters: dict[str, Array]) -> Any:
         grad_fn = lambda w: spectrum * w + noise  # noqa: E731 - the gradient of the batch, for both passes
-        opt_state = optimizer.inject(opt_state, {"learning_rate": rate, **radius})
+        opt_state = optimizer.inject(opt_state, hyperparameters)
         updates, opt_state = tx.update(grad_fn(w), opt_state, w, grad_fn=grad_fn)
         return optax.apply_updates(w, updates), opt_state
 
     def step(carry: tuple[Array, Any], now: _Steps) -> Any:
-        key, rate, noise = now
+        key, rate, noise, scale = now
         w, opt_state = carry
         drawn = noise * jax.random.normal(key, w.shape)
-        return jax.vmap(update, (0, 0, 0, None))(w, opt_state, drawn, rate), measure(w)
+        scaled = {name: scale * value for name, value in radius.items()}
+        moved = jax.vmap(update, (0, 0, 0, None))(w, opt_state, drawn, {"learning_rate": rate, **scaled})
+        return moved, measure(scaled["rho"], w)
 
     (last, _), along = jax.lax.scan(step, (first, jax.vmap(tx.init)(first)), steps)
-    return [jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, measure(last), strict=True)]
+    ends = measure(steps[-1][-1] * radius["rho"], last)
+    return [jnp.concatenate([each.T, end[:, None]], axis=1) for each, end in zip(along, ends, strict=True)]
 
 
 def _norms(spectrum: Array, rho: Array, w: Array) -> tuple[Array, Array]:

@@ -123,7 +123,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - only this data set needs scikit-learn
     except ImportError as error:
         raise ValueError(f"data set 'digits' needs scikit-learn ({error}): install sam_optax[experiments].") from error
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     ring = np.random.default_rng(0).permutation(len(labels))
     return images[ring].astype(np.uint8).reshape(-1, 8, 8, 1), labels[ring].astype(np.int32)
 

@@ -5,9 +5,15 @@ gradients on CIFAR, 300 million on Tiny ImageNet and 3,840 million on ImageNet. 
 vision transformers, for which PAPER.md has no results: nine cells of 100 epochs of three passes each, 225 million
 per-image gradients per seed. The options --shifted-patches --locality-attention add both modules to the network.
 
-- `digits`: the paper's cells, every control of its growing batch, every match, ten seeds. It takes about an hour on two
-  cores, as two parts that run at the same time: --part 1/2 and --part 2/2, and then python -m experiments.report. Its
-  results are in docs/results/digits.
+- `digits`: the paper's cells, every control of its growing batch, every match, ten seeds; the late switch at equal
+  epochs and updates, and the falling radius at equal epochs. It takes about an hour on two cores, as two parts that run
+  at the same time: --part 1/2 and --part 2/2, and then python -m experiments.report. Its results are in
+  docs/results/digits.
+- `digits_first_version`: the growing plan of the paper's first version, from 8 to 128, on the digits, for SGD and GSAM
+  with ten seeds: against constant batches of 128, which is also its last size, of its first and of its mean size, and
+  reversed. The constant batches of 8 and 128 are run at equal updates, too; that of the mean size has as many updates
+  at equal epochs. The cells constant and cosine are also cells of `digits`: with the same file for --finished they are
+  not run again.
 - `fashion_mnist`, after `make data-fashion-mnist`: the paper's cells and the controls of the growing batch, on 5,000
   training images, with three seeds: 5.2 million per-image gradients in total. On one of two busy cores a run of SGD
   took 135 to 250 s, and a run of SAM 195 to 340 s.
@@ -15,8 +21,8 @@ per-image gradients per seed. The options --shifted-patches --locality-attention
   batch of 16, and one of 128 with as many updates. The controls take another 120 million per-image gradients
   per seed. The cells are run in the order of their importance, and `--epochs 30` makes the row shorter, so that a
   study that ends early answers the first questions: docs/study.md.
-- `cifar100_resnet8`, after `make data-cifar100`: the nine cells of the paper on CIFAR-100, scaled down to a network and a
-  length that two processor cores can train, with the controls of the growing batch. It takes 9.7 million per-image
+- `cifar100_resnet8`, after `make data-cifar100`: the nine cells of the paper on CIFAR-100, scaled down to a network and
+  a length that two processor cores can train, with the controls of the growing batch. It takes 9.7 million per-image
   gradients per seed. Its results are in docs/results/cifar100_resnet8.
 - `imagenet_resnet50`: the paper publishes only the results of its ImageNet runs. The set-up is that of its other
   convolutional networks. This command measures the time on your device, with random images:
@@ -37,7 +43,7 @@ from experiments.config import check_choice
 from experiments.config.sections import Descent, Network, Problem, Recipe
 from experiments.study import Grid
 from experiments.study.selection import MATCHES
-from experiments.study.strategies import CONTROLS, PAPERS, PLANNED, TUNED
+from experiments.study.strategies import CONTROLS, FALLING_RADIUS, LATE_SWITCH, PAPERS, PLANNED, TUNED
 
 
 class Published(NamedTuple):
@@ -122,6 +128,8 @@ _SCALED_DOWN = (
     *("sgd-constant-equal_updates", "sam-constant-equal_updates", "sgd-constant_mean", "sgd-reversed"),
 )
 
+_LATE_AND_FALLING = ("*-late_switch", "*-late_switch-equal_updates", "*-cosine_radius", "*-linear_radius")
+
 _STUDIES = {
     "cifar100_resnet8": (
         "CIFAR-100, ResNet-8",
@@ -133,7 +141,7 @@ _STUDIES = {
             constant_plan="30x128",
             increasing_plan="6x16,6x32,6x64,6x128,6x256",
             # Chosen among 0.1, 0.2, 0.4 and 0.8 by the error on 2,000 held-out training images: docs/results.
-            tuned_rates=(("sgd", 0.8), ("sam", 0.8)),
+            tuned_rates=(("sgd", 0.8), ("sam", 0.4)),
             include=_SCALED_DOWN,
         ),
     ),
@@ -153,7 +161,25 @@ _STUDIES = {
     "cifar10_wrn28_10": ("CIFAR-10, WRN-28-10", _cnn("cifar10_wrn28_10", "cifar10", "wide_resnet28_10")),
     "digits": (
         "Digits, ResNet-8",
-        Grid(Path("runs/digits"), seeds=tuple(range(10)), strategies=PLANNED, match=MATCHES),
+        Grid(
+            Path("runs/digits"),
+            seeds=tuple(range(10)),
+            strategies=(*PLANNED, LATE_SWITCH, *FALLING_RADIUS),
+            match=MATCHES,
+            include=(*(f"*-{name}{match}" for name in PLANNED for match in ("", "-equal_*")), *_LATE_AND_FALLING),
+        ),
+    ),
+    "digits_first_version": (
+        "Digits, ResNet-8, the plan of the paper's first version",
+        Grid(
+            Path("runs/digits_first_version"),
+            seeds=tuple(range(10)),
+            methods=("sgd", "gsam"),
+            strategies=(*PAPERS, "constant_first", "constant_mean", "reversed"),
+            match=("epochs", "updates"),
+            increasing_plan="5x8,5x16,5x32,5x64,5x128",
+            include=(*(f"*-{name}" for name in (*PAPERS, "constant_*", "reversed")), "*-constant-equal_updates"),
+        ),
     ),
     "fashion_mnist": (
         "Fashion-MNIST, ResNet-8",

@@ -1,1 +1,1 @@
-"""What runs show: tables, paired differences, pictures, and a page of all of them."""
+"""Reports of runs: the answers of a study, with tables and pictures, as a page and as a document."""

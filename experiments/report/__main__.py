@@ -1,5 +1,7 @@
-"""Report runs: `python -m experiments.report runs/digits` makes tables, pictures and an HTML page."""
+"""Reports runs: `python -m experiments.report runs/digits` writes tables, pictures and an HTML page."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +13,27 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder
 from experiments.runner.finished_runs import find_runs
 
+_PROGRAM = "python -m experiments.report"
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Report finished runs: a table of test errors, paired differences, pictures, and one HTML page of it all.
+    """Report finished runs: the answers to the paper's claims, tables and pictures, on one HTML page.
 
     Attributes:
       runs: Folders that contain runs, at any depth.
       output: The folder of the report. By default the folder report in the first of the runs' folders.
       chosen: The settings that were chosen for each method and strategy, for example learning_rate rho in a tuned
         study.
+      contrasts: A TOML file with planned contrasts. By default contrasts.toml in the output folder, if it exists.
+      again: Files runs.csv of earlier reports, whose tables and answers are made again; no folders of runs are needed.
     """
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Positional[tuple[Path, ...]] = ()
     output: Path | None = None
     chosen: tuple[str, ...] = ()
+    contrasts: Path | None = None
+    again: tuple[Path, ...] = ()
 
 
 COMMAND = Command(
@@ -36,13 +44,22 @@ COMMAND = Command(
 
 
 def main() -> None:
-    """Parses the command line, reads the runs and writes the report."""
+    """Parses the command line, and writes the reports."""
     arguments = parse(COMMAND)
-    from experiments.report.publish import publish  # noqa: PLC0415 - it imports SciPy's statistics and matplotlib
+    from experiments.report.page import About, publish, publish_again  # noqa: PLC0415 - it imports pandas and matplotlib
 
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if arguments.again:
+        here = About.now("", ())
+        for file in arguments.again:
+            exit_on_value_error(publish_again, file, console, here)
+        if not arguments.runs:
+            return
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
-    exit_on_value_error(publish, runs, output, Console(soft_wrap=True, markup=False, highlight=False), arguments.chosen)
+    command = f"{_PROGRAM} {shlex.join(sys.argv[1:])}"
+    chosen, contrasts = arguments.chosen, arguments.contrasts
+    exit_on_value_error(lambda: publish(runs, output, console, chosen=chosen, contrasts=contrasts, command=command))
 
 
 if __name__ == "__main__":

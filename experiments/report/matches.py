@@ -1,26 +1,27 @@
-"""Which groups of a study may stand in one table: those of equal epochs, updates or gradient evaluations.
+"""The groups of a study that can be compared: those of equal epochs, updates or gradient evaluations.
 
-The reference is the increasing plan: constant rate, batch sizes that never fall, and of several the one of the fewest
-epochs. Matched plans have whole epochs, so what is equal is equal to a few hundredths.
+The reference is the increasing plan with a constant learning rate; of several, the one with the fewest epochs. Matched
+plans have whole epochs, so updates and gradient evaluations are equal only to within 5%.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from experiments.report import labels
 from experiments.report.groups import Group, Study
+from experiments.study import labels
 from experiments.study.selection import TOLERANCE
 from experiments.study.strategies import mean_batch_size
 
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 
 
-class Match(NamedTuple):
+@dataclass(frozen=True)
+class Match:
     """Groups to compare.
 
     Attributes:
-      title: what they have in common: `at equal epochs`; empty where a study has one table.
-      groups: in the study's order.
+      title: what they have in common: `at equal epochs`; empty if a study has one table.
+      groups: the groups, in the order of the study.
     """
 
     title: str
@@ -28,27 +29,28 @@ class Match(NamedTuple):
 
 
 def reference(study: Study) -> Group | None:
-    """A group of the increasing plan with the fewest epochs; of several such plans, that of the most updates."""
+    """Returns a group of the increasing plan with the fewest epochs; of several such plans, that with most updates."""
     grown = [group for group in study.groups if labels.strategy(group.config) == "increasing"]
-    return min(grown, key=lambda group: (group.epochs, -group.updates), default=None)
+    return min(grown, key=lambda group: (group.epochs, -group.mean("updates")), default=None)
 
 
 def matches(study: Study) -> list[Match]:
-    """The groups of the reference's epochs, of its updates, and of the gradient evaluations of two passes along it."""
+    """Returns the groups with the epochs of the reference, with its updates, and with twice as many gradients."""
     base = reference(study)
     if base is None:
         return []
-    evaluations = _PASSES * base.updates
+    updates = base.mean("updates")
+    evaluations = _PASSES * updates
     distances: dict[str, Callable[[Group], float]] = {
         "at equal epochs": lambda group: float(group.epochs != base.epochs),
-        "at equal updates": lambda group: abs(group.updates - base.updates) / base.updates,
+        "at equal updates": lambda group: abs(group.mean("updates") - updates) / updates,
         "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations - evaluations) / evaluations,
     }
     return [Match(title, _nearest(study.groups, distance)) for title, distance in distances.items()]
 
 
 def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> list[Group]:
-    """Those that agree: of several in one cell of a table the nearest, or all that are as near."""
+    """Returns the groups that agree; of several in one cell of a table, the nearest ones."""
     agreeing = [group for group in groups if distance(group) <= TOLERANCE]
     least: dict[tuple[str, str], float] = {}
     for group in agreeing:
@@ -58,7 +60,7 @@ def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> lis
 
 
 def tables(study: Study) -> list[Match]:
-    """The matches that each show a group that those before them do not, and what stands in none; else all in one."""
+    """Returns the matches that show a group that those before them do not, and the rest; else all groups in one."""
     shown: list[Match] = []
     for match in matches(study):
         covered = [group for each in shown for group in each.groups]
@@ -66,17 +68,17 @@ def tables(study: Study) -> list[Match]:
             shown.append(match)
     covered = [group for each in shown for group in each.groups]
     rest = [group for group in study.groups if group not in covered]
-    if len({group.config.batch_plan for group in covered}) < 2:  # nothing is there to compare with the reference
+    if len({group.config.batch_plan for group in covered}) < 2:  # there is nothing to compare with the reference
         return [Match("", study.groups)]
     shown += [Match("at other lengths", rest)] if rest else []
     return shown if len(shown) > 1 else [Match("", study.groups)]
 
 
 def papers_cells(study: Study) -> list[Group]:
-    """The cells that the paper has, at the epochs of the reference: constant, increasing, cosine and linear; adaptive.
+    """Returns the paper's cells (constant, increasing, cosine, linear) and adaptive ones, at the reference's epochs.
 
-    Where it is not known which of several constant batch sizes is the paper's, those of all of them. A study without an
-    increasing plan has no controls: all of its groups are meant.
+    If it is unknown which of several constant batch sizes is the paper's, cells of all of them are returned; if there
+    is no increasing plan, all cells.
     """
     base = reference(study)
     if base is None:
@@ -95,14 +97,14 @@ def papers_cells(study: Study) -> list[Group]:
 
 
 def papers_constant(groups: Sequence[Group], base: Group) -> int | None:
-    """The paper's constant batch size, among groups of equal length; None where that cannot be told.
+    """Returns the paper's constant batch size among groups of equal length, or None if it is unknown.
 
-    It is the one that cosine and linear rates have, too. Without those it is one that is none of the increasing plan's
-    controls, which are constant at its first, last and mean batch size.
+    It is the batch size of the cosine and linear rates. Without those it is the one that is no control: controls have
+    the first, the last or the mean batch size of the increasing plan.
 
     Args:
-      groups: to choose from.
-      base: the group whose plan increases.
+      groups: the groups to choose from.
+      base: the group with the increasing plan.
     """
     constant = [group for group in groups if _is_papers(group)]
     sizes = {labels.sizes(group.config)[0] for group in constant}
@@ -114,7 +116,7 @@ def papers_constant(groups: Sequence[Group], base: Group) -> int | None:
 
 
 def controls(base: Group) -> set[int]:
-    """The first, the last and the mean batch size of an increasing plan, whose parts divide the mean."""
+    """Returns the first, the last and the mean batch size of an increasing plan; its parts divide the mean."""
     config, stages = base.config, base.config.plan.stages
     return {
         stages[0].batch_size,
@@ -124,6 +126,8 @@ def controls(base: Group) -> set[int]:
 
 
 def _is_papers(group: Group) -> bool:
-    """Whether the batch is constant, and the rate is, or falls as one of the paper's does."""
+    """Returns whether the batch is constant, and the rate is the study's, or falls from it as in the paper."""
     config = group.config
-    return labels.is_constant_batch(config) and (config.lr_schedule == "constant" or labels.is_papers_decay(config))
+    is_constant = labels.strategy(config) == "constant"
+    is_decaying = labels.is_constant_batch(config) and labels.is_papers_decay(config)
+    return (is_constant or is_decaying) and not group.has_own_rate

@@ -1,116 +1,196 @@
-"""Differences between groups, seed by seed.
+"""Differences between groups, paired by seed, and what may be concluded from them.
 
-Runs of one seed share initialisation, split and data order, so their difference varies less than they do.
+Runs of one seed share the initialisation, the split and the order of the data, so their difference varies less than
+each of them.
 """
 
-import statistics
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any
 
-from scipy import special
+import numpy as np
+from scipy import stats
 
-from experiments.report.groups import Group
-from experiments.report.parts import METHOD, STRATEGY
-from experiments.runner.finished_runs import Run
+from experiments.report.groups import METHOD, Group, Study
+from experiments.report.runs_table import Way, headline, ways_of
+from experiments.study import labels
 
 CONFIDENCE = 0.95
-DIRECT = "Of the pairs that differ in strategy alone, or in method alone."
+FEWEST_SEEDS = 3  # for a conclusion
+LEARNED = 0.2  # the training accuracy below which nothing is concluded from a group
 _ROUNDING = 1e-9  # percentage points
 
-Value = Callable[[Run], float]
+
+class Answer(Enum):
+    """Whether the first group has a lower value, by the sign that tables show."""
+
+    YES = "✓"
+    NO = "✗"
+    OPEN = "?"
 
 
-class Difference(NamedTuple):
-    """The mean paired difference of a figure, `first − second`; of test errors in percentage points.
+@dataclass(frozen=True)
+class Measure:
+    """A quantity by which groups are compared; lower is better.
 
     Attributes:
-      first: a group.
+      title: the name, with its unit: `test error, points`.
+      column: the column of the table of runs.
+      is_ratio: whether two values are compared by their ratio, as for sharpness, which varies by orders of magnitude.
+    """
+
+    title: str
+    column: str
+    is_ratio: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name without the unit: `sharpness at ρ 0.0002`."""
+        return self.title.removesuffix(", points").removesuffix(", ratio").replace(", ρ", " at ρ")
+
+    def values(self, group: Group, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Returns the values of some seeds or of all: percentages, or logarithms if a ratio is compared."""
+        values = group.values(self.column, seeds)
+        return np.log(np.where(values > 0, values, np.nan)) if self.is_ratio else 100 * values
+
+    def is_known(self, group: Group) -> bool:
+        """Returns whether all runs of the group have a value, and a positive one if it is compared by its ratio."""
+        return not np.isnan(self.values(group)).any()
+
+    def compare(self, first: Group, second: Group, among: Collection[int] | None = None) -> "Difference | None":
+        """Returns the paired difference; None if no seed of `among` is shared, or if a value is unknown."""
+        seeds = [seed for seed in shared_seeds(first, second) if among is None or seed in among]
+        if not seeds or not (self.is_known(first) and self.is_known(second)):
+            return None
+        return difference(first, second, self, seeds)
+
+    def effect(self, found: "Difference") -> str:
+        """Returns the mean difference in words: `−0.85 points`, or `×0.35` for a ratio."""
+        return f"×{math.exp(found.mean):.3g}" if self.is_ratio else f"{signed(found.mean)} points"
+
+    def interval(self, found: "Difference") -> str:
+        """Returns the interval in words: `−1.20 to −0.50`; empty with fewer than three seeds."""
+        if not math.isfinite(found.low):
+            return ""
+        ends = (found.low, found.high)
+        return " to ".join(f"{math.exp(end):.3g}" if self.is_ratio else signed(end) for end in ends)
+
+
+TEST_ERROR = Measure("test error, points", "test_error")
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """The mean paired difference `first − second` of a measure.
+
+    Attributes:
+      first: the first group.
       second: the group that it is compared with.
-      seeds: how many seeds both have.
-      mean: of the differences.
-      low: the lower end of its 95% t interval.
+      measure: what was compared.
+      seeds: the number of seeds that both have.
+      mean: the mean difference, in percentage points; of a ratio, the mean difference of logarithms.
+      low: the lower end of its 95% t interval; NaN with fewer than three seeds.
       high: the upper end.
-      diverged: how many of the runs have diverged.
+      diverged: the number of these runs that have diverged.
+      learned: the training accuracy below which nothing is concluded from a group.
     """
 
     first: Group
     second: Group
+    measure: Measure
     seeds: int
     mean: float
     low: float
     high: float
     diverged: int
+    learned: float = LEARNED
 
     @property
-    def direction(self) -> str:
-        """`lower` or `higher` where the interval leaves 0 out, else a dash; or why nothing can be said.
+    def obstacle(self) -> str:
+        """Why nothing may be concluded, whatever the interval; empty if there is no such reason.
 
-        Differences that are all alike have no spread to infer from: errors are counts, so that happens by chance.
+        Equal differences have no spread to infer from: errors are counts, so that happens by chance.
         """
         if self.diverged:
-            return f"diverged: {self.diverged}"
-        if self.high - self.low < _ROUNDING:
-            return "no spread"
-        if self.low <= 0 <= self.high:
-            return "–"
-        return "lower" if self.high < 0 else "higher"
+            return f"{self.diverged} of the runs diverged"
+        if self.seeds < FEWEST_SEEDS:
+            return f"fewer than {FEWEST_SEEDS} seeds"
+        if min(self.first.accuracy, self.second.accuracy) < self.learned:
+            return f"training accuracy below {self.learned:.0%}"
+        return "no spread" if self.high - self.low < _ROUNDING else ""
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out, and something may be inferred from it."""
-        return self.direction in ("lower", "higher")
+    def answer(self) -> Answer:
+        """Whether the first group has the lower value: yes or no if the interval excludes 0, otherwise open."""
+        if self.obstacle or self.low <= 0 <= self.high:
+            return Answer.OPEN
+        return Answer.YES if self.high < 0 else Answer.NO
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether the two differ in their strategy alone, or in their method, with its hyperparameters, alone."""
-        return is_direct_pair(self.first, self.second)
+
+def difference(first: Group, second: Group, measure: Measure, seeds: Sequence[int]) -> Difference:
+    """Returns the paired difference over these seeds, with the interval of a paired t-test."""
+    paired = measure.values(first, seeds) - measure.values(second, seeds)
+    mean, low, high = float(paired.mean()), math.nan, math.nan
+    if len(paired) >= FEWEST_SEEDS:
+        low = high = mean
+        if np.ptp(paired) >= _ROUNDING:
+            test: Any = stats.ttest_1samp(paired, 0.0)
+            interval = test.confidence_interval(CONFIDENCE)
+            low, high = float(interval.low), float(interval.high)
+    diverged = int(sum(group.values("diverged", seeds).sum() for group in (first, second)))
+    return Difference(first, second, measure, len(paired), mean, low, high, diverged)
+
+
+def measures_of(study: Study) -> list[Measure]:
+    """Returns the test error, and the sharpness at the paper's radius and at the largest other one, if measured."""
+    found = [TEST_ERROR]
+    for way, radii in list(ways_of([group.runs for group in study.groups]).items())[:1]:
+        first = headline(radii)
+        others = [max(rho for rho in radii if rho != first)] if len(radii) > 1 else []
+        found += [sharpness_at(way, rho) for rho in (first, *others)]
+    return found
+
+
+def sharpness_at(way: Way, rho: float) -> Measure:
+    """Returns the sharpness at a radius as a measure."""
+    title = ", ".join([f"sharpness, ρ {rho:.3g}", *way.departures, "ratio"])
+    return Measure(title, way.column(rho), is_ratio=True)
+
+
+def direct_pairs(groups: Sequence[Group]) -> list[Difference]:
+    """Returns the differences in test error, later minus earlier, of groups that differ in strategy or method alone."""
+    pairs = sorted((pair for pair in combinations(groups, 2) if is_direct_pair(*pair)), key=_is_of_methods)
+    found = [TEST_ERROR.compare(after, before) for before, after in pairs]
+    return [each for each in found if each is not None]
 
 
 def is_direct_pair(first: Group, second: Group) -> bool:
-    """Whether two groups differ in their strategy alone, or in their method, with its hyperparameters, alone."""
-    return _kind(first, second) < 2
-
-
-def error(run: Run) -> float:
-    """The test error, in %."""
-    return 100 * run.result.test_error
-
-
-def differences(groups: list[Group]) -> list[Difference]:
-    """Each pair of groups that share two seeds or more, the later less the earlier: strategies first, then methods."""
-    pairs = sorted(combinations(groups, 2), key=lambda pair: _kind(*pair))
-    return [difference(after, before) for before, after in pairs if len(shared_seeds(before, after)) > 1]
-
-
-def difference(first: Group, second: Group, value: Value = error, among: Collection[int] | None = None) -> Difference:
-    """The mean `d` of the differences of `n` shared seeds, and `d ± t(97.5%, n − 1) · s/√n`.
-
-    Args:
-      first: a group.
-      second: another one, which shares two seeds or more with it.
-      value: what is compared.
-      among: the seeds that count, two shared ones or more; None is all.
-    """
-    seeds = [seed for seed in shared_seeds(first, second) if among is None or seed in among]
-    paired = [value(first.by_seed[seed]) - value(second.by_seed[seed]) for seed in seeds]
-    mean, spread = statistics.mean(paired), statistics.stdev(paired)
-    half = special.stdtrit(len(paired) - 1, (1 + CONFIDENCE) / 2) * spread / len(paired) ** 0.5
-    diverged = sum(group.by_seed[seed].diverged for group in (first, second) for seed in seeds)
-    return Difference(first, second, len(paired), mean, mean - half, mean + half, diverged)
+    """Returns whether two groups differ in their strategy alone, or in their method with its hyperparameters alone."""
+    names = _differing(first, second)
+    return all(map(_is_strategy, names)) or names <= set(METHOD)
 
 
 def shared_seeds(*groups: Group) -> list[int]:
-    """The seeds that all of them have."""
-    return sorted(set.intersection(*(set(group.by_seed) for group in groups)))
+    """Returns the seeds that all groups have."""
+    return sorted(set.intersection(*(set(group.seeds) for group in groups)))
 
 
-def _kind(first: Group, second: Group) -> int:
-    if _differ_only_in(STRATEGY, first, second):
-        return 0
-    return 1 if _differ_only_in(METHOD, first, second) else 2
+def signed(value: float) -> str:
+    """Returns a number with its sign, to two digits."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def _differ_only_in(names: tuple[str, ...], first: Group, second: Group) -> bool:
+def _is_of_methods(pair: tuple[Group, Group]) -> bool:
+    return not all(map(_is_strategy, _differing(*pair)))
+
+
+def _is_strategy(name: str) -> bool:
+    return labels.is_strategy(name) or name == "learning_rate"
+
+
+def _differing(first: Group, second: Group) -> set[str]:
     others = second.config.settings
-    return all(name in names or value == others[name] for name, value in first.config.settings.items())
+    return {name for name, value in first.config.settings.items() if value != others[name]}

@@ -1,170 +1,221 @@
-"""The pictures of a study: a quantity each, against epochs and against updates."""
+"""The pictures that need only the table of runs: differences, test error against its cost, sharpness against the loss.
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+In all pictures, a strategy has a colour and a dash, and a method has a marker.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
-from experiments.report.curves import QUANTITIES, Quantity
-from experiments.report.drawing import STYLE, are_far_apart, legend_below, line_style, make_logarithmic, shades
-from experiments.report.groups import Group, Study
-from experiments.report.paired import Difference
-from experiments.report.run_curves import Curve, Curves
+from experiments.cli import drawing
+from experiments.cli.drawing import Picture
+from experiments.report.answers import Column
+from experiments.report.groups import FEW, Group, Study
+from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs
+from experiments.report.runs_table import loss_column, ways_of
+from experiments.study import labels
 
-_LEGEND_WIDTH = 120  # characters
-_AXES = {"epoch": "epochs", "step": "updates"}
-_LINEAR = ("cosine", "rho")
-_MOST_TICKS = 8  # labels at more would run into one another
-
-
-class _Line(NamedTuple):
-    """One curve of a picture, which may stand for several groups."""
-
-    label: str
-    curve: Curve
-    style: dict[str, Any]
+_IN_A_ROW, _MOST_MEASURES = 3, 6
+_INK = drawing.PALETTE[0]
+_CURVATURES = ("top eigenvalue, ", "trace, ")
 
 
-def draw_quantity(quantity: Quantity, study: Study, curves: Mapping[str, Curves]) -> Figure:
-    """Draw the quantity of every group.
-
-    Args:
-      quantity: what to draw.
-      study: the groups.
-      curves: the mean curves of each group that has the quantity, by its name.
-    """
-    lines = _lines(quantity, study, curves)
-    columns = max(1, min(3, _LEGEND_WIDTH // max(len(line.label) + 8 for line in lines)))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 4 + 0.2 * -(-len(lines) // columns)), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for line in lines:
-            for panel, axis in zip(panels, _AXES, strict=True):
-                _plot(panel, axis, quantity, line)
-        figure.suptitle(_title(quantity, study))
-        panels[0].set_ylabel(quantity.axis)
-        for panel, label in zip(panels, _AXES.values(), strict=True):
-            panel.set_xlabel(label)
-        _scale(panels[0], quantity, np.concatenate([line.curve.values for line in lines]))
-        legend_below(figure, panels[0], columns)
-    return figure
-
-
-def draw_differences(study: Study, pairs: Sequence[Difference]) -> Figure:
-    """Draw the paired differences in test error with their intervals, filled where these leave 0 out."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 1.4 + 0.24 * len(pairs)), layout="constrained")
-        panel = figure.subplots()
-        for row, pair in enumerate(pairs):
-            face = "black" if pair.is_clear else "white"
-            panel.plot([pair.low, pair.high], [row, row], color="black", linewidth=1)
-            panel.plot(pair.mean, row, "o", color="black", markerfacecolor=face, markersize=5)
-        panel.axvline(0, color="0.5", linewidth=1)
-        panel.set(
-            xlabel="percentage points, with 95% t interval (filled: leaves 0 out)",
-            yticks=range(len(pairs)),
-            yticklabels=[_pair(pair, len(study.seeds)) for pair in pairs],
-            ylim=(len(pairs) - 0.5, -0.5),
-        )
-        panel.tick_params(axis="y", labelsize=8)
-        figure.suptitle(f"Paired differences in test error: {study.title}")
-    return figure
-
-
-def _pair(pair: Difference, seeds: int) -> str:
-    few = "" if pair.seeds == seeds else f" ({pair.seeds} seeds)"
-    return f"{pair.first.name} less {pair.second.name}{few}"
-
-
-def drawable(curves: Mapping[str, Curves]) -> list[Quantity]:
-    """The quantities that some group has, with a finite value."""
-
-    def is_there(quantity: Quantity) -> bool:
-        return any(np.isfinite(each[quantity.name].values).any() for each in curves.values() if quantity.name in each)
-
-    return list(filter(is_there, QUANTITIES))
-
-
-def _title(quantity: Quantity, study: Study) -> str:
-    sizes = {len(group.runs) for group in study.groups}
-    is_mean = not quantity.is_set and len(sizes) == 1 and max(sizes) > 1
-    return f"{quantity.title}: {study.title}" + (f", mean over {max(sizes)} seeds" if is_mean else "")
-
-
-def _lines(quantity: Quantity, study: Study, curves: Mapping[str, Curves]) -> list[_Line]:
-    """A line for each group; where several groups coincide, one line with a label for all of them."""
-    together: list[list[Group]] = []
-    for group in study.groups:
-        if group.name in curves:
-            curve = curves[group.name][quantity.name]
-            alike = [each for each in together if _coincide(curves[each[0].name][quantity.name], curve)]
-            if alike:
-                alike[0].append(group)
-            else:
-                together.append([group])
-    drawn = [group for alike in together for group in alike]
-    lines = [
-        _Line(_label(each, drawn), curves[each[0].name][quantity.name], _style(each[0], study)) for each in together
-    ]
-    return _stacked(lines) if quantity.is_set else lines
-
-
-def _stacked(lines: list[_Line]) -> list[_Line]:
-    """What is set meets for whole stretches: each line is thinner than those below it."""
-    widths = np.linspace(min(6.0, 2.5 * len(lines) - 1.1), 1.4, len(lines))
+def table_pictures(study: Study, columns: Sequence[Column], measures: Sequence[Measure], folder: Path) -> list[Picture]:
+    """Draws the pictures of a study into a folder: the differences first."""
     return [
-        line._replace(style=line.style | {"linestyle": "-", "linewidth": width})
-        for line, width in zip(lines, widths, strict=True)
+        *_differences(study, columns, measures, folder),
+        *_against_gradients(study, folder),
+        *_against_loss(study, folder),
     ]
 
 
-def _coincide(one: Curve, other: Curve) -> bool:
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+def draw_differences(study: Study, found: dict[str, list[Difference]], measures: Sequence[Measure]) -> Figure:
+    """Draws the differences of each comparison: a panel per measure, and a row per comparison and method."""
+    rows = [(name, method) for name in found for method in _methods(study, found[name])]
+    with mpl.rc_context(drawing.STYLE):
+        height = 0.9 + 0.24 * len(rows) + 0.12 * len(found)
+        figure = Figure(figsize=(3.0 + 2.8 * len(measures), height + 0.3), layout="constrained")
+        panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+        places = _places(rows)
+        for panel, measure in zip(panels, measures, strict=True):
+            for (name, method), place in zip(rows, places, strict=True):
+                for each in found[name]:
+                    if each.measure == measure and each.first.row == method:
+                        _draw_difference(panel, each, place, study)
+            panel.axvline(0, color="0.4", linewidth=1)
+            panel.set_xlabel("test error, difference in points" if not measure.is_ratio else f"{measure.name}, ratio")
+            if measure.is_ratio:
+                _ratio_ticks(panel)
+        middles = {name: np.mean([p for row, p in zip(rows, places, strict=True) if row[0] == name]) for name in found}
+        panels[0].set_yticks(list(middles.values()), list(middles))
+        panels[0].tick_params(axis="y", labelsize=9, length=0)
+        panels[0].set_ylim(max(places) + 0.7, min(places) - 0.7)
+        for panel in panels:
+            panel.grid(axis="y", visible=False)
+        drawing.legend_below(figure, list(panels))
+    return figure
 
 
-def _label(alike: list[Group], drawn: list[Group]) -> str:
-    """`all`, the strategies that the groups make up, or their names."""
-    if len(alike) == len(drawn) > 1:
-        return "all runs"
-    columns = dict.fromkeys(group.column for group in alike)
-    inside = [group for group in drawn if group.column in columns]
-    if len(alike) == len(inside) > len(columns):
-        return " and ".join(columns)
-    return "; ".join(f"{group.name} (diverged)" if group.diverged else group.name for group in alike)
+def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Measure], folder: Path) -> list[Picture]:
+    found = {
+        column.heading: [pair for claim in column.claims.values() for pair in claim.found.values() if pair is not None]
+        for column in columns
+    }
+    shown = list(measures)
+    if not any(found.values()) and len(study.groups) <= FEW:
+        found, shown = {f"{p.first.name} − {p.second.name}": [p] for p in direct_pairs(study.groups)}, [TEST_ERROR]
+    found = {name: pairs for name, pairs in found.items() if any(math.isfinite(p.low) for p in pairs)}
+    shown = [
+        m for m in shown if any(p.measure == m and math.isfinite(p.low) for pairs in found.values() for p in pairs)
+    ]
+    if not found:
+        return []
+    figure = draw_differences(study, found, shown)
+    caption = (
+        "Paired by seed, with 95% intervals. Left of the line, the first of the two is better. A filled marker has an "
+        "interval that excludes no difference; an open marker is not shown to differ."
+    )
+    return [drawing.save(figure, "Differences with their intervals", caption, folder, "differences")]
 
 
-def _style(group: Group, study: Study) -> dict[str, Any]:
-    """Each strategy has its own lightness and each method its own dash, so that the picture reads in grey."""
-    shade = shades(len(study.columns))[study.columns.index(group.column)]
-    return {"color": shade, **line_style(study.rows.index(group.row))}
+def _methods(study: Study, found: Sequence[Difference]) -> list[str]:
+    own = {each.first.row for each in found}
+    return [row for row in study.rows if row in own]
 
 
-def _plot(panel: Axes, axis: str, quantity: Quantity, line: _Line) -> None:
-    where, values = getattr(line.curve, axis), line.curve.values
-    drawstyle = "steps-post" if quantity.name == "batch_size" else "default"
-    is_point = np.isfinite(values).sum() == 1  # which a line would not show
-    marker: dict[str, Any] = {"marker": "o"} if is_point else {}
-    panel.plot(where, values, label=line.label, drawstyle=drawstyle, **(line.style | marker))
+def _places(rows: Sequence[tuple[str, str]]) -> list[float]:
+    """Returns the heights of rows, with a gap between two comparisons."""
+    places, place = [], 0.0
+    for index, (name, _) in enumerate(rows):
+        place += 1.0 if index == 0 or rows[index - 1][0] == name else 1.5
+        places.append(place)
+    return places
 
 
-def _scale(panel: Axes, quantity: Quantity, values: np.ndarray) -> None:
-    """Logarithmic, with plain numbers at its ticks, where the values allow it and are far enough apart."""
-    if quantity.name in _LINEAR or not are_far_apart(values):
+def _draw_difference(panel: Axes, found: Difference, place: float, study: Study) -> None:
+    if not math.isfinite(found.low):
         return
-    make_logarithmic(panel)
-    panel.set_ylabel(f"{quantity.axis} (log scale)")
-    if quantity.name == "batch_size":
-        panel.set_yticks(_size_ticks(values))
-        panel.yaxis.set_minor_locator(NullLocator())
+    style: dict[str, Any] = drawing.marker_style(study.rows.index(found.first.row)) | {
+        "markersize": 6.5,
+        "linestyle": "none",
+    }
+    face: dict[str, Any] = {} if found.answer is not Answer.OPEN else {"markerfacecolor": "white"}
+    panel.plot([found.low, found.high], [place, place], color=_INK, linewidth=1.4)
+    panel.plot(found.mean, place, label=found.first.row, color=_INK, **(style | face))
 
 
-def _size_ticks(values: np.ndarray) -> np.ndarray:
-    """The batch sizes; where they are many, as the means over seeds that decided apart are, doublings of the first."""
-    sizes = np.unique(values[np.isfinite(values)])
-    if len(sizes) <= _MOST_TICKS:
-        return sizes
-    return sizes[0] * 2.0 ** np.arange(int(np.log2(sizes[-1] / sizes[0])) + 1)
+def _ratio_ticks(panel: Axes) -> None:
+    """Labels an axis of logarithms with ratios."""
+    low, high = panel.get_xlim()
+    candidates = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+    shown = [float(each) for each in candidates if low <= math.log(each) <= high]
+    if len(shown) > 5:
+        shown = [each for each in shown if f"{each:g}"[-1] == "1" or f"{each:g}".startswith("1")]
+    panel.set_xticks([math.log(each) for each in shown], [f"×{each:g}" for each in shown])
+
+
+def _against_gradients(study: Study, folder: Path) -> list[Picture]:
+    if len({group.gradient_evaluations for group in study.groups}) < 2:
+        return []
+    with mpl.rc_context(drawing.STYLE):
+        figure, panels = drawing.grid(len(study.rows), _IN_A_ROW, (3.2, 2.9), sharey=True)
+        for number, (panel, row) in enumerate(zip(panels, study.rows, strict=True)):
+            for column in study.columns:
+                inside = [group for group in study.groups if (group.row, group.column) == (row, column)]
+                _draw_costs(panel, inside, study, number)
+            panel.set_title(row, fontsize=10)
+        drawing.name_axes(panels, _IN_A_ROW, "gradient evaluations", "test error, %")
+        if drawing.are_far_apart([group.gradient_evaluations for group in study.groups]):
+            drawing.make_logarithmic(panels[0], "x")
+        ends = [mean + sign * deviation for g in study.groups for mean, deviation in [_spread(g)] for sign in (-1, 1)]
+        means = [_spread(group)[0] for group in study.groups]
+        is_logarithmic = drawing.are_far_apart(means)
+        drawing.cut(panels, means if is_logarithmic else ends, can_be_logarithmic=is_logarithmic)
+        drawing.legend_below(figure, panels)
+    caption = f"{_over(study)}. Lower is better, and further left is cheaper."
+    if any(group.remark for group in study.groups):
+        caption += " A line joins the lengths for which one strategy was run."
+    return [drawing.save(figure, "Test error against gradient evaluations", caption, folder)]
+
+
+def _draw_costs(panel: Axes, groups: Sequence[Group], study: Study, number: int) -> None:
+    if not groups:
+        return
+    found = sorted((group.gradient_evaluations, *_spread(group)) for group in groups)
+    where, means, deviations = zip(*found, strict=True)
+    style = drawing.line_style(study.columns.index(groups[0].column), len(study.columns))
+    panel.errorbar(
+        where,
+        means,
+        deviations,
+        label=labels.heading(groups[0].column),
+        capsize=2,
+        **style,
+        **drawing.marker_style(number),
+    )
+
+
+def _spread(group: Group) -> tuple[float, float]:
+    errors = 100 * group.values("test_error")
+    return float(errors.mean()), float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
+
+
+def _over(study: Study) -> str:
+    return f"Mean ± standard deviation over {len(study.seeds)} seeds" if len(study.seeds) > 1 else "One seed"
+
+
+def _against_loss(study: Study, folder: Path) -> list[Picture]:
+    measured = _measured_columns(study)[:_MOST_MEASURES]
+    if not measured:
+        return []
+    with mpl.rc_context(drawing.STYLE):
+        figure, panels = drawing.grid(len(measured), _IN_A_ROW, (3.3, 2.9), sharey=False)
+        for panel, (column, loss) in zip(panels, measured, strict=True):
+            points = [_draw_points(panel, group, study, column, loss) for group in study.groups]
+            across, up = (np.concatenate(each) for each in zip(*points, strict=True))
+            for values, name in ((across, "x"), (up, "y")):
+                if drawing.are_far_apart(values):
+                    drawing.make_logarithmic(panel, name)
+            panel.set_title(column.rpartition(", ")[0].replace(" at ", " at ρ "), fontsize=10)
+        drawing.name_axes(panels, _IN_A_ROW, "training loss", "sharpness")
+        drawing.legend_below(figure, panels)
+    markers = ", ".join(f"{sign} {row}" for sign, row in zip("●■▲◆▼✚✖★" * len(study.rows), study.rows, strict=False))
+    caption = (
+        "A point per run, after the last epoch. If all points lie on one line, the measure says little beyond the "
+        f"loss; strategies that differ at equal loss differ in flatness. Markers: {markers}."
+    )
+    return [drawing.save(figure, "Sharpness against training loss", caption, folder)]
+
+
+def _draw_points(panel: Axes, group: Group, study: Study, column: str, loss: str) -> tuple[np.ndarray, np.ndarray]:
+    across, up = group.values(loss), group.values(column)
+    known = (across > 0) & (up > 0)
+    style: dict[str, Any] = {
+        "color": drawing.shades(len(study.columns))[study.columns.index(group.column)],
+        "linestyle": "none",
+    }
+    style |= drawing.marker_style(study.rows.index(group.row)) | {"markersize": 4, "markerfacecolor": "none"}
+    kind = f"{group.row}, {labels.heading(group.column)}" if len(study.groups) <= FEW else labels.heading(group.column)
+    panel.plot(across[known], up[known], label=kind, **style)
+    return across[known], up[known]
+
+
+def _measured_columns(study: Study) -> list[tuple[str, str]]:
+    """Returns the columns of sharpness and curvature that have two values or more, each with the column of its loss."""
+    ways = ways_of([group.runs for group in study.groups])
+    names = [way.column(rho) for way, radii in ways.items() for rho in radii]
+    first = len(next(iter(ways.values()), []))
+    curvatures = [name for name in study.runs if str(name).startswith(_CURVATURES)]
+    ordered = [*names[:first], *map(str, curvatures), *names[first:]]
+    found = [(name, loss_column(name.partition(", ")[2])) for name in ordered]
+    return [
+        (name, loss)
+        for name, loss in found
+        if sum(int(((group.values(name) > 0) & (group.values(loss) > 0)).sum()) for group in study.groups) > 1
+    ]

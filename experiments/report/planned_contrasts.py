@@ -5,38 +5,41 @@ a two-sided paired t-test. The p-values of a file are adjusted by Holm's method 
 rejective multiple test procedure"), which bounds the probability of any false conclusion.
 """
 
-import math
-import statistics
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.cli.tables import Rows
-from experiments.runner.finished_runs import Run
+import pandas as pd
+from scipy import stats
+
+from experiments.report.groups import Group
+from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds, signed
+from experiments.report.study_tables import Table
 from experiments.training.exceptions import reason_of
 
-MOST = 4
-"""The largest number of contrasts of a study."""
-
+MOST = 4  # contrasts of a study
+CAPTION = (
+    "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
+    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. “Not "
+    "shown” does not mean that there is no effect."
+)
+_HEADING = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL = 0.05
-_FEWEST_SEEDS = 3
-_ROUNDING = 1e-9  # percentage points
 _KEYS = {"question", "cell", "controls"}
 
-Cells = dict[str, dict[int, Run]]
-"""The runs by cell, `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`, and by seed."""
+Cells = dict[str, Group]  # by `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A comparison of a cell with the best of its controls.
+    """A comparison of a cell with the best of its controls, which has the lowest mean test error.
 
     Attributes:
       question: the question that it answers.
       cell: the name of the cell.
-      controls: the names of the controls. The best one has the lowest mean test error.
+      controls: the names of the controls.
     """
 
     question: str
@@ -50,21 +53,23 @@ class Outcome:
 
     Attributes:
       contrast: the contrast.
-      control: the best of the controls.
-      seeds: the number of seeds that both cells have.
-      difference: the mean test error of the cell minus that of the control, in percentage points.
-      half_width: half of the width of the 95% interval of the difference; NaN with fewer than three seeds.
-      p_value: the p-value of the paired t-test; 1 with fewer than three seeds.
-      not_learned: the cells whose training accuracy is below the limit; there is then no verdict.
+      found: the difference of the cell from the best control; None if not all cells were run with a common seed.
+      p_value: the p-value of the paired t-test; 1 if nothing may be concluded.
     """
 
     contrast: Contrast
-    control: str
-    seeds: int
-    difference: float
-    half_width: float
-    p_value: float
-    not_learned: tuple[str, ...]
+    found: Difference | None
+    p_value: float = 1.0
+
+    def verdict(self, adjusted: float) -> str:
+        """Returns whether the cell has a lower or a higher error; "not shown" is not "no effect"."""
+        if self.found is None:
+            return "no verdict: not all cells were run"
+        if self.found.obstacle:
+            return f"no verdict: {self.found.obstacle}"
+        if not adjusted < _LEVEL:
+            return "not shown"
+        return "lower error" if self.found.mean < 0 else "higher error"
 
 
 def read_contrasts(path: Path) -> list[Contrast]:
@@ -93,60 +98,30 @@ def _contrast(values: dict[str, Any]) -> Contrast:
     return Contrast(str(values["question"]), str(values["cell"]), tuple(values["controls"]))
 
 
-def cells_of(runs: Iterable[Run]) -> Cells:
-    """Returns the runs of a study by the names of their cells and by seed."""
-    found: Cells = {}
-    for run in runs:
-        cell = run.folder.name.removesuffix(f"-{run.config.seed}")
-        found.setdefault(cell, {})[run.config.seed] = run
-    return found
+def cells_of(table: pd.DataFrame) -> Cells:
+    """Returns the runs of a study by the names of their cells, which their folders have."""
+    known = table[table["folder"].notna()]
+    names = [folder.removesuffix(f"-{seed}") for folder, seed in zip(known["folder"], known["seed"], strict=True)]
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        found.setdefault(name, []).append(place)
+    tables = {
+        name: known.iloc[places].set_index("seed", drop=False).rename_axis(None) for name, places in found.items()
+    }
+    return {name: Group(name, "", next(iter(runs["config"])), runs) for name, runs in tables.items()}
 
 
-def outcome(contrast: Contrast, cells: Cells, learned: float) -> Outcome:
-    """Returns the outcome of a contrast.
-
-    Args:
-      contrast: the contrast.
-      cells: the runs of the study.
-      learned: the training accuracy of the last epoch, as a fraction, below which a cell gets no verdict.
-
-    Raises:
-      ValueError: If a cell has no runs, or if the cells share no seed.
-    """
+def outcome(contrast: Contrast, cells: Cells, learned: float = LEARNED) -> Outcome:
+    """Returns the outcome of a contrast; cells with a training accuracy below `learned` get no verdict."""
     names = (contrast.cell, *contrast.controls)
-    if missing := [name for name in names if name not in cells]:
-        raise ValueError(f"the study has no run of {missing[0]}: run it first.")
-    seeds = sorted(set.intersection(*(set(cells[name]) for name in names)))
+    seeds = shared_seeds(*(cells[name] for name in names)) if all(name in cells for name in names) else []
     if not seeds:
-        raise ValueError(f"the cells {', '.join(names)} share no seed: run them with the same seeds.")
-    errors = {name: [100 * cells[name][seed].result.test_error for seed in seeds] for name in names}
-    control = min(contrast.controls, key=lambda name: statistics.mean(errors[name]))
-    paired = [a - b for a, b in zip(errors[contrast.cell], errors[control], strict=True)]
-    half, p_value = _test(paired)
-    below = tuple(name for name in (contrast.cell, control) if _accuracy(cells[name], seeds) < learned)
-    return Outcome(contrast, control, len(seeds), statistics.mean(paired), half, p_value, below)
-
-
-def _test(paired: Sequence[float]) -> tuple[float, float]:
-    """Returns half of the width of the 95% interval of the mean, and the p-value of the t-test.
-
-    With fewer than three differences, or equal ones, nothing can be inferred: the p-value is 1.
-    """
-    if len(paired) < _FEWEST_SEEDS:
-        return math.nan, 1.0
-    if max(paired) - min(paired) < _ROUNDING:
-        return 0.0, 1.0
-    from scipy import stats  # noqa: PLC0415 - importing it takes a second, which --help does not need
-
-    found: Any = stats.ttest_1samp(paired, 0.0)
-    interval = found.confidence_interval(1 - _LEVEL)
-    return float(interval.high - interval.low) / 2, float(found.pvalue)
-
-
-def _accuracy(runs: dict[int, Run], seeds: Sequence[int]) -> float:
-    """Returns the mean training accuracy in the last epoch; a run that diverged has learned nothing."""
-    errors = [1.0 if runs[seed].result.train_error is None else runs[seed].result.train_error for seed in seeds]
-    return 1 - statistics.mean(error for error in errors if error is not None)
+        return Outcome(contrast, None)
+    control = min(contrast.controls, key=lambda name: float(cells[name].values("test_error", seeds).mean()))
+    found = replace(difference(cells[contrast.cell], cells[control], TEST_ERROR, seeds), learned=learned)
+    paired = TEST_ERROR.values(found.first, seeds) - TEST_ERROR.values(found.second, seeds)
+    test: Any = None if found.obstacle else stats.ttest_1samp(paired, 0.0)
+    return Outcome(contrast, found, 1.0 if test is None else float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -155,37 +130,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The i-th smallest of n p-values, from i = 0, is multiplied by n − i. An adjusted p-value is at least as large as
     those of the smaller ones, and at most 1.
     """
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
+    adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 
 
-def verdict(found: Outcome, adjusted: float) -> str:
-    """Returns the verdict: whether the cell has a lower or a higher error; "not shown" is not "no effect"."""
-    if found.not_learned:
-        return f"no verdict: {' and '.join(found.not_learned)} has not learned"
-    if found.seeds < _FEWEST_SEEDS:
-        return f"no verdict: {found.seeds} of {_FEWEST_SEEDS} seeds"
-    if not adjusted < _LEVEL:
-        return "not shown"
-    return "lower error" if found.difference < 0 else "higher error"
-
-
-def contrast_rows(outcomes: Sequence[Outcome]) -> Rows:
+def contrast_table(outcomes: Sequence[Outcome]) -> Table:
     """Returns a table with one row per contrast."""
-    adjusted = holm([found.p_value for found in outcomes])
-    heading = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
-    rows: Rows = [heading]
-    for found, p_value in zip(outcomes, adjusted, strict=True):
-        middle, half = found.difference, found.half_width
-        interval = f"{middle - half:+.2f} to {middle + half:+.2f}".replace("-", "−") if math.isfinite(half) else "–"
-        p_shown = f"{p_value:.3g}" if found.seeds >= _FEWEST_SEEDS else "–"
-        difference = f"{middle:+.2f}".replace("-", "−")
-        cells = (found.contrast.cell, found.control)
-        rows.append(
-            (found.contrast.question, *cells, str(found.seeds), difference, interval, p_shown, verdict(found, p_value))
-        )
-    return rows
+    rows = []
+    for each, p_value in zip(outcomes, holm([each.p_value for each in outcomes]), strict=True):
+        found, contrast = each.found, each.contrast
+        if found is None:
+            rows.append((contrast.question, contrast.cell, *("–",) * 5, each.verdict(p_value)))
+            continue
+        numbers = (str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–")
+        p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
+        rows.append((contrast.question, contrast.cell, found.second.name, *numbers, p_shown, each.verdict(p_value)))
+    return Table([_HEADING, *rows], CAPTION, "Planned contrasts: the primary outcome")
+
+
+def contrast_sentences(table: Table) -> list[str]:
+    """Returns the rows of `contrast_table` as sentences for the headline."""
+    return [
+        f"{question} {verdict[0].upper()}{verdict[1:]}"
+        + (f": {cell} − {control} = {difference} points ({interval}; {seeds} seeds)." if control != "–" else ".")
+        for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
+    ]

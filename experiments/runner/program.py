@@ -25,7 +25,7 @@ from experiments.training import learning_rate, loss_and_update, optimizer, padd
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.epoch_schedule import Perturb
 from experiments.training.loop import Program
-from experiments.training.methods import GRADIENT_DECIDES, METHODS
+from experiments.training.methods import GRADIENT_DECIDES, METHODS, MINIMA
 from experiments.training.padded_step import Padding
 from experiments.training.prefetch import PrecompiledStep
 from experiments.training.sharding import Sharding
@@ -58,7 +58,7 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     perturb = config.policy(size).at if METHODS[config.method].makes_second_pass else lambda step: False
     total = config.plan.total_steps(size) if config.when == GRADIENT_DECIDES else None
     base = (descent.optimizer, descent.momentum or 0.0, descent.weight_decay)
-    settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants)
+    settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants, _posterior(config, size))
     images = image_pipeline.preparation_settings(config, dataset)
     part, skips, noise = descent.m or descent.micro_batch, descent.on_nonfinite is not None, config.adaptive is not None
     if padding := _padding(config):
@@ -79,6 +79,10 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
         program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
     return sharding.state(initial_state(network(shape, config.seed), init)), program
+
+
+def _posterior(config: Config, size: int) -> optimizer.Posterior | None:
+    return optimizer.Posterior(float(size), config.seed) if METHODS[config.method].bayesian else None
 
 
 @functools.cache
@@ -104,6 +108,9 @@ def _training(
         descend = loss_and_update.in_shards(model, parted, part, sharding)
         return parted.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     tx = optimizer.create(settings)
+    if settings.posterior is not None:
+        descend = loss_and_update.bayesian(model, tx, settings.posterior.seed)
+        return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     if part is None:
         descend = loss_and_update.whole(model, tx, functional, sharding)
         return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
@@ -267,7 +274,8 @@ def schedules(config: Config, size: int) -> dict[str, Callable[[Any], Any]]:
     descent, length = config.descent, config.length(size)
     rate = learning_rate.parse(config.lr_schedule, descent.learning_rate, length, descent.warmup_epochs)
     found = {name: optax.constant_schedule(config.settings[name]) for name in METHODS[config.method].uses}
-    if descent.rho_min is not None:
-        limits = (0.0, descent.learning_rate, descent.rho_min, descent.rho or 0.0)
-        found["rho"] = sam_optax.proportional_schedule(rate, *limits)
+    for name, least in MINIMA.items():
+        if (low := getattr(descent, least)) is not None:
+            limits = (0.0, descent.learning_rate, low, getattr(descent, name) or 0.0)
+            found[name] = sam_optax.proportional_schedule(rate, *limits)
     return {"learning_rate": rate} | found

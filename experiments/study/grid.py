@@ -16,8 +16,18 @@ from experiments.config.sections import Descent, check_options
 from experiments.study.dry_run import evaluations_per_update
 from experiments.study.run_spec import RunSpec
 from experiments.study.selection import MATCHES, budget, matched
-from experiments.study.strategies import ADAPTIVE, NAMES, PAPERS, TUNED, adaptive_plan, at_length, plan_of, rate_of
-from experiments.training.methods import METHODS, OPTIONS
+from experiments.study.strategies import (
+    ADAPTIVE,
+    FALLING_RADIUS,
+    NAMES,
+    PAPERS,
+    TUNED,
+    adaptive_plan,
+    at_length,
+    plan_of,
+    rate_of,
+)
+from experiments.training.methods import METHODS, MINIMA, OPTIONS
 from sam_optax import BatchPlan
 
 
@@ -32,15 +42,18 @@ class Grid(BaseConfig):
       strategies: The columns of the grid. constant is the constant plan at a constant learning rate; cosine, linear
         and warm_restarts are the constant plan under that learning-rate schedule; increasing is the increasing plan.
         The controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and
-        mean batch size, and reversed. adaptive grows from its first batch size to its last when the gradient noise
-        requires it; it needs a micro-batch, which all cells share. constant_tuned is the constant plan at the method's
-        own learning rate, from tuned_rates.
+        mean batch size, and reversed. late_switch has its first batch size for four fifths of its epochs, then its
+        last. cosine_radius and linear_radius are cosine and linear with a radius and an alpha that fall in proportion
+        to the learning rate; methods without a radius have no such cell. adaptive grows from the first batch size to
+        the last when the gradient noise requires it; it needs a micro-batch, which all cells share. constant_tuned is
+        the constant plan at the method's own learning rate, from tuned_rates.
       match: What all cells have in common: epochs (as in the paper), updates (as many as the increasing plan makes),
         or gradients (SGD makes twice the updates). Several values make several studies in one, and the runs that they
         share are run once.
       epochs: The number of epochs of the constant and of the increasing plan, whose stages keep their proportions. By
         default the plans are not changed.
-      constant_plan: The batch plan of the strategies constant, cosine, linear and warm_restarts.
+      constant_plan: The batch plan of the strategies constant, cosine, linear, warm_restarts, cosine_radius and
+        linear_radius.
       increasing_plan: The batch plan of the strategy increasing.
       tuned_rates: The learning rate of the strategy constant_tuned for each method, for instance sgd 0.4 sam 0.2.
       include: Patterns of the cells that belong to the study, in which * matches anything: METHOD-STRATEGY, or
@@ -73,6 +86,7 @@ class Grid(BaseConfig):
         _check_not_compiled_once(self)
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         self._check_tuned_rates()
+        self._check_radii()
         if ADAPTIVE in self.strategies and self.descent.micro_batch is None:
             raise ValueError(
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
@@ -90,6 +104,13 @@ class Grid(BaseConfig):
             checks.check_distinct("tuned_rates", methods)
         elif TUNED in self.strategies:
             raise ValueError(f"tuned_rates is (), and {TUNED} is one of the strategies: give a rate, such as sgd 0.4.")
+
+    def _check_radii(self) -> None:
+        falling = [strategy for strategy in self.strategies if strategy in FALLING_RADIUS]
+        if falling and not any(METHODS[method].uses for method in self.methods):
+            raise ValueError(
+                f"strategies has {falling[0]!r}, and {' or '.join(self.methods)} has no radius: omit it, or add sam."
+            )
 
     @property
     def plans(self) -> tuple[BatchPlan, BatchPlan]:
@@ -114,12 +135,18 @@ class Grid(BaseConfig):
         matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
         for seed, match, strategy, method in product(seeds, matches, self.strategies, self.methods):
-            if strategy == TUNED and method not in dict(self.tuned_rates):
+            if not self.has_cell(method, strategy):
                 continue
             cell = self._cell(match, method, strategy, seed, stored)
             if self._pattern(cell) is not None:
                 once.setdefault(cell.config, cell)
         return sorted(once.values(), key=lambda cell: (self.seeds.index(cell.config.seed), self._pattern(cell)))
+
+    def has_cell(self, method: str, strategy: str) -> bool:
+        """Returns whether the method has what the strategy changes: a tuned learning rate, or a radius."""
+        if strategy == TUNED:
+            return method in dict(self.tuned_rates)
+        return strategy not in FALLING_RADIUS or bool(METHODS[method].uses)
 
     def _pattern(self, cell: RunSpec) -> int | None:
         """Returns the position of the first pattern that matches the cell, None if none does."""
@@ -137,7 +164,7 @@ class Grid(BaseConfig):
             text = adaptive_plan(increasing, self.adaptive_rule, updates) if strategy == ADAPTIVE else str(plan)
             rate = rate_of(strategy, plan.epochs - self.descent.warmup_epochs)
             made = _config_of(self, method, text, rate, seed)
-            return made.with_settings(learning_rate=dict(self.tuned_rates)[method]) if strategy == TUNED else made
+            return made.with_settings(**self._own_settings(method, strategy))
 
         if match != "epochs":
             evaluations = evaluations_per_update(config(), stored)
@@ -148,6 +175,12 @@ class Grid(BaseConfig):
         words = [method, strategy, *([] if by == "epochs" else [f"equal_{by}"])]
         return RunSpec(f"{' '.join(words)}, seed {seed}", config(), self.output / "-".join([*words, str(seed)]))
 
+    def _own_settings(self, method: str, strategy: str) -> dict[str, float]:
+        """The settings in which the cells of a strategy differ from the study, besides plan and schedule."""
+        if strategy == TUNED:
+            return {"learning_rate": dict(self.tuned_rates)[method]}
+        return {MINIMA[name]: 0.0 for name in METHODS[method].uses} if strategy in FALLING_RADIUS else {}
+
 
 _MOMENTUM = 0.9  # of SGD, the base optimizer of all methods
 _DESCENT = Descent(learning_rate=0.05)
@@ -156,6 +189,8 @@ _DESCENT = Descent(learning_rate=0.05)
 @dataclass(frozen=True, kw_only=True)
 class Comparison(BaseConfig):
     """Train with every method, each at the radius of its paper, and report error, gradient evaluations and time.
+
+    sam_sps and bsam, which have no base optimizer, have the learning rate of their paper, too.
 
     Attributes:
       output: The folder of the study. Runs that are complete there are not run again.
@@ -195,10 +230,12 @@ class Comparison(BaseConfig):
         ]
 
     def config(self, method: str, seed: int) -> Config:
-        """Returns the config of a run."""
+        """Returns the config of a run; a whole optimizer has the learning rate of its paper."""
         is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
         study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
-        return _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
+        config = _config_of(study, method, self.batch_plan, self.lr_schedule, seed)
+        rate = METHODS[method].rate
+        return config if rate is None else config.with_settings(learning_rate=rate)
 
 
 def _check_not_compiled_once(study: BaseConfig) -> None:
@@ -209,11 +246,12 @@ def _check_not_compiled_once(study: BaseConfig) -> None:
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
     """Returns the config of a run: the settings that the runs of the study share, without those its method ignores."""
     unread = [name for name in OPTIONS if name not in METHODS[method].options]
+    ignored = {name: getattr(Descent(), name) for name in METHODS[method].ignores}
     return Config(
         problem=study.problem,
         network=study.network,
         recipe=study.recipe,
-        descent=replace(study.descent, **dict.fromkeys(unread)),
+        descent=replace(study.descent, **dict.fromkeys(unread), **ignored),
         method=method,
         batch_plan=batch_plan,
         lr_schedule=lr_schedule,

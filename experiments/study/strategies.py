@@ -10,18 +10,56 @@ PAPERS = ("constant", "increasing", "cosine")
 CONTROLS = ("constant_first", "constant_last", "constant_mean", "reversed")
 
 _RESTARTS = 5  # number of cosine cycles, of equal length
+_LATE = 0.8  # the fraction of the epochs after which `late_switch` changes its batch size
+
+
+def late_switch(plan: BatchPlan) -> BatchPlan:
+    """Returns a plan that keeps the first batch size until late, and then has the last one.
+
+    It has the epochs of the given plan. The idea is from "Fast Catch-Up, Late Switching" (Wang et al., 2026,
+    https://arxiv.org/abs/2602.14208): on hard tasks, small batches for most of the data and one switch to large batches
+    in a late stage are the optimal schedule for a fixed number of examples. The switch is after four fifths of the
+    epochs, rounded to whole epochs. The last stage is then that of the paper's increasing plan, whose five stages are
+    equal, and only the batch sizes in between differ.
+
+    Raises:
+      ValueError: If the plan has fewer than two epochs.
+    """
+    epochs = int(plan.epochs)
+    if epochs < 2:
+        raise ValueError(f"increasing_plan is {plan}: give at least two epochs, since late_switch has two stages.")
+    before = min(round(_LATE * epochs), epochs - 1)
+    first, last = plan.stages[0].batch_size, plan.stages[-1].batch_size
+    return BatchPlan.from_stages([(before, first), (epochs - before, last)])
+
+
+def is_late_switch(plan: BatchPlan) -> bool:
+    """Returns whether a plan grows once, in its last quarter.
+
+    A plan of `late_switch` that was matched to a number of updates has its switch near four fifths, not at it.
+    """
+    if len(plan.stages) != 2:
+        return False
+    before, after = plan.stages
+    return after.batch_size > before.batch_size and before.length > 3 * after.length
+
+
 _OF_INCREASING: dict[str, Callable[[BatchPlan], BatchPlan]] = {
     "increasing": lambda plan: plan,
     "constant_first": lambda plan: BatchPlan.constant(plan.stages[0].batch_size, plan.epochs),
     "constant_last": lambda plan: BatchPlan.constant(plan.stages[-1].batch_size, plan.epochs),
     "constant_mean": lambda plan: BatchPlan.constant(mean_batch_size(plan), plan.epochs),
     "reversed": lambda plan: BatchPlan.from_stages(plan.stages[::-1]),
+    "late_switch": late_switch,
 }
 _FALLING = ("cosine", "linear", "warm_restarts")
 
 PLANNED = (*PAPERS, "linear", "warm_restarts", *CONTROLS)
-ADAPTIVE, TUNED = "adaptive", "constant_tuned"
-NAMES = (*PLANNED, ADAPTIVE, TUNED)
+FALLING_RADIUS = {"cosine_radius": "cosine", "linear_radius": "linear"}
+"""The strategies whose radius and alpha fall in proportion to the learning rate, with their learning-rate schedules."""
+
+LATE_SWITCH, ADAPTIVE, TUNED = "late_switch", "adaptive", "constant_tuned"
+NAMES = (*PLANNED, LATE_SWITCH, *FALLING_RADIUS, ADAPTIVE, TUNED)
 
 
 def at_length(name: str, text: str, epochs: int | None) -> BatchPlan:
@@ -55,9 +93,12 @@ def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
     Args:
       name: the strategy. `increasing` has the increasing plan. Its controls have as many epochs: `constant_first`,
         `constant_last` and `constant_mean` at its first, last and mean batch size, and `reversed` with its stages in
-        reverse order. `constant`, `cosine`, `linear` and `warm_restarts` have the constant plan.
+        reverse order; so does `late_switch`. The others have the constant plan.
       constant: the study's constant plan.
       increasing: the study's increasing plan.
+
+    Raises:
+      ValueError: If the increasing plan is too short for `late_switch`.
     """
     return _OF_INCREASING[name](increasing) if name in _OF_INCREASING else constant
 
@@ -80,6 +121,7 @@ def rate_of(name: str, epochs: float) -> str:
     """Returns the learning-rate schedule of a strategy over `epochs` after the warm-up, for `learning_rate.parse`."""
     if name == "warm_restarts":
         return f"warm_restarts:{epochs / _RESTARTS:g}"
+    name = FALLING_RADIUS.get(name, name)
     return name if name in _FALLING else "constant"
 
 

@@ -107,6 +107,7 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
         _trial(study, tuning, setting, stored)
         for strategy in study.strategies
         for method in study.methods
+        if study.has_cell(method, strategy)
         for setting in _settings(study, tuning, method, strategy)
     ]
 

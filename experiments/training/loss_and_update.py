@@ -67,6 +67,35 @@ def whole(model: nnx.Module, tx: Optimizer, functional: bool = False, sharding: 
     return descend
 
 
+BAYESIAN_SHARDS = 8
+"""The number of shards that bSAM divides a batch into, as in its paper."""
+
+
+def bayesian(model: nnx.Module, tx: Optimizer, seed: int) -> LossAndUpdate:
+    """Returns the update of bSAM, whose loss and gradients are those at random points, drawn anew in each step.
+
+    Args:
+      model: defines the architecture; its variables are not read. It has no state but BatchNorm's statistics, which are
+        averaged over the shards.
+      tx: the optimizer, made by `optimizer.create`.
+      seed: the seed of the random points.
+    """
+    loss_fn = _loss_fn(_forward(model), jax.tree.leaves)
+
+    def descend(params: Any, opt_state: Any, call: Call, perturb: Decision) -> StepOutput:
+        del perturb  # every step makes both passes
+        key = jax.random.fold_in(jax.random.key(seed), opt_state.count)
+        value_and_grad = sam_optax.bsam_value_and_grad(
+            loss_fn, opt_state.hyperparams["rho"], BAYESIAN_SHARDS, batch_argnums=(1, 2, 3), has_aux=True
+        )
+        (loss, (error, statistics)), grads, magnitude = value_and_grad(params, opt_state, key, *call)
+        model_state = jax.tree.unflatten(jax.tree.structure(call[0]), statistics)
+        updates, opt_state = tx.update(grads, opt_state, params, magnitude=magnitude)
+        return StepOutput(loss, error, grads, updates, model_state, opt_state)
+
+    return descend
+
+
 def passes(model: nnx.Module, functional: bool = False, sharding: Sharding = Sharding()) -> Callable[..., Any]:
     """Returns `passes(params, *call)` → `((loss, (error, model_state)), gradient, grad_fn)`.
 

@@ -64,6 +64,7 @@ class Constants(NamedTuple):
       theta: the weight of the newest gradient in VaSSO's mean.
       eta: the constant that ASAM adds to the absolute value of each weight.
       ascent_steps: the number of ascent steps before the second pass.
+      damping: the damping of bSAM's scale.
     """
 
     gamma: Any = None
@@ -72,10 +73,14 @@ class Constants(NamedTuple):
     theta: Any = None
     eta: Any = None
     ascent_steps: Any = None
+    damping: Any = None
 
 
-OPTIONS = ("rho_min", *Constants._fields)
-"""The settings that only some methods have: `rho_min`, for a radius that follows the learning rate, and constants."""
+MINIMA = {"rho": "rho_min", "alpha": "alpha_min"}
+"""Maps a hyperparameter to the setting that lets it follow the learning rate: its value at a learning rate of 0."""
+
+OPTIONS = (*MINIMA.values(), *Constants._fields)
+"""The settings that only some methods have: the minima of the hyperparameters that they use, and their constants."""
 
 
 class Hyperparameters(NamedTuple):
@@ -87,6 +92,9 @@ class Hyperparameters(NamedTuple):
       learning_rate: the learning rate of the base optimizer.
       when: the policy, if the gradient decides on the second pass.
       constants: the constants of the method.
+      weight_decay: the weight decay, for methods without a base optimizer; in bSAM the precision of the prior divided
+        by the number of examples.
+      num_examples: the number of training examples of bSAM.
     """
 
     rho: Any
@@ -94,6 +102,8 @@ class Hyperparameters(NamedTuple):
     learning_rate: Any
     when: Policy
     constants: Constants = Constants()
+    weight_decay: float = 0.0
+    num_examples: float = 1.0
 
 
 Estimator = Callable[[Hyperparameters], optax.GradientTransformation]
@@ -107,43 +117,53 @@ class Method(NamedTuple):
       title: the name in its paper's spelling.
       estimator: maps the hyperparameters to the gradient transformation that precedes the base optimizer.
       around: maps the base optimizer and the hyperparameters to the wrapped optimizer, if the method wraps one.
+      whole: maps the hyperparameters to the whole optimizer, if the method has no base optimizer.
       uses: which of `rho` and `alpha` the method reads.
       rho: the radius that its paper uses for convolutional networks.
       alpha: the weight that its paper uses there.
       momentum: the default momentum of SGD.
+      rate: the learning rate of its paper, for a whole optimizer.
       when: the policy, in the form that `parse` reads.
       makes_second_pass: whether the method makes a second pass at all.
       constants: the constants that the config may set, with the values of its paper.
       functional: whether the second pass is that of Functional SAM.
+      bayesian: whether the passes are those of bSAM.
+      ignores: the settings of the base optimizer that a whole optimizer does not have.
       evaluated: maps the optimizer's state and the parameters to the parameters to evaluate.
     """
 
     title: str
     estimator: Estimator = lambda now: optax.identity()
     around: Around | None = None
+    whole: Estimator | None = None
     uses: tuple[str, ...] = ("rho",)
     rho: float = 0.05
     alpha: float = 0.02
     momentum: float = 0.0
+    rate: float | None = None
     when: str = "always"
     makes_second_pass: bool = True
     constants: Constants = Constants()
     functional: bool = False
+    bayesian: bool = False
+    ignores: tuple[str, ...] = ()
     evaluated: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
     @property
     def options(self) -> set[str]:
         """The settings of `OPTIONS` that the method has."""
         constants = {name for name, value in self.constants._asdict().items() if value is not None}
-        return constants | {"rho_min"} if self.uses else constants
+        return constants | {MINIMA[name] for name in self.uses}
 
     @property
     def is_estimator(self) -> bool:
         """Whether the method only estimates the gradient, of any loss, and the base optimizer makes the update."""
-        return self.around is None and not self.functional
+        return self.around is None and self.whole is None and not self.functional
 
     def create(self, base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
-        """Returns the method combined with its base optimizer."""
+        """Returns the method combined with its base optimizer, which a whole optimizer does without."""
+        if self.whole is not None:
+            return self.whole(now)
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
@@ -188,6 +208,19 @@ def _xsam(now: Hyperparameters) -> optax.GradientTransformation:
     return sam_optax.xsam(now.rho, now.alpha, now.constants.ascent_steps, when=now.when)
 
 
+def _sam_sps(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.sam_sps(now.rho, now.constants.lam, max_rate=now.learning_rate, weight_decay=now.weight_decay)
+
+
+def _bsam(now: Hyperparameters) -> optax.GradientTransformation:
+    return sam_optax.bsam(
+        now.learning_rate,
+        now.num_examples,
+        damping=now.constants.damping,
+        prior_precision=now.weight_decay * now.num_examples,
+    )
+
+
 METHODS: dict[str, Method] = {
     "sgd": Method("SGD", uses=(), rho=0.0, makes_second_pass=False),
     "sam": Method("SAM", _by_name("sam")),
@@ -208,6 +241,18 @@ METHODS: dict[str, Method] = {
     "le_sam": Method("LE-SAM", _le_sam, rho=0.3, constants=Constants(sigma=0.35)),
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "xsam": Method("XSAM", _xsam, uses=("rho", "alpha"), rho=0.15, alpha=1.0, constants=Constants(ascent_steps=1)),
+    "sam_sps": Method(
+        "SAM-SPS", whole=_sam_sps, rho=0.1, rate=1.0, constants=Constants(lam=1.0), ignores=("momentum",)
+    ),
+    "bsam": Method(
+        "bSAM",
+        whole=_bsam,
+        rho=0.01,
+        rate=0.5,
+        constants=Constants(damping=0.1),
+        bayesian=True,
+        ignores=("momentum",),
+    ),
     "functional_sam": Method("Functional SAM", _by_name("sam"), functional=True),
     "msam": Method("MSAM", around=_msam, rho=0.3, momentum=0.9, makes_second_pass=False, evaluated=msam_eval_params),
 }

@@ -77,6 +77,7 @@ class Settings(NamedTuple):
       bar_steps: the number of steps over which AE-SAM's threshold falls, if the gradient decides on the second pass.
         None: the step gets a static `perturb`.
       constants: the constants of the method; None: those of its paper.
+      posterior: the settings of bSAM's posterior; None for other methods.
     """
 
     method: str
@@ -86,6 +87,19 @@ class Settings(NamedTuple):
     ema: float = 0.0
     bar_steps: int | None = None
     constants: Constants | None = None
+    posterior: "Posterior | None" = None
+
+
+class Posterior(NamedTuple):
+    """The settings of bSAM's posterior.
+
+    Attributes:
+      num_examples: the number of training examples.
+      seed: the seed of the random points at which gradients are computed.
+    """
+
+    num_examples: float
+    seed: int
 
 
 class Parted(NamedTuple):
@@ -123,7 +137,8 @@ def _injected(make: Estimator, settings: Settings) -> Optimizer:
     constants = settings.constants or METHODS[settings.method].constants
 
     def with_values(learning_rate: Any, rho: Any, alpha: Any) -> optax.GradientTransformation:
-        return make(Hyperparameters(rho, alpha, learning_rate, when, constants))
+        examples = settings.posterior.num_examples if settings.posterior else 1.0
+        return make(Hyperparameters(rho, alpha, learning_rate, when, constants, settings.weight_decay, examples))
 
     return optax.inject_hyperparams(with_values)(learning_rate=0.0, rho=0.0, alpha=0.0)
 

@@ -13,6 +13,7 @@ from sam_optax import hyperparameters, trees
 from sam_optax.offset_combiners import explicit_direction
 from sam_optax.perturbations import k_step_ascent
 from sam_optax.policies import Policy, always
+from sam_optax.second_pass import SecondPass
 from sam_optax.transformation import sharpness_aware
 from sam_optax.typing import Mask, Params, ScalarOrSchedule, Updates
 
@@ -133,7 +134,7 @@ def _ascended(
 def _along(perturbed: Updates, offset: Updates, alpha: Any, rho_max: Any) -> Updates:
     """Returns `ρ_max d(α)`."""
     combiner = explicit_direction(alpha)
-    direction, _ = combiner.update(perturbed, perturbed, offset, combiner.init(perturbed))
+    direction, _ = combiner.update(perturbed, SecondPass(perturbed), offset, combiner.init(perturbed))
     scale = rho_max / (trees.norm(perturbed) + 1e-12)
     return jax.tree.map(lambda d: scale * d, direction)
 

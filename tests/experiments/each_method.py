@@ -1,12 +1,14 @@
 """The program's methods, for tests that ask the same of each of them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from experiments.training.methods import METHODS
 
 APART = ("sgd", "sam", "gsam", "vasso", "look_sam", "wsam_decoupled", "k_step_sam", "functional_sam", "msam")
+APART += ("sam_sps", "bsam")
 """Those that go their own way through the program: by their passes, by their state or around their optimizer."""
 
 
@@ -22,6 +24,11 @@ def each_of(names: Iterable[str], quick: Iterable[str] = APART) -> pytest.MarkDe
 
 each_method = each_of(METHODS)
 a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
+
+
+def fitting(method: str, **settings: Any) -> dict[str, Any]:
+    """The settings without those that a whole optimizer does not have."""
+    return {name: value for name, value in settings.items() if name not in METHODS[method].ignores}
 
 
 def gradients_of(method: str) -> int:

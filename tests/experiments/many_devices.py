@@ -18,6 +18,7 @@ from experiments.runner.program import build
 from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.step import TrainState
 from experiments.training.writers import read
+from tests.experiments.each_method import fitting
 
 
 class Hidden(nnx.Module):
@@ -42,9 +43,8 @@ def placed(devices: int, *, fsdp: bool = False) -> Sharding:
 
 def config_of(model: str, **settings: Any) -> Config:
     """A run of 20 steps and more on the digits."""
-    return Config.from_settings(
-        **{"model": model, "batch_plan": "2x32", "momentum": 0.9, "weight_decay": 1e-3} | settings
-    )
+    usual = fitting(settings.get("method", "gsam"), momentum=0.9, weight_decay=1e-3)
+    return Config.from_settings(**{"model": model, "batch_plan": "2x32"} | usual | settings)
 
 
 def digits(config: Config) -> data.Dataset:

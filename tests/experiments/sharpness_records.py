@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.report.groups import Study
-from experiments.report.publish import publish
+from experiments.report.page import publish
 from experiments.runner import sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.training.json_files import decode

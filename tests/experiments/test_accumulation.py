@@ -16,7 +16,7 @@ from experiments.runner.program import build
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.methods import METHODS
 from experiments.training.writers import Record
-from tests.experiments.each_method import each_of
+from tests.experiments.each_method import each_of, fitting
 
 pytestmark = pytest.mark.usefixtures("still_digits")
 
@@ -44,11 +44,11 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
 
 
 @each_of(
-    (name for name, method in METHODS.items() if method.constants.ascent_steps is None),
+    (name for name, method in METHODS.items() if method.constants.ascent_steps is None and not method.bayesian),
     quick=("vasso", "wsam_decoupled", "msam"),  # the next test runs gsam
 )
 def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
-    settings = TWO_STEPS | {"model": plain, "method": method, "weight_decay": 1e-3}
+    settings = {"model": plain, "method": method} | fitting(method, **TWO_STEPS, weight_decay=1e-3)
     whole, of_whole = trained(**settings)
     parts, of_parts = trained(**settings, micro_batch=16)
     assert {x.dtype for x in jax.tree.leaves(parts.params)} == {jnp.dtype("float64")}

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,12 @@ import pytest
 from rich.console import Console
 
 from experiments.convergence.network_study import NetworkStudy
+from experiments.report.answers import columns_of, limits, sentences
 from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
-from experiments.report.decided_plans import plan_rows
-from experiments.report.drawn import pictures_of
-from experiments.report.error_table import error_rows
+from experiments.report.curve_pictures import main_pictures
 from experiments.report.matches import matches, papers_cells, tables
-from experiments.report.run_curves import curves_of, mean_curves
-from experiments.report.section import write_section
-from experiments.report.study_tables import setting_rows
-from experiments.report.verdicts import verdicts
+from experiments.report.study_tables import error_table, followed_table, setting_table
+from experiments.runner.run_curves import Curve, curves_of, mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
 from experiments.study.strategies import NAMES
@@ -53,6 +49,13 @@ def write(
 
 def of_kind(kind: str, folder: Path) -> list[Claim]:
     return [claim for claim in claims(only_study(folder)) if claim.kind == kind]
+
+
+def told_of(folder: Path) -> str:
+    study = only_study(folder)
+    found = claims(study)
+    columns = columns_of(found)
+    return " ".join([*sentences(study, columns), *limits(study, found, columns, is_planned=False)])
 
 
 def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
@@ -112,18 +115,17 @@ def test_the_study_of_gradient_norms_refuses_it() -> None:
 
 def test_the_report_tells_the_plans_that_came_out_beside_what_was_asked_for(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
-    assert plan_rows(study)[1:] == [("SGD", ADAPTIVE, "1x64,3x256 (seeds 0, 1); 3x64,1x256 (seed 2)")]
+    assert followed_table(study).rows[1:] == [("SGD", ADAPTIVE, "1x64,3x256 (seeds 0, 1); 3x64,1x256 (seed 2)")]
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    assert (group.epochs, group.updates, group.examples) == (4, round((14 + 14 + 26) / 3), 2048)
+    assert (group.epochs, group.mean("updates"), group.mean("examples")) == (4, round((14 + 14 + 26) / 3), 2048)
     assert study.columns == ["constant 64", "constant 128", "constant 256", "increasing", "adaptive"]
     assert group in matches(study)[0].groups
-    rows = error_rows(tables(study)[0], study)
+    rows = error_table(tables(study)[0], study).rows
     assert rows[0][-1] == "adaptive"
     assert rows[-1][-1] == "18"
-    assert any(ADAPTIVE in row[1] for row in setting_rows(study))
-    headings = [block.heading for block in write_section(study, tmp_path).blocks]
-    assert "Plans that the noise decided" in headings
-    assert "Noise scale and batch size over epochs" in headings
+    assert any(ADAPTIVE in row[1] for row in setting_table(study).rows)
+    titles = [picture.title for picture in main_pictures(study, tmp_path)]
+    assert titles == ["Test error over epochs", "Noise scale and batch size over epochs"]
 
 
 def test_two_rules_are_two_columns(tmp_path: Path) -> None:
@@ -142,48 +144,24 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     (decided,) = of_kind(DECIDED, tmp_path)
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
-    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
-    assert "SGD, growth that the noise decides on against the best constant batch. At equal epochs: holds." in told
-    assert "SGD, growth that the noise decides on against the increasing plan. At equal epochs: holds." in told
-
-
-@pytest.mark.parametrize(
-    ("adaptive", "sizes", "caveat"),
-    [
-        (ADAPTIVE, ("constant", "last"), "at equal epochs nothing can be said: constant 64, its own first batch size"),
-        ("adaptive:12ux64..256:noise_scale", FIXED, "at equal updates and at equal gradient evaluations nothing can"),
-    ],
-    ids=["not its first", "past its budget"],
-)
-def test_where_nothing_can_be_said_of_it_the_reason_is_told(
-    tmp_path: Path, adaptive: str, sizes: Iterable[str], caveat: str
-) -> None:
-    fixed = {name: plan for name, plan in FIXED.items() if name in (*sizes, "increasing")}
-    study = only_study(write(tmp_path, adaptive, fixed))
-    assert f"Of growth that the noise decides on {caveat}" in " ".join(verdicts(study, claims(study)))
-
-
-def test_constants_that_lack_beside_it_are_told_as_its_parts_divide_them(tmp_path: Path) -> None:
-    write(tmp_path, "adaptive:4x64..512:noise_scale")
-    told = verdicts(only_study(tmp_path), claims(only_study(tmp_path)))
-    assert "Not among the constants: constant 96 (SGD at equal epochs)." in told
-    assert "Not among the constants: constant 96 and constant 512 (SGD, adaptive at equal epochs)." in told
-
-
-def test_of_two_adaptive_plans_the_one_is_named_of_which_nothing_can_be_said(tmp_path: Path) -> None:
-    write(tmp_path)
-    write_run(
-        tmp_path / "other",
-        0.03,
-        method="sgd",
-        micro_batch=16,
-        batch_plan="adaptive:4x64..256:norm_test:0.5",
-        came_out="4x64",
+    told = told_of(tmp_path)
+    assert (
+        "A batch that the noise decides on (adaptive) has a lower test error than the best of 3 constant batches"
+        in told
     )
-    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
-    wanted = "(adaptive, 64..256:norm_test:0.5) at equal epochs nothing can be said: too few seeds are shared"
-    assert wanted in told
-    assert "(adaptive, 64..256:noise_scale) at equal epochs" not in told
+    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
+
+
+def test_without_its_first_batch_size_there_is_no_comparison(tmp_path: Path) -> None:
+    fixed = {name: plan for name, plan in FIXED.items() if name != "first"}
+    told = told_of(write(tmp_path, fixed=fixed))
+    assert "A batch that the noise decides on (adaptive) cannot be compared with the best of 2 constant batches" in told
+
+
+def test_the_batch_sizes_that_its_constants_lack_are_told(tmp_path: Path) -> None:
+    told = told_of(write(tmp_path, "adaptive:4x64..512:noise_scale"))
+    assert "In at least one comparison, it lacks the batch size 96 or 512." in told
 
 
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -196,13 +174,14 @@ def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_
 def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    mean = mean_curves([curves_of(run.folder) for run in group.runs])
+    mean = mean_curves(curves_of(run.folder) for run in group.recorded())
     np.testing.assert_allclose(mean["batch_size"].values, [64, 192, 192, 256, 256])
     assert np.isposinf(mean["noise_scale"].values[0]) or np.isnan(mean["noise_scale"].values[0])
     shorter = {
-        name: type(curve)(*(part[:2] for part in curve)) for name, curve in curves_of(group.runs[0].folder).items()
+        name: Curve(curve.epoch[:2], curve.step[:2], curve.values[:2], curve.spread[:2])
+        for name, curve in curves_of(group.recorded()[0].folder).items()
     }
-    assert len(mean_curves([shorter, curves_of(group.runs[1].folder)])["train_loss"].values) == 2
+    assert len(mean_curves([shorter, curves_of(group.recorded()[1].folder)])["train_loss"].values) == 2
 
 
 def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp_path: Path) -> None:
@@ -212,7 +191,7 @@ def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp
     study = only_study(tmp_path)
     assert study.is_large
     assert {"increasing", "adaptive"} <= {group.column for group in papers_cells(study)}
-    assert any("the adaptive plan's, at its epochs" in each.caption for each in pictures_of(study, tmp_path))
+    assert any("3 of 14 groups are drawn" in each.caption for each in main_pictures(study, tmp_path))
 
 
 def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> None:
@@ -227,16 +206,16 @@ def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> 
 def test_a_budget_in_updates_stands_at_the_length_that_came_out(tmp_path: Path) -> None:
     study = only_study(write(tmp_path, adaptive="adaptive:16ux64..256:noise_scale"))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    assert (group.epochs, group.updates) == (4, 18)
-    assert pictures_of(study, tmp_path)
+    assert (group.epochs, group.mean("updates")) == (4, 18)
+    assert main_pictures(study, tmp_path)
 
 
 def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     plans = ("1x64,5x256", "1x64,5x256", "2x64")  # of 6, 6 and 2 epochs
     study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    assert (group.epochs, group.updates, group.examples) == (5, 17, 2389)
-    told = [row for match in tables(study) for row in error_rows(match, study) if "examples" in row[0]]
+    assert (group.epochs, group.mean("updates"), group.mean("examples")) == (5, 17, 2389)
+    told = [row for match in tables(study) for row in error_table(match, study).rows if "examples" in row[0]]
     assert told
     assert not any("3,072" in cell for row in told for cell in row)
 
@@ -258,7 +237,7 @@ def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[i
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     study = only_study(tmp_path)
     (group,) = [each for each in study.groups if each.column == "adaptive"]
-    scale = curves_of(group.runs[1].folder)["noise_scale"].values
+    scale = curves_of(group.recorded()[1].folder)["noise_scale"].values
     assert {epoch for epoch, value in enumerate(scale, start=1) if np.isnan(value)} == silent | {1}
-    assert "batch_size" in mean_curves([curves_of(run.folder) for run in group.runs])
-    assert pictures_of(study, tmp_path)
+    assert "batch_size" in mean_curves(curves_of(run.folder) for run in group.recorded())
+    assert main_pictures(study, tmp_path)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Claim, claim_rows, claims
-from experiments.report.figures import figures_of
-from experiments.report.verdicts import verdicts
-from experiments.report.wording import verdict
+from experiments.report.answers import claim_table, columns_of, limits, matrix, sentences
+from experiments.report.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Claim, claims
+from experiments.report.paired import TEST_ERROR, measures_of
 from tests.experiments.sharpness_records import LARGE, SMALL, add_lines, worst_case
 from tests.experiments.written_runs import only_study, write_run
 
@@ -42,38 +41,63 @@ def against(claim: Claim, figure: str = "test error, points") -> str:
     return found.second.column
 
 
+def verdict(claim: Claim, title: str = TEST_ERROR.title) -> str:
+    found = claim.found[title]
+    assert found is not None
+    return found.obstacle or found.answer.value
+
+
 def told_of(folder: Path) -> str:
+    """The headline, and what the study does not show."""
     study = only_study(folder)
-    return " ".join(verdicts(study, claims(study)))
+    found = claims(study)
+    columns = columns_of(found)
+    return " ".join([*sentences(study, columns), *limits(study, found, columns, is_planned=False)])
 
 
 def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "cosine": 0.09, "first": 0.03, "increasing": 0.05})
     (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (GROWTH, BEST, DECAY))
-    assert (against(papers), verdict(papers.found["test error, points"])) == ("constant 128", "holds")
-    assert (against(best), best.candidates) == ("constant 64", 2)
-    assert verdict(best.found["test error, points"]) == "the other way round"
-    assert (against(decay), decay.match) == ("constant 128", "")
-    assert verdict(decay.found["test error, points"]) == "the other way round"
-    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
-    assert "The paper: an increasing batch does better than a constant one, at equal epochs. SGD: holds." in told
-    assert "SGD, growth against the best constant batch. At equal epochs: the other way round." in told
-    assert "best of up to 2 constant batches" in told
-    assert "favours the constants" in told
+    assert (against(papers), verdict(papers)) == ("constant 128", "✓")
+    assert (against(best), best.candidates, verdict(best)) == ("constant 64", 2, "✗")
+    assert (against(decay), decay.match, verdict(decay)) == ("constant 128", "", "✗")
+    told = told_of(tmp_path)
+    first, second = sentences(only_study(tmp_path), columns_of(claims(only_study(tmp_path))))[:2]
+    worse = "A growing batch has a higher test error than the best of 2 constant batches with SGD (+2.01 points)"
+    better = "A growing batch has a lower test error than the paper's constant batch of 128 with SGD (−2.98 points)"
+    assert (first, second) == (f"{worse} (4 seeds).", f"{better} (4 seeds).")
+    assert "A falling learning rate (cosine) has a higher test error than a constant one with SGD" in told
+    assert "The best constant batch is selected on the same runs that it is compared with, which favours it." in told
+
+
+def test_the_matrix_has_a_row_per_method_and_a_column_per_claim(tmp_path: Path) -> None:
+    write(tmp_path, {"constant": 0.08, "first": 0.03, "increasing": 0.05})
+    study = only_study(tmp_path)
+    heading, row = matrix(study, columns_of(claims(study)), TEST_ERROR).rows
+    assert heading == (
+        "method",
+        "increasing (+B) − constant 128, as in the paper",
+        "increasing (+B) − best constant batch",
+        "increasing (+B) − reversed plan",
+        "increasing (+B) − best constant batch, at equal updates",
+    )
+    assert (row[0], row[1].symbol, row[1].effect, row[1].note) == ("SGD", "✓", "−2.99 points", "4 seeds")
+    assert row[2].note == "4 seeds; against constant 64, the best of 2"
+    assert row[2].interval == "+1.94 to +2.07"
+    assert row[3:] == ("–", "–")
 
 
 def test_a_difference_within_its_interval_is_not_shown(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
-    assert verdict(best.found["test error, points"]) == "not shown"
+    assert verdict(best) == "?"
+    assert "No difference in test error between a growing batch and the best of 2" in told_of(tmp_path)
 
 
 def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
-    errors = {
-        group.column: [100 * run.result.test_error for run in group.runs] for group in only_study(tmp_path).groups
-    }
+    errors = {group.column: 100 * group.values("test_error") for group in only_study(tmp_path).groups}
     interval = stats.ttest_rel(errors["increasing"], errors["constant 64"]).confidence_interval(0.95)
     found = best.found["test error, points"]
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -81,18 +105,10 @@ def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
 
 def test_without_a_control_nothing_is_said_of_growth(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
-    study = only_study(tmp_path)
     assert of_kind(BEST, tmp_path) == []
-    told = " ".join(verdicts(study, claims(study)))
-    assert "Whether growth helps cannot be said" in told
+    told = told_of(tmp_path)
+    assert "Whether growth itself helps cannot be said without two constant batch sizes at equal length, 64" in told
     assert "favours" not in told
-
-
-def test_where_controls_lack_at_one_length_it_is_said(tmp_path: Path) -> None:
-    write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
-    write(tmp_path, {"longer": 0.04}, longer="5x128")
-    told = " ".join(verdicts(only_study(tmp_path), claims(only_study(tmp_path))))
-    assert "Of growth at equal updates and at equal gradient evaluations nothing can be said" in told
 
 
 def test_the_best_constant_is_chosen_on_the_seeds_that_all_share(tmp_path: Path) -> None:
@@ -103,17 +119,9 @@ def test_the_best_constant_is_chosen_on_the_seeds_that_all_share(tmp_path: Path)
     (best,) = of_kind(BEST, tmp_path)
     found = best.found["test error, points"]
     assert (against(best), found.seeds, best.candidates) == ("constant 128", 3, 3)
-    row = claim_rows(only_study(tmp_path), [best])[1]
-    assert row[2] == "best of 3 constant batches"
-    assert row[3].endswith("; 3 seeds) against constant 128: the other way round")
-
-
-def test_too_few_shared_seeds_are_told_apart_from_too_few_batch_sizes(tmp_path: Path) -> None:
-    write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
-    write_run(tmp_path / "last", 0.05, method="sgd", batch_plan="4x256", seed=3)
-    told = told_of(tmp_path)
-    assert "Of growth at equal epochs nothing can be said: too few seeds are shared" in told
-    assert "two constant batch sizes were not run there" in told.partition("too few seeds")[2]
+    row = claim_table([best], measures_of(only_study(tmp_path))).rows[1]
+    assert row[0] == "increasing (+B) − best of 3 constant batches, at equal epochs"
+    assert (row[2].symbol, row[2].note) == ("✗", "3 seeds; against constant 128, the best of 3")
 
 
 def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_path: Path) -> None:
@@ -121,20 +129,30 @@ def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_pa
     (best,) = of_kind(BEST, tmp_path)
     assert not best.is_known
     told = told_of(tmp_path)
-    assert "Of growth at equal epochs nothing can be said: constant 64, its own first batch size, was not run" in told
-    assert "growth against the best constant batch." not in told
+    assert "A growing batch cannot be compared with the best of 2 constant batches with SGD" in told
+    assert "Whether growth itself helps cannot be said" in told
 
 
-def test_controls_that_lack_beside_the_first_are_told(tmp_path: Path) -> None:
+def test_controls_that_are_missing_are_told(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
-    assert "Not among the constants: constant 102 and constant 256 (SGD at equal epochs)." in told_of(tmp_path)
+    assert "In at least one comparison, it lacks the batch size 102 or 256." in told_of(tmp_path)
+
+
+def test_a_constant_batch_at_another_learning_rate_is_a_baseline_of_growth_alone(tmp_path: Path) -> None:
+    write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05, "cosine": 0.07})
+    for seed in range(4):
+        rate = {"learning_rate": 0.4, "seed": seed}
+        write_run(tmp_path / f"tuned-{seed}", 0.03 + NOISE[seed], method="sgd", batch_plan="4x128", **rate)
+    (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (GROWTH, BEST, DECAY))
+    assert (against(papers), against(decay)) == ("constant 128", "constant 128")
+    assert (against(best), best.candidates) == ("constant 128, learning rate 0.4", 3)
 
 
 def test_growth_against_the_plan_reversed_is_a_claim_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "reversed": 0.09, "increasing": 0.05})
     (claim,) = of_kind(REVERSED, tmp_path)
-    assert (against(claim), verdict(claim.found["test error, points"])) == ("reversed", "holds")
-    assert "SGD, growth against the same plan reversed. At equal epochs and equal updates: holds." in told_of(tmp_path)
+    assert (against(claim), verdict(claim)) == ("reversed", "✓")
+    assert claim.match == "at equal epochs and equal updates"
 
 
 def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_path: Path) -> None:
@@ -145,10 +163,13 @@ def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_pa
     rivals = {claim.group.config.lr_schedule for claim in of_kind(RIVAL, tmp_path)}
     assert rivals == {"steps:0.1:2", "cosine"}
     told = told_of(tmp_path)
-    assert "The paper: a decaying learning rate does better than a constant one. SGD: holds." in told
-    assert (
-        "SGD, decays that the paper does not have against the constant rate. Cosine 64 and steps:0.1:2: holds." in told
-    )
+    assert "A falling learning rate (cosine 128) has a lower test error than a constant one with SGD" in told
+    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    assert headings[-3:] == [
+        "cosine (+C) 128 − constant 128",
+        "cosine (+C) 64 − constant 64",
+        "steps:0.1:2 − constant 128",
+    ]
 
 
 def test_sharpness_is_judged_against_the_flattest_constant(tmp_path: Path) -> None:
@@ -160,17 +181,20 @@ def test_sharpness_is_judged_against_the_flattest_constant(tmp_path: Path) -> No
     (best,) = of_kind(BEST, tmp_path)
     assert against(best) == "constant 128"
     assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"
-    assert verdict(best.found["sharpness, ρ 0.0002, ratio"]) == "the other way round"
-    assert " against constant 64: the other way round" in claim_rows(only_study(tmp_path), [best])[1][4]
+    assert verdict(best, "sharpness, ρ 0.0002, ratio") == "✗"
+    row = claim_table([best], measures_of(only_study(tmp_path))).rows[1]
+    assert "against constant 64" in row[3].note
 
 
-def test_one_seed_says_nothing(tmp_path: Path) -> None:
+def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     for name, plan in PLANS.items():
         write_run(tmp_path / name, 0.1, method="sgd", batch_plan=plan, lr_schedule=RATES.get(name, "constant"))
-    study = only_study(tmp_path)
-    (told,) = verdicts(study, claims(study))
-    assert told.startswith("Of the paper's claims nothing can be said")
-    assert len(claim_rows(study, claims(study))) == 1
+    told = told_of(tmp_path)
+    assert told.startswith(
+        "Whether a growing batch is better than the best of 3 constant batches has no answer with SGD"
+    )
+    assert "An answer needs at least 3 seeds, and this study has 1." in told
+    assert {verdict(claim) for claim in claims(only_study(tmp_path))} == {"fewer than 3 seeds"}
 
 
 def test_a_diverged_run_takes_the_claim_with_it(tmp_path: Path) -> None:
@@ -178,7 +202,7 @@ def test_a_diverged_run_takes_the_claim_with_it(tmp_path: Path) -> None:
     write_run(tmp_path / "lost", 0.9, loss=None, method="sgd", batch_plan=PLANS["increasing"], seed=4)
     write_run(tmp_path / "fine", 0.08, method="sgd", batch_plan=PLANS["constant"], seed=4)
     (papers,) = of_kind(GROWTH, tmp_path)
-    assert verdict(papers.found["test error, points"]) == "diverged: 1"
+    assert verdict(papers) == "1 of the runs diverged"
 
 
 def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> None:
@@ -188,16 +212,15 @@ def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> Non
         for seed, value in enumerate(values):
             records = [worst_case(SMALL, float(value)), worst_case(LARGE, 1.0 + seed)]
             add_lines(tmp_path / f"sgd-{name}-{seed}", records)
-    study = only_study(tmp_path)
     (papers,) = of_kind(GROWTH, tmp_path)
     found = papers.found["sharpness, ρ 0.0002, ratio"]
     interval = stats.ttest_rel(*logs).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert verdict(papers.found["sharpness, ρ 0.0024, ratio"]) == "no spread"
+    assert verdict(papers, "sharpness, ρ 0.0002, ratio") == "✓"
+    assert verdict(papers, "sharpness, ρ 0.0024, ratio") == "no spread"
     ratio, low, high = (f"{np.exp(each):.3g}" for each in (found.mean, found.low, found.high))
-    assert claim_rows(study, [papers])[1][4] == f"×{ratio} ({low} to {high}): holds"
-    told = " ".join(verdicts(study, claims(study)))
-    assert "SGD: holds for test error and sharpness at ρ 0.0002; no spread for sharpness at ρ 0.0024." in told
+    row = claim_table([papers], measures_of(only_study(tmp_path))).rows[1]
+    assert str(row[3]) == f"✓ ×{ratio} ({low} to {high}); 4 seeds"
 
 
 def test_sharpness_that_is_no_number_is_not_compared(tmp_path: Path) -> None:
@@ -205,7 +228,5 @@ def test_sharpness_that_is_no_number_is_not_compared(tmp_path: Path) -> None:
     for name in ("constant", "increasing"):
         for seed in range(4):
             add_lines(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, None if seed == 0 else 1.0)])
-    study = only_study(tmp_path)
     (papers,) = of_kind(GROWTH, tmp_path)
-    assert papers.found[figures_of(study)[1].title] is None
-    assert claim_rows(study, [papers])[1][-1] == "–"
+    assert set(papers.found) == {TEST_ERROR.title}

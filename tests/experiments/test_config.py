@@ -77,6 +77,12 @@ def test_ascent_steps_belong_to_k_step_sam_and_have_two_by_default() -> None:
         ({"method": "sgd", "rho_min": 0.0}, "rho_min is 0.0, and sgd has no such option: omit it."),
         ({"method": "sam", "rho_min": 0.1}, "rho_min is 0.1, and rho is 0.05: give rho_min a value of at most rho."),
         ({"method": "sam", "rho_min": -0.1}, "rho_min is -0.1: give a finite number of at least 0."),
+        ({"method": "sam", "alpha_min": 0.0}, "alpha_min is 0.0, and sam has no such option: omit it."),
+        (
+            {"method": "gsam", "alpha_min": 0.1},
+            "alpha_min is 0.1, and alpha is 0.02: give alpha_min a value of at most alpha.",
+        ),
+        ({"method": "gsam", "alpha_min": -0.1}, "alpha_min is -0.1: give a finite number of at least 0."),
         ({"method": "wsam", "gamma": 1.0}, "gamma is 1.0: give a number of at least 0 and below 1."),
         ({"method": "wsam_decoupled", "gamma": -1.0}, "gamma is -1.0: give a number of at least 0 and below 1."),
         ({"method": "asam", "eta": -1.0}, "eta is -1.0: give a finite number of at least 0."),
@@ -91,9 +97,15 @@ def test_numbers_that_a_method_does_not_have_or_cannot_have_are_refused(settings
 
 
 def test_a_study_gives_each_method_the_numbers_that_it_has(tmp_path: Path) -> None:
-    study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "wsam"), gamma=0.5, rho_min=0.01)
+    numbers = {"gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
+    study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "gsam", "wsam"), **numbers)
     found = {cell.config.method: cell.config.descent for cell in study.cells()}
-    assert [(each.gamma, each.rho_min) for each in found.values()] == [(None, None), (None, 0.01), (0.5, 0.01)]
+    assert [(each.gamma, each.rho_min, each.alpha_min) for each in found.values()] == [
+        (None, None, None),
+        (None, 0.01, None),
+        (None, 0.01, 0.02),
+        (0.5, 0.01, None),
+    ]
     for kind in (Grid, Comparison):
         with pytest.raises(ValueError, match=r"theta is 0\.5, and sgd or sam has no such option: omit it"):
             kind.from_settings(output=tmp_path, methods=("sgd", "sam"), theta=0.5)

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -13,15 +12,20 @@ from scipy import stats
 
 from experiments import contrasts as program
 from experiments import presets
+from experiments.config import Config
 from experiments.report.planned_contrasts import (
+    Cells,
     Contrast,
     cells_of,
-    contrast_rows,
+    contrast_sentences,
+    contrast_table,
     holm,
     outcome,
     read_contrasts,
-    verdict,
 )
+from experiments.report.runs_table import table_of
+from experiments.runner.finished_runs import Run
+from experiments.training.records import Result
 
 PLANNED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/contrasts.toml"))
 CONTRAST = Contrast("Does growth help?", "sam-increasing", ("sam-constant", "sam-constant_first"))
@@ -33,17 +37,24 @@ controls = ["sam-constant", "sam-constant_first"]
 """
 
 
-def cells(train_error: float | None = 0.3, **errors: list[float]) -> Any:
+def runs_with(train_error: float | None = 0.3, **errors: list[float]) -> list[Run]:
     """Runs with these test errors in percent, seed by seed."""
-    return cells_of(
-        SimpleNamespace(
-            folder=Path(f"study/{name.replace('__', '-')}-{seed}"),
-            config=SimpleNamespace(seed=seed),
-            result=SimpleNamespace(test_error=error / 100, train_error=train_error),
+    loss = None if train_error is None else 1.0
+    costs: dict[str, Any] = {"updates": 16, "gradient_evaluations": 32, "seconds": 1.0}
+    return [
+        Run(
+            Path(f"study/{name.replace('__', '-')}-{seed}"),
+            Config.from_settings(method="sam", batch_plan="4x128", seed=seed),
+            Result(train_loss=loss, train_error=train_error, test_loss=1.0, test_error=error / 100, **costs),
+            [],
         )
         for name, found in errors.items()
         for seed, error in enumerate(found)
-    )
+    ]
+
+
+def cells(train_error: float | None = 0.3, **errors: list[float]) -> Cells:
+    return cells_of(table_of(runs_with(train_error, **errors)))
 
 
 ERRORS = {
@@ -55,12 +66,13 @@ ERRORS = {
 
 def test_the_control_is_the_best_one_and_the_test_is_paired() -> None:
     found = outcome(CONTRAST, cells(**ERRORS), 0.2)
-    assert (found.control, found.seeds) == ("sam-constant_first", 3)
+    assert (found.found.second.name, found.found.seeds) == ("sam-constant_first", 3)
     paired = np.subtract(ERRORS["sam__increasing"], ERRORS["sam__constant_first"])
     expected: Any = stats.ttest_rel(ERRORS["sam__increasing"], ERRORS["sam__constant_first"])
-    assert found.difference == pytest.approx(paired.mean())
+    assert found.found.mean == pytest.approx(paired.mean())
     assert found.p_value == pytest.approx(expected.pvalue)
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, 2) * paired.std(ddof=1) / 3**0.5)
+    half_width = stats.t.ppf(0.975, 2) * paired.std(ddof=1) / 3**0.5
+    assert found.found.high == pytest.approx(paired.mean() + half_width)
 
 
 @hypothesis.given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
@@ -83,28 +95,46 @@ def test_holm_by_hand() -> None:
         ({}, 0.3, "lower error"),
         ({"sam__increasing": [70.0, 71.5, 73.0]}, 0.3, "higher error"),
         ({"sam__increasing": [60.0, 66.0, 65.0]}, 0.3, "not shown"),
-        ({"sam__increasing": [62.0, 63.0, 65.0]}, 0.3, "not shown"),  # the differences are equal: there is no spread
-        ({name: errors[:2] for name, errors in ERRORS.items()}, 0.3, "no verdict: 2 of 3 seeds"),
-        ({}, 0.9, "no verdict: sam-increasing and sam-constant_first has not learned"),
-        ({}, None, "no verdict: sam-increasing and sam-constant_first has not learned"),
+        ({"sam__increasing": [62.0, 63.0, 65.0]}, 0.3, "no verdict: no spread"),  # the differences are equal
+        ({name: errors[:2] for name, errors in ERRORS.items()}, 0.3, "no verdict: fewer than 3 seeds"),
+        ({}, 0.9, "no verdict: training accuracy below 20%"),
+        ({}, None, "no verdict: 6 of the runs diverged"),
     ],
 )
 def test_verdicts(changed: dict[str, list[float]], train_error: float | None, expected: str) -> None:
     found = outcome(CONTRAST, cells(train_error, **ERRORS | changed), 0.2)
-    assert verdict(found, holm([found.p_value])[0]) == expected
+    assert found.verdict(holm([found.p_value])[0]) == expected
 
 
 def test_a_table_has_a_row_for_each_contrast() -> None:
-    [_, row] = contrast_rows([outcome(CONTRAST, cells(**ERRORS), 0.2)])
+    [_, row] = contrast_table([outcome(CONTRAST, cells(**ERRORS), 0.2)]).rows
     assert row[:5] == ("Does growth help?", "sam-increasing", "sam-constant_first", "3", "−3.17")
     assert row[-1] == "lower error"
-    [_, row] = contrast_rows([outcome(CONTRAST, cells(**{name: errors[:2] for name, errors in ERRORS.items()}), 0.2)])
-    assert row[5:] == ("–", "–", "no verdict: 2 of 3 seeds")
+    few = cells(**{name: errors[:2] for name, errors in ERRORS.items()})
+    [_, row] = contrast_table([outcome(CONTRAST, few, 0.2)]).rows
+    assert row[5:] == ("–", "–", "no verdict: fewer than 3 seeds")
 
 
-def test_a_cell_without_runs_is_refused() -> None:
-    with pytest.raises(ValueError, match="the study has no run of sam-constant_first: run it first"):
-        outcome(CONTRAST, cells(sam__increasing=[1.0], sam__constant=[2.0]), 0.2)
+def test_a_contrast_has_no_verdict_before_all_its_cells_are_run_and_counts_in_the_adjustment() -> None:
+    missing = outcome(CONTRAST, cells(sam__increasing=[1.0], sam__constant=[2.0]))
+    assert missing.verdict(1.0) == "no verdict: not all cells were run"
+    rows = contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing]).rows
+    alone = contrast_table([outcome(CONTRAST, cells(**ERRORS))]).rows
+    assert float(rows[1][6]) == pytest.approx(2 * float(alone[1][6]), rel=0.01)
+    assert rows[2][2:7] == ("–",) * 5
+
+
+def test_the_limit_of_what_has_been_learned_can_be_chosen() -> None:
+    assert outcome(CONTRAST, cells(0.6, **ERRORS), 0.5).verdict(0.0) == "no verdict: training accuracy below 50%"
+    assert outcome(CONTRAST, cells(0.6, **ERRORS), 0.3).verdict(0.0) == "lower error"
+
+
+def test_the_headline_has_the_contrasts_in_sentences() -> None:
+    missing = outcome(CONTRAST, cells(sam__increasing=[1.0]))
+    assert contrast_sentences(contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing])) == [
+        "Does growth help? Lower error: sam-increasing − sam-constant_first = −3.17 points (−3.88 to −2.45; 3 seeds).",
+        "Does growth help? No verdict: not all cells were run.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +159,7 @@ def test_the_program_prints_and_writes_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "contrasts.toml").write_text(FILE)
-    runs = [run for by_seed in cells(**ERRORS).values() for run in by_seed.values()]
-    monkeypatch.setattr(program, "find_runs", lambda folders: runs)
+    monkeypatch.setattr(program, "find_runs", lambda folders: runs_with(**ERRORS))
     words = ["study", str(tmp_path / "contrasts.toml"), "--output", str(tmp_path / "table.md")]
     monkeypatch.setattr(sys, "argv", ["contrasts", *words])
     program.main()

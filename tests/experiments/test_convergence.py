@@ -164,7 +164,7 @@ def test_the_program_draws_tells_and_goes_on_where_it_was(
 ) -> None:
     plans = ("--constant-plan", "3x128", "--increasing-plan", "2x64,1x128", "--seeds", "0")
     small = {"dimensions": "3", "chains": "4", "examples": "512", "constant-plan": "3x128"}
-    small |= {"increasing-plan": "2x64,1x128", "least-curvature": "0.5"}
+    small |= {"increasing-plan": "2x64,1x128", "least-curvature": "0.5", "radius-updates": "16"}
     quadratic = [word for name, value in small.items() for word in (f"--quadratic.{name}", value)]
     arguments = ("--output", str(tmp_path), "--model", tiny, "--methods", "sam", *plans, *quadratic)
     strategies = ("--strategies", "constant", "increasing")
@@ -173,17 +173,19 @@ def test_the_program_draws_tells_and_goes_on_where_it_was(
     assert "2 runs of tiny on digits, 2 of them to do" in told
     text = (tmp_path / "convergence.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        "# A falling radius",
         "# A stochastic quadratic",
         "# Networks: tiny on digits",
     ]
     shown = {line.split("(")[-1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
     assert shown == {path.name for path in tmp_path.glob("*.png")}
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert "| SAM | increasing | 20 |" in text
+    assert "| growing batch | SAM | falling |" in text
 
     call(monkeypatch, *arguments, *strategies, "--parts", "networks")
     assert "2 runs of tiny on digits, 0 of them to do" in capsys.readouterr().out
-    assert "stochastic quadratic" not in (tmp_path / "convergence.md").read_text()
+    assert "quadratic" not in (tmp_path / "convergence.md").read_text()
 
     with pytest.raises(SystemExit, match="2"):
         call(monkeypatch, *arguments, *strategies, "--measured-rho", "0.2")

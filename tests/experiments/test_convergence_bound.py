@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import sam_optax
+from experiments.convergence.falling_radius import worst_case_gradient
 from experiments.convergence.gradient_norms import REACH, Assumptions, last_bound, mean_bound
 from experiments.convergence.quadratic_study import QuadraticStudy, follow
 from experiments.training import learning_rate
@@ -25,7 +26,7 @@ LARGE_RADIUS = QuadraticStudy(dimensions=8, least_curvature=0.2, examples=1024, 
 @combinations(
     lambda method, strategy: method == "gsam" or strategy == "increasing",
     method=REACH,
-    strategy=("constant", "increasing", "cosine"),
+    strategy=("constant", "increasing", "cosine", "cosine_radius"),
 )
 def test_the_bound_holds_and_is_not_vacuous(method: str, strategy: str) -> None:
     course = follow(STUDY, method, strategy)
@@ -83,7 +84,7 @@ def test_no_method_can_do_better_than_the_radius_on_every_function() -> None:
     rho, smoothness = 0.2, 2.0
 
     def gradient(w: jax.Array) -> jax.Array:
-        return smoothness * jnp.where(w >= 0, w, jnp.maximum(jnp.minimum(w + 2 * rho, -w), 0))
+        return smoothness * worst_case_gradient(rho)(w)
 
     tx = optax.chain(sam_optax.sam(rho), optax.sgd(0.1 / smoothness))
 

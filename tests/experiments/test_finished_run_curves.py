@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from experiments.report import pictures
+from experiments.cli import drawing
+from experiments.report.curve_pictures import size_ticks
 from experiments.report.groups import Group
-from experiments.report.run_curves import Curves, curves_of, mean_curves
+from experiments.runner.run_curves import Curves, curves_of, mean_curves
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 
 def curves_of_group(group: Group) -> Curves:
-    return mean_curves([curves_of(run.folder) for run in group.runs])
+    return mean_curves(curves_of(run.folder) for run in group.recorded())
 
 
 def test_curves_are_means_of_epochs_and_seeds(tmp_path: Path) -> None:
@@ -53,12 +55,30 @@ def test_a_diverged_run_ends_its_groups_curve(tmp_path: Path) -> None:
     assert np.isnan(curves_of_group(group)["train_loss"].values).all()
 
 
-def test_many_groups_are_drawn_with_lines_that_differ(tmp_path: Path) -> None:
-    for number in range(8):
-        write_run(tmp_path / str(number), 0.1, method="sam", rho=0.01 * (number + 1), batch_plan="1x128")
-    study = only_study(tmp_path)
-    styles = {tuple(map(str, pictures._style(group, study).values())) for group in study.groups}
-    assert len(styles) == 8
+def test_a_curve_has_the_spread_over_the_seeds(tmp_path: Path) -> None:
+    groups = {group.name: group for group in only_study(write_study(tmp_path)).groups}
+    curve = curves_of_group(groups["GSAM, increasing"])["test_error"]
+    np.testing.assert_allclose(curve.spread, np.std(100 * np.asarray(ERRORS["gsam", "increasing"]), ddof=1))
+
+
+def lightness(colour: str) -> float:
+    """The lightness L* of a colour."""
+    parts = np.asarray(to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_strategies_differ_in_grey(count: int) -> None:
+    steps = np.diff([lightness(colour) for colour in drawing.shades(count)])
+    assert len(steps) == count - 1
+    assert steps.min() > 7
+
+
+def test_any_number_of_strategies_and_methods_has_styles_that_differ() -> None:
+    lines = {tuple(map(str, drawing.line_style(index, 40).values())) for index in range(40)}
+    assert len(lines) == 40
+    assert len({tuple(drawing.marker_style(index).items()) for index in range(16)}) == 16
 
 
 @pytest.mark.parametrize(
@@ -67,4 +87,4 @@ def test_many_groups_are_drawn_with_lines_that_differ(tmp_path: Path) -> None:
     ids=["of plans", "means over seeds"],
 )
 def test_ticks_are_at_the_batch_sizes_or_where_those_are_many_at_doublings(sizes: Any, ticks: list[int]) -> None:
-    np.testing.assert_array_equal(pictures._size_ticks(np.asarray(sizes)), ticks)
+    np.testing.assert_array_equal(size_ticks(np.asarray(sizes)), ticks)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from experiments.cli.tables import Rows
-from experiments.report.error_table import error_rows
 from experiments.report.groups import studies
 from experiments.report.matches import tables
-from experiments.report.study_tables import setting_rows
+from experiments.report.runs_table import table_of
+from experiments.report.study_tables import error_table, setting_table
 from experiments.runner.finished_runs import Run, find_runs
 from tests.experiments.written_runs import ERRORS, PLANS, only_study, write_run, write_study
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def only_table(folder: Path) -> Rows:
     study = only_study(folder)
     (match,) = tables(study)
-    return error_rows(match, study)
+    return error_table(match, study).rows
 
 
 def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(folder: Path) -> None:
@@ -69,7 +69,22 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
             {"k-step SAM, constant", "k-step SAM, 4 ascent steps, constant"},
         ),
         ({"method": "wsam"}, {"method": "wsam", "gamma": 0.5}, {"WSAM, constant", "WSAM, γ 0.5, constant"}),
-        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01, constant"}),
+        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01"}),
+        (
+            {"lr_schedule": "cosine"},
+            {"lr_schedule": "cosine", "rho_min": 0.0},
+            {"SAM, cosine", "SAM, cosine, falling radius"},
+        ),
+        (
+            {"method": "gsam", "lr_schedule": "linear", "rho_min": 0.0},
+            {"method": "gsam", "lr_schedule": "linear", "rho_min": 0.0, "alpha_min": 0.0},
+            {"GSAM, linear, ρ down to 0", "GSAM, linear, falling radius"},
+        ),
+        (
+            {"batch_plan": "2x32,2x64,2x256"},
+            {"batch_plan": "5x32,1x256"},
+            {"SAM, increasing", "SAM, late switch"},
+        ),
     ],
 )
 def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
@@ -85,14 +100,30 @@ def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any
         ({"label_noise": 0.2}, "label noise 0.2"),
         ({"ema": 0.999, "m": 16}, "m 16, ema 0.999"),
         ({"auto_augment": True}, "auto augment"),
-        ({"learning_rate": 0.05}, "learning rate 0.05"),
     ],
 )
 def test_other_settings_part_a_study_and_are_told_in_its_title(folder: Path, settings: Any, told: str) -> None:
     write_run(folder / "one", 0.1, method="sgd", batch_plan="4x128", **settings)
-    found = studies(find_runs([folder]))
+    found = studies(table_of(find_runs([folder])))
     assert [study.title for study in found] == ["small_resnet on digits", f"small_resnet on digits: {told}"]
     assert [len(study.runs) for study in found] == [12, 1]
+
+
+def test_a_constant_run_with_another_learning_rate_belongs_to_the_study(folder: Path) -> None:
+    for seed in range(3):
+        write_run(folder / f"t{seed}", 0.03, method="sgd", batch_plan="4x128", learning_rate=0.4, seed=seed)
+    study = only_study(folder)
+    assert study.columns == ["constant", "constant, learning rate 0.4", "increasing"]
+    assert [group.name for group in study.groups if group.has_own_rate] == ["SGD, constant, learning rate 0.4"]
+    write_run(folder / "other", 0.03, method="sgd", batch_plan="2x64,2x256", learning_rate=0.4)
+    titles = [each.title for each in studies(table_of(find_runs([folder])))]
+    assert titles == ["small_resnet on digits", "small_resnet on digits: learning rate 0.4"]
+
+
+def test_two_runs_that_differ_in_their_learning_rate_are_compared(tmp_path: Path) -> None:
+    for rate in (0.1, 0.3):
+        write_run(tmp_path / str(rate), 0.1, method="sgd", batch_plan="4x128", learning_rate=rate)
+    assert only_study(tmp_path).columns == ["constant", "constant, learning rate 0.3"]
 
 
 def test_a_momentum_that_all_share_parts_no_method_that_needs_one(tmp_path: Path) -> None:
@@ -103,17 +134,20 @@ def test_a_momentum_that_all_share_parts_no_method_that_needs_one(tmp_path: Path
 
 def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
     write_run(folder / "big", 0.1, model="resnet18", batch_plan="4x128")
-    assert [study.title for study in studies(find_runs([folder]))] == ["resnet18 on digits", "small_resnet on digits"]
+    assert [study.title for study in studies(table_of(find_runs([folder])))] == [
+        "resnet18 on digits",
+        "small_resnet on digits",
+    ]
 
 
 def test_a_cell_says_what_it_lacks(folder: Path) -> None:
     write_run(folder / "asam", 0.9, loss=None, method="asam", batch_plan=PLANS["increasing"])
     rows = only_table(folder)
-    assert rows[3] == ("ASAM", "–", "90.00 (seeds: 1, diverged: 1)")
+    assert rows[3] == ("ASAM", "–", "90.00 / seeds: 1, diverged: 1")
 
 
 def test_settings_show_every_value(folder: Path) -> None:
-    settings = dict(setting_rows(only_study(folder)))
+    settings = dict(setting_table(only_study(folder)).rows)
     assert settings["method"] == "sgd; gsam"
     assert settings["seed"] == "0; 1; 2"
     assert settings["learning rate"] == "0.1"
@@ -121,11 +155,11 @@ def test_settings_show_every_value(folder: Path) -> None:
 
 
 def test_settings_that_are_as_usual_are_not_shown(folder: Path) -> None:
-    assert len(setting_rows(only_study(folder))) == 9
+    assert len(setting_table(only_study(folder)).rows) == 9
     write_run(folder / "odd", 0.1, method="sgd", batch_plan="4x128", seed=7, weight_decay=0.1)
-    (_, odd) = studies(find_runs([folder]))
-    assert ("weight decay", "0.1") in setting_rows(odd)
-    assert "None" not in str(setting_rows(odd))
+    (_, odd) = studies(table_of(find_runs([folder])))
+    assert ("weight decay", "0.1") in setting_table(odd).rows
+    assert "None" not in str(setting_table(odd).rows)
 
 
 def test_a_run_that_two_sweeps_have_counts_once(folder: Path) -> None:

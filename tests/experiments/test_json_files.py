@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from experiments.cli.tables import escaped
 from experiments.config import Config
-from experiments.report.markdown import markdown
-from experiments.report.run_curves import curves_of
-from experiments.report.section import Block, Section
+from experiments.report.page import Section, _render
+from experiments.report.study_tables import Table
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.resume import reopened
+from experiments.runner.run_curves import curves_of
 from experiments.study import RunSpec
 from experiments.study.run_spec import is_done
 from experiments.training.exceptions import printable
@@ -253,14 +252,13 @@ def test_notes_have_their_fields(values: dict[str, Any]) -> None:
 
 
 def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown() -> None:
-    block = Block(
-        "<b>Errors</b>", [[("method", "x"), ("a|b<script>", "[link](http://x)")]], ["*bold* `code` _it_\n# no"]
-    )
-    text = markdown([Section("![](x)<img src=x>", [block])], Path("report"))
+    table = Table([("method", "x"), ("a|b<script>", "[link](http://x)")], "*bold* `code` _it_\n# no")
+    title = "![](x)<img src=x>"
+    section = Section(title, "", ["<b>no</b>"], Table([]), [table], ["[no](x)"], table, [], [])
+    text = _render("report.md.jinja", [section], Path("report"), Table([("this report", ""), ("command", "<b>")]))
     assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs|epochs)|(?<!\\)[*`]", text)
     assert "| a\\|b\\<script\\> |" in text
     assert "\n# no" not in text
-    assert escaped("small_resnet on digits, warm_restarts:10") == "small_resnet on digits, warm_restarts:10"
 
 
 def test_control_characters_are_not_printed(tmp_path: Path) -> None:

@@ -4,23 +4,27 @@ import csv
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from experiments.report.answers import method_table, variant_of, variant_table
 from experiments.report.groups import studies
-from experiments.report.method_pairs import method_pair_rows, method_pairs
-from experiments.report.publish import publish
-from experiments.report.variants import base_of, variant_heading, variant_rows
+from experiments.report.page import publish
+from experiments.report.runs_table import table_of
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.large_study import write_large_study
 from tests.experiments.written_runs import write_run, write_study
 
+RADII = ("0.0002", "0.0024")
+WAYS = ("512 examples", "adaptive, 512 examples")
+
 
 def published(folder: Path) -> Path:
-    write_large_study(folder, seeds=2)
+    write_large_study(folder, seeds=3)
     publish(find_runs([folder]), folder / "report", Console(file=StringIO(), width=200))
     return folder / "report"
 
@@ -33,21 +37,21 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return published(tmp_path_factory.mktemp("large"))
 
 
-def test_the_document_is_short_and_has_a_table_a_match(large: Path) -> None:
+def test_the_document_is_short_and_has_the_answers_first(large: Path) -> None:
     document = (large / "report.md").read_text(encoding="utf-8")
-    assert document.count("\n") < 300
+    assert document.count("\n") < 400
     headings = re.findall("^## (.*)$", document, re.MULTILINE)
-    assert headings[:4] == [
-        "At equal epochs",
-        "At equal updates",
-        "At equal gradient evaluations",
-        "The paper's claims",
+    assert headings[:5] == [
+        "Differences in test error",
+        "Ratios of sharpness at ρ 0.0002",
+        "Ratios of sharpness at ρ 0.0024",
+        "What this does not show",
+        "Test error and sharpness at equal epochs",
     ]
-    assert "At other lengths" not in headings
-    assert "Runs" not in headings
+    assert "Details: Runs" not in headings
     assert len(set(headings)) == len(headings)
     assert "[runs.csv](runs.csv)" in document
-    assert len(re.findall("true zeros about .* would be left out by chance", document)) == 2  # claims, methods
+    assert len(re.findall("Without any effect, about .* would do so by chance", document)) == 2  # claims, methods
     assert "12 of 47 groups are drawn" in document
 
 
@@ -69,27 +73,38 @@ def test_the_file_of_runs_has_a_line_a_run(large: Path) -> None:
     assert len(rows) == len(find_runs([large.parent]))
     assert set(rows[0]) == {
         *("method", "rho", "batch_plan", "lr_schedule", "seed", "test_error", "test_loss", "train_loss"),
-        *("updates", "gradient_evaluations", "sharpness at 0.0002, 512 examples", "sharpness at 0.0024, 512 examples"),
-        "sharpness at 0.0002, adaptive, 512 examples",
-        "sharpness at 0.0024, adaptive, 512 examples",
+        *("train_error", "dataset", "model", "learning_rate", "alpha", "seconds", "folder", "parameters"),
+        *("updates", "gradient_evaluations", "loss, 512 examples", "top eigenvalue, 512 examples"),
+        *(f"{part} at {rho}, {way}" for part in ("sharpness", "first order") for rho in RADII for way in WAYS),
     }
     assert all(int(row["updates"]) > 0 and float(row["sharpness at 0.0002, 512 examples"]) > 0 for row in rows)
 
 
-def test_the_page_has_what_is_long_folded(large: Path) -> None:
+def test_the_page_folds_the_details(large: Path) -> None:
     page = (large / "report.html").read_text(encoding="utf-8")
-    folded = re.findall(r"<details>\s*<summary><h2>(.*?)</h2>", page)
-    assert folded == ["Sharpness measured in other ways", "Runs"]
+    folded = re.findall(r"<details>\s*<summary>(.*?)</summary>", page)
+    assert folded == [
+        "Test error at other matches",
+        "All comparisons",
+        "Methods against one another",
+        "Sharpness",
+        "Settings",
+        "Runs",
+        "Other quantities during training",
+    ]
     assert "GSAM, constant 16, 10 epochs" in page.partition("<details>")[2]
 
 
+def rows_of(folder: Path) -> list[tuple[Any, ...]]:
+    (study,) = studies(table_of(find_runs([folder])))
+    return method_table(study).rows
+
+
 def test_methods_are_compared_at_each_strategy_and_match(tmp_path: Path) -> None:
-    (study,) = studies(find_runs([write_study(tmp_path)]))
-    rows = method_pair_rows(study, method_pairs(study))
-    assert rows[0] == ("test error, points", "GSAM less SGD")
+    rows = rows_of(write_study(tmp_path))
+    assert rows[0] == ("A − B", "GSAM − SGD")
     assert [row[0] for row in rows[1:]] == ["constant, 4x128", "increasing (+B), 2x64,2x256"]
-    assert rows[2][1].startswith("−1.93 (")
-    assert rows[2][1].endswith(": lower")
+    assert (rows[2][1].symbol, rows[2][1].effect) == ("✓", "−1.93 points")
 
 
 def test_methods_of_different_lengths_are_not_compared(tmp_path: Path) -> None:
@@ -97,8 +112,7 @@ def test_methods_of_different_lengths_are_not_compared(tmp_path: Path) -> None:
     for method, plan in (("sgd", "9x128"), ("gsam", "11x128")):
         for seed in (0, 1):
             write_run(tmp_path / f"{method}-{plan}-{seed}", 0.05, method=method, batch_plan=plan, seed=seed)
-    (study,) = studies(find_runs([tmp_path]))
-    assert [row[0] for row in method_pair_rows(study, method_pairs(study))[1:]] == [
+    assert [row[0] for row in rows_of(tmp_path)[1:]] == [
         "constant, at equal epochs",
         "increasing (+B), at equal epochs",
     ]
@@ -110,13 +124,12 @@ def test_no_row_is_empty_and_none_stands_twice(tmp_path: Path) -> None:
         for plan in plans[method]:
             for seed in range(seeds):
                 write_run(tmp_path / f"{method}-{plan}-{seed}", 0.05, method=method, batch_plan=plan, seed=seed)
-    (study,) = studies(find_runs([tmp_path]))
-    pairs = method_pairs(study)
-    assert [row[0] for row in method_pair_rows(study, pairs)[1:]] == [
-        "increasing (+B), at equal epochs and equal updates",
+    rows = rows_of(tmp_path)[1:]
+    assert [row[0] for row in rows] == [
+        "increasing (+B), at equal epochs",
         "increasing (+B), at equal gradient evaluations",
     ]
-    assert len(pairs.differences) == 2
+    assert sum(str(value) != "–" for row in rows for value in row[1:]) == 2
 
 
 def test_a_part_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path) -> None:
@@ -124,14 +137,13 @@ def test_a_part_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path)
     for name, others in settings.items():
         for seed in (0, 1):
             write_run(tmp_path / f"{name}-{seed}", 0.05, method="sgd", batch_plan="4x128", seed=seed, **others)
-    found = studies(find_runs([tmp_path]))
-    told = {study.title.partition(": ")[2]: (study, base_of(study, found)) for study in found}
-    assert told[""][1] is None
-    both, decayed = told["m 16, ema 0.9"], told["weight decay 0.1, ema 0.9"]
-    assert variant_heading(*both) == "Less small_resnet on digits: m 16, all else equal"
-    assert (
-        variant_heading(*decayed)
-        == "Less small_resnet on digits, which differs in more than one setting: weight decay 0.1, ema 0.9 here"
+    found = studies(table_of(find_runs([tmp_path])))
+    by_title = {study.title.partition(": ")[2]: study for study in found}
+    assert variant_of(by_title[""], found) == (None, [])
+    base, pairs = variant_of(by_title["m 16, ema 0.9"], found)
+    assert (base.title, len(pairs)) == ("small_resnet on digits: m 16", 1)
+    assert variant_table(by_title["weight decay 0.1, ema 0.9"], found).caption == (
+        "This part minus small_resnet on digits. This part has weight decay 0.1 and ema 0.9."
     )
 
 
@@ -140,13 +152,12 @@ def test_another_setting_is_compared_with_the_same_without_it(tmp_path: Path) ->
     for seed, error in enumerate((0.040, 0.049, 0.045)):
         write_run(tmp_path / f"m-{seed}", error, method="sgd", batch_plan="4x128", m=16, seed=seed)
         write_run(tmp_path / f"n-{seed}", error, method="sgd", batch_plan="4x128", label_noise=0.1, seed=seed)
-    base, shards, noisy = studies(find_runs([tmp_path]))
+    _, shards, noisy = found = studies(table_of(find_runs([tmp_path])))
     assert shards.title == "small_resnet on digits: m 16"
-    ((_, row), (name, cell)) = variant_rows(shards, base)
-    assert (row, name) == ("test error, points", "SGD, constant")
-    assert cell.startswith("−1.03 (")
+    ((_, measure), (name, cell)) = variant_table(shards, found).rows
+    assert (measure, name, cell.effect) == ("test error", "SGD, constant", "−1.03 points")
     assert noisy.title.endswith("label noise 0.1")
-    assert len(variant_rows(noisy, base)) == 1  # other labels: another problem
+    assert not variant_table(noisy, found)  # other labels are another problem
 
 
 def test_all_settings_have_a_section_with_its_own_pictures(tmp_path: Path) -> None:
@@ -158,4 +169,18 @@ def test_all_settings_have_a_section_with_its_own_pictures(tmp_path: Path) -> No
         "small_resnet on digits",
         "small_resnet on digits: ema 0.9",
     ]
-    assert "pictures/small_resnet-on-digits-ema-0-9/test-accuracy-over-epochs.png" in document
+    assert "pictures/small_resnet-on-digits-ema-0-9/test_error.png" in document
+
+
+def test_a_comparison_of_many_methods_has_a_row_per_method_and_no_claim(tmp_path: Path) -> None:
+    for method in ("sgd", "sam", "gsam", "asam", "wsam"):
+        for seed in range(3):
+            error = 0.05 + 0.001 * seed**2 - 0.01 * (method == "sam") + 0.0001 * seed * len(method)
+            write_run(tmp_path / f"{method}-{seed}", error, method=method, batch_plan="4x128", seed=seed)
+    rows = rows_of(tmp_path)
+    assert [row[0] for row in rows] == ["A − B", "SAM − SGD", "GSAM − SGD", "ASAM − SGD", "WSAM − SGD"]
+    publish(find_runs([tmp_path]), tmp_path / "report", Console(file=StringIO()))
+    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "SAM, constant has the lowest test error, 4.20%, mean over 3 seeds." in document
+    assert re.search(r"Differences are shown in \d of \d comparisons", document)
+    assert "best constant batch" not in document

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import presets, reproduce
 from experiments.config import Config
-from experiments.report import drawn
+from experiments.report import curve_pictures
 from experiments.runner import run
 from experiments.study import Grid, Tuning, run_spec, tuning
 from tests.experiments.test_command_line import GRID, call
@@ -18,7 +18,7 @@ from tests.experiments.test_command_line import GRID, call
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report is drawn in seconds; the tests of reports look at all of it."""
-    monkeypatch.setattr(drawn, "pictures_of", drawn.main_pictures_of)
+    monkeypatch.setattr(curve_pictures, "further_pictures", lambda study, folder: [])
 
 
 TWO_STRATEGIES = ("--strategies", "constant", "cosine")

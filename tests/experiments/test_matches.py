@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.error_table import error_rows
 from experiments.report.groups import Study
 from experiments.report.matches import matches, papers_cells, papers_constant, reference, tables
+from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 INCREASING = "2x64,2x256"  # 8 + 8 + 2 + 2 updates
@@ -58,7 +58,7 @@ def test_what_a_column_took_stands_below_it_method_by_method_where_they_differ(t
         ("sam", "4x128", "constant"),
         ("gsam", INCREASING, "constant"),
     )
-    rows = error_rows(tables(study)[-1], study)
+    rows = error_table(tables(study)[-1], study).rows
     assert tables(study)[-1].title == "at equal gradient evaluations"
     assert rows[0] == ("test error, %", "increasing (+B)")
     assert rows[4:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
@@ -79,7 +79,7 @@ def test_where_nothing_is_there_to_match_all_stand_in_one_table(tmp_path: Path) 
     study = study_of(tmp_path, ("sgd", "4x128", "constant"), ("sgd", "9x128", "constant"), ("sgd", "4x128", "cosine"))
     assert matches(study) == []
     (match,) = tables(study)
-    assert error_rows(match, study)[0][1:] == ("constant, 4x128", "constant, 9x128", "cosine (+C)")
+    assert error_table(match, study).rows[0][1:] == ("constant, 4x128", "constant, 9x128", "cosine (+C)")
     other = study_of(tmp_path / "b", ("sgd", INCREASING, "constant"), ("sgd", "9x128", "constant"))
     assert list(named(other)) == [""]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from experiments.cli.output_folder import claim
 from experiments.config import Config
-from experiments.report.publish import publish
+from experiments.report.page import publish
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build

@@ -14,11 +14,12 @@ from experiments import train as program_of_training
 from experiments.benchmark import program_costs
 from experiments.config import Config
 from experiments.report.groups import studies
-from experiments.report.paired import differences
-from experiments.report.run_curves import curves_of
+from experiments.report.paired import direct_pairs
+from experiments.report.runs_table import table_of
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.program import build
+from experiments.runner.run_curves import curves_of
 from experiments.study import Comparison
 from experiments.study.dry_run import estimate
 from experiments.training import checkpoint
@@ -26,7 +27,7 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
 from tests.experiments.conftest import train
-from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of
+from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of, fitting
 from tests.selection import some_of
 
 pytestmark = pytest.mark.usefixtures("still_digits")
@@ -41,7 +42,7 @@ def steps_of(output: Path) -> list[dict[str, Any]]:
 
 @each_method
 def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: str) -> None:
-    result = train(tmp_path, model=tiny, method=method, **SETTINGS)
+    result = train(tmp_path, model=tiny, method=method, **fitting(method, **SETTINGS))
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
     assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
     assert result.test_error < 0.6  # of chance it is 0.9
@@ -49,7 +50,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     assert result.updates == 8 + 8 + 8
 
 
-@each_of((name for name, method in METHODS.items() if method.uses), quick=OF_EACH_KIND)
+@each_of((name for name, method in METHODS.items() if method.uses and method.whole is None), quick=OF_EACH_KIND)
 def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) -> None:
     zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
     base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
@@ -113,13 +114,15 @@ def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
     assert one.gradient_evaluations == sam.gradient_evaluations
 
 
-def test_a_radius_follows_the_learning_rate_down_to_its_least_value(tiny: str, tmp_path: Path) -> None:
-    train(tmp_path, model=tiny, method="gsam", rho=0.1, rho_min=0.02, lr_schedule="cosine", **SETTINGS)
+def test_radius_and_alpha_follow_the_learning_rate_down_to_their_least_values(tiny: str, tmp_path: Path) -> None:
+    falling = {"rho": 0.1, "rho_min": 0.02, "alpha": 0.4, "alpha_min": 0.0}
+    train(tmp_path, model=tiny, method="gsam", lr_schedule="cosine", **falling, **SETTINGS)
     steps = steps_of(tmp_path)
     rates = np.array([record["learning_rate"] for record in steps])
     assert rates[-1] < 0.5 * rates[0]
     first = Config.load(tmp_path / "config.json").descent.learning_rate
     np.testing.assert_allclose([record["rho"] for record in steps], 0.02 + 0.08 * rates / first, rtol=1e-5)
+    np.testing.assert_allclose([record["alpha"] for record in steps], 0.4 * rates / first, rtol=1e-5)
 
 
 def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp_path: Path) -> None:
@@ -227,8 +230,8 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
     for method, settings in {"sgd": {}, "look_sam": {}, "msam": {}, "sam": {"when": "every:2"}}.items():
         for seed in (0, 1):
             train(tmp_path / f"{method}-{seed}", model=tiny, method=method, batch_plan="2x64", seed=seed, **settings)
-    (study,) = studies(find_runs([tmp_path]))
-    direct = {(each.first.row, each.second.row) for each in differences(study.groups) if each.is_direct}
+    (study,) = studies(table_of(find_runs([tmp_path])))
+    direct = {(each.first.row, each.second.row) for each in direct_pairs(study.groups)}
     assert ("LookSAM", "SGD") in direct
     assert ("LookSAM", "SAM, every 2") in direct
     assert not any("MSAM" in pair for pair in direct)  # it has a momentum

@@ -39,8 +39,12 @@ def net() -> TinyNet:
 
 
 def made(method: str, m: int | None = None, ema: float = 0.0, *, guarded: bool = True) -> tuple[Any, TrainState]:
-    settings = optimizer.Settings(method, momentum=0.9, ema=ema)
-    if m is None:
+    posterior = optimizer.Posterior(num_examples=100, seed=0)
+    settings = optimizer.Settings(method, momentum=0.9, ema=ema, posterior=posterior)
+    if METHODS[method].bayesian:
+        tx = optimizer.create(settings)
+        descend = loss_and_update.bayesian(net(), tx, posterior.seed)
+    elif m is None:
         tx = optimizer.create(settings)
         descend = loss_and_update.whole(net(), tx, METHODS[method].functional)
     else:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.config.checks import check_count
-from experiments.report.publish import publish
+from experiments.report.page import publish
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Grid, Selection, Tuning, tuning

@@ -1,4 +1,4 @@
-"""Differences between groups, seed by seed."""
+"""Differences between groups, paired by seed, and when nothing may be concluded from them."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report.paired import difference, differences
-from experiments.report.study_tables import difference_rows
+from experiments.report.paired import TEST_ERROR, direct_pairs
 from tests.experiments.written_runs import ERRORS, only_study, write_run, write_study
 
 
@@ -18,43 +17,56 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_paired_difference_is_what_a_paired_t_test_says(folder: Path) -> None:
     groups = {group.name: group for group in only_study(folder).groups}
-    one, other = groups["GSAM, increasing"], groups["SGD, constant"]
-    found = difference(one, other)
-    test = stats.ttest_rel(*(100 * np.asarray(ERRORS[key]) for key in (("gsam", "increasing"), ("sgd", "constant"))))
-    interval = test.confidence_interval(0.95)
-    assert found.mean == pytest.approx(
-        100 * (np.mean(ERRORS["gsam", "increasing"]) - np.mean(ERRORS["sgd", "constant"]))
-    )
+    found = TEST_ERROR.compare(groups["GSAM, increasing"], groups["SGD, constant"])
+    errors = [100 * np.asarray(ERRORS[key]) for key in (("gsam", "increasing"), ("sgd", "constant"))]
+    interval = stats.ttest_rel(*errors).confidence_interval(0.95)
+    assert found.mean == pytest.approx(errors[0].mean() - errors[1].mean())
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.seeds == 3
 
 
-def test_a_difference_has_a_direction_only_where_its_interval_leaves_zero_out(folder: Path) -> None:
-    pairs = differences(only_study(folder).groups)
-    assert len(pairs) == 6
-    assert {(pair.first.name, pair.second.name): pair.direction for pair in pairs if pair.is_direct} == {
-        ("SGD, increasing", "SGD, constant"): "lower",
-        ("GSAM, increasing", "GSAM, constant"): "lower",
-        ("GSAM, constant", "SGD, constant"): "–",
-        ("GSAM, increasing", "SGD, increasing"): "lower",
+def test_an_answer_needs_an_interval_that_excludes_zero(folder: Path) -> None:
+    answers = {(p.first.name, p.second.name): p.answer.value for p in direct_pairs(only_study(folder).groups)}
+    assert answers == {
+        ("SGD, increasing", "SGD, constant"): "✓",
+        ("GSAM, increasing", "GSAM, constant"): "✓",
+        ("GSAM, constant", "SGD, constant"): "?",
+        ("GSAM, increasing", "SGD, increasing"): "✓",
     }
-    for pair, row in zip(pairs, difference_rows(pairs)[1:], strict=True):
-        assert (row[-1] == "lower", row[-1] == "higher") == (pair.high < 0, pair.low > 0)
-        assert pair.is_clear == (row[-1] != "–")
 
 
 @pytest.mark.parametrize(
-    ("errors", "loss", "verdict"),
-    [((0.12, 0.25), 0.5, "–"), ((0.2, 0.3), 0.5, "no spread"), ((0.20, 0.301), None, "diverged: 2")],
+    ("first", "second", "loss", "obstacle"),
+    [
+        ((0.12, 0.25, 0.31), (0.1, 0.2, 0.3), 0.5, ""),
+        ((0.2, 0.3, 0.4), (0.1, 0.2, 0.3), 0.5, "no spread"),
+        ((0.2, 0.301, 0.4), (0.1, 0.2, 0.3), None, "3 of the runs diverged"),
+        ((0.12, 0.25), (0.1, 0.2), 0.5, "fewer than 3 seeds"),
+        ((0.12,), (0.1,), 0.5, "fewer than 3 seeds"),
+    ],
 )
-def test_nothing_is_inferred_of_differences_that_are_all_alike_or_of_runs_that_diverged(
-    tmp_path: Path, errors: tuple[float, ...], loss: float | None, verdict: str
+def test_what_prevents_an_answer(
+    tmp_path: Path, first: tuple[float, ...], second: tuple[float, ...], loss: float | None, obstacle: str
 ) -> None:
-    for seed, error in enumerate(errors):
-        write_run(tmp_path / f"sgd{seed}", 0.1 + 0.1 * seed, method="sgd", batch_plan="4x128", seed=seed)
-        write_run(tmp_path / f"sam{seed}", error, loss, method="sam", batch_plan="4x128", seed=seed)
-    (pair,) = differences(only_study(tmp_path).groups)
-    assert (pair.direction, pair.is_clear) == (verdict, False)
+    for seed, (one, other) in enumerate(zip(first, second, strict=True)):
+        write_run(tmp_path / f"sam{seed}", one, loss, method="sam", batch_plan="4x128", seed=seed)
+        write_run(tmp_path / f"sgd{seed}", other, method="sgd", batch_plan="4x128", seed=seed)
+    (pair,) = direct_pairs(only_study(tmp_path).groups)
+    assert (pair.obstacle, pair.answer.value) == (obstacle, "?")
+    assert np.isfinite(pair.low) == (len(first) > 2)
+
+
+def test_there_is_no_answer_between_cells_that_have_not_learned(tmp_path: Path) -> None:
+    for seed in range(3):
+        for method, error in (("sgd", 0.9), ("sam", 0.95)):
+            own = error + 0.001 * seed ** (1 if method == "sgd" else 2)
+            path = write_run(tmp_path / f"{method}{seed}", own, method=method, seed=seed) / "result.json"
+            path.write_text(path.read_text().replace('"train_error": 0.1', f'"train_error": {0.85 if seed else 0.69}'))
+    (pair,) = direct_pairs(only_study(tmp_path).groups)
+    assert (pair.first.accuracy, pair.obstacle) == (pytest.approx(0.2, abs=0.01), "")
+    path.write_text(path.read_text().replace("0.85", "0.9"))
+    (pair,) = direct_pairs(only_study(tmp_path).groups)
+    assert (pair.obstacle, pair.answer.value) == ("training accuracy below 20%", "?")
 
 
 def test_pairs_are_made_by_seed_and_not_by_order(tmp_path: Path) -> None:
@@ -62,11 +74,5 @@ def test_pairs_are_made_by_seed_and_not_by_order(tmp_path: Path) -> None:
         write_run(tmp_path / f"sgd{seed}", error, method="sgd", batch_plan="4x128", seed=seed)
     for seed, error in ((1, 0.21), (2, 0.31), (3, 0.9)):
         write_run(tmp_path / f"sam{seed}", error, method="sam", batch_plan="4x128", seed=seed)
-    (pair,) = differences(only_study(tmp_path).groups)
+    (pair,) = direct_pairs(only_study(tmp_path).groups)
     assert (pair.seeds, pair.mean) == (2, pytest.approx(1.0))
-
-
-def test_one_seed_makes_no_difference(tmp_path: Path) -> None:
-    for method in ("sgd", "sam"):
-        write_run(tmp_path / method, 0.1, method=method, batch_plan="4x128")
-    assert differences(only_study(tmp_path).groups) == []

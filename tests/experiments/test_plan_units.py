@@ -9,8 +9,8 @@ from rich.console import Console
 
 from experiments.cli.output_folder import make_folder
 from experiments.config import Config
-from experiments.report.publish import publish
-from experiments.report.run_curves import examples_of
+from experiments.report.page import publish
+from experiments.report.runs_table import table_of
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.study import dry_run
@@ -80,7 +80,7 @@ def test_a_finished_run_has_its_epochs_and_examples(tiny: str, tmp_path: Path) -
     config = Config.from_settings(model=tiny, method="sam", batch_plan="updates:10x16,20x32")
     execute(tmp_path / "run", config)
     [found] = find_runs([tmp_path])
-    assert (found.epochs, found.result.updates, examples_of(found)) == (2, 30, 800)
+    assert (found.epochs, found.result.updates, table_of([found])["examples"][0]) == (2, 30, 800)
     assert len(list(read(tmp_path / "run" / "metrics.jsonl", "step"))) == 30
     estimate = dry_run.estimate(config, DIGITS)
     assert (estimate.updates, estimate.examples, estimate.boundaries) == (30, 800, (10,))

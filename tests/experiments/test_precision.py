@@ -24,7 +24,7 @@ from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
 from experiments.training.methods import METHODS
 from sam_optax import trees
-from tests.experiments.each_method import each_of
+from tests.experiments.each_method import each_of, fitting
 from tests.selection import some_of
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
@@ -82,9 +82,8 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
 def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
-        config = Config.from_settings(
-            model=net, method=method, precision=precision, weight_decay=1e-3, ema=0.0, rho=0.5, **LEAST
-        )
+        settings = fitting(method, weight_decay=1e-3, **LEAST)
+        config = Config.from_settings(model=net, method=method, precision=precision, ema=0.0, rho=0.5, **settings)
         dataset = run.load(config)
         before = build(config, dataset)[0]
         after, last = run.train(config, dataset)

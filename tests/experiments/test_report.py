@@ -1,6 +1,7 @@
 """The report as a person gets it: terminal, document, page."""
 
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 
 from experiments.cli.tables import as_markdown
 from experiments.report import __main__ as report
-from experiments.report.error_table import error_rows
 from experiments.report.matches import tables
+from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run, write_study
 
-PICTURES = 9  # accuracy, error by gradients, differences, loss, error, two norms, cosine, batch size
+PICTURES = 9  # differences, error by gradients, by epochs and by updates, loss, two norms, cosine, batch size
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class Page(HTMLParser):
         values = dict(attrs)
         if tag == "img":
             self.images.append(values)
-        self.asked += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")]
+        self.asked += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
         assert tag not in ("script", "link", "iframe")
 
     def handle_data(self, data: str) -> None:
@@ -58,7 +59,7 @@ def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
     call(monkeypatch, str(folder))
     printed = capsys.readouterr().out
     assert "5.40 ± 0.62" in printed
-    assert "holds" in printed
+    assert "A growing batch has a lower test error than the paper's constant batch with SGD (−1.00 points)" in printed
     page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
     assert page.asked == []
     assert "5.40 ± 0.62" in page.cells
@@ -69,7 +70,7 @@ def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
     document = (folder / "report" / "report.md").read_text(encoding="utf-8")
     study = only_study(folder)
     (match,) = tables(study)
-    assert as_markdown(error_rows(match, study)) in document
+    assert as_markdown(error_table(match, study).rows) in document
     pictures = re.findall(r"!\[.*\]\((.*)\)", document)
     assert len(pictures) == PICTURES
     for picture in pictures:
@@ -85,8 +86,54 @@ def test_the_same_runs_give_the_same_report(
     for _ in range(2):
         output = tmp_path_factory.mktemp("report")
         call(monkeypatch, str(folder), "--output", str(output))
-        pages.append((output / "report.html").read_bytes())
+        pages.append((output / "report.html").read_text(encoding="utf-8").partition("<footer>")[0])
     assert pages[0] == pages[1]
+
+
+def test_the_page_says_first_what_the_study_found_and_what_it_does_not_show(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(monkeypatch, str(folder))
+    text = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    order = ["<h1", 'class="headline"', "Differences in test error", "What this does not show", "<figure>", "<details>"]
+    places = [text.index(word) for word in [*order, "How this report was made"]]
+    assert places == sorted(places)
+    for word in ("12 runs of SGD and GSAM; 3 seeds: 0 to 2.", "python -m experiments.report", "training time", "jax"):
+        assert word in text
+
+
+def test_a_report_is_made_again_from_its_table_and_keeps_pictures_of_curves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(monkeypatch, str(folder))
+    output, pictures = folder / "report", folder / "report" / "pictures" / "small_resnet-on-digits"
+    before = (output / "report.md").read_text(encoding="utf-8")
+    curve = (pictures / "test_error.png").read_bytes()
+    for run in folder.glob("*-*-*"):
+        shutil.rmtree(run)
+    (pictures / "differences.png").unlink()
+    call(monkeypatch, "--again", str(output / "runs.csv"))
+    after = (output / "report.md").read_text(encoding="utf-8")
+    parts = [text.partition("## How this report was made")[0].splitlines() for text in (before, after)]
+    rows = [[line for line in part if line.startswith(("| ", "A growing"))] for part in parts]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) > 30
+    assert (pictures / "test_error.png").read_bytes() == curve
+    assert (pictures / "differences.png").exists()
+    assert re.search(r"Drawn with commit \S+\.\n\n!\[Test error over epochs", after)
+    assert "| tables made again |" in after
+
+
+def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "contrasts.toml"
+    path.write_text(
+        '[[contrast]]\nquestion = "Does growth help GSAM?"\ncell = "gsam-increasing"\ncontrols = ["gsam-constant"]\n'
+    )
+    call(monkeypatch, str(folder), "--contrasts", str(path))
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    words = "Does growth help GSAM? Lower error: gsam-increasing − gsam-constant = −2.83 points"
+    assert text.index(words) < text.index("## Planned contrasts: the primary outcome")
+    assert "## Differences in test error (exploratory)" in text
 
 
 def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
@@ -98,7 +145,7 @@ def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
     document = (folder.with_name("report of it") / "report.md").read_text(encoding="utf-8")
     assert "\x1b" not in document
     columns = {line.count(" | ") for line in document.splitlines() if line.startswith("| SGD")}
-    assert columns == {2, 5, 7}  # of the tables that name a method first
+    assert columns == {1, 2, 4, 7}  # of the tables that name a method first
     assert "| sgd-constant-0 |" in document
 
 
@@ -119,7 +166,7 @@ def test_a_diverged_run_and_single_seeds_are_reported_too(
     call(monkeypatch, str(tmp_path))
     printed = capsys.readouterr().out
     assert "diverged: 1" in printed
-    assert "no two groups of runs share two seeds" in printed
+    assert "An answer needs at least 3 seeds, and this study has 1." in printed
 
 
 def damage(folder: Path, name: str, content: str = '{"half') -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.report import sharpness_curves, sharpness_pictures
+from experiments.report import curve_pictures
 from experiments.runner.finished_runs import find_runs
+from experiments.sharpness import run_records
 from tests.experiments.conftest import blank_or_drawn
 from tests.experiments.sharpness_records import (
     LARGE,
@@ -29,16 +30,16 @@ def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -
     later = [worst_case(SMALL, 9.0, 4, adaptive=True), worst_case(1e-5, 9.0, 4)]
     add_lines(folder, [*records, *later])
     [run] = find_runs([tmp_path])
-    way, rho = sharpness_curves.most_followed([run])
-    curve = sharpness_curves.followed(run, way, rho)
+    way, rho = run_records.most_followed([run])
+    curve = run_records.followed(run, way, rho)
     assert (way.title, rho) == ("512 examples", SMALL)
     assert list(curve.epoch) == [2, 4]
     assert list(curve.step) == [8, 16]
     assert curve.values == pytest.approx([2 * SMALL, 4 * SMALL])
     text = published(tmp_path)[1]
     assert "## Sharpness over epochs" in text
-    assert "worst case at ρ 0.0002, 512 examples." in text
-    assert sharpness_curves.most_followed([run._replace(sharpness=decoded(records[:2] + later))]) is None
+    assert "The worst case at ρ 0.0002, 512 examples." in text
+    assert run_records.most_followed([run._replace(sharpness=decoded(records[:2] + later))]) is None
 
 
 def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
@@ -51,12 +52,16 @@ def test_the_curve_over_radii_is_the_mean_over_the_seeds(tmp_path: Path) -> None
             record = {"kind": "curve", "epoch": 4, "step": 16, "loss": 0.1, **WAY, **values}
             add_lines(tmp_path / f"{name}-{seed}", [record])
     study = only_study(tmp_path)
-    curves = sharpness_pictures.mean_curves(study, sharpness_pictures.most_common_curve(study))
-    assert list(curves) == ["SGD, constant", "GSAM, constant"]
-    assert curves["SGD, constant"].sharpness == pytest.approx(2 * rho**2)
-    assert curves["SGD, constant"].slope == pytest.approx(2.0)
-    assert curves["SGD, constant"].error == pytest.approx(0.1)
-    assert "## Sharpness over radii" in published(tmp_path)[1]
+    curves = {group.name: run_records.radius_curves(group.recorded()) for group in study.groups}
+    assert [name for name, found in curves.items() if found] == ["SGD, constant", "GSAM, constant"]
+    ((way, curve),) = curves["SGD, constant"].items()
+    assert way.title == "512 examples"
+    assert curve.sharpness == pytest.approx(2 * rho**2)
+    assert curve.slope == pytest.approx(2.0)
+    assert curve.error == pytest.approx(0.1)
+    text = published(tmp_path)[1]
+    assert "Sharpness over radii" in text
+    assert "2 of 4 groups are drawn: those of which all runs have a curve." in text
 
 
 @blank_or_drawn
@@ -69,9 +74,9 @@ def test_the_landscapes_are_those_of_the_flattest_and_the_sharpest_run(tmp_path:
         losses = [[None if (i, j) == (0, 0) else 1.0 + i + j for j in range(3)] for i in range(3)]
         record = {"kind": "landscape", "epoch": 4, "step": 16, "coordinates": [-1.0, 0.0, 1.0], "loss": losses, **WAY}
         add_lines(tmp_path / f"{name}-1", [record])
-    landscapes = sharpness_pictures.two_landscapes(only_study(tmp_path))
+    landscapes = curve_pictures.two_landscapes(only_study(tmp_path))
     assert list(landscapes) == ["GSAM, increasing, seed 1", "SGD, constant, seed 1"]
     assert np.isnan(landscapes["SGD, constant, seed 1"].loss[0, 0])
     text = published(tmp_path)[1]
-    assert "## Loss landscapes" in text
+    assert "### Loss landscapes" in text
     assert (tmp_path / "report" / "pictures" / "small_resnet-on-digits" / "loss-landscapes.png").is_file()

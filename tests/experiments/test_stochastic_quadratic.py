@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.convergence.document import floor_rows
-from experiments.convergence.gradient_norms import Curve, fitted_slope
+from experiments.convergence.gradient_norms import Course, Curve, fitted_slope
 from experiments.convergence.quadratic_study import Floor, QuadraticStudy, floor, follow, simulate
 from tests.experiments.each_method import each_of
 
@@ -28,7 +28,8 @@ PROBLEM = STUDY.problem
 
 def run(method: str, rates: Any, batch_sizes: Any, **settings: Any) -> Curve:
     study = replace(STUDY, **{"rho": 0.1, "chains": 32, **settings})
-    return simulate(study, method, np.asarray(rates), np.asarray(batch_sizes), np.ones(8))
+    course = Course.at_constant_radius(np.asarray(rates), np.asarray(batch_sizes))
+    return simulate(study, method, course, np.ones(8))
 
 
 def staged(values: list[float], updates: int) -> np.ndarray:

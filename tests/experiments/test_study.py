@@ -13,7 +13,17 @@ from experiments.config import Config
 from experiments.study import Grid, RunSpec, Selection
 from experiments.study.dry_run import estimate
 from experiments.study.selection import MATCHES, TOLERANCE, matched
-from experiments.study.strategies import CONTROLS, PLANNED, mean_batch_size, plan_of, rate_of
+from experiments.study.strategies import (
+    CONTROLS,
+    FALLING_RADIUS,
+    LATE_SWITCH,
+    PLANNED,
+    is_late_switch,
+    late_switch,
+    mean_batch_size,
+    plan_of,
+    rate_of,
+)
 from sam_optax import BatchPlan
 
 GROWING = BatchPlan.parse("5x16,5x32,5x64,5x128,5x256")
@@ -32,9 +42,30 @@ def test_controls_last_as_long_as_the_plan_that_they_are_for() -> None:
         "constant_mean": "25x41",
         "reversed": "5x256,5x128,5x64,5x32,5x16",
     }
-    for name in PLANNED:
+    for name in (*PLANNED, LATE_SWITCH, *FALLING_RADIUS):
         assert plan_of(name, CONSTANT, GROWING).epochs == 25
     assert rate_of("warm_restarts", 78) == "warm_restarts:15.6"
+
+
+@given(plans)
+def test_a_late_switch_has_the_first_batch_size_for_four_fifths_of_the_epochs_and_then_the_last(
+    plan: BatchPlan,
+) -> None:
+    epochs = int(plan.epochs)
+    if epochs < 2:
+        with pytest.raises(ValueError, match="at least two epochs"):
+            late_switch(plan)
+        return
+    found = late_switch(plan)
+    before, after = found.stages
+    assert (before.batch_size, after.batch_size) == (plan.stages[0].batch_size, plan.stages[-1].batch_size)
+    assert before.length + after.length == epochs
+    assert after.length == int(after.length) >= 1
+    assert abs(before.length - 0.8 * epochs) <= 0.5 or epochs == 2
+    grows = plan.stages[-1].batch_size > plan.stages[0].batch_size
+    assert is_late_switch(found) == (grows and before.length > 3 * after.length)
+    assert not is_late_switch(GROWING)
+    assert str(late_switch(GROWING)) == "20x16,5x256"
 
 
 @given(plans)

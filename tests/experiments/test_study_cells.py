@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from experiments.study import Grid
+from experiments.runner.program import schedules
+from experiments.study import Comparison, Grid
+from experiments.study.tuning import Tuning, trials
+from experiments.training.methods import METHODS
 
 SETTINGS: dict[str, Any] = {"output": Path("study"), "seeds": (0, 1), "methods": ("sgd", "sam")}
 
@@ -29,6 +33,29 @@ def test_each_method_has_its_own_rate() -> None:
 def test_a_method_without_a_tuned_rate_and_a_rate_that_is_the_studys_own_add_no_cell() -> None:
     study = Grid(**SETTINGS, strategies=("constant", "constant_tuned"), tuned_rates=(("sgd", 0.1),))
     assert names(study) == ["sgd-constant-0", "sam-constant-0", "sgd-constant-1", "sam-constant-1"]
+
+
+def test_radius_and_alpha_fall_to_zero_along_with_the_rate_in_methods_that_have_them() -> None:
+    settings = SETTINGS | {"methods": ("sgd", "sam", "gsam"), "seeds": (0,)}
+    study = Grid(**settings, strategies=("cosine", "cosine_radius", "linear_radius"))
+    cells = {cell.folder.name: cell.config for cell in study.cells()}
+    falling = {name: config for name, config in cells.items() if "radius" in name}
+    assert list(falling) == [f"{method}-{rate}_radius-0" for rate in ("cosine", "linear") for method in ("sam", "gsam")]
+    for name, config in falling.items():
+        assert config.plan == study.plans[0]
+        rate, *numbers = (schedules(config, 512)[each] for each in ("learning_rate", *METHODS[config.method].uses))
+        for epoch in np.linspace(0, 25, 101):
+            for number, start in zip(numbers, (0.05, 0.02), strict=False):
+                assert float(number(epoch)) == pytest.approx(start * float(rate(epoch)) / 0.1, rel=1e-5)
+        alone = config.with_settings(rho_min=None, alpha_min=None)
+        assert alone.lr_schedule == name.split("-")[1].removesuffix("_radius")
+        assert (alone == cells["-".join([config.method, "cosine", "0"])]) == ("cosine" in name)
+
+
+def test_a_method_without_a_radius_has_no_trials_at_a_falling_one() -> None:
+    study = Grid(**SETTINGS, strategies=("cosine", "cosine_radius"))
+    tried = {trial.setting[:2] for trial in trials(study, Tuning(seeds=(7,)), 512)}
+    assert tried == {("sgd", "cosine"), ("sam", "cosine"), ("sam", "cosine_radius")}
 
 
 def test_patterns_select_cells_at_every_seed() -> None:
@@ -61,6 +88,8 @@ def test_both_plans_are_scaled_to_the_epochs() -> None:
         ({"epochs": 7}, r"epochs is 7, and increasing_plan is 5x16,.*: for whole epochs .* give a multiple of 5"),
         ({"epochs": 0}, "epochs is 0: give an integer of at least 1"),
         ({"increasing_plan": "5u16"}, "increasing_plan is '5u16'"),
+        ({"strategies": ("cosine_radius",), "methods": ("sgd",)}, "strategies has 'cosine_radius', and sgd has no rad"),
+        ({"strategies": ("late_switch",), "increasing_plan": "1x16"}, "increasing_plan is 1x16: .* two epochs"),
         ({"strategies": ("constant_tuned",)}, r"tuned_rates is \(\), and constant_tuned is one of the strategies"),
         ({"tuned_rates": (("adam", 0.1),)}, "tuned_rates is 'adam': choose one of"),
         ({"tuned_rates": (("sgd", -0.1),)}, "tuned_rates is -0.1: give a finite number"),
@@ -70,3 +99,11 @@ def test_both_plans_are_scaled_to_the_epochs() -> None:
 def test_impossible_selections_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Grid(**SETTINGS | settings)
+
+
+def test_whole_optimizers_have_the_rate_of_their_paper_and_no_momentum_in_a_comparison(tmp_path: Path) -> None:
+    comparison = Comparison(output=tmp_path)
+    found = {cell.config.method: cell.config.descent for cell in comparison.cells if cell.config.seed == 0}
+    assert (found["sam"].learning_rate, found["sam"].momentum) == (0.05, 0.9)
+    assert (found["sam_sps"].learning_rate, found["sam_sps"].momentum) == (1.0, 0.0)
+    assert (found["bsam"].learning_rate, found["bsam"].momentum) == (0.5, 0.0)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.report.chosen import chosen_rows
 from experiments.report.groups import studies
-from experiments.report.paired import differences
-from experiments.report.publish import publish
-from experiments.report.published import published_rows
+from experiments.report.matches import tables
+from experiments.report.page import publish
+from experiments.report.paired import direct_pairs
+from experiments.report.runs_table import table_of
+from experiments.report.study_tables import chosen_table, error_table
 from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import write_run
 
@@ -31,20 +32,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_was_chosen_tells_no_group_from_another(folder: Path) -> None:
-    (study,) = studies(find_runs([folder]), CHOSEN)
+    (study,) = studies(table_of(find_runs([folder])), CHOSEN)
     assert [group.name for group in study.groups] == [
         "SGD, constant",
         "SGD, increasing",
         "SAM, constant",
         "SAM, increasing",
     ]
-    assert sum(pair.is_direct for pair in differences(study.groups)) == 4
-    assert len(studies(find_runs([folder]))) == 3  # a learning rate each
+    assert len(direct_pairs(study.groups)) == 4
+    assert len(studies(table_of(find_runs([folder])))) == 2  # constant runs belong to the larger one
 
 
 def test_a_table_tells_what_each_cell_was_given(folder: Path) -> None:
-    (study,) = studies(find_runs([folder]), CHOSEN)
-    assert chosen_rows(study) == [
+    (study,) = studies(table_of(find_runs([folder])), CHOSEN)
+    assert chosen_table(study).rows == [
         ("group", "learning rate", "ρ"),
         ("SGD, constant", "0.3", "–"),
         ("SGD, increasing (+B)", "0.1", "–"),
@@ -58,16 +59,16 @@ def test_a_table_tells_what_each_cell_was_given(folder: Path) -> None:
 def test_a_cell_with_two_choices_is_refused(folder: Path) -> None:
     write_run(folder / "again", 0.1, method="sam", batch_plan="4x128", seed=1, learning_rate=0.05, rho=0.2)
     with pytest.raises(ValueError, match="SAM, constant has 2 runs of seed 1 that differ in nothing else"):
-        studies(find_runs([folder]), CHOSEN)
+        studies(table_of(find_runs([folder])), CHOSEN)
 
 
 def test_what_is_no_setting_cannot_have_been_chosen(folder: Path) -> None:
     with pytest.raises(ValueError, match="radius is no setting of a run"):
-        studies(find_runs([folder]), ("radius",))
+        studies(table_of(find_runs([folder])), ("radius",))
 
 
 def test_a_tuned_cell_is_not_the_papers(tmp_path: Path) -> None:
     cell = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}
     write_run(tmp_path / "run", 0.25, **cell, learning_rate=0.3)
-    (study,) = studies(find_runs([tmp_path]), CHOSEN)
-    assert len(published_rows(study)) == 1
+    (study,) = studies(table_of(find_runs([tmp_path])), CHOSEN)
+    assert not any("in the paper" in row[0] for row in error_table(tables(study)[0], study).rows)

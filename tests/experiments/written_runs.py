@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.config import Config
 from experiments.report.groups import Study, studies
+from experiments.report.runs_table import table_of
 from experiments.runner.finished_runs import find_runs
 from experiments.training.methods import METHODS
 from experiments.training.writers import JsonLines
@@ -77,5 +78,5 @@ def write_study(folder: Path) -> Path:
 
 
 def only_study(*folders: Path) -> Study:
-    (study,) = studies(find_runs(folders))
+    (study,) = studies(table_of(find_runs(folders)))
     return study

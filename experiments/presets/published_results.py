@@ -1,0 +1,33 @@
+"""The paper's result for a run with the paper's settings."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+
+from experiments.config import Config
+from experiments.presets.rows import NAMES, Published, load
+
+_Place = tuple[Config, tuple[int, ...]]
+
+
+def published_of(config: Config) -> Published | None:
+    """Returns the paper's result for these settings, whatever the length of the run; None if the paper has none."""
+    return None if config.adaptive is not None else _published().get(_place(config))
+
+
+@functools.cache
+def _published() -> Mapping[_Place, Published]:
+    """Returns the paper's results by their place."""
+    found = {}
+    for name in NAMES:
+        row = load(name)
+        for (method, strategy), result in row.published.items():
+            study = replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,), match=("epochs",))
+            found |= {_place(cell.config): result for cell in study.cells()}
+    return found
+
+
+def _place(config: Config) -> _Place:
+    """Returns the settings apart from the seed and the length of the run, and the batch sizes in order."""
+    sizes = tuple(dict.fromkeys(stage.batch_size for stage in config.plan.stages))
+    return config.with_settings(seed=0, batch_plan=f"200x{sizes[0]}").effective, sizes
