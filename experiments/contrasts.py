@@ -11,8 +11,6 @@ from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
-from experiments.report.planned_contrasts import CAPTION, cells_of, contrast_table, outcome, read_contrasts
-from experiments.report.runs_table import table_of
 from experiments.runner.finished_runs import find_runs
 
 
@@ -46,6 +44,16 @@ COMMAND = Command(
 def main() -> None:
     """Parses the command line, and prints the table."""
     arguments = parse(COMMAND)
+    # these import pandas and SciPy's statistics, for which --help does not wait
+    from experiments.report.planned_contrasts import (  # noqa: PLC0415
+        CAPTION,
+        cells_of,
+        contrast_table,
+        outcome,
+        read_contrasts,
+    )
+    from experiments.report.runs_table import table_of  # noqa: PLC0415
+
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
     cells = cells_of(table_of(exit_on_value_error(find_runs, [arguments.study])))
     outcomes = [outcome(each, cells, arguments.learned) for each in planned]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -15,15 +15,15 @@ from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.cli.output_folder import make_folder, write_document
 from experiments.cli.tables import Rows, as_markdown, as_terminal, mean_and_deviation
-from experiments.report.groups import Study, studies
-from experiments.report.runs_table import table_of, ways_of
-from experiments.report.study_tables import sharpness_cell
 from experiments.runner import run
 from experiments.runner.finished_runs import find_runs
 from experiments.sharpness import SharpnessSettings
 from experiments.study import Comparison, RunOptions, run_all
 from experiments.training.methods import METHODS
 from experiments.training.preemption import on_sigterm
+
+if TYPE_CHECKING:  # the report imports pandas and SciPy's statistics, for which --help does not wait
+    from experiments.report.groups import Study
 
 _ROUNDS = 10
 
@@ -78,6 +78,9 @@ def main() -> None:
     configs = {method: study.config(method, study.seeds[0]) for method in study.methods}
     dataset = run.load(configs[study.methods[0]], arguments.location)
     seconds = program_costs.race_configs(configs, dataset, _ROUNDS)
+    from experiments.report.groups import studies  # noqa: PLC0415 - see above
+    from experiments.report.runs_table import table_of  # noqa: PLC0415
+
     (reported,) = studies(table_of(find_runs([cell.folder for cell in study.cells])))
     rows = method_rows(reported, seconds)
     exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{_caption(study.seeds)}\n")
@@ -85,13 +88,16 @@ def main() -> None:
     console.print(f"{_caption(study.seeds)}\nas Markdown: {document}")
 
 
-def method_rows(study: Study, seconds: Mapping[str, Sequence[float]]) -> Rows:
+def method_rows(study: "Study", seconds: Mapping[str, Sequence[float]]) -> Rows:
     """Returns the radius, the test error, the sharpness and the cost of a step of each method of a comparison.
 
     Args:
       study: the study, which has one group per method.
       seconds: the time of a step of each method, one number per round; equal places were timed together.
     """
+    from experiments.report.runs_table import ways_of  # noqa: PLC0415 - see above
+    from experiments.report.study_tables import sharpness_cell  # noqa: PLC0415
+
     measured = [(way, rho) for way, radii in list(ways_of([study.runs]).items())[:1] for rho in radii]
     titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
     rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]

@@ -12,8 +12,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("dry_run", "time_steps", "time_steps_of"),
     ),
     "method": (
-        *("method", "when", "rho", "alpha", "rho_min", "gamma", "sigma", "lam", "theta", "eta", "ascent_steps", "m"),
-        "on_nonfinite",
+        *(
+            "method",
+            "when",
+            "rho",
+            "alpha",
+            "rho_min",
+            "alpha_min",
+            "gamma",
+            "sigma",
+            "lam",
+            "theta",
+            "eta",
+            "ascent_steps",
+        ),
+        *("damping", "m", "on_nonfinite"),
     ),
     "batch and rate": (
         *("batch_plan", "constant_plan", "increasing_plan", "epochs", "adaptive_rule", "passes", "lr_schedule"),
