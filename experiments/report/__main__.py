@@ -36,11 +36,7 @@ class Arguments:
     again: tuple[Path, ...] = ()
 
 
-COMMAND = Command(
-    "report",
-    Arguments,
-    "runs/digits runs/first --output runs/report",
-)
+COMMAND = Command("report", Arguments, "runs/digits runs/first --output runs/report")
 
 
 def main() -> None:
@@ -50,15 +46,14 @@ def main() -> None:
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if arguments.again:
-        here = About.now("", ())
         for file in arguments.again:
-            exit_on_value_error(publish_again, file, console, here)
+            exit_on_value_error(publish_again, file, console, About.now("", ()))
         if not arguments.runs:
             return
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
-    command = f"{_PROGRAM} {shlex.join(sys.argv[1:])}"
-    chosen, contrasts = arguments.chosen, arguments.contrasts
+    command, chosen = f"{_PROGRAM} {shlex.join(sys.argv[1:])}", arguments.chosen
+    contrasts = arguments.contrasts
     exit_on_value_error(lambda: publish(runs, output, console, chosen=chosen, contrasts=contrasts, command=command))
 
 

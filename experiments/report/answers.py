@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RIVAL, Claim, lacking
-from experiments.report.groups import Group, Study, said
+from experiments.report.groups import Group, Study, named_value
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
 from experiments.report.study_tables import Table, listed, method_pairs, pairs_of
@@ -102,7 +102,7 @@ def claim_table(claims: Sequence[Claim], measures: Sequence[Measure]) -> Table:
 
 
 def pair_table(study: Study) -> Table:
-    """Returns the differences of groups that differ in strategy or method alone, for a study of few groups."""
+    """Returns the differences of groups that differ only in strategy or only in method, for a study of few groups."""
     pairs = [] if study.is_large else direct_pairs(study.groups)
     rows = [(f"{pair.first.name} − {pair.second.name}", cell_of(pair)) for pair in pairs]
     return Table([("A − B", "test error"), *rows], multiplicity(pairs), "Differences in test error")
@@ -133,7 +133,7 @@ def variant_table(study: Study, found: Sequence[Study]) -> Table:
     if base is None:
         return Table([])
     rows = [(one.name, *(cell_of(m.compare(one, other)) for m in measures_of(study))) for one, other in pairs]
-    settings = listed([said(name, value) for name, value in study.part if (name, value) not in base.part])
+    settings = listed([named_value(name, value) for name, value in study.part if (name, value) not in base.part])
     heading = ("group", *(measure.name for measure in measures_of(study)))
     return Table([heading, *rows], f"This part minus {base.title}. This part has {settings}.")
 
@@ -150,8 +150,8 @@ def subtitle(study: Study, columns: Sequence[Column]) -> str:
 
 def sentences(study: Study, columns: Sequence[Column]) -> list[str]:
     """Returns the answers on the test error in sentences, or the best and the worst group if there are no claims."""
-    told = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
-    found = [_sentence(column) for column in told]
+    ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
+    found = [_sentence(column) for column in ranked]
     if found:
         return found
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
@@ -185,7 +185,7 @@ def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, 
 
 
 def multiplicity(found: Sequence[Difference]) -> str:
-    """Returns how many intervals exclude 0, and how many would by chance alone."""
+    """Returns how many intervals exclude 0, and how many would by chance."""
     count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
     words = (
@@ -288,7 +288,7 @@ def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
         return []
     if not any(claim.is_known for claim in best):
         first = labels.sizes(base.config)[0]
-        words = f"Whether growth itself helps cannot be said without two constant batch sizes at equal length, {first}"
+        words = f"Whether growth itself helps cannot be shown without two constant batch sizes at equal length, {first}"
         return [f"{words} among them: an effect of growth may be one of the small first batches."]
     missing = dict.fromkeys(size for claim in best if claim.is_known for size in lacking(claim, base))
     sizes = f" In at least one comparison, it lacks the batch size {' or '.join(map(str, missing))}." if missing else ""

@@ -168,7 +168,7 @@ def studies(table: pd.DataFrame, chosen: tuple[str, ...] = ()) -> list[Study]:
     return sorted(found, key=lambda study: (study.title.partition(":")[0], list(titles).index(study.part)))
 
 
-def said(name: str, value: Any) -> str:
+def named_value(name: str, value: Any) -> str:
     """Returns a setting in words: `label noise 0.2`, `auto augment`, `no momentum`."""
     words = name.replace("_", " ")
     if value is True:
@@ -200,7 +200,7 @@ def _momentum(config: Config, configs: Sequence[Config]) -> float:
 
 
 def _moved(parts: Sequence[Part], configs: Sequence[Config]) -> dict[Part, Part]:
-    """Returns, for parts of constant runs alone, the part that differs only in the learning rate and has most runs."""
+    """Returns, for parts with only constant runs, the part that differs only in the learning rate and has most runs."""
     counts = Counter(parts)
     is_constant = dict.fromkeys(counts, True)
     for part, config in zip(parts, configs, strict=True):
@@ -226,8 +226,8 @@ def _titles(parts: Sequence[Part]) -> dict[Part, str]:
         values = dict(part)
         alike = [dict(each) for each in parts if all(dict(each)[name] == values[name] for name in _TITLE)]
         differing = [name for name in values if len({each[name] for each in alike}) > 1]
-        told = [said(name, values[name]) for name in differing if values[name] != defaults[name]]
-        return f"{values['model']} on {values['dataset']}" + (f": {', '.join(told)}" if told else "")
+        words = [named_value(name, values[name]) for name in differing if values[name] != defaults[name]]
+        return f"{values['model']} on {values['dataset']}" + (f": {', '.join(words)}" if words else "")
 
     def changed(part: Part) -> int:
         return sum(value != defaults[name] for name, value in part)
@@ -270,5 +270,4 @@ def _remark(group: Group, groups: Iterable[Group]) -> str:
     alike = [each for each in groups if (each.row, each.column) == (group.row, group.column)]
     if len(alike) == 1:
         return ""
-    is_told_by_epochs = len({each.epochs for each in alike}) == len(alike)
-    return f"{group.epochs} epochs" if is_told_by_epochs else group.config.batch_plan
+    return f"{group.epochs} epochs" if len({each.epochs for each in alike}) == len(alike) else group.config.batch_plan

@@ -216,7 +216,7 @@ def _details(
         Detail("Test error at other matches", errors),
         Detail("All comparisons", [answers.claim_table(of_claims, measures)]),
         Detail("Methods against one another", [answers.method_table(study)]),
-        Detail("Pairs that differ in strategy or method alone", [answers.pair_table(study)]),
+        Detail("Pairs that differ only in strategy or only in method", [answers.pair_table(study)]),
         Detail("Differences from another part of this report", [answers.variant_table(study, found)]),
         Detail("Sharpness", study_tables.sharpness_tables(study)),
         Detail("Settings that were chosen", [study_tables.chosen_table(study)]),

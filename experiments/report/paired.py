@@ -161,14 +161,14 @@ def sharpness_at(way: Way, rho: float) -> Measure:
 
 
 def direct_pairs(groups: Sequence[Group]) -> list[Difference]:
-    """Returns the differences in test error, later minus earlier, of groups that differ in strategy or method alone."""
+    """Returns the differences in test error, later minus earlier, of groups that differ in strategy or in method."""
     pairs = sorted((pair for pair in combinations(groups, 2) if is_direct_pair(*pair)), key=_is_of_methods)
     found = [TEST_ERROR.compare(after, before) for before, after in pairs]
     return [each for each in found if each is not None]
 
 
 def is_direct_pair(first: Group, second: Group) -> bool:
-    """Returns whether two groups differ in their strategy alone, or in their method with its hyperparameters alone."""
+    """Returns whether two groups differ only in their strategy, or only in their method with its hyperparameters."""
     names = _differing(first, second)
     return all(map(_is_strategy, names)) or names <= set(METHOD)
 

@@ -154,8 +154,8 @@ def _columns(groups: Sequence[Group]) -> list[tuple[Group, str]]:
     twice = {column for row, column in names if names.count((row, column)) > 1}
 
     def name(group: Group) -> str:
-        is_told = group.column not in twice or group.config.batch_plan in group.column
-        return group.column if is_told else f"{group.column}, {group.config.batch_plan}"
+        is_unique = group.column not in twice or group.config.batch_plan in group.column
+        return group.column if is_unique else f"{group.column}, {group.config.batch_plan}"
 
     return [(group, name(group)) for group in groups]
 
