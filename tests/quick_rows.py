@@ -31,7 +31,7 @@ QUICK_ROWS: dict[str, int] = {
     "experiments/test_fuzz.py::test_stopped_wherever_and_saved_whenever_it_is_the_same_run": 0,
     "experiments/test_kills.py::test_killed_at_random_moments_it_comes_to_the_same_end": 0,
     "experiments/test_large_report.py::test_pictures_are_small_and_lie_beside_the_document": 0,
-    "experiments/test_large_report.py::test_the_document_is_short_and_has_a_table_a_match": 0,
+    "experiments/test_large_report.py::test_the_document_is_short_and_has_the_answers_first": 0,
     "experiments/test_load_torch.py::test_names_of_the_networks_of_the_paper": 1,
     "experiments/test_load_torch.py::test_the_logits_are_those_of_the_original": 1,
     "experiments/test_loss_and_update.py::test_both_passes_share_one_trace_of_the_network": 2,

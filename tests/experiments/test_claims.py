@@ -107,7 +107,7 @@ def test_without_a_control_nothing_is_said_of_growth(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     assert of_kind(BEST, tmp_path) == []
     told = told_of(tmp_path)
-    assert "Whether growth itself helps cannot be said without two constant batch sizes at equal length, 64" in told
+    assert "Whether growth itself helps cannot be shown without two constant batch sizes at equal length, 64" in told
     assert "favours" not in told
 
 
@@ -130,7 +130,7 @@ def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_pa
     assert not best.is_known
     told = told_of(tmp_path)
     assert "A growing batch cannot be compared with the best of 2 constant batches with SGD" in told
-    assert "Whether growth itself helps cannot be said" in told
+    assert "Whether growth itself helps cannot be shown" in told
 
 
 def test_controls_that_are_missing_are_told(tmp_path: Path) -> None:
