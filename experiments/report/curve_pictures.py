@@ -172,7 +172,7 @@ def _is_same_for_all(groups: Sequence[Group], curves: Mapping[str, Curve]) -> bo
 def _label(group: Group, drawn: Sequence[Group]) -> str:
     """Returns the strategy, with what distinguishes it if its panel has it more than once."""
     alike = [each for each in drawn if (each.row, each.column) == (group.row, group.column)]
-    return labels.heading(group.column) + (f", {group.remark}" if len(alike) > 1 else "")
+    return labels.heading(group.column) + (f", {group.qualifier}" if len(alike) > 1 else "")
 
 
 def _draw(panel: Axes, axis: str, quantity: Quantity, curve: Curve, style: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class Group:
       column: the strategy: `constant`, `constant 16`, `increasing`, `cosine`.
       config: the common config of the runs, with the seed 0 and the default for each chosen setting.
       runs: the rows of the table of runs, one per seed, with the seed as index.
-      remark: what distinguishes the group from others of the same row and column, if there are any: `310 epochs`.
+      qualifier: what distinguishes the group from others of the same row and column, if there are any: `310 epochs`.
       has_own_rate: whether its learning rate differs from that of the study.
     """
 
@@ -41,14 +41,14 @@ class Group:
     column: str
     config: Config
     runs: pd.DataFrame
-    remark: str = ""
+    qualifier: str = ""
     has_own_rate: bool = False
     _columns: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def name(self) -> str:
-        """Both labels, and the remark."""
-        return ", ".join(filter(None, [self.row, self.column, self.remark]))
+        """Both labels, and the qualifier."""
+        return ", ".join(filter(None, [self.row, self.column, self.qualifier]))
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -249,7 +249,7 @@ def _groups(table: pd.DataFrame, configs: list[Config], part: Part, chosen: tupl
     for group in groups:
         _check_seeds(group, chosen)
     ordered = sorted(groups, key=lambda group: (labels.method_order(group.config), *_column_order(group)))
-    return [replace(group, remark=_remark(group, groups)) for group in ordered]
+    return [replace(group, qualifier=_qualifier(group, groups)) for group in ordered]
 
 
 def _column_order(group: Group) -> tuple[Any, ...]:
@@ -265,7 +265,7 @@ def _check_seeds(group: Group, chosen: tuple[str, ...]) -> None:
         )
 
 
-def _remark(group: Group, groups: Iterable[Group]) -> str:
+def _qualifier(group: Group, groups: Iterable[Group]) -> str:
     """Returns the epochs if the groups of this row and column differ in them, else the plan."""
     alike = [each for each in groups if (each.row, each.column) == (group.row, group.column)]
     if len(alike) == 1:

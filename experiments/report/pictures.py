@@ -139,7 +139,7 @@ def _against_gradients(study: Study, folder: Path) -> list[Picture]:
         drawing.cut(panels, means if is_logarithmic else ends, can_be_logarithmic=is_logarithmic)
         drawing.legend_below(figure, panels)
     caption = f"{_over(study)}. Lower is better, and further left is cheaper."
-    if any(group.remark for group in study.groups):
+    if any(group.qualifier for group in study.groups):
         caption += " A line joins the lengths for which one strategy was run."
     return [drawing.save(figure, "Test error against gradient evaluations", caption, folder)]
 

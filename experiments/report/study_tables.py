@@ -172,8 +172,8 @@ def _error_cell(group: Group | None, study: Study, way: Way | None, rho: float) 
     if way is not None:
         text += f" / {_mean(group, way.column(rho)) or '–'}"
     seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
-    remarks = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
-    return f"{text} / {', '.join(remarks)}" if remarks else text
+    notes = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
+    return f"{text} / {', '.join(notes)}" if notes else text
 
 
 def _papers_cell(result: Published | None) -> str:

@@ -51,7 +51,7 @@ def of_kind(kind: str, folder: Path) -> list[Claim]:
     return [claim for claim in claims(only_study(folder)) if claim.kind == kind]
 
 
-def told_of(folder: Path) -> str:
+def printed_text(folder: Path) -> str:
     study = only_study(folder)
     found = claims(study)
     columns = columns_of(found)
@@ -144,10 +144,10 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     (decided,) = of_kind(DECIDED, tmp_path)
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
-    told = told_of(tmp_path)
+    text = printed_text(tmp_path)
     assert (
         "A batch that the noise decides on (adaptive) has a lower test error than the best of 3 constant batches"
-        in told
+        in text
     )
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
@@ -155,13 +155,13 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
 
 def test_without_its_first_batch_size_there_is_no_comparison(tmp_path: Path) -> None:
     fixed = {name: plan for name, plan in FIXED.items() if name != "first"}
-    told = told_of(write(tmp_path, fixed=fixed))
-    assert "A batch that the noise decides on (adaptive) cannot be compared with the best of 2 constant batches" in told
+    text = printed_text(write(tmp_path, fixed=fixed))
+    assert "A batch that the noise decides on (adaptive) cannot be compared with the best of 2 constant batches" in text
 
 
 def test_the_batch_sizes_that_its_constants_lack_are_told(tmp_path: Path) -> None:
-    told = told_of(write(tmp_path, "adaptive:4x64..512:noise_scale"))
-    assert "In at least one comparison, it lacks the batch size 96 or 512." in told
+    text = printed_text(write(tmp_path, "adaptive:4x64..512:noise_scale"))
+    assert "In at least one comparison, it lacks the batch size 96 or 512." in text
 
 
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     assert (group.epochs, group.mean("updates"), group.mean("examples")) == (5, 17, 2389)
-    told = [row for match in tables(study) for row in error_table(match, study).rows if "examples" in row[0]]
-    assert told
-    assert not any("3,072" in cell for row in told for cell in row)
+    rows = [row for match in tables(study) for row in error_table(match, study).rows if "examples" in row[0]]
+    assert rows
+    assert not any("3,072" in cell for row in rows for cell in row)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def verdict(claim: Claim, title: str = TEST_ERROR.title) -> str:
     return found.obstacle or found.answer.value
 
 
-def told_of(folder: Path) -> str:
+def printed_text(folder: Path) -> str:
     """The headline, and what the study does not show."""
     study = only_study(folder)
     found = claims(study)
@@ -61,13 +61,13 @@ def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tm
     assert (against(papers), verdict(papers)) == ("constant 128", "✓")
     assert (against(best), best.candidates, verdict(best)) == ("constant 64", 2, "✗")
     assert (against(decay), decay.match, verdict(decay)) == ("constant 128", "", "✗")
-    told = told_of(tmp_path)
+    text = printed_text(tmp_path)
     first, second = sentences(only_study(tmp_path), columns_of(claims(only_study(tmp_path))))[:2]
     worse = "A growing batch has a higher test error than the best of 2 constant batches with SGD (+2.01 points)"
     better = "A growing batch has a lower test error than the paper's constant batch of 128 with SGD (−2.98 points)"
     assert (first, second) == (f"{worse} (4 seeds).", f"{better} (4 seeds).")
-    assert "A falling learning rate (cosine) has a higher test error than a constant one with SGD" in told
-    assert "The best constant batch is selected on the same runs that it is compared with, which favours it." in told
+    assert "A falling learning rate (cosine) has a higher test error than a constant one with SGD" in text
+    assert "The best constant batch is selected on the same runs that it is compared with, which favours it." in text
 
 
 def test_the_matrix_has_a_row_per_method_and_a_column_per_claim(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_difference_within_its_interval_is_not_shown(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
     assert verdict(best) == "?"
-    assert "No difference in test error between a growing batch and the best of 2" in told_of(tmp_path)
+    assert "No difference in test error between a growing batch and the best of 2" in printed_text(tmp_path)
 
 
 def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
 def test_without_a_control_nothing_is_said_of_growth(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     assert of_kind(BEST, tmp_path) == []
-    told = told_of(tmp_path)
-    assert "Whether growth itself helps cannot be shown without two constant batch sizes at equal length, 64" in told
-    assert "favours" not in told
+    text = printed_text(tmp_path)
+    assert "Whether growth itself helps cannot be shown without two constant batch sizes at equal length, 64" in text
+    assert "favours" not in text
 
 
 def test_the_best_constant_is_chosen_on_the_seeds_that_all_share(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_pa
     write(tmp_path, {"constant": 0.08, "last": 0.09, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
     assert not best.is_known
-    told = told_of(tmp_path)
-    assert "A growing batch cannot be compared with the best of 2 constant batches with SGD" in told
-    assert "Whether growth itself helps cannot be shown" in told
+    text = printed_text(tmp_path)
+    assert "A growing batch cannot be compared with the best of 2 constant batches with SGD" in text
+    assert "Whether growth itself helps cannot be shown" in text
 
 
 def test_controls_that_are_missing_are_told(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
-    assert "In at least one comparison, it lacks the batch size 102 or 256." in told_of(tmp_path)
+    assert "In at least one comparison, it lacks the batch size 102 or 256." in printed_text(tmp_path)
 
 
 def test_a_constant_batch_at_another_learning_rate_is_a_baseline_of_growth_alone(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_pa
     assert decay.group.config.batch_plan == "4x128"
     rivals = {claim.group.config.lr_schedule for claim in of_kind(RIVAL, tmp_path)}
     assert rivals == {"steps:0.1:2", "cosine"}
-    told = told_of(tmp_path)
-    assert "A falling learning rate (cosine 128) has a lower test error than a constant one with SGD" in told
+    text = printed_text(tmp_path)
+    assert "A falling learning rate (cosine 128) has a lower test error than a constant one with SGD" in text
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-3:] == [
         "cosine (+C) 128 − constant 128",
@@ -189,11 +189,11 @@ def test_sharpness_is_judged_against_the_flattest_constant(tmp_path: Path) -> No
 def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     for name, plan in PLANS.items():
         write_run(tmp_path / name, 0.1, method="sgd", batch_plan=plan, lr_schedule=RATES.get(name, "constant"))
-    told = told_of(tmp_path)
-    assert told.startswith(
+    text = printed_text(tmp_path)
+    assert text.startswith(
         "Whether a growing batch is better than the best of 3 constant batches has no answer with SGD"
     )
-    assert "An answer needs at least 3 seeds, and this study has 1." in told
+    assert "An answer needs at least 3 seeds, and this study has 1." in text
     assert {verdict(claim) for claim in claims(only_study(tmp_path))} == {"fewer than 3 seeds"}
 
 
