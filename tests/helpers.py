@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 
 import sam_optax
 from tests.methods import METHODS, WRAPPERS
@@ -27,6 +28,14 @@ def optimizer(
     if name in WRAPPERS:
         return WRAPPERS[name](base, rho=rho, **options)
     return optax.chain(METHODS[name](rho=rho, **options), base)
+
+
+def restored(run: Any, like: Any, folder: Path) -> Any:
+    """A run that Orbax has saved into a folder and read back; `like` has its structure."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "run", run)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(folder / "run", like)
 
 
 def small_params(dtype: Any = float) -> dict[str, dict[str, jax.Array]]:

@@ -75,15 +75,11 @@ WITH_A_TEST_OF_THEIR_OWN = {"README.md"} | {
 }
 
 
-@some_of(
-    sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN),
-    quick=[
-        page
-        for page in PAGES
-        if page not in {f"docs/{name}.md" for name in ("batch_plans", "composing", "when_sam_does_nothing", "why_sam")}
-    ],
-    argument="page",
-)
+SLOW = {f"docs/{name}.md" for name in ("batch_plans", "composing", "when_sam_does_nothing", "why_sam")}
+RUN_HERE = sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_OF_THEIR_OWN)
+
+
+@some_of(RUN_HERE, quick=PAGES.keys() - SLOW, argument="page")
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page: str) -> None:
     run(page)
 
@@ -199,10 +195,8 @@ def test_a_method_of_the_table_has_the_defaults_cost_and_state_that_it_says(
     if call.startswith("bsam"):  # its passes are counted in tests/test_whole_optimizers.py
         return
     passes: list[int] = []
-    state, value_and_grad = (
-        tx.init(params),
-        sam_optax.value_and_grad(lambda w: passes.append(1) or jnp.sum(w["w"] ** 2)),
-    )
+    state = tx.init(params)
+    value_and_grad = sam_optax.value_and_grad(lambda w: passes.append(1) or jnp.sum(w["w"] ** 2))
     for i in range(5):
         _, grads, grad_fn = value_and_grad(params)
         perturb = {"perturb": sam_optax.every(5).at(i)} if call.startswith("look_sam") else {}

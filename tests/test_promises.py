@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 
 import sam_optax
@@ -143,10 +142,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
     fresh = run
     for earlier in before:
         run = step(*run, *earlier)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "run", run)
-        checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "run", fresh)
+    restored = helpers.restored(run, fresh, tmp_path)
     chex.assert_trees_all_equal(restored, run)
     chex.assert_trees_all_equal(step(*restored, *batch), step(*run, *batch))
 
