@@ -95,11 +95,11 @@ def method_rows(study: "Study", seconds: Mapping[str, Sequence[float]]) -> Rows:
       study: the study, which has one group per method.
       seconds: the time of a step of each method, one number per round; equal places were timed together.
     """
-    from experiments.report.runs_table import ways_of  # noqa: PLC0415 - see above
+    from experiments.report.runs_table import protocols_of  # noqa: PLC0415 - see above
     from experiments.report.study_tables import sharpness_cell  # noqa: PLC0415
 
-    measured = [(way, rho) for way, radii in list(ways_of([study.runs]).items())[:1] for rho in radii]
-    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *way.departures]) for way, rho in measured]
+    measured = [(protocol, rho) for protocol, radii in list(protocols_of([study.runs]).items())[:1] for rho in radii]
+    titles = [", ".join([f"sharpness, ρ {rho:.3g}", *protocol.departures]) for protocol, rho in measured]
     rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]
     for group in study.groups:
         name, errors = group.config.method, mean_and_deviation((100 * group.values("test_error")).tolist())
@@ -108,7 +108,7 @@ def method_rows(study: "Study", seconds: Mapping[str, Sequence[float]]) -> Rows:
                 METHODS[name].title,
                 f"{group.config.descent.rho:g}" if METHODS[name].uses else "–",
                 f"{errors} (diverged: {group.diverged})" if group.diverged else errors,
-                *(sharpness_cell(group, way.column(rho)) for way, rho in measured),
+                *(sharpness_cell(group, protocol.column(rho)) for protocol, rho in measured),
                 f"{(group.values('gradient_evaluations') / group.values('updates')).mean():.2f}",
                 f"{np.median(np.divide(seconds[name], seconds['sgd'])):.2f}",
             )

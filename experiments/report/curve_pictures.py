@@ -18,7 +18,7 @@ from experiments.cli import drawing
 from experiments.cli.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.matches import papers_cells
-from experiments.report.runs_table import Way, headline, ways_of
+from experiments.report.runs_table import ProtocolColumns, headline, protocols_of
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import Curve, Curves, curves_of, mean_curves
 from experiments.sharpness.run_records import PAPERS_RADIUS, followed, landscapes, most_followed, radius_curves
@@ -240,15 +240,15 @@ def _draw_noise(panel: Axes, run: Run) -> None:
 
 
 def _over_radii(study: Study, cells: Sequence[Group], folder: Path) -> list[Picture]:
-    """Draws the curves in the way that most groups have."""
+    """Draws the curves in the protocol that most groups have."""
     by_group = {group.name: radius_curves(group.recorded()) for group in cells}
-    counts = Counter(Way(way.title) for found in by_group.values() for way in found)
+    counts = Counter(ProtocolColumns(protocol.title) for found in by_group.values() for protocol in found)
     if not counts:
         return []
-    way = min(counts, key=lambda way: (-counts[way], *way.order))
-    curves = {n: curve for n, found in by_group.items() for w, curve in found.items() if w.title == way.title}
-    single = ways_of([group.runs for group in study.groups]).get(way, [])
-    caption = f"The worst case over radii, mean over the seeds ({way.title}). Dotted: radii of single values."
+    protocol = min(counts, key=lambda protocol: (-counts[protocol], *protocol.order))
+    curves = {n: curve for n, found in by_group.items() for p, curve in found.items() if p.title == protocol.title}
+    single = protocols_of([group.runs for group in study.groups]).get(protocol, [])
+    caption = f"The worst case over radii, mean over the seeds ({protocol.title}). Dotted: radii of single values."
     if len(curves) < len(study.groups):
         caption += f" {len(curves)} of {len(study.groups)} groups are drawn: those of which all runs have a curve."
     figure = plot_curve(curves, sorted({PAPERS_RADIUS, *single}))
@@ -257,8 +257,8 @@ def _over_radii(study: Study, cells: Sequence[Group], folder: Path) -> list[Pict
 
 def two_landscapes(study: Study) -> dict[str, Landscape]:
     """Returns the landscapes of the flattest and of the sharpest run of a seed; of the first two if that is unknown."""
-    ways = ways_of([group.runs for group in study.groups])
-    column = next((way.column(headline(radii)) for way, radii in ways.items()), "")
+    protocols = protocols_of([group.runs for group in study.groups])
+    column = next((protocol.column(headline(radii)) for protocol, radii in protocols.items()), "")
     most: list[tuple[float, str, Landscape]] = []
     for seed in study.seeds:
         groups = [group for group in study.groups if seed in group.seeds]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.report.groups import METHOD, Group, Study
-from experiments.report.runs_table import Way, headline, ways_of
+from experiments.report.runs_table import ProtocolColumns, headline, protocols_of
 from experiments.study import labels
 
 CONFIDENCE = 0.95
@@ -147,17 +147,17 @@ def difference(first: Group, second: Group, measure: Measure, seeds: Sequence[in
 def measures_of(study: Study) -> list[Measure]:
     """Returns the test error, and the sharpness at the paper's radius and at the largest other one, if measured."""
     found = [TEST_ERROR]
-    for way, radii in list(ways_of([group.runs for group in study.groups]).items())[:1]:
+    for protocol, radii in list(protocols_of([group.runs for group in study.groups]).items())[:1]:
         first = headline(radii)
         others = [max(rho for rho in radii if rho != first)] if len(radii) > 1 else []
-        found += [sharpness_at(way, rho) for rho in (first, *others)]
+        found += [sharpness_at(protocol, rho) for rho in (first, *others)]
     return found
 
 
-def sharpness_at(way: Way, rho: float) -> Measure:
+def sharpness_at(protocol: ProtocolColumns, rho: float) -> Measure:
     """Returns the sharpness at a radius as a measure."""
-    title = ", ".join([f"sharpness, ρ {rho:.3g}", *way.departures, "ratio"])
-    return Measure(title, way.column(rho), is_ratio=True)
+    title = ", ".join([f"sharpness, ρ {rho:.3g}", *protocol.departures, "ratio"])
+    return Measure(title, protocol.column(rho), is_ratio=True)
 
 
 def direct_pairs(groups: Sequence[Group]) -> list[Difference]:

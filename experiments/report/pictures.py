@@ -18,7 +18,7 @@ from experiments.cli.drawing import Picture
 from experiments.report.answers import Column
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs
-from experiments.report.runs_table import loss_column, ways_of
+from experiments.report.runs_table import loss_column, protocols_of
 from experiments.study import labels
 
 _IN_A_ROW, _MOST_MEASURES = 3, 6
@@ -208,9 +208,9 @@ def _draw_points(panel: Axes, group: Group, study: Study, column: str, loss: str
 
 def _measured_columns(study: Study) -> list[tuple[str, str]]:
     """Returns the columns of sharpness and curvature that have two values or more, each with the column of its loss."""
-    ways = ways_of([group.runs for group in study.groups])
-    names = [way.column(rho) for way, radii in ways.items() for rho in radii]
-    first = len(next(iter(ways.values()), []))
+    protocols = protocols_of([group.runs for group in study.groups])
+    names = [protocol.column(rho) for protocol, radii in protocols.items() for rho in radii]
+    first = len(next(iter(protocols.values()), []))
     curvatures = [name for name in study.runs if str(name).startswith(_CURVATURES)]
     ordered = [*names[:first], *map(str, curvatures), *names[first:]]
     found = [(name, loss_column(name.partition(", ")[2])) for name in ordered]

@@ -6,6 +6,7 @@ the file, and `config`, the config of the run; `run`, the run with its folder, o
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,8 @@ _WORST, _FIRST_ORDER = _MEASURES[:2]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way in which the worst case was measured, except for the radius: `adaptive, 512 examples`."""
+class ProtocolColumns:
+    """The columns of the worst case at all radii of one protocol, such as `adaptive, 512 examples`."""
 
     title: str
 
@@ -52,7 +53,7 @@ class Way:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The sort key: ways near the paper's come first, then those with many examples."""
+        """The sort key: protocols near the paper's come first, then those with many examples."""
         return len(self.departures), -self.examples, self.title
 
     def column(self, rho: float) -> str:
@@ -75,21 +76,19 @@ def loss_column(title: str) -> str:
     return ", ".join(["loss", *(part for part in parts if part in _NETWORK), parts[-1]])
 
 
-def ways_of(tables: Sequence[pd.DataFrame]) -> dict[Way, list[float]]:
-    """Returns the ways and radii that all runs of a cell have: those of most cells first, then the paper's."""
-    counts: dict[Way, int] = {}
-    radii: dict[Way, set[float]] = {}
+def protocols_of(tables: Sequence[pd.DataFrame]) -> dict[ProtocolColumns, list[float]]:
+    """Returns the protocols and radii that all runs of a cell have: those of most cells first, then the paper's."""
+    counts: Counter[ProtocolColumns] = Counter()
+    radii: dict[ProtocolColumns, set[float]] = {}
     for table in tables:
         measured = [str(name) for name in table.columns if str(name).startswith(_WORST)]
         complete = [name for name in measured if not np.isnan(np.asarray(table[name], float)).any()]
-        found = [
-            (Way(title), float(rho)) for rho, _, title in (name[len(_WORST) :].partition(", ") for name in complete)
-        ]
-        for way in {way for way, _ in found}:
-            counts[way] = counts.get(way, 0) + 1
-        for way, rho in found:
-            radii.setdefault(way, set()).add(rho)
-    return {way: sorted(radii[way]) for way in sorted(counts, key=lambda way: (-counts[way], *way.order))}
+        parts = [name.removeprefix(_WORST).partition(", ") for name in complete]
+        counts.update({ProtocolColumns(title) for _, _, title in parts})
+        for rho, _, title in parts:
+            radii.setdefault(ProtocolColumns(title), set()).add(float(rho))
+    order = sorted(counts, key=lambda protocol: (-counts[protocol], *protocol.order))
+    return {protocol: sorted(radii[protocol]) for protocol in order}
 
 
 def headline(radii: Sequence[float]) -> float:
@@ -216,11 +215,11 @@ def _sharpness(run: Run) -> dict[str, float | None]:
     """Returns what was measured of the trained network, by column."""
     found: dict[str, float | None] = {}
     for protocol, radii in worst_cases(run).items():
-        way = Way(protocol.title)
+        columns = ProtocolColumns(protocol.title)
         for rho, record in radii.items():
-            found[way.column(rho)] = record.sharpness
-            found[way.first_order_column(rho)] = record.first_order
-            found[way.loss_column] = record.loss
+            found[columns.column(rho)] = record.sharpness
+            found[columns.first_order_column(rho)] = record.first_order
+            found[columns.loss_column] = record.loss
             found["parameters"] = record.parameters
     for record in run.sharpness:
         if record.epoch == run.epochs and isinstance(record, records.TopEigenvalue | records.Trace):

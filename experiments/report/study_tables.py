@@ -15,7 +15,7 @@ from experiments.presets import Published, published_of
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
 from experiments.report.paired import TEST_ERROR, Difference
-from experiments.report.runs_table import PAPERS_RADIUS, Way, headline, ways_of
+from experiments.report.runs_table import PAPERS_RADIUS, ProtocolColumns, headline, protocols_of
 from experiments.study import labels
 from experiments.training.methods import METHODS
 
@@ -49,7 +49,7 @@ def listed(names: Sequence[str]) -> str:
 
 def error_table(match: Match, study: Study) -> Table:
     """Returns the test error of each method and strategy, with its sharpness, the paper's results, and the costs."""
-    way, rho = _shown(study)
+    protocol, rho = _shown(study)
     columns = _columns(match.groups)
     names = list(dict.fromkeys(name for _, name in sorted(columns, key=_order)))
     cells = {(group.row, name): group for group, name in columns}
@@ -57,7 +57,7 @@ def error_table(match: Match, study: Study) -> Table:
     rows = []
     for method in methods:
         found = [cells.get((method, name)) for name in names]
-        rows.append((method, *(_error_cell(group, study, way, rho) for group in found)))
+        rows.append((method, *(_error_cell(group, study, protocol, rho) for group in found)))
         papers = [published_of(group.configs()[0]) if group else None for group in found]
         if any(papers):
             rows.append((f"{method}, in the paper", *(_papers_cell(each) for each in papers)))
@@ -66,16 +66,16 @@ def error_table(match: Match, study: Study) -> Table:
         for what, of in _costs(match).items()
     ]
     has_paper = any("in the paper" in row[0] for row in rows)
-    what = "test error, %" + (" / sharpness" if way or has_paper else "")
-    caption = _error_caption(study, way, rho, has_paper)
-    title = ("Test error and sharpness " if way or has_paper else "Test error ") + match.title
+    what = "test error, %" + (" / sharpness" if protocol or has_paper else "")
+    caption = _error_caption(study, protocol, rho, has_paper)
+    title = ("Test error and sharpness " if protocol or has_paper else "Test error ") + match.title
     return Table([(what, *map(labels.heading, names)), *rows, *costs], caption, title.strip())
 
 
 def sharpness_tables(study: Study) -> list[Table]:
-    """Returns the loss and the sharpness at each radius of each group, for each way in which it was measured."""
-    ways = ways_of([group.runs for group in study.groups])
-    return [_sharpness_table(study, way, radii) for way, radii in ways.items()]
+    """Returns the loss and the sharpness at each radius of each group, for each protocol in which it was measured."""
+    protocols = protocols_of([group.runs for group in study.groups])
+    return [_sharpness_table(study, protocol, radii) for protocol, radii in protocols.items()]
 
 
 def method_pairs(study: Study) -> dict[str, list[Difference | None]]:
@@ -143,9 +143,9 @@ def run_table(study: Study) -> Table:
     return Table([heading, *rows], title="Runs")
 
 
-def _shown(study: Study) -> tuple[Way | None, float]:
-    ways = ways_of([group.runs for group in study.groups])
-    return next(((way, headline(radii)) for way, radii in ways.items()), (None, 0.0))
+def _shown(study: Study) -> tuple[ProtocolColumns | None, float]:
+    protocols = protocols_of([group.runs for group in study.groups])
+    return next(((protocol, headline(radii)) for protocol, radii in protocols.items()), (None, 0.0))
 
 
 def _columns(groups: Sequence[Group]) -> list[tuple[Group, str]]:
@@ -165,12 +165,12 @@ def _order(placed: tuple[Group, str]) -> tuple[Any, ...]:
     return *labels.strategy_order(group.config), group.has_own_rate, group.epochs, column
 
 
-def _error_cell(group: Group | None, study: Study, way: Way | None, rho: float) -> str:
+def _error_cell(group: Group | None, study: Study, protocol: ProtocolColumns | None, rho: float) -> str:
     if group is None:
         return "–"
     text = mean_and_deviation((100 * group.values("test_error")).tolist())
-    if way is not None:
-        text += f" / {_mean(group, way.column(rho)) or '–'}"
+    if protocol is not None:
+        text += f" / {_mean(group, protocol.column(rho)) or '–'}"
     seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
     notes = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
     return f"{text} / {', '.join(notes)}" if notes else text
@@ -180,11 +180,11 @@ def _papers_cell(result: Published | None) -> str:
     return "–" if result is None else f"{result.error:.2f} / {result.sharpness:.4g}"
 
 
-def _error_caption(study: Study, way: Way | None, rho: float, has_paper: bool) -> str:
+def _error_caption(study: Study, protocol: ProtocolColumns | None, rho: float, has_paper: bool) -> str:
     seeds = f"mean ± standard deviation over the {len(study.seeds)} seeds" if len(study.seeds) > 1 else "of one seed"
     words = [f"Test error after the last epoch, {seeds}."]
-    if way is not None:
-        words.append(f"Sharpness: its mean at ρ = {rho:.3g} ({way.title}).")
+    if protocol is not None:
+        words.append(f"Sharpness: its mean at ρ = {rho:.3g} ({protocol.title}).")
     if has_paper:
         words.append(
             "The paper has one run per cell, of 200 epochs (100 for a ViT), and measures sharpness at ρ = 0.0002."
@@ -212,18 +212,18 @@ def _mean(group: Group, column: str) -> str:
     return "" if np.isnan(values).any() else f"{values.mean():.3g}"
 
 
-def _sharpness_table(study: Study, way: Way, radii: Sequence[float]) -> Table:
-    has_loss = way.loss_column in study.runs
+def _sharpness_table(study: Study, protocol: ProtocolColumns, radii: Sequence[float]) -> Table:
+    has_loss = protocol.loss_column in study.runs
     heading = ["group", *(["training loss"] if has_loss else [])]
-    columns = [way.loss_column] if has_loss else []
+    columns = [protocol.loss_column] if has_loss else []
     for rho in radii:
         heading.append(f"sharpness, ρ {rho:.3g}")
-        columns.append(way.column(rho))
-        if way.first_order_column(rho) in study.runs:
+        columns.append(protocol.column(rho))
+        if protocol.first_order_column(rho) in study.runs:
             heading.append("first-order part ÷ sharpness")
-            columns.append(way.first_order_column(rho))
+            columns.append(protocol.first_order_column(rho))
     rows = [(group.name, *(sharpness_cell(group, name) for name in columns)) for group in study.groups]
-    return Table([tuple(heading), *rows], _sharpness_caption(study, way), f"Sharpness, {way.title}")
+    return Table([tuple(heading), *rows], _sharpness_caption(study, protocol), f"Sharpness, {protocol.title}")
 
 
 def sharpness_cell(group: Group, column: str) -> str:
@@ -237,11 +237,12 @@ def sharpness_cell(group: Group, column: str) -> str:
     return f"{values.sum() / whole:.3g}" if whole > 0 else "–"
 
 
-def _sharpness_caption(study: Study, way: Way) -> str:
-    ball = "ℓ2 ball" if "ℓ2" in way.departures else "ℓ∞ ball"
-    ball += " in units of each weight" if "adaptive" in way.departures else ""
+def _sharpness_caption(study: Study, protocol: ProtocolColumns) -> str:
+    ball = "ℓ2 ball" if "ℓ2" in protocol.departures else "ℓ∞ ball"
+    ball += " in units of each weight" if "adaptive" in protocol.departures else ""
     counts = {int(n) for group in study.groups for n in group.values("parameters") if n > 0}
-    words = [f"Sharpness is the largest rise of the loss within the {ball} of radius ρ, found by APGD ({way.title})."]
+    found_by = f"found by APGD ({protocol.title})"
+    words = [f"Sharpness is the largest rise of the loss within the {ball} of radius ρ, {found_by}."]
     words += [
         f"With {count:,} parameters, the corner of the ℓ∞ ball of radius {PAPERS_RADIUS} is "
         f"{PAPERS_RADIUS * count**0.5:.2g} away, so values at one radius cannot be compared between networks of "

@@ -10,7 +10,7 @@ import pytest
 from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.pictures import _measured_columns
-from experiments.report.runs_table import read_table, table_of, ways_of, write_table
+from experiments.report.runs_table import protocols_of, read_table, table_of, write_table
 from experiments.report.study_tables import error_table, sharpness_tables
 from experiments.reproduce_methods import method_rows
 from experiments.runner.finished_runs import find_runs
@@ -57,17 +57,17 @@ def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Pa
 
 def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> None:
     measured_study(tmp_path)
-    ways = [
+    protocols = [
         {"adaptive": True},
         {"norm": "l2", "normalize_logits": True},
         {"steps": 2, "examples": 64},
         {"examples": 64},
     ]
     for folder in tmp_path.iterdir():
-        records = [worst_case(rho, 1.0, **way) for way in ways for rho in (1e-5, SMALL, LARGE)]
+        records = [worst_case(rho, 1.0, **protocol) for protocol in protocols for rho in (1e-5, SMALL, LARGE)]
         add_lines(folder, records)
     study = only_study(tmp_path)
-    titles = [way.title for way in ways_of([group.runs for group in study.groups])]
+    titles = [protocol.title for protocol in protocols_of([group.runs for group in study.groups])]
     assert titles[:2] == ["512 examples", "64 examples"]
     assert set(titles[2:]) == {
         "adaptive, 512 examples",
@@ -81,7 +81,7 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
 def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd")
     add_lines(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
-    [(_, radii)] = ways_of([table_of(find_runs([tmp_path]))]).items()
+    [(_, radii)] = protocols_of([table_of(find_runs([tmp_path]))]).items()
     assert radii == [0.0002]
 
 
