@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from experiments.report.claims import BEST, DECAY, DECIDED, GROWTH, REVERSED, RIVAL, Claim, lacking
+from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim, lacking
 from experiments.report.groups import Group, Study, named_value
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
@@ -64,16 +64,16 @@ def cell_of(found: Difference | None, note: str = "") -> Cell | str:
 
 
 def columns_of(claims: Sequence[Claim]) -> list[Column]:
-    """Returns the columns of the matrix: growth, growth that the noise decides on, and falling learning rates."""
-    fixed = [claim for claim in claims if claim.group.config.adaptive is None]
-    columns = _growth_columns([claim for claim in fixed if claim.kind in (GROWTH, BEST, REVERSED)])
-    decided = [claim for claim in claims if claim.group.config.adaptive is not None]
-    for name in dict.fromkeys(claim.group.column for claim in decided):
-        own = [claim for claim in decided if claim.group.column == name]
-        best, planned = _of(own, BEST, "equal epochs"), _of(own, DECIDED, "equal epochs")
-        noise = f"a batch that the noise decides on ({name})"
-        columns.append(Column(f"{name} − best constant batch", (noise, _best(best)), best, rank=2))
-        columns.append(Column(f"{name} − increasing (+B)", (noise, "the increasing plan"), planned))
+    """Returns the columns of the matrix: growth, other growing plans, and what falls during training."""
+    other = [claim for claim in claims if labels.strategy(claim.group.config) in labels.OTHER_GROWTH]
+    papers = [claim for claim in claims if claim.kind in (GROWTH, BEST, REVERSED) and claim not in other]
+    columns = _growth_columns(papers)
+    for name in dict.fromkeys(claim.group.column for claim in other):
+        own = [claim for claim in other if claim.group.column == name]
+        best, planned = _of(own, BEST, "equal epochs"), _of(own, PLAN, "equal epochs")
+        grown = f"{labels.OTHER_GROWTH[labels.strategy(own[0].group.config)]} ({name})"
+        columns.append(Column(f"{name} − best constant batch", (grown, _best(best)), best, rank=2))
+        columns.append(Column(f"{name} − increasing (+B)", (grown, "the increasing plan"), planned))
     for kind in (DECAY, RIVAL):
         for name in dict.fromkeys(claim.group.column for claim in claims if claim.kind == kind):
             own = [claim for claim in claims if claim.kind == kind and claim.group.column == name]

@@ -14,9 +14,9 @@ from experiments.report.paired import Difference, Measure, measures_of, shared_s
 from experiments.study import labels
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
-DECIDED = "growth that the noise decides on, against the increasing plan"
+PLAN = "other growth, against the increasing plan"
 DECAY, RIVAL = "decay", "a decay that the paper does not have"
-_KINDS = (GROWTH, BEST, REVERSED, DECIDED, DECAY, RIVAL)
+_KINDS = (GROWTH, BEST, REVERSED, PLAN, DECAY, RIVAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Claim:
     """The claim that a strategy is better than others, for one method.
 
     Attributes:
-      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `DECIDED`, `DECAY` or `RIVAL`.
+      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `PLAN`, `DECAY` or `RIVAL`.
       match: what they have in common, such as `at equal epochs`.
       group: the group that is claimed to be better.
       baselines: the groups that it is compared with; of several constant batches, the best one of each measure counts.
@@ -72,19 +72,17 @@ def _once(found: Sequence[Claim]) -> list[Claim]:
 
 
 def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
-    """Returns the claims on the increasing plan and on adaptive plans, at each match."""
+    """Returns the claims on the increasing plan and on other growing plans, at each match."""
     base, found = reference(study), []
     if base is None:
         return []
     for match in matches(study):
-        for grown in _of_plan(match.groups, labels.sizes(base.config)):
-            asked = _as_the_paper(match.groups, base, grown, measures) if match.title == "at equal epochs" else []
+        others = [group for group in match.groups if labels.strategy(group.config) in labels.OTHER_GROWTH]
+        for grown in (*_of_plan(match.groups, labels.sizes(base.config)), *others):
+            is_papers = match.title == "at equal epochs" and grown not in others
+            asked = _as_the_paper(match.groups, base, grown, measures) if is_papers else []
             asked += _against_the_best(match.groups, grown, measures)
-            asked += _against_reversed(match.groups, base, grown, measures)
-            found += [replace(claim, match=match.title) for claim in asked]
-        for grown in filter(lambda group: labels.strategy(group.config) == "adaptive", match.groups):
-            asked = _against_the_best(match.groups, grown, measures)
-            asked += _against_the_plan(match.groups, base, grown, measures)
+            asked += (_against_the_plan if grown in others else _against_reversed)(match.groups, base, grown, measures)
             found += [replace(claim, match=match.title) for claim in asked]
     return found
 
@@ -120,13 +118,13 @@ def _against_reversed(groups: Sequence[Group], base: Group, grown: Group, measur
 
 
 def _against_the_plan(groups: Sequence[Group], base: Group, grown: Group, measures: Sequence[Measure]) -> list[Claim]:
-    """Returns the claim of an adaptive plan against the increasing one."""
+    """Returns the claim of another growing plan against the increasing one."""
     planned = [each for each in _of_plan(groups, labels.sizes(base.config)) if each.row == grown.row]
-    return [_claim(DECIDED, grown, planned, measures)] if planned else []
+    return [_claim(PLAN, grown, planned, measures)] if planned else []
 
 
 def _decay(study: Study, measures: Sequence[Measure]) -> list[Claim]:
-    """Returns the claims of each schedule against the constant rate with the same batch plan, in the same table."""
+    """Returns the claims of falling rates against a constant one, and of falling radii against a constant radius."""
     found, asked = [], []
     for match in tables(study):
         for group in match.groups:
@@ -138,7 +136,7 @@ def _decay(study: Study, measures: Sequence[Measure]) -> list[Claim]:
                 for each in match.groups
                 if each.row == group.row
                 and each.config.batch_plan == group.config.batch_plan
-                and not labels.schedules(each.config)
+                and labels.schedules(each.config) == labels.schedules(group.config)[:-1]
                 and not each.has_own_rate
             ]
             kind = DECAY if _is_papers_decay(study, group) else RIVAL

@@ -9,6 +9,9 @@ from experiments.study.strategies import is_late_switch
 from experiments.training import learning_rate
 from experiments.training.methods import METHODS, MINIMA
 
+OTHER_GROWTH = {"adaptive": "a batch that the noise decides on", "late switch": "a batch that grows once, late"}
+"""The strategies, besides the increasing plan, in which the batch grows, in words."""
+
 _SYMBOLS = {"rho": "ρ", "alpha": "α"}
 _CONSTANTS = {
     "gamma": "γ {:g}",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.convergence.network_study import NetworkStudy
 from experiments.report.answers import columns_of, limits, sentences
-from experiments.report.claims import BEST, DECIDED, GROWTH, Claim, claims
+from experiments.report.claims import BEST, GROWTH, PLAN, Claim, claims
 from experiments.report.curve_pictures import main_pictures
 from experiments.report.matches import matches, papers_cells, tables
 from experiments.report.study_tables import error_table, followed_table, setting_table
@@ -141,7 +141,7 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     increasing, adaptive = of_kind(BEST, tmp_path)
     assert (increasing.group.column, adaptive.group.column) == ("increasing", "adaptive")
     assert adaptive.candidates == 3
-    (decided,) = of_kind(DECIDED, tmp_path)
+    (decided,) = of_kind(PLAN, tmp_path)
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
     text = printed_text(tmp_path)
@@ -166,7 +166,7 @@ def test_the_batch_sizes_that_its_constants_lack_are_told(tmp_path: Path) -> Non
 
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
     write(tmp_path, fixed=FIXED | {"increasing": "2x64,1x128,1x256"})
-    for kind in (GROWTH, DECIDED):
+    for kind in (GROWTH, PLAN):
         assert [each.column for claim in of_kind(kind, tmp_path) for each in claim.baselines].count("adaptive") == 0
     assert [claim.group.column for claim in of_kind(BEST, tmp_path)] == ["increasing", "adaptive"]
 

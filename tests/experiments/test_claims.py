@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.report.answers import claim_table, columns_of, limits, matrix, sentences
-from experiments.report.claims import BEST, DECAY, GROWTH, REVERSED, RIVAL, Claim, claims
+from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim, claims
 from experiments.report.paired import TEST_ERROR, measures_of
 from tests.experiments.sharpness_records import LARGE, SMALL, add_lines, worst_case
 from tests.experiments.written_runs import only_study, write_run
@@ -153,6 +153,29 @@ def test_growth_against_the_plan_reversed_is_a_claim_of_its_own(tmp_path: Path) 
     (claim,) = of_kind(REVERSED, tmp_path)
     assert (against(claim), verdict(claim)) == ("reversed", "✓")
     assert claim.match == "at equal epochs and equal updates"
+
+
+def test_a_late_switch_is_compared_with_the_best_constant_batch_and_with_the_increasing_plan(tmp_path: Path) -> None:
+    plans = {"late": "4x64,1x256", "first": "5x64", "last": "5x256", "increasing": "3x64,2x256"}
+    means = {"first": 0.05, "last": 0.08, "increasing": 0.06, "late": 0.03}
+    write(tmp_path, means, **plans)
+    growing, late = of_kind(BEST, tmp_path)
+    assert (growing.group.column, late.group.column, late.candidates) == ("increasing", "late switch", 2)
+    assert (against(late), verdict(late)) == ("constant 64", "✓")
+    (plan,) = of_kind(PLAN, tmp_path)
+    assert (plan.group.column, against(plan), verdict(plan)) == ("late switch", "increasing", "✓")
+    lower = "A batch that grows once, late (late switch) has a lower test error than the best of 2 constant batches"
+    assert lower in printed_text(tmp_path)
+
+
+def test_a_falling_radius_is_compared_with_a_constant_one_at_the_same_learning_rates(tmp_path: Path) -> None:
+    write(tmp_path, {"constant": 0.08, "cosine": 0.06, "increasing": 0.05}, method="sam")
+    for seed in range(4):
+        falling: dict[str, Any] = {"lr_schedule": "cosine", "rho_min": 0.0, "batch_plan": PLANS["cosine"]}
+        write_run(tmp_path / f"falling-{seed}", 0.03 + NOISE[seed], method="sam", seed=seed, **falling)
+    (decay,), (radius,) = of_kind(DECAY, tmp_path), of_kind(RIVAL, tmp_path)
+    assert (decay.group.column, against(decay)) == ("cosine", "constant")
+    assert (radius.group.column, against(radius), verdict(radius)) == ("cosine, falling radius", "cosine", "✓")
 
 
 def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_path: Path) -> None:
