@@ -13,19 +13,21 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_ACCOUNT/sam_optax/blob/main/notebooks/batch_size_schedules.ipynb)
 #
-# A batch that grows while the training runs does part of what a falling learning rate does: the noise of an update
-# goes with rate over batch size. Harada and Iiduka ask whether it helps SAM and GSAM ([arXiv
-# 2409.09984](https://arxiv.org/abs/2409.09984)). This notebook has the tools for that, one after the other, and at
-# its end the paper's comparison in small, with a control that the paper does not have.
+# The noise of training is proportional to the learning rate divided by the batch size. A batch size that grows during
+# training therefore has a similar effect to a learning rate that decays. Harada and Iiduka study whether a growing
+# batch size helps SAM and GSAM ([arXiv 2409.09984](https://arxiv.org/abs/2409.09984)). This notebook introduces the
+# library's tools for batch size schedules. It ends with a small version of the paper's comparison, and adds a control
+# that the paper does not have.
 #
-# The last part takes about six minutes on two cores of a CPU, all before it less than one.
+# The last part takes about six minutes on two cores of a CPU. All parts before it take less than a minute.
 
 # %% [markdown]
 # ## Install
 #
-# The last part needs the experiment program, which stands in the repository beside the library. In a clone this cell
-# only finds it. Anywhere else it clones the repository and installs what the program needs, and leaves JAX, NumPy and
-# TensorFlow as they are, where they are there. The project is not published yet: until it is, run this in a clone.
+# The last part requires the experiment program, which is part of the repository but not of the installed package. In a
+# clone of the repository, this cell installs nothing. Elsewhere, it clones the repository and installs the requirements
+# of the program. Installed versions of JAX, NumPy and TensorFlow are kept. The project is not published yet: run this
+# notebook in a clone.
 
 # %%
 import os
@@ -67,8 +69,16 @@ import sam_optax
 from sam_optax import BatchPlan
 
 # %% [markdown]
-# The settings. `SEEDS`, `METHODS` and the two plans are those of the comparison at the end, which measures sharpness on
-# so many `EXAMPLES`; what is in `OUTPUT` already is not run again.
+# ## Settings
+#
+# - `EPOCHS` is the number of epochs of the runs in the sections on the noise scale and on adaptive plans.
+#
+# The other settings are those of the comparison at the end:
+#
+# - `OUTPUT` is the folder of its runs. Runs that are complete in this folder are not repeated.
+# - `SEEDS`, `METHODS` and `STRATEGIES` select its runs.
+# - `CONSTANT` and `INCREASING` are its two batch plans, as epochs x batch size.
+# - `EXAMPLES` is the number of training images on which sharpness is measured.
 
 # %% tags=["parameters"]
 EPOCHS = 30
@@ -81,52 +91,53 @@ INCREASING = "5x16,5x32,5x64,5x128,5x256"
 EXAMPLES = 128
 
 # %% [markdown]
-# ## A plan
+# ## Batch plans
 #
-# A `BatchPlan` says which batch size every epoch has. It is plain Python, and the one clock of a run: it knows how
-# many updates there are, at which of them the batch grows, and at which epoch each of them is. These are the paper's
-# two plans for CIFAR, with its 50,000 training images.
+# A `BatchPlan` defines the batch size of each epoch. From the number of training examples it computes the number of
+# updates, the updates at which the batch size changes, and the epoch of each update. The following are the paper's two
+# plans for CIFAR, which has 50,000 training images.
 
 # %%
 CIFAR = 50_000
 constant = BatchPlan.constant(128, epochs=200)
 growing = BatchPlan.exponential(initial=16, factor=2, every=40, epochs=200)
 for name, plan in {"constant": constant, "growing": growing}.items():
-    print(f"{name:9}{plan!s:33}{plan.total_steps(CIFAR):8,} updates, batch grows at {plan.boundaries(CIFAR)}")
+    print(f"{name:9}{plan!s:33}{plan.total_steps(CIFAR):8,} updates, batch size changes at {plan.boundaries(CIFAR)}")
 
 # %% [markdown]
-# The same plans against epochs, and against updates. On the right is what a table with the heading "200 epochs" does
-# not show: the growing plan makes three times the updates, and half of them with the smallest batch.
+# The left panel shows the plans over epochs, and the right panel shows them over updates. In the same 200 epochs, the
+# growing plan makes three times as many updates as the constant plan, and half of its updates use the smallest batch
+# size.
 
 # %%
 LINES = {"constant": {"color": "0.55", "linewidth": 3}, "growing": {"color": "black", "linestyle": "--"}}
 
 
-def count_in_twos(panel):
-    """A logarithmic axis with the sizes that batches have."""
+def use_log2_axis(panel):
+    """Sets a logarithmic axis of base 2 with plain numbers as tick labels."""
     panel.set_yscale("log", base=2)
     panel.yaxis.set_major_formatter("{x:g}")
 
 
-def draw_plans(panel, plans, clock, xlabel):
-    """The batch size of each plan along a clock: `clock(plan, epoch)`."""
+def draw_plans(panel, plans, position, xlabel):
+    """Draws the batch size of each plan; `position(plan, epoch)` is the coordinate of an epoch on the x-axis."""
     for name, plan in plans.items():
         epochs = range(plan.epochs + 1)
         sizes = [plan.batch_size_at(min(epoch, plan.epochs - 1)) for epoch in epochs]
-        panel.step([clock(plan, epoch) for epoch in epochs], sizes, where="post", label=name, **LINES[name])
+        panel.step([position(plan, epoch) for epoch in epochs], sizes, where="post", label=name, **LINES[name])
     panel.set(xlabel=xlabel, ylabel="batch size")
-    count_in_twos(panel)
+    use_log2_axis(panel)
 
 
-def updates_until(plan, epoch):
-    """How many updates the first epochs make."""
-    return sum(CIFAR // plan.batch_size_at(each) for each in range(epoch))
+def updates_before(plan, epoch):
+    """Returns the number of updates before an epoch."""
+    return sum(CIFAR // plan.batch_size_at(earlier) for earlier in range(epoch))
 
 
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
 plans = {"constant": constant, "growing": growing}
 draw_plans(panels[0], plans, lambda plan, epoch: epoch, "epoch")
-draw_plans(panels[1], plans, updates_until, "update")
+draw_plans(panels[1], plans, updates_before, "update")
 panels[0].legend(frameon=False)
 panels[1].label_outer()
 plt.show()
@@ -134,9 +145,10 @@ plt.show()
 # %% [markdown]
 # ## Schedules in epochs
 #
-# A schedule that counts updates means other epochs as soon as the batch grows. So write it in epochs, and let the
-# plan read it: `plan.schedule` gives an ordinary Optax schedule over updates. Below, one cosine of 200 epochs, read
-# by both plans: another curve over updates, the same rate at the same part of the data.
+# When the batch size changes, a schedule over updates no longer corresponds to fixed epochs. Therefore, define the
+# schedule over epochs. `plan.schedule` converts it to an ordinary Optax schedule over updates. The figure shows a
+# cosine decay over 200 epochs, converted with both plans. The learning rate is the same function of the epoch for both
+# plans, and a different function of the update.
 
 # %%
 cosine = optax.cosine_decay_schedule(0.1, decay_steps=200)
@@ -155,40 +167,47 @@ plt.show()
 # %% [markdown]
 # ## Growth in place of a decay
 #
-# A rate that falls by a factor and a batch that grows by it change the noise of an update alike (Smith et al., 2018).
-# `growth_for_decay` makes the plan that stands for a decay, up to a largest batch; what cannot be had by growth is
-# left to the rate.
+# Dividing the learning rate by a factor and multiplying the batch size by the same factor have the same effect on the
+# noise of training (Smith et al., 2018). `growth_for_decay` converts a decay of the learning rate to a batch plan with
+# a maximum batch size, and a schedule for the remaining learning rate. The remaining learning rate decays when the
+# batch size cannot grow further.
 
 # %%
-steps_down = optax.piecewise_constant_schedule(0.1, {60: 0.2, 120: 0.2, 160: 0.2})
-grown, rate_left = sam_optax.growth_for_decay(steps_down, initial=128, epochs=200, maximum=2048)
-print(grown)
+decay = optax.piecewise_constant_schedule(0.1, {60: 0.2, 120: 0.2, 160: 0.2})
+plan, remaining_rate = sam_optax.growth_for_decay(decay, initial=128, epochs=200, maximum=2048)
+print("plan:", plan)
 for epoch in (0, 60, 120, 160):
-    batch, rate = grown.batch_size_at(epoch), rate_left(epoch)
-    same = np.isclose(rate / batch, steps_down(epoch) / 128)
-    print(f"epoch {epoch:3}: batch {batch:4}, rate {rate:.4f}, the same rate over batch size: {same}")
+    batch_size, rate = plan.batch_size_at(epoch), remaining_rate(epoch)
+    is_equal = np.isclose(rate / batch_size, decay(epoch) / 128)
+    print(f"epoch {epoch:3}: batch size {batch_size:4}, rate {rate:.4f}, same ratio of rate to batch size: {is_equal}")
 
 # %% [markdown]
-# `decay_for_growth` goes back: the rate that does at a constant batch what a growing one does. And a larger batch may
-# carry a larger rate: `rate_for_growth` has the linear and the square-root rule.
+# `decay_for_growth` is the inverse. It returns the learning rate that, at a constant batch size, has the same effect as
+# the growing batch. Alternatively, the learning rate can grow with the batch size: `rate_for_growth` implements the
+# linear and the square-root scaling rules.
 
 # %%
-falling = sam_optax.decay_for_growth(growing, 0.1)
-print("in place of the growth, at a batch of 16:", [round(float(falling(epoch)), 5) for epoch in (0, 40, 80, 120, 160)])
+stage_starts = (0, 40, 80, 120, 160)
+equivalent = sam_optax.decay_for_growth(growing, 0.1)
+print("learning rate at a constant batch of 16:", [round(float(equivalent(epoch)), 5) for epoch in stage_starts])
 for rule in ("linear", "square_root"):
-    rising = sam_optax.rate_for_growth(growing, 0.01, rule)
-    print(f"beside the growth, {rule + ':':13}", [round(float(rising(epoch)), 3) for epoch in (0, 40, 80, 120, 160)])
+    scaled = sam_optax.rate_for_growth(growing, 0.01, rule)
+    rates = [round(float(scaled(epoch)), 3) for epoch in stage_starts]
+    print(f"learning rate of the growing plan, {rule + ' rule:':17}", rates)
 
 # %% [markdown]
-# ## The noise scale: when is a batch large enough?
+# ## The gradient noise scale
 #
-# The gradient noise scale, `tr Σ/‖G‖²`, is the batch size at which the noise of a gradient is as large as the
-# gradient (McCandlish et al., 2018). Far below it, twice the batch is worth nearly twice the steps; far above it, more
-# examples are wasted. A step that goes through its batch in parts has all that the estimate needs, without another
-# gradient: `micro_batches=` makes the parts, `measure_noise=True` keeps what they differ by, and `track_noise`
-# averages it.
+# The gradient noise scale `tr Σ/‖G‖²` is the batch size at which the noise of a gradient is as large as the gradient
+# (McCandlish et al., 2018). Here `G` is the full gradient, and `Σ` is the covariance of the gradient of one example.
+# Far below the noise scale, doubling the batch size nearly halves the number of steps that training needs. Far above
+# it, a larger batch size has almost no benefit.
 #
-# Here is a small network on scikit-learn's digits, with GSAM.
+# The noise scale can be estimated without additional gradients if a step processes its batch in micro-batches.
+# `micro_batches=` divides the batch, `measure_noise=True` measures the variance between the micro-batches, and
+# `track_noise` averages the measurements over steps.
+#
+# The example trains a small network on scikit-learn's digits with GSAM.
 
 # %%
 digits = load_digits()
@@ -221,20 +240,23 @@ def step(params, opt_state, x, y):
 
 
 def train(batch_size_of, after_epoch=lambda noise: None):
-    """A run whose batch size is asked for at each epoch: its batch sizes, losses, and noise scales by epoch."""
+    """Trains a network, and returns the batch size, the mean loss and both noise scales of each epoch.
+
+    `batch_size_of(epoch)` returns the batch size of an epoch. `after_epoch` is called with the measured noise.
+    """
     params = init(jax.random.key(0))
     opt_state = tx.init(params)
-    order, told = np.random.default_rng(0), []
+    rng, records = np.random.default_rng(0), []
     for epoch in range(EPOCHS):
         size = batch_size_of(epoch)
         losses = []
-        for rows in order.permutation(TRAIN).reshape(-1, size):
+        for rows in rng.permutation(TRAIN).reshape(-1, size):
             params, opt_state, loss = step(params, opt_state, images[rows], labels[rows])
             losses.append(loss)
         noise = sam_optax.measured_noise(opt_state)
-        told.append((size, float(np.mean(losses)), float(noise.clean.scale), float(noise.perturbed.scale)))
+        records.append((size, float(np.mean(losses)), float(noise.clean.scale), float(noise.perturbed.scale)))
         after_epoch(noise)
-    return np.array(told).T
+    return np.array(records).T
 
 
 sizes, losses, clean, perturbed = train(lambda epoch: 32)
@@ -245,23 +267,25 @@ for values, marker, name in (
     (perturbed, "^", "of the sharpness-aware gradient"),
 ):
     panel.plot(values, color="black", marker=marker, markersize=4, linewidth=0.6, label=f"noise scale {name}")
-panel.set(xlabel="epoch", ylabel="examples", title="GSAM on the digits, a batch of 32")
-count_in_twos(panel)
+panel.set(xlabel="epoch", ylabel="examples", title="Noise scale of GSAM on the digits, batch size 32")
+use_log2_axis(panel)
 panel.legend(frameon=False)
 plt.show()
-counts = " and ".join(str(np.isinf(each).sum()) for each in (clean, perturbed))
-print(f"{counts} of {EPOCHS} estimates are infinite, and not in the figure")
+for name, scales in {"clean": clean, "sharpness-aware": perturbed}.items():
+    print(f"{name} gradient: {np.isinf(scales).sum()} of {EPOCHS} estimates are infinite and not shown in the figure")
 
 # %% [markdown]
-# The gradient shrinks as the network learns, its noise less so: the scale tends to rise, and with it the batch that is
-# worth having. A single estimate is rough, as the zigzag shows. It is infinite where the noise hides the gradient
-# altogether: then all that can be said is that a larger batch would not be wasted.
+# During training, the norm of the gradient usually decreases faster than its noise. The noise scale therefore tends to
+# rise, and larger batches become useful. A single estimate is inaccurate, as the fluctuations in the figure show. The
+# estimate is infinite if the noise is so large that the estimate of `‖G‖²` is not positive. Such an estimate only
+# indicates that a larger batch is useful.
 #
-# ## A plan that is decided while training runs
+# ## Adaptive plans
 #
-# `AdaptiveBatchPlan` asks a rule at each epoch's end. It grows when the rule asked for more in `patience` epochs in a
-# row, up to `maximum`, and never shrinks. Its state is a tuple of numbers, which JSON can keep; what it decided becomes
-# a `BatchPlan`, which replays the run.
+# `AdaptiveBatchPlan` determines the batch size during training. At the end of each epoch, a rule requests a batch size.
+# If the rule requests more than the current batch size in `patience` consecutive epochs, the batch size grows, up to
+# `maximum`. It never decreases. The state of the plan is a tuple that can be saved as JSON. The decisions form a
+# `BatchPlan`, which replays the run.
 
 # %%
 adaptive = sam_optax.AdaptiveBatchPlan(16, maximum=256, rule=sam_optax.noise_scale_rule(), patience=2)
@@ -271,79 +295,85 @@ sizes, losses, clean, perturbed = train(
     lambda noise: states.append(adaptive.after_epoch(states[-1], noise.perturbed)),
 )
 replayed = adaptive.plan(states[-1])
-print("decided:", replayed)
-print("kept:   ", json.dumps(states[-1]._asdict()))
+print("plan: ", replayed)
+print("state:", json.dumps(states[-1]._asdict()))
 
 # %% [markdown]
-# The plan makes the same run, and nothing is decided any more:
+# The resulting plan replays the run without further decisions. The losses are equal.
 
 # %%
-again = train(replayed.batch_size_at)
-print("the same losses:", np.array_equal(again[1], losses))
+replayed_losses = train(replayed.batch_size_at)[1]
+print("the same losses:", np.array_equal(replayed_losses, losses))
 
 figure, panel = plt.subplots(figsize=(7, 3.4), layout="constrained")
 panel.step(range(EPOCHS), sizes, where="mid", color="0.6", linewidth=3, label="batch size")
-panel.plot(perturbed, color="black", marker="^", markersize=4, linewidth=0.6, label="noise scale, as measured")
-panel.set(xlabel="epoch", ylabel="examples", title="The batch follows the noise scale, and never falls")
-count_in_twos(panel)
+name = "noise scale of the sharpness-aware gradient"
+panel.plot(perturbed, color="black", marker="^", markersize=4, linewidth=0.6, label=name)
+panel.set(xlabel="epoch", ylabel="examples", title="Noise scale and batch size of an adaptive plan")
+use_log2_axis(panel)
 panel.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# ## The paper's comparison in small
+# ## A small version of the paper's comparison
 #
-# SGD, SAM and GSAM, with a constant batch, a growing one, and a cosine rate at the constant batch: the nine cells of
-# the paper's tables, on scikit-learn's 8x8 digits with a ResNet of 78,000 parameters. To them we add a control,
-# `constant_first`: the first, smallest batch of the growing plan, all the way. A small batch makes more updates in an
-# epoch, so if the growing plan is better than the constant one, it may be for its small batches rather than for its
-# growth. The control tells.
+# The paper compares SGD, SAM and GSAM, each with a constant batch size, a growing batch size, and a cosine learning
+# rate at the constant batch size. This section runs these nine cells of the paper's tables on scikit-learn's 8x8
+# digits, with a ResNet of 78,000 parameters.
 #
-# First what is going to be run, with the first seed:
+# It adds the control `constant_first`, which uses the first and smallest batch size of the growing plan in all epochs.
+# A small batch size makes more updates per epoch. If the growing plan is better than the constant plan, the reason may
+# be its small batches and not its growth. The control distinguishes the two.
+#
+# The table shows the runs of the first seed.
 
 
 # %%
-def program(module, *words, keep):
-    """Run a program of the repository, show the lines that match `keep` as they come, and give back all of them."""
-    command = [sys.executable, "-m", f"experiments.{module}", *map(str, words)]
-    plain = os.environ | {"TTY_COMPATIBLE": "0"}  # a notebook draws no bars
+def run_program(module, *arguments, pattern):
+    """Runs a program of the repository, prints the lines that match a pattern, and returns all lines."""
+    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    environment = os.environ | {"TTY_COMPATIBLE": "0"}  # no progress bars
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    said = []
-    with subprocess.Popen(command, cwd=root, env=plain, **pipes) as running:
-        for line in running.stdout:
-            said.append(line)
-            if re.match(keep, line):
+    lines = []
+    with subprocess.Popen(command, cwd=root, env=environment, **pipes) as process:
+        for line in process.stdout:
+            lines.append(line)
+            if re.match(pattern, line):
                 print(line, end="")
-    if running.returncode:
-        raise RuntimeError(f"experiments.{module} ended with exit code {running.returncode}:\n{''.join(said[-20:])}")
-    return said
+    if process.returncode:
+        raise RuntimeError(f"experiments.{module} ended with exit code {process.returncode}:\n{''.join(lines[-20:])}")
+    return lines
 
 
 output = root / OUTPUT
 study = ["--output", output, "--seeds", *SEEDS, "--methods", *METHODS, "--strategies", *STRATEGIES]
 study += ["--constant-plan", CONSTANT, "--increasing-plan", INCREASING, "--sharpness.examples", EXAMPLES]
-planned = program("reproduce", *study, "--dry-run", keep=r"\d+ runs: ")
+planned = run_program("reproduce", *study, "--dry-run", pattern=r"\d+ runs: ")
 rows = [re.split(r" {2,}", line.strip()) for line in planned if re.match(rf" (run|\S+-{SEEDS[0]}) ", line)]
 rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
 display(Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows)))
 
 # %% [markdown]
-# Each line that comes now is a run, with its test error. In a terminal it is the same command, with a bar of
-# progress: `python -m experiments.reproduce --output ...`.
+# The next cell executes the runs, and prints the test error of each run. In a terminal, the same command also shows
+# progress bars: `python -m experiments.reproduce --output ...`.
 
 # %%
-_ = program("reproduce", *study, keep=r"\d+ runs|.*seed \d+: |error|not measured")
+_ = run_program("reproduce", *study, pattern=r"\d+ runs|.*seed \d+: |error|not measured")
 
 # %% [markdown]
-# The report is in `OUTPUT/report`, as `report.md`, `report.html` and pictures. Its first table:
+# The program writes a report to the folder `report` in `OUTPUT`, as `report.md` and `report.html`. The following table
+# from the report shows the test error and the sharpness of each method and strategy.
 
 # %%
 report = (output / "report" / "report.md").read_text(encoding="utf-8")
-table = report[report.index("| test error") : report.index("\n\n", report.index("| test error"))]
-display(Markdown(table))
+start = report.index("| test error")
+display(Markdown(report[start : report.index("\n\n", start)]))
 
 # %% [markdown]
-# In words, claim by claim, as the report has it: *holds* stands only where the 95% interval of the difference, seed
-# by seed, leaves 0 out.
+# The next table from the report compares the strategies. Each cell has the mean difference in test error A − B, paired
+# by seed, and its 95% confidence interval. The check mark ✓ means that the interval excludes 0 and A has the lower
+# error. The cross ✗ means that the interval excludes 0 and B has the lower error. The question mark means that no
+# difference is shown.
 
 # %%
 claims = report.partition("## The paper's claims\n")[2].partition("\n## ")[0]
@@ -354,13 +384,20 @@ for picture in sorted((output / "report" / "pictures").rglob("test-error-against
     display(Image(picture, width=700))
 
 # %% [markdown]
-# ## What these numbers show
+# ## Interpretation
 #
-# Look first at the standard deviations beside the errors, and at the control: is the growing batch better than its own
-# smallest batch kept to the end? Where an answer reads *not shown*, three seeds cannot tell. The digits with ten
-# seeds, and with more controls, are in `docs/results`: there the growing batch beats the constant 128 at equal epochs,
-# as in the paper's tables, and against the best constant batch a gain in error is shown in one case of seven.
+# Compare the differences between strategies with the standard deviations over seeds, and compare the growing batch with
+# the control. The results are evidence for growth itself only if the growing plan is better than a constant batch of
+# its smallest size. A question mark in the table means that these seeds show no difference. It does not mean that there
+# is none.
 #
-# To go on: `--match epochs updates gradients` makes the same comparison at equal updates and at equal gradient
-# evaluations; `--config cifar100_resnet18` is a row of the paper's own tables (`notebooks/tpu_cifar100.ipynb`);
-# `docs/study.md` has all that the program can vary, and `docs/batch_plans.md` all plans.
+# `docs/results` has the results on the digits with ten seeds and more controls. There, the growing batch has a lower
+# test error than a constant batch of 128 at equal epochs, as in the paper's tables. Compared with the best constant
+# batch, a lower test error is shown in one case of seven.
+#
+# ## Further reading
+#
+# - `--match epochs updates gradients` repeats the comparison at equal updates and at equal gradient evaluations.
+# - `--config cifar100_resnet18` selects a row of the paper's tables; see `notebooks/tpu_cifar100.ipynb`.
+# - `docs/study.md` describes all options of the study.
+# - `docs/batch_plans.md` describes all batch plans.

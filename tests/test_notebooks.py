@@ -168,7 +168,7 @@ def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
     done = executed("batch_size_schedules", settings, after=grows)
     said = printed(done)
     assert "242,120 updates" in said
-    assert said.count("the same rate over batch size: True") == 4
+    assert said.count("same ratio of rate to batch size: True") == 4
     assert "the same losses: True" in said
     assert len(re.findall(r"^sam \w+, seed 0: test error", said, flags=re.MULTILINE)) == 2
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
