@@ -376,8 +376,8 @@ display(Markdown(report[start : report.index("\n\n", start)]))
 # difference is shown.
 
 # %%
-claims = report.partition("## The paper's claims\n")[2].partition("\n## ")[0]
-display(Markdown(claims))
+start = report.index("| method |", report.index("## Differences in test error\n"))
+display(Markdown(report[start : report.index("\n\n", start)]))
 
 # %%
 for picture in sorted((output / "report" / "pictures").rglob("test-error-against-gradient-evaluations.png")):

@@ -174,6 +174,7 @@ def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
     assert "| sam-increasing-0 | 1x32,1x64 |" in tables[0]
     assert "constant | increasing (+B) |" in tables[1]
+    assert "| SAM | ? " in tables[2]
     assert (printed(done, "stderr"), pictures(done)) == ("", 5)
 
 
