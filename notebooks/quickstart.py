@@ -100,7 +100,7 @@ def draw_points(panel, points, labels):
 
 figure, panel = plt.subplots(figsize=(5, 3.4), layout="constrained")
 draw_points(panel, *train)
-panel.set_title("Training set of seed 0, with about one wrong label in seven")
+panel.set_title("Training set of seed 0, with label noise")
 plt.show()
 
 # %% [markdown]
@@ -301,9 +301,9 @@ bottom.set(xlabel="epoch", ylabel="cosine similarity", ylim=(min(0, epoch_means(
 plt.show()
 
 # %% [markdown]
-# If the cosine stays near 1, both gradients have nearly the same direction, and the radius is too small to have an
-# effect. If the cosine is near 0, the gradients have little in common, and the radius is large. If the norm of the
-# perturbed gradient is larger than that of the clean gradient, the loss becomes steeper towards the perturbed
+# If the cosine stays above 0.99, both gradients have nearly the same direction, and the radius is probably too small to
+# have an effect. If the cosine is near 0, the gradients have little in common, and the radius is large. If the norm of
+# the perturbed gradient is larger than that of the clean gradient, the loss becomes steeper towards the perturbed
 # parameters.
 #
 # ## Tuning the radius
