@@ -248,7 +248,8 @@ def _sentence(column: Column) -> str:
     first, second = column.pair
     parts = [words.format(a=first, b=second, methods=listed(methods)) for words, methods in by_words.items()]
     seeds = sorted({pair.seeds for pair in found.values() if pair is not None})
-    over = f" ({' to '.join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))} seeds)" if seeds else ""
+    ends = " to ".join(str(count) for count in dict.fromkeys((min(seeds), max(seeds)))) if seeds else ""
+    over = f" ({ends} seed{'s' * (ends != '1')})" if seeds else ""
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}{over}."
 
