@@ -106,7 +106,7 @@ def test_the_readme_is_short_and_clones_from_the_address_of_the_package() -> Non
     text = PAGES["README.md"]
     assert len(text.splitlines()) <= 150
     headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
-    assert headings[:3] == ["Results", "Install", "Ten lines"]
+    assert headings[:3] == ["Results", "Install", "Quick start in ten lines"]
     assert text.index("](docs/pictures/landscapes.png)") < text.index("## Results")
     assert len(re.findall(r"^- ", text.partition("## Features")[2].partition("## ")[0], flags=re.MULTILINE)) <= 8
     address = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
@@ -279,21 +279,3 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
         loaded += re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//[^"')]*""", text)
         assert not loaded, path
         assert 'class="mermaid"' not in text  # its script would be fetched
-
-
-@pytest.mark.long
-def test_the_script_draws_every_picture_of_the_gallery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("draw_gallery", ROOT / "docs/_pictures/draw_gallery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    runs = tmp_path / "results/digits/runs.csv"
-    runs.parent.mkdir(parents=True)
-    runs.symlink_to(ROOT / "docs/results/digits/runs.csv")
-    (tmp_path / "pictures").mkdir()
-    monkeypatch.setattr(script, "DOCS", tmp_path)
-    monkeypatch.setattr(script, "EPOCHS", 2)
-    script.main()
-    drawn = {f"pictures/{path.name}" for path in (tmp_path / "pictures").iterdir()}
-    assert drawn == set(re.findall(r"\]\((pictures/\w+\.png)\)", PAGES["docs/gallery.md"]))
