@@ -57,8 +57,8 @@ docs: .venv/installed ## The site, into site/: it opens from the disk, without a
 results: .venv/installed ## The tables of the committed reports, again from their runs.csv.
 	$(BIN)/python -m experiments.report --again docs/results/*/runs.csv
 
-notebooks: .venv/installed ## The notebooks, from their sources.
-	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
+notebooks: .venv/installed ## The notebooks, from their sources; executed if their code has changed, with CIFAR-100 in DATA_DIR=...
+	$(BIN)/python docs/_notebooks/execute.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 clean: ## Remove what the other targets made, runs/ apart.
 	rm -rf .venv .cache site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

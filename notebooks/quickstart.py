@@ -17,7 +17,7 @@
 # it. Three lines of the loop change. The notebook then compares SGD, SAM and GSAM over ten seeds, measures what the
 # second gradient adds, and ends with a guide to choosing a method.
 #
-# It requires only the library, and matplotlib for the figures. It takes less than a minute on two cores of a CPU.
+# It requires only the library, and matplotlib for the figures. It takes about a minute on two cores of a CPU.
 
 # %% [markdown]
 # ## Install

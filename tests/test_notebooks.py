@@ -1,6 +1,7 @@
 """The notebooks: each runs from its first cell to its last on small settings, and is in step with its source."""
 
 import ast
+import importlib.util
 import operator
 import re
 from collections.abc import Mapping
@@ -23,6 +24,20 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 SOURCES = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in NAMES}
 OURS = ("experiments", "sam_optax")
 COLAB = "https://colab.research.google.com/github"
+
+
+def load(path: str) -> Any:
+    """A script of the documentation, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, FOLDER.parent / "docs" / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = load("_notebooks/execute.py")
+EXECUTED = ("flat_minima", "quickstart")  # the others are stored without outputs so far
 
 
 def source_of(name: str) -> Any:
@@ -78,13 +93,60 @@ def test_there_are_four() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_has_the_cells_of_its_source_and_no_outputs(name: str) -> None:
+def test_a_notebook_has_the_cells_of_its_source_and_the_outputs_of_its_code(name: str) -> None:
     source, notebook = source_of(name), notebook_of(name)
     cells = [
         [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in each.cells] for each in (source, notebook)
     ]
-    assert cells[0] == cells[1], "make notebooks brings them in step"
-    assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
+    assert cells[0] == cells[1], "run make notebooks"
+    if name in EXECUTED:
+        assert notebook.metadata["executed"] == execute.digest(notebook), "run make notebooks"
+        assert pictures(notebook) >= 1
+        assert printed(notebook, "stderr") == ""
+        assert not outputs(notebook, "error")
+    else:
+        assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_outputs_of_a_notebook_are_small_and_name_no_folder_and_no_duration(name: str) -> None:
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert len(text) < 500_000
+    shown = [each.data for kind in ("display_data", "execute_result") for each in outputs(notebook_of(name), kind)]
+    words = printed(notebook_of(name)) + "".join(each.get("text/markdown", "") for each in shown)
+    assert not re.search(r"(?<![\w.])/(?:home|root|tmp|work|usr|content)/", words)
+    assert not execute.DURATION.search(words)
+    assert not re.search(r"\d{4}-\d\d-\d\dT", text)
+
+
+def test_an_output_is_stored_without_the_folders_and_the_durations_of_the_machine() -> None:
+    stream = nbformat.v4.new_output
+    parts = [stream("stream", text=text) for text in ("the runs are in /here/runs\n", "seed 0: 1.3%, in 16.1 s\n")]
+    (joined,) = execute.joined(parts)
+    assert execute.clean(joined, ["/here/"]).text == "the runs are in runs\nseed 0: 1.3%\n"
+
+
+def test_a_notebook_with_the_same_code_keeps_its_outputs() -> None:
+    code, prose = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+    before = nbformat.v4.new_notebook(cells=[prose("Old."), code("1", outputs=[nbformat.v4.new_output("stream")])])
+    after = nbformat.v4.new_notebook(cells=[prose("New."), prose("More."), code("1")])
+    assert execute.digest(before) == execute.digest(after)
+    execute.keep_outputs(before, after)
+    assert after.cells[2].outputs == before.cells[1].outputs
+    after.cells[2].source = "2"
+    assert execute.digest(before) != execute.digest(after)
+
+
+def test_the_page_of_a_notebook_has_its_outputs_and_no_badge() -> None:
+    pages = load("_hooks/notebooks.py")
+    files = dict(pages.page_of(FOLDER / "quickstart.ipynb"))
+    assert sorted(name.rsplit(".")[-1] for name in files) == ["md", *["png"] * 4]
+    text = files["quickstart.md"]
+    assert COLAB not in text
+    assert "](../frameworks.md)" in text
+    assert "100 steps, 120 gradients\n```" in text
+    assert set(re.findall(r"\]\((quickstart_files/.*?)\)", text)) == set(files) - {"quickstart.md"}
+    assert pages.on_page_markdown("[a](../notebooks/quickstart.ipynb)") == "[a](notebooks/quickstart.md)"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,9 +280,9 @@ def test_the_row_of_the_paper_is_stopped_by_its_time_limit_and_continued(tmp_pat
     assert "1 device(s), platform cpu" in said
     assert "gsam increasing, seed 0: test error" in said
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
-    planned, errors = tables
+    planned, timed, errors = tables
     assert "| gsam-increasing-0 | 1x16,1x32 |" in planned
-    assert "| method | runs |" in planned
+    assert timed.lstrip().startswith("| method | runs |")
     assert re.search(r"\| GSAM \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|", errors)
     assert (printed(done, "stderr"), pictures(done)) == ("", 1)
     small = {"model": "small_resnet", "train_examples": made_up.TRAIN}
