@@ -66,7 +66,7 @@ def other_framework(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 ONE_SETTING = ("--models", "vit_tiny", "--batch-sizes", "2", "--image-side", "4", "--rounds", "1", "--steps", "2")
 
 
-def test_one_call_makes_several_steps() -> None:
+def test_one_call_runs_several_steps() -> None:
     one, three = (benchmark_steps.ours(problem(), sam_optax.sam(0.05), 0.9, repeat=repeat) for repeat in (1, 3))
     losses = [float(one.dispatch()) for _ in range(3)]
     assert float(three()) == pytest.approx(losses[-1])
@@ -106,7 +106,7 @@ def benchmark_figure(amounts: tuple[float, ...]) -> accelerator.Figure:
     return accelerator.Figure("net", 2, "time", "SAM", "loss and gradient", None, "s", amounts, amounts)
 
 
-def test_without_pytorch_a_sentence_says_how_to_get_it(
+def test_missing_pytorch_is_reported_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(peers, "is_installed", lambda: False)
@@ -129,7 +129,7 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], sentence: st
         accelerator.Arguments(**arguments)
 
 
-def test_networks_compute_in_the_precision_of_the_setting() -> None:
+def test_networks_compute_in_the_configured_precision() -> None:
     weights: dict[str, np.ndarray] = {}
     for precision, dtype in accelerator.DTYPES.items():
         setting = accelerator.Setting("vit_tiny", 2, precision, (8, 8, 3))

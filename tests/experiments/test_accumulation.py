@@ -47,7 +47,9 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
     (name for name, method in METHODS.items() if method.constants.ascent_steps is None and not method.bayesian),
     quick=("vasso", "wsam_decoupled", "msam"),  # the next test runs gsam
 )
-def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_params: None, method: str) -> None:
+def test_accumulated_step_equals_the_whole_batch_step_for_every_method(
+    plain: str, wide_params: None, method: str
+) -> None:
     settings = {"model": plain, "method": method} | fitting(method, **TWO_STEPS, weight_decay=1e-3)
     whole, of_whole = trained(**settings)
     parts, of_parts = trained(**settings, micro_batch=16)
@@ -68,13 +70,15 @@ def test_it_is_the_step_of_the_whole_batch_for_every_method(plain: str, wide_par
     ],
     ids=["skipping", "adamw", "averaged", "smoothed"],
 )
-def test_so_it_is_with_what_stands_around_a_method(plain: str, wide_params: None, settings: dict[str, Any]) -> None:
+def test_accumulated_step_equals_the_whole_batch_step_with_other_settings(
+    plain: str, wide_params: None, settings: dict[str, Any]
+) -> None:
     settings = TWO_STEPS | {"model": plain, "method": "gsam"} | settings
     whole, parts = trained(**settings)[0], trained(**settings, micro_batch=32)[0]
     chex.assert_trees_all_close(parts, whole, rtol=1e-9, atol=1e-13)
 
 
-def test_a_part_that_is_the_batch_is_the_batch_batchnorm_and_all(tiny: str) -> None:
+def test_one_micro_batch_of_the_whole_batch_gives_the_same_step_with_batchnorm(tiny: str) -> None:
     settings = TWO_STEPS | {"model": tiny, "method": "gsam"}
     whole, of_whole = trained(**settings)
     for size in (64, 100):
@@ -83,7 +87,7 @@ def test_a_part_that_is_the_batch_is_the_batch_batchnorm_and_all(tiny: str) -> N
         assert of_parts[-1] == pytest.approx(of_whole[-1], rel=1e-5)
 
 
-def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str) -> None:
+def test_batchnorm_statistics_are_the_mean_over_the_micro_batches(tiny: str) -> None:
     config = Config.from_settings(model=tiny, method="sam", micro_batch=16, batch_plan="1x32", train_examples=32)
     dataset = run.load(config)
     after, _ = run.train(config, dataset)
@@ -99,7 +103,7 @@ def test_statistics_of_batchnorm_are_the_mean_of_what_the_parts_leave(tiny: str)
 
 
 @pytest.mark.parametrize("plan", ["1x16,1x32,1x64", "adaptive:6x32..128:noise_scale:9"])
-def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: str) -> None:
+def test_all_stages_of_a_plan_share_one_set_of_executables(tiny: str, plan: str) -> None:
     settings = {"method": "gsam", "when": "every:2", "micro_batch": 16, "train_examples": 128}
     config = Config.from_settings(model=tiny, batch_plan=plan, seed=1, **settings)
     dataset = run.load(config)
@@ -111,7 +115,7 @@ def test_one_set_of_executables_serves_every_stage_of_a_plan(tiny: str, plan: st
     assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
 
 
-def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str) -> None:
+def test_micro_batches_are_sent_one_at_a_time_and_two_are_prefetched(plain: str) -> None:
     config = Config.from_settings(model=plain, method="sam", micro_batch=8, **(TWO_STEPS | {"batch_plan": "1x32"}))
     state, built = build(config, run.load(config))
     step: Any = built.step
@@ -134,7 +138,7 @@ def test_a_part_at_a_time_goes_to_the_device_and_two_are_ahead_of_it(plain: str)
     assert log == 2 * [8, 8, 8, "used", 8, "used", "used", "used"]
 
 
-def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: str) -> None:
+def test_nonfinite_steps_are_skipped_as_with_whole_batches(tiny: str) -> None:
     settings = TWO_STEPS | {"model": tiny, "method": "sam", "learning_rate": 1e38, "on_nonfinite": "skip"}
     (state, records), (_, of_whole) = trained(**settings, micro_batch=32), trained(**settings)
     assert [record["skipped"] for record in records] == [record["skipped"] for record in of_whole]
@@ -153,10 +157,10 @@ def test_steps_that_are_not_finite_are_left_out_as_those_of_whole_batches(tiny: 
         ({"micro_batch": 8, "model": "vit_tiny", "drop_path": 0.1}, "the network draws random numbers"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], refusal: str) -> None:
+def test_indivisible_batches_are_refused(settings: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
         Config.from_settings(**{"method": "sam", "batch_plan": "1x16,1x32", **settings})
 
 
-def test_a_size_between_two_batch_sizes_leaves_the_smaller_ones_whole() -> None:
+def test_batches_smaller_than_a_micro_batch_stay_whole() -> None:
     assert Config.from_settings(batch_plan="1x8,1x16,1x32", micro_batch=16).descent.micro_batch == 16

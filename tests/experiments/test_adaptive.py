@@ -65,7 +65,7 @@ def plan_of(records: list[Record]) -> str:
     return ",".join(f"{epochs}x{size}" for epochs, size in merged)
 
 
-def test_the_plan_that_came_out_replays_the_run_bit_for_bit(whole: Path, tiny: str) -> None:
+def test_the_recorded_plan_replays_the_run_bit_for_bit(whole: Path, tiny: str) -> None:
     decided = config(tiny)
     result = run.result_of(whole)
     assert len(BatchPlan.parse(result.batch_plan).stages) > 1
@@ -87,7 +87,7 @@ def test_the_plan_that_came_out_replays_the_run_bit_for_bit(whole: Path, tiny: s
     [({}, 1), ({"method": "sgd"}, None), ({"when": "every:3"}, 3)],
     ids=["sam", "sgd", "every third"],
 )
-def test_each_epoch_decides_by_the_means_of_both_terms_apart(
+def test_each_epoch_decides_by_the_separate_means_of_signal_and_noise(
     tiny: str, settings: dict[str, Any], every: int | None
 ) -> None:
     decided = config(tiny, **settings)
@@ -109,7 +109,7 @@ def test_each_epoch_decides_by_the_means_of_both_terms_apart(
     assert plan_of(records) == str(controller.plan(state))
 
 
-def test_the_terms_are_those_of_how_the_gradients_of_the_parts_differ(tiny: str) -> None:
+def test_noise_terms_are_computed_from_the_micro_batch_gradients(tiny: str) -> None:
     made = config(tiny, batch_plan="adaptive:1x32..32:noise_scale", train_examples=32)
     dataset = run.load(made)
     state, program = build(made, dataset)
@@ -144,9 +144,7 @@ def gradients_as(params: Any, offset: np.ndarray) -> Any:
 
 
 @combinations(lambda step: step in {3, 17}, step=(3, 16, 17, 21))
-def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
-    whole: Path, tiny: str, tmp_path: Path, step: int
-) -> None:
+def test_a_run_stopped_around_a_growth_resumes_bit_for_bit(whole: Path, tiny: str, tmp_path: Path, step: int) -> None:
     result = run.result_of(whole)
     grows = BatchPlan.parse(result.batch_plan).boundaries(128)[0]
     assert grows == 16  # two epochs of eight updates: the stops are before it, at it, and behind it
@@ -155,9 +153,7 @@ def test_it_goes_on_bit_for_bit_within_an_epoch_at_its_end_and_behind_a_growth(
     assert_same_run(tmp_path / "parts", whole)
 
 
-def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_end(
-    whole: Path, tiny: str, tmp_path: Path
-) -> None:
+def test_a_run_killed_at_a_growth_or_at_its_end_resumes_bit_for_bit(whole: Path, tiny: str, tmp_path: Path) -> None:
     updates = run.result_of(whole).updates
     for step in (18, updates - 1):
         parts = tmp_path / str(step)
@@ -166,7 +162,7 @@ def test_so_it_does_from_a_save_at_the_moment_of_growth_and_when_killed_at_its_e
         assert_same_run(parts, whole)
 
 
-def test_a_budget_in_updates_ends_with_the_epoch_that_reaches_it(tiny: str) -> None:
+def test_an_update_budget_ends_at_the_epoch_that_reaches_it(tiny: str) -> None:
     for budget in (1, 8, 9, 33):
         made = config(tiny, batch_plan=f"adaptive:{budget}ux16..64:noise_scale")
         _, records = trained(made)
@@ -176,7 +172,7 @@ def test_a_budget_in_updates_ends_with_the_epoch_that_reaches_it(tiny: str) -> N
         assert ends[-1] <= run.total_updates(made, run.load(made))
 
 
-def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
+def test_sharpness_is_measured_after_an_end_set_by_the_update_budget(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, epochs = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4"), []
@@ -189,7 +185,7 @@ def test_sharpness_is_measured_after_an_end_that_only_the_updates_tell(
     assert epochs == [*range(3, last.epoch, 3), last.epoch]
 
 
-def test_several_devices_measure_what_one_does(tiny: str) -> None:
+def test_several_devices_measure_the_same_noise_as_one(tiny: str) -> None:
     made = config(tiny, batch_plan="adaptive:1x16..32:noise_scale", train_examples=64)
     (one, of_one), (spread, of_spread) = trained(made), trained(made, Sharding(mesh_of(jax.devices()[:4])))
     chex.assert_trees_all_close(jax.device_get(spread.params), one.params, rtol=1e-4, atol=1e-6)
@@ -198,7 +194,7 @@ def test_several_devices_measure_what_one_does(tiny: str) -> None:
             assert record.get(name) == (None if name not in alike else pytest.approx(float(alike[name]), rel=1e-3))
 
 
-def test_a_step_that_is_left_out_or_that_measured_nothing_does_not_count() -> None:
+def test_skipped_steps_and_steps_without_measurements_do_not_count() -> None:
     finite = {"loss": 1.0, "error": 0.5, "clean_signal": 2.0, "clean_noise": 8.0}
     progress = Progress().after(finite, 1)
     assert progress.after({**finite, "skipped": 1, "clean_noise": 1e9}, 1).noise == progress.noise
@@ -211,7 +207,7 @@ def test_a_step_that_is_left_out_or_that_measured_nothing_does_not_count() -> No
     assert both.closed().noise == EpochNoise()
 
 
-def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
+def test_a_position_survives_json_and_older_positions_load() -> None:
     state = AdaptivePlan.parse(GROWING).controller.start()
     full = Progress(step=3, noise=EpochNoise(Total(0.1, 0.2, 3)), growth=json.loads(json.dumps(state._asdict())))
     assert Progress.of(json.loads(json.dumps(full._asdict()))) == full
@@ -247,11 +243,11 @@ def test_a_position_goes_through_json_and_an_older_one_still_loads() -> None:
         ({"batch_plan": "adaptive:99ux16..64:noise_scale", "lr_schedule": "cosine"}, "a schedule over epochs needs"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], refusal: str) -> None:
+def test_impossible_settings_are_refused_with_a_message(settings: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
         Config.from_settings(**{"method": "sam", "batch_plan": GROWING, **SMALL, **settings})
 
 
-def test_a_largest_batch_that_is_larger_than_the_data_is_refused_before_the_run() -> None:
+def test_a_maximum_batch_larger_than_the_data_is_refused_before_the_run() -> None:
     with pytest.raises(ValueError, match=r"noise_scale': batch size 256 is larger than the data, 128 examples"):
         run.load(Config.from_settings(method="sam", batch_plan="adaptive:8x16..256:noise_scale", **SMALL))

@@ -18,7 +18,7 @@ from tests.experiments.interrupted_runs import execute
 from tests.experiments.test_adaptive import SMALL, config
 
 
-def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
+def test_nothing_is_saved_after_the_last_update_of_an_adaptive_plan(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -28,7 +28,7 @@ def test_nothing_is_saved_behind_the_last_update_which_is_not_known_beforehand(
     assert saved == list(range(1, updates))
 
 
-def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path: Path) -> None:
+def test_sharpness_of_a_finished_run_is_measured_at_its_actual_end(tiny: str, tmp_path: Path) -> None:
     made = config(tiny, batch_plan="adaptive:40ux16..64:noise_scale:0.4")
     settings, result = SharpnessSettings(steps=2, examples=48, batch_size=32), execute(tmp_path, made)
     epochs = BatchPlan.parse(result.batch_plan).epochs
@@ -38,14 +38,14 @@ def test_a_finished_run_is_measured_at_the_end_that_came_out(tiny: str, tmp_path
     assert has_measured(tmp_path, made, run.load(made), settings)
 
 
-def test_a_part_has_the_examples_of_all_processes(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_micro_batch_counts_the_examples_of_all_processes(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sharding, "part", (0, 2))
     made = config(tiny, on_nonfinite="skip", ema=0.9)  # which no other test compiles
     step: Any = build(made, run.load(made))[1].step
     assert (step.func._size, step.func.micro_batch) == (4, 8)
 
 
-def test_the_texts_of_rules() -> None:
+def test_adaptive_plans_are_parsed_from_text() -> None:
     twice = AdaptivePlan.parse("adaptive:30ux16..250:noise_scale:2")
     assert (twice.sizes, twice.budget, twice.is_in_updates) == ((16, 32, 64, 128), 30, True)
     assert twice.controller.rule(NoiseTerms(1.0, 50.0), 16) == 100.0

@@ -58,7 +58,7 @@ def printed_text(folder: Path) -> str:
     return " ".join([*sentences(study, columns), *limits(study, found, columns, is_planned=False)])
 
 
-def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
+def test_matches_treat_adaptive_plans_like_fixed_plans() -> None:
     cells = grid(
         match=("epochs", "updates", "gradients"),
         strategies=NAMES,
@@ -77,12 +77,12 @@ def test_every_match_gives_an_adaptive_plan_what_it_gives_the_others() -> None:
     assert {cell.config.batch_plan for cell in cells if "constant_mean-0" in cell.folder.name} == {"25x40"}
 
 
-def test_the_outlook_of_an_adaptive_plan_is_that_of_a_batch_that_never_grows() -> None:
+def test_the_forecast_of_an_adaptive_plan_assumes_a_constant_batch() -> None:
     cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
     assert estimate(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
 
 
-def test_its_outlook_says_what_is_not_known_yet() -> None:
+def test_the_forecast_of_an_adaptive_plan_says_what_is_not_known_yet() -> None:
     cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
     show_runs(cells, 512, Path("study"), Console(file=printed))
     planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)
@@ -103,17 +103,17 @@ def test_its_outlook_says_what_is_not_known_yet() -> None:
         ({"increasing_plan": "5x256,5x16"}, "maximum is 16, below initial, 256"),
     ],
 )
-def test_a_study_that_cannot_be_is_refused(settings: dict[str, Any], refusal: str) -> None:
+def test_impossible_adaptive_studies_are_refused(settings: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
         grid(strategies=("adaptive",), **settings)
 
 
-def test_the_study_of_gradient_norms_refuses_it() -> None:
+def test_the_convergence_study_refuses_adaptive_plans() -> None:
     with pytest.raises(ValueError, match="strategies has 'adaptive'"):
         NetworkStudy.from_settings(output=Path("study"), strategies=("adaptive",), micro_batch=8)
 
 
-def test_the_report_tells_the_plans_that_came_out_beside_what_was_asked_for(tmp_path: Path) -> None:
+def test_the_report_shows_the_recorded_plans_next_to_the_requested_ones(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
     assert followed_table(study).rows[1:] == [("SGD", ADAPTIVE, "1x64,3x256 (seeds 0, 1); 3x64,1x256 (seed 2)")]
     (group,) = [each for each in study.groups if each.column == "adaptive"]
@@ -136,7 +136,7 @@ def test_two_rules_are_two_columns(tmp_path: Path) -> None:
     assert {"adaptive, 64..256:noise_scale", "adaptive, 64..256:noise_scale:0.5"} <= named
 
 
-def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing_plan(tmp_path: Path) -> None:
+def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp_path: Path) -> None:
     write(tmp_path)
     increasing, adaptive = of_kind(BEST, tmp_path)
     assert (increasing.group.column, adaptive.group.column) == ("increasing", "adaptive")
@@ -153,25 +153,25 @@ def test_it_is_judged_against_the_best_constant_batch_and_against_the_increasing
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
 
 
-def test_without_its_first_batch_size_there_is_no_comparison(tmp_path: Path) -> None:
+def test_no_comparison_without_a_constant_control_at_the_first_batch_size(tmp_path: Path) -> None:
     fixed = {name: plan for name, plan in FIXED.items() if name != "first"}
     text = printed_text(write(tmp_path, fixed=fixed))
     assert "A batch that the noise decides on (adaptive) cannot be compared with the best of 2 constant batches" in text
 
 
-def test_the_batch_sizes_that_its_constants_lack_are_told(tmp_path: Path) -> None:
+def test_batch_sizes_without_a_constant_control_are_named(tmp_path: Path) -> None:
     text = printed_text(write(tmp_path, "adaptive:4x64..512:noise_scale"))
     assert "In at least one comparison, it lacks the batch size 96 or 512." in text
 
 
-def test_an_adaptive_plan_with_the_sizes_of_the_increasing_one_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_an_adaptive_plan_with_the_sizes_of_the_increasing_plan_stays_a_group_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, fixed=FIXED | {"increasing": "2x64,1x128,1x256"})
     for kind in (GROWTH, PLAN):
         assert [each.column for claim in of_kind(kind, tmp_path) for each in claim.baselines].count("adaptive") == 0
     assert [claim.group.column for claim in of_kind(BEST, tmp_path)] == ["increasing", "adaptive"]
 
 
-def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path: Path) -> None:
+def test_mean_curves_of_seeds_with_different_plans_end_with_the_shortest(tmp_path: Path) -> None:
     study = only_study(write(tmp_path))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     mean = mean_curves(curves_of(run.folder) for run in group.recorded())
@@ -184,7 +184,7 @@ def test_curves_of_seeds_with_other_plans_have_a_mean_as_far_as_all_go(tmp_path:
     assert len(mean_curves([shorter, curves_of(group.recorded()[1].folder)])["train_loss"].values) == 2
 
 
-def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp_path: Path) -> None:
+def test_in_a_large_study_the_adaptive_plan_is_drawn_with_the_papers_cells(tmp_path: Path) -> None:
     write(
         tmp_path, fixed=FIXED | {f"other {size}": f"2x512,2x{size}" for size in (8, 16, 32, 48, 80, 96, 160, 192, 224)}
     )
@@ -194,7 +194,7 @@ def test_of_a_large_study_the_adaptive_plan_is_drawn_beside_the_papers_cells(tmp
     assert any("3 of 14 groups are drawn" in each.caption for each in main_pictures(study, tmp_path))
 
 
-def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> None:
+def test_a_run_without_its_recorded_plan_is_not_counted(tmp_path: Path) -> None:
     path = write(tmp_path) / "adaptive-1" / "result.json"
     path.write_text(json.dumps({name: x for name, x in json.loads(path.read_text()).items() if name != "batch_plan"}))
     with pytest.raises(
@@ -203,14 +203,14 @@ def test_a_run_whose_result_lacks_its_plan_is_not_counted_in(tmp_path: Path) -> 
         only_study(tmp_path)
 
 
-def test_a_budget_in_updates_stands_at_the_length_that_came_out(tmp_path: Path) -> None:
+def test_a_group_with_an_update_budget_has_its_actual_length(tmp_path: Path) -> None:
     study = only_study(write(tmp_path, adaptive="adaptive:16ux64..256:noise_scale"))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     assert (group.epochs, group.mean("updates")) == (4, 18)
     assert main_pictures(study, tmp_path)
 
 
-def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
+def test_the_cost_of_seeds_with_different_lengths_is_their_mean(tmp_path: Path) -> None:
     plans = ("1x64,5x256", "1x64,5x256", "2x64")  # of 6, 6 and 2 epochs
     study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
@@ -226,7 +226,9 @@ def test_what_seeds_of_other_lengths_cost_is_their_mean(tmp_path: Path) -> None:
     ids=str,
 )
 @blank_or_drawn
-def test_epochs_that_measured_no_noise_leave_a_gap(tmp_path: Path, silent: set[int], pictures: str) -> None:
+def test_epochs_without_noise_measurements_leave_a_gap_in_the_curve(
+    tmp_path: Path, silent: set[int], pictures: str
+) -> None:
     """All steps of them were left out, or were not finite."""
     write(tmp_path)
     path = tmp_path / "adaptive-1" / "metrics.jsonl"

@@ -34,7 +34,7 @@ def test_kept_memory_causes_no_page_faults():
     assert not allocator.is_glibc() or 100 * faults("keep") < faults("default")
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_other_systems_are_unchanged(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not allocator.is_glibc()
     assert not allocator.keep_freed_memory()

@@ -21,7 +21,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_window_is_drawn() -> N
     assert len(set(shifts)) == 9
 
 
-def test_a_flip_mirrors_about_half_of_the_images_and_leaves_the_rest() -> None:
+def test_a_flip_mirrors_about_half_of_the_images() -> None:
     flipped = np.asarray(augmentation.random_flip(KEYS, IMAGES))
     mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, IMAGES, strict=True)]
     untouched = [np.array_equal(a, b) for a, b in zip(flipped, IMAGES, strict=True)]
@@ -29,7 +29,7 @@ def test_a_flip_mirrors_about_half_of_the_images_and_leaves_the_rest() -> None:
     assert 16 < sum(mirrored) < 48
 
 
-def test_an_example_is_augmented_alike_in_every_batch() -> None:
+def test_an_example_is_augmented_the_same_way_in_every_batch() -> None:
     whole = augmentation.random_crop(KEYS, IMAGES, padding=2)
     part = jnp.arange(10, 30)
     keys = augmentation.example_keys(jax.random.key(1), part)

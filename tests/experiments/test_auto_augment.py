@@ -69,7 +69,7 @@ _IMAGE = tf.TensorSpec((None, None, 3), tf.uint8)
 @some_of(
     OPERATIONS, quick=[name for name in OPERATIONS if name not in ("shear_y", "translate_y", "color", "brightness")]
 )
-def test_an_operation_is_pillows_pixel_by_pixel_at_every_level_and_size(name: str) -> None:
+def test_each_operation_equals_pillows_at_every_level_and_size(name: str) -> None:
     for image in IMAGES:
         for magnitude in dict.fromkeys(_magnitudes(name)):
             ours = np.asarray(OPERATIONS[name](Image.fromarray(image), magnitude))
@@ -119,7 +119,7 @@ def _outcomes() -> dict[bytes, float]:
 
 
 @pytest.mark.parametrize("total", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
-def test_images_are_those_of_the_policy_as_often_as_it_says(total: int) -> None:
+def test_images_occur_with_the_probabilities_of_the_policy(total: int) -> None:
     expected = _outcomes()
     counts = dict.fromkeys(expected, 0)
     for image in _results(total):
@@ -130,7 +130,7 @@ def test_images_are_those_of_the_policy_as_often_as_it_says(total: int) -> None:
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def test_the_result_is_a_function_of_seed_and_position_alone() -> None:
+def test_the_result_depends_only_on_seed_and_position() -> None:
     keys = [(seed, position) for seed in (0, 1) for position in (0, 5, 2**40)]
     once = [_traced()(PICTURE, tf.constant(key, tf.int64)).numpy() for key in keys]
     again = [_traced()(PICTURE, tf.constant(key, tf.int64)).numpy() for key in reversed(keys)][::-1]
@@ -146,6 +146,6 @@ def test_the_policy_has_25_pairs_of_known_operations_and_levels() -> None:
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8, 3), np.float32)])
-def test_what_is_no_colour_image_is_refused(image: np.ndarray) -> None:
+def test_inputs_other_than_colour_images_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="give uint8 of shape"):
         auto_augment(tf.constant(image), tf.constant((0, 0), tf.int64))

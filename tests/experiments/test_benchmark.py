@@ -46,14 +46,14 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     benchmark.main()
 
 
-def test_every_round_times_every_subject_and_each_comes_first_in_its_turn() -> None:
+def test_every_round_times_every_subject_in_rotating_order() -> None:
     orders = [ratios.order(["a", "b", "c"], number) for number in range(6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert [order[0] for order in orders[:3]] == ["a", "b", "c"]
     assert orders[3:] == [order[::-1] for order in orders[:3]]
 
 
-def test_a_race_gives_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_returns_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(ratios.time, "perf_counter", lambda: clock.now)
     seconds = ratios.race({"fast": clock.subject("fast", 0.125), "slow": clock.subject("slow", 8.0)}, rounds=3)
@@ -62,7 +62,7 @@ def test_a_race_gives_the_seconds_of_one_call(monkeypatch: pytest.MonkeyPatch) -
     assert clock.calls[-6:] == ["fast", "slow", "slow", "fast", "slow", "fast"]
 
 
-def test_short_work_is_done_often_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_functions_are_called_repeatedly_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(ratios.time, "perf_counter", lambda: clock.now)
     subject = clock.subject("short", 2**-10)
@@ -70,14 +70,14 @@ def test_short_work_is_done_often_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(clock.calls) == 1 + 1 + 2 * 256
 
 
-def test_ratios_are_taken_within_a_round() -> None:
+def test_ratios_are_computed_within_each_round() -> None:
     measured = figure((2.0, 4.4, 9.6), (2.0, 4.0, 8.0), target=None)  # a machine that slows down
     np.testing.assert_allclose(measured.ratios, (1.0, 1.1, 1.2))
     assert measured.quartiles == pytest.approx((1.05, 1.1, 1.15))
 
 
 @pytest.mark.parametrize(("target", "verdict"), [(1.1, "met"), (1.06, "in spread"), (1.04, "missed"), (None, "–")])
-def test_the_verdict_reads_median_and_spread(target: float | None, verdict: str) -> None:
+def test_the_verdict_depends_on_median_and_spread(target: float | None, verdict: str) -> None:
     assert figure((1.0, 1.1, 1.2), (1.0, 1.0, 1.0), target).verdict == verdict
 
 
@@ -107,13 +107,13 @@ def test_peak_memory_counts_a_donated_argument_once() -> None:
     assert peak_memory(kept) == 8000
 
 
-def test_peak_memory_counts_what_is_held_in_between() -> None:
+def test_peak_memory_counts_intermediate_arrays() -> None:
     x = jnp.zeros(1000, jnp.float32)
     compiled = jax.jit(lambda x: jnp.sum(jnp.sort(x) * jnp.cumsum(x))).lower(x).compile()
     assert peak_memory(compiled) >= 4000 + 4000
 
 
-def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp_path: Path) -> None:
+def test_the_loop_trains_its_whole_plan_and_records_every_update(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, batch_plan="2x64", lr_schedule="cosine")
     with program_costs.subjects(config, cases.digits(), num_examples=256, folder=tmp_path) as subjects:
         for subject in subjects.values():
@@ -126,7 +126,7 @@ def test_the_loop_trains_through_its_plan_and_writes_every_update(tiny: str, tmp
     assert records[0]["learning_rate"] > records[7]["learning_rate"]
 
 
-def test_the_program_prints_a_table_a_case_and_writes_its_figures(
+def test_the_program_prints_a_table_per_case_and_writes_the_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Figures that are known: other tests measure each kind of them, and the next one all."""
@@ -153,7 +153,9 @@ def test_the_program_prints_a_table_a_case_and_writes_its_figures(
 
 
 @pytest.mark.parametrize("has_options", [False, True])
-def test_a_case_is_measured_in_the_order_of_its_table(monkeypatch: pytest.MonkeyPatch, has_options: bool) -> None:
+def test_the_figures_of_a_case_are_in_the_order_of_its_table(
+    monkeypatch: pytest.MonkeyPatch, has_options: bool
+) -> None:
     """Each kind of figure is measured elsewhere; here it is a known one."""
     kinds = {"memory_figures": "memory", "worst_case_figures": "worst case"}
     for name, kind in kinds.items():
@@ -231,7 +233,7 @@ def _check_figure(measured: dict[str, Any]) -> None:
         (("--output", "/dev/null/benchmark"), "cannot be used"),
     ],
 )
-def test_what_a_person_may_get_wrong_ends_in_a_sentence(
+def test_invalid_options_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], word: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:

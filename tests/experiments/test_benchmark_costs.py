@@ -17,7 +17,7 @@ from experiments.training.loop import Callbacks
 from tests.experiments.test_benchmark import Clock
 
 
-def test_the_worst_case_is_measured_against_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_the_worst_case_is_relative_to_its_evaluations(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tiny, cases.digits, 128, loop_target=1.3)
     monkeypatch.setattr(measure, "race", lambda subjects, rounds: dict.fromkeys(subjects, [1.0] * rounds))
     time, memory = measure.worst_case_figures(case, cases.digits(), 1.1, 1.0)
@@ -36,7 +36,7 @@ def _evaluation(model: str) -> Any:
     return jax.jit(jax.value_and_grad(loss_fn)).lower(posed.params, posed.batch).compile()
 
 
-def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> None:
+def test_memory_of_a_step_is_reported_in_copies_of_the_parameters(tiny: str) -> None:
     case = Case(tiny, cases.digits, 16, loop_target=1.3, memory_targets=(1.5, 3.0))
     posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
     found = list(measure.memory_figures(case, posed))
@@ -51,7 +51,7 @@ def test_what_a_step_holds_is_told_in_copies_of_the_parameters(tiny: str) -> Non
         assert measured.amounts == (held - temporary_memory(benchmark_steps.gradient(posed, options)),)
 
 
-def test_with_memory_first_a_step_takes_less_and_comes_to_the_same(tiny: str) -> None:
+def test_memory_first_steps_need_less_memory_and_give_the_same_update(tiny: str) -> None:
     posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
     by_itself, ordered = (
         benchmark_steps.ours(posed, sam_optax.sam(benchmark_steps.RADIUS), 0.9, options)
@@ -64,7 +64,7 @@ def test_with_memory_first_a_step_takes_less_and_comes_to_the_same(tiny: str) ->
     chex.assert_trees_all_equal(ordered.params, by_itself.params)
 
 
-def test_an_accelerator_is_told_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_first_is_not_measured_on_an_accelerator(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     case = Case(tiny, cases.digits, 16, loop_target=1.3)
     problem = case.problem(cases.digits())
@@ -72,7 +72,7 @@ def test_an_accelerator_is_told_nothing(tiny: str, monkeypatch: pytest.MonkeyPat
     assert not any("memory first" in name for name in measure._steps(problem))
 
 
-def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_times_are_relative_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     def race_configs(configs: Mapping[str, Config], dataset: Any, rounds: int) -> dict[str, list[float]]:
         milliseconds = {"float32": 8.0, "bfloat16": 2.0}
         return {name: [milliseconds[config.network.precision]] * rounds for name, config in configs.items()}
@@ -84,7 +84,9 @@ def test_bfloat16_is_measured_in_units_of_float32(monkeypatch: pytest.MonkeyPatc
     assert measured.quartiles == (0.25, 0.25, 0.25)
 
 
-def test_a_plan_is_traced_anew_and_goes_through_its_stages(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_of_a_plan_traces_its_step_and_runs_all_stages(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forgotten: list[int] = []
     seen: list[int] = []
     clock = Clock()

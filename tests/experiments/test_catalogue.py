@@ -16,7 +16,7 @@ from tests.experiments import made_up
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without network, and without what another test has read."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
@@ -36,7 +36,7 @@ def files_of(folder: Path) -> set[str]:
         ("svhn_cropped", 10, False),
     ],
 )
-def test_archives_in_the_true_format_become_arrays(
+def test_archives_in_the_published_format_become_arrays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, num_classes: int, flip: bool
 ) -> None:
     made = made_up.make(monkeypatch, name, tmp_path / "by hand")
@@ -52,7 +52,7 @@ def test_archives_in_the_true_format_become_arrays(
     assert dataset.image_shape == pixels.shape[1:]
 
 
-def test_prepared_data_are_read_without_archives_network_or_noise(
+def test_prepared_data_are_read_without_archives_network_or_output(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -71,7 +71,7 @@ def test_prepared_data_are_read_without_archives_network_or_noise(
     assert not caplog.records
 
 
-def test_the_order_of_the_examples_is_that_of_the_files_and_repeats(
+def test_the_order_of_the_examples_is_that_of_the_files_every_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
@@ -86,14 +86,14 @@ def test_the_order_of_the_examples_is_that_of_the_files_and_repeats(
     np.testing.assert_array_equal(one.images, [each["image"] for each in stored.as_numpy_iterator()])
 
 
-def test_arrays_that_all_runs_share_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_arrays_shared_by_all_runs_are_read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
     train = data.load("mnist", 0, data.Location(tmp_path, tmp_path / "by hand")).train
     with pytest.raises(ValueError, match="read-only"):
         train.images[0] = 0
 
 
-def test_archives_are_looked_for_within_the_data_folder_first_in_a_folder_of_their_own(
+def test_archives_are_searched_for_first_in_their_own_folder_within_the_data_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     manual = tmp_path / "downloads" / "manual"
@@ -117,7 +117,7 @@ def test_archives_are_looked_for_within_the_data_folder_first_in_a_folder_of_the
     ],
     ids=["no examples", "cut", "no description", "half a description"],
 )
-def test_damaged_data_end_in_a_sentence(
+def test_damaged_data_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
@@ -130,7 +130,7 @@ def test_damaged_data_end_in_a_sentence(
     assert "\n" not in str(refused.value)
 
 
-def test_without_tfds_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tfds_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for module in ("preparation", "reading"):
         monkeypatch.delitem(sys.modules, f"experiments.data.{module}", raising=False)
@@ -139,11 +139,11 @@ def test_without_tfds_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatc
         data.load("mnist", 0)
 
 
-def test_the_embedded_data_need_no_location() -> None:
+def test_bundled_data_need_no_location() -> None:
     dataset = data.load("digits", 3, data.Location(Path("nowhere")))
     np.testing.assert_array_equal(dataset.test.images, catalogue.load_digits(3).test.images)
 
 
-def test_a_name_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
+def test_an_unknown_name_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"cifar0.*digits.*svhn_cropped"):
         data.load("cifar0", 0)

@@ -23,7 +23,7 @@ from tests.experiments.interrupted_runs import execute, stopped
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
 
 
-def test_the_last_saves_are_kept_and_none_when_the_result_is_there(tiny: str, tmp_path: Path) -> None:
+def test_the_last_saves_are_kept_until_the_run_is_finished(tiny: str, tmp_path: Path) -> None:
     seen: list[list[int]] = []
 
     def looks(record: Any, state: Any) -> None:
@@ -37,7 +37,7 @@ def test_the_last_saves_are_kept_and_none_when_the_result_is_there(tiny: str, tm
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_when_a_run_is_saved_depends_on_its_position_alone() -> None:
+def test_saving_depends_only_on_the_position_in_the_run() -> None:
     assert Saving().due(0, range(390), 50_000) == [390]
     assert [Saving().due(epoch, range(epoch * 4, epoch * 4 + 4), 512) for epoch in (0, 18, 19, 20)] == [
         [],
@@ -53,7 +53,7 @@ def test_when_a_run_is_saved_depends_on_its_position_alone() -> None:
             Saving(**wrong)
 
 
-def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Path) -> None:
+def test_a_save_holds_the_current_values_although_its_buffers_are_donated(tmp_path: Path) -> None:
     step = jax.jit(lambda state: jax.tree.map(lambda x: x * 1.5 + 1, state), donate_argnums=0)
     state = {str(i): jnp.full((300, 300), float(i)) for i in range(20)}
     saves, wanted = Checkpoints(tmp_path / "saves", keep=9), {}
@@ -69,7 +69,7 @@ def test_a_save_is_of_the_moment_though_its_buffers_are_given_away(tmp_path: Pat
         assert checkpoint.notes_of(tmp_path / "saves", number) == {"number": number}
 
 
-def test_a_fingerprint_tells_data_sets_apart() -> None:
+def test_different_data_sets_have_different_fingerprints() -> None:
     dataset = catalogue.load_digits(0)
     train = dataset.train
     labels = train.labels.copy()
@@ -89,7 +89,7 @@ def test_a_fingerprint_tells_data_sets_apart() -> None:
     assert catalogue.load_digits(0).fingerprint() == found[0]
 
 
-def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
+def test_a_fingerprint_of_records_reads_only_some_of_them() -> None:
     class Source(list):
         def __getitems__(self, keys: list[int]) -> list[bytes]:
             read.extend(keys)
@@ -108,7 +108,7 @@ def test_a_fingerprint_of_records_looks_at_some_of_them() -> None:
     assert fingerprint(Source([b"new", *made[1:]])) != first
 
 
-def test_a_start_tells_where_the_run_stands(tiny: str, tmp_path: Path) -> None:
+def test_a_reopened_run_knows_its_progress(tiny: str, tmp_path: Path) -> None:
     stopped(tmp_path, Config.from_settings(**SETTINGS), 5)
     begin = reopened(tmp_path, Config.from_settings(**SETTINGS), run.load(Config.from_settings(**SETTINGS)))
     assert begin is not None

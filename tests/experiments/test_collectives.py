@@ -61,11 +61,11 @@ def assert_moved(found: Counter[str], **parameters: int) -> None:
 
 
 @each_of(["sgd", "gsam", "asam", "wsam_decoupled", "functional_sam", "msam"], quick=("gsam", "msam"))
-def test_a_global_perturbation_moves_the_parameters_once_a_pass(method: str) -> None:
+def test_a_global_perturbation_exchanges_the_parameters_once_per_pass(method: str) -> None:
     assert_moved(moved(method=method), all_reduce=gradients_of(method) * PARAMETERS)
 
 
-def test_a_step_without_a_second_pass_moves_them_once() -> None:
+def test_a_step_without_a_second_pass_exchanges_the_parameters_once() -> None:
     assert_moved(moved(method="look_sam", perturb=False), all_reduce=PARAMETERS)
 
 
@@ -74,32 +74,32 @@ def test_a_step_without_a_second_pass_moves_them_once() -> None:
     [{"perturbation": "device"}, pytest.param({"m": 4}, marks=pytest.mark.long), {"m": 2}],
     ids=["device", "m_of_a_device", "m_below"],
 )
-def test_a_perturbation_a_device_or_for_its_own_examples_moves_them_once_in_all(settings: dict[str, Any]) -> None:
+def test_per_device_perturbations_exchange_the_parameters_once_in_total(settings: dict[str, Any]) -> None:
     assert_moved(moved(method="gsam", **settings), all_reduce=PARAMETERS)
 
 
-def test_a_method_with_a_memory_moves_that_too_where_each_device_has_its_own_perturbation() -> None:
+def test_per_device_perturbations_exchange_the_state_of_methods_with_memory() -> None:
     assert_moved(moved(method="vasso", perturbation="device"), all_reduce=2 * PARAMETERS)
 
 
-def test_augmentation_moves_nothing_but_the_mixing_of_a_batch() -> None:
+def test_augmentation_exchanges_nothing_except_to_mix_a_batch() -> None:
     assert_moved(moved(method="sgd", random_erasing=0.5), all_reduce=PARAMETERS)
     mixed = moved(method="sgd", mixing=0.5)
     assert mixed["all-gather"] == 4 * 32 * (64 + 10)  # images and targets, whole on each device
 
 
-def test_split_parameters_are_gathered_once_a_pass_and_their_gradients_are_summed_once() -> None:
+def test_split_parameters_are_gathered_and_their_gradients_summed_once_per_pass() -> None:
     """The CPU's compiler sums whole gradients, and takes its part; others scatter them while they sum."""
     found = moved(fsdp=True, model="wide", method="sam", batch_plan="1x8")
     assert_moved(found, all_gather=2 * (WIDE - 10), all_reduce=2 * WIDE)
 
 
-def test_split_parameters_are_gathered_once_in_all_where_each_device_has_its_own_perturbation() -> None:
+def test_per_device_perturbations_gather_split_parameters_once_in_total() -> None:
     found = moved(fsdp=True, method="sam", perturbation="device")
     assert_moved(found, all_gather=SPLIT, all_reduce=PARAMETERS)
 
 
-def test_what_is_counted_is_an_exchange() -> None:
+def test_exchanges_in_the_program_text_are_counted() -> None:
     """The reading of the program's text, on an exchange of known size."""
     sharding = placed(8)
     rows = sharding.batch({"x": jnp.ones((8, 100))})["x"]

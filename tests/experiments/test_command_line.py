@@ -35,7 +35,7 @@ def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
         (["--no-such-flag", "1"], "no-such-flag"),
     ],
 )
-def test_what_a_person_may_get_wrong_ends_in_a_sentence(
+def test_invalid_options_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], word: str
 ) -> None:
     output = tmp_path / "run"
@@ -48,7 +48,7 @@ def test_what_a_person_may_get_wrong_ends_in_a_sentence(
     assert not output.exists()
 
 
-def test_a_folder_with_something_in_it_is_left_as_it_was(
+def test_a_folder_that_is_not_empty_stays_unchanged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "result.json").write_text("mine")
@@ -70,7 +70,7 @@ def test_an_output_that_is_a_file_is_refused(
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_data_that_are_not_there_end_in_a_sentence(
+def test_missing_data_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     catalogue._scans.cache_clear()
@@ -81,7 +81,7 @@ def test_data_that_are_not_there_end_in_a_sentence(
     assert "install" in capsys.readouterr().err
 
 
-def test_training_reports_its_error_and_where_things_lie(
+def test_training_reports_its_test_error_and_output_paths(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -135,7 +135,7 @@ def test_the_grid_is_run_once_and_reported(
         (["--model", "resnet"], "small_resnet"),
     ],
 )
-def test_a_study_that_cannot_be_ends_in_a_sentence(
+def test_impossible_studies_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], word: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -148,14 +148,12 @@ def test_a_study_that_cannot_be_ends_in_a_sentence(
     assert not (tmp_path / "study").exists()
 
 
-def test_tensorboard_is_written_where_it_is_asked_for(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_tensorboard_files_are_written_on_request(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     call(train, monkeypatch, "--model", tiny, "--batch-plan", "1x256", "--output", str(tmp_path), "--tensorboard")
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_what_is_imported_is_not_looked_through_for_garbage_while_a_program_runs() -> None:
+def test_imported_objects_are_frozen_for_the_garbage_collector() -> None:
     imported = len(gc.get_objects())
     left: list[int] = []
     start(lambda: left.append(len(gc.get_objects())))
@@ -163,7 +161,7 @@ def test_what_is_imported_is_not_looked_through_for_garbage_while_a_program_runs
     assert gc.get_freeze_count() == 0
 
 
-def test_an_interrupted_program_says_so_in_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_program_reports_the_interruption(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -173,7 +171,7 @@ def test_an_interrupted_program_says_so_in_a_word(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "stopped.\n"
 
 
-def test_a_study_of_other_settings_is_not_mixed_in(
+def test_runs_with_other_settings_are_not_mixed_into_a_study(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "sgd-constant-0").mkdir()
@@ -195,9 +193,7 @@ def test_a_study_needs_a_folder(
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"half')], ids=["gone", "cut"])
-def test_a_damaged_run_is_not_counted_in(
-    tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]
-) -> None:
+def test_a_damaged_run_is_not_counted(tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
     study = Grid.from_settings(output=tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
     cell = study.cells()[0]
     assert not is_done(cell)

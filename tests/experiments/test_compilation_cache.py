@@ -31,14 +31,14 @@ def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         jax.config.update(name, value)
 
 
-def test_a_program_keeps_what_it_compiles_however_small(unset: Path) -> None:
+def test_programs_cache_all_compiled_functions_however_small(unset: Path) -> None:
     seen = []
     errors.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
     assert seen == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
     assert (unset / "sam_optax" / "compiled").is_dir()
 
 
-def test_the_folder_belongs_to_the_user_alone(unset: Path) -> None:
+def test_only_the_user_can_access_the_cache_folder(unset: Path) -> None:
     folder = unset / "sam_optax" / "compiled"
     for mode in (None, 0o755):  # an earlier version made it so, which nobody else could write
         if mode is not None:
@@ -50,7 +50,9 @@ def test_the_folder_belongs_to_the_user_alone(unset: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["open to the group", "a link", "of another user"])
-def test_a_folder_that_others_may_write_is_not_used(unset: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_a_cache_folder_that_others_can_write_to_is_not_used(
+    unset: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     folder = unset / "sam_optax" / "compiled"
     folder.parent.mkdir()
     if case == "a link":
@@ -68,12 +70,12 @@ def test_a_folder_that_others_may_write_is_not_used(unset: Path, monkeypatch: py
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_without_a_folder_for_caches_it_is_in_the_users_home(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_folder_is_in_the_users_home(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert compilation_cache.folder() == Path.home() / ".cache" / "sam_optax" / "compiled"
 
 
-def test_what_the_user_has_set_stays(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_user_are_kept(unset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     assert compilation_cache.switch_on() is None
     assert jax.config.jax_compilation_cache_dir is None
@@ -90,7 +92,7 @@ def test_what_the_user_has_set_stays(unset: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(unset.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_stops_no_run(unset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_cache_folder_does_not_stop_a_run(unset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (unset / "sam_optax").write_text("a file in its place")
     ran = []
     errors.start(lambda: ran.append(True))

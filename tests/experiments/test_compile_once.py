@@ -25,7 +25,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
 
 @pytest.mark.parametrize("method", ["sgd", "sam", "gsam", "msam", "wsam_decoupled"])
 @pytest.mark.parametrize("other", [{}, {"micro_batch": 16}])
-def test_the_run_is_the_same_up_to_rounding(plain: str, method: str, other: dict[str, Any]) -> None:
+def test_compile_once_gives_the_same_run_up_to_rounding(plain: str, method: str, other: dict[str, Any]) -> None:
     state, records = trained(model=plain, method=method, micro_batch=16, compile_once=True)
     wanted, expected = trained(model=plain, method=method, **other)
     chex.assert_trees_all_close(state.params, wanted.params, rtol=1e-3, atol=1e-5)
@@ -66,7 +66,7 @@ def test_a_vision_transformer_is_trained() -> None:
         ({"micro_batch": 8, "batch_plan": "adaptive:2x16..32:noise_scale"}, "the batch plan is adaptive"),
     ],
 )
-def test_settings_that_contradict_it_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_contradict_compile_once_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.from_settings(**{"model": "vit_tiny", "compile_once": True, "batch_plan": "1x16,1x64"} | settings)
 
@@ -83,6 +83,6 @@ def test_networks_with_batchnorm_and_several_devices_are_refused(tiny: str, plai
 
 
 @pytest.mark.parametrize("study", [Grid, Comparison])
-def test_studies_refuse_it(study: Any, tmp_path: Any) -> None:
+def test_studies_refuse_compile_once(study: Any, tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="compile_once is True, and a study"):
         study.from_settings(output=tmp_path, micro_batch=16, compile_once=True)

@@ -46,19 +46,19 @@ def test_adamw_refuses_a_momentum() -> None:
 
 
 @pytest.mark.parametrize(("method", "rho"), [("sam", 0.05), ("gsam", 0.05), ("asam", 0.5)])
-def test_a_radius_left_out_is_the_methods_own(method: str, rho: float) -> None:
+def test_the_default_radius_is_that_of_the_method(method: str, rho: float) -> None:
     assert Config.from_settings(method=method).descent.rho == rho
     assert Config.from_settings(method=method, rho=0.3).descent.rho == 0.3
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_config_loads_unchanged(tmp_path: Path) -> None:
     config = Config.from_settings(method="asam", batch_plan="2x16,3x32", seed=7)
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
     assert None not in (config.descent.rho, config.descent.alpha, config.when, config.descent.momentum)
 
 
-def test_ascent_steps_belong_to_k_step_sam_and_have_two_by_default() -> None:
+def test_ascent_steps_are_for_k_step_sam_and_two_by_default() -> None:
     assert Config.from_settings(method="k_step_sam").second_pass_gradients == 2
     assert Config.from_settings(method="k_step_sam", ascent_steps=4).second_pass_gradients == 4
     assert [Config.from_settings(method=name).second_pass_gradients for name in ("sgd", "sam", "msam")] == [0, 1, 0]
@@ -91,12 +91,12 @@ def test_ascent_steps_belong_to_k_step_sam_and_have_two_by_default() -> None:
         ({"method": "unified_sam", "lam": 1.5}, "lam is 1.5: give a number from 0 to 1."),
     ],
 )
-def test_numbers_that_a_method_does_not_have_or_cannot_have_are_refused(settings: Any, message: str) -> None:
+def test_unknown_and_impossible_hyperparameters_of_a_method_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Config.from_settings(**settings)
 
 
-def test_a_study_gives_each_method_the_numbers_that_it_has(tmp_path: Path) -> None:
+def test_a_study_gives_each_method_only_its_own_hyperparameters(tmp_path: Path) -> None:
     numbers = {"gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
     study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "gsam", "wsam"), **numbers)
     found = {cell.config.method: cell.config.descent for cell in study.cells()}
@@ -111,7 +111,7 @@ def test_a_study_gives_each_method_the_numbers_that_it_has(tmp_path: Path) -> No
             kind.from_settings(output=tmp_path, methods=("sgd", "sam"), theta=0.5)
 
 
-def test_the_numbers_of_the_methods_are_those_of_the_library() -> None:
+def test_hyperparameter_defaults_are_those_of_the_library() -> None:
     for name, method in METHODS.items():
         own = Config.from_settings(method=name).constants
         assert own == method.constants

@@ -115,7 +115,7 @@ def test_a_table_has_a_row_for_each_contrast() -> None:
     assert row[5:] == ("–", "–", "no verdict: fewer than 3 seeds")
 
 
-def test_a_contrast_has_no_verdict_before_all_its_cells_are_run_and_counts_in_the_adjustment() -> None:
+def test_an_incomplete_contrast_has_no_verdict_but_counts_in_the_adjustment() -> None:
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0], sam__constant=[2.0]))
     assert missing.verdict(1.0) == "no verdict: not all cells were run"
     rows = contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing]).rows
@@ -124,12 +124,12 @@ def test_a_contrast_has_no_verdict_before_all_its_cells_are_run_and_counts_in_th
     assert rows[2][2:7] == ("–",) * 5
 
 
-def test_the_limit_of_what_has_been_learned_can_be_chosen() -> None:
+def test_the_error_limit_of_a_learned_cell_can_be_chosen() -> None:
     assert outcome(CONTRAST, cells(0.6, **ERRORS), 0.5).verdict(0.0) == "no verdict: training accuracy below 50%"
     assert outcome(CONTRAST, cells(0.6, **ERRORS), 0.3).verdict(0.0) == "lower error"
 
 
-def test_the_headline_has_the_contrasts_in_sentences() -> None:
+def test_the_summary_states_the_contrasts_in_sentences() -> None:
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0]))
     assert contrast_sentences(contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing])) == [
         "Does growth help? Lower error: sam-increasing − sam-constant_first = −3.17 points (−3.88 to −2.45; 3 seeds).",
@@ -170,7 +170,7 @@ def test_the_program_prints_and_writes_the_table(
 
 
 @pytest.mark.parametrize("path", PLANNED, ids=[path.parent.name for path in PLANNED])
-def test_the_contrasts_of_a_row_compare_cells_that_it_has(path: Path) -> None:
+def test_the_contrasts_of_a_row_compare_its_own_cells(path: Path) -> None:
     cells = {cell.folder.name.removesuffix("-0") for cell in presets.load(path.parent.name).study.cells()}
     for contrast in read_contrasts(path):
         assert {contrast.cell, *contrast.controls} <= cells

@@ -68,7 +68,7 @@ def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
     assert found.sam_grad_norm == pytest.approx(float(optax.tree.norm(jax.grad(loss_fn)(ahead))), rel=1e-4)
 
 
-def test_a_run_is_measured_on_the_way_at_the_updates_and_examples_of_its_plan(tiny: str, tmp_path: Path) -> None:
+def test_a_run_is_measured_during_training_at_the_positions_of_its_plan(tiny: str, tmp_path: Path) -> None:
     study, cell, dataset = measured(tiny, tmp_path)
     curve = curve_of([cell])
     assert curve.updates.tolist() == [8, 16, 20]
@@ -81,7 +81,7 @@ def test_a_run_is_measured_on_the_way_at_the_updates_and_examples_of_its_plan(ti
     assert is_done(cell, study)
 
 
-def test_running_statistics_of_batchnorm_are_another_measure(tiny: str, tmp_path: Path) -> None:
+def test_norms_with_running_batchnorm_statistics_differ(tiny: str, tmp_path: Path) -> None:
     found = []
     for reestimate in (True, False):
         study = study_in(tmp_path / str(reestimate), tiny, reestimate_batchnorm=reestimate)
@@ -94,12 +94,12 @@ def test_running_statistics_of_batchnorm_are_another_measure(tiny: str, tmp_path
         is_done(cell, study_in(tmp_path / "False", tiny))
 
 
-def test_every_so_many_epochs_and_after_the_last_one(tiny: str, tmp_path: Path) -> None:
+def test_norms_are_measured_every_few_epochs_and_after_the_last(tiny: str, tmp_path: Path) -> None:
     _, cell, _ = measured(tiny, tmp_path, every=2)
     assert [record["epoch"] for record in read(path_of(cell), "norms")] == [2, 3]
 
 
-def test_what_is_of_another_study_or_damaged_is_refused(tiny: str, tmp_path: Path) -> None:
+def test_damaged_files_and_files_of_another_study_are_refused(tiny: str, tmp_path: Path) -> None:
     _, cell, _ = measured(tiny, tmp_path)
     for settings in ({"measured_rho": 0.1}, {"learning_rate": 0.2}):
         other = study_in(tmp_path, tiny, **settings)
@@ -114,7 +114,7 @@ def test_what_is_of_another_study_or_damaged_is_refused(tiny: str, tmp_path: Pat
     assert is_done(cell, study_in(tmp_path, tiny))
 
 
-def test_a_run_that_was_stopped_leaves_no_file_with_its_name(tiny: str, tmp_path: Path) -> None:
+def test_a_stopped_run_leaves_no_file_with_its_name(tiny: str, tmp_path: Path) -> None:
     study = study_in(tmp_path, tiny)
     [cell] = study.cells()
     dataset = run.load(cell.config)
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_leaves_no_file_with_its_name(tiny: str, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["gsam-increasing-0.jsonl"]
 
 
-def test_a_power_law_has_its_exponent_in_its_second_half() -> None:
+def test_the_fitted_slope_of_a_power_law_is_its_exponent() -> None:
     x = np.arange(1, 101)
     values = np.stack([3 * x**-0.5, 5 * x**-0.7])
     values[:, :49] = 1.0
@@ -143,7 +143,7 @@ def test_a_power_law_has_its_exponent_in_its_second_half() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
-def test_what_has_no_slope_has_a_dash(bad: float) -> None:
+def test_missing_slopes_are_shown_as_dashes(bad: float) -> None:
     values = np.asarray([[1.0, 1.0, bad]])
     assert np.isnan(fitted_slope(np.asarray([1, 2, 3]), values[0]))
     assert np.isnan(fitted_slope(np.asarray([2, 2]), np.ones(2)))
@@ -159,7 +159,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 @blank_or_drawn
-def test_the_program_draws_tells_and_goes_on_where_it_was(
+def test_the_program_reports_and_resumes(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pictures: str
 ) -> None:
     plans = ("--constant-plan", "3x128", "--increasing-plan", "2x64,1x128", "--seeds", "0")
@@ -202,7 +202,7 @@ def test_the_program_draws_tells_and_goes_on_where_it_was(
         (("--quadratic.chains", "0"), "chains is 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(
+def test_impossible_settings_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

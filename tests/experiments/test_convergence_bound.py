@@ -38,14 +38,14 @@ def test_the_bound_holds_and_is_not_vacuous(method: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("method", REACH)
-def test_the_bound_without_a_radius_is_sgds(method: str) -> None:
+def test_the_bound_without_a_radius_is_that_of_sgd(method: str) -> None:
     assert REACH[method](0.0, 0.02) == 0
     given = Assumptions(gap=3.0, smoothness=2.0, deviation=5.0, reach=0.0)
     found = mean_bound(np.full(100, 0.1), np.full(100, 4), given)
     assert found == pytest.approx(2 * 3 / (0.1 * 100) + 2 * 0.1 * 25 / 4)
 
 
-def test_the_last_bound_comes_to_its_fixed_point() -> None:
+def test_the_last_iterate_bound_converges_to_its_fixed_point() -> None:
     given = Assumptions(gap=3.0, smoothness=2.0, deviation=5.0, reach=0.0)
     rates, sizes = np.full(5000, 0.1), np.full(5000, 4)
     floor = 2.0 / 0.5 * 2 * 0.1 * 25 / 4  # (L/μ) L η σ²/b
@@ -63,7 +63,7 @@ def test_a_rate_above_one_over_the_smoothness_is_refused(bound: Any) -> None:
 
 @pytest.mark.parametrize("method", REACH)
 @pytest.mark.parametrize("alpha", [0.02, 1.0])
-def test_what_a_method_descends_on_is_within_its_reach(method: str, alpha: float) -> None:
+def test_the_distance_from_the_clean_gradient_is_bounded_by_the_reach(method: str, alpha: float) -> None:
     matrix = jax.random.normal(jax.random.key(0), (6, 6))
     smoothness = float(jnp.linalg.norm(matrix, 2)) ** 2
     gradient = jax.grad(lambda w: jnp.sum(jnp.log(jnp.cosh(matrix @ w))))  # curvatures of at most 1, through the matrix
@@ -104,13 +104,13 @@ def test_no_method_can_do_better_than_the_radius_on_every_function() -> None:
 
 
 @pytest.mark.parametrize(("schedule", "part"), [("constant", 1.0), ("cosine", 0.748), ("linear", 0.667)])
-def test_a_rate_that_falls_within_the_horizon_leaves_most_of_the_noise(schedule: str, part: float) -> None:
+def test_a_decaying_rate_leaves_most_of_the_noise(schedule: str, part: float) -> None:
     rates = np.asarray(learning_rate.parse(schedule, 0.5, 100)(np.linspace(0, 100, 10_001)))
     rates = np.broadcast_to(rates, 10_001)
     assert np.sum(rates**2) / np.sum(rates) == pytest.approx(0.5 * part, rel=1e-3)
 
 
-def test_stages_of_equal_epochs_leave_two_thirds_of_the_noise_and_of_equal_updates_little() -> None:
+def test_noise_left_by_stages_of_equal_epochs_and_of_equal_updates() -> None:
     by_epochs, by_updates = {}, {}
     for stages in (3, 5, 8):
         sizes = [2**k for k in range(stages)]

@@ -74,14 +74,14 @@ def primitives(function, *arguments):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_output_and_gradients_are_those_of_lax(shape):
+def test_output_and_gradients_equal_those_of_lax(shape):
     arrays = random_arrays(shape)
     assert_close(*both(lambda convolve: jax.jit(convolve)(*arrays), shape))
     assert_close(*both(lambda convolve: jax.jit(jax.grad(loss(convolve), (0, 1)))(*arrays), shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_derivatives_of_gradients_are_those_of_lax(shape):
+def test_derivatives_of_gradients_equal_those_of_lax(shape):
     arrays = random_arrays(shape)
     tangents = tuple(x[::-1] for x in arrays)
 
@@ -95,7 +95,7 @@ def test_derivatives_of_gradients_are_those_of_lax(shape):
 
 
 @pytest.mark.parametrize("shape", UNCHANGED.values(), ids=UNCHANGED)
-def test_shapes_for_which_lax_is_faster_are_unchanged(shape):
+def test_shapes_for_which_lax_is_faster_use_lax(shape):
     arrays = random_arrays(shape)
     for ours, expected in zip(
         *both(lambda convolve: jax.jit(jax.grad(loss(convolve), (0, 1)))(*arrays), shape), strict=True
@@ -184,7 +184,7 @@ def test_scan():
         ),
     ],
 )
-def test_other_convolutions_are_those_of_lax(change):
+def test_other_convolutions_equal_those_of_lax(change):
     with jax.enable_x64(True):
         arrays = random_arrays(((32, 8, 8, 64), (3, 3, 64, 64)))
         options, arrays = change({"dimension_numbers": LAYOUT}, arrays)
@@ -196,7 +196,7 @@ def test_other_convolutions_are_those_of_lax(change):
 
 
 @pytest.mark.parametrize("padding", [((-1, 1), (1, 1)), ((2, -2), (0, 0))])
-def test_negative_padding_is_that_of_lax(padding):
+def test_negative_padding_equals_that_of_lax(padding):
     shape = (*WINOGRAD["even"][:3], padding)
     arrays = random_arrays(shape)
     ours, expected = both(lambda convolve: primitives(convolve, *arrays), shape)
@@ -204,7 +204,7 @@ def test_negative_padding_is_that_of_lax(padding):
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 32, 64), (11, 11, 64, 64)])
-def test_impossible_shapes_are_treated_as_by_lax(kernel):
+def test_impossible_shapes_are_handled_as_by_lax(kernel):
     images, kernel = jnp.ones((8, 8, 8, 64)), jnp.ones(kernel)
 
     def outcome(convolve):
@@ -218,7 +218,7 @@ def test_impossible_shapes_are_treated_as_by_lax(kernel):
 
 
 @pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
-def test_strides_that_differ_are_those_of_lax(strides):
+def test_unequal_strides_equal_those_of_lax(strides):
     arrays = random_arrays(WINOGRAD["even"])
     ours, expected = (
         primitives(lambda x, y: convolve(x, y, strides, "SAME", dimension_numbers=LAYOUT), *arrays)  # noqa: B023

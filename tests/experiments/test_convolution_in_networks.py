@@ -14,7 +14,7 @@ from experiments.models import resnet
 
 
 @pytest.mark.parametrize(("channels", "zoom", "rate"), [(64, 1, 0.05), (8, 2, 0.2)])
-def test_networks_train_alike(monkeypatch, channels, zoom, rate):
+def test_networks_train_the_same_with_both_convolutions(monkeypatch, channels, zoom, rate):
     """The losses of 20 steps on the digits are the same to rounding."""
     digits = data.load("digits", seed=0).train
     assert isinstance(digits, data.Split)

@@ -28,20 +28,20 @@ def test_digits_are_real_images_split_without_overlap() -> None:
     assert len(np.unique(both, axis=0)) == len(both)
 
 
-def test_the_seed_turns_the_split_and_training_parts_of_the_first_three_are_disjoint() -> None:
+def test_training_parts_of_consecutive_seeds_are_disjoint() -> None:
     parts = [{image.tobytes() for image in catalogue.load_digits(seed).train.images} for seed in range(3)]
     assert parts[0].isdisjoint(parts[1])
     assert parts[1].isdisjoint(parts[2])
     assert len(parts[0] & parts[2]) < 0.2 * 512
 
 
-def test_the_moments_are_those_of_the_training_images_alone() -> None:
+def test_the_moments_are_those_of_the_training_images_only() -> None:
     dataset = data.load("digits", seed=1)
     np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean()], rtol=1e-6)
     np.testing.assert_allclose(dataset.std, [dataset.train.images.std()], rtol=1e-6)
 
 
-def test_data_that_are_not_there_are_asked_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_refused_with_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue._scans.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match=r"digits.*install"):
@@ -64,7 +64,7 @@ def test_seeds_differ_and_the_same_seed_repeats() -> None:
 
 @settings(max_examples=5)
 @given(sizes=st.lists(st.sampled_from([1, 3, 8, 20, 40]), min_size=1, max_size=3), seed=st.integers(0, 2**31))
-def test_the_batch_size_changes_nothing_but_the_batches(sizes: list[int], seed: int) -> None:
+def test_the_batch_size_does_not_change_the_order_of_the_examples(sizes: list[int], seed: int) -> None:
     plan = BatchPlan.from_stages((2, size) for size in sizes)
     one_by_one = labels(data.training_batches(SPLIT, BatchPlan.constant(1, plan.epochs), seed))
     batches = list(data.training_batches(SPLIT, plan, seed))
@@ -88,7 +88,7 @@ def test_a_stream_resumes_where_it_stopped(start: int) -> None:
 
 @pytest.mark.parametrize("passes", [1, 3])
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_the_order_of_the_examples_is_that_of_the_batch_plan(seed: int, passes: int) -> None:
+def test_the_example_order_is_that_of_the_batch_plan(seed: int, passes: int) -> None:
     found = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=2), seed, passes=passes))
     by_plan = BatchPlan.constant(8, epochs=2 * passes).batches(40, seed)
     np.testing.assert_array_equal(found, np.concatenate([batch.indices for batch in by_plan]))
@@ -104,7 +104,7 @@ def test_examples_in_memory_are_read_without_tensorflow(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 120])
-def test_an_epoch_of_three_passes_is_those_of_single_passes_whose_batches_may_straddle(batch_size: int) -> None:
+def test_an_epoch_of_three_passes_concatenates_three_single_passes(batch_size: int) -> None:
     plan = BatchPlan.constant(batch_size, epochs=2)
     batches = list(data.training_batches(SPLIT, plan, seed=0, passes=3))
     one_by_one = labels(data.training_batches(SPLIT, BatchPlan.constant(1, epochs=6), seed=0))
@@ -122,7 +122,7 @@ def test_an_epoch_of_two_passes_resumes_where_it_stopped() -> None:
     np.testing.assert_array_equal(labels(iter(rest)), labels(iter(whole[12:])))
 
 
-def test_passes_that_are_none_are_refused() -> None:
+def test_invalid_numbers_of_passes_are_refused() -> None:
     with pytest.raises(ValueError, match="passes is 0"):
         data.training_batches(SPLIT, BatchPlan.constant(8, epochs=1), seed=0, passes=0)
 
@@ -134,7 +134,7 @@ def with_its_bits(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 @pytest.mark.parametrize("passes", [1, 2])
-def test_a_transform_sees_every_image_with_the_key_of_its_seed_and_position(passes: int) -> None:
+def test_a_transform_gets_every_image_with_the_key_of_its_seed_and_position(passes: int) -> None:
     split = data.Split(np.arange(60, dtype=np.uint8).reshape(10, 2, 3, 1), np.arange(10, dtype=np.int32))
     for plan, start in (("2x3", 0), ("1x4,1x2", 2)):
         for batch in data.training_batches(

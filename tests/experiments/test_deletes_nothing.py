@@ -138,7 +138,7 @@ def test_a_study_follows_no_link(
         salt._links.clear()
 
 
-def test_a_study_goes_on_beside_foreign_files_and_keeps_them(command: Any, salt: Salt, tmp_path: Path) -> None:  # noqa: F811
+def test_a_study_resumes_and_keeps_foreign_files(command: Any, salt: Salt, tmp_path: Path) -> None:  # noqa: F811
     cell = constant_cell(tmp_path)
     stopped(unfinished_of(cell.folder), cell.config, 3)
     salt.add(unfinished_of(cell.folder))
@@ -151,7 +151,7 @@ def test_a_study_goes_on_beside_foreign_files_and_keeps_them(command: Any, salt:
     "place", ["checkpoint", "checkpoints", "result.json", "sharpness.jsonl", "checkpoint.orbax-checkpoint-tmp"]
 )
 @pytest.mark.parametrize("to", ["inside", "nothing"])
-def test_a_link_in_the_place_of_a_file_of_the_run_is_refused_before_training(
+def test_a_link_in_place_of_a_run_file_is_refused_before_training(
     tiny: str, salt: Salt, tmp_path: Path, place: str, to: str
 ) -> None:
     (tmp_path / "run").mkdir()
@@ -184,7 +184,7 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "checkpoints") == ["3"]
 
 
-def test_all_that_a_run_writes_is_known(tiny: str, tmp_path: Path) -> None:
+def test_all_files_of_a_run_are_known(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, batch_plan="2x128")
     stopped(tmp_path / "run", config, 5, every=2)
     assert own_files.foreign(tmp_path / "run") == []
@@ -222,7 +222,7 @@ def test_a_convergence_study_replaces_only_its_own_file(tiny: str, tmp_path: Pat
     salt.check()
 
 
-def test_a_file_is_not_written_through_a_link_nor_over_one_of_another_name(tmp_path: Path, salt: Salt) -> None:
+def test_files_are_not_written_through_links_or_over_other_files(tmp_path: Path, salt: Salt) -> None:
     salt.add(tmp_path, "words.md.new")
     write_whole(tmp_path / "words.md", "words")
     write_whole(tmp_path / "words.md", "other words")
@@ -235,7 +235,7 @@ def test_a_file_is_not_written_through_a_link_nor_over_one_of_another_name(tmp_p
 
 
 @pytest.mark.parametrize("folder", ["checkpoint", "checkpoints/4.orbax-checkpoint-tmp"])
-def test_a_run_that_was_killed_while_it_wrote_checksums_goes_on(tiny: str, tmp_path: Path, folder: str) -> None:
+def test_a_run_killed_while_writing_checksums_resumes(tiny: str, tmp_path: Path, folder: str) -> None:
     config = Config.from_settings(model=tiny, batch_plan="1x128")
     stopped(tmp_path / "run", config, 3, every=2)
     (tmp_path / "run" / folder).mkdir()

@@ -64,7 +64,7 @@ def earlier(state: Any, layout: Any = FourNumbers) -> Any:
     return jax.tree.map(write, state, is_leaf=is_diagnostics)
 
 
-def seen(*numbers: float) -> StepDiagnostics:
+def measured_step(*numbers: float) -> StepDiagnostics:
     """What a step measured that knew four numbers."""
     state = sam_optax.sam().init(jnp.ones(3))
     fields = dict(zip(StepDiagnostics._fields, map(jnp.float32, numbers), strict=False))
@@ -86,7 +86,7 @@ def write_in_the_earlier_layout(folder: Path, step: int, config: Config, layout:
     "name", [name if name == "skipping" else pytest.param(name, marks=pytest.mark.long) for name in METHODS]
 )
 @pytest.mark.parametrize("layout", [FourNumbers, FourNumbersAndAFlag])
-def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str, layout: Any) -> None:
+def test_a_stopped_run_of_an_earlier_version_resumes(tiny: str, tmp_path: Path, name: str, layout: Any) -> None:
     config = Config.from_settings(**SETTINGS | METHODS[name])
     stopped(tmp_path / "run", config, 6)  # the sixth update, number 5, is one that `every:2` skips
     write_in_the_earlier_layout(tmp_path / "run" / "checkpoints", 6, config, layout)
@@ -98,19 +98,19 @@ def test_a_run_that_was_stopped_goes_on(tiny: str, tmp_path: Path, name: str, la
 @pytest.mark.parametrize("is_measured", [True, False])
 @pytest.mark.parametrize("layout", [FourNumbers, FourNumbersAndAFlag])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_state_is_read_and_what_it_lacks_was_not_measured(
+def test_fields_missing_from_an_earlier_state_are_read_as_not_measured(
     tiny: str, tmp_path: Path, name: str, layout: Any, is_measured: bool
 ) -> None:
     config = Config.from_settings(**SETTINGS | METHODS[name])
     state, _ = build(config, run.load(config))
-    measured = seen(1.0, 2.0, 0.5, 0.25)
+    measured = measured_step(1.0, 2.0, 0.5, 0.25)
     if is_measured:
         state = jax.tree.map(lambda node: measured if is_diagnostics(node) else node, state, is_leaf=is_diagnostics)
     checkpoint.save(tmp_path / "state", earlier(state, layout))
     assert_same_state(checkpoint.restore(tmp_path / "state", state), state)
 
 
-def test_what_is_read_lies_where_it_is_wanted(tmp_path: Path) -> None:
+def test_restored_arrays_have_the_requested_sharding(tmp_path: Path) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = jax.NamedSharding(mesh, jax.sharding.PartitionSpec())
     state = jax.device_put(sam_optax.sam().init(jnp.ones(3)), everywhere)
@@ -121,7 +121,7 @@ def test_what_is_read_lies_where_it_is_wanted(tmp_path: Path) -> None:
     assert all(x.committed for x in jax.tree.leaves(found))
 
 
-def test_a_nan_that_was_measured_stays_one(tmp_path: Path) -> None:
+def test_a_measured_nan_stays_nan(tmp_path: Path) -> None:
     state = sam_optax.sam().init(jnp.ones(3))
     numbers = (1.0, jnp.nan, jnp.nan, 0.5)
     checkpoint.save(tmp_path / "state", state._replace(diagnostics=FourNumbers(*map(jnp.float32, numbers))))
@@ -131,7 +131,7 @@ def test_a_nan_that_was_measured_stays_one(tmp_path: Path) -> None:
     assert not found.loss_measured
 
 
-def test_a_state_of_other_parameters_is_refused_as_ever(tmp_path: Path) -> None:
+def test_a_state_of_other_parameters_is_still_refused(tmp_path: Path) -> None:
     sam = sam_optax.sam()
     checkpoint.save(tmp_path / "state", {"params": jnp.ones(3), "state": earlier(sam.init(jnp.ones(3)))})
     with pytest.raises(ValueError, match="do not match"):

@@ -52,7 +52,7 @@ def test_without_noise_a_constant_radius_has_a_positive_limit_and_a_falling_one_
     assert norms[-1] < 0.002 * bounce
 
 
-def test_without_noise_a_falling_rate_takes_the_norm_down_with_any_radius_and_faster_with_a_falling_one() -> None:
+def test_without_noise_a_falling_rate_lowers_the_norm_faster_with_a_falling_radius() -> None:
     scales = np.repeat([1.0, 0.5, 0.25, 0.125], 800)
     for radius_scales, power in ((np.ones_like(scales), 1), (scales, 2)):
         norms = without_noise(0.5 * scales, radius_scales, "sam")
@@ -81,7 +81,7 @@ def test_with_a_growing_batch_only_a_falling_radius_follows_sgd(method: str) -> 
 
 
 @given(st.floats(0.05, 0.5), st.integers(1, 1000), st.floats(0.0, 1.0))
-def test_the_theory_has_the_known_limits(rate: float, size: int, rho: float) -> None:
+def test_the_theory_reproduces_the_known_limits(rate: float, size: int, rho: float) -> None:
     problem, start = Quadratic(np.geomspace(0.5, 1.0, 4), 1.0), np.ones(4)
     updates = round(20 / rate)
     course = Course.at_constant_radius(np.full(updates, rate), np.full(updates, size))
@@ -108,7 +108,7 @@ def test_radius_and_alpha_are_proportional_to_the_rate_or_to_the_noise() -> None
         assert all(np.array_equal(*pair) for pair in zip(by_radius[CONSTANT][:2], by_radius[FALLING][:2], strict=True))
 
 
-def test_on_the_worst_case_only_a_falling_radius_leaves_the_floor() -> None:
+def test_in_the_worst_case_only_a_falling_radius_falls_below_the_floor() -> None:
     norms = worst_case(STUDY)
     assert norms[CONSTANT][0] == norms[FALLING][0] == pytest.approx(STUDY.rho / 2)
     assert norms[CONSTANT][50:] == pytest.approx(STUDY.rho, rel=1e-3)
@@ -130,7 +130,7 @@ def test_a_falling_radius_is_a_strategy_of_the_quadratic_with_a_lower_bound() ->
     assert falling.last_square < constant.last_square
 
 
-def test_the_part_has_a_row_per_method_and_radius_and_one_picture(tmp_path: Path) -> None:
+def test_the_report_section_has_a_row_per_method_and_radius_and_one_picture(tmp_path: Path) -> None:
     study = replace(STUDY, chains=2, radius_updates=40)
     part = radius_part(study, compare(study, ["sgd", "sam"]), worst_case(study), tmp_path)
     [(_, (heading, *rows))] = part.tables
@@ -157,6 +157,6 @@ def test_the_part_has_a_row_per_method_and_radius_and_one_picture(tmp_path: Path
         ({"radius_batch_size": 0}, "radius_batch_size is 0"),
     ],
 )
-def test_lengths_and_sizes_that_cannot_be_are_refused(settings: dict[str, object], word: str) -> None:
+def test_impossible_lengths_and_sizes_are_refused(settings: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         QuadraticStudy(**settings)  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def test_a_study_over_several_sessions_runs_what_is_missing_and_reports_the_same
                 np.testing.assert_allclose(mine, other, rtol=1e-6)
 
 
-def test_a_study_with_a_limit_continues_from_the_file_alone(
+def test_a_study_with_a_limit_continues_from_only_the_file(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command(tmp_path / "whole", tmp_path / "whole.jsonl") == 0
@@ -100,7 +100,7 @@ def test_a_study_with_a_limit_continues_from_the_file_alone(
     assert reported(tmp_path / f"session {sessions}") == reported(tmp_path / "whole")
 
 
-def test_a_tuned_study_continues_from_the_file_alone(
+def test_a_tuned_study_continues_from_only_the_file(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, tuned = tmp_path / "finished.jsonl", ["--tune", "--methods", "sgd", "--seeds", "0", "--tuning.seeds", "5"]
@@ -116,7 +116,7 @@ def test_a_tuned_study_continues_from_the_file_alone(
     assert choices[0] == choices[1]
 
 
-def test_a_run_that_was_complete_before_is_recorded_too(command: Any, tmp_path: Path) -> None:
+def test_a_run_completed_earlier_is_recorded_too(command: Any, tmp_path: Path) -> None:
     assert command(tmp_path / "study", tmp_path / "first.jsonl", "--only", "sgd-*-0") == 0
     assert command(tmp_path / "study", tmp_path / "second.jsonl", "--only", "sgd-*-0") == 0
     first, second = (finished_file.read(tmp_path / f"{name}.jsonl") for name in ("first", "second"))
@@ -124,7 +124,7 @@ def test_a_run_that_was_complete_before_is_recorded_too(command: Any, tmp_path: 
     assert len(first) == 1
 
 
-def test_a_later_measurement_of_sharpness_is_recorded_in_a_line_of_its_own(command: Any, tmp_path: Path) -> None:
+def test_a_later_sharpness_measurement_is_recorded_in_a_separate_line(command: Any, tmp_path: Path) -> None:
     file, only = tmp_path / "finished.jsonl", ["--only", "sgd-*-0"]
     assert command(tmp_path / "study", file, *only) == 0
     assert command(tmp_path / "study", file, *only, "--sharpness.measures", "trace") == 0
@@ -133,7 +133,7 @@ def test_a_later_measurement_of_sharpness_is_recorded_in_a_line_of_its_own(comma
     assert {record.kind for record in finished.sharpness} == {"worst_case", "trace"}
 
 
-def test_sharpness_that_a_restored_run_lacks_is_reported_as_not_measured(
+def test_sharpness_missing_from_a_restored_run_is_reported_as_not_measured(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, only = tmp_path / "finished.jsonl", ["--only", "sgd-*-0"]

@@ -84,7 +84,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_or_foreign_line_is_refused_by_its_number(
+def test_a_damaged_or_foreign_line_is_refused_with_its_number(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: str
 ) -> None:
     file = tmp_path / "finished.jsonl"
@@ -99,7 +99,7 @@ def test_a_damaged_or_foreign_line_is_refused_by_its_number(
     assert not list((tmp_path / "again").glob("*/result.json"))
 
 
-def test_a_last_line_that_is_incomplete_is_refused(command: Any, tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_refused(command: Any, tmp_path: Path) -> None:
     file = tmp_path / "finished.jsonl"
     assert command(tmp_path / "study", file, "--only", "sgd-*-0") == 0
     file.write_bytes(file.read_bytes().rstrip(b"\n"))

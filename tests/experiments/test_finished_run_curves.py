@@ -28,7 +28,7 @@ def test_curves_are_means_of_epochs_and_seeds(tmp_path: Path) -> None:
     assert "cosine" not in curves_of_group(groups["SGD, increasing"])
 
 
-def test_what_is_set_is_read_where_it_is_set_and_holds_to_the_end(tmp_path: Path) -> None:
+def test_curves_of_settings_are_step_functions_up_to_the_end(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="1x128,2x256", lr_schedule="linear")
     (group,) = only_study(tmp_path).groups
     curves = curves_of_group(group)
@@ -39,7 +39,7 @@ def test_what_is_set_is_read_where_it_is_set_and_holds_to_the_end(tmp_path: Path
     np.testing.assert_allclose(curves["learning_rate"].values, falling)
 
 
-def test_of_many_steps_some_are_drawn_and_of_each_epoch_the_first(tmp_path: Path) -> None:
+def test_long_curves_are_thinned_but_keep_the_first_step_of_each_epoch(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.1, method="sgd", batch_plan="3x1,1x2")
     (group,) = only_study(tmp_path).groups
     curve = curves_of_group(group)["batch_size"]
@@ -48,14 +48,14 @@ def test_of_many_steps_some_are_drawn_and_of_each_epoch_the_first(tmp_path: Path
     np.testing.assert_array_equal(curve.values, np.where(curve.step < 1536, 1, 2))
 
 
-def test_a_diverged_run_ends_its_groups_curve(tmp_path: Path) -> None:
+def test_a_diverged_run_ends_the_curve_of_its_group(tmp_path: Path) -> None:
     write_run(tmp_path / "fine", 0.1, method="sgd", batch_plan="4x128")
     write_run(tmp_path / "not", 0.9, loss=None, method="sgd", batch_plan="4x128", seed=1)
     (group,) = only_study(tmp_path).groups
     assert np.isnan(curves_of_group(group)["train_loss"].values).all()
 
 
-def test_a_curve_has_the_spread_over_the_seeds(tmp_path: Path) -> None:
+def test_a_curve_shows_the_spread_over_the_seeds(tmp_path: Path) -> None:
     groups = {group.name: group for group in only_study(write_study(tmp_path)).groups}
     curve = curves_of_group(groups["GSAM, increasing"])["test_error"]
     np.testing.assert_allclose(curve.spread, np.std(100 * np.asarray(ERRORS["gsam", "increasing"]), ddof=1))
@@ -69,13 +69,13 @@ def lightness(colour: str) -> float:
 
 
 @pytest.mark.parametrize("count", range(2, 9))
-def test_strategies_differ_in_grey(count: int) -> None:
+def test_strategies_have_different_lightness(count: int) -> None:
     steps = np.diff([lightness(colour) for colour in drawing.shades(count)])
     assert len(steps) == count - 1
     assert steps.min() > 7
 
 
-def test_any_number_of_strategies_and_methods_has_styles_that_differ() -> None:
+def test_any_number_of_strategies_and_methods_has_distinct_styles() -> None:
     lines = {tuple(map(str, drawing.line_style(index, 40).values())) for index in range(40)}
     assert len(lines) == 40
     assert len({tuple(drawing.marker_style(index).items()) for index in range(16)}) == 16
@@ -86,5 +86,5 @@ def test_any_number_of_strategies_and_methods_has_styles_that_differ() -> None:
     [([16, 32, 256, np.nan, 32], [16, 32, 256]), (np.linspace(16, 256, 20), [16, 32, 64, 128, 256])],
     ids=["of plans", "means over seeds"],
 )
-def test_ticks_are_at_the_batch_sizes_or_where_those_are_many_at_doublings(sizes: Any, ticks: list[int]) -> None:
+def test_ticks_are_at_the_batch_sizes_or_at_doublings_if_there_are_many(sizes: Any, ticks: list[int]) -> None:
     np.testing.assert_array_equal(size_ticks(np.asarray(sizes)), ticks)

@@ -59,7 +59,7 @@ def limited(size: int, folder: Path) -> Callable[[Any], Any]:
 # orbax's loop ends with the first file that fails, and tensorstore may tell it of another one afterwards
 @pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("size", "words"), [(4096, "cannot be saved: File too large"), (64, "cannot be written")])
-def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
+def test_a_full_disk_is_reported_and_earlier_saves_are_kept(
     tiny: str, whole_run: Path, tmp_path: Path, size: int, words: str
 ) -> None:
     config = Config.from_settings(**SETTINGS)
@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_is_told_and_what_was_saved_is_there(
     assert_same_run(tmp_path, whole_run)
 
 
-def test_a_disk_without_room_is_told_before_anything_is_tried(
+def test_missing_disk_space_is_reported_before_the_run(
     tiny: str, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
@@ -84,7 +84,7 @@ def test_a_disk_without_room_is_told_before_anything_is_tried(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_metrics_that_cannot_be_written_are_told(
+def test_unwritable_metrics_are_reported(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(self: JsonLines, record: Any) -> None:
@@ -95,7 +95,7 @@ def test_metrics_that_cannot_be_written_are_told(
         execute(tmp_path, Config.from_settings(**SETTINGS))
 
 
-def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_checkpoint_folder_is_reported(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(UnusableError, match="holds checkpoints, which does not belong to the run"):
         run.execute(
@@ -107,7 +107,7 @@ def test_a_file_in_the_place_of_the_saves_is_told(tiny: str, tmp_path: Path) -> 
     assert (tmp_path / "checkpoints").read_text() == "mine"
 
 
-def test_sharpness_that_cannot_be_written_is_told_and_what_was_measured_is_there(tmp_path: Path) -> None:
+def test_unwritable_sharpness_is_reported_and_earlier_records_are_kept(tmp_path: Path) -> None:
     add_lines(tmp_path, [worst_case(0.1, 1.0, epoch=1)])
     before = (tmp_path / "sharpness.jsonl").read_text()
     with largest_file(len(before)), pytest.raises(UnusableError, match=r"jsonl cannot be written: File too"):
@@ -116,7 +116,7 @@ def test_sharpness_that_cannot_be_written_is_told_and_what_was_measured_is_there
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"kind": "trace"}', "\xff"])
-def test_a_damaged_file_of_sharpness_ends_a_run_that_measures_with_a_sentence(tmp_path: Path, content: str) -> None:
+def test_a_damaged_sharpness_file_ends_a_measuring_run_with_an_error_message(tmp_path: Path, content: str) -> None:
     (tmp_path / "sharpness.jsonl").write_bytes(content.encode("latin-1"))
     with pytest.raises(
         UnusableError, match=r"sharpness\.jsonl is damaged, or was made by another version .*: remove it"
@@ -125,7 +125,7 @@ def test_a_damaged_file_of_sharpness_ends_a_run_that_measures_with_a_sentence(tm
     assert (tmp_path / "sharpness.jsonl").read_bytes() == content.encode("latin-1")
 
 
-def test_event_files_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> None:
+def test_unwritable_event_files_are_reported_at_once(tmp_path: Path) -> None:
     """The writer of tensorboardX itself would wait for ever, for a thread that is gone."""
 
     def write_curves() -> None:
@@ -142,7 +142,7 @@ def test_event_files_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> 
         write_curves()
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_reported(tmp_path: Path) -> None:
     saves = Checkpoints(tmp_path / "run" / "checkpoints", keep=1)
     with pytest.raises(UnusableError, match="run cannot be saved: No such file or directory"):
         saves.save(1, {}, {})

@@ -62,7 +62,7 @@ def trained_or_refused(asked: dict[str, Any]) -> None:
     try:
         config = Config.from_settings(model="tiny", train_examples=16, **asked)
     except ValueError as error:
-        told(error, asked)
+        assert_clear_refusal(error, asked)
         return
     dataset = run.load(config)
     _, last = run.train(config, dataset)
@@ -71,7 +71,7 @@ def trained_or_refused(asked: dict[str, Any]) -> None:
     assert last.step <= last.gradient_evaluations <= most
 
 
-def told(error: ValueError, asked: dict[str, Any]) -> None:
+def assert_clear_refusal(error: ValueError, asked: dict[str, Any]) -> None:
     """The refusal names an argument and its value, and says what to do."""
     said = str(error)
     assert any(said.startswith(f"{name} is ") for name in (*asked, "momentum", "rho", "when", "alpha")), said
@@ -110,7 +110,7 @@ values = st.sampled_from(sorted(FIELDS)).flatmap(lambda name: st.tuples(st.just(
 
 @quick
 @given(pairs=st.lists(values, min_size=1, max_size=2, unique_by=lambda pair: pair[0]))
-def test_whatever_stands_in_a_field_is_taken_or_refused_in_words(pairs: list[tuple[str, Any]]) -> None:
+def test_any_value_of_a_setting_is_accepted_or_refused_with_a_message(pairs: list[tuple[str, Any]]) -> None:
     asked = dict(pairs)
     try:
         config = Config.from_settings(**asked)
@@ -128,7 +128,7 @@ plans = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40)), min_size=1, m
 
 @quick
 @given(plan=plans, examples=st.integers(40, 200), every=st.none() | st.integers(1, 50), start=st.integers(0, 10**6))
-def test_a_plan_is_cut_into_all_its_steps_each_once_and_at_every_save(
+def test_segments_of_a_plan_cover_every_step_once_and_end_at_every_save(
     plan: BatchPlan, examples: int, every: int | None, start: int
 ) -> None:
     total, found = plan.total_steps(examples), []
@@ -171,7 +171,7 @@ trees = st.recursive(
 
 @hypothesis.settings(max_examples=10)
 @given(tree=trees)
-def test_any_state_comes_back_as_it_was_saved(tree: Any) -> None:
+def test_any_state_is_restored_as_it_was_saved(tree: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         saves = Checkpoints(Path(folder) / "saves", keep=1)
         saves.save(7, tree, {"notes": [1.5, None, math.nan]})
@@ -188,7 +188,7 @@ def test_any_state_comes_back_as_it_was_saved(tree: Any) -> None:
     stops=st.lists(st.integers(0, 12), max_size=2),
     every=st.none() | st.integers(1, 5),
 )
-def test_stopped_wherever_and_saved_whenever_it_is_the_same_run(
+def test_any_stop_and_save_interval_gives_the_same_run(
     tiny: str, sizes: list[int], stops: list[int], every: int | None
 ) -> None:
     config = Config.from_settings(model=tiny, method="sam", batch_plan=",".join(f"1x{size}" for size in sizes))

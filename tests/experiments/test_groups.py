@@ -87,7 +87,9 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ),
     ],
 )
-def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any, names: set[str]) -> None:
+def test_group_names_contain_only_the_settings_that_differ(
+    tmp_path: Path, one: Any, other: Any, names: set[str]
+) -> None:
     for name, settings in (("one", one), ("other", other)):
         write_run(tmp_path / name, 0.1, **({"method": "sam", "batch_plan": "4x128"} | settings))
     assert sorted(group.name for group in only_study(tmp_path).groups) == sorted(names)
@@ -102,7 +104,7 @@ def test_names_say_what_differs_and_no_more(tmp_path: Path, one: Any, other: Any
         ({"auto_augment": True}, "auto augment"),
     ],
 )
-def test_other_settings_part_a_study_and_are_told_in_its_title(folder: Path, settings: Any, told: str) -> None:
+def test_runs_with_other_settings_form_a_study_whose_title_names_them(folder: Path, settings: Any, told: str) -> None:
     write_run(folder / "one", 0.1, method="sgd", batch_plan="4x128", **settings)
     found = studies(table_of(find_runs([folder])))
     assert [study.title for study in found] == ["small_resnet on digits", f"small_resnet on digits: {told}"]
@@ -120,19 +122,19 @@ def test_a_constant_run_with_another_learning_rate_belongs_to_the_study(folder: 
     assert titles == ["small_resnet on digits", "small_resnet on digits: learning rate 0.4"]
 
 
-def test_two_runs_that_differ_in_their_learning_rate_are_compared(tmp_path: Path) -> None:
+def test_runs_that_differ_in_their_learning_rate_are_compared(tmp_path: Path) -> None:
     for rate in (0.1, 0.3):
         write_run(tmp_path / str(rate), 0.1, method="sgd", batch_plan="4x128", learning_rate=rate)
     assert only_study(tmp_path).columns == ["constant", "constant, learning rate 0.3"]
 
 
-def test_a_momentum_that_all_share_parts_no_method_that_needs_one(tmp_path: Path) -> None:
+def test_a_shared_momentum_does_not_separate_methods_that_need_one(tmp_path: Path) -> None:
     for method in ("sgd", "msam"):
         write_run(tmp_path / method, 0.1, method=method, batch_plan="4x128", momentum=0.9)
     assert [group.name for group in only_study(tmp_path).groups] == ["SGD, constant", "MSAM, constant"]
 
 
-def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
+def test_each_model_and_data_set_is_a_separate_study(folder: Path) -> None:
     write_run(folder / "big", 0.1, model="resnet18", batch_plan="4x128")
     assert [study.title for study in studies(table_of(find_runs([folder])))] == [
         "resnet18 on digits",
@@ -140,7 +142,7 @@ def test_models_and_data_sets_are_studies_of_their_own(folder: Path) -> None:
     ]
 
 
-def test_a_cell_says_what_it_lacks(folder: Path) -> None:
+def test_a_cell_says_what_is_missing(folder: Path) -> None:
     write_run(folder / "asam", 0.9, loss=None, method="asam", batch_plan=PLANS["increasing"])
     rows = only_table(folder)
     assert rows[3] == ("ASAM", "–", "90.00 / seeds: 1, diverged: 1")
@@ -154,7 +156,7 @@ def test_settings_show_every_value(folder: Path) -> None:
     assert settings["rho"] == "0.05"
 
 
-def test_settings_that_are_as_usual_are_not_shown(folder: Path) -> None:
+def test_default_settings_are_not_shown(folder: Path) -> None:
     assert len(setting_table(only_study(folder)).rows) == 9
     write_run(folder / "odd", 0.1, method="sgd", batch_plan="4x128", seed=7, weight_decay=0.1)
     (_, odd) = studies(table_of(find_runs([folder])))
@@ -162,12 +164,12 @@ def test_settings_that_are_as_usual_are_not_shown(folder: Path) -> None:
     assert "None" not in str(setting_table(odd).rows)
 
 
-def test_a_run_that_two_sweeps_have_counts_once(folder: Path) -> None:
+def test_a_run_in_two_sweeps_counts_once(folder: Path) -> None:
     write_run(folder / "again", ERRORS["sgd", "constant"][0], method="sgd", rho=0.3, batch_plan=PLANS["constant"])
     assert len(find_runs([folder])) == 12
 
 
-def test_a_run_found_by_two_ways_is_one(folder: Path) -> None:
+def test_a_run_found_by_two_paths_counts_once(folder: Path) -> None:
     runs = find_runs([folder, folder / "sgd-constant-0"])
     assert len(runs) == 12
     assert all(isinstance(run, Run) for run in runs)

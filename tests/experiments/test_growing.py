@@ -17,7 +17,7 @@ ADAPTIVE = AdaptivePlan.parse("adaptive:8x16..64:noise_scale")
 THEIRS = AdaptiveState(64, (Stage(1, 16),), 0, 0.0)
 
 
-def test_what_is_agreed_on_is_what_is_done() -> None:
+def test_all_processes_follow_the_broadcast_decision() -> None:
     found: list[AdaptiveState] = []
     followed: list[tuple[str, int]] = []
     growing = Growing(
@@ -34,13 +34,13 @@ def test_what_is_agreed_on_is_what_is_done() -> None:
     assert progress.growth == THEIRS._asdict()
 
 
-def test_a_process_alone_decides_by_itself() -> None:
+def test_a_single_process_decides_by_itself() -> None:
     state = AdaptiveState(16, (Stage(1, 16),), 1, 20.1)
     assert Sharding().agreed(state) is state
     assert Sharding(mesh_of(jax.devices()[:2])).agreed(state) is state
 
 
-def test_others_get_the_numbers_of_the_first_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_processes_get_the_exact_numbers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
 
     def broadcast(bits: np.ndarray, is_source: bool) -> np.ndarray:

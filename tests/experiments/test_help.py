@@ -48,7 +48,7 @@ def test_every_program_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_help_has_the_options_and_words_that_tyro_has(
+def test_the_help_has_the_options_and_texts_of_tyro(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = command(name)
