@@ -77,12 +77,12 @@ def test_matches_treat_adaptive_plans_like_fixed_plans() -> None:
     assert {cell.config.batch_plan for cell in cells if "constant_mean-0" in cell.folder.name} == {"25x40"}
 
 
-def test_the_forecast_of_an_adaptive_plan_assumes_a_constant_batch() -> None:
+def test_the_estimate_of_an_adaptive_plan_assumes_a_constant_batch() -> None:
     cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
     assert estimate(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
 
 
-def test_the_forecast_of_an_adaptive_plan_says_what_is_not_known_yet() -> None:
+def test_the_dry_run_of_an_adaptive_plan_says_what_is_not_known_yet() -> None:
     cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
     show_runs(cells, 512, Path("study"), Console(file=printed))
     planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)

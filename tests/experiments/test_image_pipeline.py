@@ -26,7 +26,7 @@ def dataset(size: int = 12, channels: int = 3) -> data.Dataset:
     return data.Dataset(part, part, 4, mean, std, crop_padding=2, flip=True)
 
 
-def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> None:
+def test_shifting_and_flipping_gives_all_crops_of_both_mirror_images() -> None:
     image = dataset().train.images[0]
     padded = [np.pad(each, ((2, 2), (2, 2), (0, 0))) for each in (image, image[:, ::-1])]
     crops = {each[r : r + 8, c : c + 8].tobytes() for each in padded for r in range(5) for c in range(5)}
@@ -38,7 +38,7 @@ def test_moving_shows_crops_of_both_mirror_images_alone_and_all_of_them() -> Non
     np.testing.assert_array_equal(still, image)
 
 
-def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step() -> None:
+def test_with_auto_augment_images_are_shifted_before_it_and_not_again_in_the_step() -> None:
     config, colours = Config.from_settings(auto_augment=True, batch_plan="1x4"), dataset()
     transform: Any = image_pipeline.transform_of(config, colours)
     image = tf.constant(colours.train.images[1])
@@ -56,12 +56,12 @@ def test_with_auto_augment_images_are_moved_before_it_and_not_again_in_the_step(
     assert image_pipeline.transform_of(Config.from_settings(), colours) is None
 
 
-def test_grey_images_are_not_augmented_in_colour() -> None:
+def test_colour_augmentation_of_grey_images_is_refused() -> None:
     with pytest.raises(ValueError, match="auto_augment is True, and digits has grey images"):
         run.load(Config.from_settings(auto_augment=True))
 
 
-def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_they_are_mixed() -> None:
+def test_erased_pixels_have_the_configured_value_and_targets_are_smoothed_before_mixing() -> None:
     colours = dataset()
     config = Config.from_settings(random_erasing=1.0, mixing=1.0, label_smoothing=0.2)
     ours, constants = image_pipeline.preparation_settings(config, colours), image_pipeline.constants_of(config, colours)
@@ -84,7 +84,7 @@ def test_an_erased_pixel_is_what_the_study_has_and_targets_are_smooth_before_the
     assert jax.tree.structure(image_pipeline.preparation(bare)(batch, constants)[1])
 
 
-def test_the_whole_recipe_trains_and_an_epoch_has_its_passes(tiny: str) -> None:
+def test_the_whole_recipe_trains_with_several_passes_per_epoch(tiny: str) -> None:
     config = Config.from_settings(
         model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5
     )

@@ -59,14 +59,14 @@ def label_of(wnid: str) -> int:
     return tfds.builder("imagenet2012").info.features["label"].str2int(wnid)
 
 
-def test_it_has_its_published_moments_and_is_mirrored_and_not_shifted(dataset: data.Dataset) -> None:
+def test_imagenet_has_its_published_moments_and_is_flipped_and_not_shifted(dataset: data.Dataset) -> None:
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (3 * TRAIN, VALIDATION, 1000)
     assert (dataset.image_shape, dataset.crop_padding, dataset.flip) == ((224, 224, 3), 0, True)
     np.testing.assert_allclose(dataset.mean, [123.675, 116.28, 103.53], rtol=1e-6)
     np.testing.assert_allclose(dataset.std, [58.395, 57.12, 57.375], rtol=1e-6)
 
 
-def test_an_evaluation_sees_the_centre_of_every_photograph_with_its_label(dataset: data.Dataset) -> None:
+def test_an_evaluation_uses_the_centre_of_every_photograph_with_its_label(dataset: data.Dataset) -> None:
     """The labels of the validation part are TFDS's, in the order of the files' names."""
     images, labels = dataset.train.rows(np.arange(3 * TRAIN))
     assert (images.dtype, images.shape, labels.dtype) == (np.uint8, (3 * TRAIN, 224, 224, 3), np.int32)
@@ -82,7 +82,7 @@ def test_an_evaluation_sees_the_centre_of_every_photograph_with_its_label(datase
         assert [batch["label"][i] for i in alike] == [label]
 
 
-def test_a_large_photograph_with_sharp_edges_is_smoothed_as_pillow_does() -> None:
+def test_a_large_photograph_is_antialiased_as_by_pillow() -> None:
     squares = np.random.default_rng(0).integers(0, 256, (320, 450, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(squares).resize((900, 640), Image.Resampling.NEAREST).save(file, "JPEG", quality=95)
@@ -105,7 +105,7 @@ def stream(dataset: data.Dataset, plan: str, **settings: Any) -> dict[int, tuple
     }
 
 
-def test_what_training_sees_depends_on_seed_and_position_alone(dataset: data.Dataset) -> None:
+def test_training_images_depend_only_on_seed_and_position(dataset: data.Dataset) -> None:
     whole = stream(dataset, "2x3")
     assert sorted(whole) == list(range(2 * 3 * TRAIN))
     assert stream(dataset, "1x4,1x6") == whole
@@ -115,7 +115,7 @@ def test_what_training_sees_depends_on_seed_and_position_alone(dataset: data.Dat
     assert not {image for _, image in other.values()} & {image for _, image in whole.values()}
 
 
-def test_a_transform_sees_the_random_part_and_the_key_of_its_position(dataset: data.Dataset) -> None:
+def test_a_transform_gets_the_random_crop_and_the_key_of_its_position(dataset: data.Dataset) -> None:
     def with_its_key(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         assert image.shape == (224, 224, 3)
         return image // 2 + tf.cast(key[0] + key[1], tf.uint8)
@@ -126,12 +126,12 @@ def test_a_transform_sees_the_random_part_and_the_key_of_its_position(dataset: d
         assert transformed[position] == (label, expected.tobytes())
 
 
-def test_a_part_is_stored_in_as_many_files_as_may_stay_open(dataset: data.Dataset, prepared: Path) -> None:
+def test_a_split_is_stored_in_few_enough_files_to_keep_open(dataset: data.Dataset, prepared: Path) -> None:
     assert len(list(prepared.rglob("*train.array_record*"))) == FILES
     assert preparation.BY_INDEX in dataset.train.source.dataset_info.file_format.value
 
 
-def test_an_epoch_has_every_label_as_often_as_the_data(dataset: data.Dataset) -> None:
+def test_an_epoch_has_the_label_counts_of_the_data(dataset: data.Dataset) -> None:
     labels = [label for label, _ in stream(dataset, "1x4").values()]
     assert sorted(labels) == sorted(dataset.train.rows(np.arange(3 * TRAIN))[1].tolist())
 
@@ -147,7 +147,7 @@ def cuts(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return heights * widths / (height * width), widths / heights
 
 
-def test_random_parts_have_areas_and_shapes_within_their_bounds() -> None:
+def test_random_crops_have_areas_and_shapes_within_their_bounds() -> None:
     area, aspect = cuts(256, 320, count=100)
     assert 0.06 < area.min() < 0.2
     assert 0.8 < area.max() < 1.02
@@ -155,7 +155,7 @@ def test_random_parts_have_areas_and_shapes_within_their_bounds() -> None:
     assert 1.15 < aspect.max() < 1.4
 
 
-def test_a_photograph_too_long_for_any_such_part_is_taken_whole() -> None:
+def test_a_photograph_too_long_for_any_such_crop_is_used_whole() -> None:
     area, _ = cuts(20, 2000, count=1)
     assert area > 0.94  # colours at the edge are a mean, too
 
@@ -183,7 +183,7 @@ def test_noise_and_validation_leave_the_photographs_on_disk(
     np.testing.assert_array_equal(noisy.mean, imagenet.MEAN)
 
 
-def test_preparing_says_nothing(
+def test_preparing_prints_and_logs_nothing(
     tmp_path: Path, archives: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     data.load("imagenet2012", 0, data.Location(tmp_path, archives))
@@ -197,7 +197,7 @@ def test_prepared_photographs_need_no_archive(dataset: data.Dataset, prepared: P
     np.testing.assert_array_equal(again.test.rows(np.arange(2))[0], dataset.test.rows(np.arange(2))[0])
 
 
-def test_without_archives_one_is_told_who_has_them(tmp_path: Path) -> None:
+def test_missing_archives_are_reported_with_their_source(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'imagenet2012'.*ILSVRC2012_img_val\.tar.*registration at https"):
         data.load("imagenet2012", 0, data.Location(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -236,7 +236,7 @@ def test_a_damaged_archive_is_refused(
     ],
     ids=["no file", "cut", "half a description"],
 )
-def test_damaged_photographs_end_in_a_sentence(
+def test_damaged_photographs_end_in_an_error_message(
     tmp_path: Path, archives: Path, damage: Callable[[Path], object]
 ) -> None:
     location = data.Location(tmp_path, archives)

@@ -117,7 +117,7 @@ def test_a_config_is_refused_by_its_key_and_value(folder: Path, values: dict[str
     assert f"remove it (config.json: {words}" in refusal(lambda: find_runs([folder]))
 
 
-def test_a_config_of_an_earlier_version_lacks_what_was_added_since(folder: Path) -> None:
+def test_a_config_of_an_earlier_version_gets_defaults_for_new_settings(folder: Path) -> None:
     path = folder / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in values.items() if name not in ("ema", "micro_batch")}))
@@ -126,7 +126,7 @@ def test_a_config_of_an_earlier_version_lacks_what_was_added_since(folder: Path)
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "sharpness.jsonl"])
 @pytest.mark.parametrize("damage", ["pipe", "folder", "brackets", "bytes"])
-def test_what_is_no_file_of_ours_neither_hangs_nor_crashes(
+def test_foreign_files_cause_neither_a_hang_nor_a_crash(
     folder: Path, name: str, damage: str, request: pytest.FixtureRequest
 ) -> None:
     path = folder / name
@@ -184,7 +184,7 @@ def added(folder: Path) -> None:
     add_lines(folder, [worst_case(SMALL, 2.0)])
 
 
-def test_metrics_without_their_first_line_are_refused(folder: Path) -> None:
+def test_metrics_without_a_first_line_are_refused(folder: Path) -> None:
     path = folder / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     words = "line 1: step is 1, expected 0: lines are missing"
@@ -247,11 +247,11 @@ def test_forged_notes_of_a_save_are_refused(values: dict[str, Any], words: str) 
 @pytest.mark.parametrize(
     "values", [{"seconds": -1.0}, {"metrics_bytes": -1}, {"data": 3}, {"config": None}, {"x": 1}, {"order": "other"}]
 )
-def test_notes_have_their_fields(values: dict[str, Any]) -> None:
+def test_wrong_notes_are_refused_by_the_name_of_the_field(values: dict[str, Any]) -> None:
     assert next(iter(values)) in str(fault_of_notes(NOTES | values))
 
 
-def test_what_comes_from_configs_and_folders_is_text_in_the_report_in_markdown() -> None:
+def test_names_from_configs_and_folders_are_escaped_in_the_markdown_report() -> None:
     table = Table([("method", "x"), ("a|b<script>", "[link](http://x)")], "*bold* `code` _it_\n# no")
     title = "![](x)<img src=x>"
     section = Section(title, "", ["<b>no</b>"], Table([]), [table], ["[no](x)"], table, [], [])

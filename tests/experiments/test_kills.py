@@ -26,7 +26,7 @@ def assert_same_end(output: Path, config: Config, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(25, marks=pytest.mark.long)])
-def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: Path, rounds: int) -> None:
+def test_a_run_killed_at_random_moments_ends_the_same(tiny: str, tmp_path: Path, rounds: int) -> None:
     config = Config.from_settings(model=tiny, batch_plan=f"{10 * rounds}x64")
     moments = random.Random(rounds)  # noqa: S311 - a seed makes the moments
     for _ in range(rounds):
@@ -35,7 +35,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tiny: str, tmp_path: 
 
 
 @pytest.mark.long
-def test_killed_at_chosen_file_operations_between_saves_it_comes_to_the_same_end(tiny: str, tmp_path: Path) -> None:
+def test_a_run_killed_at_file_operations_between_saves_ends_the_same(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, batch_plan="40x64")
     for operation in LATER:
         assert killed_at(tmp_path / "run", config, operation)
@@ -43,7 +43,7 @@ def test_killed_at_chosen_file_operations_between_saves_it_comes_to_the_same_end
 
 
 @pytest.mark.long
-def test_killed_at_each_file_operation_of_a_short_run_it_comes_to_the_same_end(tiny: str, tmp_path: Path) -> None:
+def test_a_short_run_killed_at_each_file_operation_ends_the_same(tiny: str, tmp_path: Path) -> None:
     """The run begins anew for each operation; it is saved once on its way."""
     config, output, operation = Config.from_settings(model=tiny, batch_plan="1x128"), tmp_path / "run", 0
     execute(tmp_path / "whole", config)

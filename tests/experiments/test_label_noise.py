@@ -30,7 +30,7 @@ def numbers(split: data.Split) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (1e-5, 0), (0.2, 4000), (0.33333, 6667), (0.9999, 19998)])
-def test_exactly_that_fraction_of_the_training_labels_is_wrong(numbered: str, fraction: float, count: int) -> None:
+def test_exactly_the_given_fraction_of_the_training_labels_is_wrong(numbered: str, fraction: float, count: int) -> None:
     dataset = data.load(numbered, 0, label_noise=fraction)
     right = numbers(dataset.train) % CLASSES
     assert (dataset.train.labels != right).sum() == count
@@ -39,7 +39,7 @@ def test_exactly_that_fraction_of_the_training_labels_is_wrong(numbered: str, fr
     np.testing.assert_array_equal(dataset.test.labels, numbers(dataset.test) % CLASSES)
 
 
-def test_a_wrong_label_is_any_other_class_alike() -> None:
+def test_a_wrong_label_is_every_other_class_with_equal_probability() -> None:
     split = data.Split(np.zeros((SIZE, 1, 1, 1), np.uint8), np.full(SIZE, 3, np.int32))
     noisy = with_noise(split, CLASSES, 0.8, seed=0)
     counts = np.bincount(noisy.labels, minlength=CLASSES)
@@ -50,7 +50,7 @@ def test_a_wrong_label_is_any_other_class_alike() -> None:
     assert abs(first.mean() - last.mean()) < 0.02
 
 
-def test_the_seed_says_which_and_a_larger_fraction_has_the_smaller_ones(numbered: str) -> None:
+def test_the_seed_chooses_the_wrong_labels_and_a_larger_fraction_includes_a_smaller_one(numbered: str) -> None:
     some, again, other = (data.load(numbered, seed, label_noise=0.1).train.labels for seed in (0, 0, 1))
     np.testing.assert_array_equal(some, again)
     assert not np.array_equal(some, other)
@@ -63,7 +63,7 @@ def test_noise_copies_no_image(numbered: str) -> None:
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.1, 2000), (0.33333, 6667), (0.999, 19980)])
-def test_what_is_held_out_is_the_rest_and_stands_in_for_the_test_part(
+def test_the_held_out_examples_are_the_rest_and_replace_the_test_set(
     numbered: str, fraction: float, count: int
 ) -> None:
     dataset = data.load(numbered, 0, validation=fraction, label_noise=0.25)
@@ -75,7 +75,7 @@ def test_what_is_held_out_is_the_rest_and_stands_in_for_the_test_part(
     assert (np.diff(train.astype(int)) > 0).all()  # as they were stored
 
 
-def test_another_seed_holds_out_others_and_has_its_noise_elsewhere(numbered: str) -> None:
+def test_another_seed_holds_out_other_examples_and_changes_other_labels(numbered: str) -> None:
     one, again, other = (data.load(numbered, seed, validation=0.2) for seed in (0, 0, 1))
     np.testing.assert_array_equal(numbers(one.test), numbers(again.test))
     assert np.intersect1d(numbers(one.test), numbers(other.test)).size == pytest.approx(0.04 * SIZE, rel=0.2)
@@ -84,7 +84,7 @@ def test_another_seed_holds_out_others_and_has_its_noise_elsewhere(numbered: str
     assert np.intersect1d(numbers(one.test), wrong).size == pytest.approx(0.04 * SIZE, rel=0.2)
 
 
-def test_the_first_examples_are_there_and_the_others_are_not(numbered: str) -> None:
+def test_train_examples_keeps_only_the_first_examples(numbered: str) -> None:
     some = data.load(numbered, 0, train_examples=1000, validation=0.1, label_noise=0.5)
     assert (len(some.train), len(some.test)) == (900, 100)
     assert max(numbers(some.train).max(), numbers(some.test).max()) == 999
@@ -93,14 +93,14 @@ def test_the_first_examples_are_there_and_the_others_are_not(numbered: str) -> N
 
 
 @pytest.mark.parametrize("settings", [{"validation": 0.3}, {"train_examples": 100}])
-def test_the_moments_are_those_of_what_is_trained_on(settings: dict[str, float]) -> None:
+def test_the_moments_are_those_of_the_examples_that_are_trained_on(settings: dict[str, float]) -> None:
     dataset, whole = data.load("digits", 1, **settings), data.load("digits", 1)
     np.testing.assert_allclose(dataset.mean, [dataset.train.images.mean()], rtol=1e-6)
     np.testing.assert_allclose(dataset.std, [dataset.train.images.std()], rtol=1e-6)
     assert not np.array_equal(dataset.mean, whole.mean)
 
 
-def test_the_test_images_of_the_digits_are_not_to_be_seen_in_tuning() -> None:
+def test_tuning_never_uses_the_test_images_of_the_digits() -> None:
     tuned = data.load("digits", 0, validation=0.25)
     seen = {image.tobytes() for split in (tuned.train, tuned.test) for image in split.images}
     assert seen.isdisjoint({image.tobytes() for image in catalogue.load_digits(0).test.images})
@@ -114,7 +114,7 @@ def test_shared_arrays_stay_as_they_are(numbered: str) -> None:
 
 @pytest.mark.parametrize("name", ["label_noise", "validation"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
-def test_what_is_no_fraction_is_refused(name: str, value: float) -> None:
+def test_invalid_fractions_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         data.load("digits", 0, **{name: value})
 
@@ -127,6 +127,6 @@ def test_what_is_no_fraction_is_refused(name: str, value: float) -> None:
         (lambda: data.load("digits", 0, train_examples=0), "train_examples is 0"),
     ],
 )
-def test_what_leaves_no_examples_is_refused(load: Callable[[], data.Dataset], message: str) -> None:
+def test_settings_that_leave_no_examples_are_refused(load: Callable[[], data.Dataset], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load()

@@ -37,7 +37,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return published(tmp_path_factory.mktemp("large"))
 
 
-def test_the_document_is_short_and_has_the_answers_first(large: Path) -> None:
+def test_the_document_is_short_and_begins_with_the_answers(large: Path) -> None:
     document = (large / "report.md").read_text(encoding="utf-8")
     assert document.count("\n") < 400
     headings = re.findall("^## (.*)$", document, re.MULTILINE)
@@ -56,7 +56,7 @@ def test_the_document_is_short_and_has_the_answers_first(large: Path) -> None:
 
 
 @blank_or_drawn
-def test_pictures_are_small_and_lie_beside_the_document(
+def test_pictures_are_small_and_in_the_folder_of_the_document(
     request: pytest.FixtureRequest, tmp_path: Path, pictures: str
 ) -> None:
     report = published(tmp_path) if pictures == "drawn" else request.getfixturevalue("large")
@@ -67,7 +67,7 @@ def test_pictures_are_small_and_lie_beside_the_document(
     assert max((report / picture).stat().st_size for picture in shown) < 60_000
 
 
-def test_the_file_of_runs_has_a_line_a_run(large: Path) -> None:
+def test_the_file_of_runs_has_a_line_per_run(large: Path) -> None:
     with (large / "runs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(find_runs([large.parent]))
@@ -80,7 +80,7 @@ def test_the_file_of_runs_has_a_line_a_run(large: Path) -> None:
     assert all(int(row["updates"]) > 0 and float(row["sharpness at 0.0002, 512 examples"]) > 0 for row in rows)
 
 
-def test_the_page_folds_the_details(large: Path) -> None:
+def test_the_page_collapses_the_details(large: Path) -> None:
     page = (large / "report.html").read_text(encoding="utf-8")
     folded = re.findall(r"<details>\s*<summary>(.*?)</summary>", page)
     assert folded == [
@@ -118,7 +118,7 @@ def test_methods_of_different_lengths_are_not_compared(tmp_path: Path) -> None:
     ]
 
 
-def test_no_row_is_empty_and_none_stands_twice(tmp_path: Path) -> None:
+def test_no_row_is_empty_or_repeated(tmp_path: Path) -> None:
     plans = {"sgd": ("2x64,2x256", "4x64,4x256", "4x128"), "sam": ("2x64,2x256", "5x128", "9x128"), "gsam": ("7x128",)}
     for method, seeds in (("sgd", 2), ("sam", 2), ("gsam", 1)):
         for plan in plans[method]:
@@ -132,7 +132,7 @@ def test_no_row_is_empty_and_none_stands_twice(tmp_path: Path) -> None:
     assert sum(str(value) != "–" for row in rows for value in row[1:]) == 2
 
 
-def test_a_part_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path) -> None:
+def test_a_section_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path) -> None:
     settings = {"base": {}, "m": {"m": 16}, "ema": {"m": 16, "ema": 0.9}, "decay": {"weight_decay": 0.1, "ema": 0.9}}
     for name, others in settings.items():
         for seed in (0, 1):
@@ -147,7 +147,7 @@ def test_a_part_is_compared_with_one_that_differs_in_one_setting(tmp_path: Path)
     )
 
 
-def test_another_setting_is_compared_with_the_same_without_it(tmp_path: Path) -> None:
+def test_an_extra_setting_is_compared_with_the_same_runs_without_it(tmp_path: Path) -> None:
     write_study(tmp_path)
     for seed, error in enumerate((0.040, 0.049, 0.045)):
         write_run(tmp_path / f"m-{seed}", error, method="sgd", batch_plan="4x128", m=16, seed=seed)

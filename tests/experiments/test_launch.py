@@ -28,7 +28,7 @@ def study(tiny: str, output: Path, *more: str) -> list[str]:
     return ["--model", tiny, "--output", str(output), "--methods", "sgd", "sam", *GRID, "--seeds", "0", *more]
 
 
-def test_a_dry_run_of_a_row_tells_what_each_cell_will_be(
+def test_a_dry_run_of_a_row_describes_each_cell(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -62,7 +62,7 @@ def test_a_row_is_scaled_to_fewer_epochs(monkeypatch: pytest.MonkeyPatch, capsys
     assert plans["sam-increasing-0"] == "6x16,6x32,6x64,6x128,6x256"
 
 
-def test_what_is_given_beside_a_row_stands_instead_of_its_own(
+def test_given_options_override_those_of_the_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--dry-run", "--seeds", "7", "--constant-plan", "2x500", "--only", "sgd-constant-*"]
@@ -73,14 +73,14 @@ def test_what_is_given_beside_a_row_stands_instead_of_its_own(
     assert "1 runs" in out
 
 
-def test_a_row_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_row_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         call(reproduce, monkeypatch, "--config", "cifar1000")
     assert stop.value.code == 2
     assert "config is 'cifar1000': choose one of cifar100_resnet8" in capsys.readouterr().err
 
 
-def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:
+def test_every_row_is_a_study_with_the_published_cells() -> None:
     for name in presets.NAMES:
         row = presets.load(name)
         assert row.study.output == Path("runs") / name
@@ -92,7 +92,7 @@ def test_every_row_is_a_study_with_the_cells_that_were_published() -> None:
     assert published["gsam", "cosine"] == (24.00, 665.13)
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(
+def test_a_failed_run_is_reported_and_the_others_continue(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     execute = run_spec.run.execute
@@ -116,7 +116,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert "4 runs of tiny on digits, 1 of them to do" in capsys.readouterr().out
 
 
-def test_parts_of_a_study_make_the_whole(
+def test_parts_of_a_study_add_up_to_the_whole(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for part in ("1/2", "2/2"):
@@ -132,7 +132,7 @@ TUNED = ["--tune", "--strategies", "constant", "--tuning.rates", "1e-4", "1", "-
 TUNED += ["--tuning.seeds", "5"]
 
 
-def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
+def test_tuning_chooses_on_held_out_examples_and_runs_fresh_seeds(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     call(reproduce, monkeypatch, *study(tiny, tmp_path, *TUNED, "--methods", "sam"))
@@ -151,7 +151,7 @@ def test_tuning_chooses_by_held_out_examples_and_runs_fresh_seeds_with_that(
         assert (folder / "report" / "report.md").exists()
 
 
-def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, tmp_path: Path) -> None:
+def test_the_lowest_error_is_chosen_and_ties_are_broken_by_the_loss(tiny: str, tmp_path: Path) -> None:
     tried = tuning.trials(
         Grid.from_settings(output=tmp_path, model=tiny, methods=("sam",), strategies=("constant",)),
         Tuning(rates=(1.0, 2.0), radii=(1.0, 2.0), seeds=(8, 9)),
@@ -169,7 +169,7 @@ def test_the_lowest_error_is_chosen_and_among_equals_the_lowest_loss(tiny: str, 
     assert choice == (("sam", "constant", 0.2, 0.1), pytest.approx(0.2), True)
 
 
-def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> None:
+def test_trials_never_use_test_images_and_have_the_plans_of_the_runs() -> None:
     study = Grid.from_settings(
         output=Path("study"), methods=("sam",), strategies=("constant_last",), match=("updates",), seeds=(3, 4)
     )
@@ -185,12 +185,12 @@ def test_trials_never_see_a_test_image_of_the_runs_and_have_their_plans() -> Non
 
 @pytest.mark.parametrize("name", ["rates", "radii"])
 @pytest.mark.parametrize("values", [(), (1.0, 1.0)])
-def test_a_tuning_tries_each_value_once(name: str, values: tuple[float, ...]) -> None:
+def test_tuning_tries_each_value_once(name: str, values: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=rf"tuning.{name} is .*: give at least one value, and each value once"):
         Tuning(**{name: values})
 
 
-def test_radii_and_rates_are_in_units_of_the_method_and_of_the_study() -> None:
+def test_tuned_radii_and_rates_are_relative_to_the_method_and_the_study() -> None:
     study = Grid.from_settings(output=Path("study"), methods=("asam",), strategies=("constant",), learning_rate=0.2)
     tried = tuning.trials(study, Tuning(rates=(0.5,), radii=(1.0, 3.0)), 512)
     assert [trial.setting[2:] for trial in tried] == [(0.1, 0.5), (0.1, 1.5)]
@@ -208,7 +208,7 @@ def test_radii_and_rates_are_in_units_of_the_method_and_of_the_study() -> None:
         (["--only", "sam-*"], "only is ('sam-*',): with tune"),
     ],
 )
-def test_tuning_that_cannot_be_ends_in_a_sentence(  # noqa: PLR0917 - fixtures
+def test_impossible_tuning_ends_in_an_error_message(  # noqa: PLR0917 - fixtures
     tiny: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

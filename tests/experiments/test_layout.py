@@ -16,11 +16,11 @@ def _names(package: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("package", FILES)
-def test_a_name_is_given_to_one_file_of_a_package(package: str) -> None:
+def test_file_names_are_unique_within_a_package(package: str) -> None:
     assert [name for name, count in _names(package).items() if count > 1] == []
 
 
-def test_the_library_and_the_program_share_few_names_of_files() -> None:
+def test_the_library_and_the_program_share_few_file_names() -> None:
     assert len(_names("experiments").keys() & _names("sam_optax").keys()) <= MOST_SHARED_NAMES
 
 

@@ -35,7 +35,7 @@ def test_steps_count_from_the_start_of_the_run_whatever_the_warmup() -> None:
         np.testing.assert_allclose(found, [1.0, 1.0, 0.2, 0.2, 0.04, 0.04], rtol=1e-6)
 
 
-def test_warm_restarts_go_back_to_the_rate_after_ever_longer_cosines() -> None:
+def test_warm_restarts_return_to_the_initial_rate_after_longer_and_longer_cosines() -> None:
     rate = learning_rate.parse("warm_restarts:2x2", 1.0, 14.0)
     cosine = FALLS["cosine"]
     for start, length in ((0, 2), (2, 4), (6, 8)):
@@ -50,7 +50,7 @@ def test_a_rate_stays_between_zero_and_its_initial_value(text: str, warmup: floa
     assert 0 < float(learning_rate.parse(text, 0.5, EPOCHS, warmup)(t)) <= 0.5 * (1 + 1e-6)
 
 
-def test_positions_are_read_all_at_once_as_one_by_one() -> None:
+def test_an_array_of_positions_gives_the_same_rates_as_single_positions() -> None:
     where = np.linspace(0, 12, 7, dtype=np.float32)
     for text in (*FALLS, "steps:0.5:3,9", "warm_restarts:5"):
         rate = learning_rate.parse(text, 0.5, EPOCHS, 1.0)
@@ -76,11 +76,11 @@ def test_positions_are_read_all_at_once_as_one_by_one() -> None:
         "constant:",
     ],
 )
-def test_another_form_is_refused_with_those_that_there_are(text: str) -> None:
+def test_an_unknown_schedule_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(ValueError, match=r"lr_schedule is .*give constant, cosine"):
         learning_rate.parse(text, 0.1, EPOCHS)
 
 
-def test_nothing_but_warmup_is_refused() -> None:
+def test_a_warmup_over_all_epochs_is_refused() -> None:
     with pytest.raises(ValueError, match="warmup_epochs is 12"):
         learning_rate.parse("cosine", 0.1, EPOCHS, 12.0)

@@ -76,11 +76,11 @@ def test_the_logits_are_those_of_the_original(name: str) -> None:
     np.testing.assert_allclose(logits, golden()[f"{name}/logits"], rtol=0, atol=5e-6)
 
 
-def test_every_case_is_compared() -> None:
+def test_every_golden_case_is_compared() -> None:
     assert {name.split("/")[0] for name in golden()} == set(CASES)
 
 
-def test_the_model_itself_is_loaded_in_float32_whatever_it_was() -> None:
+def test_the_model_is_loaded_in_float32_whatever_its_dtype() -> None:
     model = small("basic")
     assert models.load_torch(model, weights("basic")) is model
     assert same(model, models.load_torch(small("basic", seed=1), weights("basic")))
@@ -104,14 +104,14 @@ def kuangliu(name: str) -> str:
 
 @pytest.mark.parametrize("rename", [torchvision, kuangliu])
 @pytest.mark.parametrize("name", ["basic", "bottleneck"])
-def test_other_names_of_the_same_resnet_give_the_same_network(name: str, rename: Any) -> None:
+def test_other_variable_names_of_the_same_resnet_give_the_same_network(name: str, rename: Any) -> None:
     renamed = {rename(key): value for key, value in weights(name).items()}
     assert not any("_function" in key for key in renamed)
     assert same(models.load_torch(small(name), renamed), models.load_torch(small(name, seed=1), weights(name)))
 
 
 @pytest.mark.parametrize("prefix", ["module.", "module.model.", "_orig_mod."])
-def test_wrappers_order_counts_and_masks_change_nothing(prefix: str) -> None:
+def test_name_prefixes_order_counters_and_masks_change_nothing(prefix: str) -> None:
     wrapped = {prefix + name: value for name, value in reversed(weights("vit_local").items())}
     wrapped[prefix + "transformer.layers.0.0.fn.mask"] = np.eye(7)
     wrapped[prefix + "norm.num_batches_tracked"] = np.array(3)
@@ -119,14 +119,14 @@ def test_wrappers_order_counts_and_masks_change_nothing(prefix: str) -> None:
     assert same(models.load_torch(small("vit_local", seed=1), wrapped), expected)
 
 
-def test_a_key_of_stochastic_depth_stays() -> None:
+def test_the_key_of_stochastic_depth_is_kept() -> None:
     before = small("vit_local")
     after = models.load_torch(small("vit_local"), weights("vit_local"))
     keys = [jax.random.key_data(model.stochastic_depth.stream.key[...]) for model in (before, after)]
     np.testing.assert_array_equal(*keys)
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_set() -> None:
+def test_mismatched_weights_are_named_and_nothing_is_loaded() -> None:
     model, entries = small("basic"), weights("basic")
     del entries["conv3_x.0.shortcut.1.running_var"]
     entries["conv9.weight"] = np.zeros(3)
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_set() -> None:
     assert same(model, small("basic"))
 
 
-def test_a_network_of_ours_has_no_original() -> None:
+def test_networks_without_a_pytorch_original_are_refused() -> None:
     model = models.create("small_resnet", CLASSES, (8, 8, 3), nnx.Rngs(0))
     with pytest.raises(ValueError, match="SmallResNet, which has no original"):
         models.load_torch(model, weights("basic"))
@@ -164,7 +164,7 @@ def test_a_network_of_ours_has_no_original() -> None:
         ),
     ],
 )
-def test_names_of_the_networks_of_the_paper(name: str, options: dict[str, Any], expected: str) -> None:
+def test_the_networks_of_the_paper_are_found_by_name(name: str, options: dict[str, Any], expected: str) -> None:
     model = nnx.eval_shape(lambda: models.create(name, 100, (32, 32, 3), nnx.Rngs(0), **options))
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
     known = set()

@@ -45,7 +45,7 @@ def assert_close(found: Any, wanted: Any, rtol: float = 1e-5) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), found, wanted)
 
 
-def test_a_batch_of_at_most_m_is_one_whole() -> None:
+def test_a_batch_of_at_most_m_examples_is_one_shard() -> None:
     tx, parted, seen = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS), batch(32)
     whole = updates(loss_and_update.whole(net(), tx), tx.init, *seen)
     for m in (32, 64):
@@ -54,7 +54,7 @@ def test_a_batch_of_at_most_m_is_one_whole() -> None:
             assert_close(getattr(in_shards, name), getattr(whole, name))
 
 
-def test_shards_give_the_mean_of_what_each_would_give_alone() -> None:
+def test_shards_give_the_mean_of_their_separate_updates() -> None:
     settings = optimizer.Settings("gsam")
     tx, parted, (images, labels) = optimizer.create(settings), optimizer.create_parted(settings), batch(32)
     in_shards = updates(loss_and_update.in_shards(net(), parted, 8), parted.init, images, labels)
@@ -70,7 +70,7 @@ def test_shards_give_the_mean_of_what_each_would_give_alone() -> None:
 
 
 @pytest.mark.parametrize("way", ["whole", "functional", "in shards", "a shard of each device"])
-def test_both_passes_share_one_trace_of_the_network(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_passes_use_the_same_trace_of_the_network(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[jax.Array] = []
     forward = TinyNet.__call__
     monkeypatch.setattr(TinyNet, "__call__", lambda self, images: seen.append(images) or forward(self, images))
@@ -85,7 +85,7 @@ def test_both_passes_share_one_trace_of_the_network(way: str, monkeypatch: pytes
     assert len(seen) == 1
 
 
-def test_targets_of_one_class_are_its_label_and_others_weigh_the_losses() -> None:
+def test_one_hot_targets_equal_labels_and_soft_targets_weight_the_losses() -> None:
     tx, (images, labels) = optimizer.create(SETTINGS), batch(16)
     descend = loss_and_update.whole(net(), tx)
     hard = updates(descend, tx.init, images, labels)
@@ -101,7 +101,7 @@ def test_targets_of_one_class_are_its_label_and_others_weigh_the_losses() -> Non
     assert jax.tree.structure(state.params) == jax.tree.structure(even.updates)
 
 
-def test_the_average_of_weights_is_its_recurrence_and_leaves_the_updates_alone() -> None:
+def test_the_weight_average_follows_its_recurrence_and_does_not_affect_updates() -> None:
     plain, tx = optax.sgd(0.1, momentum=0.9), average_weights(optax.sgd(0.1, momentum=0.9), 0.75)
     params = {"w": jnp.asarray([1.0, -2.0])}
     state, alone, by_hand = tx.init(params), plain.init(params), np.asarray(params["w"])
@@ -116,7 +116,7 @@ def test_the_average_of_weights_is_its_recurrence_and_leaves_the_updates_alone()
         np.testing.assert_allclose(weight_average(state)["w"], by_hand, rtol=1e-5)
 
 
-def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(tiny: str, tmp_path: Path) -> None:
+def test_averaged_weights_are_evaluated_with_their_own_batchnorm_statistics(tiny: str, tmp_path: Path) -> None:
     result = train(tmp_path, model=tiny, method="sam", ema=0.9, batch_plan="3x64")
     config = Config.load(tmp_path / "config.json")
     dataset = run.load(config)
@@ -150,7 +150,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(tiny: str, 
         ({"warmup_epochs": 25.0}, "warmup_epochs is 25"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], word: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Config.from_settings(**settings)
 

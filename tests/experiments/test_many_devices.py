@@ -51,13 +51,13 @@ def assert_same(found: Any, wanted: Any) -> None:
 
 
 @each_of(METHODS, quick=("vasso", "wsam_decoupled", "msam"))  # the tests below run gsam
-def test_eight_devices_train_every_method_as_one_does(method: str, x64: None) -> None:
+def test_eight_devices_train_every_method_like_one_device(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
     assert_same(trained(config, placed(8)), alone(config))
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.long)])
-def test_any_number_of_devices_does(devices: int, x64: None) -> None:
+def test_any_number_of_devices_trains_like_one_device(devices: int, x64: None) -> None:
     config = config_of("plain", method="gsam")
     assert_same(trained(config, placed(devices)), alone(config))
 
@@ -67,7 +67,7 @@ def test_any_number_of_devices_does(devices: int, x64: None) -> None:
 @pytest.mark.parametrize("devices", [2, 4, 8])
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_with_and_without_batch_norm_on_any_number(
+def test_every_method_with_and_without_batchnorm_trains_on_any_number_of_devices(
     method: str, model: str, devices: int, fsdp: bool, x64: None
 ) -> None:
     config = config_of(model, method=method)
@@ -75,19 +75,19 @@ def test_every_method_with_and_without_batch_norm_on_any_number(
 
 
 @pytest.mark.parametrize("method", [pytest.param("sam", marks=pytest.mark.long), "vasso"])
-def test_split_parameters_are_trained_as_whole_ones(method: str, x64: None) -> None:
+def test_split_parameters_are_trained_like_replicated_ones(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
     assert_same(trained(config, placed(8, fsdp=True)), alone(config))
 
 
-def test_the_lots_of_the_augmentation_do_not_depend_on_the_devices(x64: None) -> None:
+def test_random_augmentation_does_not_depend_on_the_devices(x64: None) -> None:
     """Crop, erasing and mixing, of which the last one puts images together that lie on several devices."""
     config = config_of("plain", method="sam", random_erasing=0.5, mixing=0.5, label_smoothing=0.1)
     one, four = (jax.device_get(trained(config, placed(n), run.load(config), steps=4)) for n in (1, 4))
     assert_same(four, one)
 
 
-def test_images_that_are_sent_are_those_that_live_on_the_devices(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+def test_streamed_images_give_the_same_run_as_resident_ones(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
     config = config_of("plain", method="gsam")
     resident = alone(config)
     monkeypatch.setattr(image_pipeline, "_RESIDENT_BYTES", 0)
@@ -104,24 +104,24 @@ def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
     "devices",
     [pytest.param(4, marks=pytest.mark.long, id="own_shards"), pytest.param(8, id="shared_shards")],
 )
-def test_a_perturbation_for_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
+def test_a_perturbation_per_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
     """Four devices have eight of 32 examples each, one shard; two of eight share one."""
     config = config_of("normed", method="gsam", m=8)
     assert_same(trained(config, placed(devices)), alone(config))
 
 
 @pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
-def test_a_perturbation_a_device_is_one_for_as_many_examples_as_it_has(fsdp: bool, x64: None) -> None:
+def test_a_perturbation_per_device_is_one_per_its_number_of_examples(fsdp: bool, x64: None) -> None:
     config = config_of("normed", method="gsam", perturbation="device")
     assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("normed", method="gsam", m=8)))
 
 
-def test_on_one_device_that_is_the_global_one(x64: None) -> None:
+def test_on_one_device_a_perturbation_per_device_is_the_global_one(x64: None) -> None:
     of_device = alone(config_of("normed", method="gsam", perturbation="device"))
     assert_same(of_device.params, alone(config_of("normed", method="gsam")).params)
 
 
-def test_it_is_another_method_than_one_for_all(x64: None) -> None:
+def test_a_perturbation_per_device_differs_from_the_global_one(x64: None) -> None:
     """Else the tests above would show nothing."""
     config = config_of("normed", method="gsam", m=8)
     with pytest.raises(AssertionError):
@@ -144,7 +144,7 @@ def test_it_is_another_method_than_one_for_all(x64: None) -> None:
         ({"perturbation": "device", "model": "vit_tiny", "drop_path": 0.1}, "and the network draws random numbers"),
     ],
 )
-def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+def test_an_impossible_perturbation_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Config.from_settings(**settings)
 
@@ -152,7 +152,7 @@ def test_a_perturbation_that_cannot_be_is_refused(settings: dict[str, Any], word
 @combinations(
     lambda settings, fsdp: fsdp == (settings == {}), settings=({}, {"perturbation": "device"}), fsdp=(False, True)
 )
-def test_the_state_stays_where_it_lies_so_that_a_step_is_compiled_once(fsdp: bool, settings: dict[str, Any]) -> None:
+def test_the_state_keeps_its_sharding_so_that_a_step_is_compiled_once(fsdp: bool, settings: dict[str, Any]) -> None:
     state, program, batches = started(config_of("normed", method="vasso", **settings), placed(4, fsdp=fsdp))
     places = jax.tree.map(lambda x: x.sharding, state)
     for _ in range(3):
@@ -169,7 +169,7 @@ def test_the_state_stays_where_it_lies_so_that_a_step_is_compiled_once(fsdp: boo
     settings=({}, {"ema": 0.9}, {"method": "msam"}),
     fsdp=(False, True),
 )
-def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: bool) -> None:
+def test_an_evaluation_on_several_devices_equals_that_on_one(settings: dict[str, Any], fsdp: bool) -> None:
     """Also of averaged weights, whose BatchNorm statistics are taken anew; eight do not divide batches of 500."""
     config = config_of("normed", **{"method": "sgd"} | settings)
     found = []
@@ -181,7 +181,7 @@ def test_an_evaluation_is_that_of_one_device(settings: dict[str, Any], fsdp: boo
 
 
 @pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
-def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_path: Path) -> None:
+def test_a_run_on_several_devices_writes_the_same_records_as_on_one(fsdp: bool, tmp_path: Path) -> None:
     config = config_of("normed", method="sam", batch_plan="2x32", train_examples=128)
     dataset, seen = run.load(config), []
     one, several = (claim(tmp_path / name) for name in ("one", "several"))
@@ -200,7 +200,7 @@ def test_a_run_on_several_devices_writes_what_it_writes_on_one(fsdp: bool, tmp_p
         pytest.param(placed(4, fsdp=True), Sharding(), id="one"),
     ],
 )
-def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, after: Sharding, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_on_another_number_of_devices(before: Sharding, after: Sharding, tmp_path: Path) -> None:
     config = config_of("normed", method="vasso", batch_plan="1x32", train_examples=320)
     dataset = run.load(config)
     stopped, whole = (claim(tmp_path / name) for name in ("stopped", "whole"))
@@ -212,7 +212,7 @@ def test_a_stopped_run_goes_on_on_another_number_of_devices(before: Sharding, af
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_parts_of_an_evaluation_batch_are_the_batch(count: int) -> None:
+def test_the_parts_of_an_evaluation_batch_add_up_to_the_batch(count: int) -> None:
     split = run.load(Config.from_settings()).test
     whole = list(stream.evaluation_batches(split, 64))
     parts = zip(*(stream.evaluation_batches(split, 64, (i, count)) for i in range(count)), strict=True)

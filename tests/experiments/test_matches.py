@@ -25,7 +25,7 @@ def named(study: Study) -> dict[str, list[str]]:
     return {match.title: [group.name for group in match.groups] for match in tables(study)}
 
 
-def test_a_group_stands_in_every_table_whose_measure_it_shares(tmp_path: Path) -> None:
+def test_a_group_is_in_every_table_whose_budget_it_matches(tmp_path: Path) -> None:
     study = study_of(
         tmp_path,
         ("sgd", INCREASING, "constant"),
@@ -49,7 +49,7 @@ def test_a_group_stands_in_every_table_whose_measure_it_shares(tmp_path: Path) -
     }
 
 
-def test_what_a_column_took_stands_below_it_method_by_method_where_they_differ(tmp_path: Path) -> None:
+def test_the_cost_of_a_column_is_listed_by_method_where_methods_differ(tmp_path: Path) -> None:
     study = study_of(
         tmp_path,
         ("sgd", INCREASING, "constant"),
@@ -64,7 +64,7 @@ def test_what_a_column_took_stands_below_it_method_by_method_where_they_differ(t
     assert rows[4:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
 
 
-def test_the_reference_is_the_shortest_plan_that_grows_at_a_constant_rate(tmp_path: Path) -> None:
+def test_the_reference_is_the_shortest_growing_plan_at_a_constant_rate(tmp_path: Path) -> None:
     study = study_of(
         tmp_path,
         ("sgd", "1x64,1x256", "cosine"),
@@ -75,7 +75,7 @@ def test_the_reference_is_the_shortest_plan_that_grows_at_a_constant_rate(tmp_pa
     assert reference(study).config.batch_plan == INCREASING
 
 
-def test_where_nothing_is_there_to_match_all_stand_in_one_table(tmp_path: Path) -> None:
+def test_groups_without_a_reference_are_in_one_table(tmp_path: Path) -> None:
     study = study_of(tmp_path, ("sgd", "4x128", "constant"), ("sgd", "9x128", "constant"), ("sgd", "4x128", "cosine"))
     assert matches(study) == []
     (match,) = tables(study)
@@ -96,7 +96,7 @@ def test_a_study_of_one_length_has_one_table(tmp_path: Path) -> None:
         ([], "4x128"),  # the others are the first and the last batch size of the plan
     ],
 )
-def test_the_papers_constant_has_the_batch_of_the_decays_or_one_that_is_no_control(
+def test_the_papers_constant_plan_has_the_batch_of_the_decays_or_is_no_control(
     tmp_path: Path, others: list[tuple[str, str, str]], constant: str
 ) -> None:
     plans = [INCREASING, "4x64", "4x128", "4x256", "2x256,2x64", "5x128"]
@@ -118,7 +118,7 @@ def test_the_papers_constant_has_the_batch_of_the_decays_or_one_that_is_no_contr
         ((16,), (), 16),
     ],
 )
-def test_the_papers_constant_among_the_controls_of_the_papers_plan(
+def test_the_papers_constant_plan_is_found_among_the_controls(
     tmp_path: Path, sizes: tuple[int, ...], decays: tuple[tuple[int, str], ...], size: int | None
 ) -> None:
     falling = [("sgd", f"25x{each}", rate) for each, rate in decays]
@@ -128,7 +128,7 @@ def test_the_papers_constant_among_the_controls_of_the_papers_plan(
     assert papers_constant(study.groups, reference(study)) == size
 
 
-def test_of_two_lengths_the_one_nearest_the_target_stands_in_a_table(tmp_path: Path) -> None:
+def test_of_two_lengths_the_one_nearest_the_target_is_in_a_table(tmp_path: Path) -> None:
     plans = (PAPERS, "25x16", "77x128", "78x128", "80x128")  # 310 updates, 800, 308, 312 and 320
     study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans))
     by_updates = next(match for match in matches(study) if match.title == "at equal updates")

@@ -29,7 +29,7 @@ from tests.experiments.sharpness_records import WAY, add_lines
 QUICK = {"steps": 2, "examples": 48, "batch_size": 32}
 
 
-def test_by_itself_it_is_measured_as_the_paper_does() -> None:
+def test_the_default_protocol_is_that_of_the_paper() -> None:
     settings = SharpnessSettings()
     assert (settings.norm, settings.adaptive, settings.rho, settings.steps) == ("linf", False, 0.0002, 20)
     assert (settings.examples, settings.batch_size, settings.restarts) == (1024, 128, 1)
@@ -40,7 +40,7 @@ def test_by_itself_it_is_measured_as_the_paper_does() -> None:
     assert SharpnessSettings(norm="l2", rho=0.1).radii(100) == (0.1, 0.067)
 
 
-def test_what_is_written_is_what_the_library_says_of_the_checkpoint(tiny: str, tmp_path: Path) -> None:
+def test_written_values_are_those_of_the_library_for_the_checkpoint(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny)
     measure_run(tmp_path, config, dataset, SharpnessSettings(**QUICK))
     first, second = measured(tmp_path)
@@ -81,7 +81,7 @@ def test_every_measure_leaves_a_record(tiny: str, tmp_path: Path) -> None:
     assert landscape["loss"][10][10] == pytest.approx(curve["loss"], rel=1e-5)
 
 
-def test_measured_again_in_the_same_way_it_replaces_and_in_another_it_adds(tiny: str, tmp_path: Path) -> None:
+def test_measuring_again_replaces_records_of_the_same_protocol_and_adds_others(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path, tiny)
     for settings in (QUICK, QUICK, {**QUICK, "adaptive": True}, {**QUICK, "normalize_logits": True}):
         measure_run(tmp_path, config, dataset, SharpnessSettings(**settings))
@@ -106,7 +106,7 @@ def test_batchnorm_is_given_the_statistics_of_the_training_examples(tiny: str, t
     assert (as_trained.variables["model_state"]["norm"]["mean"] == state.model_state["norm"]["mean"]).all()
 
 
-def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny: str, tmp_path: Path) -> None:
+def test_a_replay_that_ends_with_another_state_adds_no_records(tiny: str, tmp_path: Path) -> None:
     config, dataset = finished(tmp_path / "run", tiny)
     finished(tmp_path / "other", tiny, rho=0.5)
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "its_own")
@@ -117,7 +117,7 @@ def test_a_run_that_ends_elsewhere_when_it_is_trained_again_gets_no_records(tiny
 
 
 @pytest.mark.parametrize("during", [None, 1])
-def test_a_diverged_run_is_measured_as_such(tiny: str, tmp_path: Path, during: int | None) -> None:
+def test_sharpness_of_a_diverged_run_is_recorded_as_nonfinite(tiny: str, tmp_path: Path, during: int | None) -> None:
     config, dataset = finished(tmp_path, tiny, learning_rate=1e30, method="sgd")
     settings = SharpnessSettings(**QUICK, during=during)
     if during:
@@ -128,9 +128,7 @@ def test_a_diverged_run_is_measured_as_such(tiny: str, tmp_path: Path, during: i
     publish(find_runs([tmp_path]), tmp_path / "report", Console(quiet=True))
 
 
-def test_the_time_of_measuring_is_not_that_of_training(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measuring_does_not_count_as_training_time(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
 
@@ -146,7 +144,7 @@ def test_the_time_of_measuring_is_not_that_of_training(
     assert result.seconds == 0.5
 
 
-def test_networks_of_one_shape_share_what_is_compiled(
+def test_networks_of_one_shape_share_compiled_functions(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, traces, call_it = SharpnessSettings(**QUICK, measures=MEASURES), [], TinyNet.__call__
@@ -182,7 +180,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         sharpness_records.read(tmp_path)
 
 
-def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
+def test_nonfinite_values_are_null_in_the_file(tmp_path: Path) -> None:
     loss = [[math.inf, 1.0], [math.nan, 2.0]]
     landscape = WAY | {"kind": "landscape", "epoch": 1, "step": 1, "coordinates": [0.0, 1.0], "loss": loss}
     add_lines(tmp_path, [landscape])

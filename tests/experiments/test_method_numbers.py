@@ -26,7 +26,7 @@ from experiments.training import optimizer
     ],
     ids=["wsam", "vasso", "friendly_sam_sigma", "friendly_sam_lam", "unified_sam", "le_sam", "asam"],
 )
-def test_the_numbers_of_a_method_reach_its_step(method: str, numbers: dict[str, float], alike: Any) -> None:
+def test_the_hyperparameters_of_a_method_reach_its_step(method: str, numbers: dict[str, float], alike: Any) -> None:
     found = moved(method=method, **numbers)
     np.testing.assert_allclose(found, moved_by(optax.chain(alike, optax.sgd(0.1))), rtol=1e-5)
     for name in numbers:

@@ -51,7 +51,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
 
 
 @each_of((name for name, method in METHODS.items() if method.uses and method.whole is None), quick=OF_EACH_KIND)
-def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) -> None:
+def test_a_radius_of_zero_gives_the_base_optimizer(tiny: str, tmp_path: Path, method: str) -> None:
     zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
     base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)
     assert zero.test_loss == pytest.approx(base.test_loss, rel=1e-4)
@@ -71,7 +71,7 @@ def test_a_radius_of_zero_is_the_base(tiny: str, tmp_path: Path, method: str) ->
 @pytest.mark.parametrize(
     "method", ["sam", *(pytest.param(name, marks=pytest.mark.long) for name in ("look_sam", "wsam_decoupled"))]
 )
-def test_second_passes_are_made_when_they_should(
+def test_second_passes_are_made_at_the_steps_of_the_policy(
     tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
 ) -> None:
     growing = SETTINGS | {"batch_plan": "2x64,1x128"}  # where a part of the epochs is another part of the updates
@@ -86,7 +86,7 @@ def test_second_passes_are_made_when_they_should(
     assert all(record["grad_norm"] is not None for record in steps_of(tmp_path))
 
 
-def test_look_sam_looks_at_every_fifth_step_if_nothing_is_said(tiny: str, tmp_path: Path) -> None:
+def test_look_sam_perturbs_every_fifth_step_by_default(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(method="look_sam")
     assert (config.when, config.descent.rho, config.descent.alpha) == ("every:5", 0.1, 0.7)
     result = train(tmp_path, model=tiny, method="look_sam", **SETTINGS)
@@ -114,7 +114,7 @@ def test_k_step_sam_with_one_step_is_sam(tiny: str, tmp_path: Path) -> None:
     assert one.gradient_evaluations == sam.gradient_evaluations
 
 
-def test_radius_and_alpha_follow_the_learning_rate_down_to_their_least_values(tiny: str, tmp_path: Path) -> None:
+def test_radius_and_alpha_fall_with_the_learning_rate_to_their_minimum(tiny: str, tmp_path: Path) -> None:
     falling = {"rho": 0.1, "rho_min": 0.02, "alpha": 0.4, "alpha_min": 0.0}
     train(tmp_path, model=tiny, method="gsam", lr_schedule="cosine", **falling, **SETTINGS)
     steps = steps_of(tmp_path)
@@ -185,19 +185,19 @@ def test_msam_is_evaluated_at_the_unshifted_parameters(tiny: str, tmp_path: Path
         ({"method": "msam", "momentum": 0.0}, "momentum is 0.0, and msam perturbs along the momentum"),
     ],
 )
-def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_incompatible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.from_settings(**settings)
 
 
-def test_adamw_has_the_momentum_that_msam_wants() -> None:
+def test_adamw_has_the_momentum_that_msam_needs() -> None:
     assert Config.from_settings(method="msam", optimizer="adamw").descent.momentum == 0.0
     assert Config.from_settings(method="msam").descent.momentum == 0.9
     assert Config.from_settings(method="sam").descent.momentum == 0.0
 
 
 @each_of(METHODS, quick=("vasso", "msam"))
-def test_every_method_runs_from_the_command_line_with_nothing_else_said(
+def test_every_method_runs_from_the_command_line_with_default_settings(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
 ) -> None:
     arguments = ["--method", method, "--model", tiny, "--batch-plan", "1x128", "--output", str(tmp_path)]
@@ -206,7 +206,7 @@ def test_every_method_runs_from_the_command_line_with_nothing_else_said(
     assert run.result_of(tmp_path).updates == 4
 
 
-def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(
+def test_the_comparison_runs_all_methods_and_writes_a_table(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chosen = ["sgd", "look_sam", "msam"]
@@ -226,7 +226,7 @@ def test_the_comparison_runs_all_methods_and_tells_them_in_a_table(
     assert "seeds 0, 1" in table
 
 
-def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(tiny: str, tmp_path: Path) -> None:
+def test_a_report_of_methods_with_nothing_in_common_compares_what_it_can(tiny: str, tmp_path: Path) -> None:
     for method, settings in {"sgd": {}, "look_sam": {}, "msam": {}, "sam": {"when": "every:2"}}.items():
         for seed in (0, 1):
             train(tmp_path / f"{method}-{seed}", model=tiny, method=method, batch_plan="2x64", seed=seed, **settings)
@@ -253,6 +253,6 @@ def test_a_report_of_methods_that_have_nothing_in_common_compares_what_it_can(ti
         ({"batch_plan": "x"}, "batch_plan is 'x'"),
     ],
 )
-def test_a_comparison_that_cannot_be_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_an_impossible_comparison_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Comparison.from_settings(output=tmp_path, **settings)

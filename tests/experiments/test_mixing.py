@@ -38,7 +38,7 @@ def test_the_weight_of_a_target_is_that_of_its_pixels() -> None:
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)  # partners are a permutation
 
 
-def test_a_batch_is_mixed_half_of_the_time_and_by_each_of_the_two_as_often() -> None:
+def test_a_batch_is_mixed_half_of_the_time_equally_often_by_mixup_and_cutmix() -> None:
     images, targets = _mixtures()
     shares = np.bincount(_kinds(targets, images), minlength=3) / _DRAWS
     one_alone = 1 / math.factorial(_BATCH)  # a permutation that moves nothing
@@ -47,7 +47,7 @@ def test_a_batch_is_mixed_half_of_the_time_and_by_each_of_the_two_as_often() -> 
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(0.25 / _DRAWS) + whole_image)
 
 
-def test_every_image_is_as_likely_a_partner() -> None:
+def test_every_image_is_equally_likely_as_a_partner() -> None:
     targets = _mixtures(1.0)[1]
     moved = targets[np.any(targets != np.eye(4), (1, 2))]
     for image in range(_BATCH):
@@ -56,7 +56,7 @@ def test_every_image_is_as_likely_a_partner() -> None:
         assert np.all(np.abs(shares - 6 / 23) < 0.05)  # of 24 permutations without the one that moves nothing
 
 
-def test_cutmix_leaves_pixels_of_two_images_apart_by_one_rectangle_for_the_batch() -> None:
+def test_cutmix_pastes_one_common_rectangle_in_the_whole_batch() -> None:
     images, targets = _mixtures()
     cut = images[_kinds(targets, images) == CUTMIX]
     assert np.all(np.isin(cut, VALUES.astype(cut.dtype)))
@@ -82,7 +82,7 @@ def _areas_one_by_one(count: int) -> np.ndarray:
     return np.array(areas)
 
 
-def test_the_rectangles_are_as_large_as_the_recipe_says() -> None:
+def test_cutmix_rectangles_have_the_sizes_of_the_recipe() -> None:
     images, targets = _mixtures(1.0)
     moved = np.array([np.diag(each).min() for each in targets])
     is_cut = _kinds(targets, images) == CUTMIX
@@ -105,7 +105,7 @@ def _cumulative(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return np.mean(values[:, None] <= levels, 0)
 
 
-def test_the_loss_is_that_of_both_labels_weighted_with_smoothing() -> None:
+def test_the_loss_weights_both_smoothed_labels() -> None:
     logits = jax.random.normal(jax.random.key(3), (_BATCH, 4))
     labels = jnp.array([3, 0, 0, 2])
     images = jax.random.normal(jax.random.key(4), (_BATCH, 5, 5, 3))
@@ -130,7 +130,7 @@ def test_an_unmixed_batch_is_untouched_bit_by_bit() -> None:
         np.testing.assert_array_equal(of_targets, targets)
 
 
-def test_what_is_smoothed_is_a_distribution_with_the_rest_on_the_label() -> None:
+def test_smoothed_targets_are_distributions_with_the_remaining_mass_on_the_label() -> None:
     result = smoothed(jnp.array([[1, 0], [3, 2]]), 4, 0.2)
     assert result.shape == (2, 2, 4)
     np.testing.assert_allclose(result[0, 0], [0.05, 0.85, 0.05, 0.05], rtol=1e-6)
@@ -138,7 +138,7 @@ def test_what_is_smoothed_is_a_distribution_with_the_rest_on_the_label() -> None
     np.testing.assert_array_equal(smoothed(jnp.array([2]), 3, 0.0), [[0, 0, 1]])
 
 
-def test_what_cannot_be_mixed_or_smoothed_is_refused() -> None:
+def test_impossible_mixing_and_smoothing_are_refused() -> None:
     key, images, targets = jax.random.key(0), jnp.zeros((2, 4, 4, 1)), jnp.eye(2)
     with pytest.raises(ValueError, match="images is of uint8"):
         mix(key, images.astype(jnp.uint8), targets, 0.5)

@@ -61,7 +61,7 @@ def test_every_network_maps_images_to_logits(name: str) -> None:
     assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
 
 
-def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
+def test_logits_have_a_row_per_image_and_training_updates_the_statistics() -> None:
     model = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
     forward = nnx.jit(lambda model, images: model(images))
     assert forward(model, jax.random.normal(jax.random.key(0), (4, 8, 8, 1))).shape == (4, 10)
@@ -76,14 +76,16 @@ def test_logits_have_a_row_an_image_and_training_moves_the_statistics() -> None:
         pytest.param("resnet18", None, [-0.00453682, 0.02407514, -0.02947359], marks=pytest.mark.long),
     ],
 )
-def test_the_initial_parameters_stay(name: str, kernel: list[float] | None, bias: list[float]) -> None:
+def test_the_initial_parameters_never_change_between_versions(
+    name: str, kernel: list[float] | None, bias: list[float]
+) -> None:
     model = models.create(name, 10, (8, 8, 1), nnx.Rngs(0))
     np.testing.assert_allclose(model.head.bias[:3], bias, rtol=1e-6)
     if kernel is not None:
         np.testing.assert_allclose(model.conv.kernel[0, 0, 0, :3], kernel, rtol=1e-6)
 
 
-def test_kernels_of_a_resnet_start_as_pytorch_has_them() -> None:
+def test_resnet_kernels_are_initialised_as_in_pytorch() -> None:
     bottlenecks = ResNet(Stages(Bottleneck, (1, 1), (16, 32)), 10, (8, 8, 3), rngs=nnx.Rngs(0), stem="imagenet")
     small = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
     block = bottlenecks.blocks[1]
@@ -96,7 +98,7 @@ def test_kernels_of_a_resnet_start_as_pytorch_has_them() -> None:
     assert 0 < jnp.abs(small.head.bias[...]).max() <= 64**-0.5
 
 
-def test_kernels_of_a_wide_resnet_start_as_he_has_them_by_what_goes_out() -> None:
+def test_wide_resnet_kernels_are_he_initialised_by_fan_out() -> None:
     model = WideResNet(10, 2, 10, (32, 32, 3), rngs=nnx.Rngs(0))
     for layer in (model.blocks[1].conv_1, model.blocks[2].conv_2, model.blocks[2].shortcut):
         kernel = np.asarray(layer.kernel[...])
@@ -107,7 +109,7 @@ def test_kernels_of_a_wide_resnet_start_as_he_has_them_by_what_goes_out() -> Non
     assert not np.any(model.head.bias[...])
 
 
-def test_strided_windows_lie_as_pytorch_has_them_but_in_the_network_of_ours() -> None:
+def test_strided_convolutions_are_padded_as_in_pytorch_except_in_small_resnet() -> None:
     """A convolution of ones counts the pixels that its windows see: the first in each direction, 2 or 3 of them."""
     images = jnp.ones((1, 4, 4, 1))
     for same_padding, corner in ((False, 4), (True, 9)):
@@ -118,14 +120,14 @@ def test_strided_windows_lie_as_pytorch_has_them_but_in_the_network_of_ours() ->
     assert paddings[0] == "SAME" not in paddings[1:]
 
 
-def test_a_block_without_branch_is_its_shortcut() -> None:
+def test_a_block_with_a_zero_branch_is_its_shortcut() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
     block = BasicBlock(8, 8, 1, Layers(), rngs=nnx.Rngs(0))
     block.norm_2.scale[...] = jnp.zeros(8)
     np.testing.assert_array_equal(block(x), nnx.relu(x))
 
 
-def test_in_bfloat16_what_is_kept_is_float32() -> None:
+def test_variables_stay_float32_when_computing_in_bfloat16() -> None:
     networks = [
         models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0), dtype=jnp.bfloat16),
         ResNet(Stages(Bottleneck, (1,), (4,)), 10, (8, 8, 1), nnx.Rngs(0), stem="imagenet", dtype=jnp.bfloat16),
@@ -139,7 +141,7 @@ def test_in_bfloat16_what_is_kept_is_float32() -> None:
         assert seen.dtype == jnp.bfloat16
 
 
-def test_a_seed_gives_one_network() -> None:
+def test_a_seed_determines_the_network() -> None:
     first, again, other = (
         nnx.state(models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(seed)), nnx.Param)["head"]["kernel"][...]
         for seed in (0, 0, 1)
@@ -159,11 +161,11 @@ def test_a_seed_gives_one_network() -> None:
         ("small_resnet", {"dtype": jnp.int8}, "dtype is .*int8.*: give jnp.float32"),
     ],
 )
-def test_what_there_is_not_is_refused(name: str, options: dict[str, Any], refusal: str) -> None:
+def test_unknown_networks_and_options_are_refused(name: str, options: dict[str, Any], refusal: str) -> None:
     with pytest.raises(ValueError, match=refusal):
         models.create(name, 10, (8, 8, 1), nnx.Rngs(0), **options)
 
 
-def test_a_wide_resnet_has_a_whole_number_of_blocks() -> None:
+def test_a_wide_resnet_needs_a_whole_number_of_blocks() -> None:
     with pytest.raises(ValueError, match="depth is 27"):
         WideResNet(27, 1, 10, (32, 32, 3), rngs=nnx.Rngs(0))

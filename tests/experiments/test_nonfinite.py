@@ -77,7 +77,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("method", "m", "ema"), KINDS)
-def test_a_step_that_is_not_finite_changes_nothing_at_all(method: str, m: int | None, ema: float) -> None:
+def test_a_nonfinite_step_changes_nothing(method: str, m: int | None, ema: float) -> None:
     step, state = made(method, m, ema)
     perturb = METHODS[method].makes_second_pass
     state, metrics = step(state, batch(), hyperparameters(method), None, perturb=perturb)
@@ -94,7 +94,7 @@ def test_a_step_that_is_not_finite_changes_nothing_at_all(method: str, m: int | 
 
 
 @pytest.mark.parametrize("method", ["gsam", "msam"])
-def test_steps_that_are_finite_are_made_as_without_the_guard(method: str) -> None:
+def test_finite_steps_are_the_same_as_without_the_guard(method: str) -> None:
     """But for rounding, since they are compiled anew."""
     ends = []
     for guarded in (False, True):
@@ -105,7 +105,7 @@ def test_steps_that_are_finite_are_made_as_without_the_guard(method: str) -> Non
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *ends)
 
 
-def test_a_second_pass_and_an_update_that_overflow_are_seen() -> None:
+def test_an_overflow_in_the_second_pass_or_in_the_update_is_detected() -> None:
     step, state = made("sam")
     before = copy(state)
     # logits of ± 1e38 times the pixels: finite in the first pass, not in the second
@@ -118,7 +118,7 @@ def test_a_second_pass_and_an_update_that_overflow_are_seen() -> None:
     assert_same_state(state, before)
 
 
-def test_a_halted_step_is_skipped_whatever_comes() -> None:
+def test_after_a_halt_every_step_is_skipped() -> None:
     step, state = made("sam")
     before = copy(state)
     state, metrics = step(state, batch(), hyperparameters("sam"), None, np.bool_(True), perturb=True)
@@ -147,7 +147,7 @@ def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     program._training.cache_clear()
 
 
-def test_what_is_skipped_is_counted_and_told(poisoned: Any, tiny: str, tmp_path: Path) -> None:
+def test_skipped_steps_are_counted_and_reported(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned([BAD * 128])
     config = Config.from_settings(model=tiny, on_nonfinite="skip", **SETTINGS)
     result = execute(tmp_path / "run", config)
@@ -173,7 +173,7 @@ def test_an_epoch_without_a_finite_step_has_no_training_loss(poisoned: Any, tiny
     assert result.test_loss is not None
 
 
-def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: str, tmp_path: Path) -> None:
+def test_without_the_setting_a_run_diverges_as_before(poisoned: Any, tiny: str, tmp_path: Path) -> None:
     poisoned([BAD * 128])
     result = execute(tmp_path, Config.from_settings(model=tiny, **SETTINGS))
     assert result.diverged
@@ -190,7 +190,7 @@ def test_where_nothing_is_asked_for_a_run_diverges_as_ever(poisoned: Any, tiny: 
     ],
     ids=str,
 )
-def test_a_run_that_stops_there_is_saved_as_it_was_before(
+def test_a_run_that_stops_at_a_nonfinite_step_is_saved_as_before_it(
     poisoned: Any, tiny: str, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     config = Config.from_settings(model=tiny, on_nonfinite="stop", **SETTINGS | more)
@@ -209,7 +209,7 @@ def test_a_run_that_stops_there_is_saved_as_it_was_before(
 
 
 @combinations(lambda more, devices: more == {} and devices == 2, more=({}, {"micro_batch": 64}), devices=(1, 2))
-def test_a_run_that_stops_there_compiles_each_step_once(
+def test_a_run_that_stops_at_a_nonfinite_step_compiles_each_step_once(
     tiny: str, tmp_path: Path, devices: int, more: dict[str, Any]
 ) -> None:
     """Whether an earlier step halted is told by the host first, then by a device."""
@@ -228,7 +228,7 @@ def test_a_run_that_stops_there_compiles_each_step_once(
     assert [each._cache_size() for each in made] == [1] * len(made)
 
 
-def test_the_program_has_an_exit_code_for_it(
+def test_the_program_has_an_exit_code_for_a_nonfinite_stop(
     poisoned: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     poisoned([BAD * 128])
@@ -244,6 +244,6 @@ def test_the_program_has_an_exit_code_for_it(
     assert json.loads((tmp_path / "other" / "result.json").read_text())["skipped"] == 1
 
 
-def test_another_word_is_refused() -> None:
+def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="on_nonfinite is 'ignore': choose one of skip, stop"):
         Config.from_settings(on_nonfinite="ignore")

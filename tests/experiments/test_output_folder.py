@@ -43,7 +43,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_a_folder_that_cannot_hold_a_run_is_refused_and_nothing_is_made(tmp_path: Path, kind: str) -> None:
+def test_a_folder_that_cannot_hold_a_run_is_refused_and_nothing_is_created(tmp_path: Path, kind: str) -> None:
     path, words = FOLDERS[kind]
     folder = path(tmp_path)
     before = sorted(tmp_path.iterdir())
@@ -53,13 +53,13 @@ def test_a_folder_that_cannot_hold_a_run_is_refused_and_nothing_is_made(tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_accepted_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     assert make_folder(tmp_path / "link") == tmp_path / "link"
 
 
-def test_runs_in_a_folder_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_runs_in_an_impossible_folder_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / ("x" * 256), loop(tmp_path)):
         with pytest.raises(ValueError, match="is not a folder"):
             find_runs([folder])
@@ -74,13 +74,13 @@ def test_a_report_that_cannot_be_written_names_its_folder(tmp_path: Path, monkey
         publish([], tmp_path, Console())
 
 
-def test_a_document_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_document_that_cannot_be_written_ends_in_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(UnusableError, match="is a symbolic link"):
         write_document(dangling(tmp_path), "words")
 
 
 @pytest.mark.parametrize("name", ["steps", "restarts", "examples", "batch_size", "during"])
-def test_a_count_that_no_machine_comes_to_is_refused(name: str) -> None:
+def test_impossibly_large_counts_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 9999999999: give an integer of at most"):
         SharpnessSettings(**{name: 9_999_999_999})
 
@@ -98,7 +98,7 @@ def test_saves_and_other_counts_beyond_32_bits_are_refused() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["polynomial:1e308", "steps:1e308:1", "warm_restarts:1e308"])
-def test_numbers_of_a_schedule_that_float32_lacks_are_refused(schedule: str) -> None:
+def test_schedule_numbers_outside_of_float32_are_refused(schedule: str) -> None:
     with pytest.raises(ValueError, match=f"lr_schedule is '{schedule}': give"):
         learning_rate.parse(schedule, 0.1, 10)
 

@@ -33,7 +33,7 @@ def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_data_set_has_the_images_and_labels_of_the_files(tmp_path: Path, kind: str) -> None:
+def test_the_data_set_contains_the_images_and_labels_of_the_files(tmp_path: Path, kind: str) -> None:
     dataset, made = data.load(written(kind, tmp_path), 0), own_data.arrays()
     assert (dataset.num_classes, dataset.image_shape) == (own_data.CLASSES, (8, 8, 1))
     assert (dataset.crop_padding, dataset.flip) == (0, False)
@@ -44,7 +44,7 @@ def test_the_data_set_has_the_images_and_labels_of_the_files(tmp_path: Path, kin
     np.testing.assert_array_equal((dataset.mean, dataset.std), (mean, std))
 
 
-def test_the_order_of_a_numpy_file_is_kept_and_that_of_a_folder_mixes_the_classes(tmp_path: Path) -> None:
+def test_a_numpy_file_keeps_its_order_and_a_folder_is_shuffled(tmp_path: Path) -> None:
     from_file, from_folder = (data.load(written(kind, tmp_path), 0) for kind in KINDS)
     np.testing.assert_array_equal(from_file.train.images[..., 0], own_data.arrays()["x_train"])
     assert set(from_folder.train.labels[:12].tolist()) == {0, 1, 2}
@@ -70,7 +70,7 @@ def test_images_of_several_sizes_are_scaled_to_one(tmp_path: Path) -> None:
     assert (dataset.test.images == 200).all((1, 2, 3)).sum() == 1
 
 
-def test_an_image_is_turned_upright_and_one_with_a_full_alpha_channel_is_read(tmp_path: Path) -> None:
+def test_images_are_turned_upright_and_an_opaque_alpha_channel_is_accepted(tmp_path: Path) -> None:
     folder = own_data.write_folder(tmp_path, **own_data.arrays((8, 8, 3)))
     turned, opaque = (folder / "train" / "class 0" / name for name in ("000.png", "003.png"))
     image = Image.open(turned)
@@ -106,7 +106,7 @@ def test_a_run_trains_and_is_reported_after_its_images_are_gone(
     assert found.config.epoch_size == own_data.TRAIN
 
 
-def test_a_study_runs_on_images_of_ones_own(
+def test_a_study_runs_on_the_users_own_images(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     plans = ["--constant-plan", "2x16", "--increasing-plan", "1x8,1x16", "--seeds", "0", "--strategies", "constant"]

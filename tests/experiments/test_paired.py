@@ -15,7 +15,7 @@ def folder(tmp_path: Path) -> Path:
     return write_study(tmp_path)
 
 
-def test_a_paired_difference_is_what_a_paired_t_test_says(folder: Path) -> None:
+def test_a_paired_difference_equals_that_of_a_paired_t_test(folder: Path) -> None:
     groups = {group.name: group for group in only_study(folder).groups}
     found = TEST_ERROR.compare(groups["GSAM, increasing"], groups["SGD, constant"])
     errors = [100 * np.asarray(ERRORS[key]) for key in (("gsam", "increasing"), ("sgd", "constant"))]
@@ -25,7 +25,7 @@ def test_a_paired_difference_is_what_a_paired_t_test_says(folder: Path) -> None:
     assert found.seeds == 3
 
 
-def test_an_answer_needs_an_interval_that_excludes_zero(folder: Path) -> None:
+def test_a_conclusion_needs_an_interval_that_excludes_zero(folder: Path) -> None:
     answers = {(p.first.name, p.second.name): p.answer.value for p in direct_pairs(only_study(folder).groups)}
     assert answers == {
         ("SGD, increasing", "SGD, constant"): "✓",
@@ -45,7 +45,7 @@ def test_an_answer_needs_an_interval_that_excludes_zero(folder: Path) -> None:
         ((0.12,), (0.1,), 0.5, "fewer than 3 seeds"),
     ],
 )
-def test_what_prevents_an_answer(
+def test_reasons_against_a_conclusion(
     tmp_path: Path, first: tuple[float, ...], second: tuple[float, ...], loss: float | None, obstacle: str
 ) -> None:
     for seed, (one, other) in enumerate(zip(first, second, strict=True)):
@@ -56,7 +56,7 @@ def test_what_prevents_an_answer(
     assert np.isfinite(pair.low) == (len(first) > 2)
 
 
-def test_there_is_no_answer_between_cells_that_have_not_learned(tmp_path: Path) -> None:
+def test_no_conclusion_between_cells_that_have_not_learned(tmp_path: Path) -> None:
     for seed in range(3):
         for method, error in (("sgd", 0.9), ("sam", 0.95)):
             own = error + 0.001 * seed ** (1 if method == "sgd" else 2)
@@ -69,7 +69,7 @@ def test_there_is_no_answer_between_cells_that_have_not_learned(tmp_path: Path) 
     assert (pair.obstacle, pair.answer.value) == ("training accuracy below 20%", "?")
 
 
-def test_pairs_are_made_by_seed_and_not_by_order(tmp_path: Path) -> None:
+def test_runs_are_paired_by_seed_and_not_by_order(tmp_path: Path) -> None:
     for seed, error in ((0, 0.1), (1, 0.2), (2, 0.3)):
         write_run(tmp_path / f"sgd{seed}", error, method="sgd", batch_plan="4x128", seed=seed)
     for seed, error in ((1, 0.21), (2, 0.31), (3, 0.9)):

@@ -63,7 +63,7 @@ def losses(folder: Path) -> dict[str, list[float]]:
     }
 
 
-def test_two_processes_make_the_runs_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_same_runs_as_one(tmp_path: Path) -> None:
     """A run that another program executes fails, and the others do not; each finished run is recorded once."""
     output, recorded = tmp_path / "study", tmp_path / "runs.jsonl"
     options = RunOptions(jobs=2, finished=recorded)

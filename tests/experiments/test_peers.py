@@ -18,7 +18,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     benchmark.main()
 
 
-def test_without_pytorch_a_sentence_says_how_to_get_it(
+def test_missing_pytorch_is_reported_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(peers, "is_installed", lambda: False)
@@ -27,7 +27,7 @@ def test_without_pytorch_a_sentence_says_how_to_get_it(
     assert "make benchmark-peers installs torch and pytorch_optimizer" in capsys.readouterr().out
 
 
-def test_a_turn_of_each_side_is_scaled_to_an_epoch(
+def test_times_of_both_frameworks_are_scaled_to_an_epoch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     seconds = {"SAM": 1.0, "PyTorch's SAM": 2.0, "GSAM": 3.0, "PyTorch's GSAM": 4.0}
@@ -59,7 +59,7 @@ def test_a_turn_of_each_side_is_scaled_to_an_epoch(
     assert gsam.quartiles == pytest.approx(3 * (0.75,))
 
 
-def test_steps_that_are_not_the_same_are_not_compared() -> None:
+def test_steps_with_different_results_are_not_compared() -> None:
     peers.check([2.3, 2.2], [2.3, 2.2001], "net, SAM")
     with pytest.raises(ValueError, match=r"net, SAM: losses are \[2\.3, 2\.2\] here and \[2\.3, 2\.1\] in PyTorch"):
         peers.check([2.3, 2.2], [2.3, 2.1], "net, SAM")

@@ -24,7 +24,7 @@ CIFAR_LIKE = data.Dataset(images(300), images(10), 300, np.full(3, 127.5), np.fu
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
+def examples_by_position(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     """`seen(plan, seed)`: label and network's input at each position of a run, where the run's step is only that."""
     monkeypatch.setattr(
         program,
@@ -49,16 +49,16 @@ def seen(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
     "plan",
     [pytest.param("3x128", marks=pytest.mark.long, id="constant"), pytest.param("1x32,1x64,1x128", id="growing")],
 )
-def test_order_and_augmentation_at_64_are_those_of_another_plan_image_by_image(
-    seen: Callable[..., Seen], plan: str
+def test_order_and_augmentation_do_not_depend_on_the_batch_plan(
+    examples_by_position: Callable[..., Seen], plan: str
 ) -> None:
-    at_64, other = seen("3x64"), seen(plan)
+    at_64, other = examples_by_position("3x64"), examples_by_position(plan)
     assert len(at_64) == 3 * 256  # the last, incomplete batch is dropped
     assert {position: other[position] for position in at_64} == at_64
 
 
-def test_another_seed_and_another_epoch_show_other_images(seen: Callable[..., Seen]) -> None:
-    first, second = seen("2x64", seed=0), seen("2x64", seed=1)
+def test_another_seed_and_another_epoch_give_other_images(examples_by_position: Callable[..., Seen]) -> None:
+    first, second = examples_by_position("2x64", seed=0), examples_by_position("2x64", seed=1)
     assert sum(first[position] == second[position] for position in first) < 5
     epochs = [{label: image for position, (label, image) in first.items() if position // 300 == e} for e in (0, 1)]
     shared = epochs[0].keys() & epochs[1].keys()

@@ -36,7 +36,7 @@ def of_kind(records: list[Record], kind: str, name: str) -> list[Any]:
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("plan", ["updates:64x16,16x32", "examples:1024x16,512x32"])
-def test_equal_batches_in_other_units_give_the_same_parameters(tiny: str, plan: str, lr_schedule: str) -> None:
+def test_the_same_batches_in_any_unit_give_the_same_parameters(tiny: str, plan: str, lr_schedule: str) -> None:
     (state, records), (wanted, expected) = (trained(tiny, each, lr_schedule=lr_schedule) for each in (plan, IN_EPOCHS))
     assert_same_state(state, wanted)
     assert records == expected
@@ -68,7 +68,7 @@ def test_a_run_that_ends_within_its_first_epoch(tiny: str) -> None:
 
 
 @pytest.mark.parametrize("step", [7, 10, 15, 21, 25])
-def test_a_run_resumes_within_such_an_epoch(tiny: str, tmp_path: Path, step: int) -> None:
+def test_a_run_resumes_within_an_epoch_with_two_batch_sizes(tiny: str, tmp_path: Path, step: int) -> None:
     config = Config.from_settings(model=tiny, method="sam", batch_plan="updates:10x16,20x32", lr_schedule="cosine")
     stopped(tmp_path / "run", config, step)
     execute(tmp_path / "run", config)
@@ -76,7 +76,7 @@ def test_a_run_resumes_within_such_an_epoch(tiny: str, tmp_path: Path, step: int
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_finished_run_has_its_epochs_and_examples(tiny: str, tmp_path: Path) -> None:
+def test_a_finished_run_records_its_epochs_and_examples(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, method="sam", batch_plan="updates:10x16,20x32")
     execute(tmp_path / "run", config)
     [found] = find_runs([tmp_path])
@@ -86,7 +86,7 @@ def test_a_finished_run_has_its_epochs_and_examples(tiny: str, tmp_path: Path) -
     assert (estimate.updates, estimate.examples, estimate.boundaries) == (30, 800, (10,))
 
 
-def test_a_report_has_runs_of_all_units(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_compares_runs_of_all_units(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, plan in enumerate(["updates:3x16,2x32", "examples:100x16,64x32", "0.25x16,0.5x32", "1x16"]):
         execute(tmp_path / str(number), Config.from_settings(model=tiny, method="sam", batch_plan=plan))
     publish(find_runs([tmp_path]), make_folder(tmp_path / "report"), Console(width=200))

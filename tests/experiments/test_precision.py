@@ -55,7 +55,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @some_of(models.NAMES, quick=("small_resnet", "resnet18", "vit_tiny"))
-def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float32(name: str) -> None:
+def test_all_matrix_products_are_computed_in_bfloat16_from_float32_parameters(name: str) -> None:
     options = {"shifted_patches": True, "locality_attention": True} if name.startswith("vit") else {}
     shape = (8, 8, 1) if name == "small_resnet" else (32, 32, 3)
     model = nnx.eval_shape(lambda: models.create(name, 10, shape, nnx.Rngs(0), dtype=jnp.bfloat16, **options))
@@ -79,7 +79,7 @@ def test_every_product_of_a_network_is_made_in_bfloat16_of_what_is_kept_in_float
 
 
 @each_of(METHODS, quick=("vasso", "msam"))
-def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(net: str, method: str) -> None:
+def test_steps_equal_those_of_float32_up_to_rounding_and_state_stays_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
         settings = fitting(method, weight_decay=1e-3, **LEAST)
@@ -98,7 +98,7 @@ def test_every_method_takes_the_step_of_float32_to_rounding_and_keeps_float32(ne
     chex.assert_trees_all_close(exact[1], rough[1], rtol=1e-5)  # the statistics of images that are not rounded
 
 
-def test_normalisations_round_their_result_alone() -> None:
+def test_normalisation_layers_round_only_their_result() -> None:
     norm = layers.BatchNorm(3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     norm.mean[...] = jnp.full(3, 4.0 + 2.0**-10, jnp.float32)  # neither is in bfloat16
     norm.scale[...] = jnp.full(3, 1.0 + 2.0**-10, jnp.float32)
@@ -108,7 +108,7 @@ def test_normalisations_round_their_result_alone() -> None:
     np.testing.assert_allclose(y.astype(jnp.float32), -(2.0**-10) * (1 + 2.0**-10), rtol=2.0**-8)
 
 
-def test_sharpness_is_measured_in_float32_however_the_run_computes(net: str) -> None:
+def test_sharpness_is_measured_in_float32_whatever_the_precision_of_the_run(net: str) -> None:
     config = Config.from_settings(model=net, precision="bfloat16", **LEAST)
     dataset = run.load(config)
     state, _ = build(config, dataset)
@@ -119,7 +119,7 @@ def test_sharpness_is_measured_in_float32_however_the_run_computes(net: str) -> 
     assert losses[0] == losses[1]
 
 
-def test_old_configs_are_of_float32_and_other_precisions_are_refused(tmp_path: Path) -> None:
+def test_old_configs_mean_float32_and_other_precisions_are_refused(tmp_path: Path) -> None:
     config = Config.from_settings()
     config.save(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text())
@@ -131,7 +131,7 @@ def test_old_configs_are_of_float32_and_other_precisions_are_refused(tmp_path: P
         Config.from_settings(precision="float16")
 
 
-def test_a_perturbation_below_half_a_place_is_not_seen_and_one_of_whole_places_is() -> None:
+def test_a_perturbation_below_half_a_unit_in_the_last_place_has_no_effect() -> None:
     ones, direction = {"w": jnp.ones(4), "b": jnp.ones(12)}, {"w": jnp.ones(4), "b": jnp.ones(12)}
     place = 2.0**-7  # of bfloat16 above 1
     assert measured(ones, direction, rho=4 * 0.4 * place) == (0.0, 0.0, 1.0)
@@ -140,7 +140,7 @@ def test_a_perturbation_below_half_a_place_is_not_seen_and_one_of_whole_places_i
     assert measured(ones, direction, rho=1e-3, dtype=jnp.float32) == pytest.approx((1.0, 1.0, 0.0), rel=1e-3)
 
 
-def test_the_larger_the_radius_the_truer_the_perturbation() -> None:
+def test_a_larger_radius_is_represented_more_accurately() -> None:
     w, e = jax.random.normal(jax.random.key(0), (2, 10_000))
     found = [measured(0.02 * w, e, rho) for rho in (0.001, 0.01, 0.1, 1.0)]
     assert [each.cosine for each in found] == sorted(each.cosine for each in found)
@@ -148,7 +148,7 @@ def test_the_larger_the_radius_the_truer_the_perturbation() -> None:
     assert found[0].norm > 1.5 > found[-1].norm == pytest.approx(1.0, abs=1e-3)
 
 
-def test_what_normalisations_keep_is_not_cast() -> None:
+def test_statistics_of_normalisation_layers_are_not_cast() -> None:
     model = models.create("small_resnet", 10, (8, 8, 1), nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
     kept = sum(2 * module.scale.size for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm))
@@ -156,7 +156,7 @@ def test_what_normalisations_keep_is_not_cast() -> None:
     assert sum(x.size for x in cast_in(model, params)) == sum(x.size for x in jax.tree.leaves(params)) - kept
 
 
-def test_the_program_prints_a_table_of_radii_for_each_network(
+def test_the_program_prints_a_table_of_radii_per_network(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--models", tiny, "--dataset", "digits", "--radii", "1e-6", "1.0"]

@@ -63,7 +63,7 @@ def compilations() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("put", [lambda batch: batch, jax.device_put], ids=["host", "device"])
-def test_a_step_that_was_compiled_ahead_is_neither_traced_nor_compiled_again(put: Callable[[Any], Any]) -> None:
+def test_a_precompiled_step_is_neither_traced_nor_compiled_again(put: Callable[[Any], Any]) -> None:
     counted, step = made(decisions=lambda size: (True, False))
     state, _ = step({"w": jnp.ones(4)}, put(batch(8)), HYPERPARAMETERS, perturb=True)
     step.prepare(16)
@@ -79,7 +79,7 @@ def test_a_step_that_was_compiled_ahead_is_neither_traced_nor_compiled_again(put
     step.close()
 
 
-def test_in_64_bits_it_compiles_for_64_bits(x64: None) -> None:
+def test_precompilation_respects_64_bit_mode(x64: None) -> None:
     counted, step = made()
     state, _ = step({"w": jnp.ones(4)}, batch(8), {"learning_rate": np.float64(0.1)}, perturb=True)
     assert jax.tree.leaves(state)[0].dtype == jnp.float64
@@ -89,7 +89,7 @@ def test_in_64_bits_it_compiles_for_64_bits(x64: None) -> None:
     step.close()
 
 
-def test_what_went_wrong_in_the_background_is_raised_where_the_step_is_made() -> None:
+def test_errors_of_the_background_compilation_are_raised_at_the_step() -> None:
     def decisions(size: int) -> Any:
         raise RuntimeError(f"no memory for {size}")
 
@@ -102,12 +102,12 @@ def test_what_went_wrong_in_the_background_is_raised_where_the_step_is_made() ->
     step.close()
 
 
-def test_it_has_to_have_seen_a_step() -> None:
+def test_prepare_before_the_first_step_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prepare\(16\) is called before the first step"):
         made()[1].prepare(16)
 
 
-def test_a_run_compiles_each_size_before_its_stage_and_leaves_no_thread(
+def test_a_run_compiles_each_batch_size_before_its_stage_and_leaves_no_thread(
     tiny: str, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program._training.cache_clear()  # other tests compile the same step for other sizes
@@ -142,7 +142,7 @@ def test_a_run_that_fails_leaves_no_thread(tiny: str, started: Callable[[], list
     ("when", "of_16", "of_32"),
     [("always", {True}, {True}), ("every:2", {True, False}, {True, False}), ("after:4", {False}, {True})],
 )
-def test_only_decisions_that_a_stage_makes_are_compiled(
+def test_only_the_perturb_decisions_of_a_stage_are_compiled(
     tiny: str, when: str, of_16: set[bool], of_32: set[bool]
 ) -> None:
     config = Config.from_settings(model=tiny, batch_plan="1x16,1x32", method="sam", when=when, train_examples=64)

@@ -48,7 +48,7 @@ def python(*arguments: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_ends_a_program_with_its_code_and_a_word(
+def test_a_signal_ends_a_program_with_its_exit_code_and_a_message(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert code_of(lambda: send(number)) == CODES[number]
@@ -57,7 +57,7 @@ def test_a_signal_ends_a_program_with_its_code_and_a_word(
 
 @pytest.mark.parametrize("first", CODES)
 @pytest.mark.parametrize("second", CODES)
-def test_the_first_signal_decides_and_what_is_open_is_closed(first: signal.Signals, second: signal.Signals) -> None:
+def test_the_first_signal_decides_and_open_resources_are_closed(first: signal.Signals, second: signal.Signals) -> None:
     closed = []
 
     def main() -> None:
@@ -83,13 +83,13 @@ def test_a_signal_whose_exception_was_lost_can_be_repeated() -> None:
     assert code_of(main) == 75
 
 
-def test_signals_after_the_work_is_done_change_nothing() -> None:
+def test_signals_after_the_work_is_done_are_ignored() -> None:
     start(lambda: None)
     send(signal.SIGTERM, signal.SIGINT)
 
 
 @pytest.mark.parametrize("error", [ValueError("ours"), SystemExit(2)])
-def test_signals_after_another_end_change_nothing(error: BaseException) -> None:
+def test_signals_after_another_exit_are_ignored(error: BaseException) -> None:
     def main() -> None:
         raise error
 
@@ -98,7 +98,7 @@ def test_signals_after_another_end_change_nothing(error: BaseException) -> None:
     send(signal.SIGTERM, signal.SIGINT)
 
 
-def test_a_run_is_asked_to_stop_and_no_later_signal_cuts_it_short() -> None:
+def test_a_run_stops_at_the_first_signal_and_later_ones_are_ignored() -> None:
     def main() -> None:
         with on_sigterm() as stop:
             assert not stop(0)
@@ -132,7 +132,7 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Sig
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_signals_while_the_process_shuts_down_change_nothing(number: signal.Signals) -> None:
+def test_signals_during_shutdown_are_ignored(number: signal.Signals) -> None:
     """Python has given its handlers up by then: a second SIGTERM would kill the process, with another code."""
     code = (
         "import threading, time; from experiments.training import preemption; "
@@ -151,7 +151,7 @@ def test_signals_while_the_process_shuts_down_change_nothing(number: signal.Sign
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("number", CODES)
-def test_a_program_that_imports_ends_at_a_signal_with_its_code(
+def test_a_signal_during_the_imports_gives_the_exit_code(
     number: signal.Signals, seconds: float, tmp_path: Path
 ) -> None:
     with python("-m", "experiments.train", "--output", str(tmp_path / "run")) as process:
@@ -164,7 +164,7 @@ def test_a_program_that_imports_ends_at_a_signal_with_its_code(
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", CODES)
-def test_a_run_that_gets_many_signals_ends_with_the_code_of_the_first(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_run_with_many_signals_ends_with_the_code_of_the_first(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["--method", "sgd", "--batch-plan", "2000x64", "--saving.every", "20", "--output", str(run)]
     with python("-m", "experiments.train", *arguments) as process:

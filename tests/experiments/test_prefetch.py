@@ -20,7 +20,7 @@ def test_every_batch_arrives_once_and_in_order(depth: int, sent: Callable[..., I
     assert list(sent([], lambda batch: batch, depth)) == []
 
 
-def test_two_more_are_under_way_than_were_handed_out() -> None:
+def test_two_batches_are_prefetched() -> None:
     log: list[tuple[str, int]] = []
 
     def read() -> Iterator[int]:
@@ -40,7 +40,7 @@ def test_two_more_are_under_way_than_were_handed_out() -> None:
         assert sent_by_then == set(range(min(batch + 3, 5)))
 
 
-def test_in_the_background_as_many_are_read_and_no_more() -> None:
+def test_the_background_thread_reads_no_further_ahead() -> None:
     read: list[int] = []
     enough = threading.Semaphore(0)
 
@@ -57,7 +57,7 @@ def test_in_the_background_as_many_are_read_and_no_more() -> None:
         assert read == list(range(handed_out + 3))  # the thread has nothing to do until the next is asked for
 
 
-def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more(
+def test_the_thread_ends_after_the_last_batch_or_when_the_reader_stops(
     started: Callable[[], list[str]],
 ) -> None:
     batches = prefetch.in_background(range(9), lambda batch: batch)
@@ -68,14 +68,14 @@ def test_the_thread_ends_with_the_batches_and_with_those_who_want_no_more(
     assert started() == []
 
 
-def test_what_goes_wrong_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
+def test_errors_of_the_background_thread_are_raised_at_the_batch() -> None:
     batches = prefetch.in_background([1, 0], lambda batch: 1 / batch)
     assert next(batches) == 1.0
     with pytest.raises(ZeroDivisionError):
         next(batches)
 
 
-def test_the_background_has_wide_numbers_where_its_user_has_them(x64: None) -> None:
+def test_the_background_thread_uses_64_bits_where_its_user_does(x64: None) -> None:
     [batch] = prefetch.in_background([1.0], jnp.asarray)
     assert batch.dtype == jnp.float64
     with jax.enable_x64(False):
@@ -84,6 +84,6 @@ def test_the_background_has_wide_numbers_where_its_user_has_them(x64: None) -> N
 
 
 @every_way
-def test_a_depth_of_nothing_is_refused(sent: Callable[..., Iterator[Any]]) -> None:
+def test_a_depth_of_zero_is_refused(sent: Callable[..., Iterator[Any]]) -> None:
     with pytest.raises(ValueError, match="depth is 0: give an integer of at least 1"):
         next(sent([1], lambda batch: batch, depth=0))

@@ -18,7 +18,7 @@ from tests.experiments import made_up
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without network, and without what another test has read."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
@@ -67,7 +67,7 @@ def refused(name: str, location: data.Location) -> str:
 
 
 @pytest.mark.parametrize("name", catalogue.ENTRIES)
-def test_missing_data_are_asked_for_by_name_address_and_folder(
+def test_missing_archives_are_requested_by_name_address_and_folder(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     message = refused(name, data.Location(tmp_path / "data"))
@@ -82,7 +82,7 @@ def test_missing_data_are_asked_for_by_name_address_and_folder(
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_archives_that_are_not_there_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_missing_archives_are_requested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand" / "mnist")
     (tmp_path / "by hand" / "mnist" / "train-labels-idx1-ubyte.gz").unlink()
     message = refused("mnist", data.Location(tmp_path / "data", tmp_path / "by hand"))
@@ -102,7 +102,7 @@ def test_a_shared_folder_that_has_some_archives_may_hold_another_data_sets(
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_a_damaged_archive_is_refused_by_its_checksum_and_leaves_nothing_behind(
+def test_an_archive_with_a_wrong_checksum_is_refused_and_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     made_up.make(monkeypatch, name, tmp_path / "by hand")
@@ -119,7 +119,7 @@ def test_a_damaged_archive_is_refused_by_its_checksum_and_leaves_nothing_behind(
     assert len(data.load(name, 0, location).train) == made_up.TRAIN
 
 
-def test_work_that_stops_halfway_leaves_nothing_that_a_later_load_would_take(
+def test_an_interrupted_preparation_leaves_nothing_that_a_later_load_would_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
@@ -132,7 +132,7 @@ def test_work_that_stops_halfway_leaves_nothing_that_a_later_load_would_take(
     assert len(data.load("mnist", 0, location).train) == len(made["train"])
 
 
-def test_a_process_that_was_quicker_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_process_may_finish_the_preparation_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_up.make(monkeypatch, "mnist", tmp_path / "by hand")
     first = data.load("mnist", 0, data.Location(tmp_path / "other", tmp_path / "by hand"))
     generate = mnist.MNIST._generate_examples
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch
         assert "choose another data_dir" in message
 
 
-def test_archives_are_fetched_once(
+def test_archives_are_downloaded_once(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     published: Path,
@@ -179,7 +179,7 @@ def test_archives_are_fetched_once(
     assert capfd.readouterr() == ("", "")
 
 
-def test_on_a_terminal_one_line_says_what_is_done(
+def test_a_terminal_shows_one_line_of_progress(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
@@ -191,7 +191,7 @@ def test_on_a_terminal_one_line_says_what_is_done(
     assert "Downloading" not in err
 
 
-def test_of_what_was_fetched_an_archive_with_a_wrong_checksum_does_not_stay(
+def test_a_downloaded_archive_with_a_wrong_checksum_is_removed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: Path, server: None
 ) -> None:
     made_up.write_mnist(published)
@@ -208,12 +208,12 @@ def test_of_what_was_fetched_an_archive_with_a_wrong_checksum_does_not_stay(
     assert len(data.load("mnist", 0, location).train) == made_up.TRAIN
 
 
-def test_a_server_that_has_not_got_it_is_quoted(tmp_path: Path, server: None) -> None:
+def test_the_answer_of_a_server_without_the_archive_is_quoted(tmp_path: Path, server: None) -> None:
     assert "127.0.0.1 answers 404" in refused("mnist", data.Location(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(archives, "_PATIENCE", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         move_mnist_to(monkeypatch, silent.getsockname()[1])
@@ -221,6 +221,6 @@ def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mon
     assert "127.0.0.1 does not answer in 0.05 seconds" in message
 
 
-def test_without_a_folder_data_are_where_tfds_keeps_them() -> None:
+def test_the_default_data_folder_is_that_of_tfds() -> None:
     usual = Path(tfds.core.constants.DATA_DIR).expanduser()
     assert preparation.manual_folder("mnist", data.Location()) == usual / "downloads" / "manual" / "mnist"

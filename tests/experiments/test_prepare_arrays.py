@@ -48,7 +48,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return message
 
 
-def test_each_part_is_at_most_as_large_as_was_asked_for(
+def test_no_part_is_larger_than_requested(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     parts = run(monkeypatch, tmp_path, "--part-size", "1")
@@ -58,7 +58,7 @@ def test_each_part_is_at_most_as_large_as_was_asked_for(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [NAME, f"{NAME}.npz", f"{NAME}_arrays"]
 
 
-def test_the_arrays_are_the_data_of_tfds_example_by_example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_arrays_equal_the_tfds_data_example_by_example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parts = run(monkeypatch, tmp_path, "--part-size", "1")
     tfds = catalogue.load_prepared(NAME, data.Location(tmp_path / "data"), only_tfds=True)
     for kind in ("npz", "parts"):

@@ -69,7 +69,7 @@ def test_the_numpy_file_of_cifar10_gives_the_data_set_itself(monkeypatch: pytest
     assert from_file.fingerprint() == tfds.fingerprint()
 
 
-def test_a_second_call_keeps_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_call_keeps_existing_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_up.make(monkeypatch, "cifar10", tmp_path / "mine")
     arguments = ("cifar10", "--source", tmp_path / "mine", "--data-dir", tmp_path / "data")
     run(monkeypatch, *arguments)
@@ -140,7 +140,7 @@ def test_an_archive_that_is_not_the_published_one_is_refused(
     assert not (tmp_path / "data").exists()
 
 
-def test_what_a_person_may_get_wrong_is_refused(
+def test_invalid_options_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     where = ("--data-dir", tmp_path / "data")

@@ -50,13 +50,13 @@ def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.mark.parametrize("content", [b"", b"pixels" * 1000])
-def test_a_header_is_what_gzip_would_have_written(content: bytes) -> None:
+def test_the_header_equals_that_of_gzip(content: bytes) -> None:
     stripped, published = compressed(content, "", DEBIAN), compressed(content, "some-name", 1504176606)
     assert fashion_mnist.with_header(stripped, "some-name", 1504176606) == published
 
 
 @pytest.mark.parametrize("archive", [b"", b"PK\3\4 and so on", compressed(b"", "named", 0)])
-def test_what_has_another_header_is_refused(archive: bytes) -> None:
+def test_files_with_another_header_are_refused(archive: bytes) -> None:
     with pytest.raises(ValueError, match=r"some-name\.gz is not the gzip file"):
         fashion_mnist.with_header(archive, "some-name", 0)
 
@@ -73,13 +73,13 @@ def test_debians_archives_are_prepared_like_the_published_ones(
     made_up.assert_same_examples(dataset.train, made)
 
 
-def test_the_folder_for_archives_may_be_another(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_archive_folder_can_be_chosen(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run(monkeypatch, "--source", package, "--data-dir", tmp_path / "data", "--manual-dir", tmp_path / "by hand")
     assert len(list((tmp_path / "by hand" / "fashion_mnist").iterdir())) == 4
     assert [path.name for path in (tmp_path / "data").rglob("*.gz")] == []
 
 
-def test_a_package_that_is_not_there_or_damaged_ends_in_a_sentence(
+def test_a_missing_or_damaged_package_ends_in_an_error_message(
     package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     where = ("--data-dir", tmp_path / "data")
@@ -117,7 +117,7 @@ def test_a_file_with_the_name_of_an_archive_is_not_replaced(
     assert outside.read_text() == "mine"
 
 
-def test_published_archives_that_are_there_are_left_as_they_are(
+def test_existing_published_archives_are_unchanged(
     package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     target = tmp_path / "by hand" / "fashion_mnist"

@@ -85,7 +85,7 @@ def test_all_arrays_may_be_in_parts_and_other_files_are_ignored(tmp_path: Path) 
     assert load(tmp_path).fingerprint() == expected
 
 
-def test_the_file_is_read_if_both_forms_exist(tmp_path: Path) -> None:
+def test_the_single_file_is_read_if_both_forms_exist(tmp_path: Path) -> None:
     write_parts(tmp_path)
     write_npz(tmp_path, y_test=np.full(10, 99))
     assert set(load(tmp_path).test.labels) == {99}
@@ -177,7 +177,7 @@ HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_wrong_arrays_are_refused_in_a_sentence(tmp_path: Path, harm: str) -> None:
+def test_wrong_arrays_are_refused_with_a_message(tmp_path: Path, harm: str) -> None:
     parts = write_parts(tmp_path)
     alter, sentence = HARMS[harm]
     alter(parts)
@@ -198,7 +198,7 @@ def test_wrong_arrays_are_refused_in_a_sentence(tmp_path: Path, harm: str) -> No
         (None, "the NumPy file {file} cannot be used (it is not an npz file, or it is truncated): copy the arrays"),
     ],
 )
-def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, changed: Arrays | None, sentence: str) -> None:
+def test_a_wrong_file_is_refused_with_a_message(tmp_path: Path, changed: Arrays | None, sentence: str) -> None:
     file = write_npz(tmp_path, **changed or {})
     if changed is None:
         file.write_bytes(file.read_bytes()[:5000])
@@ -208,7 +208,7 @@ def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, changed: Arrays |
     assert "\n" not in str(refused.value)
 
 
-def test_the_data_set_in_photographs_is_never_read_from_arrays(tmp_path: Path) -> None:
+def test_a_data_set_of_photographs_is_never_read_from_arrays(tmp_path: Path) -> None:
     (tmp_path / "imagenet2012.npz").touch()
     with pytest.raises(ValueError, match=r"'imagenet2012' needs a package .*: install"):
         data.load("imagenet2012", 0, data.Location(tmp_path))
@@ -241,7 +241,7 @@ reproduce.main()
 """
 
 
-def test_a_run_from_parts_is_that_from_the_file_on_a_machine_without_the_large_packages(tmp_path: Path) -> None:
+def test_runs_from_parts_and_from_the_file_are_equal_without_the_large_packages(tmp_path: Path) -> None:
     write_npz(tmp_path / "npz")
     write_parts(tmp_path / "parts")
     command = [sys.executable, "-c", WITHOUT_PACKAGES]

@@ -45,7 +45,7 @@ def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
     assert sum(x.size for x in jax.tree.leaves(state.params)) == COUNTS[name]
 
 
-def test_all_rows_are_here() -> None:
+def test_every_preset_has_a_parameter_count() -> None:
     assert set(COUNTS) == set(presets.NAMES)
 
 
@@ -55,7 +55,7 @@ def cells_at_one_seed(name: str) -> dict[str, Config]:
     return {cell.folder.name.removesuffix("-0"): cell.config for cell in study.cells() if cell.config.seed == 0}
 
 
-def test_the_digits_have_late_switches_and_falling_radii_without_further_matches() -> None:
+def test_the_digits_presets_include_late_switches_and_falling_radii() -> None:
     cells = cells_at_one_seed("digits")
     everything = replace(presets.load("digits").study, strategies=PLANNED, include=("*",), seeds=(0,)).cells()
     added = cells.keys() - {cell.folder.name.removesuffix("-0") for cell in everything}

@@ -36,7 +36,7 @@ def assert_same_run(found: Path, wanted: Path) -> None:
     chex.assert_trees_all_close(*(trained_state(folder, dataset) for folder in (found, wanted)), atol=1e-4)
 
 
-def test_two_processes_with_two_devices_each_train_as_one_process_with_one(tiny: str, tmp_path: Path) -> None:
+def test_two_processes_with_two_devices_each_train_like_one_process(tiny: str, tmp_path: Path) -> None:
     output, alone = tmp_path / "together", claim(tmp_path / "alone")
     command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
     first, second = together(*command)
@@ -61,7 +61,7 @@ def test_a_folder_that_the_first_process_refuses_is_refused_on_both(tmp_path: Pa
 
 
 @pytest.mark.parametrize("words", [("the folder is full", ""), ("", "the folder is full")], ids=["first", "second"])
-def test_what_one_process_refuses_all_refuse(monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]) -> None:
+def test_an_error_on_one_process_is_raised_on_all(monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]) -> None:
     def gathered(letters: np.ndarray) -> np.ndarray:
         sent = [np.frombuffer(each.encode().ljust(len(letters)), np.uint8) for each in words]
         assert bytes(letters) == bytes(sent[0])
@@ -79,7 +79,7 @@ def test_what_one_process_refuses_all_refuse(monkeypatch: pytest.MonkeyPatch, wo
 
 @pytest.mark.long
 @pytest.mark.parametrize("extra", [("--fsdp",), ("--ema", "0.9"), ("--perturbation", "device")], ids=lambda x: x[0])
-def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_real_network_trains_in_two_processes_from_the_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
     output, alone = tmp_path / "together", claim(tmp_path / "alone")
     measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
     smooth = ("--model", "vit_tiny")  # of a ResNet's million ReLUs one a run is so near zero that rounding decides
@@ -92,7 +92,7 @@ def test_a_real_network_does_from_the_real_command_line(extra: tuple[str, ...], 
 
 
 @pytest.mark.long
-def test_where_the_noise_of_two_processes_asks_for_two_plans_both_follow_that_of_the_first(tmp_path: Path) -> None:
+def test_all_processes_follow_the_adaptive_plan_of_the_first(tmp_path: Path) -> None:
     plan = ("--batch-plan", "adaptive:6x16..64:noise_scale:0.4", "--micro-batch", "8", "--train-examples", "64")
     command = ("--model", "tiny", "--method", "sam", *plan, "--output", str(tmp_path / "run"))
     first, second = together("tests.experiments.disagreeing_program", *command)
@@ -116,7 +116,7 @@ class Watched(data.Split):
 
 
 @pytest.mark.parametrize("part", [(0, 2), (1, 2), (3, 4)])
-def test_a_process_reads_its_own_part_of_each_batch_and_nothing_else(part: tuple[int, int]) -> None:
+def test_a_process_reads_only_its_own_part_of_each_batch(part: tuple[int, int]) -> None:
     split = Watched(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.arange(32, dtype=np.int32))
     whole = list(data.training_batches(split, BatchPlan.parse("1x8,1x16"), seed=0))
     split.noted.clear()

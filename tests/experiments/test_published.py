@@ -47,10 +47,10 @@ def test_a_shorter_run_is_shown_with_the_papers_result(tmp_path: Path) -> None:
         {"method": "asam"},
     ],
 )
-def test_another_setting_has_none(tmp_path: Path, other: dict) -> None:
+def test_a_cell_with_another_setting_has_no_published_result(tmp_path: Path, other: dict) -> None:
     write_run(tmp_path / "run", 0.25, **(CELL | other))
     assert papers_rows(tmp_path) == {}
 
 
-def test_all_cells_of_the_papers_seven_rows_are_known() -> None:
+def test_all_cells_of_the_papers_seven_rows_are_recognised() -> None:
     assert len(published_results._published()) == 7 * 9

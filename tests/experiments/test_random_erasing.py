@@ -42,13 +42,13 @@ def _drawn_one_by_one(count: int) -> np.ndarray:
     return np.array(sides).T
 
 
-def test_what_is_erased_is_a_rectangle_in_a_quarter_of_the_images(erased: np.ndarray) -> None:
+def test_a_rectangle_is_erased_in_a_quarter_of_the_images(erased: np.ndarray) -> None:
     heights, widths = _sides(erased)
     assert np.array_equal(erased.sum((1, 2))[erased.any((1, 2))], heights * widths)
     assert abs(len(heights) / _COUNT - 0.25) < 5 * math.sqrt(0.25 * 0.75 / _COUNT)
 
 
-def test_rectangles_are_as_large_and_as_flat_as_the_recipe_says(erased: np.ndarray) -> None:
+def test_rectangles_have_the_areas_and_aspect_ratios_of_the_recipe(erased: np.ndarray) -> None:
     ours, expected = np.array(_sides(erased)), _drawn_one_by_one(20_000)
     assert ours[0].max() < _HEIGHT
     assert ours[1].max() < _WIDTH
@@ -60,7 +60,7 @@ def test_rectangles_are_as_large_and_as_flat_as_the_recipe_says(erased: np.ndarr
     np.testing.assert_allclose(ours.mean(1), expected.mean(1), rtol=0.03)
 
 
-def test_every_place_is_as_likely(erased: np.ndarray) -> None:
+def test_every_position_is_equally_likely(erased: np.ndarray) -> None:
     for across in (2, 1):
         spans = erased.any(across)
         starts = np.argmax(spans[spans.sum(1) == 4], 1)
@@ -71,7 +71,7 @@ def test_every_place_is_as_likely(erased: np.ndarray) -> None:
         assert np.all(np.abs(counts - expected) < 5 * math.sqrt(expected))
 
 
-def test_an_example_is_erased_alike_in_every_batch() -> None:
+def test_an_example_is_erased_the_same_way_in_every_batch() -> None:
     images = jax.random.normal(jax.random.key(0), (40, 8, 8, 1))
     whole = erase(KEYS[:40], images, 0.5)
     part = erase(KEYS[10:30], images[10:30], 0.5)

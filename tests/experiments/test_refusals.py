@@ -76,7 +76,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_save_is_named_with_what_can_be_done(
+def test_a_damaged_save_is_named_with_the_remedy(
     stopped_run: Path, whole_run: Path, tmp_path: Path, damage: str
 ) -> None:
     config, saves = Config.from_settings(**SETTINGS), stopped_run / "checkpoints"
@@ -93,7 +93,7 @@ def test_a_damaged_save_is_named_with_what_can_be_done(
     assert_same_run(stopped_run, whole_run)
 
 
-def test_the_program_ends_with_the_sentence(
+def test_the_program_ends_with_the_error_message(
     stopped_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip(next((stopped_run / "checkpoints" / "5" / "state" / "d").iterdir()))
@@ -146,7 +146,7 @@ def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) 
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
-def test_data_that_changed_are_told(stopped_run: Path) -> None:
+def test_changed_data_are_reported(stopped_run: Path) -> None:
     config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
     images = dataset.train.images.copy()
@@ -156,20 +156,20 @@ def test_data_that_changed_are_told(stopped_run: Path) -> None:
         execute(stopped_run, config, changed)
 
 
-def test_metrics_that_are_gone_are_told(stopped_run: Path) -> None:
+def test_missing_metrics_are_reported(stopped_run: Path) -> None:
     (stopped_run / "metrics.jsonl").write_bytes((stopped_run / "metrics.jsonl").read_bytes()[:-30])
     with refused(stopped_run, r"metrics.jsonl is damaged: it has \d+ bytes, and had \d+"):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 @pytest.mark.parametrize("content", ["", '{"model": "ti', '{"size": 3}'])
-def test_a_damaged_config_is_told(stopped_run: Path, content: str) -> None:
+def test_a_damaged_config_is_reported(stopped_run: Path, content: str) -> None:
     (stopped_run / "config.json").write_text(content)
     with refused(stopped_run, "config.json is damaged, or was made by another version"):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
-def test_a_folder_with_something_else_is_refused(tiny: str, tmp_path: Path) -> None:
+def test_a_folder_with_foreign_content_is_refused(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with refused(tmp_path, "holds thesis.tex and no run"):
         execute(tmp_path, Config.from_settings(**SETTINGS))
@@ -212,14 +212,14 @@ def test_a_save_of_another_version_is_named(stopped_run: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("digests", ["{}", "[]", "null", '{"notes/metadata": 3}', '{"\\u0000": ""}'])
-def test_sums_that_are_no_sums_are_told(stopped_run: Path, digests: str) -> None:
+def test_malformed_checksums_are_reported(stopped_run: Path, digests: str) -> None:
     (stopped_run / "checkpoints" / "5" / "digests.json").write_text(digests)
     with refused(stopped_run, "checkpoints/5 is damaged.*remove it to continue from step 3"):
         execute(stopped_run, Config.from_settings(**SETTINGS))
 
 
 @pytest.mark.parametrize("name", list(Config().settings))
-def test_a_config_of_another_version_is_told(stopped_run: Path, name: str) -> None:
+def test_a_config_of_another_version_is_reported(stopped_run: Path, name: str) -> None:
     config = json.loads((stopped_run / "config.json").read_text())
     (stopped_run / "config.json").write_text(json.dumps(config | {name: {"another": ["kind"]}}))
     with refused(

@@ -53,7 +53,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 @pytest.mark.usefixtures("drawn_pictures")
-def test_the_report_is_a_table_a_document_and_a_page_that_needs_nothing(
+def test_the_report_is_a_table_a_document_and_a_self_contained_page(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(monkeypatch, str(folder))
@@ -90,9 +90,7 @@ def test_the_same_runs_give_the_same_report(
     assert pages[0] == pages[1]
 
 
-def test_the_page_says_first_what_the_study_found_and_what_it_does_not_show(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_begins_with_the_findings_and_their_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, str(folder))
     text = (folder / "report" / "report.html").read_text(encoding="utf-8")
     order = ["<h1", 'class="headline"', "Differences in test error", "What this does not show", "<figure>", "<details>"]
@@ -102,9 +100,7 @@ def test_the_page_says_first_what_the_study_found_and_what_it_does_not_show(
         assert word in text
 
 
-def test_a_report_is_made_again_from_its_table_and_keeps_pictures_of_curves(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_is_rebuilt_from_its_table_and_keeps_the_curves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, str(folder))
     output, pictures = folder / "report", folder / "report" / "pictures" / "small_resnet-on-digits"
     before = (output / "report.md").read_text(encoding="utf-8")
@@ -136,7 +132,7 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     assert "## Differences in test error (exploratory)" in text
 
 
-def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
+def test_a_report_from_a_coloured_terminal_is_plain_and_names_are_escaped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strange = folder.rename(folder.with_name("a [bold]name | b"))
@@ -149,7 +145,7 @@ def test_a_report_of_a_coloured_terminal_is_plain_and_names_are_no_markup(
     assert "| sgd-constant-0 |" in document
 
 
-def test_a_report_that_cannot_be_written_ends_in_a_sentence(
+def test_a_report_that_cannot_be_written_ends_in_an_error_message(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "report" / "report.md").mkdir(parents=True)
@@ -187,7 +183,7 @@ def damage(folder: Path, name: str, content: str = '{"half') -> Path:
         (lambda folder: write_run(folder / "twin", 0.07, method="sgd", batch_plan="4x128").parent, "different results"),
     ],
 )
-def test_what_cannot_be_reported_ends_in_a_sentence(
+def test_unreadable_runs_end_in_an_error_message(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: Any, word: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -197,7 +193,9 @@ def test_what_cannot_be_reported_ends_in_a_sentence(
     assert not (folder / "report").exists()
 
 
-def test_no_folder_at_all_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_without_a_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         call(monkeypatch)
     assert stop.value.code == 2

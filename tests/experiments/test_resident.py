@@ -22,9 +22,7 @@ def trained(config: Config, dataset: data.Dataset) -> tuple[Any, list[Record]]:
     return state, records
 
 
-def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
-    tiny: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_resident_examples_is_the_same_bit_for_bit(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.from_settings(model=tiny, label_noise=0.2, passes=2, **SETTINGS)
     dataset = run.load(config)
     assert image_pipeline.is_resident(config, dataset)
@@ -38,7 +36,7 @@ def test_a_run_is_the_same_bit_for_bit_where_its_examples_live_on_the_device(
     assert of_resident == of_sent
 
 
-def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_gets_the_same_images_as_from_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.from_settings(mixing=1.0, random_erasing=0.5, label_smoothing=0.1, seed=3, **SETTINGS)
     dataset = run.load(config)
     prepare = jax.jit(image_pipeline.preparation(image_pipeline.preparation_settings(config, dataset)))
@@ -49,7 +47,7 @@ def test_the_step_sees_the_images_that_the_stream_would_bring(monkeypatch: pytes
         chex.assert_trees_all_equal(prepare(indices, constants), prepare(images, constants))
 
 
-def test_what_is_read_one_by_one_or_transformed_on_the_way_is_sent() -> None:
+def test_examples_read_singly_or_transformed_on_the_host_are_streamed() -> None:
     config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
 
@@ -61,7 +59,7 @@ def test_what_is_read_one_by_one_or_transformed_on_the_way_is_sent() -> None:
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-def test_the_parts_of_a_batch_are_the_batch(is_read: bool) -> None:
+def test_the_parts_of_a_batch_add_up_to_the_batch(is_read: bool) -> None:
     config = Config.from_settings(**SETTINGS)
     dataset = run.load(config)
     parts = [

@@ -46,7 +46,7 @@ def whole(tiny: str, tmp_path_factory: pytest.TempPathFactory, memory: dict[Any,
 
 
 @combinations(lambda step: step in {0, 8, 13}, step=(0, 3, 8, 10, 13, 14))
-def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path: Path, step: int) -> None:
+def test_a_stopped_and_resumed_run_is_the_same(whole: Any, tiny: str, tmp_path: Path, step: int) -> None:
     stopped(tmp_path, config(tiny), step)
     assert checkpoint.steps(tmp_path / "checkpoints") == [step]
     execute(tmp_path, config(tiny))
@@ -75,7 +75,7 @@ def test_stopped_and_gone_on_it_is_the_same_run(whole: Any, tiny: str, tmp_path:
     ],
     ids=str,
 )
-def test_all_that_a_run_may_carry_is_saved(whole: Any, tiny: str, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_all_state_of_a_run_is_saved(whole: Any, tiny: str, tmp_path: Path, settings: dict[str, Any]) -> None:
     carried = config(tiny, **{"batch_plan": "2x256"} | settings)
     stopped(tmp_path, carried, 1)
     stopped(tmp_path, carried, 3)
@@ -94,7 +94,7 @@ class DrawingNet(TinyNet):
         return super().__call__(self.drop(images))
 
 
-def test_a_network_that_draws_lots_goes_on_with_its_keys(
+def test_a_stochastic_network_resumes_with_its_keys(
     whole: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(registry._BUILDERS, "drawing", DrawingNet)
@@ -114,7 +114,7 @@ def test_a_network_that_draws_lots_goes_on_with_its_keys(
         pytest.param(13, [5, 10], marks=pytest.mark.long),
     ],
 )
-def test_killed_it_goes_on_from_its_last_save(
+def test_a_killed_run_resumes_from_its_last_save(
     whole: Any, tiny: str, tmp_path: Path, step: int, saved: list[int]
 ) -> None:
     killed(tmp_path, config(tiny), step, every=5)
@@ -126,7 +126,7 @@ def test_killed_it_goes_on_from_its_last_save(
     assert_same_run(tmp_path, whole(config(tiny)))
 
 
-def test_killed_after_the_last_step_it_goes_on_too(
+def test_a_run_killed_after_the_last_step_resumes(
     whole: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("write_whole", "checkpoint"):  # before the result, before the trained state
@@ -149,12 +149,12 @@ def test_the_means_of_an_epoch_are_those_of_its_steps(whole: Any, tiny: str) -> 
         first = epoch["step"]
 
 
-def test_a_complete_run_is_left_alone(whole: Any, tiny: str) -> None:
+def test_a_complete_run_is_unchanged(whole: Any, tiny: str) -> None:
     folder = whole(config(tiny))
     assert reopened(folder, config(tiny), run.load(config(tiny))) is None
 
 
-def test_what_is_measured_on_the_way_stands_there_once(whole: Any, tiny: str, tmp_path: Path) -> None:
+def test_sharpness_measured_during_training_is_recorded_once(whole: Any, tiny: str, tmp_path: Path) -> None:
     from experiments.runner import sharpness_records  # noqa: PLC0415
 
     settings, dataset = SharpnessSettings(steps=1, examples=32, batch_size=32, during=1), run.load(config(tiny))
@@ -173,7 +173,9 @@ def test_what_is_measured_on_the_way_stands_there_once(whole: Any, tiny: str, tm
     assert_same_run(tmp_path / "stopped", whole(config(tiny)))
 
 
-def test_the_seconds_are_those_of_all_attempts(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_seconds_add_up_over_all_attempts(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
 

@@ -27,7 +27,7 @@ def records(output: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "cosine", pytest.param("linear", marks=pytest.mark.long)])
-def test_a_growing_plan_takes_its_updates_at_the_rates_of_its_schedule(
+def test_a_growing_plan_makes_its_updates_at_the_rates_of_its_schedule(
     tiny: str, tmp_path: Path, lr_schedule: str
 ) -> None:
     text = "1x16,1x32,1x64,1x128,1x256"
@@ -54,7 +54,7 @@ def test_the_same_config_gives_the_same_numbers_and_another_seed_gives_others(ti
     assert first != other
 
 
-def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
+def test_radius_zero_trains_like_sgd(tiny: str, tmp_path: Path) -> None:
     results = [
         train(tmp_path / method, model=tiny, method=method, rho=0.0, batch_plan="2x64", momentum=0.9)
         for method in ("sgd", "sam", "gsam", "asam")
@@ -64,7 +64,7 @@ def test_radius_zero_trains_as_sgd_does(tiny: str, tmp_path: Path) -> None:
         assert result.gradient_evaluations == 2 * results[0].gradient_evaluations
 
 
-def test_sam_trains_as_its_formula_written_out(tiny: str, tmp_path: Path) -> None:
+def test_sam_trains_like_its_formula_in_plain_jax(tiny: str, tmp_path: Path) -> None:
     settings = {"model": tiny, "method": "sam", "rho": 0.1, "batch_plan": "1x128", "weight_decay": 1e-2}
     train(tmp_path, **settings)
     config = Config.from_settings(**settings)
@@ -112,7 +112,7 @@ def test_the_checkpoint_holds_the_state_that_was_evaluated(tiny: str, tmp_path: 
     assert json.loads((tmp_path / "result.json").read_text()) == encode(result)
 
 
-def test_an_evaluation_weighs_every_test_example_once(tiny: str) -> None:
+def test_an_evaluation_weights_every_test_example_equally(tiny: str) -> None:
     config = Config.from_settings(model=tiny)
     dataset = run.load(config)
     state, program = build(config, dataset)
@@ -137,7 +137,7 @@ def test_small_resnet_learns_the_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"updates": 3}', None], ids=repr)
-def test_a_result_that_is_none_is_named_with_what_can_be_done(tmp_path: Path, content: str | None) -> None:
+def test_an_unreadable_result_is_named_with_the_remedy(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "result.json").write_text(content)
     with pytest.raises(

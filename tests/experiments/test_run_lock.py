@@ -47,7 +47,7 @@ def test_only_one_process_works_in_a_folder(
     assert not (tmp_path / LOCK).exists()
 
 
-def test_it_is_held_by_a_file_that_is_open_for_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_lock_is_held_on_a_file_open_for_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Network file systems make of it a lock on bytes, which folders do not have, and readers may not ask for."""
     held: list[int] = []
     flock = fcntl.flock
@@ -58,7 +58,7 @@ def test_it_is_held_by_a_file_that_is_open_for_writing(monkeypatch: pytest.Monke
         assert fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
-def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_the_lock_holds_through_another_path_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
     with hold_run_lock(tmp_path / "unfinished"):
         (tmp_path / "unfinished").rename(tmp_path / "run")
@@ -67,7 +67,7 @@ def test_it_is_held_through_another_name_and_nothing_is_left_behind(tmp_path: Pa
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_what_was_not_completed_is_held_by_the_same_file_again(tmp_path: Path) -> None:
+def test_an_incomplete_run_is_locked_by_the_same_file_again(tmp_path: Path) -> None:
     """Else one process might hold the file that was removed, and another one the new one."""
     found: list[os.stat_result] = []
     with pytest.raises(ZeroDivisionError), hold_run_lock(tmp_path):
@@ -77,7 +77,7 @@ def test_what_was_not_completed_is_held_by_the_same_file_again(tmp_path: Path) -
         assert os.path.samestat((tmp_path / LOCK).stat(), found[0])
 
 
-def test_the_file_of_a_process_that_was_killed_is_no_content(
+def test_the_lock_file_of_a_killed_process_does_not_count_as_content(
     tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / LOCK).touch()
@@ -89,7 +89,7 @@ def test_the_file_of_a_process_that_was_killed_is_no_content(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_where_there_are_no_locks_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
+def test_without_file_locks_nothing_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
     def no_locks(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -99,7 +99,7 @@ def test_where_there_are_no_locks_nothing_is_held(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
-def test_either_word_for_a_lock_that_is_held_is_understood(
+def test_both_error_codes_of_a_held_lock_are_recognised(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
     """Where it is made a lock on bytes, POSIX allows both."""
@@ -112,13 +112,13 @@ def test_either_word_for_a_lock_that_is_held_is_understood(
         pass
 
 
-def test_without_fcntl_nothing_is_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_fcntl_nothing_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with hold_run_lock(tmp_path), hold_run_lock(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_in_which_no_file_can_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_allow_new_files_is_reported(tmp_path: Path) -> None:
     (tmp_path / LOCK).mkdir()
     with (
         pytest.raises(UnusableError, match=f"{tmp_path.name} cannot be written: Is a directory"),
@@ -144,7 +144,7 @@ def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, t
     assert not (cell.folder / LOCK).exists()
 
 
-def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_path: Path) -> None:
+def test_a_cell_in_use_by_another_process_is_reported_and_unchanged(tiny: str, tmp_path: Path) -> None:
     cell = a_cell(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
     stopped(unfinished, cell.config, 1)
@@ -154,7 +154,7 @@ def test_a_cell_that_another_process_works_on_is_told_and_left(tiny: str, tmp_pa
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_beside_another_run_only_what_was_begun_is_left(tiny: str, tmp_path: Path, begun: bool) -> None:
+def test_a_cell_with_another_run_keeps_only_a_begun_unfinished_folder(tiny: str, tmp_path: Path, begun: bool) -> None:
     cell = a_cell(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
     cell.folder.mkdir()
@@ -167,7 +167,7 @@ def test_beside_another_run_only_what_was_begun_is_left(tiny: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("what", ["another run", "no folder"])
-def test_what_stands_in_the_way_of_a_cell_is_told_in_a_sentence(
+def test_an_obstacle_in_the_folder_of_a_cell_is_reported(
     tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
 ) -> None:
     """It came there after the study began."""

@@ -31,7 +31,7 @@ def specs(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding.spec, tree)
 
 
-def test_one_device_leaves_everything_as_it_is() -> None:
+def test_one_device_changes_nothing() -> None:
     alone, tree = Sharding(), {"x": jnp.ones(3)}
     for same in (alone.copied, alone.gathered, alone.whole):
         assert same(tree) is tree
@@ -72,7 +72,7 @@ def test_without_fsdp_each_device_has_a_copy_of_the_state() -> None:
     chex.assert_trees_all_equal(jax.device_get(state._replace(model_state={})), STATE._replace(model_state={}))
 
 
-def test_with_fsdp_parameters_and_what_is_shaped_as_they_are_split_alike_and_the_models_state_is_copied() -> None:
+def test_fsdp_splits_parameters_and_optimizer_state_alike_and_copies_the_model_state() -> None:
     state = placed(4, fsdp=True).state(STATE)
     copied, split = PartitionSpec(), PartitionSpec("data")
     assert specs(state.params) == {"kernel": split, "bias": copied}
@@ -89,7 +89,7 @@ def test_each_device_has_its_own_rows_of_a_batch_in_order() -> None:
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_whole_arrays_lie_on_the_first_device_alone(fsdp: bool) -> None:
+def test_whole_arrays_are_only_on_the_first_device(fsdp: bool) -> None:
     sharding = placed(4, fsdp=fsdp)
     state = sharding.whole(sharding.state(STATE))
     assert {x.devices() == {jax.devices()[0]} for x in jax.tree.leaves(state)} == {True}
@@ -121,7 +121,7 @@ def test_a_cpu_is_one_device_unless_more_are_asked_for() -> None:
     assert sharding_on(Machine(devices=8, fsdp=True)) == placed(8, fsdp=True)
 
 
-def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_accelerators_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert sharding_on(Machine()) == placed(8)
 
@@ -141,12 +141,12 @@ def test_of_accelerators_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"coordinator": "here:1", "processes": 2, "process": 0, "distributed": True}, "omit one of the two"),
     ],
 )
-def test_a_machine_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+def test_impossible_machine_settings_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         Machine(**settings)
 
 
-def test_more_devices_than_there_are_are_refused() -> None:
+def test_more_devices_than_exist_are_refused() -> None:
     with pytest.raises(ValueError, match=r"devices is 9, and this process has 8.*JAX_NUM_CPU_DEVICES=9"):
         sharding_on(Machine(devices=9))
 
@@ -160,14 +160,14 @@ def test_without_a_cluster_there_are_no_other_processes_to_join(monkeypatch: pyt
         sharding_on(Machine(distributed=True))
 
 
-def test_a_port_in_use_is_refused_by_the_process_that_would_listen_there() -> None:
+def test_a_port_in_use_is_refused_by_the_coordinator() -> None:
     with socket.create_server(("", 0)) as other:
         coordinator = f"localhost:{other.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"coordinator is '{coordinator}', whose port is in use"):
             sharding_on(Machine(coordinator=coordinator, processes=2, process=0))
 
 
-def test_a_process_by_itself_refuses_in_its_own_words() -> None:
+def test_a_single_process_raises_the_original_error() -> None:
     assert agree_across_hosts(Sharding(), int, "3") == 3
     with pytest.raises(ValueError, match="invalid literal"):
         agree_across_hosts(Sharding(), int, "three")
@@ -179,7 +179,7 @@ class Two(Sharding):
     part = (0, 2)
 
 
-def test_what_is_refused_on_another_process_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_on_another_process_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     monkeypatch.setattr(hosts, "_all_messages", lambda words: sent.append(words) or [words, ""])
     assert agree_across_hosts(Two(), int, "3") == 3
@@ -206,7 +206,7 @@ def test_a_process_that_fails_does_not_wait_for_the_others(
         raise error
 
 
-def test_a_folder_that_cannot_be_used_is_a_sentence_on_several_processes(
+def test_an_unusable_folder_ends_in_an_error_message_on_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
@@ -217,6 +217,6 @@ def test_a_folder_that_cannot_be_used_is_a_sentence_on_several_processes(
     assert capsys.readouterr().err == "error: the disk is full.\n"
 
 
-def test_an_exit_that_all_agreed_on_is_an_ordinary_one() -> None:
+def test_an_agreed_exit_does_not_abort_the_other_processes() -> None:
     with pytest.raises(SystemExit), abort_all_on_error(Two()):
         raise SystemExit(2)

@@ -24,7 +24,7 @@ from tests.experiments.written_runs import only_study, write_run
 
 
 @pytest.mark.usefixtures("drawn_pictures")
-def test_what_was_measured_on_the_way_makes_a_curve_of_one_way(tmp_path: Path) -> None:
+def test_measurements_during_training_make_a_curve_of_one_protocol(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     records = [worst_case(rho, rho * epoch, epoch) for epoch in (4, 2) for rho in (LARGE, SMALL)]
     later = [worst_case(SMALL, 9.0, 4, adaptive=True), worst_case(1e-5, 9.0, 4)]

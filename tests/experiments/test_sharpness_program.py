@@ -24,7 +24,7 @@ def call(program: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None
     program.main()
 
 
-def test_on_the_way_it_is_measured_every_so_many_epochs(
+def test_during_training_sharpness_is_measured_every_few_epochs(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = ("--sharpness.steps", "2", "--sharpness.examples", "48", "--sharpness.during", "2")
@@ -40,7 +40,7 @@ def test_on_the_way_it_is_measured_every_so_many_epochs(
     assert sharpness_records.read(tmp_path / "run") == while_training
 
 
-def test_without_a_checkpoint_it_says_so(
+def test_a_missing_checkpoint_is_reported(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finished(tmp_path / "run", tiny)
@@ -51,7 +51,7 @@ def test_without_a_checkpoint_it_says_so(
         assert "has no readable trained state" in capsys.readouterr().err
 
 
-def test_settings_that_would_do_nothing_are_refused(
+def test_settings_without_effect_are_refused(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -74,7 +74,7 @@ def test_the_program_measures_every_run_that_it_finds(
         assert measured(tmp_path / f"sam-{seed}")[1]["rho"] == pytest.approx(0.5 / math.sqrt(778), rel=1e-5)
 
 
-def test_a_study_measures_what_it_has_not_measured_yet(
+def test_a_study_measures_only_what_is_missing(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model", tiny, "--seeds", "0", "--constant-plan", "1x64", "--increasing-plan", "1x64"]

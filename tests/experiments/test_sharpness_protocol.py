@@ -80,7 +80,7 @@ def test_records_of_other_epochs_and_kinds_are_not_shown() -> None:
     assert len(measured_rows([run_with(gap)], ["trace"])) == 1
 
 
-def test_a_column_in_which_nothing_is_shown_is_not_printed() -> None:
+def test_an_empty_column_is_not_printed() -> None:
     rows = [("run", "radius", "settings"), ("sam-0", "–", ""), ("sam-1", "0.1", "")]
     assert without_empty_columns(rows) == [("run", "radius"), ("sam-0", "–"), ("sam-1", "0.1")]
     assert without_empty_columns(rows[:1]) == rows[:1]

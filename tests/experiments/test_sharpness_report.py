@@ -30,14 +30,14 @@ def test_the_papers_table_has_error_and_sharpness_in_a_cell(tmp_path: Path) -> N
     assert rows[2] == ("GSAM", "5.40 ± 0.62 / 0.33", "2.57 ± 0.55 / 0.055")
 
 
-def test_both_radii_have_the_loss_and_the_first_order_part(tmp_path: Path) -> None:
+def test_both_radii_are_shown_with_loss_and_first_order_part(tmp_path: Path) -> None:
     (table,) = sharpness_tables(measured_study(tmp_path))
     assert table.title == "Sharpness, 512 examples"
     assert table.rows[0][2::2] == ("sharpness, ρ 0.0002", "sharpness, ρ 0.0024")
     assert table.rows[1] == ("SGD, constant", "0.25 ± 0", "0.44 ± 0.04", "0.5", "9.9 ± 0.9", "0.5")
 
 
-def test_no_share_of_the_first_order_is_a_percentage(tmp_path: Path) -> None:
+def test_the_share_of_the_first_order_part_is_not_a_percentage(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     add_lines(folder, [worst_case(SMALL, 1.0) | {"first_order": 1.06}])
     (table,) = sharpness_tables(only_study(tmp_path))
@@ -45,7 +45,7 @@ def test_no_share_of_the_first_order_is_a_percentage(tmp_path: Path) -> None:
     assert table.rows[1][-1] == "1.06"
 
 
-def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Path) -> None:
+def test_a_group_counts_only_where_all_its_runs_have_the_same_protocol(tmp_path: Path) -> None:
     measured_study(tmp_path)
     (tmp_path / "sgd-constant-1" / "sharpness.jsonl").unlink()
     add_lines(tmp_path / "gsam-constant-2", [worst_case(SMALL, None)])
@@ -55,7 +55,7 @@ def test_a_group_counts_only_where_all_its_runs_were_measured_alike(tmp_path: Pa
     assert rows[2][1] == "5.40 ± 0.62 / –"
 
 
-def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> None:
+def test_the_protocol_nearest_the_papers_is_shown_first(tmp_path: Path) -> None:
     measured_study(tmp_path)
     protocols = [
         {"adaptive": True},
@@ -78,14 +78,14 @@ def test_the_way_nearest_the_papers_is_the_one_to_look_at(tmp_path: Path) -> Non
         assert "5.40 ± 0.62 / 0.33" in text
 
 
-def test_radii_that_agree_to_three_digits_are_one(tmp_path: Path) -> None:
+def test_radii_that_agree_to_three_digits_are_merged(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd")
     add_lines(folder, [worst_case(0.0002, 1.0, 25), worst_case(0.00020002, 1.1, 25)])
     [(_, radii)] = protocols_of([table_of(find_runs([tmp_path]))]).items()
     assert radii == [0.0002]
 
 
-def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
+def test_each_run_is_a_point_of_loss_and_sharpness(tmp_path: Path) -> None:
     measured_study(tmp_path)
     eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "eigenvalue": 7.0}
     for seed in range(3):
@@ -102,7 +102,7 @@ def test_a_run_is_a_point_of_loss_and_of_each_measure(tmp_path: Path) -> None:
     assert "## Sharpness against training loss" in published(tmp_path)[1]
 
 
-def test_loss_and_measure_are_of_the_same_examples(tmp_path: Path) -> None:
+def test_loss_and_sharpness_are_of_the_same_examples(tmp_path: Path) -> None:
     measured_study(tmp_path)
     fewer = worst_case(SMALL, 0.7, examples=64) | {"loss": 0.9}
     eigenvalue = {"kind": "top_eigenvalue", "epoch": 4, "step": 16, **WAY, "examples": 64, "eigenvalue": 7.0}
@@ -115,7 +115,7 @@ def test_loss_and_measure_are_of_the_same_examples(tmp_path: Path) -> None:
     assert "top eigenvalue, 32 examples" not in found  # its loss is unknown
 
 
-def test_the_table_of_runs_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_table_of_runs_is_read_back_unchanged(tmp_path: Path) -> None:
     measured_study(tmp_path / "runs")
     write_run(tmp_path / "runs" / "lost", 0.9, loss=None, method="asam", momentum=0.9, batch_plan="4x128")
     table = table_of(find_runs([tmp_path / "runs"]))
@@ -126,7 +126,7 @@ def test_the_table_of_runs_is_read_as_it_was_written(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again[same], table[same], check_dtype=False, rtol=1e-5)
 
 
-def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) -> None:
+def test_every_form_of_the_report_shows_sharpness_only_where_it_was_measured(tmp_path: Path) -> None:
     measured_study(tmp_path / "with")
     write_study(tmp_path / "without")
     for text in published(tmp_path / "with"):
@@ -138,7 +138,7 @@ def test_the_report_has_it_in_every_form_and_without_it_nothing(tmp_path: Path) 
         assert "harpness" not in text
 
 
-def test_what_is_measured_of_either_of_two_equal_runs_is_measured_of_it(tmp_path: Path) -> None:
+def test_measurements_of_either_copy_of_a_run_count(tmp_path: Path) -> None:
     for name in ("first", "second"):
         write_run(tmp_path / name, 0.05, method="sgd", batch_plan="4x128")
     add_lines(tmp_path / "second", [worst_case(SMALL, 1.0)])
@@ -146,7 +146,7 @@ def test_what_is_measured_of_either_of_two_equal_runs_is_measured_of_it(tmp_path
     assert [record.line()["sharpness"] for record in run.sharpness] == [1.0]
 
 
-def test_a_file_of_another_version_is_named_and_not_the_run(tmp_path: Path) -> None:
+def test_a_sharpness_file_of_another_version_is_named_instead_of_the_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 0.05, method="sgd", batch_plan="4x128")
     for record in ({"kind": "worst_case", "epoch": 4}, {"kind": "flatness"}, ["worst_case"]):
         (folder / "sharpness.jsonl").write_text(json.dumps(record))
@@ -154,7 +154,7 @@ def test_a_file_of_another_version_is_named_and_not_the_run(tmp_path: Path) -> N
             find_runs([tmp_path])
 
 
-def test_the_table_of_methods_has_it_where_all_runs_do(tmp_path: Path) -> None:
+def test_the_table_of_methods_shows_sharpness_where_all_runs_have_it(tmp_path: Path) -> None:
     measured_study(tmp_path)
     for folder in tmp_path.glob("*-increasing-*"):
         shutil.rmtree(folder)

@@ -30,7 +30,7 @@ def _views(batch: int = 0, **settings: Any) -> dict[str, show_batch.View]:
     return {view.step: view for view in show_batch.views(config, DATASET, batch)}
 
 
-def test_there_is_a_view_for_each_step_of_the_recipe_and_each_does_something() -> None:
+def test_each_step_of_the_recipe_has_a_view_and_changes_the_image() -> None:
     full = _views(auto_augment=True, random_erasing=1.0, mixing=1.0, label_smoothing=0.1)
     assert list(full) == ["as read", "crop, flip, auto_augment", "erasing", "mixing"]
     images = [view.images for view in full.values()]
@@ -39,7 +39,7 @@ def test_there_is_a_view_for_each_step_of_the_recipe_and_each_does_something() -
     assert full["mixing"].targets.shape == (8, 4)
 
 
-def test_what_is_stored_is_of_the_data_and_normalisation_is_undone() -> None:
+def test_the_first_view_is_the_stored_image_and_normalisation_is_undone() -> None:
     plain = _views()
     assert list(plain) == ["as read", "crop", "flip", "to the network"]
     for image, label in zip(plain["as read"].images, plain["as read"].targets, strict=True):
@@ -49,7 +49,7 @@ def test_what_is_stored_is_of_the_data_and_normalisation_is_undone() -> None:
     np.testing.assert_array_equal(plain["to the network"].targets, plain["as read"].targets)
 
 
-def test_every_batch_of_the_run_can_be_seen_and_no_other() -> None:
+def test_every_batch_of_the_run_can_be_shown_and_no_other() -> None:
     batches = [_views(batch)["as read"].images for batch in range(10)]
     first_epoch = np.concatenate(batches[:5])
     assert len({image.tobytes() for image in first_epoch}) == 40
@@ -69,7 +69,7 @@ def test_every_batch_of_the_run_can_be_seen_and_no_other() -> None:
         ([0.025, 0.625, 0.025, 0.325], "1: 62%, 3: 32%\neach other: 2.5%"),
     ],
 )
-def test_a_target_in_words(target: Any, words: str) -> None:
+def test_targets_are_described_in_words(target: Any, words: str) -> None:
     assert in_words(np.asarray(target)) == words
 
 
@@ -91,7 +91,7 @@ def test_the_program_draws_a_picture(
     assert sizes[0][1] < sizes[1][1]
 
 
-def test_settings_that_a_person_may_get_wrong_end_in_a_sentence(
+def test_invalid_options_end_in_an_error_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for settings in (["--images", "0"], ["--batch", "-1"]):

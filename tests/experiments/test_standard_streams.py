@@ -25,7 +25,7 @@ def shell(command: str, code: str, **environment: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("where", ["> /dev/full", ">&-", "<&- >&-", "> /dev/full 2>&1"])
-def test_what_cannot_be_shown_is_lost_and_the_program_ends_with_its_own_code(where: str) -> None:
+def test_lost_output_does_not_change_the_exit_code(where: str) -> None:
     assert shell(f'"$1" -c "$2" {where}; echo $? >&2', SHOWN) == ("", "7\n")
 
 
@@ -49,7 +49,7 @@ def test_a_file_that_is_opened_later_is_not_standard_output(tmp_path: Path) -> N
         (">&-", "7"),
     ],
 )
-def test_where_showing_is_all_that_is_asked_for_the_program_ends(where: str, said: str) -> None:
+def test_lost_output_ends_a_program_that_only_shows(where: str, said: str) -> None:
     code = PREPARED + (
         "from experiments.cli.standard_streams import needed, OutputLost\n"
         "try:\n"
@@ -61,11 +61,11 @@ def test_where_showing_is_all_that_is_asked_for_the_program_ends(where: str, sai
     assert shell(f'"$1" -c "$2" {where}', code)[1].rstrip("\n") == said
 
 
-def test_what_an_encoding_lacks_is_replaced() -> None:
+def test_characters_missing_from_the_encoding_are_replaced() -> None:
     assert shell('"$1" -c "$2"', PREPARED + "print('1 ± 2')", PYTHONIOENCODING="ascii") == ("1 ? 2\n", "")
 
 
-def test_output_is_lost_only_where_it_is_needed(tmp_path: Path) -> None:
+def test_lost_output_is_an_error_only_where_it_is_needed(tmp_path: Path) -> None:
     number = os.open("/dev/full", os.O_WRONLY)
     file = LossyFile(number)
     assert file.write(b"lost") == 4
@@ -87,9 +87,7 @@ def test_output_is_lost_only_where_it_is_needed(tmp_path: Path) -> None:
         *((junk, None) for junk in ("0", "-1", "", "wide", "²", "1.5")),
     ],
 )
-def test_a_width_is_one_at_which_something_can_be_laid_out(
-    given: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_width_is_large_enough_for_a_layout(given: str, taken: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_streams.os, "get_terminal_size", lambda number: os.terminal_size((100, 24)))
     monkeypatch.setenv("COLUMNS", given)
     monkeypatch.setenv("LINES", "0")
@@ -98,7 +96,7 @@ def test_a_width_is_one_at_which_something_can_be_laid_out(
     assert "LINES" not in os.environ
 
 
-def test_a_terminal_that_is_too_narrow_is_taken_as_wider(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_too_narrow_is_treated_as_wider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_streams.os, "get_terminal_size", lambda number: os.terminal_size((1, 24)))
     monkeypatch.setenv("COLUMNS", "0")  # so that it is as it was after the test
     standard_streams.correct_size()
@@ -106,7 +104,7 @@ def test_a_terminal_that_is_too_narrow_is_taken_as_wider(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("count", ["0", "-2", "junk", "99999", "²", ""])
-def test_a_number_of_devices_that_cannot_be_is_refused(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_number_of_devices_is_refused(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", count)
     with pytest.raises(ValueError, match=f"JAX_NUM_CPU_DEVICES is '{count}' in the environment: give an integer"):
         standard_streams.check_environment()
@@ -131,7 +129,7 @@ def test_programs_end_without_a_traceback(command: str, code: int) -> None:
 
 
 @pytest.mark.long
-def test_a_run_whose_output_is_full_or_unread_is_complete(tmp_path: Path) -> None:
+def test_a_run_with_lost_or_unread_output_is_complete(tmp_path: Path) -> None:
     for name, where in {"full": "> /dev/full", "unread": "| true", "closed": ">&- 2>&-"}.items():
         run = f'"$1" -m experiments.train --method sgd --batch-plan 1x512 --output {tmp_path / name} {where}'
         assert shell(f"{run}; echo ${{PIPESTATUS[0]}} >&2", "")[1] == "0\n"

@@ -105,7 +105,7 @@ def test_a_step_is_timed(tiny: str, settings: dict[str, Any]) -> None:
     assert 0 < step_times.time_step(config, 64, perturb=True) < 10
 
 
-def test_a_dry_run_leaves_out_the_runs_in_the_file_of_finished_runs(
+def test_a_dry_run_omits_the_runs_in_the_file_of_finished_runs(
     tiny: str, timed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = [*STUDY, "--output", str(tmp_path / "study"), "--finished", str(tmp_path / "finished.jsonl")]
@@ -127,7 +127,7 @@ def test_a_dry_run_leaves_out_the_runs_in_the_file_of_finished_runs(
         (["--time-steps-of", "8", "--time-steps", "--dry-run"], "time_steps_of is 8, and time_steps is True"),
     ],
 )
-def test_timing_that_cannot_be_is_refused(  # noqa: PLR0917 - fixtures
+def test_impossible_timing_settings_are_refused(  # noqa: PLR0917 - fixtures
     tiny: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

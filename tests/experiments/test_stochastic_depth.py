@@ -55,7 +55,7 @@ def hyperparameters(rho: float) -> dict[str, np.ndarray]:
     return {"learning_rate": np.float32(0.1), "rho": np.float32(rho)}
 
 
-def test_a_branch_is_left_out_at_its_rate_and_kept_in_expectation() -> None:
+def test_a_branch_is_dropped_at_its_rate_and_kept_in_expectation() -> None:
     factors = np.asarray(StochasticDepth(0.25, rngs=nnx.Rngs(0))(40, 1000))
     np.testing.assert_allclose(np.unique(factors), [0, 4 / 3], rtol=1e-6)
     np.testing.assert_allclose(factors.mean(), 1, atol=0.02)
@@ -65,19 +65,19 @@ def test_a_branch_is_left_out_at_its_rate_and_kept_in_expectation() -> None:
     assert abs(np.corrcoef(factors[:2])[0, 1]) < 0.15
 
 
-def test_each_branch_of_each_block_has_its_own_lot() -> None:
+def test_each_branch_of_each_block_is_dropped_independently() -> None:
     logits = np.asarray(nnx.jit(lambda model: model(jnp.broadcast_to(IMAGES[:1], (400, *SHAPE))))(vit()))
     assert len(np.unique(logits.round(3), axis=0)) == 2**4  # of one image: two blocks, two branches in each
 
 
-def test_every_pass_draws_anew_and_counts_one() -> None:
+def test_every_pass_draws_new_branches_and_advances_the_count() -> None:
     depth = StochasticDepth(0.5, rngs=nnx.Rngs(0))
     first, second = depth(4, 32), depth(4, 32)
     assert not np.array_equal(first, second)
     assert depth.stream.count[...] == 2
 
 
-def test_inference_leaves_nothing_out() -> None:
+def test_inference_drops_nothing() -> None:
     with_it, without = vit(), vit(drop_path=0.0)
     with_it.eval()
     np.testing.assert_array_equal(forward(with_it), forward(without))  # the initial parameters are the same, too
@@ -86,11 +86,11 @@ def test_inference_leaves_nothing_out() -> None:
     assert not np.allclose(forward(with_it), forward(without))
 
 
-def test_without_it_a_vit_has_no_state() -> None:
+def test_a_vit_without_stochastic_depth_has_no_state() -> None:
     assert not jax.tree.leaves(nnx.state(vit(drop_path=0.0), nnx.Not(nnx.Param)))
 
 
-def test_a_left_out_branch_gives_its_block_no_gradient() -> None:
+def test_a_dropped_branch_has_no_gradient() -> None:
     model = vit(drop_path=0.999)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     assert not np.any(model.stochastic_depth(4, 1))
@@ -101,7 +101,7 @@ def test_a_left_out_branch_gives_its_block_no_gradient() -> None:
     assert np.any(grads["head"]["bias"][...])
 
 
-def test_both_passes_of_a_step_draw_the_same_and_the_next_step_draws_anew() -> None:
+def test_both_passes_of_a_step_drop_the_same_branches_and_the_next_step_others() -> None:
     step, state = sam_step()
     losses = []
     for done in range(3):
@@ -116,13 +116,13 @@ def test_both_passes_of_a_step_draw_the_same_and_the_next_step_draws_anew() -> N
     assert len(set(losses)) == 3
 
 
-def test_a_step_without_second_pass_counts_one_as_well() -> None:
+def test_a_step_without_a_second_pass_also_advances_the_count() -> None:
     step, state = sam_step()
     state, _ = step(state, BATCH, hyperparameters(rho=0.05), None, perturb=False)
     assert count(state) == 1
 
 
-def test_a_run_goes_on_bit_for_bit_from_its_checkpoint(tmp_path: pathlib.Path) -> None:
+def test_a_run_resumes_bit_for_bit_from_its_checkpoint(tmp_path: pathlib.Path) -> None:
     step, state = sam_step()
     state, _ = step(state, BATCH, hyperparameters(rho=0.05), None, perturb=True)
     checkpoint.save(tmp_path / "state", state)
@@ -133,6 +133,6 @@ def test_a_run_goes_on_bit_for_bit_from_its_checkpoint(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_no_probability_is_refused(rate: float) -> None:
+def test_invalid_probabilities_are_refused(rate: float) -> None:
     with pytest.raises(ValueError, match=r"drop_path is .*: give a probability"):
         vit(drop_path=rate)

@@ -29,7 +29,7 @@ def little_vit(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.long  # resuming and stochastic depth are tested with what a network draws, and measures are without it
-def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_measured_without_them(
+def test_a_stochastic_run_depends_only_on_its_seed_and_sharpness_is_deterministic(
     little_vit: str, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"model": little_vit, "method": "sam", "batch_plan": "1x64", "drop_path": 0.5}
@@ -55,6 +55,6 @@ def test_a_run_that_draws_lots_is_a_function_of_its_seed_and_its_sharpness_is_me
         ({"model": "vit_tiny", "drop_path": 0.1, "m": 16, "batch_plan": "1x32"}, "the network draws random numbers"),
     ],
 )
-def test_what_a_network_has_not_is_refused_before_anything_is_run(settings: dict[str, Any], word: str) -> None:
+def test_options_that_a_network_does_not_have_are_refused(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Config.from_settings(**settings)

@@ -44,7 +44,7 @@ def test_sgd_stops_at_the_exact_floor(rate: float, batch_size: int) -> None:
 
 
 @each_of(METHODS, quick=("gsam",))
-def test_the_floor_goes_as_one_over_root_b_and_root_eta(method: str) -> None:
+def test_the_floor_is_proportional_to_root_eta_over_root_b(method: str) -> None:
     by_batch_size = [floor(STUDY, method, 0.02, size).square for size in STUDY.floor_batch_sizes]
     by_rate = [floor(STUDY, method, rate, 4).square for rate in STUDY.floor_rates]
     assert fitted_slope(np.asarray(STUDY.floor_batch_sizes), np.sqrt(by_batch_size)) == pytest.approx(-0.5, abs=0.02)
@@ -57,7 +57,7 @@ def test_a_single_chain_has_no_error() -> None:
     assert floor_rows({"sgd": [alone._replace(standard_error=0.1)]})[1][-1] == "1.000 ± 0.100"
 
 
-def test_with_a_growing_batch_sgd_goes_on_and_sam_comes_to_its_bounce() -> None:
+def test_with_a_growing_batch_sgd_converges_and_sam_keeps_bouncing() -> None:
     sizes, rates = staged([4.0**k for k in range(2, 14)], 100), np.full(1200, 0.5)
     ends = {method: run(method, rates, sizes).gradient for method in METHODS}
     squares = np.mean(np.square(ends["sgd"][:, 99::100]), axis=0)[:12]
@@ -70,7 +70,7 @@ def test_with_a_growing_batch_sgd_goes_on_and_sam_comes_to_its_bounce() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_with_a_falling_rate_the_norm_falls_on(method: str) -> None:
+def test_with_a_falling_rate_the_norm_keeps_falling(method: str) -> None:
     values = [0.4, 0.1, 0.025, 0.00625]
     rates = np.concatenate([np.full(round(40 / value), value) for value in values])  # 8 lengths of the slowest
     norms = run(method, rates, np.full(len(rates), 16), rho=0.1 if method == "sgd" else 0.01).gradient
@@ -83,14 +83,14 @@ def test_with_a_falling_rate_the_norm_falls_on(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_sam_gradient_never_goes_below_what_the_radius_leaves(method: str) -> None:
+def test_the_sam_gradient_never_falls_below_the_floor_of_the_radius(method: str) -> None:
     norms = run(method, np.geomspace(0.5, 0.005, 400), np.geomspace(4, 4000, 400))
     low, high = PROBLEM.curvature * 0.1, PROBLEM.smoothness * 0.1
     assert np.all(norms.sam_gradient >= (norms.gradient + low) * (1 - 1e-5))
     assert np.all(norms.sam_gradient <= (norms.gradient + high) * (1 + 1e-5))
 
 
-def test_both_passes_of_a_step_see_the_same_noise() -> None:
+def test_both_passes_of_a_step_have_the_same_noise() -> None:
     norms = run("sam", [0.5], [4], chains=1, rho=0.3)
     noise = 0.5 * np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(0), 0), (1, 8)))[0]
     gradient = PROBLEM.spectrum + noise
@@ -106,7 +106,7 @@ def test_chains_are_independent_and_the_seed_determines_them() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["constant", "increasing", "cosine", "linear"])
-def test_a_course_is_read_at_the_updates_and_examples_of_its_plan(strategy: str) -> None:
+def test_a_trajectory_is_read_at_the_updates_and_examples_of_its_plan(strategy: str) -> None:
     curve = follow(STUDY, "sam", strategy).curve
     assert curve.examples[-1] == 10 * 1024
     assert curve.updates[-1] == (5 * 64 + 5 * 16 if strategy == "increasing" else 10 * 16)
@@ -131,6 +131,6 @@ def test_a_course_is_read_at_the_updates_and_examples_of_its_plan(strategy: str)
         ({"increasing_plan": "2x40000"}, "40000"),
     ],
 )
-def test_what_cannot_be_is_refused(settings: dict[str, Any], word: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         QuadraticStudy(**settings)

@@ -56,7 +56,7 @@ def whole(tiny: str, tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
-def test_sigterm_saves_and_says_so_and_the_run_goes_on(
+def test_sigterm_saves_the_run_and_it_resumes(
     command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run")]
@@ -79,7 +79,7 @@ def test_sigterm_saves_and_says_so_and_the_run_goes_on(
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == result
 
 
-def test_a_new_folder_is_started_and_ctrl_c_is_as_it_was(
+def test_resume_starts_in_a_new_folder_and_ctrl_c_is_restored(
     command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run"), "--resume", "--saving.every", "4"]
@@ -99,7 +99,7 @@ STUDY += ["--constant-plan", "2x64", "--increasing-plan", "1x32,1x64", "--only",
 STUDY += ["--sharpness.steps", "1", "--sharpness.examples", "16"]
 
 
-def test_a_study_stops_and_goes_on_within_its_run(
+def test_a_study_stops_and_resumes_within_a_run(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command(reproduce, *STUDY, "--output", str(tmp_path / "whole")) == 0
@@ -117,7 +117,7 @@ def test_a_study_stops_and_goes_on_within_its_run(
         assert_same_run(tmp_path / "study" / name, tmp_path / "whole" / name)
 
 
-def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_starts_no_other(
+def test_a_study_stopped_in_the_last_evaluation_of_a_run_finishes_only_that_run(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     finish = run._finish
@@ -133,7 +133,7 @@ def test_a_study_that_is_stopped_in_a_runs_last_evaluation_ends_that_run_and_sta
 
 
 @pytest.mark.parametrize("damage", ["damaged", "another"])
-def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
+def test_unusable_saves_are_reported_and_kept_and_other_runs_continue(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: str
 ) -> None:
     cell = constant_cell(tmp_path)
@@ -153,7 +153,7 @@ def test_saves_that_a_study_cannot_use_are_told_and_kept_and_the_others_go_on(
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
 
 
-def test_a_study_that_is_stopped_in_a_measurement_ends_it_and_measures_the_rest_later(
+def test_a_study_stopped_in_a_measurement_finishes_it_and_measures_the_rest_later(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     measure = study_runs.measure_runs.measure_finished_run
@@ -171,7 +171,7 @@ def test_a_study_that_is_stopped_in_a_measurement_ends_it_and_measures_the_rest_
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 2
 
 
-def test_what_was_never_saved_starts_anew_and_what_is_complete_gets_its_name(
+def test_an_unsaved_run_restarts_and_a_complete_one_is_renamed(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     cell = constant_cell(tmp_path)
@@ -195,7 +195,7 @@ def unfinished_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}{run.UNFINISHED}")
 
 
-def test_what_shows_progress_and_what_reads_ahead_end_with_the_run(tiny: str, started: Callable[[], list[str]]) -> None:
+def test_progress_display_and_prefetching_end_with_the_run(tiny: str, started: Callable[[], list[str]]) -> None:
     ended: list[str] = []
 
     def track(batches: Iterable[Any]) -> Iterator[Any]:

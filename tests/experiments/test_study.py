@@ -34,7 +34,7 @@ plans = st.lists(st.tuples(st.integers(1, 8), st.sampled_from([16, 32, 48, 64, 1
 )
 
 
-def test_controls_last_as_long_as_the_plan_that_they_are_for() -> None:
+def test_controls_are_as_long_as_their_plan() -> None:
     plan = {name: str(plan_of(name, CONSTANT, GROWING)) for name in CONTROLS}
     assert plan == {
         "constant_first": "25x16",
@@ -69,7 +69,7 @@ def test_a_late_switch_has_the_first_batch_size_for_four_fifths_of_the_epochs_an
 
 
 @given(plans)
-def test_a_constant_batch_of_the_mean_size_makes_as_many_updates(plan: BatchPlan) -> None:
+def test_a_constant_batch_of_the_mean_size_makes_the_same_number_of_updates(plan: BatchPlan) -> None:
     examples, size = 1_000_000, mean_batch_size(plan)
     rounding = 0.5 / size
     constant = BatchPlan.constant(size, plan.epochs).total_steps(examples)
@@ -77,7 +77,7 @@ def test_a_constant_batch_of_the_mean_size_makes_as_many_updates(plan: BatchPlan
 
 
 @given(plans, plans, st.sampled_from([1.0, 1.2, 2.0]), st.sampled_from(MATCHES))
-def test_matched_plans_agree_to_half_an_epoch_a_stage_or_are_near_enough(
+def test_matched_plans_agree_to_half_an_epoch_per_stage_or_within_the_tolerance(
     plan: BatchPlan, reference: BatchPlan, evaluations: float, match: str
 ) -> None:
     examples = 512
@@ -98,7 +98,7 @@ def grid(**settings: Any) -> Grid:
     return Grid.from_settings(output=Path("study"), seeds=(0,), methods=("sgd", "sam"), **settings)
 
 
-def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> None:
+def test_equal_runs_of_several_matches_are_made_once_under_the_first_name() -> None:
     everything = grid(match=MATCHES, strategies=PLANNED).cells()
     configs = [cell.config for cell in everything]
     assert len(set(configs)) == len(configs)
@@ -113,27 +113,27 @@ def test_the_same_run_is_in_a_study_once_under_the_name_of_its_first_match() -> 
     assert by_name["sgd-constant-equal_gradients-0"].batch_plan == "155x128"
 
 
-def test_equal_gradients_are_equal_for_methods_that_skip_their_second_pass_too() -> None:
+def test_gradient_evaluations_are_equal_for_methods_that_skip_second_passes() -> None:
     (cell,) = Grid.from_settings(
         output=Path("study"), seeds=(0,), methods=("look_sam",), strategies=("constant",), match=("gradients",)
     ).cells()
     assert estimate(cell.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
 
 
-def test_a_mean_batch_is_one_that_m_divides() -> None:
+def test_the_mean_batch_is_a_multiple_of_m() -> None:
     cells = {cell.folder.name: cell.config for cell in grid(m=16, strategies=("constant_mean", "increasing")).cells()}
     assert cells["sam-constant_mean-0"].batch_plan == "25x48"
     assert cells["sam-increasing-0"].batch_plan == str(GROWING)
 
 
-def test_five_cosines_fill_what_the_warmup_leaves() -> None:
+def test_five_cosines_fill_the_epochs_after_the_warmup() -> None:
     (cell,) = Grid.from_settings(
         output=Path("s"), seeds=(0,), methods=("sgd",), strategies=("warm_restarts",), warmup_epochs=5.0
     ).cells()
     assert cell.config.lr_schedule == "warm_restarts:4"
 
 
-def test_equal_gradients_are_equal() -> None:
+def test_gradient_evaluations_are_equal() -> None:
     cells = grid(match=("gradients",), strategies=("constant", "increasing", "constant_last", "reversed")).cells()
     counts = {cell.folder.name: estimate(cell.config, 512).gradient_evaluations for cell in cells}
     assert set(counts.values()) <= set(range(608, 633)), counts
@@ -141,7 +141,7 @@ def test_equal_gradients_are_equal() -> None:
 
 
 @given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
-def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, only: tuple[str, ...]) -> None:
+def test_parts_divide_the_selected_runs_at_about_the_same_cost(parts: int, only: tuple[str, ...]) -> None:
     cells = Grid.from_settings(output=Path("study"), seeds=(0, 1)).cells()
     costs: Callable[[RunSpec], float] = lambda cell: estimate(cell.config, 512).cost  # noqa: E731
     whole = Selection(only).of(cells, costs)
@@ -153,17 +153,17 @@ def test_parts_share_out_what_is_selected_and_cost_about_the_same(parts: int, on
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
-def test_a_part_that_is_none_is_refused(part: str) -> None:
+def test_an_invalid_part_is_refused(part: str) -> None:
     with pytest.raises(ValueError, match="part is"):
         Selection(part=part)
 
 
-def test_a_name_that_no_run_has_is_refused() -> None:
+def test_a_pattern_without_a_matching_run_is_refused() -> None:
     with pytest.raises(ValueError, match=r"only is \('adam-\*',\).*sgd-constant-0"):
         Selection(("adam-*",)).of(grid().cells(), lambda cell: 1.0)
 
 
-def test_the_outlook_knows_what_a_run_will_be() -> None:
+def test_the_estimate_gives_updates_examples_and_rates_of_a_run() -> None:
     plan = "40x16,40x32,40x64,40x128,40x256"
     shared: dict[str, Any] = {"dataset": "cifar100", "model": "resnet18"}
     growing = estimate(Config.from_settings(method="sam", batch_plan=plan, **shared), 50_000)
@@ -177,7 +177,7 @@ def test_the_outlook_knows_what_a_run_will_be() -> None:
     assert cosine.gradient_evaluations == 78_000
 
 
-def test_the_outlook_counts_second_passes_passes_and_what_is_held_out() -> None:
+def test_the_estimate_counts_second_passes_data_passes_and_held_out_examples() -> None:
     assert (
         estimate(Config.from_settings(method="sam", batch_plan="2x128", when="every:3"), 512).gradient_evaluations
         == 8 + 3
@@ -204,6 +204,6 @@ def test_the_outlook_counts_second_passes_passes_and_what_is_held_out() -> None:
         ({"constant_plan": "1x1024", "match": ("updates",)}, "larger than the data"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(settings: dict[str, Any], word: str) -> None:
+def test_an_impossible_grid_is_refused(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=re.escape(word)):
         grid(**settings)

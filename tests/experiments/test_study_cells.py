@@ -30,12 +30,12 @@ def test_each_method_has_its_own_rate() -> None:
     assert {config.batch_plan for config in found.values()} == {"25x128"}
 
 
-def test_a_method_without_a_tuned_rate_and_a_rate_that_is_the_studys_own_add_no_cell() -> None:
+def test_missing_tuned_rates_and_rates_equal_to_the_studys_add_no_cell() -> None:
     study = Grid(**SETTINGS, strategies=("constant", "constant_tuned"), tuned_rates=(("sgd", 0.1),))
     assert names(study) == ["sgd-constant-0", "sam-constant-0", "sgd-constant-1", "sam-constant-1"]
 
 
-def test_radius_and_alpha_fall_to_zero_along_with_the_rate_in_methods_that_have_them() -> None:
+def test_radius_and_alpha_fall_to_zero_with_the_rate() -> None:
     settings = SETTINGS | {"methods": ("sgd", "sam", "gsam"), "seeds": (0,)}
     study = Grid(**settings, strategies=("cosine", "cosine_radius", "linear_radius"))
     cells = {cell.folder.name: cell.config for cell in study.cells()}
@@ -101,7 +101,7 @@ def test_impossible_selections_are_refused(settings: dict[str, Any], message: st
         Grid(**SETTINGS | settings)
 
 
-def test_whole_optimizers_have_the_rate_of_their_paper_and_no_momentum_in_a_comparison(tmp_path: Path) -> None:
+def test_whole_optimizers_are_compared_at_their_papers_rate_without_momentum(tmp_path: Path) -> None:
     comparison = Comparison(output=tmp_path)
     found = {cell.config.method: cell.config.descent for cell in comparison.cells if cell.config.seed == 0}
     assert (found["sam"].learning_rate, found["sam"].momentum) == (0.05, 0.9)

@@ -57,19 +57,21 @@ def test_durations_are_hours_minutes_and_seconds(text: str, seconds: float) -> N
 
 
 @given(st.integers(0, 999), st.integers(0, 999), st.integers(1, 999))
-def test_every_duration_is_read_as_it_is_written(hours: int, minutes: int, seconds: int) -> None:
+def test_every_duration_is_read_back_as_written(hours: int, minutes: int, seconds: int) -> None:
     assert seconds_of("time_limit", f"{hours}h{minutes}m{seconds}s") == 3600 * hours + 60 * minutes + seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "25", "0m", "m", "-5m", "1.5h", "30m1h", "1h 30m", "25 m", "1d", "٣h", "9999999s"]
 )
-def test_text_that_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"time_limit is .*: give a positive duration, for example 90s, 25m"):
         seconds_of("time_limit", text)
 
 
-def test_a_bad_time_limit_ends_in_a_sentence(command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_invalid_time_limit_ends_in_an_error_message(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert command(tmp_path / "study", "--time-limit", "25") == 2
     assert "time_limit is '25': give a positive duration" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
@@ -83,12 +85,12 @@ def test_a_limit_counts_from_the_start_of_the_program(monkeypatch: pytest.Monkey
         assert limit(0) is is_reached
 
 
-def test_the_first_of_several_reasons_stops() -> None:
+def test_the_first_of_several_stop_reasons_is_reported() -> None:
     stop = first_of(lambda step: step == 3, lambda step: step >= 7)
     assert [step for step in range(9) if stop(step)] == [3, 7, 8]
 
 
-def test_a_study_that_is_continued_after_its_limit_equals_an_uninterrupted_one(
+def test_a_study_continued_after_its_limit_equals_an_uninterrupted_one(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command(tmp_path / "whole", *MEASURED) == 0

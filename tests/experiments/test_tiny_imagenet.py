@@ -71,9 +71,7 @@ def colors(split: data.Split) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("part", "count"), [("train", TRAIN), ("validation", VALIDATION)])
-def test_every_image_of_the_archive_has_the_class_that_its_folder_or_the_table_gives(
-    location: data.Location, part: str, count: int
-) -> None:
+def test_images_have_the_class_of_their_folder_or_of_the_table(location: data.Location, part: str, count: int) -> None:
     dataset = data.load("tiny_imagenet", 0, location)
     split = dataset.train if part == "train" else dataset.test
     assert split.images.shape == (5 * count, 64, 64, 3)
@@ -84,21 +82,21 @@ def test_every_image_of_the_archive_has_the_class_that_its_folder_or_the_table_g
     np.testing.assert_array_equal(colors(split), expected)
 
 
-def test_it_is_shifted_and_mirrored_as_the_paper_does(location: data.Location) -> None:
+def test_tiny_imagenet_is_shifted_and_flipped_as_in_the_paper(location: data.Location) -> None:
     dataset = data.load("tiny_imagenet", 0, location)
     assert (dataset.num_classes, dataset.image_shape) == (200, (64, 64, 3))
     assert (dataset.crop_padding, dataset.flip) == (4, True)
     np.testing.assert_allclose(dataset.mean, dataset.train.images.mean((0, 1, 2)), rtol=1e-6)
 
 
-def test_grey_images_have_three_channels_alike(location: data.Location) -> None:
+def test_grey_images_have_three_equal_channels(location: data.Location) -> None:
     images = data.load("tiny_imagenet", 0, location).train.images
     grey = np.ptp(images.mean((1, 2)), axis=1) == 0
     assert grey.sum() == len(WNIDS)
     np.testing.assert_array_equal(images[grey][..., 0], images[grey][..., 2])
 
 
-def test_it_is_prepared_once(location: data.Location) -> None:
+def test_tiny_imagenet_is_prepared_once(location: data.Location) -> None:
     first = data.load("tiny_imagenet", 0, location)
     (location.manual_dir / "tiny-imagenet-200.zip").unlink()
     catalogue.load_prepared.cache_clear()
@@ -106,7 +104,7 @@ def test_it_is_prepared_once(location: data.Location) -> None:
     np.testing.assert_array_equal(again.train.images, first.train.images)
 
 
-def test_an_archive_that_is_another_is_refused(location: data.Location) -> None:
+def test_a_different_archive_is_refused(location: data.Location) -> None:
     with (location.manual_dir / "tiny-imagenet-200.zip").open("ab") as archive:
         archive.write(b"more")
     with pytest.raises(ValueError, match=r"'tiny_imagenet'.*wrong checksum.*Put tiny-imagenet-200\.zip \(http"):

@@ -42,7 +42,7 @@ def of_seed(tiny: str, memory: Path, tmp_path: Path) -> Callable[[int], tuple[Pa
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_file_of_the_state_that_was_changed_is_named(of_seed: Any, tmp_path: Path, damage: str) -> None:
+def test_a_modified_file_of_the_state_is_named(of_seed: Any, tmp_path: Path, damage: str) -> None:
     folder, config, dataset = of_seed(0)
     names = json.loads((folder / "checkpoint" / "digests.json").read_text())["files"]
     assert {"manifest.ocdbt", "_METADATA"} <= set(names)
@@ -67,7 +67,7 @@ def test_a_state_of_another_seed_is_refused_wherever_it_is_read(of_seed: Any) ->
             reading(folder, config, dataset, QUICK)
 
 
-def test_a_state_without_sums_is_read_with_a_sentence(of_seed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_without_checksums_is_read_with_a_warning(of_seed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder, config, dataset = of_seed(0)
     console = Console(soft_wrap=True)
     measure_finished_run(folder, config, dataset, QUICK, console)
@@ -102,7 +102,7 @@ except ValueError as error:
     "damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:20])], ids=["flipped", "cut"]
 )
 @pytest.mark.parametrize("part", ["manifest.ocdbt", "_METADATA", "d/*", "ocdbt.process_0/manifest.ocdbt"])
-def test_a_damaged_state_without_sums_is_one_sentence_and_nothing_from_the_libraries(
+def test_a_damaged_state_without_checksums_ends_in_one_error_message(
     of_seed: Any, damage: Callable[[Path], Any], part: str
 ) -> None:
     folder, *_ = of_seed(0)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_chosen_tells_no_group_from_another(folder: Path) -> None:
+def test_tuned_settings_do_not_separate_groups(folder: Path) -> None:
     (study,) = studies(table_of(find_runs([folder])), CHOSEN)
     assert [group.name for group in study.groups] == [
         "SGD, constant",
@@ -43,7 +43,7 @@ def test_what_was_chosen_tells_no_group_from_another(folder: Path) -> None:
     assert len(studies(table_of(find_runs([folder])))) == 2  # constant runs belong to the larger one
 
 
-def test_a_table_tells_what_each_cell_was_given(folder: Path) -> None:
+def test_a_table_lists_the_tuned_settings_of_each_cell(folder: Path) -> None:
     (study,) = studies(table_of(find_runs([folder])), CHOSEN)
     assert chosen_table(study).rows == [
         ("group", "learning rate", "ρ"),
@@ -62,12 +62,12 @@ def test_a_cell_with_two_choices_is_refused(folder: Path) -> None:
         studies(table_of(find_runs([folder])), CHOSEN)
 
 
-def test_what_is_no_setting_cannot_have_been_chosen(folder: Path) -> None:
+def test_unknown_tuned_settings_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="radius is no setting of a run"):
         studies(table_of(find_runs([folder])), ("radius",))
 
 
-def test_a_tuned_cell_is_not_the_papers(tmp_path: Path) -> None:
+def test_a_tuned_cell_does_not_show_the_papers_result(tmp_path: Path) -> None:
     cell = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}
     write_run(tmp_path / "run", 0.25, **cell, learning_rate=0.3)
     (study,) = studies(table_of(find_runs([tmp_path])), CHOSEN)

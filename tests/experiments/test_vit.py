@@ -33,7 +33,7 @@ def test_patches_go_row_by_row_and_their_pixels_too() -> None:
     np.testing.assert_array_equal(found[0, 2, ::2], [8, 9, 12, 13])
 
 
-def test_shifted_copies_show_the_four_diagonal_neighbours_and_zeros_beyond_the_border() -> None:
+def test_shifted_copies_contain_the_diagonal_neighbours_and_zeros_outside() -> None:
     images = np.arange(1, 31).reshape(1, 5, 6, 1)
     copies = layers.shifted(jnp.asarray(images), 2)
     neighbours = [copies[0, 2, 3, channel] for channel in range(5)]
@@ -44,7 +44,7 @@ def test_shifted_copies_show_the_four_diagonal_neighbours_and_zeros_beyond_the_b
     assert copies.shape == (1, 5, 6, 5)
 
 
-def test_locally_a_token_does_not_see_itself() -> None:
+def test_local_attention_excludes_the_token_itself() -> None:
     x = jax.random.normal(jax.random.key(0), (1, 2, 6))
     for is_local in (True, False):
         module = attention(is_local)
@@ -55,7 +55,7 @@ def test_locally_a_token_does_not_see_itself() -> None:
         assert np.any(jacobian[0, :, 1])
 
 
-def test_the_inverse_temperature_starts_where_plain_attention_is_and_matters() -> None:
+def test_the_inverse_temperature_starts_at_plain_attention_and_has_an_effect() -> None:
     module = attention(is_local=True)
     np.testing.assert_allclose(module.inverse_temperature[...], [2**-0.5] * 3, rtol=1e-6)
     x = jax.random.normal(jax.random.key(0), (1, 4, 6))
@@ -67,7 +67,7 @@ def test_the_inverse_temperature_starts_where_plain_attention_is_and_matters() -
     assert not np.allclose(warm, module(x))
 
 
-def test_linear_layers_start_as_xavier_has_them_and_embeddings_as_unit_normals() -> None:
+def test_linear_layers_are_xavier_initialised_and_embeddings_standard_normal() -> None:
     model = wide_vit(shifted_patches=True, locality_attention=True)
     block = model.blocks[0]
     assert block.attention.qkv.bias is None
@@ -81,7 +81,7 @@ def test_linear_layers_start_as_xavier_has_them_and_embeddings_as_unit_normals()
     np.testing.assert_allclose(model.class_token[...].std(), 1, rtol=0.2)
 
 
-def test_the_options_have_the_variables_that_they_need() -> None:
+def test_each_option_adds_its_variables() -> None:
     plain, shifted, local = wide_vit(), wide_vit(shifted_patches=True), wide_vit(locality_attention=True)
     assert plain.tokens.projection.kernel.shape == (48, 96)
     assert shifted.tokens.projection.kernel.shape == (240, 96)
@@ -104,6 +104,6 @@ def test_in_bfloat16_parameters_and_logits_are_float32() -> None:
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
 
 
-def test_images_that_patches_do_not_fill_are_refused() -> None:
+def test_image_sizes_not_divisible_by_the_patch_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image_shape is \(8, 10, 1\): give .* multiples of 4"):
         ViT(Size(12, 2, 3), 10, (8, 10, 1), rngs=nnx.Rngs(0))

@@ -49,7 +49,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return points
 
 
-def test_json_lines_are_read_by_kind_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
+def test_json_lines_are_read_by_kind_and_nonfinite_values_are_null(tmp_path: Path) -> None:
     writer = JsonLines(tmp_path / "metrics.jsonl")
     writer.write(STEP)
     writer.write(EPOCH)
@@ -65,11 +65,11 @@ def test_json_lines_overwrite_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1 / 3, np.float32(1e-7), np.float64(123456789.0), 3, "cosine", True])
-def test_seven_digits_are_kept(value: Any) -> None:
+def test_numbers_keep_seven_digits(value: Any) -> None:
     assert json.loads(json.dumps(plain(value))) == (pytest.approx(value, rel=5e-7) if value != "cosine" else value)
 
 
-def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
+def test_tensorboard_has_a_curve_per_metric_over_updates(tmp_path: Path) -> None:
     writer = TensorBoard(tmp_path)
     writer.write(STEP)
     writer.write(STEP | {"step": 1, "loss": np.float32(0.5)})
@@ -81,9 +81,7 @@ def test_tensorboard_has_a_curve_a_number_over_updates(tmp_path: Path) -> None:
     assert set(points) == {"step/epoch", "step/loss", "epoch/epoch", "epoch/test_error"}
 
 
-def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_event_files_of_the_same_second_are_sorted_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(writers.time, "time", lambda: 1_750_000_000.5)
     made: list[Path] = []
     for process, step in ((9, None), (8, 0), (7, 8), (6, 12), (5, 112), (6, 112)):
@@ -94,7 +92,7 @@ def test_event_files_of_one_second_stand_in_the_order_of_their_steps(
     assert made == sorted(made)
 
 
-def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, tmp_path: Path) -> None:
+def test_every_writer_gets_all_records_and_is_closed(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, method="sam", batch_plan="1x128,1x256")
     output, kept, board = tmp_path / "run", Kept(), TensorBoard(tmp_path / "board")
     run.execute(config, run.load(config), claim(output), run.RunContext(writers=(kept, board)))
@@ -107,7 +105,7 @@ def test_every_writer_gets_what_the_metrics_file_gets_and_is_closed(tiny: str, t
     assert curves(tmp_path / "board")["step/loss"] == losses
 
 
-def test_what_tensorboard_took_is_on_disk_when_it_is_flushed_and_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+def test_tensorboard_records_are_on_disk_after_a_flush_and_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     board, steps = TensorBoard(tmp_path), range(100)
     for step in steps:
         board.write(STEP | {"step": step})
@@ -118,7 +116,7 @@ def test_what_tensorboard_took_is_on_disk_when_it_is_flushed_and_at_the_end_of_a
     board.close()
 
 
-def test_before_a_save_all_that_was_written_is_on_disk(tmp_path: Path) -> None:
+def test_all_records_are_on_disk_before_a_save(tmp_path: Path) -> None:
     own = own_writers(tmp_path, None, tensorboard=True)
     for writer in own:
         writer.write(STEP)
@@ -129,7 +127,7 @@ def test_before_a_save_all_that_was_written_is_on_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\xff", b"{", b"[]", b'{"step": 1}', b""], ids=repr)
-def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\n".join([json.dumps(EPOCH).encode(), damage, json.dumps(EPOCH).encode()]))
     records = read(path, "epoch")
@@ -141,7 +139,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, damage: bytes) -> Non
 
 
 @pytest.mark.parametrize(("step", "every"), [(3, None), (5, 4), (6, 5)])
-def test_a_run_that_goes_on_has_every_point_once(tiny: str, tmp_path: Path, step: int, every: int | None) -> None:
+def test_a_resumed_run_has_every_point_once(tiny: str, tmp_path: Path, step: int, every: int | None) -> None:
     config = Config.from_settings(model=tiny, method="sgd", batch_plan="2x128")
     killed(tmp_path / "run", config, step, every, tensorboard=True)
     execute(tmp_path / "run", config, tensorboard=True)
@@ -153,7 +151,7 @@ def test_a_run_that_goes_on_has_every_point_once(tiny: str, tmp_path: Path, step
         assert [value for _, value in found[name]] == pytest.approx([value for _, value in points], rel=1e-6)
 
 
-def test_writers_are_closed_when_a_run_breaks_off(tiny: str, tmp_path: Path) -> None:
+def test_writers_are_closed_when_a_run_is_interrupted(tiny: str, tmp_path: Path) -> None:
     def interrupted(batches: Any) -> Any:
         yield from list(batches)[:2]
         raise KeyboardInterrupt
