@@ -53,7 +53,7 @@ def test_the_batch_only_grows_by_powers_of_the_factor_and_not_above_the_maximum(
 
 
 @hypothesis.given(controllers(), ASKED)
-def test_it_grows_where_enough_epochs_in_a_row_ask_for_it_and_as_far_as_the_least_of_them_asks(controller, measured):
+def test_the_batch_grows_to_the_smallest_request_of_enough_consecutive_epochs(controller, measured):
     sizes, state = run(controller, measured)
     largest = max(size for size in controller.sizes if size <= controller.maximum)
     since = 0
@@ -79,7 +79,7 @@ def test_its_history_is_a_plan_that_replays_it(controller, measured):
 
 
 @hypothesis.given(controllers(), ASKED, st.integers(0, 12))
-def test_it_goes_on_from_json_as_if_it_had_never_stopped(controller, measured, stop):
+def test_a_state_restored_from_json_continues_unchanged(controller, measured, stop):
     _, state = run(controller, measured[:stop])
     saved = json.loads(json.dumps(state._asdict(), allow_nan=False))
     restored = controller.restore(saved)
@@ -87,7 +87,7 @@ def test_it_goes_on_from_json_as_if_it_had_never_stopped(controller, measured, s
     assert run(controller, measured[stop:], restored) == run(controller, measured[stop:], state)
 
 
-def test_a_margin_and_patience_hold_a_noisy_measurement_back():
+def test_margin_and_patience_filter_noisy_measurements():
     noisy = [20, 20, 10, 40, 10, 40, 40, 10, 90, 90]
     eager, patient, wide = (
         AdaptiveBatchPlan(16, 128, asks, **options) for options in ({"patience": 1}, {}, {"margin": 4.0})
@@ -108,12 +108,12 @@ def test_the_norm_test_asks_for_more_exactly_where_the_batch_fails_it(terms, bat
     assert (wanted > batch_size) == (batch_size < (1 / theta**2 - 1) * noise / signal)
 
 
-def test_the_noise_scale_is_asked_for_times_its_multiple():
+def test_the_noise_scale_rule_requests_a_multiple_of_the_noise_scale():
     assert sam_optax.noise_scale_rule(0.5)(NoiseTerms(2.0, 64.0), 8) == 16.0
 
 
 @pytest.mark.parametrize("rule", [sam_optax.noise_scale_rule(), sam_optax.norm_test(0.5)])
-def test_what_was_never_measured_asks_for_nothing_and_a_lost_signal_for_all(rule):
+def test_missing_measurements_request_no_growth_and_a_lost_signal_the_maximum(rule):
     controller = AdaptiveBatchPlan(8, 64, rule, patience=1)
     assert controller.after_epoch(controller.start(), NoiseTerms(math.nan, math.nan)).batch_size == 8
     assert controller.after_epoch(controller.start(), NoiseTerms(-10.0, 1.0)).batch_size == 64
@@ -143,7 +143,7 @@ def train(seed: int) -> tuple[Any, list[float]]:
     return controller.plan(state), norms
 
 
-def test_a_batch_grows_as_the_gradient_falls_under_its_noise_and_the_same_for_the_same_seed():
+def test_the_batch_grows_when_noise_dominates_the_gradient_reproducibly():
     plan, norms = train(seed=0)
     assert plan.batch_size_at(0) == 8
     assert plan.batch_size_at(plan.epochs - 1) == 64
@@ -165,13 +165,13 @@ def test_a_batch_grows_as_the_gradient_falls_under_its_noise_and_the_same_for_th
         ({"margin": math.nan}, "margin is nan: give a finite number above 0"),
     ],
 )
-def test_a_controller_that_cannot_be_is_refused(arguments, message):
+def test_an_impossible_controller_is_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         AdaptiveBatchPlan(**({"initial": 8, "maximum": 64, "rule": asks} | arguments))
 
 
 @pytest.mark.parametrize("measured", [3.0, (1.0, 2.0, 3.0), sam_optax.Noise(NoiseTerms(1, 2), NoiseTerms(3, 4))])
-def test_the_rules_take_noise_terms(measured):
+def test_rules_refuse_arguments_other_than_noise_terms(measured):
     for rule in (sam_optax.noise_scale_rule(), sam_optax.norm_test(0.5)):
         with pytest.raises(ValueError, match=rf"^measured is {re.escape(repr(measured))}: give sam_optax\.NoiseTerms"):
             rule(measured, 8)
@@ -179,19 +179,19 @@ def test_the_rules_take_noise_terms(measured):
 
 @pytest.mark.parametrize("signal", [-1e-9, 0.0, 2.0])
 @pytest.mark.parametrize("noise", [-1e-9, 0.0])
-def test_without_noise_no_growth_is_asked_for(signal, noise):
+def test_without_noise_no_growth_is_requested(signal, noise):
     for rule in (sam_optax.noise_scale_rule(), sam_optax.norm_test(0.5)):
         assert rule(NoiseTerms(signal, noise), 16) == 0
 
 
-def test_a_rule_asks_for_a_number():
+def test_a_rule_must_return_a_number():
     controller = AdaptiveBatchPlan(8, 64, lambda measured, batch_size: "more")
     with pytest.raises(ValueError, match=r"^rule is 'more' for 1\.0: give a function to batch sizes"):
         controller.after_epoch(controller.start(), 1.0)
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
-def test_a_plan_has_at_least_the_epochs_that_have_been(epochs):
+def test_a_plan_has_at_least_the_completed_epochs(epochs):
     controller = AdaptiveBatchPlan(8, 64, asks)
     _, state = run(controller, [1.0] * 3)
     with pytest.raises(ValueError, match=f"^epochs is {epochs}"):
@@ -233,7 +233,7 @@ def test_a_state_of_other_settings_is_refused(change):
         {"batch_size": 8, "stages": [], "streak": 0},
     ],
 )
-def test_what_is_no_state_is_refused(saved):
+def test_invalid_states_are_refused(saved):
     with pytest.raises(
         ValueError, match=rf"^saved is {re.escape(repr(saved))}: give the saved output of state._asdict\(\)"
     ):

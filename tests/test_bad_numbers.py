@@ -87,12 +87,12 @@ def refused(message: str) -> Any:
 
 @pytest.mark.parametrize("value", [1e39, np.float64(1e300), 2**130], ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
-def test_a_number_is_refused_that_is_infinite_in_float32(case, value):
+def test_a_number_that_is_infinite_in_float32_is_refused(case, value):
     with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}, which is infinite in float32: give "):
         FACTORIES[case](value)
 
 
-def test_an_integer_that_no_float_holds_is_refused():
+def test_an_integer_too_large_for_a_float_is_refused():
     with refused("give a finite number of at least 0"):
         sam_optax.sam(rho=10**400)
 
@@ -110,7 +110,7 @@ TREES = {"wsam_decoupled.learning_rate"}  # a list of rates is a tree, which has
 
 @pytest.mark.parametrize("value", STRANGERS, ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
-def test_what_is_no_number_is_refused(case, value):
+def test_values_other_than_numbers_are_refused(case, value):
     if case in TREES and isinstance(value, list):
         with refused("^learning_rate has no rate for params at 'w': give a number or a schedule for each part"):
             FACTORIES[case](value).init({"w": jnp.ones(2)})
@@ -123,7 +123,7 @@ def test_what_is_no_number_is_refused(case, value):
 
 
 @pytest.mark.parametrize("case", [case for case in FACTORIES if not case.endswith(PLAIN)])
-def test_a_schedule_must_start_with_a_good_number(case):
+def test_a_schedule_must_start_with_a_valid_number(case):
     name = case.partition(".")[2]
     with refused(rf"^{name}, a schedule, is .*-0\.5.* at its first step: give a finite number of at least 0\.$"):
         FACTORIES[case](optax.linear_schedule(-0.5, 1.0, 10))
@@ -132,20 +132,20 @@ def test_a_schedule_must_start_with_a_good_number(case):
 
 
 @pytest.mark.parametrize("case", [case for case in FACTORIES if case.endswith(PLAIN)])
-def test_what_follows_no_schedule_refuses_one(case):
+def test_schedules_are_refused_for_constant_arguments(case):
     with refused(f"^{case.partition('.')[2]} is <function .*: give a number. It cannot follow a schedule"):
         FACTORIES[case](lambda step: 0.1)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, np.float32(0.1), np.int64(1), np.array(0.1)], ids=repr)
 @pytest.mark.parametrize("case", FACTORIES)
-def test_every_kind_of_good_number_is_taken(case, value):
+def test_every_kind_of_valid_number_is_accepted(case, value):
     made = FACTORIES[case](value)
     assert callable(getattr(made, "init", made))
 
 
 @pytest.mark.parametrize("case", FACTORIES)
-def test_traced_numbers_pass_unchecked(case):
+def test_traced_numbers_are_not_checked(case):
     made = []
     jax.eval_shape(lambda x: made.append(FACTORIES[case](x)), jnp.asarray(-1.0))
     assert callable(getattr(made[0], "init", made[0]))
@@ -153,7 +153,7 @@ def test_traced_numbers_pass_unchecked(case):
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, 2, float("nan"), np.float32(-1.0)], ids=repr)
 @pytest.mark.parametrize("case", FRACTIONS)
-def test_a_share_lies_between_its_bounds(case, value):
+def test_a_fraction_outside_of_its_bounds_is_refused(case, value):
     make, wanted = FRACTIONS[case]
     with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give {wanted}\.$"):
         make(value)
@@ -161,13 +161,13 @@ def test_a_share_lies_between_its_bounds(case, value):
 
 @pytest.mark.parametrize("value", STRANGERS, ids=repr)
 @pytest.mark.parametrize("case", FRACTIONS)
-def test_a_share_is_a_number(case, value):
+def test_a_fraction_that_is_no_number_is_refused(case, value):
     with refused(rf"^{case.partition('.')[2]} is {re.escape(repr(value))}: give a number, or an Optax schedule"):
         FRACTIONS[case][0](value)
 
 
 @pytest.mark.parametrize("case", FRACTIONS)
-def test_a_share_of_one_is_taken_where_it_makes_sense(case):
+def test_a_fraction_of_one_is_accepted_where_it_makes_sense(case):
     make, wanted = FRACTIONS[case]
     assert make(0) is not None
     if "below" in wanted:

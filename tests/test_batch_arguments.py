@@ -39,7 +39,7 @@ def agree(found: Any, expected: Any) -> None:
 
 
 @loops_in_turn("names", ["y", ("y",), ["y"]])
-def test_a_keyword_that_is_named_is_cut(names, loop):
+def test_a_named_keyword_is_split(names, loop):
     agree(in_parts(regression, X, y=Y, batch_argnames=names), whole(regression, X, Y))
 
 
@@ -47,7 +47,7 @@ def test_all_batches_may_be_keywords(loop):
     agree(in_parts(regression, x=X, y=Y, batch_argnames=("x", "y")), whole(regression, X, Y))
 
 
-def test_a_keyword_that_is_not_named_goes_whole_to_every_part(loop):
+def test_an_unnamed_keyword_is_passed_whole_to_every_part(loop):
     loss_fn = lambda w, x, *, prior: jnp.mean((x @ w) ** 2) + jnp.sum((w[:, None] - prior) ** 2)  # noqa: E731
     prior = jnp.ones((3, 8))
     agree(in_parts(loss_fn, X, prior=prior, batch_argnames=()), whole(loss_fn, X, prior=prior))
@@ -61,13 +61,13 @@ def test_an_array_among_the_keywords_is_refused_without_names():
         in_parts(regression, X, y=Y, batch_argnums=0)
 
 
-def test_keywords_without_an_axis_need_no_name(loop):
+def test_scalar_keywords_need_no_name(loop):
     loss_fn = lambda w, x, *, power, scale, key: scale * jnp.mean((x @ w) ** power)  # noqa: E731
     rest = {"power": 2, "scale": jnp.array(0.5), "key": jax.random.key(0)}
     agree(in_parts(loss_fn, X, **rest), whole(loss_fn, X, **rest))
 
 
-def test_a_name_that_no_keyword_has_is_refused():
+def test_a_name_without_a_keyword_is_refused():
     with pytest.raises(ValueError, match=r"^batch_argnames has 'z', and the keyword arguments are \['y'\]"):
         in_parts(regression, X, y=Y, batch_argnames=("y", "z"))
 
@@ -95,7 +95,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
-def test_what_may_be_a_batch_or_not_is_refused(name):
+def test_ambiguous_arguments_are_refused(name):
     loss_fn, args, _ = AMBIGUOUS[name]
     with pytest.raises(
         ValueError, match=r"^Argument \d after the parameters has .*: it is unclear whether it is a batch\. Name"
@@ -104,7 +104,7 @@ def test_what_may_be_a_batch_or_not_is_refused(name):
 
 
 @loops_in_turn("name", ["class_weights", "cost_matrix", "float_targets", "statistics"])
-def test_with_names_it_has_the_value_of_the_whole_batch(name, loop):
+def test_named_batches_give_the_value_of_the_whole_batch(name, loop):
     loss_fn, args, names = AMBIGUOUS[name]
     agree(in_parts(loss_fn, *args, batch_argnums=names), whole(loss_fn, *args))
 
@@ -129,12 +129,12 @@ CERTAIN = {
 
 
 @loops_in_turn("name", CERTAIN)
-def test_what_is_certain_is_cut_without_names(name, loop):
+def test_unambiguous_batches_are_split_without_names(name, loop):
     loss_fn, args = CERTAIN[name]
     agree(in_parts(loss_fn, *args), whole(loss_fn, *args))
 
 
-def test_m_sam_takes_keywords_by_name(loop):
+def test_m_sam_splits_keywords_by_name(loop):
     method = sam_optax.sam(rho=0.5)
     run = lambda *args, **kwargs: sam_optax.sharpness_aware_grad(regression, method, 2, **kwargs.pop("names"))(  # noqa: E731
         W, method.init(W), *args, **kwargs
@@ -155,6 +155,6 @@ def test_m_sam_takes_keywords_by_name(loop):
     ],
 )
 @pytest.mark.parametrize("make", [sam_optax.value_and_grad, sam_optax.flax.value_and_grad])
-def test_names_of_another_kind_are_refused(make, options, message):
+def test_names_of_a_wrong_type_are_refused(make, options, message):
     with pytest.raises(ValueError, match=message):
         make(regression, micro_batches=2, **options)

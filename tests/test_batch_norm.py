@@ -123,9 +123,9 @@ def check_statistics(seen: list[Any], expected: list[Any]) -> None:
     name=OPTIMIZERS,
     run=RUNS,
 )
-def test_statistics_are_those_of_the_clean_passes_alone(name, run):
+def test_statistics_come_only_from_the_clean_passes(name, run):
     check_statistics(*RUNS[run](name))
 
 
-def test_statistics_of_functional_sam_are_those_of_the_clean_passes_alone():
+def test_statistics_of_functional_sam_come_only_from_the_clean_passes():
     check_statistics(*linen_run("sam", functional=True))

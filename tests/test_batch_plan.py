@@ -57,7 +57,7 @@ def test_the_epoch_of_an_update_is_exact_and_whole_where_an_epoch_starts(run):
 
 
 @hypothesis.given(runs())
-def test_the_batch_size_at_the_epoch_of_an_update_is_that_of_its_stage(run):
+def test_the_batch_size_at_an_epoch_is_that_of_its_stage(run):
     plan, num_examples, drop_last = run
     for step, (stage, _, _) in enumerate(walk(plan, num_examples, drop_last)):
         position = plan.epoch_at(step, num_examples, drop_last)
@@ -78,14 +78,14 @@ def test_a_traced_schedule_reads_the_epoch_of_each_update(run):
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 999, 1999])
-def test_a_schedule_counts_in_integers_where_floats_no_longer_can(epoch):
+def test_a_schedule_is_exact_where_float_counts_would_round(epoch):
     plan = BatchPlan.constant(1, epochs=2000)
     position = plan.schedule(lambda epoch: epoch, num_examples=1_000_000)
     steps = [epoch * 1_000_000 + offset for offset in (0, 250_000, 500_000)]
     assert [float(position(step)) for step in steps] == [epoch, epoch + 0.25, epoch + 0.5]
 
 
-def test_a_schedule_stays_after_the_last_update():
+def test_a_schedule_is_constant_after_the_last_update():
     rate = BatchPlan.parse("1x10,1x20").schedule(optax.linear_schedule(1.0, 0.5, 2), num_examples=100)
     np.testing.assert_array_equal([rate(step) for step in (-1, 0, 15, 16, 10**9)], [1.0, 1.0, 0.5, 0.5, 0.5])
 
@@ -101,7 +101,7 @@ def test_a_schedule_over_epochs_drives_an_optimizer():
 
 
 @hypothesis.given(STAGES)
-def test_a_plan_is_what_its_text_says(stages):
+def test_a_plan_is_parsed_from_its_text(stages):
     plan = BatchPlan.from_stages(stages)
     assert BatchPlan.parse(str(plan)) == plan
     assert plan.stages == tuple(Stage(*stage) for stage in stages)
@@ -156,7 +156,7 @@ def test_stages_are_pairs_in_any_container():
     assert [plan.stages for plan in plans] == [(Stage(1, 8), Stage(2, 16))]
 
 
-def test_the_plans_of_the_paper_take_their_updates():
+def test_the_plans_of_the_paper_have_the_published_numbers_of_updates():
     growing = BatchPlan.exponential(initial=16, factor=2, every=40, epochs=200)
     assert growing == BatchPlan.parse("40x16,40x32,40x64,40x128,40x256")
     assert growing.total_steps(50_000) == 40 * (3125 + 1562 + 781 + 390 + 195) == 242_120
@@ -165,7 +165,7 @@ def test_the_plans_of_the_paper_take_their_updates():
     assert BatchPlan.constant(128, epochs=200).total_steps(50_000, drop_last=False) == 78_200
 
 
-def test_numpy_integers_are_integers():
+def test_numpy_integers_are_accepted():
     plan = BatchPlan.constant(np.int64(4), epochs=np.int32(3))
     assert plan == BatchPlan.parse("3x4")
     assert plan.total_steps(np.int64(10)) == 6

@@ -81,7 +81,7 @@ def test_stages_are_pairs(stages):
     "stage", ["", "16", "2x", "x16", "2x16x3", ".5x16", "2.x16", "-2x16", "2*16", "two x 16", "2x1e3", "٣x4"]
 )
 @pytest.mark.parametrize("text", ["{}", "1x8,{}"])
-def test_text_that_is_no_plan_is_refused_with_the_stage_that_is_none(text, stage):
+def test_text_with_an_invalid_stage_is_refused_by_that_stage(text, stage):
     text = text.format(stage)
     with refused(
         rf"batch plan {re.escape(repr(text))} has the stage {re.escape(repr(stage))}: write each as epochs x size"
@@ -96,7 +96,7 @@ def test_text_with_a_zero_is_refused(text, name):
 
 
 @pytest.mark.parametrize("text", [3, None, b"1x2"])
-def test_what_is_no_text_is_refused(text):
+def test_values_other_than_text_are_refused(text):
     with refused(rf"batch plan is {re.escape(repr(text))}: give a string of epochs x size"):
         BatchPlan.parse(text)
 
@@ -133,13 +133,13 @@ def test_an_update_outside_the_plan_is_refused(step):
         PLAN.epoch_at(step, 100)
 
 
-def test_more_updates_than_32_bits_count_are_refused_for_a_schedule():
+def test_more_updates_than_fit_in_32_bits_are_refused_for_a_schedule():
     plan = BatchPlan.constant(1, epochs=2**31)
     assert plan.total_steps(1) == 2**31
     with refused(rf"this plan has {2**31} updates on 1 examples: at most 2³¹ − 1 are supported"):
         plan.schedule(lambda epoch: epoch, 1)
 
 
-def test_a_plan_that_leaves_the_numbers_asks_for_a_maximum():
+def test_a_plan_whose_batch_size_overflows_needs_a_maximum():
     with refused("maximum is None, and the batch size overflows a float within 1100 epochs: give a maximum"):
         BatchPlan.exponential(8, 2.0, every=1, epochs=1100)

@@ -160,7 +160,7 @@ def test_text_of_a_plan_in_any_unit(text, canonical):
 
 
 @hypothesis.given(runs())
-def test_a_plan_is_what_its_text_says(run):
+def test_a_plan_equals_its_parsed_text(run):
     assert BatchPlan.parse(str(run[0])) == run[0]
 
 

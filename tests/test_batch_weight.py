@@ -61,7 +61,7 @@ def test_a_mean_over_tokens_is_the_same_in_parts(parts, loop, x64):
     chex.assert_trees_all_close(jax.jit(both_passes, static_argnums=0)(value_and_grad, *tokens()), whole, rtol=1e-12)
 
 
-def test_without_the_weight_it_is_another_mean(x64):
+def test_without_the_weight_the_mean_differs(x64):
     whole = both_passes(sam_optax.value_and_grad(token_mean), *tokens())
     kept = tuple(x[jnp.array(LENGTHS) > 0][:8] for x in tokens())  # no part without tokens
     unweighted = sam_optax.value_and_grad(token_mean, micro_batches=2, batch_argnums=(0, 1))
@@ -82,7 +82,7 @@ def test_a_mean_over_tokens_is_the_same_over_devices(how, micro_batches, x64):
     chex.assert_trees_all_close(SPREAD[how](step)(params(), jnp.zeros(()), *tokens()), whole, rtol=1e-12)
 
 
-def test_the_weight_of_a_batch_that_is_not_divided_changes_no_bit():
+def test_the_weight_of_an_undivided_batch_changes_no_bit():
     whole = both_passes(sam_optax.value_and_grad(with_aux, has_aux=True), *tokens())
     weighted = sam_optax.value_and_grad(with_aux, has_aux=True, batch_weight=lambda x, mask: jnp.sum(mask) / 7)
     chex.assert_trees_all_equal(both_passes(weighted, *tokens()), whole)
@@ -129,7 +129,7 @@ def test_integer_aux_is_summed_over_parts_without_weight_too():
     name=("sam", "gsam", "vasso", "friendly_sam"),
     loop=LOOPS,
 )
-def test_m_sam_weighs_its_shards(name, loop, x64):
+def test_m_sam_weights_its_shards(name, loop, x64):
     method, (x, mask) = methods.METHODS[name](rho=0.5), tokens()
     fn = sam_optax.sharpness_aware_grad(token_mean, method, 4, **NAMED)
     loss, _, grads, state = fn(params(), method.init(params()), x, mask)
@@ -147,7 +147,7 @@ def test_m_sam_weighs_its_shards(name, loop, x64):
 
 
 @some_of(("gsam", "vasso"), quick=("vasso",))
-def test_m_sam_weighs_its_shards_on_several_devices_as_on_one(name, x64):
+def test_m_sam_weights_its_shards_on_several_devices_as_on_one(name, x64):
     method = methods.METHODS[name](rho=0.5)
 
     def step_with(axis_name: str | None) -> Any:
@@ -171,7 +171,7 @@ def test_m_sam_keeps_the_state_of_its_method_without_weight(m, loop):
 
 
 @some_of(SPREAD, quick=("shard_map", "vmap"), argument="how")
-def test_functional_sam_weighs_the_devices(how, x64):
+def test_functional_sam_weights_the_devices(how, x64):
     model_fn = lambda params, x, mask: jnp.tanh(x @ params["w"]) - params["b"]  # noqa: E731
     logits_loss = lambda logits, x, mask: jnp.sum(mask * logits**2) / jnp.sum(mask)  # noqa: E731
     passes = sam_optax.functional_value_and_grad
@@ -181,7 +181,7 @@ def test_functional_sam_weighs_the_devices(how, x64):
     chex.assert_trees_all_close(SPREAD[how](step)(params(), jnp.zeros(()), *tokens()), whole[:2], rtol=1e-12)
 
 
-def test_functional_sam_weighs_the_second_pass_of_the_devices(x64):
+def test_functional_sam_weights_the_second_pass_of_the_devices(x64):
     """By hand: each device's pull-back of its own clean slope, weighted by its tokens."""
     model_fn = lambda params, x, mask: jnp.tanh(x @ params["w"]) - params["b"]  # noqa: E731
     logits_loss = lambda logits, x, mask: jnp.sum(mask * logits**2) / jnp.sum(mask)  # noqa: E731
@@ -193,7 +193,7 @@ def test_functional_sam_weighs_the_second_pass_of_the_devices(x64):
     chex.assert_trees_all_close(found, whole, rtol=1e-12)
 
 
-def test_nnx_weighs_its_parts():
+def test_nnx_weights_its_parts():
     class Net(nnx.Module):
         def __init__(self) -> None:
             self.dense = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
@@ -221,7 +221,7 @@ def test_nnx_weighs_its_parts():
         (lambda x, mask: -1.0, r"^batch_weight returned -1.0: return a number of at least 0"),
     ],
 )
-def test_a_weight_that_is_none_is_refused(weight, message):
+def test_an_invalid_weight_is_refused(weight, message):
     value_and_grad = sam_optax.value_and_grad(token_mean, micro_batches=2, batch_argnums=(0, 1), batch_weight=weight)
     with pytest.raises(ValueError, match=message):
         value_and_grad(params(), *tokens())

@@ -26,7 +26,7 @@ def found(shards, batch, num_examples=MANY, key=KEY, rho=0.05, **options):
     return fn(params, state_of(params, num_examples), key, *batch)
 
 
-def test_without_noise_and_radius_it_is_the_gradient_and_the_mean_magnitude_of_the_shards(x64):
+def test_without_noise_and_radius_the_estimate_is_the_gradient_and_its_mean_magnitude(x64):
     batch = helpers.batch_of(8)
     loss, grads, magnitude = found(4, batch, rho=0.0)
     expected_loss, expected, _ = sam_optax.value_and_grad(helpers.small_loss)(helpers.small_params(), *batch)
@@ -80,7 +80,7 @@ def test_the_scale_follows_its_rule(x64):
     np.testing.assert_allclose(state.scale, 0.9 * 4 + 0.1 * (2 * np.array([1.0, 3.0]) + 0.5), rtol=1e-14)
 
 
-def test_the_state_of_the_model_passes_from_shard_to_shard_and_the_second_pass_does_not_change_it():
+def test_the_model_state_is_carried_over_the_clean_passes_of_the_shards():
     def loss(w, counter, x):
         return jnp.mean((x @ w) ** 2), (jnp.sum(x), counter + 1)
 
@@ -91,7 +91,7 @@ def test_the_state_of_the_model_passes_from_shard_to_shard_and_the_second_pass_d
     np.testing.assert_allclose(total, 1.0)  # the mean of the shards
 
 
-def test_the_shards_of_several_devices_are_those_of_one(x64):
+def test_shards_on_several_devices_give_the_result_of_one(x64):
     mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     params, batch = helpers.small_params(), helpers.batch_of(8)
     fn = sam_optax.bsam_value_and_grad(helpers.small_loss, 0.5, shards=2, axis_name="i")

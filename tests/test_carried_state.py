@@ -83,7 +83,7 @@ def test_over_devices_numbers_are_averaged_and_the_rest_is_kept(how, micro_batch
     assert int(positive) == int(jnp.sum(x > 0))
 
 
-def test_a_part_without_weight_moves_no_statistics(loop):
+def test_a_part_without_weight_does_not_update_the_statistics(loop):
     weight = lambda state, x: jnp.where(jnp.any(jnp.isnan(x)), 0.0, 1.0)  # noqa: E731
     options = {"has_aux": True, "state_argnum": 0, "batch_weight": weight}
     x = jnp.arange(-2.0, 4.0).reshape(6, 1).at[2:4].set(jnp.nan)
@@ -100,7 +100,7 @@ def test_a_part_without_weight_moves_no_statistics(loop):
 
 
 @loops_in_turn("m", [None, 2])
-def test_m_sam_hands_the_state_from_shard_to_shard(m, loop):
+def test_m_sam_carries_the_state_from_shard_to_shard(m, loop):
     method, w = sam_optax.sam(rho=0.5), jnp.array(2.0)
     x = jnp.arange(-2.0, 4.0).reshape(6, 1)
     fn = sam_optax.sharpness_aware_grad(counting, method, m, batch_argnums=1, state_argnum=0, has_aux=True)
@@ -132,7 +132,7 @@ UNNAMED = {
 
 
 @pytest.mark.parametrize("name", UNNAMED)
-def test_a_state_that_is_not_named_is_refused_in_parts(name):
+def test_an_unnamed_state_is_refused_in_parts(name):
     loss_fn, args = UNNAMED[name]
     named = {"has_aux": True, "batch_argnums": 1}
     message = r"^The auxiliary output contains a tree with .* of argument 0 after the parameters, .* state_argnum"
@@ -154,14 +154,14 @@ def test_a_state_among_the_keywords_is_refused_in_parts():
 
 
 @pytest.mark.parametrize("how", SPREAD)
-def test_counters_that_are_not_named_are_refused_over_devices(how):
+def test_unnamed_counters_are_refused_over_devices(how):
     value_and_grad = sam_optax.value_and_grad(counting, has_aux=True, axis_name="data")
     step = lambda w, state, x, y: value_and_grad(w, state, x)[1]  # noqa: E731
     with pytest.raises(ValueError, match=r"^The auxiliary output contains a tree with .* of argument 0"):
         SPREAD[how](step)(jnp.array(2.0), counted_state(), jnp.ones((16, 1)), jnp.ones(16))
 
 
-def test_functional_sam_names_its_state_over_devices():
+def test_functional_sam_needs_a_named_state_over_devices():
     def model_fn(w: jax.Array, state: Any, x: jax.Array) -> Any:
         return x * w, {"calls": state["calls"] + 1, "mean": jnp.mean(x)}
 
@@ -188,7 +188,7 @@ def test_functional_sam_names_its_state_over_devices():
     ],
     ids=["fits", "twice", "none", "another_dtype"],
 )
-def test_the_state_is_found_once_or_refused(loss_fn, message):
+def test_the_state_in_the_auxiliary_output_must_be_unique(loss_fn, message):
     value_and_grad = sam_optax.value_and_grad(loss_fn, has_aux=True, micro_batches=2, state_argnum=0)
     call = jnp.array(2.0), {"n": jnp.array(1)}, jnp.ones((4, 1))
     if message is None:
@@ -205,17 +205,17 @@ def test_the_state_is_found_once_or_refused(loss_fn, message):
         ({"state_argnum": "state", "has_aux": True}, r"^state_argnum is 'state': give an integer"),
     ],
 )
-def test_an_option_that_fits_nothing_is_refused(options, message):
+def test_a_useless_option_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.value_and_grad(counting, **options)
 
 
-def test_an_argument_that_is_not_there_is_refused():
+def test_a_missing_argument_is_refused():
     with pytest.raises(ValueError, match=r"^state_argnum is 2, and there are 2 arguments after the parameters"):
         sam_optax.value_and_grad(counting, has_aux=True, state_argnum=2)(jnp.array(2.0), counted_state(), jnp.ones(4))
 
 
-def test_numbers_that_are_no_state_are_averaged_and_summed_as_before(loop):
+def test_auxiliary_numbers_outside_of_the_state_are_averaged_or_summed(loop):
     loss_fn = lambda w, x: (jnp.mean(x * w), {"mean": jnp.mean(x), "size": len(x)})  # noqa: E731
     (_, aux), _, _ = sam_optax.value_and_grad(loss_fn, has_aux=True, micro_batches=2)(jnp.array(2.0), jnp.arange(4.0))
     assert (float(aux["mean"]), int(aux["size"])) == (1.5, 4)

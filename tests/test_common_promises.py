@@ -96,7 +96,7 @@ def by_hand(method: str, base: str) -> Any:
 
 
 @optimizers.every_short_pair
-def test_three_steps_are_those_of_the_base_on_the_methods_gradient(method, base):
+def test_three_steps_equal_the_base_on_the_gradient_of_the_method(method, base):
     tx, params = pair(method, base), targets.INITIAL["parabola"]
     state = tx.init(params)
     for _ in range(3):
@@ -149,7 +149,7 @@ def small(method: str) -> dict[str, float]:
 
 
 @optimizers.every_compiled_pair
-def test_a_pair_follows_its_base_is_traced_once_and_reaches_the_targets(method, base):
+def test_a_pair_is_traced_once_follows_its_base_and_reaches_the_targets(method, base):
     program = Program(method, base)
     made = program.descend("parabola", LARGE, calls=3, steps=1)
     chex.assert_trees_all_close(made, by_hand(method, base), rtol=1e-4, atol=1e-5)

@@ -95,7 +95,7 @@ def test_the_noise_of_a_method_without_a_second_pass_makes_no_nan(method, how):
         assert np.isnan(perturbed.scale)
 
 
-def test_what_was_not_measured_is_read_as_the_number_that_is_asked_for():
+def test_unmeasured_diagnostics_are_read_as_the_given_number():
     tx = sam_optax.track_noise(sam_optax.sam())
     with jax.debug_nans(True):
         state = tx.init(helpers.small_params())
@@ -107,7 +107,7 @@ def test_what_was_not_measured_is_read_as_the_number_that_is_asked_for():
 
 
 @pytest.mark.parametrize("read", [sam_optax.diagnostics, sam_optax.measured_noise])
-def test_inside_a_compiled_function_a_number_is_read_where_nan_would_be_an_error(read):
+def test_unmeasured_diagnostics_can_be_read_inside_a_compiled_function(read):
     state = sam_optax.track_noise(sam_optax.sam()).init(helpers.small_params())
     assert all(np.isnan(x) for x in jax.tree.leaves(jax.jit(read)(state)))
     with jax.debug_nans(True):
@@ -116,14 +116,14 @@ def test_inside_a_compiled_function_a_number_is_read_where_nan_would_be_an_error
             jax.jit(read)(state)
 
 
-def test_a_nan_that_was_measured_stays_nan():
+def test_a_measured_nan_stays_nan():
     tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
     _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: jnp.nan * w)
     seen = sam_optax.diagnostics(state, unmeasured=0.0)
     np.testing.assert_allclose(seen[:4], [5.0, np.nan, np.nan, 0.5])
 
 
-def test_each_of_many_states_is_read_by_its_own_flag():
+def test_each_of_several_vmapped_states_is_read_by_its_own_flag():
     """As in training many seeds at once by `jax.vmap`, where the gradient decides."""
     tx, w = sam_optax.sam(rho=0.5, when=sam_optax.ae_sam(1.0)), jnp.ones((3, 2))
     step = jax.vmap(lambda g, state, w: tx.update(g, state, w, grad_fn=lambda w: w)[1])
@@ -133,14 +133,14 @@ def test_each_of_many_states_is_read_by_its_own_flag():
 
 
 @pytest.mark.parametrize("unmeasured", ["0", None, [0.0]], ids=repr)
-def test_what_is_not_a_number_is_refused(unmeasured):
+def test_values_other_than_numbers_are_refused(unmeasured):
     for read, tx in ((sam_optax.diagnostics, sam_optax.sam()), (sam_optax.measured_noise, sam_optax.track_noise())):
         with pytest.raises(ValueError, match=r"^unmeasured is .*: give a number, NaN for instance"):
             read(tx.init(jnp.ones(2)), unmeasured)
 
 
 @pytest.mark.parametrize("perturb", [True, False])
-def test_an_nnx_optimizer_makes_no_nan_and_is_read(perturb):
+def test_an_nnx_optimizer_makes_no_nan_and_its_diagnostics_are_read(perturb):
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     tx = optax.chain(sam_optax.track_noise(sam_optax.sam(rho=0.05)), optax.sgd(0.1))
     with jax.debug_nans(True):

@@ -125,7 +125,7 @@ def written_out(name: str) -> Any:
     name=methods.NAMED,
     how=SPREAD,
 )
-def test_one_perturbation_a_device_is_what_its_definition_says(name, how, x64):
+def test_one_perturbation_per_device_equals_its_definition(name, how, x64):
     averaged = sam_optax.average_over("data", methods.METHODS[name](rho=0.5))
     tx = optax.chain(averaged, helpers.BASES["momentum"]())
     step = whole_step(tx, vary=how.startswith("shard_map"))
@@ -137,7 +137,7 @@ def test_one_perturbation_a_device_is_what_its_definition_says(name, how, x64):
     name=("sam", "gsam", "gsam_clean", "asam"),
     how=("shard_map_unchecked", "vmap"),
 )
-def test_it_stands_behind_a_method_in_a_chain(name, how, x64):
+def test_average_over_works_after_a_method_in_a_chain(name, how, x64):
     """The states of methods without memory differ in their diagnostics alone."""
     tx = optax.chain(methods.METHODS[name](rho=0.5), sam_optax.average_over("data"), helpers.BASES["momentum"]())
     step = whole_step(tx, vary=how.startswith("shard_map"))
@@ -150,7 +150,7 @@ def test_it_stands_behind_a_method_in_a_chain(name, how, x64):
     chex.assert_trees_all_close(run(advance, tx)[0], written_out(name)[0], rtol=0, atol=1e-13)
 
 
-def test_one_perturbation_a_device_is_another_method_than_one_for_all():
+def test_one_perturbation_per_device_differs_from_a_global_one():
     tx = helpers.optimizer("gsam", rho=0.5)
     of_all = run(whole_step(tx), tx)[0]
     with pytest.raises(AssertionError):
@@ -186,7 +186,7 @@ def test_a_traced_policy_decides_under_shard_map(combiner, when, each):
 
 
 @pytest.mark.parametrize("bad", [False, True])
-def test_a_step_that_is_not_finite_on_one_device_is_left_out_on_all(bad):
+def test_a_step_that_is_nonfinite_on_one_device_is_skipped_on_all(bad):
     method = sam_optax.average_over("data", sam_optax.gsam(0.5))
     tx = sam_optax.skip_nonfinite(optax.chain(method, helpers.BASES["momentum"]()), axis_name="data")
     params, (x, y) = helpers.small_params(), batch_of(16, 0)
@@ -198,7 +198,7 @@ def test_a_step_that_is_not_finite_on_one_device_is_left_out_on_all(bad):
     assert moved != bad
 
 
-def test_functional_sam_makes_one_perturbation_for_all_devices(x64):
+def test_functional_sam_has_one_perturbation_for_all_devices(x64):
     model_fn = lambda params, x, y: jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])  # noqa: E731
     logits_loss = lambda logits, x, y: jnp.mean((logits - y) ** 2)  # noqa: E731
 
@@ -218,7 +218,7 @@ def test_functional_sam_makes_one_perturbation_for_all_devices(x64):
 
 
 @pytest.mark.parametrize("loop", ["unrolled", "scanned"])
-def test_shards_are_gone_through_by_either_loop_under_shard_map(loop, monkeypatch, x64):
+def test_shards_work_with_either_loop_under_shard_map(loop, monkeypatch, x64):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if loop == "unrolled" else "gpu")
     tx = helpers.optimizer("vasso", rho=0.5)
     step = whole_step(tx, axis_name="data", micro_batches=2)
@@ -256,7 +256,7 @@ def test_sharded_parameters_keep_their_sharding():
         assert leaf.sharding.is_equivalent_to(sharding, 1)
 
 
-def test_two_methods_whose_state_is_averaged_are_refused():
+def test_averaging_the_state_of_two_methods_is_refused():
     with pytest.raises(ValueError, match=r"^method holds 2 sharpness-aware methods, expected one"):
         sam_optax.average_over("data", optax.chain(sam_optax.sam(0.5), sam_optax.sam(0.1))).init(jnp.ones(2))
 

@@ -25,7 +25,7 @@ def shifted(w: jax.Array) -> jax.Array:
     return jnp.array([2.0, 1.0]) * w
 
 
-def test_the_first_four_numbers_are_what_they_say():
+def test_the_first_four_diagnostics_have_their_defined_values():
     tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
     seen = sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=shifted)[1])
     perturbed = np.array([2.0, 1.0]) * np.array([3.3, 4.4])
@@ -36,7 +36,7 @@ def test_the_first_four_numbers_are_what_they_say():
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_they_are_found_wherever_the_method_stands(name):
+def test_diagnostics_are_found_wherever_the_method_is_in_the_optimizer(name):
     tx, w = CHAINS[name](sam_optax.sam(rho=0.5)), jnp.array([3.0, 4.0])
     state = tx.update(w, tx.init(w), w, grad_fn=shifted)[1]
     alone = sam_optax.sam(rho=0.5)
@@ -45,7 +45,7 @@ def test_they_are_found_wherever_the_method_stands(name):
 
 
 @methods.every_method
-def test_they_are_nan_before_the_first_step_and_where_a_step_was_skipped(name):
+def test_diagnostics_are_nan_before_the_first_step_and_after_a_skipped_one(name):
     tx, params = helpers.optimizer(name), helpers.small_params()
     state = tx.init(params)
     np.testing.assert_array_equal(sam_optax.diagnostics(state), np.full(6, np.nan))
@@ -55,7 +55,7 @@ def test_they_are_nan_before_the_first_step_and_where_a_step_was_skipped(name):
         np.testing.assert_array_equal(np.isfinite(sam_optax.diagnostics(state)), np.full(6, finite))
 
 
-def test_the_cosine_is_minus_one_for_opposite_gradients_and_zero_for_none():
+def test_the_cosine_is_minus_one_for_opposite_gradients_and_zero_for_zero_gradients():
     tx, w = sam_optax.sam(), jnp.array([3.0, 4.0])
     cosines = [
         float(sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=grad_fn)[1]).cosine)
@@ -64,7 +64,7 @@ def test_the_cosine_is_minus_one_for_opposite_gradients_and_zero_for_none():
     np.testing.assert_allclose(cosines, [-1.0, 0.0], atol=1e-6)
 
 
-def test_they_can_be_read_inside_a_compiled_step():
+def test_diagnostics_can_be_read_inside_a_compiled_step():
     tx, w = optax.chain(sam_optax.sam(rho=0.5), optax.sgd(0.1)), jnp.array([3.0, 4.0])
     read = jax.jit(lambda w, state: sam_optax.diagnostics(tx.update(w, state, w, grad_fn=shifted)[1]))
     assert read(w, tx.init(w)).grad_norm == 5.0
@@ -80,14 +80,14 @@ NOT_ONE = [
 
 
 @pytest.mark.parametrize(("tx", "found"), NOT_ONE)
-def test_another_number_of_methods_than_one_is_refused(tx, found):
+def test_any_number_of_methods_but_one_is_refused(tx, found):
     state = tx.init(jnp.ones(2))
     with pytest.raises(ValueError, match=f"^opt_state {found}"):
         sam_optax.diagnostics(state)
 
 
 @methods.where(lambda name: True, ["wsam_decoupled"])
-def test_without_them_the_updates_are_the_same(name):
+def test_without_diagnostics_the_updates_are_the_same(name):
     updates, state = helpers.one_call(name)
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     bare = sam_optax.without_diagnostics(helpers.optimizer(name))
@@ -99,6 +99,6 @@ def test_without_them_the_updates_are_the_same(name):
 
 
 @pytest.mark.parametrize(("tx", "found"), NOT_ONE)
-def test_without_them_there_has_to_be_one_method(tx, found):
+def test_switching_diagnostics_off_needs_exactly_one_method(tx, found):
     with pytest.raises(ValueError, match=f"^method {found}"):
         sam_optax.without_diagnostics(tx).init(jnp.ones(2))

@@ -75,7 +75,7 @@ def test_a_bad_argument_is_refused_when_the_object_is_made(make, message):
 
 
 @pytest.mark.parametrize("minimize", ["Clean", "", None])
-def test_gsam_minimizes_one_of_two_losses(minimize):
+def test_gsam_refuses_an_unknown_loss_to_minimize(minimize):
     with refused(rf"^minimize is {minimize!r}: give one of 'perturbed', 'clean'\.$"):
         sam_optax.gsam(minimize=minimize)
 
@@ -104,7 +104,7 @@ def test_a_mask_has_the_leaves_of_the_parameters(name, mask):
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_a_mask_that_was_injected_as_if_it_were_a_schedule_is_refused_with_the_remedy(name):
+def test_a_mask_injected_like_a_schedule_is_refused_with_the_remedy(name):
     factory = {"mask": sam_optax.sam, "exempt": sam_optax.asam}[name]
     tx = optax.inject_hyperparams(factory)(rho=0.1, **{name: sam_optax.biases})
     with refused(rf"^{name} .* static_args"):
@@ -181,7 +181,7 @@ def test_wrappers_that_hide_parameters_are_refused_for_the_mask(wrap):
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
-def test_parameters_that_nothing_can_be_added_to_are_refused_by_their_path(dtype):
+def test_parameters_without_addition_are_refused_by_their_path(dtype):
     params = {"dense": {"kernel": jnp.ones(2), "count": jnp.ones(2, dtype)}}
     message = rf"^params has a leaf of dtype {dtype} at 'dense/count': only real floating leaves .* Remove"
     with refused(message):
@@ -222,26 +222,26 @@ def test_a_policy_counts_in_positive_integers(k):
         ({"when": 2}, r"when is 2: give a sam_optax\.Policy"),
     ],
 )
-def test_the_three_parts_are_of_their_kinds(arguments, message):
+def test_parts_of_a_method_of_the_wrong_kind_are_refused(arguments, message):
     right = {"perturbation": sam_optax.normalized_ascent(), "combiner": sam_optax.perturbed_gradient()}
     with refused(f"^{message}"):
         sam_optax.sharpness_aware(**(right | arguments))
 
 
 @pytest.mark.parametrize("grad_fn", [None, lambda params: params])
-def test_noise_is_tracked_of_a_second_pass_that_measures(grad_fn):
+def test_tracking_noise_needs_a_second_pass_that_measures_it(grad_fn):
     with refused(r"^grad_fn is .*, which measures no noise: call .*value_and_grad\(\.\.\., measure_noise=True\)"):
         update(sam_optax.track_noise(sam_optax.sam()), grad_fn=grad_fn)
 
 
 @pytest.mark.parametrize(("trackers", "found"), [((), 0), ((sam_optax.track_noise(), sam_optax.track_noise()), 2)])
-def test_the_noise_is_read_where_one_tracks_it(trackers, found):
+def test_reading_the_noise_needs_exactly_one_tracker(trackers, found):
     state = optax.chain(*trackers, optax.sgd(0.1)).init(jnp.ones(2))
     with refused(rf"^opt_state holds {found} states of track_noise, expected exactly one"):
         sam_optax.measured_noise(state)
 
 
-def test_one_shard_shows_no_noise():
+def test_measuring_noise_needs_more_than_one_shard():
     fn = sam_optax.sharpness_aware_grad(lambda w, x: jnp.mean(w * x), sam_optax.sam(), measure_noise=True)
     with refused("^small is 8, and large 8: the noise shows between a batch and its parts"):
         fn(jnp.ones(()), sam_optax.sam().init(jnp.ones(())), jnp.ones(8))

@@ -78,7 +78,7 @@ def test_the_default_mesh_is_explicit():
 
 
 @on_meshes_with_loops("parts")
-def test_micro_batches_have_the_gradients_of_one_device(parts, spread, loop, x64):
+def test_micro_batches_give_the_gradients_of_one_device(parts, spread, loop, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
     alone = both_passes(sam_optax.value_and_grad(helpers.small_loss), params, *batch)
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=parts)
@@ -88,7 +88,7 @@ def test_micro_batches_have_the_gradients_of_one_device(parts, spread, loop, x64
 
 
 @on_meshes_with_loops("m", quick=((8, "rows_over_two_axes"), (2, "rows_and_features")))
-def test_the_shards_of_m_sam_are_those_of_one_device(m, spread, loop, x64):
+def test_m_sam_on_a_mesh_equals_m_sam_on_one_device(m, spread, loop, x64):
     method, params, batch = sam_optax.vasso(rho=0.5), helpers.small_params(), helpers.batch_of(16)
     fn = jax.jit(sam_optax.sharpness_aware_grad(helpers.small_loss, method, m, batch_argnums=(0, 1)))
     alone = fn(params, method.init(params), *batch)
@@ -97,7 +97,7 @@ def test_the_shards_of_m_sam_are_those_of_one_device(m, spread, loop, x64):
     chex.assert_trees_all_close(jax.device_get(found), jax.device_get(alone), rtol=1e-12)
 
 
-def test_parts_are_contiguous_and_spread_where_the_devices_divide_them(spread):
+def test_parts_are_contiguous_and_sharded_where_the_devices_divide_them(spread):
     x = np.arange(48.0).reshape(16, 3)
     rows = spread.sharding.spec[0]
     names = rows if isinstance(rows, tuple) else (rows,)
@@ -110,7 +110,7 @@ def test_parts_are_contiguous_and_spread_where_the_devices_divide_them(spread):
 
 
 @on_meshes("m", quick=((8, "rows_over_two_axes"),))
-def test_m_sharpness_is_that_of_one_device(m, spread, x64):
+def test_m_sharpness_on_a_mesh_equals_that_on_one_device(m, spread, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
     loss_fn = lambda params, batch: helpers.small_loss(params, *batch)  # noqa: E731
     measure = lambda batch: sharpness.m_sharpness(loss_fn, params, [batch], (m,), rho=0.1, steps=3)[m]  # noqa: E731
@@ -120,7 +120,7 @@ def test_m_sharpness_is_that_of_one_device(m, spread, x64):
     np.testing.assert_allclose(found, alone, rtol=1e-9)
 
 
-def test_nnx_has_the_gradients_of_one_device(spread):
+def test_nnx_gives_the_gradients_of_one_device(spread):
     loss_fn = lambda model, x, y: jnp.mean((model(x) - y) ** 2)  # noqa: E731
     model, (x, y) = nnx.Linear(3, 2, rngs=nnx.Rngs(0)), helpers.batch_of(16)
     loss, grads, _ = sam_optax.flax.value_and_grad(loss_fn)(model, x, y)

@@ -39,7 +39,7 @@ def test_alpha_is_the_fraction_of_the_angle(x64):
         np.testing.assert_allclose(angle(combined(alpha, perturbed, offset), offset), alpha * whole, rtol=1e-9)
 
 
-def test_at_one_it_is_the_perturbed_gradient_and_at_zero_it_has_the_direction_of_the_offset(x64):
+def test_alpha_one_gives_the_perturbed_gradient_and_zero_the_offset_direction(x64):
     perturbed, offset = arrays(2, jnp.float64)
     np.testing.assert_allclose(combined(1.0, perturbed, offset), perturbed, rtol=1e-10)
     along = offset * jnp.linalg.norm(perturbed) / jnp.linalg.norm(offset)
@@ -113,6 +113,6 @@ def test_numbers_that_are_not_positive_are_refused(name, value):
         sam_optax.xsam_alpha(lambda w: jnp.sum(w**2), jnp.ones(2), **{name: value})
 
 
-def test_a_number_of_steps_that_is_none_is_refused():
+def test_an_invalid_number_of_steps_is_refused():
     with pytest.raises(ValueError, match="steps is 0: give a positive integer"):
         sam_optax.xsam(steps=0)

@@ -52,7 +52,7 @@ def test_large_parameters_and_gradients_give_the_update_of_float64(name, x64):
 
 
 @pytest.mark.parametrize("minimize", ["perturbed", "clean"])
-def test_gsam_subtracts_the_part_that_is_orthogonal_also_where_products_of_norms_overflow(minimize, x64):
+def test_gsam_subtracts_the_orthogonal_part_even_where_products_of_norms_overflow(minimize, x64):
     combiner = {"perturbed": sam_optax.gap_guided, "clean": sam_optax.gap_guided_clean}[minimize](0.5)
     clean, perturbed = np.array([1e30, 2e30]), np.array([3e30, 0.0])
     narrow, wide = (
@@ -63,7 +63,7 @@ def test_gsam_subtracts_the_part_that_is_orthogonal_also_where_products_of_norms
 
 
 @pytest.mark.parametrize("sizes", [(1e30, 1e30), (1e38, 1.0), (1e38, 1e38), (1.0, 1.0), (1e-10, 1e30)])
-def test_a_cosine_is_that_of_the_directions_alone(sizes):
+def test_a_cosine_depends_only_on_the_directions(sizes):
     a, b = (jnp.float32(size) * jnp.array([0.6, x]) for size, x in zip(sizes, (0.8, -0.8), strict=True))
     norms = trees.wide_product(trees.norm(a), trees.norm(b))
     np.testing.assert_allclose(trees.quotient(trees.wide_inner(a, b), norms), -0.28, rtol=1e-5)
@@ -71,14 +71,14 @@ def test_a_cosine_is_that_of_the_directions_alone(sizes):
 
 @pytest.mark.parametrize("size", [1e19, 1e25, 1e38])
 @pytest.mark.parametrize("shape", [(1,), (100, 200), (3, 3, 5, 7)])
-def test_a_norm_overflows_only_above_the_largest_number(size, shape):
+def test_a_norm_overflows_only_above_the_largest_float(size, shape):
     values = np.random.default_rng(0).normal(size=shape)
     tree = {"kernel": jnp.asarray(size * values / np.linalg.norm(values), jnp.float32)}
     np.testing.assert_allclose(trees.norm(tree), size, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_a_norm_of_what_is_not_finite_is_not_finite(bad):
+def test_the_norm_of_nonfinite_values_is_nonfinite(bad):
     assert not jnp.isfinite(trees.norm(jnp.array([1.0, bad])))
 
 

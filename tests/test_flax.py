@@ -75,7 +75,7 @@ def arrays(tree: Any) -> Any:
 
 
 @pytest.mark.parametrize("perturb", [None, True, False])
-def test_statistics_and_dropout_counts_are_those_of_the_clean_passes_alone(perturb):
+def test_statistics_and_dropout_counts_come_only_from_the_clean_passes(perturb):
     model = Net()
     optimizer, step, clean_pass = make_optimizer(model), make_step(), nnx.jit(loss_fn)
     for i, batch in enumerate(batches(3)):
@@ -146,7 +146,7 @@ def test_the_second_pass_starts_from_the_state_before_the_first(wrap):
         assert model.calls[...] == step
 
 
-def test_the_second_pass_leaves_no_trace():
+def test_the_second_pass_changes_no_state():
     model, (batch,) = Net(), batches(1)
     _, _, grad_fn = sam_optax.flax.value_and_grad(loss_fn)(model, *batch)
     before = arrays(nnx.to_pure_dict(nnx.state(model)))
@@ -169,7 +169,7 @@ def test_auxiliary_output_comes_with_the_loss():
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_rngs_and_metrics_among_the_arguments_move_once_a_step(by_name):
+def test_rngs_and_metrics_among_the_arguments_advance_once_per_step(by_name):
     def noisy_loss(model: Net, x: jax.Array, rngs: nnx.Rngs, seen: nnx.metrics.Average) -> jax.Array:
         loss = jnp.mean((model(x) - jax.random.normal(rngs.noise(), (4,))) ** 2)
         seen.update(values=loss)
@@ -197,7 +197,7 @@ def test_rngs_and_metrics_among_the_arguments_move_once_a_step(by_name):
     [(Scale, {"scale"}), (nnx.PathContains("head"), {"head/bias", "head/kernel"})],
     ids=["kind", "path"],
 )
-def test_only_the_variables_of_wrt_are_perturbed_and_moved(wrt, moving):
+def test_only_the_variables_of_wrt_are_perturbed_and_updated(wrt, moving):
     model = Net()
     optimizer, before = make_optimizer(model, wrt), nnx.state(nnx.clone(model), nnx.Param)
     make_step(wrt=wrt)(model, optimizer, *batches(1)[0])
@@ -222,7 +222,7 @@ def test_another_wrt_than_the_optimizers_is_refused(of_optimizer, of_gradient, m
         make_step(wrt=of_gradient)(model, optimizer, *batches(1)[0])
 
 
-def test_a_second_pass_by_other_variables_is_refused():
+def test_a_second_pass_with_respect_to_other_variables_is_refused():
     model, (batch,) = Net(), batches(1)
     _, _, grad_fn = sam_optax.flax.value_and_grad(loss_fn, wrt=Scale)(model, *batch)
     with pytest.raises(ValueError, match=r"grad_fn got \d parameters where .* give .* the same wrt\."):
@@ -234,6 +234,6 @@ def test_a_model_without_such_variables_is_refused():
         sam_optax.flax.value_and_grad(loss_fn, wrt=nnx.LoRAParam)(Net(), *batches(1)[0])
 
 
-def test_what_cannot_be_called_is_refused():
+def test_a_loss_that_is_not_callable_is_refused():
     with pytest.raises(ValueError, match="loss_fn is None: give a function from a model and a batch"):
         sam_optax.flax.value_and_grad(None)

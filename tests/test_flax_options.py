@@ -43,7 +43,7 @@ def test_a_loss_scale_is_divided_out_of_each_pass(traced):
     chex.assert_trees_all_close(found, run(1.0), rtol=1e-5)
 
 
-def test_the_second_pass_has_arguments_of_its_own():
+def test_the_second_pass_can_have_its_own_arguments():
     other = lambda x, y: (2 * x, y)  # noqa: E731
     value_and_grad, (x, y) = sam_optax.flax.value_and_grad(loss_fn, second_pass_args=other), helpers.batch_of(8)
     _, grads, second = both_passes(value_and_grad, Net(), x, y)
@@ -52,7 +52,7 @@ def test_the_second_pass_has_arguments_of_its_own():
     chex.assert_trees_all_close(second, both_passes(plain, Net(), 2 * x, y)[2], rtol=1e-6)
 
 
-def test_rngs_of_the_second_pass_are_those_that_it_is_given():
+def test_the_second_pass_uses_the_rngs_it_is_given():
     def noisy(model: Net, x: jax.Array, rngs: nnx.Rngs) -> jax.Array:
         return jnp.mean(model(x) * jax.random.normal(rngs.noise(), (len(x), 2)))
 
@@ -65,7 +65,7 @@ def test_rngs_of_the_second_pass_are_those_that_it_is_given():
     assert (int(first.noise.count[...]), int(second.noise.count[...])) == (1, 0)
 
 
-def test_keywords_are_cut_by_name(loop):
+def test_keywords_are_split_by_name(loop):
     x, y = helpers.batch_of(8)
     in_parts = sam_optax.flax.value_and_grad(loss_fn, micro_batches=4, batch_argnames=("y",))
     whole = both_passes(sam_optax.flax.value_and_grad(loss_fn), Net(), x, y)
@@ -94,7 +94,7 @@ class Drawing(nnx.Module):
         return self.dropout(self.norm(self.dense(x)))
 
 
-def test_the_state_goes_from_part_to_part_in_both_passes(loop):
+def test_the_state_is_carried_from_part_to_part_in_both_passes(loop):
     x, y = helpers.batch_of(8)
     model, clean = Drawing(), Drawing()
     value_and_grad = sam_optax.flax.value_and_grad(loss_fn, micro_batches=4, batch_argnums=(0, 1))
@@ -147,7 +147,7 @@ FROZEN = {
 
 
 @pytest.mark.parametrize("form", FROZEN)
-def test_the_head_alone_is_trained(form):
+def test_only_the_head_is_trained(form):
     """Both forms are SAM on the head, with the body a constant."""
     make, wrt = FROZEN[form]
     model, (x, y) = Net(), helpers.batch_of(8)

@@ -31,7 +31,7 @@ def plain_batches(steps: int) -> list[tuple[jax.Array, jax.Array]]:
 
 
 @pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.long), 8])
-def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
+def test_a_step_in_parts_equals_the_step_of_the_whole_batch(parts):
     models = []
     for micro_batches in (1, parts):
         model = Plain()
@@ -42,7 +42,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
     chex.assert_trees_all_close(*models, rtol=1e-4, atol=1e-6)
 
 
-def test_statistics_move_on_with_every_part_and_the_second_passes_leave_no_trace():
+def test_statistics_are_updated_by_every_part_but_not_by_second_passes():
     model, (batch,) = Net(), batches(1)
     clean, optimizer = nnx.clone(model), make_optimizer(model)
     for part in zip(*(jnp.split(x, 2) for x in batch), strict=True):

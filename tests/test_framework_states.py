@@ -107,7 +107,7 @@ PROBLEMS = {
     name=PROBLEMS,
     loop=LOOPS,
 )
-def test_counters_and_statistics_are_those_of_the_clean_passes_over_the_parts(name, loop):
+def test_counters_and_statistics_come_only_from_the_clean_passes_over_the_parts(name, loop):
     problem = PROBLEMS[name]()
     tx = optax.chain(sam_optax.gsam(rho=0.1), optax.sgd(0.05))
     options = {"has_aux": True, "micro_batches": PARTS, "batch_argnums": (1, 2), "state_argnum": 0}
@@ -139,7 +139,7 @@ def test_counters_and_statistics_are_those_of_the_clean_passes_over_the_parts(na
     chex.assert_tree_all_finite(params)
 
 
-def test_equinox_takes_the_option():
+def test_equinox_accepts_the_state_option():
     model, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="batch")
 
     def loss_fn(model: Any, state: Any, x: jax.Array) -> Any:

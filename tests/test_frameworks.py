@@ -51,7 +51,7 @@ def arrays(tree: Any) -> Any:
 
 
 @every_optimizer
-def test_a_step_of_equinox_is_that_of_two_gradients(name):
+def test_a_step_with_equinox_equals_two_explicit_gradients(name):
     tx = helpers.optimizer(name, rho=0.5)
     value_and_grad = sam_optax.equinox.value_and_grad(equinox_loss, has_aux=True)
 
@@ -83,7 +83,7 @@ def test_a_step_of_equinox_is_that_of_two_gradients(name):
     np.testing.assert_array_equal(ours[0].order, [2, 0, 1])
 
 
-def test_equinox_takes_the_options_of_the_plain_function(x64):
+def test_equinox_accepts_the_options_of_the_plain_function(x64):
     model, (batch,) = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0)), helpers.small_batches(1)
     loss_fn = lambda model, x, y: jnp.mean((jax.vmap(model)(x) - y) ** 2)  # noqa: E731
     whole = sam_optax.equinox.value_and_grad(loss_fn)(model, *batch)
@@ -102,7 +102,7 @@ def haiku_net(x: jax.Array) -> jax.Array:
 
 
 @every_optimizer
-def test_a_step_of_haiku_is_that_of_two_gradients(name):
+def test_a_step_with_haiku_equals_two_explicit_gradients(name):
     net, tx = hk.transform_with_state(haiku_net), helpers.optimizer(name, rho=0.5)
 
     def loss_fn(params: Any, state: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:

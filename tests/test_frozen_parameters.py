@@ -57,7 +57,7 @@ BASES = {
     freezing=FREEZING,
     is_masked=(True, False),
 )
-def test_frozen_parameters_stay_where_they_are(base, freezing, is_masked):
+def test_frozen_parameters_do_not_change(base, freezing, is_masked):
     mask = HEAD if is_masked else None
     updates = first_update(FREEZING[freezing](BASES[base]()), mask=mask)
     np.testing.assert_array_equal(updates["body"], np.zeros((3, 4)))
@@ -67,13 +67,13 @@ def test_frozen_parameters_stay_where_they_are(base, freezing, is_masked):
     np.testing.assert_allclose(updates["head"], alone["head"] - RATE * WEIGHT * rise["head"], rtol=1e-4, atol=1e-6)
 
 
-def test_parameters_that_are_trained_and_not_perturbed_get_their_part_of_the_sharpness():
+def test_trained_but_unperturbed_parameters_get_their_part_of_the_sharpness_gradient():
     updates, rise = first_update(optax.sgd(RATE)), sharpness_gradient(params(), ("head",))
     expected = jax.tree.map(lambda g, r: -RATE * (g + WEIGHT * r), gradient(params()), rise)
     chex.assert_trees_all_close(updates, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_base_that_waits_moves_nothing_until_its_own_step():
+def test_an_accumulating_base_updates_nothing_before_its_own_step():
     tx, w = sam_optax.wsam_decoupled(optax.MultiSteps(optax.sgd(RATE), 3), RATE, RHO), params()
     state, steps = tx.init(w), []
     for _ in range(3):
@@ -85,14 +85,14 @@ def test_a_base_that_waits_moves_nothing_until_its_own_step():
     chex.assert_trees_all_close(steps[2], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_base_that_refuses_a_gradient_moves_nothing():
+def test_a_base_that_rejects_a_gradient_updates_nothing():
     tx, w = sam_optax.wsam_decoupled(optax.apply_if_finite(optax.sgd(RATE), 3), RATE, RHO), params()
     bad = jax.tree.map(lambda x: x * jnp.nan, w)
     updates, _ = tx.update(bad, tx.init(w), w, grad_fn=gradient)
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, w))
 
 
-def test_a_base_that_is_not_finite_is_not_hidden():
+def test_a_nonfinite_update_of_the_base_is_not_hidden():
     updates = first_update(optax.scale(jnp.nan))
     assert all(np.all(np.isnan(x)) for x in jax.tree.leaves(updates))
 
@@ -154,7 +154,7 @@ def test_names_of_an_nnx_model_are_those_of_its_parameters():
         ({}, "^learning_rate is {}: give a number"),
     ],
 )
-def test_a_rate_that_is_none_is_refused_by_its_path(rates, message):
+def test_an_invalid_rate_is_refused_by_its_path(rates, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.wsam_decoupled(optax.sgd(0.1), rates)
 

@@ -56,7 +56,7 @@ def test_a_model_that_is_linear_in_its_parameters_has_the_clean_gradient_everywh
     chex.assert_trees_all_close(grad_fn(jax.tree.map(lambda x: 3 * x, params)), grads, rtol=1e-12)
 
 
-def test_at_radius_zero_it_is_the_base_and_a_zero_slope_gives_a_finite_step(x64):
+def test_radius_zero_gives_the_base_and_a_zero_slope_a_finite_step(x64):
     params, tx, base = helpers.small_params(), helpers.optimizer("sam", rho=0.0), helpers.BASES["momentum"]()
     value_and_grad, state, plain = sam_optax.functional_value_and_grad(model_fn, logits_loss), tx.init(params), params
     base_state = base.init(params)
@@ -86,7 +86,7 @@ def test_auxiliary_output_is_that_of_the_first_pass():
     np.testing.assert_allclose(aux["mean"], np.mean(batch[0]), rtol=1e-6)
 
 
-def test_the_second_pass_crosses_a_jit_without_compiling_anew():
+def test_the_second_pass_crosses_a_jit_boundary_without_recompilation():
     traces, value_and_grad = [], sam_optax.functional_value_and_grad(model_fn, logits_loss)
 
     @jax.jit

@@ -89,7 +89,7 @@ EXPLICIT = {
 
 
 @pytest.mark.parametrize("name", EXPLICIT)
-def test_the_trajectory_of_xsam_is_that_of_the_authors(name, x64):
+def test_the_trajectory_of_xsam_equals_that_of_the_authors(name, x64):
     golden, (alpha, steps) = helpers.golden("more_methods_mlp"), EXPLICIT[name]
     tx = optax.chain(sam_optax.xsam(0.1, alpha, steps), optax.sgd(0.1))
     history = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
@@ -98,7 +98,7 @@ def test_the_trajectory_of_xsam_is_that_of_the_authors(name, x64):
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_the_search_of_xsam_is_that_of_the_authors(name, x64):
+def test_the_search_of_xsam_equals_that_of_the_authors(name, x64):
     *settings, grid = SEARCHED[name]
     expected = helpers.golden("more_methods_mlp").trajectories[name]
     np.testing.assert_allclose(descended_with_search(*settings, **grid), expected, rtol=0, atol=1e-11)
@@ -116,7 +116,7 @@ STEP_SIZES = {
 
 
 @pytest.mark.parametrize("name", STEP_SIZES)
-def test_the_trajectory_and_the_step_sizes_of_sam_sps_are_those_of_the_authors(name, x64):
+def test_the_trajectory_and_the_step_sizes_of_sam_sps_equal_those_of_the_authors(name, x64):
     golden, tx = helpers.golden("more_methods_mlp"), sam_optax.sam_sps(**STEP_SIZES[name])
     value_and_grad = sam_optax.value_and_grad(helpers.golden_loss)
     params, state, history, rates = golden.params, tx.init(golden.params), [], []
@@ -156,7 +156,7 @@ BAYESIAN = {
 
 
 @pytest.mark.parametrize("name", BAYESIAN)
-def test_the_trajectory_and_the_scales_of_bsam_are_those_of_the_authors(name, x64, monkeypatch):
+def test_the_trajectory_and_the_scales_of_bsam_equal_those_of_the_authors(name, x64, monkeypatch):
     golden, examples = helpers.golden("more_methods_mlp"), 2000
     tx = sam_optax.bsam(0.1, examples, prior_precision=1e-3 * examples, **BAYESIAN[name])
     value_and_grad = sam_optax.bsam_value_and_grad(helpers.golden_loss, rho=0.05, shards=4 if "m4" in name else 1)
@@ -239,11 +239,11 @@ def big_vision_difference(name: str, created: Callable[[Any], optax.GradientTran
 
 
 @pytest.mark.parametrize("name", BIG_VISION)
-def test_gsam_is_that_of_big_vision(name, x64):
+def test_gsam_equals_that_of_big_vision(name, x64):
     np.testing.assert_allclose(big_vision_difference(name, BIG_VISION[name]), 0, atol=1e-12)
 
 
-def test_a_negative_radius_is_not_that_of_big_vision(x64):
+def test_gsam_differs_from_big_vision_at_a_negative_radius(x64):
     assert np.abs(big_vision_difference(UNCLAMPED, big_vision_gsam((0.6, 0.05), 0.1))[0]).max() > 1e-6
 
 
@@ -251,7 +251,7 @@ COMPARED = ("ksam", "lesam", "xsam", "gcsam", "bvgsam", "samsps", "unifiedsps", 
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_trajectory_is_that_of_the_authors(name, x64):
+def test_the_trajectory_equals_that_of_the_authors(name, x64):
     golden = helpers.golden()
     history = helpers.descend(OPTIMIZERS[name](), golden.params, golden.batches, helpers.golden_loss)
     ours = np.stack([helpers.golden_vector(params) for params in history])
@@ -259,7 +259,7 @@ def test_the_trajectory_is_that_of_the_authors(name, x64):
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_the_trajectory_of_a_newer_method_is_that_of_its_code(name, x64):
+def test_the_trajectory_of_a_newer_method_equals_that_of_its_code(name, x64):
     golden = helpers.golden("more_methods_mlp")
     history = helpers.descend(MORE[name](), golden.params, golden.batches, helpers.golden_loss)
     ours = np.stack([helpers.golden_vector(params) for params in history])

@@ -22,7 +22,7 @@ def noisy_loss(params: Any, x: jax.Array, key: jax.Array, *, keep: float = 0.5) 
 PARAMS, X = np.arange(1.0, 9.0, dtype=np.float32), np.arange(2.0, 10.0, dtype=np.float32)
 
 
-def test_value_and_gradient_are_those_of_jax():
+def test_value_and_gradient_equal_those_of_jax():
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     value, grads, _ = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
     chex.assert_trees_all_equal((value, grads), jax.value_and_grad(helpers.small_loss)(params, *batch))
@@ -38,7 +38,7 @@ def test_the_second_pass_is_the_gradient_elsewhere_on_the_same_batch():
     chex.assert_trees_all_equal(grad_fn(params), grads)
 
 
-def test_auxiliary_output_is_that_of_the_first_pass_alone():
+def test_auxiliary_output_comes_only_from_the_first_pass():
     value_and_grad = sam_optax.value_and_grad(noisy_loss, has_aux=True)
     (value, aux), grads, grad_fn = value_and_grad(PARAMS, X, jax.random.key(0))
     np.testing.assert_array_equal(aux["params"], PARAMS)
@@ -47,7 +47,7 @@ def test_auxiliary_output_is_that_of_the_first_pass_alone():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_both_passes_draw_the_same_dropout(seed):
+def test_both_passes_use_the_same_dropout(seed):
     value_and_grad = sam_optax.value_and_grad(noisy_loss, has_aux=True)
     (_, aux), _, grad_fn = value_and_grad(PARAMS, X, jax.random.key(seed))
     assert 0 < np.sum(aux["mask"]) < len(X)
@@ -71,7 +71,7 @@ def test_the_second_pass_is_a_pytree_of_the_batch():
     chex.assert_trees_all_equal(doubled(params), expected)
 
 
-def test_the_second_pass_crosses_a_jit_without_compiling_anew():
+def test_the_second_pass_crosses_a_jit_boundary_without_recompilation():
     traces, value_and_grad = [], sam_optax.value_and_grad(helpers.small_loss)
 
     @jax.jit
@@ -86,13 +86,13 @@ def test_the_second_pass_crosses_a_jit_without_compiling_anew():
     assert len(traces) == 1
 
 
-def test_the_second_pass_may_leave_the_jit_of_the_first():
+def test_the_second_pass_may_be_returned_from_the_jit_of_the_first():
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, grad_fn = jax.jit(sam_optax.value_and_grad(helpers.small_loss))(params, *batch)
     chex.assert_trees_all_close(grad_fn(params), grads, rtol=1e-5, atol=1e-7)
 
 
-def test_the_first_pass_evaluates_the_loss_once_and_the_second_once_a_call():
+def test_each_pass_evaluates_the_loss_once_per_call():
     calls = []
 
     def counted(params: Any) -> jax.Array:
@@ -105,7 +105,7 @@ def test_the_first_pass_evaluates_the_loss_once_and_the_second_once_a_call():
     assert len(calls) == 2
 
 
-def test_what_cannot_be_called_is_refused():
+def test_a_loss_that_is_not_callable_is_refused():
     with pytest.raises(ValueError, match=r"loss_fn is 0.5: give a function from parameters and a batch"):
         sam_optax.value_and_grad(0.5)
 

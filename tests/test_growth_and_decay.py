@@ -63,7 +63,7 @@ def test_sizes_are_the_largest_that_the_decay_allows(name, factor, x64):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_decay_is_growth_the_way_back(name, x64):
+def test_decay_for_growth_inverts_growth_for_decay(name, x64):
     plan, left = sam_optax.growth_for_decay(SCHEDULES[name], initial=16, epochs=EPOCHS, maximum=100)
     back = sam_optax.decay_for_growth(plan, left)
     np.testing.assert_allclose([back(t) for t in POSITIONS], [SCHEDULES[name](t) for t in POSITIONS], rtol=1e-15)
@@ -71,7 +71,7 @@ def test_decay_is_growth_the_way_back(name, x64):
 
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(growing(), st.floats(1e-3, 1.0))
-def test_growth_is_decay_the_way_back(plan, rate):
+def test_growth_for_decay_inverts_decay_for_growth(plan, rate):
     decay = sam_optax.decay_for_growth(plan, rate)
     again, left = sam_optax.growth_for_decay(decay, plan.stages[0].batch_size, plan.epochs)
     assert again == plan
@@ -94,19 +94,19 @@ def test_sizes_stay_within_their_bounds_and_the_rate_below_its_peak(rates, initi
         np.testing.assert_allclose(left(epoch) / plan.batch_size_at(epoch), rates[epoch] / initial, rtol=1e-6)
 
 
-def test_steps_become_stages_and_nothing_is_left_to_fall():
+def test_decay_steps_become_stages_at_a_constant_rate():
     plan, left = sam_optax.growth_for_decay(SCHEDULES["steps"], initial=128, epochs=EPOCHS)
     assert str(plan) == "3x128,3x640,3x3200,3x16000"
     np.testing.assert_allclose([left(t) for t in POSITIONS], 0.1, rtol=1e-6)
 
 
-def test_past_the_maximum_the_rate_itself_falls():
+def test_above_the_maximum_batch_size_the_rate_decays():
     plan, left = sam_optax.growth_for_decay(SCHEDULES["steps"], initial=128, epochs=EPOCHS, maximum=640)
     assert str(plan) == "3x128,9x640"
     np.testing.assert_allclose([left(t) for t in (0, 3, 6, 9)], [0.1, 0.1, 0.02, 0.004], rtol=1e-6)
 
 
-def test_what_is_left_is_read_per_update():
+def test_the_remaining_decay_is_read_per_update():
     plan, left = sam_optax.growth_for_decay(SCHEDULES["linear"], initial=10, epochs=EPOCHS, maximum=40)
     per_step = jax.jit(jax.vmap(plan.schedule(left, num_examples=80)))(np.arange(plan.total_steps(80)))
     positions = [plan.epoch_at(step, 80) for step in range(plan.total_steps(80))]
@@ -129,7 +129,7 @@ def test_what_is_left_is_read_per_update():
         ({"factor": 1.5}, r"factor is 1\.5: give an integer of at least 2, or None for any size"),
     ],
 )
-def test_growth_that_cannot_be_is_refused(arguments, message):
+def test_impossible_growth_is_refused(arguments, message):
     right = {"rate": lambda epoch: 0.1, "initial": 8, "epochs": 2}
     with pytest.raises(ValueError, match=f"^{message}"):
         sam_optax.growth_for_decay(**(right | arguments))

@@ -20,7 +20,7 @@ JAX_RULES = {"none": jax.numpy.ones_like, "linear": jax.numpy.asarray, "square_r
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_multiplies_the_rate_by_its_power_of_the_growth(rule, x64):
+def test_a_rule_multiplies_the_rate_by_a_power_of_the_growth(rule, x64):
     by_name, by_function = (sam_optax.rate_for_growth(PLAN, 0.1, given) for given in (rule, RULES[rule]))
     expected = [0.1 * RULES[rule](PLAN.batch_size_at(t) / 16) for t in POSITIONS]
     np.testing.assert_allclose([by_name(t) for t in POSITIONS], expected, rtol=1e-15)
@@ -29,7 +29,7 @@ def test_a_rule_multiplies_the_rate_by_its_power_of_the_growth(rule, x64):
     np.testing.assert_allclose([by_jax(t) for t in POSITIONS], expected, rtol=1e-15)
 
 
-def test_the_linear_rule_undoes_the_decay_that_growth_stands_for(x64):
+def test_the_linear_rule_undoes_the_decay_that_corresponds_to_growth(x64):
     """`decay_for_growth` divides by the growth; a plan whose rate follows it linearly stands for a constant rate."""
     rate = sam_optax.decay_for_growth(PLAN, sam_optax.rate_for_growth(PLAN, 0.1, "linear"))
     np.testing.assert_allclose([rate(t) for t in POSITIONS], 0.1, rtol=1e-15)
@@ -37,7 +37,7 @@ def test_the_linear_rule_undoes_the_decay_that_growth_stands_for(x64):
 
 @hypothesis.settings(max_examples=20)
 @hypothesis.given(st.floats(0.1, 8.0), st.floats(0.0, 1.0))
-def test_the_warm_up_rises_along_a_line_of_epochs_while_the_batch_grows(epochs, start):
+def test_the_warm_up_is_linear_in_epochs_while_the_batch_grows(epochs, start):
     rate = sam_optax.rate_for_growth(PLAN, 0.1, "square_root", warmup_epochs=epochs, warmup_start=start)
     after = sam_optax.rate_for_growth(PLAN, 0.1, "square_root")
     share = [float(rate(t)) / float(after(t)) for t in POSITIONS]
@@ -52,7 +52,7 @@ def test_a_rate_grows_with_the_batch_and_then_decays():
     np.testing.assert_allclose([rate(t) for t in (0, 2, 4, 6)], expected, rtol=1e-6)
 
 
-def test_it_is_read_per_update():
+def test_the_rate_is_read_per_update():
     rate = sam_optax.rate_for_growth(PLAN, optax.linear_schedule(0.1, 0.0, 8), "linear", warmup_epochs=3)
     steps = np.arange(PLAN.total_steps(512))
     per_step = jax.jit(jax.vmap(PLAN.schedule(rate, num_examples=512)))(steps)
@@ -69,13 +69,13 @@ def test_it_is_read_per_update():
         (lambda growth: "a", "rule returned 'a' for a batch of 1 times the first size"),
     ],
 )
-def test_a_rule_that_gives_no_rate_is_refused(rule, message):
+def test_a_rule_that_returns_no_rate_is_refused(rule, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         sam_optax.rate_for_growth(PLAN, 0.1, rule)
 
 
 @pytest.mark.parametrize("epochs", [-1.0, math.nan, "2"])
-def test_a_warm_up_takes_epochs(epochs):
+def test_a_warm_up_needs_a_number_of_epochs(epochs):
     with pytest.raises(ValueError, match=f"^warmup_epochs is {re.escape(repr(epochs))}: give"):
         sam_optax.rate_for_growth(PLAN, 0.1, "none", warmup_epochs=epochs)
 
@@ -120,7 +120,7 @@ def test_growth_and_decay_are_inverse_under_each_rule(rule):
     np.testing.assert_allclose([rate(epoch) for epoch in (0, 2, 4)], halved, rtol=1e-6)
 
 
-def test_a_rule_that_is_unknown_is_refused():
+def test_an_unknown_rule_is_refused():
     for make in (
         lambda: sam_optax.growth_for_decay(optax.constant_schedule(0.1), 8, 2, rule="none"),
         lambda: sam_optax.decay_for_growth(PLAN, 0.1, "adam"),

@@ -42,7 +42,7 @@ def combine(combiner: sam_optax.Combiner, clean: Any, perturbed: Any) -> Any:
 
 
 @with_each_base(EXACT, quick=methods.SHORT)
-def test_radius_zero_is_the_base_bit_for_bit(name, base):
+def test_radius_zero_equals_the_base_bit_for_bit(name, base):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
     theirs = helpers.descend(helpers.BASES[base](), params, batches)
@@ -50,7 +50,7 @@ def test_radius_zero_is_the_base_bit_for_bit(name, base):
 
 
 @with_each_base(DIVIDING, quick=(*methods.OF_EACH_KIND, "wsam", "stable_sam", "gsam_clean"))
-def test_radius_zero_is_the_base_to_rounding(name, base, x64):
+def test_radius_zero_equals_the_base_up_to_rounding(name, base, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = helpers.descend(helpers.optimizer(name, helpers.BASES[base](), rho=0.0), params, batches)
     theirs = helpers.descend(helpers.BASES[base](), params, batches)
@@ -58,7 +58,7 @@ def test_radius_zero_is_the_base_to_rounding(name, base, x64):
 
 
 @methods.every_short_optimizer
-def test_a_radius_changes_the_path(name):
+def test_a_positive_radius_changes_the_trajectory(name):
     params, batches = helpers.small_params(), helpers.small_batches(3)
     ours = helpers.descend(helpers.optimizer(name, rho=0.5), params, batches)[-1]
     base = helpers.descend(helpers.BASES["momentum"](), params, batches)[-1]
@@ -105,7 +105,7 @@ def test_what_gsam_adds_is_proportional_to_alpha(make, x64):
 
 
 @pytest.mark.parametrize("make", [sam_optax.gap_guided, sam_optax.gap_guided_clean])
-def test_parallel_gradients_leave_gsam_nothing_to_add(make, x64):
+def test_gsam_adds_nothing_for_parallel_gradients(make, x64):
     clean, _ = gradients()
     perturbed = jax.tree.map(lambda x: -3 * x, clean)
     chex.assert_trees_all_close(
@@ -124,7 +124,7 @@ def test_the_gradient_of_sam_on_a_quadratic_is_that_at_the_shifted_point(rho, x6
 
 
 @scheduled_methods
-def test_a_schedule_is_read_once_an_update_whether_perturbed_or_not(name):
+def test_a_schedule_is_read_once_per_update_whether_perturbed_or_not(name):
     """At every step the offset is that of the plain method with the radius of the step, from the same state."""
     scheduled, plain = methods.METHODS[name], methods.METHODS[name]._replace(variant="plain")
     params, batches = helpers.small_params(), helpers.small_batches(4)
@@ -162,7 +162,7 @@ SAME_AS_SAM = {
 
 
 @pytest.mark.parametrize("name", SAME_AS_SAM)
-def test_at_the_end_of_its_range_it_is_sam(name, x64):
+def test_methods_with_a_hyperparameter_at_its_limit_equal_sam(name, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours, sam = (optax.chain(make(0.5), helpers.BASES["momentum"]()) for make in (SAME_AS_SAM[name], sam_optax.sam))
     chex.assert_trees_all_close(
@@ -170,7 +170,7 @@ def test_at_the_end_of_its_range_it_is_sam(name, x64):
     )
 
 
-def test_look_sam_is_its_product_at_every_kth_step(x64):
+def test_look_sam_equals_its_product_at_every_kth_step(x64):
     """Its row of the table of promises is the product, which takes a `when` as the others do."""
     params, batches = helpers.small_params(), helpers.small_batches(7)
     look, product = sam_optax.look_sam(0.5, k=3), methods.METHODS["look_sam"](rho=0.5, when=sam_optax.every(3))
@@ -186,7 +186,7 @@ SAME_AS_BASE = {
 
 
 @pytest.mark.parametrize("name", SAME_AS_BASE)
-def test_at_the_other_end_it_is_the_base(name, x64):
+def test_methods_with_a_hyperparameter_at_the_other_limit_equal_the_base(name, x64):
     params, batches = helpers.small_params(), helpers.small_batches(5)
     ours = optax.chain(SAME_AS_BASE[name](), helpers.BASES["momentum"]())
     base = helpers.descend(helpers.BASES["momentum"](), params, batches)
@@ -202,7 +202,7 @@ def test_stable_sam_has_the_direction_of_one_gradient_and_the_length_of_the_othe
 
 
 @pytest.mark.parametrize("gamma", [0.2, 0.9])
-def test_wsam_weighs_the_sharpness(gamma, x64):
+def test_wsam_weights_the_sharpness(gamma, x64):
     clean, perturbed = gradients()
     rise = jax.tree.map(jnp.subtract, perturbed, clean)
     expected = jax.tree.map(lambda g, r: g + gamma / (1 - gamma) * r, clean, rise)
@@ -226,14 +226,14 @@ def test_look_sam_keeps_a_direction_of_length_one_orthogonal_to_the_clean_gradie
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("factor", [1.0, -3.0, 0.0])
-def test_look_sam_makes_no_direction_of_rounding(dtype, factor, x64):
+def test_look_sam_does_not_turn_rounding_errors_into_a_direction(dtype, factor, x64):
     clean = jax.tree.map(lambda x: x.astype(dtype), gradients()[0])
     combiner = sam_optax.reuse(0.7)
     _, state = combiner.update(clean, jax.tree.map(lambda x: factor * x, clean), combiner.init(clean))
     np.testing.assert_array_equal(trees.norm(state.direction), 0.0)
 
 
-def test_on_a_quadratic_the_perturbed_loss_of_msam_is_descended_along_the_momentum(x64):
+def test_msam_descends_the_perturbed_loss_along_the_momentum_on_a_quadratic(x64):
     """One step from rest: `w₁ = w₀ − lr A w₀` and the shifted point stands `ρ` further down along `v = A w₀`."""
     matrix, w = jnp.diag(jnp.array([1.0, 10.0])), jnp.array([1.0, -2.0])
     tx = sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=0.5)

@@ -30,19 +30,19 @@ def steps(tx: optax.GradientTransformation, count: int = 3) -> list[Any]:
 
 
 @combinations(lambda name, base: base == list(BASES)[list(ESTIMATORS).index(name) % 2], name=ESTIMATORS, base=BASES)
-def test_a_flattened_base_behind_a_method_is_that_base(name, base):
+def test_a_flattened_base_after_a_method_equals_the_base(name, base):
     flat = optax.chain(ESTIMATORS[name](), optax.flatten(BASES[base]()))
     chex.assert_trees_all_close(steps(flat), steps(optax.chain(ESTIMATORS[name](), BASES[base]())), rtol=1e-5)
 
 
 @every_base
-def test_a_flattened_base_inside_of_decoupled_wsam_is_that_base(base):
+def test_a_flattened_base_inside_decoupled_wsam_equals_the_base(base):
     flat = sam_optax.wsam_decoupled(optax.flatten(BASES[base]()), 0.1)
     chex.assert_trees_all_close(steps(flat), steps(sam_optax.wsam_decoupled(BASES[base](), 0.1)), rtol=1e-5)
 
 
 @every_base
-def test_flattened_msam_is_msam(base):
+def test_flattened_msam_equals_msam(base):
     chex.assert_trees_all_close(
         steps(optax.flatten(sam_optax.msam(BASES[base]()))), steps(sam_optax.msam(BASES[base]())), rtol=1e-5
     )
@@ -64,7 +64,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("name", AROUND)
-def test_a_method_inside_of_flatten_is_refused_in_a_sentence(name):
+def test_a_method_inside_flatten_is_refused_with_a_message(name):
     tx, params = optax.flatten(AROUND[name](BASES["sgd"]())), helpers.small_params()
     _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *helpers.small_batches(1)[0])
     message = r"^grad_fn got parameters of shapes .*optax\.chain\(method, optax\.flatten\(optimizer\)\)\."
@@ -77,7 +77,7 @@ def lookahead(base: optax.GradientTransformation) -> optax.GradientTransformatio
 
 
 @every_base
-def test_a_method_called_by_itself_hands_its_gradient_to_lookahead(base):
+def test_a_method_called_separately_passes_its_gradient_to_lookahead(base):
     """What the errors say to write: the fast weights go through SAM's steps, and each second one goes half way back."""
     method, tx = sam_optax.sam(rho=0.5), lookahead(BASES[base]())
     params = pairs(helpers.small_params())
@@ -102,7 +102,7 @@ METHODS = {name: lambda base, method=method: optax.chain(method(), base) for nam
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_lookahead_around_a_method_is_refused_in_a_sentence(name):
+def test_lookahead_around_a_method_is_refused_with_a_message(name):
     tx, params = optax.with_extra_args_support(lookahead(METHODS[name](BASES["sgd"]()))), pairs(helpers.small_params())
     state = tx.init(params)
     message = (
@@ -113,7 +113,7 @@ def test_lookahead_around_a_method_is_refused_in_a_sentence(name):
 
 
 @pytest.mark.parametrize("name", [*METHODS, "msam"])
-def test_lookahead_behind_a_method_or_inside_is_refused_in_a_sentence(name):
+def test_lookahead_after_or_inside_a_method_is_refused_with_a_message(name):
     tx = (METHODS | {"msam": sam_optax.msam})[name](lookahead(BASES["sgd"]()))
     message = (
         r"^params is an optax\.LookaheadParams, .*method\.update\(grads, method_state, params\.fast, grad_fn=grad_fn\)"
@@ -155,7 +155,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_trees_that_differ_are_described_by_their_first_difference_however_large_they_are(name):
+def test_trees_are_described_by_their_first_difference_however_large(name):
     updates, message = DIFFERENT[name]
     tx = sam_optax.sam()
     with pytest.raises(ValueError, match=rf"^updates has not the structure of params: .*{message}") as refused:

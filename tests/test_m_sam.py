@@ -46,7 +46,7 @@ QUICK = (("vasso", 2, "unrolled"), ("vasso", 4, "scanned"), ("asam", 2, "scanned
     m=(2, 4),
     loop=LOOPS,
 )
-def test_it_is_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
+def test_m_sam_equals_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
     method, params = methods.METHODS[name](rho=0.5), helpers.small_params()
     fn, state = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, m)), method.init(params)
     for seed in range(2):
@@ -60,7 +60,7 @@ def test_it_is_the_mean_of_the_method_over_the_shards(name, m, loop, x64):
 
 
 @pytest.mark.parametrize("m", [None, 8])
-def test_a_batch_of_one_shard_is_the_plain_method(m):
+def test_one_shard_per_batch_gives_the_plain_method(m):
     method, params, batch = sam_optax.gsam(0.5, 0.1), helpers.small_params(), batch_of(8)
     value, grads, grad_fn = sam_optax.value_and_grad(loss_fn)(params, batch)
     expected = method.update(grads, method.init(params), params, grad_fn=grad_fn, value=value)
@@ -68,7 +68,7 @@ def test_a_batch_of_one_shard_is_the_plain_method(m):
     chex.assert_trees_all_equal(found, (value, None, *expected))
 
 
-def test_a_smaller_shard_is_another_method():
+def test_smaller_shards_give_another_update():
     method, params, batch = sam_optax.sam(0.5), helpers.small_params(), batch_of(8)
     small, large = (
         sam_optax.sharpness_aware_grad(loss_fn, method, m)(params, method.init(params), batch)[2] for m in (2, 8)
@@ -76,7 +76,7 @@ def test_a_smaller_shard_is_another_method():
     assert float(trees.norm(jax.tree.map(jnp.subtract, small, large))) > 1e-3
 
 
-def test_it_evaluates_two_gradients_in_all(loop):
+def test_m_sam_evaluates_two_gradients_in_total(loop):
     """Counted where they run: each example passes twice through the loss, and through no third."""
     seen: list[int] = []
 
@@ -103,7 +103,7 @@ def test_floating_aux_is_averaged_and_integers_are_summed(loop):
     assert aux["size"] == 8
 
 
-def test_several_arguments_may_be_batches_and_others_go_to_every_shard(loop):
+def test_several_arguments_may_be_batches_and_others_are_passed_to_every_shard(loop):
     def loss(w: jax.Array, table: jax.Array, x: jax.Array, y: jax.Array, *, power: int) -> jax.Array:
         return jnp.mean((x * w * jnp.sum(table) - y) ** power)
 
@@ -130,7 +130,7 @@ def test_a_batch_that_m_does_not_divide_is_refused():
         sam_optax.sharpness_aware_grad(loss_fn, method, 3)(params, method.init(params), batch_of(8))
 
 
-def test_a_scan_takes_the_memory_of_one_shard(monkeypatch):
+def test_a_scan_over_shards_needs_the_memory_of_one_shard(monkeypatch):
     """Of a wide hidden layer, whose activations outweigh all else: 16 shards take a good sixteenth of the batch's."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     w = {"in": jnp.ones((4, 4096)), "out": jnp.ones((4096, 1))}
@@ -166,7 +166,7 @@ def test_at_a_fixed_m_the_number_of_devices_changes_nothing(name, devices, x64):
     chex.assert_trees_all_close(compiled, alone, rtol=0, atol=1e-14)
 
 
-def test_its_gradient_goes_to_an_ordinary_optimizer():
+def test_an_ordinary_optimizer_accepts_the_gradient_of_m_sam():
     method, base, params = sam_optax.look_sam(k=2), optax.adam(0.1), helpers.small_params()
     fn = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 4), static_argnames="perturb")
     state, base_state, losses = method.init(params), base.init(params), []

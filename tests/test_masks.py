@@ -52,7 +52,7 @@ def test_paths_are_the_names_that_the_framework_gives(framework):
 
 
 @every_framework
-def test_biases_are_the_leaves_called_bias_or_b(framework):
+def test_biases_are_the_leaves_named_bias_or_b(framework):
     params = FRAMEWORKS[framework]()
     mask = sam_optax.biases(params)
     assert chosen_paths(mask, params) == BIASES[framework]
@@ -60,7 +60,7 @@ def test_biases_are_the_leaves_called_bias_or_b(framework):
 
 
 @a_framework
-def test_asam_scales_every_leaf_but_the_biases(framework, x64):
+def test_asam_scales_every_leaf_except_the_biases(framework, x64):
     """At weights of 2 and gradients of 1, `ε` of a scaled leaf is `(2 + η)²` times that of an exempt one."""
     params = jax.tree.map(lambda x: jnp.full(x.shape, 2.0), FRAMEWORKS[framework]())
     offset = offsets(sam_optax.asam(eta=0.1), params, jax.tree.map(jnp.ones_like, params))
@@ -71,7 +71,7 @@ def test_asam_scales_every_leaf_but_the_biases(framework, x64):
 
 
 @every_framework
-def test_by_path_asks_each_leaf_by_its_path(framework):
+def test_by_path_calls_the_predicate_with_each_path(framework):
     params, asked = FRAMEWORKS[framework](), []
     mask = sam_optax.by_path(lambda path: asked.append(path) or path.startswith("norm"))(params)
     assert asked == PATHS[framework]
@@ -80,7 +80,7 @@ def test_by_path_asks_each_leaf_by_its_path(framework):
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_hidden_leaves_stay_and_the_chosen_ones_share_the_radius(kind, x64):
+def test_hidden_leaves_are_not_perturbed_and_the_others_share_the_radius(kind, x64):
     params = helpers.small_params()
     offset = offsets(sam_optax.sam(0.5, mask=MASKS[kind]()), params, params)["dense"]
     np.testing.assert_array_equal(offset["bias"], np.zeros(2))
@@ -88,7 +88,7 @@ def test_hidden_leaves_stay_and_the_chosen_ones_share_the_radius(kind, x64):
     np.testing.assert_allclose(offset["kernel"], 0.5 * kernel / np.linalg.norm(kernel), rtol=1e-10)
 
 
-def test_a_hidden_gradient_does_not_reach_the_perturbation(x64):
+def test_gradients_of_hidden_leaves_do_not_affect_the_perturbation(x64):
     params = helpers.small_params()
     grads = {"dense": {"kernel": params["dense"]["kernel"], "bias": jnp.full(2, jnp.nan)}}
     offset = offsets(sam_optax.sam(0.5, mask=methods.KERNELS), params, grads)
@@ -122,7 +122,7 @@ def test_the_combiner_sees_all_leaves(x64):
     np.testing.assert_allclose(sam_optax.diagnostics(state).grad_norm, trees.norm(grads), rtol=1e-12)
 
 
-def test_the_mask_of_all_leaves_is_no_mask():
+def test_a_mask_of_all_leaves_changes_nothing():
     params, batches = helpers.small_params(), helpers.small_batches(3)
     everything = sam_optax.by_path(lambda path: True)
     masked, plain = (
@@ -132,7 +132,7 @@ def test_the_mask_of_all_leaves_is_no_mask():
     chex.assert_trees_all_equal(masked, plain)
 
 
-def test_the_mask_of_no_leaf_is_the_base():
+def test_an_empty_mask_gives_the_base():
     params, batches = helpers.small_params(), helpers.small_batches(3)
     nothing = sam_optax.by_path(lambda path: False)
     masked = helpers.descend(optax.chain(sam_optax.sam(0.5, mask=nothing), optax.sgd(0.1)), params, batches)
@@ -173,7 +173,7 @@ def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_cal
 
 
 @pytest.mark.parametrize("name", ["BatchNorm_0", "LayerNorm_3", "norm", "group_norm"])
-def test_sam_on_perturbs_the_normalisation_layers_alone(name):
+def test_sam_on_perturbs_only_the_normalisation_layers(name):
     """The recipe of the docs, under the names that frameworks give on their own."""
     params = {name: {"scale": jnp.ones(2), "bias": jnp.zeros(2)}, "Dense_0": {"kernel": jnp.ones((2, 2))}}
     seen = []
@@ -183,7 +183,7 @@ def test_sam_on_perturbs_the_normalisation_layers_alone(name):
     np.testing.assert_allclose(np.linalg.norm(seen[0][name]["scale"] - 1), 0.5, rtol=1e-6)
 
 
-def test_frozen_parameters_stay_and_are_not_perturbed_with_multi_transform_behind():
+def test_frozen_parameters_are_neither_perturbed_nor_updated_with_multi_transform():
     """The documented way: SAM in front, with a mask, and `optax.multi_transform` behind it."""
     frozen = sam_optax.by_path(lambda path: path.endswith("bias"))
     trained = sam_optax.by_path(lambda path: not path.endswith("bias"))

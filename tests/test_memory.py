@@ -44,7 +44,7 @@ def copies(
     return compiled.memory_analysis().temp_size_in_bytes / sum(x.nbytes for x in params.values())
 
 
-def test_without_diagnostics_sam_does_not_hold_the_clean_gradient_through_the_second_pass():
+def test_without_diagnostics_sam_frees_the_clean_gradient_before_the_second_pass():
     of_a_layer = (dense, (200, 200), (2, 200))
     bare = sam_optax.without_diagnostics(sam_optax.sam())
     assert copies(bare, *of_a_layer) < copies(sam_optax.sam(), *of_a_layer) - 0.95
@@ -55,7 +55,7 @@ def test_with_memory_first_gsam_holds_no_second_copy_of_a_gradient_of_convolutio
     assert copies(sam_optax.gsam(), convolution, (3, 3, 64, 64), (2, 8, 8, 64), **MEMORY_FIRST) < 1
 
 
-def test_with_memory_first_sam_and_gsam_hold_half_a_copy_less_at_least():
+def test_memory_first_saves_sam_and_gsam_at_least_half_a_copy():
     of_a_layer = (dense, (200, 200), (2, 200))
     for method in (sam_optax.sam(), sam_optax.gsam()):
         assert copies(method, *of_a_layer, **MEMORY_FIRST) < copies(method, *of_a_layer) - 0.5

@@ -41,18 +41,18 @@ def steps(tx: optax.GradientTransformation, **options: Any) -> Any:
     parts=(2, 4, 8),
     loop=LOOPS,
 )
-def test_a_step_in_parts_is_the_step_of_the_whole_batch(name, parts, loop, x64):
+def test_a_step_in_parts_equals_the_step_of_the_whole_batch(name, parts, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)
     chex.assert_trees_all_close(steps(tx, micro_batches=parts), steps(tx), rtol=0, atol=1e-12)
 
 
 @some_of(methods.WRAPPERS, quick=("msam", "wsam_decoupled_masked"))
-def test_the_wrappers_go_through_parts_alike(name, loop, x64):
+def test_the_wrappers_give_the_same_step_in_parts(name, loop, x64):
     tx = helpers.optimizer(name, rho=0.5)
     chex.assert_trees_all_close(steps(tx, micro_batches=4), steps(tx), rtol=0, atol=1e-12)
 
 
-def test_what_multi_steps_does_is_something_else(x64):
+def test_multi_steps_around_sam_gives_another_step(x64):
     """`optax.MultiSteps` around SAM takes the second pass of the last part alone."""
     sam, parts = helpers.optimizer("sam", optax.sgd(0.1), rho=0.5), 4
     multi = optax.MultiSteps(sam, parts)
@@ -91,7 +91,7 @@ def test_floating_aux_is_averaged_and_integers_are_summed(loop):
     assert (int(aux["positive"]), int(aux["size"]), aux["half"].dtype) == (5, 6, jnp.bfloat16)
 
 
-def test_the_loss_is_traced_once_a_pass_however_many_parts(loop):
+def test_the_loss_is_traced_once_per_pass_for_any_number_of_parts(loop):
     traces = []
 
     def loss_fn(w: jax.Array, x: jax.Array) -> jax.Array:
@@ -103,7 +103,7 @@ def test_the_loss_is_traced_once_a_pass_however_many_parts(loop):
     assert traces == [(2, 2), (2, 2)]
 
 
-def test_keys_and_scalars_go_to_every_part(loop):
+def test_keys_and_scalars_are_passed_to_every_part(loop):
     def loss_fn(w: jax.Array, batch: dict[str, jax.Array], key: jax.Array, scale: jax.Array) -> Any:
         noise = jax.random.normal(key, ())
         return scale * jnp.mean(batch["x"] * w) + 0 * noise, noise
@@ -115,7 +115,7 @@ def test_keys_and_scalars_go_to_every_part(loop):
 
 
 @pytest.mark.parametrize("argnums", [1, (1,), -1])
-def test_batches_are_named_where_they_cannot_be_guessed(argnums, loop):
+def test_batches_that_cannot_be_inferred_need_names(argnums, loop):
     table, x = jnp.ones(2), jnp.arange(4.0)
     loss_fn = lambda w, table, x: jnp.mean(w * x) * table.shape[0]  # noqa: E731
     value_and_grad = sam_optax.value_and_grad(loss_fn, micro_batches=2, batch_argnums=argnums)
@@ -133,12 +133,12 @@ def test_batches_are_named_where_they_cannot_be_guessed(argnums, loop):
         ({"micro_batches": 2, "batch_argnums": ()}, r"leading axes \{\}"),
     ],
 )
-def test_a_batch_that_cannot_be_cut_is_refused(options, message):
+def test_an_indivisible_batch_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.value_and_grad(helpers.small_loss, **options)(helpers.small_params(), *batch_of(8))
 
 
-def test_aux_that_is_no_number_is_refused():
+def test_aux_that_is_not_numeric_is_refused():
     value_and_grad = sam_optax.value_and_grad(
         lambda w, x: (jnp.mean(w * x), {"any": jnp.any(x > 0)}), has_aux=True, micro_batches=2
     )
@@ -167,13 +167,13 @@ def test_a_loss_scale_saves_gradients_that_float16_would_lose():
         assert grads.dtype == jnp.float16
 
 
-def test_arguments_of_the_second_pass_that_are_no_tuple_are_refused():
+def test_second_pass_arguments_that_are_not_a_tuple_are_refused():
     value_and_grad = sam_optax.value_and_grad(lambda w, x: jnp.mean(w * x), second_pass_args=lambda x: x)
     with pytest.raises(ValueError, match=r"^second_pass_args returned \w+: return a tuple of the arguments"):
         value_and_grad(jnp.array(1.0), jnp.ones(1))
 
 
-def test_another_key_in_the_second_pass_where_it_is_asked_for():
+def test_the_second_pass_can_use_another_key():
     def loss_fn(w: jax.Array, x: jax.Array, key: jax.Array) -> jax.Array:
         return jnp.sum(jax.random.bernoulli(key, 0.5, x.shape) * x * w)
 
@@ -205,6 +205,6 @@ def test_a_loss_scale_may_be_traced():
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, jnp.inf, "large"])
-def test_a_loss_scale_that_is_no_positive_number_is_refused(scale):
+def test_a_loss_scale_that_is_not_positive_is_refused(scale):
     with pytest.raises(ValueError, match=r"^loss_scale is .*: give a"):
         sam_optax.value_and_grad(helpers.small_loss, loss_scale=scale)

@@ -29,7 +29,7 @@ def test_the_shift_has_length_rho_against_the_momentum(base, x64):
     np.testing.assert_allclose(trees.inner(offset, v), -0.3 * trees.norm(v), rtol=1e-10)
 
 
-def test_the_parameters_to_evaluate_are_those_the_base_moved(x64):
+def test_the_evaluation_parameters_are_those_updated_by_the_base(x64):
     """The base, fed with the gradients at the shifted points, passes through the unshifted ones."""
     base = helpers.BASES["adamw"]()
     tx, params, batches = helpers.optimizer("msam", base, rho=0.3), *problem(4)
@@ -58,7 +58,7 @@ def test_only_the_leaves_of_the_mask_are_shifted():
     np.testing.assert_allclose(np.linalg.norm(state.offset["dense"]["kernel"]), 0.3, rtol=1e-5)
 
 
-def test_a_momentum_of_ones_own_is_taken():
+def test_a_user_defined_momentum_is_accepted():
     tx = sam_optax.msam(optax.chain(optax.trace(0.5), optax.trace(0.9), optax.scale(-0.1)), 0.3, lambda s: s[1].trace)
     params, (batch,) = problem(1)
     _, state = helpers.make_step(tx)(params, tx.init(params), *batch)
@@ -72,7 +72,7 @@ def test_a_base_without_one_momentum_is_refused(base):
         sam_optax.msam(base).init(helpers.small_params())
 
 
-def test_a_direction_that_is_none_is_refused():
+def test_an_invalid_direction_is_refused():
     tx, params = sam_optax.msam(optax.sgd(0.1, 0.9), direction=lambda state: jnp.ones(2)), helpers.small_params()
     with pytest.raises(ValueError, match=r"^What direction returned has no leaf of shape \(2,\) at 'dense/bias'"):
         tx.init(params)
@@ -82,7 +82,7 @@ def test_a_direction_that_is_none_is_refused():
     ("methods", "message"),
     [([], "^state holds no state of msam, expected one"), (["msam", "msam"], "^state holds 2 sharpness-aware methods")],
 )
-def test_one_state_is_looked_for(methods, message):
+def test_evaluation_parameters_need_exactly_one_msam_state(methods, message):
     tx, params = optax.chain(*map(helpers.optimizer, methods), optax.identity()), helpers.small_params()
     with pytest.raises(ValueError, match=message):
         sam_optax.msam_eval_params(tx.init(params), params)

@@ -55,7 +55,7 @@ FROZEN = {
 
 @pytest.mark.parametrize("form", FROZEN)
 @pytest.mark.parametrize("base", [SGD, ADAM], ids=["sgd", "adam"])
-def test_the_head_alone_is_trained_as_if_there_were_nothing_else(base, form):
+def test_a_trained_head_is_updated_as_if_it_were_the_only_parameter(base, form):
     w, state = trained(FROZEN[form](base), params())
     body = params()["body"]
     of_head = lambda w: {"head": gradient(w | {"body": body})["head"]}  # noqa: E731
@@ -68,7 +68,7 @@ def test_the_head_alone_is_trained_as_if_there_were_nothing_else(base, form):
     np.testing.assert_allclose(evaluated["head"], expected["head"], rtol=1e-5, atol=1e-7)
 
 
-def test_the_direction_is_made_of_the_momentum_of_each_group():
+def test_the_direction_is_composed_of_the_momentum_of_each_group():
     """`w̃ − w = −ρ v/‖v‖`, where `v` has SGD's trace on the one leaf and Adam's first moment on the other."""
     tx = sam_optax.msam(optax.multi_transform({"a": SGD, "b": ADAM}, {"body": "a", "head": "b"}), RHO)
     w, g = params(), gradient(params())

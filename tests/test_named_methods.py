@@ -31,7 +31,7 @@ def test_every_method_of_the_package_has_its_name():
 
 
 @pytest.mark.parametrize("name", sam_optax.names())
-def test_a_method_by_its_name_is_that_of_its_function(name):
+def test_a_method_created_by_name_equals_that_of_its_function(name):
     options = {"msam": {"base": optax.sgd(0.1, momentum=0.9)}}
     options["wsam_decoupled"] = options["msam"] | {"learning_rate": 0.1}
     options["bsam"] = {"learning_rate": 0.1, "num_examples": 10}
@@ -54,6 +54,6 @@ def test_options_are_passed_on():
         ("sam", {"rho": -1.0}, "^rho is -1.0: give a finite number of at least 0"),
     ],
 )
-def test_what_cannot_be_created_is_refused(name, options, message):
+def test_unknown_names_and_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.create(name, **options)

@@ -19,7 +19,7 @@ def additive(w: Any, x: Any, z: Any) -> Any:
     return jnp.mean((x + z) @ w)
 
 
-def test_what_all_parts_share_is_no_noise_and_adds_to_the_signal(x64):
+def test_randomness_shared_by_all_parts_counts_as_signal(x64):
     """So a dropout key for all parts makes the noise scale too small."""
     x, z = (jax.random.normal(jax.random.key(i), (16, 3)) + 1 for i in range(2))
 
@@ -37,7 +37,7 @@ def test_what_all_parts_share_is_no_noise_and_adds_to_the_signal(x64):
 
 
 @pytest.mark.parametrize("noise", [TERMS, (TERMS, TERMS), 3.0, (), sam_optax.Noise(2.0, 64.0)], ids=repr)
-def test_what_is_no_noise_is_refused_with_what_to_give(noise):
+def test_invalid_noise_is_refused_with_the_remedy(noise):
     tx, w = sam_optax.track_noise(), jnp.zeros(2)
     with pytest.raises(ValueError, match=r"noise is .*: give sam_optax\.Noise\(clean=…, perturbed=…\), each of it a"):
         tx.update(w, tx.init(w), w, noise=noise)

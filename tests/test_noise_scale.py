@@ -62,7 +62,7 @@ def errors_off(estimate: float, truth: float, variance: float, steps: float = ST
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_terms_hit_the_truth_within_their_standard_error(seed, x64):
+def test_the_terms_are_unbiased_within_their_standard_error(seed, x64):
     signal, noise = measured(seed)
     assert errors_off(np.mean(signal), SIGNAL, variance().signal) < 3
     assert errors_off(np.mean(noise), NOISE, variance().noise) < 3
@@ -72,7 +72,7 @@ def test_the_terms_hit_the_truth_within_their_standard_error(seed, x64):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_ratio_of_the_averages_hits_the_noise_scale_and_the_average_of_the_ratios_does_not(seed, x64):
+def test_the_ratio_of_averages_estimates_the_noise_scale_and_the_average_of_ratios_does_not(seed, x64):
     terms, decay, average = measured(seed), 0.99, sam_optax.NoiseAverage.start()
     for signal, noise in zip(*terms, strict=True):
         average = average.add(sam_optax.NoiseTerms(signal, noise), decay)
@@ -99,7 +99,7 @@ SIZES = st.tuples(st.integers(1, 50), st.integers(2, 20)).map(lambda x: (x[0], x
 
 
 @hypothesis.given(SIZES, st.floats(0.01, 100), st.floats(0.01, 100))
-def test_expected_squares_give_the_terms_back(sizes, signal, noise):
+def test_the_terms_are_recovered_from_expected_squares(sizes, signal, noise):
     small, large = sizes
     terms = sam_optax.noise_terms(signal + noise / small, small, signal + noise / large, large)
     np.testing.assert_allclose(terms, (signal, noise), rtol=1e-6)
@@ -107,7 +107,7 @@ def test_expected_squares_give_the_terms_back(sizes, signal, noise):
 
 
 @hypothesis.given(SIZES, st.integers(0, 100))
-def test_the_terms_are_the_sample_variance_of_the_parts_and_what_it_leaves_of_the_square(sizes, seed):
+def test_the_terms_are_the_sample_variance_and_the_remaining_squared_norm(sizes, seed):
     small, large = sizes
     parts = np.random.default_rng(seed).normal(1.0, size=(large // small, 3))
     mean = np.mean(parts, 0)
@@ -119,7 +119,7 @@ def test_the_terms_are_the_sample_variance_of_the_parts_and_what_it_leaves_of_th
 @pytest.mark.parametrize(
     ("signal", "scale"), [(2.0, 4.0), (0.0, np.inf), (-1.0, np.inf), (np.nan, np.nan), (np.float32(4), 2.0)]
 )
-def test_the_scale_is_infinite_where_the_signal_is_lost_and_unknown_where_nothing_was_measured(signal, scale):
+def test_the_scale_is_infinite_without_signal_and_nan_without_measurements(signal, scale):
     np.testing.assert_array_equal(sam_optax.NoiseTerms(signal, 8.0).scale, scale)
     np.testing.assert_array_equal(sam_optax.NoiseTerms(signal, 0.0).scale, 0.0)
 
@@ -134,7 +134,7 @@ def test_the_average_is_the_weighted_mean(numbers, decay):
     np.testing.assert_allclose(average.terms, (expected, 2 * expected), rtol=1e-5)
 
 
-def test_an_average_of_nothing_is_unknown_and_a_step_that_measured_nothing_leaves_it_alone():
+def test_an_empty_average_is_nan_and_steps_without_measurements_do_not_change_it():
     average = sam_optax.NoiseAverage.start()
     assert np.all(np.isnan(average.terms))
     measured = average.add(sam_optax.NoiseTerms(1.0, 3.0), 0.9)
@@ -151,7 +151,7 @@ def test_an_average_of_nothing_is_unknown_and_a_step_that_measured_nothing_leave
         ({"small": 32}, "^small is 32, and large 16: "),
     ],
 )
-def test_sizes_between_which_no_noise_shows_are_refused(sizes, message):
+def test_batch_sizes_that_show_no_noise_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.noise_terms(**({"small_square": 2.0, "small": 4, "large_square": 1.0, "large": 16} | sizes))
 

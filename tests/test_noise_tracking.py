@@ -87,7 +87,7 @@ def test_micro_batches_on_each_device_are_smaller_parts(x64):
     chex.assert_trees_all_close(over_devices("vmap", micro_batches=2), expected, rtol=1e-9)
 
 
-def test_the_shards_of_m_sam_measure_each_at_its_own_perturbation(loop, x64):
+def test_each_shard_of_m_sam_measures_at_its_own_perturbation(loop, x64):
     params, batch, gradient = helpers.small_params(), batch_of(16), jax.grad(helpers.small_loss)
     method = sam_optax.sam(rho=RHO)
     fn = sam_optax.sharpness_aware_grad(helpers.small_loss, method, 4, batch_argnums=(0, 1), measure_noise=True)
@@ -105,7 +105,7 @@ def test_the_shards_of_m_sam_measure_each_at_its_own_perturbation(loop, x64):
     chex.assert_trees_all_close(sam_optax.measured_noise(opt_state), noise, rtol=1e-12)
 
 
-def test_a_skipped_step_of_m_sam_measures_the_clean_gradient_alone(x64):
+def test_a_skipped_step_of_m_sam_measures_only_the_clean_gradient(x64):
     params, method = helpers.small_params(), sam_optax.sam(rho=RHO)
     fn = sam_optax.sharpness_aware_grad(helpers.small_loss, method, 4, batch_argnums=(0, 1), measure_noise=True)
     noise = fn(params, method.init(params), *batch_of(16), perturb=False)[1][1]
@@ -117,7 +117,7 @@ def test_a_skipped_step_of_m_sam_measures_the_clean_gradient_alone(x64):
     np.testing.assert_array_equal(found.perturbed, [-1.0, -1.0])
 
 
-def test_the_shards_of_all_devices_measure_as_those_of_one(x64):
+def test_shards_on_several_devices_measure_the_same_as_on_one(x64):
     params, method = helpers.small_params(), sam_optax.sam(rho=RHO)
     fn = functools.partial(sam_optax.sharpness_aware_grad, helpers.small_loss, method, 2, batch_argnums=(0, 1))
     one = fn(measure_noise=True)(params, method.init(params), *batch_of(16))[1][1]
@@ -146,7 +146,7 @@ def test_flax_measures_the_same(x64):
 
 
 @pytest.mark.parametrize("method", ["gsam", "look_sam"])
-def test_the_method_goes_on_unchanged(method, x64):
+def test_tracking_noise_does_not_change_the_method(method, x64):
     def run(measure: bool) -> Any:
         value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=measure)
         made = getattr(sam_optax, method)()
@@ -166,7 +166,7 @@ def test_the_method_goes_on_unchanged(method, x64):
 
 
 @pytest.mark.parametrize("static", [True, False])
-def test_a_skipped_step_measures_the_clean_gradient_alone(static, x64):
+def test_a_skipped_step_measures_only_the_clean_gradient(static, x64):
     """Also where the decision is made inside the compiled step, out of whose branches the noise has to get."""
     policy = sam_optax.every(2)
     tx = sam_optax.track_noise(sam_optax.sam(rho=RHO, when=policy), decay=0.5)
@@ -189,7 +189,7 @@ def test_a_skipped_step_measures_the_clean_gradient_alone(static, x64):
     np.testing.assert_allclose(seen[2].clean, mean([1, 2, 4], [noise.clean for noise in expected]), rtol=1e-9)
 
 
-def test_measuring_evaluates_no_further_gradient(loop):
+def test_measuring_noise_evaluates_no_further_gradient(loop):
     seen: list[int] = []
 
     def counted(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -213,7 +213,7 @@ def test_a_method_without_a_second_pass_measures_the_clean_gradient():
     assert np.all(np.isnan(perturbed))
 
 
-def test_the_measuring_second_pass_may_be_handed_into_a_compiled_function_and_be_called():
+def test_a_measuring_second_pass_can_be_passed_to_and_called_in_a_compiled_function():
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
     params, batch = helpers.small_params(), batch_of(4)
     _, grads, grad_fn = jax.jit(value_and_grad)(params, *batch)
@@ -232,7 +232,7 @@ def test_the_noise_is_accumulated_in_float32_whatever_the_parameters(dtype):
     assert {x.dtype for x in (*after.clean, *after.perturbed)} == {jnp.dtype("float32")}
 
 
-def test_a_step_that_is_not_finite_spoils_no_average():
+def test_a_nonfinite_step_does_not_enter_the_average():
     tx = sam_optax.skip_nonfinite(optax.chain(sam_optax.track_noise(sam_optax.sam()), optax.sgd(0.1)))
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
     params, state, seen = helpers.small_params(), tx.init(helpers.small_params()), []
@@ -245,7 +245,7 @@ def test_a_step_that_is_not_finite_spoils_no_average():
     chex.assert_trees_all_equal(*seen)
 
 
-def test_a_step_that_the_method_takes_back_adds_no_noise_of_the_step_before():
+def test_a_rejected_step_does_not_add_the_noise_of_the_previous_step():
     tx = sam_optax.track_noise(sam_optax.skip_nonfinite(sam_optax.sam()), decay=0.5)
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
     params, state, seen = helpers.small_params(), tx.init(helpers.small_params()), []
@@ -257,7 +257,7 @@ def test_a_step_that_the_method_takes_back_adds_no_noise_of_the_step_before():
     chex.assert_trees_all_equal(*seen)
 
 
-def test_without_diagnostics_the_noise_is_measured_all_the_same():
+def test_noise_is_measured_without_diagnostics():
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=True)
     params, found = helpers.small_params(), []
     for method in (sam_optax.sam(rho=RHO), sam_optax.without_diagnostics(sam_optax.sam(rho=RHO))):
@@ -268,7 +268,7 @@ def test_without_diagnostics_the_noise_is_measured_all_the_same():
     chex.assert_tree_all_finite(found)
 
 
-def test_in_front_of_a_method_it_sees_the_clean_gradient_alone():
+def test_a_tracker_before_the_method_measures_only_the_clean_gradient():
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=True)
     tx, params = optax.chain(sam_optax.track_noise(), sam_optax.gsam(rho=RHO)), helpers.small_params()
     _, grads, grad_fn = value_and_grad(params, *batch_of(16))

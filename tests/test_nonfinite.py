@@ -35,7 +35,7 @@ def spoiled(tree: Any, value: Any) -> Any:
 
 
 @combinations(is_quick, where=PASSES, value=BAD)
-def test_a_step_with_a_bad_pass_is_as_if_it_had_not_been(where, value):
+def test_a_step_with_a_nonfinite_pass_changes_nothing(where, value):
     name, which = where
     tx = sam_optax.skip_nonfinite(helpers.optimizer(name, rho=0.5))
     params, (first, second, third) = helpers.small_params(), helpers.small_batches(3)
@@ -56,14 +56,14 @@ def test_a_step_with_a_bad_pass_is_as_if_it_had_not_been(where, value):
 
 
 @some_of(OPTIMIZERS, quick=methods.OF_EACH_KIND)
-def test_finite_steps_are_those_of_the_optimizer(name, x64):
+def test_finite_steps_equal_those_of_the_optimizer(name, x64):
     params, batches = helpers.small_params(), helpers.small_batches(4)
     tx = helpers.optimizer(name, rho=0.5)
     ours = helpers.descend(sam_optax.skip_nonfinite(tx), params, batches)
     chex.assert_trees_all_close(ours, helpers.descend(tx, params, batches), rtol=0, atol=1e-13)
 
 
-def test_optax_lets_a_second_pass_through_that_is_not_finite():
+def test_optax_does_not_detect_a_nonfinite_second_pass():
     """Why there is a guard of our own."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, _ = passes(params, batch)
@@ -75,7 +75,7 @@ def test_optax_lets_a_second_pass_through_that_is_not_finite():
     chex.assert_tree_all_finite(ours.update(grads, ours.init(params), params, **call)[0])
 
 
-def test_a_loss_that_overflows_at_the_perturbed_point_alone():
+def test_a_loss_that_overflows_only_at_the_perturbed_point_is_skipped():
     tx = sam_optax.skip_nonfinite(optax.chain(sam_optax.sam(1.0), optax.sgd(0.1)))
     value_and_grad = sam_optax.value_and_grad(lambda w: jnp.sum(jnp.where(w > 2.5, jnp.exp(1000 * w), w**2)))
     w = jnp.array([2.0])
@@ -97,7 +97,7 @@ BEHIND = {
     behind=BEHIND,
     value=(jnp.inf, -jnp.inf),
 )
-def test_what_saturates_behind_the_method_hides_no_bad_pass(name, behind, value):
+def test_transforms_after_the_method_do_not_hide_a_nonfinite_pass(name, behind, value):
     tx = sam_optax.skip_nonfinite(helpers.optimizer(name, BEHIND[behind]()))
     params, (first, second) = helpers.small_params(), helpers.small_batches(2)
     params, state = helpers.make_step(tx)(params, tx.init(params), *first)
@@ -108,7 +108,7 @@ def test_what_saturates_behind_the_method_hides_no_bad_pass(name, behind, value)
     chex.assert_trees_all_equal(after.inner, state.inner)
 
 
-def test_a_state_that_starts_as_infinity_stops_no_step():
+def test_an_initially_infinite_state_does_not_block_steps():
     tx = sam_optax.skip_nonfinite(
         optax.chain(sam_optax.sam(), optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=2))
     )
@@ -117,7 +117,7 @@ def test_a_state_that_starts_as_infinity_stops_no_step():
     assert bool(state.last_finite)
 
 
-def test_the_static_decision_and_the_diagnostics_pass_through():
+def test_the_guard_passes_on_the_static_decision_and_the_diagnostics():
     tx = sam_optax.skip_nonfinite(helpers.optimizer("sam", when=sam_optax.every(2)))
     step, params = helpers.make_step(tx), helpers.small_params()
     state = tx.init(params)

@@ -37,14 +37,14 @@ ONE = {
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_several_methods_are_refused_with_the_right_way(name):
+def test_several_methods_are_refused_with_the_remedy(name):
     message = r"^opt_state holds 2 sharpness-aware methods, expected one: .*optax\.multi_transform\(.*normalized_ascent"
     with pytest.raises(ValueError, match=message):
         check_one_method("opt_state", SEVERAL[name]().init(PARAMS))
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_one_method_or_none_is_right(name):
+def test_one_method_or_none_is_accepted(name):
     check_one_method("opt_state", ONE[name]().init(PARAMS))
 
 
@@ -52,7 +52,7 @@ def partitions(make: Any) -> optax.GradientTransformation:
     return optax.multi_transform({"a": make(), "b": make()}, {"body": "a", "head": "b"})
 
 
-def test_msam_in_disjoint_partitions_is_one_method_and_in_front_of_another_method_two():
+def test_msam_in_disjoint_partitions_counts_once_and_before_another_method_as_a_second():
     several = partitions(lambda: sam_optax.msam(SGD))
     check_one_method("opt_state", several.init(PARAMS))
     with pytest.raises(ValueError, match=r"^opt_state holds 3 sharpness-aware methods"):
@@ -64,7 +64,7 @@ SEEN_WHOLE = {"tx": sam_optax.skip_nonfinite, "method": sam_optax.track_noise}
 
 @pytest.mark.parametrize("argument", SEEN_WHOLE)
 @pytest.mark.parametrize("name", SEVERAL)
-def test_what_sees_the_whole_optimizer_refuses_several_methods(name, argument):
+def test_functions_of_the_whole_optimizer_refuse_several_methods(name, argument):
     tx = SEEN_WHOLE[argument](SEVERAL[name]())
     with pytest.raises(ValueError, match=f"^{argument} holds 2 sharpness-aware methods, expected one"):
         tx.init(PARAMS)
@@ -78,7 +78,7 @@ MULTI_STEPS = {
 
 @pytest.mark.parametrize("argument", SEEN_WHOLE)
 @pytest.mark.parametrize("name", MULTI_STEPS)
-def test_what_sees_the_whole_optimizer_refuses_a_method_inside_of_accumulation(name, argument):
+def test_functions_of_the_whole_optimizer_refuse_a_method_inside_accumulation(name, argument):
     tx = SEEN_WHOLE[argument](MULTI_STEPS[name]())
     with pytest.raises(ValueError, match=rf"^{argument} holds .* inside optax\.MultiSteps, .*micro_batches="):
         tx.init(PARAMS)
@@ -87,7 +87,7 @@ def test_what_sees_the_whole_optimizer_refuses_a_method_inside_of_accumulation(n
 @pytest.mark.parametrize(
     "tx", [optax.MultiSteps(sam_optax.msam(SGD), 4), sam_optax.wsam_decoupled(optax.MultiSteps(SGD, 4), 0.1)]
 )
-def test_accumulation_around_msam_or_inside_of_decoupled_wsam_is_right(tx):
+def test_accumulation_around_msam_or_inside_decoupled_wsam_is_accepted(tx):
     check_one_method("opt_state", tx.init(PARAMS))
 
 
@@ -102,13 +102,13 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_method_inside_of_another_is_refused(name):
+def test_a_method_inside_another_is_refused(name):
     argument = "perturbation" if "perturbation" in name else "base"
     with pytest.raises(ValueError, match=f"^{argument} holds a sharpness-aware method, which replaces .*: give "):
         PARTS[name]().init(PARAMS)
 
 
-def test_one_method_has_a_radius_for_each_partition(x64):
+def test_one_method_can_have_a_radius_for_each_partition(x64):
     """The right way: each group's own `ε = ρ g/‖g‖`, with the norm over the group, and one second pass."""
     radii, labels = {"body": 0.5, "head": 0.1}, {"body": "body", "head": {"kernel": "head", "bias": "head"}}
     perturbation = optax.multi_transform(
@@ -126,7 +126,7 @@ def test_one_method_has_a_radius_for_each_partition(x64):
     np.testing.assert_allclose(sam_optax.diagnostics(state).perturbation_norm, np.hypot(0.5, 0.1), rtol=1e-10)
 
 
-def test_groups_may_have_radii_of_their_own_and_share_one_norm(x64):
+def test_groups_can_have_their_own_radii_under_one_norm(x64):
     """As the parameter groups of the best known PyTorch code do: `ε_group = ρ_group g_group / ‖g‖`."""
     scales = optax.multi_transform({"a": optax.scale(0.05), "b": optax.scale(0.1)}, {"body": "a", "head": "b"})
     perturbation = optax.chain(sam_optax.normalized_ascent(1.0), scales)
@@ -138,7 +138,7 @@ def test_groups_may_have_radii_of_their_own_and_share_one_norm(x64):
 
 
 @pytest.mark.parametrize("name", methods.PERTURBATIONS)
-def test_every_perturbation_perturbs_a_partition_as_if_there_were_nothing_else(name):
+def test_a_perturbation_of_a_partition_ignores_the_other_parameters(name):
     make = methods.PERTURBATIONS[name]
     labels = {"body": "a", "head": "b"}
     both, alone = optax.multi_transform({"a": make(0.5), "b": optax.set_to_zero()}, labels), make(0.5)

@@ -31,7 +31,7 @@ def optax_sam(base: optax.GradientTransformation, rho: float, params: Any, batch
 
 
 @pytest.mark.parametrize("base", helpers.BASES)
-def test_sam_is_optax_sam_over_100_steps(base, x64):
+def test_sam_equals_optax_sam_over_100_steps(base, x64):
     golden = helpers.golden()
     batches = list(itertools.islice(itertools.cycle(golden.batches), 100))
     tx = optax.chain(sam_optax.sam(rho=0.05), helpers.BASES[base]())

@@ -28,7 +28,7 @@ RECORDS = [name for name, x in NAMED.items() if hasattr(x, "_fields")]
 FUNCTIONS = [name for name, x in NAMED.items() if inspect.isfunction(x)]
 
 
-def test_the_core_loads_neither_equinox_nor_flax_nor_tensorflow():
+def test_the_core_imports_neither_equinox_nor_flax_nor_tensorflow():
     program = "import sys, sam_optax; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
     assert "sam_optax" in loaded
@@ -90,7 +90,7 @@ def _run(*command: object, **options: object) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_package_alone_and_its_types(dist):
+def test_the_wheel_contains_only_the_package_and_its_types(dist):
     (wheel,) = dist.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -103,7 +103,7 @@ def test_the_wheel_holds_the_package_alone_and_its_types(dist):
     }
 
 
-def test_the_sdist_has_what_builds_and_cites_the_package(dist):
+def test_the_sdist_contains_the_build_and_citation_files(dist):
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         tops = {name.split("/")[1] for name in archive.getnames()}
@@ -111,7 +111,7 @@ def test_the_sdist_has_what_builds_and_cites_the_package(dist):
     assert tops == {"sam_optax", "pyproject.toml", ".gitignore"} | documents
 
 
-def test_the_wheel_installs_into_a_clean_environment_and_runs_the_first_page(dist, tmp_path):
+def test_the_wheel_installs_into_a_clean_environment_and_runs_the_first_example(dist, tmp_path):
     """The environment has what the wheel requires from here; the package itself it has from the wheel."""
     venv.create(tmp_path / "clean", with_pip=False)
     python = tmp_path / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -126,13 +126,13 @@ def test_the_wheel_installs_into_a_clean_environment_and_runs_the_first_page(dis
     assert Path(out[-1]).is_relative_to(tmp_path / "clean")
 
 
-def test_the_version_stands_in_one_place():
+def test_the_version_is_written_in_one_place():
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "CITATION.cff", "mkdocs.yml")]
     assert not [line for text in texts for line in text.splitlines() if re.match(r"version\b", line)]
 
 
 @pytest.mark.parametrize(("tag", "fits"), [(f"v{sam_optax.__version__}", True), ("v9.9.9", False), ("v0", False)])
-def test_a_release_is_made_by_a_tag_that_names_the_version_alone(tag, fits):
+def test_only_a_tag_with_the_version_makes_a_release(tag, fits):
     workflow = yaml.load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
     assert workflow["on"] == {"push": {"tags": ["v*"]}}
     (check,) = (step for step in workflow["jobs"]["build"]["steps"] if step.get("name") == "The tag names the version")
@@ -141,7 +141,7 @@ def test_a_release_is_made_by_a_tag_that_names_the_version_alone(tag, fits):
     assert (done.returncode == 0) == fits
 
 
-def test_each_declared_lowest_version_is_one_that_test_long_installs():
+def test_every_declared_lowest_version_is_installed_by_test_long():
     declared = lowest_versions.constraints(ROOT)
     assert {"chex==0.1.90", "jax==0.10", "optax==0.2.8"} <= set(declared)
     names = [each.partition("==")[0] for each in declared]

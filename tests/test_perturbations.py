@@ -79,14 +79,14 @@ def test_asam_with_every_leaf_exempt_is_sam(x64):
     )
 
 
-def test_asam_without_eta_leaves_a_weight_of_zero_where_it_is():
+def test_asam_without_eta_does_not_perturb_zero_weights():
     params, gradient = jnp.array([2.0, 0.0]), jnp.array([1.0, 5.0])
     assert offset_of(sam_optax.adaptive_ascent(1.0, 0.0), gradient, params)[1] == 0
     assert offset_of(sam_optax.adaptive_ascent(1.0, 0.01), gradient, params)[1] > 0
 
 
 @pytest.mark.parametrize("factor", [0.1, 3.0, 1000.0])
-def test_without_eta_asam_sees_through_a_rescaling_of_two_layers(factor, x64):
+def test_without_eta_asam_is_invariant_to_a_rescaling_of_two_layers(factor, x64):
     """`relu(x @ u) @ v` stays what it is under `(c u, v / c)`, and so do ASAM's offset and perturbed loss."""
     u, v, x = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(3, 4), (4, 1), (8, 3)]))
 
@@ -111,14 +111,14 @@ def test_the_perturbed_loss_is_higher_to_first_order(name, x64):
     assert helpers.small_loss(moved, *batch) > helpers.small_loss(params, *batch)
 
 
-def test_a_schedule_may_ask_for_an_array():
+def test_a_schedule_may_need_an_array_as_its_count():
     ascent = sam_optax.normalized_ascent(lambda step: 0.1 / (1.0 + step.astype(float)))
     offset, _ = ascent.update(jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)))
     np.testing.assert_allclose(offset, [0.06, 0.08], rtol=1e-6)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
-def test_the_unified_offset_lies_between_the_unnormalised_and_that_of_sam(lam, x64):
+def test_the_unified_offset_is_between_the_unnormalised_one_and_that_of_sam(lam, x64):
     params = helpers.small_params()
     gradient = small_gradient(params)
     offset = offset_of(sam_optax.unified_ascent(0.5, lam), gradient, params)
@@ -127,7 +127,7 @@ def test_the_unified_offset_lies_between_the_unnormalised_and_that_of_sam(lam, x
     chex.assert_trees_all_close(offset, expected, rtol=1e-12)
 
 
-def test_the_share_of_the_unified_offset_follows_its_schedule():
+def test_the_fraction_of_the_unified_offset_follows_its_schedule():
     ascent = sam_optax.unified_ascent(0.5, optax.linear_schedule(1.0, 0.0, 2))
     gradient, state, seen = jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)), []
     for _ in range(3):
@@ -162,20 +162,20 @@ def test_friendly_without_sigma_is_sam(x64):
     chex.assert_trees_all_close(friendly, sam, rtol=1e-12)
 
 
-def test_smoothed_with_a_share_of_one_is_sam(x64):
+def test_smoothed_with_a_fraction_of_one_is_sam(x64):
     smoothed, sam = (
         offsets_of(a, stream()) for a in (sam_optax.smoothed_ascent(0.5, 1.0), sam_optax.normalized_ascent(0.5))
     )
     chex.assert_trees_all_close(smoothed, sam, rtol=1e-6)
 
 
-def test_a_share_of_zero_keeps_the_first_direction(x64):
+def test_a_fraction_of_zero_keeps_the_first_direction(x64):
     first, *later = offsets_of(sam_optax.smoothed_ascent(0.5, 0.0), stream())
     for offset in later:
         chex.assert_trees_all_close(offset, first, rtol=1e-12)
 
 
-def test_friendly_takes_what_all_batches_share_away(x64):
+def test_friendly_removes_the_component_common_to_all_batches(x64):
     """Of gradients `common + own`, the offset turns to `own` where the average has become `common`."""
     common = jnp.array([1.0, 0.0, 0.0, 0.0])
     gradients = [common + sign * jnp.array([0.0, 0.1, 0.0, 0.0]) for sign in (1, -1) * 200]

@@ -45,7 +45,7 @@ def step_with(value_and_grad: Any, tx: Any = None) -> Any:
 
 
 @methods.where(lambda name: True, ["wsam_decoupled"])
-def test_they_are_the_losses_at_the_parameters_of_the_second_pass(name):
+def test_perturbed_loss_and_gap_are_taken_at_the_parameters_of_the_second_pass(name):
     asked: list[Any] = []
 
     def recorded(params: Any, *batch: Any) -> Any:
@@ -63,13 +63,13 @@ def test_they_are_the_losses_at_the_parameters_of_the_second_pass(name):
 
 
 @pytest.mark.parametrize("compile_", [jax.jit, lambda step: step], ids=["compiled", "eagerly"])
-def test_they_are_measured_in_a_step(compile_, x64):
+def test_perturbed_loss_and_gap_are_measured_in_a_step(compile_, x64):
     params, tx = helpers.small_params(), sam_optax.gsam(rho=RHO)
     state = compile_(step_with(sam_optax.value_and_grad(helpers.small_loss)))(params, tx.init(params), *batch_of(8))
     np.testing.assert_allclose(read(state), by_hand(params, *batch_of(8)), rtol=1e-10)
 
 
-def test_they_are_measured_in_a_scan_and_not_where_a_step_is_skipped(x64):
+def test_perturbed_loss_and_gap_are_measured_in_a_scan_except_at_skipped_steps(x64):
     tx = sam_optax.sam(rho=RHO, when=sam_optax.every(2))
     step, params = step_with(sam_optax.value_and_grad(helpers.small_loss), tx), helpers.small_params()
     batches = [jnp.stack(x) for x in zip(*(batch_of(8, seed) for seed in range(4)), strict=True)]
@@ -83,7 +83,7 @@ def test_they_are_measured_in_a_scan_and_not_where_a_step_is_skipped(x64):
     np.testing.assert_allclose(np.stack(seen, 1), expected, rtol=1e-10)
 
 
-def test_they_are_those_of_the_whole_batch_of_micro_batches(loop, x64):
+def test_perturbed_loss_and_gap_of_micro_batches_are_those_of_the_whole_batch(loop, x64):
     params, tx = helpers.small_params(), sam_optax.gsam(rho=RHO)
     step = step_with(sam_optax.value_and_grad(helpers.small_loss, micro_batches=4))
     state = jax.jit(step)(params, tx.init(params), *batch_of(8))
@@ -104,7 +104,7 @@ def test_parts_of_unequal_weight_count_by_their_weight(x64):
 
 
 @pytest.mark.parametrize("how", [pytest.param("vmap", marks=pytest.mark.long), "shard_map"])
-def test_they_are_those_of_the_batch_of_all_devices(how, x64):
+def test_perturbed_loss_and_gap_are_those_of_the_batch_of_all_devices(how, x64):
     params, tx = helpers.small_params(), sam_optax.gsam(rho=RHO)
     step = step_with(sam_optax.value_and_grad(helpers.small_loss, axis_name="data"))
     one = functools.partial(step, params, tx.init(params))
@@ -118,7 +118,7 @@ def test_they_are_those_of_the_batch_of_all_devices(how, x64):
     np.testing.assert_allclose(read(state), by_hand(params, *batch_of(8)), rtol=1e-10)
 
 
-def test_the_shards_of_m_sam_have_each_their_own_and_report_the_mean(loop, x64):
+def test_the_shards_of_m_sam_report_the_mean_of_their_losses(loop, x64):
     params, method = helpers.small_params(), sam_optax.gsam(rho=RHO)
     fn = sam_optax.sharpness_aware_grad(helpers.small_loss, method, 2, batch_argnums=(0, 1))
     *_, state = fn(params, method.init(params), *batch_of(8))
@@ -127,7 +127,7 @@ def test_the_shards_of_m_sam_have_each_their_own_and_report_the_mean(loop, x64):
     np.testing.assert_allclose(read(state), expected, rtol=1e-10)
 
 
-def test_devices_with_a_perturbation_each_report_the_mean(x64):
+def test_devices_with_their_own_perturbations_report_the_mean_of_their_losses(x64):
     params, tx = helpers.small_params(), sam_optax.average_over("data", sam_optax.gsam(rho=RHO))
     step = functools.partial(step_with(sam_optax.value_and_grad(helpers.small_loss), tx), params, tx.init(params))
     parts = [x.reshape(4, -1, *x.shape[1:]) for x in batch_of(8)]
@@ -137,7 +137,7 @@ def test_devices_with_a_perturbation_each_report_the_mean(x64):
 
 
 @pytest.mark.parametrize("scale", [1024.0, jnp.float32(1024.0)], ids=["number", "array"])
-def test_they_are_not_scaled(scale):
+def test_perturbed_loss_and_gap_exclude_the_loss_scale(scale):
     params, tx = helpers.small_params(), sam_optax.gsam(rho=RHO)
     step = step_with(sam_optax.value_and_grad(helpers.small_loss, loss_scale=scale))
     state = step(params, tx.init(params), *batch_of(8))
@@ -177,7 +177,7 @@ def test_without_the_clean_loss_the_gap_is_not_measured():
     assert gap == -1.0
 
 
-def test_a_plain_function_leaves_the_loss_unmeasured():
+def test_a_plain_gradient_function_does_not_measure_the_loss():
     params, tx = helpers.small_params(), sam_optax.sam(rho=RHO)
     grad_fn = lambda at: gradient(at, *batch_of(8))  # noqa: E731
     _, state = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn, value=1.0)
@@ -186,7 +186,7 @@ def test_a_plain_function_leaves_the_loss_unmeasured():
 
 
 @pytest.mark.parametrize("value", [jnp.ones(2), (1.0, {}), "1.0", 1j, [1.0]], ids=str)
-def test_a_value_that_is_no_scalar_is_refused(value):
+def test_a_value_that_is_not_a_scalar_is_refused(value):
     params, tx = helpers.small_params(), optax.chain(sam_optax.sam(), optax.sgd(0.1))
     with pytest.raises(ValueError, match=r"^value is .*: give the loss of the batch, a real scalar"):
         tx.update(params, tx.init(params), params, grad_fn=lambda at: at, value=value)
@@ -201,7 +201,7 @@ def test_low_precision_losses_are_subtracted_in_float32():
     np.testing.assert_allclose(gap, 0.001, rtol=1e-3)
 
 
-def test_the_second_pass_is_a_pytree_of_the_batch_and_crosses_a_compiled_function_without_compiling_anew():
+def test_the_second_pass_is_a_pytree_and_crosses_a_jit_boundary_without_recompilation():
     value_and_grad, params = jax.jit(sam_optax.value_and_grad(helpers.small_loss)), helpers.small_params()
     measured = jax.jit(lambda grad_fn, at: grad_fn.measured(at))
     for seed in range(2):
@@ -213,7 +213,7 @@ def test_the_second_pass_is_a_pytree_of_the_batch_and_crosses_a_compiled_functio
     assert measured._cache_size() == 1
 
 
-def test_measuring_the_loss_takes_no_further_pass():
+def test_measuring_the_loss_needs_no_further_pass():
     passes: list[None] = []
 
     def counted(params: Any, *batch: Any) -> Any:

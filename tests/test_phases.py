@@ -90,21 +90,21 @@ DECISIONS: list[bool | None] = [None, True, False, None]
 
 
 @every_two_phase_method
-def test_two_phases_are_the_one_call_exactly(name):
+def test_two_phases_equal_one_call_exactly(name):
     tx = helpers.optimizer(name)
     both = (run(tx, [None, False, True], uncompiled) for run in (in_one_call, in_two_phases))
     chex.assert_trees_all_equal(*both)
 
 
 @few_two_phase_methods
-def test_compiled_they_are_the_same_to_rounding(name, x64):
+def test_compiled_phases_equal_one_call_up_to_rounding(name, x64):
     tx = helpers.optimizer(name)
     one, two = (run(tx, DECISIONS, jax.jit) for run in (in_one_call, in_two_phases))
     chex.assert_trees_all_close(two, one, rtol=0, atol=1e-12)
 
 
 @some_of(CHAINS, quick=("decoupled_rates", "adaptive_policy"))
-def test_whole_chains_have_two_phases(name, x64):
+def test_whole_chains_can_be_split_into_two_phases(name, x64):
     exactly = (run(CHAINS[name](), DECISIONS, uncompiled) for run in (in_one_call, in_two_phases))
     chex.assert_trees_all_equal(*exactly)
     one, two = (run(CHAINS[name](), DECISIONS, jax.jit) for run in (in_one_call, in_two_phases))
@@ -126,7 +126,7 @@ def test_the_first_phase_returns_where_the_method_makes_its_second_pass():
 
 
 @pytest.mark.parametrize("perturb", [False, None], ids=["static", "by_the_policy"])
-def test_on_a_skipped_step_the_parameters_stay_and_the_second_gradient_is_ignored(perturb):
+def test_a_skipped_step_does_not_perturb_and_ignores_the_second_gradient(perturb):
     tx = optax.chain(sam_optax.sam(when=sam_optax.after(3)), optax.sgd(0.1))
     phases, params, (batch,) = sam_optax.two_phases(tx), helpers.small_params(), helpers.small_batches(1)
     grads = gradient(params, *batch)
@@ -139,7 +139,7 @@ def test_on_a_skipped_step_the_parameters_stay_and_the_second_gradient_is_ignore
         chex.assert_trees_all_equal(phases.descend(None, pending, params), expected)
 
 
-def test_leaves_that_a_mask_hides_stay_where_they_are():
+def test_hidden_leaves_are_not_perturbed():
     phases = sam_optax.two_phases(sam_optax.sam(rho=0.5, mask=methods.KERNELS))
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     perturbed, _ = phases.ascend(gradient(params, *batch), phases.init(params), params)
@@ -148,7 +148,7 @@ def test_leaves_that_a_mask_hides_stay_where_they_are():
     np.testing.assert_allclose(jnp.linalg.norm(moved), 0.5, rtol=1e-5)
 
 
-def test_the_state_is_the_ordinary_one_and_the_pending_step_is_another_structure():
+def test_the_state_is_the_ordinary_one_and_a_pending_step_has_another_structure():
     tx, params, (batch,) = CHAINS["clipped"](), helpers.small_params(), helpers.small_batches(1)
     phases = sam_optax.two_phases(tx)
     state, grads = phases.init(params), gradient(params, *batch)
@@ -194,7 +194,7 @@ def test_a_perturbation_of_each_device_is_not_averaged():
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
-def test_what_is_not_finite_is_skipped_in_either_phase():
+def test_nonfinite_gradients_are_skipped_in_either_phase():
     phases, params = sam_optax.two_phases(CHAINS["guarded"]()), helpers.small_params()
     state, nan = phases.init(params), jax.tree.map(lambda x: x * jnp.nan, params)
     perturbed, pending = phases.ascend(nan, state, params)
@@ -207,7 +207,7 @@ def test_what_is_not_finite_is_skipped_in_either_phase():
         assert int(after.skipped) == 1
 
 
-def test_tracking_noise_goes_on_with_the_noise_that_it_is_given():
+def test_tracking_noise_uses_the_noise_that_it_is_given():
     tx, params = sam_optax.track_noise(sam_optax.sam()), helpers.small_params()
     phases, terms = sam_optax.two_phases(tx), sam_optax.NoiseTerms(signal=2.0, noise=64.0)
     noise = sam_optax.Noise(clean=terms, perturbed=terms)
@@ -229,7 +229,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED)
-def test_what_has_no_two_phases_is_refused(make, message):
+def test_optimizers_without_two_phases_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         sam_optax.two_phases(make()).init(helpers.small_params())
 
@@ -245,7 +245,7 @@ def test_a_perturbation_that_asks_for_gradients_is_refused():
         phases.ascend(params, phases.init(params), params)
 
 
-def test_the_phases_are_not_mixed_up():
+def test_phases_in_the_wrong_order_are_refused():
     phases, params = sam_optax.two_phases(sam_optax.sam()), helpers.small_params()
     state = phases.init(params)
     _, pending = phases.ascend(params, state, params)

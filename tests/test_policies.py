@@ -47,7 +47,7 @@ def test_every_k_perturbs_at_the_first_step_and_each_kth():
     assert perturbed_steps(sam_optax.every(3), 8) == [0, 3, 6]
 
 
-def test_after_perturbs_from_its_step_on():
+def test_after_perturbs_from_its_step_onwards():
     assert perturbed_steps(sam_optax.after(3), 6) == [3, 4, 5]
 
 
@@ -70,19 +70,19 @@ def test_last_begins_with_its_epoch_and_does_not_stop(epochs, batch_size, fracti
         assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs - 1e-9)
 
 
-def test_the_start_of_the_last_part_is_not_lost_to_rounding():
+def test_the_start_of_the_last_part_is_exact():
     policy = sam_optax.last(0.7, sam_optax.BatchPlan.constant(4, 10), 8)
     assert [step for step in range(20) if policy.at(step)] == list(range(6, 20))
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_bernoulli_perturbs_as_often_as_it_should(probability):
+def test_bernoulli_perturbs_with_its_probability(probability):
     policy = sam_optax.bernoulli(probability, jax.random.key(3))
     share = np.mean([policy.at(step) for step in range(1000)])
     assert abs(share - probability) <= 4 * np.sqrt(probability * (1 - probability) / 1000)
 
 
-def test_bernoulli_draws_each_step_anew_and_each_key_otherwise():
+def test_bernoulli_draws_independently_for_steps_and_keys():
     policies = [sam_optax.bernoulli(0.5, jax.random.key(seed)) for seed in (0, 1, 0)]
     one, other, again = (
         [policy.at(step) for step in range(steps)] for policy, steps in zip(policies, (64, 16, 16), strict=True)
@@ -92,7 +92,7 @@ def test_bernoulli_draws_each_step_anew_and_each_key_otherwise():
     assert one[:16] == again
 
 
-def test_a_policy_that_the_gradient_decides_leaves_the_decision_to_the_compiled_step():
+def test_a_policy_that_depends_on_the_gradient_is_decided_in_the_compiled_step():
     policy = sam_optax.ae_sam(0.0)
     assert policy.at(5) is None
     tx, w = sam_optax.sam(when=policy), jnp.ones(2)
@@ -101,7 +101,7 @@ def test_a_policy_that_the_gradient_decides_leaves_the_decision_to_the_compiled_
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(-10.0, [0, 1, 2, 3, 4, 5]), (10.0, [0])])
-def test_the_threshold_of_ae_sam_decides_how_often(threshold, expected):
+def test_the_threshold_of_ae_sam_controls_how_often_it_perturbs(threshold, expected):
     tx, w = sam_optax.sam(when=sam_optax.ae_sam(threshold)), jnp.ones(2)
     state, seen = tx.init(w), []
     for step, size in enumerate((1.0, 1.3, 0.8, 1.1, 0.9, 1.2)):
@@ -120,13 +120,13 @@ def test_the_plain_and_the_traced_form_agree(name):
         assert type(policy.at(step)) is bool
 
 
-def test_always_decides_in_python_and_compiles_no_branch():
+def test_always_is_decided_in_python_without_a_compiled_branch():
     tx, w = sam_optax.sam(), jnp.ones(2)
     program = str(jax.make_jaxpr(lambda state: tx.update(w, state, w, grad_fn=lambda w: w))(tx.init(w)))
     assert "cond[" not in program
 
 
-def test_a_static_decision_overrules_the_policy_and_compiles_no_branch():
+def test_a_static_decision_overrides_the_policy_without_a_compiled_branch():
     tx, w = sam_optax.sam(when=sam_optax.every(2)), jnp.ones(2)
 
     def program(perturb: bool | None) -> str:
@@ -136,7 +136,7 @@ def test_a_static_decision_overrules_the_policy_and_compiles_no_branch():
     assert ["cond[" in program(perturb) for perturb in (None, True, False)] == [True, False, False]
 
 
-def test_a_policy_of_the_users_own_sees_the_count_and_every_clean_gradient():
+def test_a_user_defined_policy_gets_the_count_and_every_clean_gradient():
     """Perturb where the gradient is longer than the mean of the lengths before it."""
 
     def decide(count: Any, clean: Any, total: Any) -> tuple[Any, Any]:
@@ -153,7 +153,7 @@ def test_a_policy_of_the_users_own_sees_the_count_and_every_clean_gradient():
     assert state.policy == 7.0
 
 
-def test_a_perturbation_with_memory_sees_the_gradients_of_skipped_steps():
+def test_a_perturbation_with_memory_gets_the_gradients_of_skipped_steps():
     ascent = optax.chain(optax.trace(0.9), sam_optax.normalized_ascent())
     tx, w = sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), jnp.ones(1)
     state = tx.init(w)

@@ -76,7 +76,7 @@ def test_gradients_whose_squares_overflow_give_the_rate_of_float64():
         np.testing.assert_allclose(narrow, rate(jnp.float64), rtol=1e-5)
 
 
-def test_two_phases_are_the_one_call_exactly(x64):
+def test_two_phases_equal_one_call_exactly(x64):
     tx, params, (batch,) = sam_optax.sam_sps(0.3), helpers.small_params(), helpers.small_batches(1)
     phases = sam_optax.two_phases(tx)
     _, grads, _ = VALUE_AND_GRAD(params, *batch)

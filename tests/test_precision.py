@@ -32,7 +32,7 @@ def test_parameters_and_states_keep_their_types(name, dtype):
 
 @methods.every_method
 @low_precision
-def test_large_gradients_overflow_nothing(name, dtype):
+def test_large_gradients_do_not_overflow(name, dtype):
     """Eight entries of 1e4: the squares and `T² g` of ASAM lie beyond float16, the results within it."""
     tx, params, large = methods.METHODS[name](rho=1.0), filled(10.0, dtype), filled(1e4, dtype)
     updates, state = tx.update(large, tx.init(params), params, grad_fn=lambda moved: large, perturb=True)
@@ -80,7 +80,7 @@ def test_leaves_of_different_types_keep_each_its_own(name):
 
 @methods.every_method
 @pytest.mark.parametrize("perturb", [True, False, None])
-def test_wide_gradients_of_narrow_parameters_come_out_narrow(name, perturb):
+def test_updates_for_wide_gradients_have_the_dtype_of_narrow_parameters(name, perturb):
     tx, params, wide = methods.METHODS[name](rho=0.1), helpers.small_params(jnp.bfloat16), helpers.small_params()
     call = {"grad_fn": lambda moved: wide, "perturb": perturb}
     updates, _ = tx.update(wide, tx.init(params), params, **call)

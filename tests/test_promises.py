@@ -32,7 +32,7 @@ def refuse(params: Any) -> Any:
 
 
 @methods.every_method
-def test_extra_arguments_reach_the_transforms_behind(name):
+def test_extra_arguments_reach_the_transforms_after_the_method(name):
     seen: dict[str, Any] = {}
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     tx = helpers.optimizer(name, base=probe(seen))
@@ -51,7 +51,7 @@ def test_extra_arguments_reach_the_perturbation():
 
 
 @methods.a_method_of_each_kind
-def test_a_step_is_traced_once_a_shape_and_a_decision(name):
+def test_a_step_is_traced_once_per_shape_and_decision(name):
     traces = []
 
     def counted_loss(params: Any, *batch: Any) -> jax.Array:
@@ -82,7 +82,7 @@ def test_a_zero_gradient_gives_the_update_of_the_base_on_a_zero_gradient(name, b
 
 
 @methods.every_optimizer
-def test_a_zero_gradient_after_others_gives_a_finite_update(name):
+def test_a_zero_gradient_after_nonzero_ones_gives_a_finite_update(name):
     updates, state = helpers.one_call(name, steps=2)
     params = helpers.small_params()
     zero, tx = jax.tree.map(jnp.zeros_like, params), helpers.optimizer(name)
@@ -92,7 +92,7 @@ def test_a_zero_gradient_after_others_gives_a_finite_update(name):
 
 
 @methods.every_method
-def test_a_skipped_step_is_a_step_of_the_base_without_a_second_pass(name):
+def test_a_skipped_step_equals_a_base_step_without_a_second_pass(name):
     updates, _ = helpers.one_call(name, perturb=False, grad_fn=refuse)
     plain, params, (batch,) = helpers.BASES["momentum"](), helpers.small_params(), helpers.small_batches(1)
     expected, _ = plain.update(jax.grad(helpers.small_loss)(params, *batch), plain.init(params), params)
@@ -118,7 +118,7 @@ def test_every_update_advances_the_count(name, perturb):
 
 
 @methods.a_method_of_each_kind
-def test_the_traced_decision_is_the_plain_one(name, x64):
+def test_traced_and_static_decisions_give_the_same_step(name, x64):
     policy, batches, params = sam_optax.every(3), helpers.small_batches(7), helpers.small_params()
     tx = helpers.optimizer(name, when=policy)
     step, traced, plain = helpers.make_step(tx), (params, tx.init(params)), (params, tx.init(params))
@@ -128,7 +128,7 @@ def test_the_traced_decision_is_the_plain_one(name, x64):
 
 
 @methods.every_optimizer
-def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
+def test_map_params_finds_the_state_shaped_like_the_parameters(name):
     tx = helpers.optimizer(name)
     state = helpers.one_call(name)[1]
     found = optax.tree.map_params(tx, lambda x: True, state, transform_non_params=lambda x: False)
@@ -136,7 +136,7 @@ def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
 
 
 @methods.an_optimizer_of_each_kind
-def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
+def test_a_run_resumed_from_a_checkpoint_is_unchanged(name, tmp_path):
     tx, (*before, batch) = helpers.optimizer(name), helpers.small_batches(3)
     step, run = helpers.make_step(tx), (helpers.small_params(), tx.init(helpers.small_params()))
     fresh = run
@@ -148,7 +148,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(name, tmp_path):
 
 
 @methods.a_method_of_each_kind
-def test_an_injected_radius_is_the_radius(name):
+def test_an_injected_radius_is_used(name):
     factory: Callable[..., Any] = methods.METHODS[name]
     static = {"mask", "exempt", "when"} & set(inspect.signature(factory).parameters)
     injected, plain = optax.inject_hyperparams(factory, static_args=static)(rho=0.1), factory(rho=0.3)

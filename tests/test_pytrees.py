@@ -80,7 +80,7 @@ EXACT = [name for name in methods.NAMED if methods.part(name, "combiner") == "pe
 @some_of(EXACT, FEW)
 @hypothesis.given(params=TREES)
 @hypothesis.settings(max_examples=12)
-def test_radius_zero_a_zero_gradient_and_a_skipped_step_are_the_base(name, params):
+def test_radius_zero_a_zero_gradient_and_a_skipped_step_give_the_base(name, params):
     base = helpers.BASES["momentum"]()
     zero = jax.tree.map(jnp.zeros_like, params)
     for rho, g, call in ((0.0, gradient(params), {}), (0.5, zero, {}), (0.5, gradient(params), {"perturb": False})):
@@ -91,7 +91,7 @@ def test_radius_zero_a_zero_gradient_and_a_skipped_step_are_the_base(name, param
 
 
 @hypothesis.given(params=TREES)
-def test_the_offset_has_length_rho_wherever_there_is_a_gradient(params):
+def test_the_offset_has_length_rho_for_every_nonzero_gradient(params):
     tx = sam_optax.sam(rho=0.5)
     _, state = tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)
     expected = 0.5 if any(x.size for x in jax.tree.leaves(params)) else 0.0
@@ -106,7 +106,7 @@ def test_norms_are_those_of_all_entries(params):
 
 @hypothesis.given(params=TREES, bad=st.sampled_from([jnp.ones(2, complex), jnp.ones(2, int), jnp.array(True)]))
 @hypothesis.settings(max_examples=20)
-def test_a_leaf_that_cannot_be_perturbed_is_refused_wherever_it_stands(params, bad):
+def test_a_leaf_that_cannot_be_perturbed_is_refused_anywhere_in_the_tree(params, bad):
     for tx in (sam_optax.sam(), sam_optax.msam(optax.sgd(0.1, 0.9)), sam_optax.wsam_decoupled(optax.sgd(0.1), 0.1)):
         with pytest.raises(ValueError, match=r"params has a leaf of dtype (complex64|int32|bool) at"):
             tx.init({"good": params, "bad": bad})

@@ -60,7 +60,7 @@ def by_optax(adversary: Any, steps: int, params: Any, batches: Any) -> list[Any]
     steps=[1, 2, 3, 4],
     adversary=ADVERSARIES,
 )
-def test_it_is_optax_sam_with_the_same_adversary(adversary, steps, x64):
+def test_repeated_ascent_equals_optax_sam_with_the_same_adversary(adversary, steps, x64):
     golden = helpers.golden()
     tx = optax.chain(k_step_sam(ADVERSARIES[adversary](), steps), optax.sgd(0.1, momentum=0.9))
     ours = helpers.descend(tx, golden.params, golden.batches, helpers.golden_loss)
@@ -88,7 +88,7 @@ def counted(calls: list[None]) -> Any:
 
 
 @combinations(lambda steps, static: steps == (4 if static else 2), steps=(1, 2, 4), static=(True, False))
-def test_a_step_takes_one_gradient_more_than_it_ascends_and_a_skipped_one_takes_one(steps, static):
+def test_a_step_evaluates_one_gradient_per_ascent_step_plus_one_and_a_skipped_step_one(steps, static):
     calls: list[None] = []
     policy = sam_optax.every(2)
     tx = optax.chain(k_step_sam(normalized(0.1), steps, when=policy), optax.sgd(0.1))
@@ -116,7 +116,7 @@ def test_traced_and_static_decisions_agree(x64):
     chex.assert_trees_all_close(*runs, rtol=0, atol=1e-12)
 
 
-def test_hidden_leaves_stay_and_do_not_count_in_any_ascent_step(x64):
+def test_hidden_leaves_are_unperturbed_and_excluded_from_the_norm_in_every_ascent_step(x64):
     asked: list[Any] = []
 
     def recorded(at: Any) -> Any:
@@ -135,7 +135,7 @@ def test_hidden_leaves_stay_and_do_not_count_in_any_ascent_step(x64):
         chex.assert_trees_all_close(found, at, rtol=0, atol=1e-14)
 
 
-def test_hidden_leaves_stay_where_an_adversary_would_move_them_without_a_gradient():
+def test_hidden_leaves_are_unperturbed_by_adversaries_with_weight_decay():
     asked: list[Any] = []
 
     def recorded(at: Any) -> Any:
@@ -148,7 +148,7 @@ def test_hidden_leaves_stay_where_an_adversary_would_move_them_without_a_gradien
     chex.assert_trees_all_equal(asked, 3 * [params["dense"]["bias"]])
 
 
-def test_a_schedule_in_the_adversary_counts_ascent_steps_and_one_around_the_method_counts_updates(x64):
+def test_adversary_schedules_count_ascent_steps_and_method_schedules_count_updates(x64):
     w = jnp.array([3.0, 4.0])
     inner = k_step_sam(optax.sgd(lambda count: jnp.where(count == 0, 0.5, 0.25)), 2)
     state = inner.init(w)
@@ -175,7 +175,7 @@ def test_a_gradient_that_is_not_finite_stays_so():
     assert np.all(np.isnan(updates))
 
 
-def test_any_perturbation_may_ask_for_gradients():
+def test_any_perturbation_may_evaluate_further_gradients():
     """Extra-gradient, written by hand: the offset is the gradient at `w + 0.1 g`."""
 
     def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any, **extra: Any) -> tuple[Any, Any]:

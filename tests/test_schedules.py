@@ -17,7 +17,7 @@ BAD = [-0.1, float("nan"), float("inf"), "0.1"]
 
 
 @pytest.mark.parametrize(("rate", "rho"), [(0.01, 0.02), (0.1, 0.2), (0.055, 0.11)])
-def test_the_radius_is_linear_in_the_rate_from_end_to_end(rate, rho):
+def test_the_radius_is_linear_in_the_rate(rate, rho):
     np.testing.assert_allclose(sam_optax.proportional_schedule(rate, **BOUNDS)(0), rho, rtol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_a_warm_up_from_below_lr_min_never_makes_the_radius_negative():
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 1.0])
-def test_equal_ends_of_the_rate_give_the_greatest_radius(rate):
+def test_equal_bounds_of_the_rate_give_the_largest_radius(rate):
     schedule = sam_optax.proportional_schedule(rate, lr_min=0.1, lr_max=0.1, rho_min=0.02, rho_max=0.2)
     np.testing.assert_allclose(schedule(3), 0.2, rtol=1e-6)
 
@@ -79,7 +79,7 @@ def test_a_rate_that_starts_negative_is_refused():
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_a_bound_follows_no_schedule(name):
+def test_a_schedule_as_a_bound_is_refused(name):
     with pytest.raises(ValueError, match=f"^{name} is <function .*: give a number. It cannot follow a schedule"):
         sam_optax.proportional_schedule(0.1, **(BOUNDS | {name: lambda step: 0.05}))
 

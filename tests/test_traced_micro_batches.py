@@ -46,7 +46,7 @@ def step(tx: optax.GradientTransformation, batch: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("parts", range(1, PARTS + 1))
 @pytest.mark.parametrize("name", ["sam", "gsam", "vasso"])
-def test_a_step_on_the_first_parts_is_that_of_a_batch_of_their_size(name, parts, x64):
+def test_a_step_on_the_first_parts_equals_that_of_a_batch_of_their_size(name, parts, x64):
     tx, batch = helpers.optimizer(name, rho=0.5), batch_of(PARTS * ROWS)
     traced = step(tx, padded(batch, parts), parts=parts, micro_batches=None, max_micro_batches=PARTS)
     chex.assert_trees_all_close(traced, step(tx, first(batch, parts)), rtol=0, atol=1e-12)

@@ -65,7 +65,7 @@ def plain_loop(variables: Any, steps: int) -> tuple[Any, Any]:
     return params, batch_stats
 
 
-def test_training_is_that_of_the_functional_loop():
+def test_training_equals_the_functional_loop():
     variables = fresh()
 
     @jax.jit
@@ -82,7 +82,7 @@ def test_training_is_that_of_the_functional_loop():
     np.testing.assert_allclose(sam_optax.diagnostics(state.opt_state).perturbation_norm, 0.5, rtol=1e-5)
 
 
-def test_everything_that_an_optimizer_may_want_is_handed_on():
+def test_all_extra_arguments_are_passed_to_the_optimizer():
     seen: dict[str, Any] = {}
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
@@ -97,7 +97,7 @@ def test_everything_that_an_optimizer_may_want_is_handed_on():
 
 
 @pytest.mark.parametrize("base", [optax.scale(-0.1), optax.sgd(0.1)], ids=["scale", "sgd"])
-def test_an_optimizer_that_wants_nothing_gets_nothing(base):
+def test_an_optimizer_without_extra_arguments_gets_none(base):
     state = sam_optax.flax.TrainState.create(apply_fn=None, params=jnp.ones(2), tx=base)
     state = state.apply_gradients(grads=jnp.ones(2), grad_fn=jnp.sin, value=1.0)
     np.testing.assert_allclose(state.params, [0.9, 0.9], rtol=1e-6)

@@ -50,7 +50,7 @@ def meta_loss(name: str, settings: dict[str, Any]) -> jax.Array:
 
 
 @some_of((*methods.SHORT, *methods.WRAPPERS), ("asam", "gsam", "look_sam", "msam"))
-def test_the_gradient_through_two_steps_is_that_of_finite_differences(name, x64):
+def test_the_gradient_through_two_steps_equals_finite_differences(name, x64):
     settings = {"params": helpers.small_params(), "rho": jnp.asarray(0.3, float), "rate": jnp.asarray(0.2, float)}
     value_and_grad = jax.jit(jax.value_and_grad(functools.partial(meta_loss, name)))
     _, grads = value_and_grad(settings)
@@ -71,7 +71,7 @@ def moved(tree: Any, length: float) -> Any:
 
 
 @few_optimizers
-def test_an_exported_step_makes_the_same_step(name, x64):
+def test_an_exported_step_gives_the_same_result(name, x64):
     """It takes and returns leaves, since JAX does not serialize the NamedTuples of Optax's and of our states."""
     made, (batch,) = start(name), helpers.small_batches(1)
     leaves, structure = jax.tree.flatten(made)
@@ -85,7 +85,7 @@ def test_an_exported_step_makes_the_same_step(name, x64):
 
 
 @few_optimizers
-def test_a_scan_over_batches_is_the_loop_over_them(name, x64):
+def test_a_scan_over_batches_equals_a_loop_over_them(name, x64):
     batches, step = helpers.small_batches(3), new_step(name)
 
     @jax.jit
@@ -97,7 +97,7 @@ def test_a_scan_over_batches_is_the_loop_over_them(name, x64):
 
 
 @few_optimizers
-def test_a_map_over_seeds_is_the_loop_over_them(name, x64):
+def test_a_vmap_over_seeds_equals_a_loop_over_them(name, x64):
     params, batches = helpers.small_params(), helpers.small_batches(4)
     seeds = [jax.tree.map(lambda x: x + 0.1 * seed, params) for seed in range(2)]  # noqa: B023
     per_seed = [batches[:2], batches[2:]]

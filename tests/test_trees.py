@@ -58,7 +58,7 @@ def test_types_may_be_mixed_in_a_tree():
 
 
 @pytest.mark.parametrize("empty", [(), {}, [], None, {"a": jnp.zeros(0)}])
-def test_the_norm_of_nothing_is_zero_in_32_bits(empty):
+def test_the_norm_of_an_empty_tree_is_zero_in_32_bits(empty):
     assert trees.norm(empty) == 0
     assert trees.norm(empty).dtype == jnp.float32
 
@@ -84,7 +84,7 @@ def test_a_leaf_may_be_a_python_number():
     assert trees.norm({"a": 3.0, "b": 4.0}) == 5.0
 
 
-def test_casting_follows_each_leaf_of_the_other_tree():
+def test_casting_uses_the_dtype_of_each_leaf_of_the_other_tree():
     tree, like = {"a": jnp.ones(2), "b": jnp.ones(())}, {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones((), jnp.float16)}
     assert jax.tree.map(lambda x: x.dtype, trees.cast_like(tree, like)) == jax.tree.map(lambda x: x.dtype, like)
 

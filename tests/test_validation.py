@@ -18,7 +18,9 @@ UNPACKED = sam_optax.perturbed_gradient()._replace(update=lambda clean, perturbe
         ("combiner", sam_optax.sharpness_aware(sam_optax.normalized_ascent(), UNPACKED)),
     ],
 )
-def test_a_part_that_returns_something_else_is_named(name: str, tx: optax.GradientTransformationExtraArgs) -> None:
+def test_a_perturbation_or_combiner_with_a_wrong_result_is_named(
+    name: str, tx: optax.GradientTransformationExtraArgs
+) -> None:
     gradient, params = jax.grad(lambda w: jnp.sum(w["a"] ** 2)), {"a": jnp.ones(2)}
     with pytest.raises(ValueError, match=f"^What {name} returned has not the structure of params"):
         tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)

@@ -76,7 +76,7 @@ def test_64_bits_stay_64_bits(name, x64):
 
 
 @every_one
-def test_low_precision_takes_the_steps_of_float32_to_its_rounding(name):
+def test_low_precision_steps_equal_those_of_float32_up_to_rounding(name):
     narrow, wide = after(name, 3, jnp.bfloat16)[0], after(name, 3, jnp.float32)[0]
     chex.assert_trees_all_close(jax.tree.map(lambda x: x.astype(jnp.float32), narrow), wide, atol=0.05)
 
@@ -109,7 +109,7 @@ def test_a_zero_gradient_gives_a_finite_update(name):
 
 
 @every_one
-def test_map_params_finds_what_has_the_shape_of_the_parameters(name):
+def test_map_params_finds_the_state_shaped_like_the_parameters(name):
     tx, state = methods.WHOLE[name](rho=RHO), after(name, 1)[1]
     found = optax.tree.map_params(tx, lambda x: True, state, transform_non_params=lambda x: False)
     assert found == jax.tree.map(lambda x: x.ndim > 0, state)
@@ -158,7 +158,7 @@ def test_both_descend_to_the_minimum_of_a_least_squares_problem(name):
 
 
 @one_of_each
-def test_the_parameters_are_needed_and_have_to_be_real(name):
+def test_the_parameters_are_required_and_must_be_real(name):
     tx, params = methods.WHOLE[name](rho=RHO), helpers.small_params()
     with pytest.raises(ValueError, match=r"^params is missing: call update"):
         tx.update(params, tx.init(params), grad_fn=lambda params: params, magnitude=params)

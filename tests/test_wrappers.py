@@ -72,7 +72,7 @@ def test_complex_leaves_are_refused(name):
         helpers.optimizer(name).init({"w": jnp.ones(2, complex)})
 
 
-def test_a_skipped_step_of_decoupled_wsam_is_a_step_of_the_base():
+def test_a_skipped_step_of_decoupled_wsam_equals_a_step_of_the_base():
     updates, state = helpers.one_call("wsam_decoupled", perturb=False, grad_fn=None)
     plain, params, (batch,) = helpers.BASES["momentum"](), helpers.small_params(), helpers.small_batches(1)
     expected, _ = plain.update(jax.grad(helpers.small_loss)(params, *batch), plain.init(params), params)
@@ -80,7 +80,7 @@ def test_a_skipped_step_of_decoupled_wsam_is_a_step_of_the_base():
     assert np.isnan(sam_optax.diagnostics(state).cosine)
 
 
-def test_decoupled_wsam_tells_its_diagnostics():
+def test_decoupled_wsam_reports_its_diagnostics():
     seen = sam_optax.diagnostics(helpers.one_call("wsam_decoupled")[1])
     np.testing.assert_allclose(seen.perturbation_norm, 0.05, rtol=1e-5)
 
@@ -93,7 +93,7 @@ def test_decoupled_wsam_around_sgd_is_the_base_at_gamma_zero_and_sam_at_one_half
     chex.assert_trees_all_close(ours, helpers.descend(same, params, batches), rtol=0, atol=1e-14)
 
 
-def test_every_public_method_stands_in_a_table():
+def test_every_public_method_is_in_a_table_of_tested_methods():
     """A method that is added has to make the promises."""
     folder = Path(sam_optax.methods.__file__).parent
     written = {

@@ -22,7 +22,7 @@ def test_msam_refuses_a_base_whose_momentum_it_does_not_find(base):
 
 
 @pytest.mark.parametrize("name", ["sam", "gsam"])
-def test_schedule_free_around_a_chain_is_the_chain_with_schedule_free(name, x64):
+def test_schedule_free_around_a_chain_equals_the_chain_with_schedule_free(name, x64):
     """Schedule-free optimizers use the gradient in their base alone."""
     method, rate, params, batches = methods.NAMED[name](rho=RHO), 0.1, helpers.small_params(), helpers.small_batches(3)
     around = optax.contrib.schedule_free(optax.chain(method, optax.sgd(rate)), rate)
@@ -31,7 +31,7 @@ def test_schedule_free_around_a_chain_is_the_chain_with_schedule_free(name, x64)
     chex.assert_trees_all_close(ours, theirs, rtol=1e-12)
 
 
-def test_mechanic_behind_a_method_is_tuned_by_the_methods_gradient(x64):
+def test_mechanic_after_a_method_is_tuned_by_the_gradient_of_the_method(x64):
     """It is Mechanic alone on the perturbed gradient."""
     mechanic = optax.contrib.mechanize(optax.adam(1.0))
     tx = optax.chain(sam_optax.sam(RHO), mechanic)

@@ -68,7 +68,7 @@ def _written_out(rho, norm, steps):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("rho", [0.02, 0.3, 0.5])
 @pytest.mark.parametrize("steps", [5, 20, 100])
-def test_every_iterate_is_that_of_the_rules(norm, rho, steps, x64):
+def test_every_iterate_follows_the_written_rules(norm, rho, steps, x64):
     losses, halvings = _written_out(rho, norm, steps)
     found = sharpness.worst_case(_loss_fn, jnp.asarray(W), [jnp.ones(1)], rho=rho, norm=norm, steps=steps)
     np.testing.assert_allclose(found.history[0, 0], losses, rtol=1e-9)
@@ -84,7 +84,7 @@ def _points(steps):
     ("steps", "points"),
     [(20, [5, 9, 12, 15, 16, 18, 19]), (100, [22, 41, 57, 70, 80, 87, 93, 99]), (1, []), (3, [1, 2])],
 )
-def test_the_check_points_are_those_of_the_fractions(steps, points):
+def test_the_check_points_are_at_the_published_fractions(steps, points):
     # 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99 of the iterations; 0.70 and 0.80 are a rounding above
     found = _points(steps)
     assert len(found) == len(points)
@@ -92,7 +92,7 @@ def test_the_check_points_are_those_of_the_fractions(steps, points):
 
 
 @given(st.integers(1, 500))
-def test_the_windows_lie_end_to_end(steps):
+def test_the_windows_are_contiguous(steps):
     found = windows(steps)
     assert len(found) == steps
     assert sum(found) == max(_points(steps), default=0)

@@ -33,25 +33,25 @@ def test_the_standard_error_falls_as_samples_are_added(x64):
     assert jnp.isnan(_measure(samples=1).standard_error)
 
 
-def test_the_mean_weighs_batches_by_their_size(x64):
+def test_the_mean_weights_batches_by_their_size(x64):
     batches = [CURVATURE[None], jnp.full((3, 5), 7.0)]
     found = _measure(batches)
     assert found.sharpness == pytest.approx(float(0.25 * found.per_batch[0] + 0.75 * found.per_batch[1]))
     assert found.per_batch[1] == pytest.approx(float(_measure(batches[1:]).sharpness))
 
 
-def test_the_key_decides(x64):
+def test_the_key_determines_the_samples(x64):
     values = [_measure(samples=2, key=jax.random.key(k)).sharpness for k in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
 
 
-def test_only_the_leaves_of_the_mask_move(x64):
+def test_only_the_leaves_of_the_mask_are_perturbed(x64):
     found = _measure(mask=by_path(lambda path: path == "b"))
     assert abs(found.sharpness - 0.5 * 0.25 * 6.0) < 4 * found.standard_error
 
 
 @pytest.mark.parametrize("loss_fn", [lambda w, batch: batch[:, 0], lambda w, batch: (jnp.sum(w["a"]), 1.0)])
-def test_a_loss_that_is_no_scalar_is_refused(loss_fn):
+def test_a_loss_that_is_not_a_scalar_is_refused(loss_fn):
     with pytest.raises(ValueError, match="The loss of a batch is"):
         sharpness.average_case(loss_fn, quadratics.tree(W), [jnp.ones((4, 5))], rho=0.1, samples=2)
 
@@ -71,6 +71,6 @@ def test_the_loss_is_traced_once():
 @pytest.mark.parametrize(
     ("wrong", "named"), [({"samples": 0}, "samples is 0"), ({"rho": -1}, "rho"), ({"norm": 2}, "norm")]
 )
-def test_what_is_wrong_is_named(wrong, named):
+def test_invalid_arguments_are_named(wrong, named):
     with pytest.raises(ValueError, match=named):
         _measure(**wrong)

@@ -32,7 +32,7 @@ five = st.lists(st.floats(-5, 5), min_size=5, max_size=5).map(_tree)
 
 
 @given(st.sampled_from(BALLS), five, st.floats(0.01, 10))
-def test_a_projected_point_is_inside_and_a_point_inside_stays(kind, offset, rho):
+def test_projection_puts_points_inside_and_keeps_inner_points(kind, offset, rho):
     ball, scale = _ball(*kind)
     offset = jax.tree.map(lambda d, s: d * (s > 0), offset, scale)
     inside = ball.project(offset, scale, rho)
@@ -85,7 +85,7 @@ def test_a_random_point_lies_in_the_ball(norm, adaptive):
     assert bool(point["a"][2] == 0) == adaptive  # a weight of zero has no reach
 
 
-def test_the_scale_is_that_of_the_weights_where_they_are_the_unit():
+def test_the_scale_of_adaptive_balls_is_that_of_the_weights():
     assert _ball("linf", False)[1] == {"a": 1.0, "b": 1.0}
     scale = _ball("l2", True)[1]
     assert list(scale["a"]) == [0.5, 2.0, 0.0]

@@ -17,7 +17,7 @@ def _curve(**options):
     return sharpness.curve(quadratics.loss_fn, quadratics.tree(W), BATCHES, **options)
 
 
-def test_a_point_of_it_is_the_worst_case_at_that_radius(x64):
+def test_each_point_of_the_curve_is_the_worst_case_at_its_radius(x64):
     rhos = (0.1, 0.01, 1.0)
     found = _curve(rhos=rhos, norm="l2", steps=9)
     assert list(found.rho) == sorted(rhos)
@@ -36,7 +36,7 @@ def test_the_slope_goes_from_the_gradients_to_the_curvatures(x64):
     assert np.all(np.diff(found.slope) > -1e-9)
 
 
-def test_by_itself_the_grid_has_the_papers_radius_in_its_middle():
+def test_the_default_grid_is_centred_at_the_papers_radius():
     found = _curve(steps=1)
     assert found.rho[4] == pytest.approx(0.0002)
     assert np.diff(np.log10(found.rho)) == pytest.approx(0.5)
@@ -44,7 +44,7 @@ def test_by_itself_the_grid_has_the_papers_radius_in_its_middle():
     assert _curve(steps=1, norm="l2").rho == pytest.approx(found.rho * np.sqrt(5))
 
 
-def test_only_parameters_that_move_are_counted():
+def test_only_perturbed_parameters_are_counted():
     found = _curve(rhos=[0.1], mask={"a": False, "b": True})
     assert found.num_parameters == 2
     assert np.isnan(found.slope).all()
@@ -73,7 +73,7 @@ def test_a_rise_below_the_rounding_of_the_loss_has_no_slope():
     assert np.isfinite(found.slope[3:]).all()
 
 
-def test_it_is_not_called_while_something_is_traced():
+def test_calls_inside_a_trace_are_refused():
     with pytest.raises(ValueError, match="traced"):
         jax.jit(lambda w: sharpness.curve(quadratics.loss_fn, w, BATCHES, rhos=[0.1]).loss)(quadratics.tree(W))
 
@@ -84,6 +84,6 @@ def test_where_there_is_no_rise_there_is_no_slope():
 
 
 @pytest.mark.parametrize("rhos", [[], [0.0, 1.0], [0.1, 0.1], [-1.0], [float("inf")]])
-def test_radii_that_make_no_curve_are_refused(rhos):
+def test_invalid_radii_are_refused(rhos):
     with pytest.raises(ValueError, match="rhos"):
         _curve(rhos=rhos)

@@ -37,13 +37,13 @@ def test_a_filter_of_a_direction_is_as_long_as_that_of_the_parameters(filter_axi
     assert {x.dtype for x in jax.tree.leaves(direction)} == {jnp.dtype(jnp.float32)}
 
 
-def test_biases_and_scales_stay_where_they_are():
+def test_biases_and_scales_are_not_moved():
     for direction in random_directions(params(), jax.random.key(0)):
         np.testing.assert_array_equal(direction["conv"]["bias"], np.zeros(4))
         np.testing.assert_array_equal(direction["scale"], 0.0)
 
 
-def test_a_filter_of_zeros_stays_so():
+def test_directions_are_zero_for_filters_of_zeros():
     (direction,) = random_directions({"kernel": jnp.array([[0.0, 1.0], [0.0, 2.0]])}, jax.random.key(0), 1)
     np.testing.assert_array_equal(direction["kernel"][:, 0], np.zeros(2))
     chex.assert_tree_all_finite(direction)
@@ -61,7 +61,7 @@ def test_directions_are_gaussian_before_they_are_scaled():
     np.testing.assert_allclose([column.mean(), (column**2).mean(), (column**4).mean()], [0, 1, 3], atol=0.3)
 
 
-def test_directions_differ_from_one_another_and_depend_on_the_key_alone():
+def test_directions_differ_from_one_another_and_depend_only_on_the_key():
     first, second, third = (x["dense"]["kernel"] for x in random_directions(params(), jax.random.key(0), 3))
     assert len({float(x[0, 0]) for x in (first, second, third)}) == 3
     again = random_directions(params(), jax.random.key(0), 3)[0]["dense"]["kernel"]
@@ -79,14 +79,14 @@ def test_a_direction_scales_with_its_layer():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_toward_is_the_way_to_the_other_parameters(dtype):
+def test_toward_is_the_difference_to_the_other_parameters(dtype):
     here, there = params(dtype), jax.tree.map(lambda x: 1.7 * x + 0.3, params(dtype))
     arrived = jax.tree.map(jnp.add, trees.widen(here), toward(here, there))
     chex.assert_trees_all_close(trees.cast_like(arrived, there), there, rtol=1e-6, atol=1e-6)
     chex.assert_trees_all_equal(toward(here, here), trees.zeros_like(trees.widen(here)))
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arguments_are_refused():
     weights = params()
     with pytest.raises(ValueError, match=r"filter_axis is 2, and params has 2 axes at 'dense/kernel'"):
         random_directions(weights, jax.random.key(0), filter_axis=2)

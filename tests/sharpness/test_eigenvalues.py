@@ -27,14 +27,14 @@ def check_pairs(matrix, found, atol):
     np.testing.assert_allclose(vectors @ matrix, np.asarray(found.values)[:, None] * vectors, rtol=0, atol=atol)
 
 
-def test_they_are_those_of_the_dense_hessian(x64):
+def test_eigenpairs_equal_those_of_the_dense_hessian(x64):
     found = eigenpairs(curvature.loss, curvature.params(), curvature.batches(), 26, steps=50)
     hessian = curvature.dense_hessian()
     np.testing.assert_allclose(found.values, np.linalg.eigvalsh(hessian)[::-1], rtol=0, atol=1e-12)
     check_pairs(hessian, found, atol=1e-11)
 
 
-def test_they_are_those_of_the_dense_gauss_newton_matrix(x64):
+def test_eigenpairs_equal_those_of_the_dense_gauss_newton_matrix(x64):
     found = eigenpairs(
         curvature.loss_of_outputs, curvature.params(), curvature.batches(), 3, matrix=gauss_newton, steps=26
     )
@@ -56,12 +56,12 @@ def test_the_top_eigenvalue_is_the_first(x64):
     assert top_eigenvalue(*call) == eigenpairs(*call, 2).values[0]
 
 
-def test_the_largest_is_the_most_positive(x64):
+def test_the_largest_eigenvalue_is_the_most_positive(x64):
     np.testing.assert_allclose(of_matrix(np.diag([-9.0, -4.0, 1.0]), 2).values, [1.0, -4.0], rtol=1e-12)
     np.testing.assert_allclose(of_matrix(-np.eye(3) - np.ones((3, 3))).values, [-1.0], rtol=1e-12)
 
 
-def test_more_steps_come_nearer_from_inside(x64):
+def test_more_steps_approach_the_eigenvalue_from_below(x64):
     matrix = curvature.symmetric(100)
     found = [float(of_matrix(matrix, steps=steps).values[0]) for steps in (1, 4, 16, 64)]
     assert found == sorted(found)
@@ -69,7 +69,7 @@ def test_more_steps_come_nearer_from_inside(x64):
     np.testing.assert_allclose(found[-1], np.linalg.eigvalsh(matrix)[-1], rtol=1e-12)
 
 
-def test_a_key_draws_the_start_alone(x64):
+def test_the_key_affects_only_the_start_vector(x64):
     matrix = curvature.symmetric(30)
     at = lambda steps, seed: float(of_matrix(matrix, steps=steps, key=jax.random.key(seed)).values[0])  # noqa: E731
     assert at(3, 1) == at(3, 1)
@@ -97,7 +97,7 @@ REPEATED = {
     seed=(0, 1),
     dtype=(np.float32, np.float64),
 )
-def test_where_the_krylov_space_ends_early_all_is_right(name, seed, dtype, x64):
+def test_eigenpairs_are_correct_where_the_krylov_space_ends_early(name, seed, dtype, x64):
     """Also in a rotated basis, where the end is one of rounding and not exact."""
     values = np.array(REPEATED[name])
     basis = np.linalg.qr(curvature.symmetric(6, seed))[0] if seed else np.eye(6)
@@ -137,7 +137,7 @@ def test_the_curvature_of_narrow_parameters_is_taken_in_float32():
     np.testing.assert_allclose(found.values, exact, rtol=0.02)
 
 
-def test_no_product_stands_in_a_compiled_loop(monkeypatch):
+def test_no_product_is_inside_a_compiled_loop(monkeypatch):
     """There the gradients of convolutions are slow on the CPU."""
 
     def refuse(*args, **kwargs):
@@ -149,7 +149,7 @@ def test_no_product_stands_in_a_compiled_loop(monkeypatch):
     np.testing.assert_allclose(values, [1.0, 2.0, 3.0], rtol=1e-5)
 
 
-def test_every_product_runs_as_it_is_compiled():
+def test_every_product_runs_compiled():
     """A trace of it would run operation by operation, because matfree's loop runs with compilation off."""
     compiled, is_traced = [], []
 
@@ -166,7 +166,7 @@ def test_every_product_runs_as_it_is_compiled():
     assert all(compiled)
 
 
-def test_numbers_that_do_not_fit_are_refused():
+def test_impossible_numbers_are_refused():
     for options in ({"number": 0}, {"steps": 0}, {"steps": 2.5}):
         with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
             of_matrix(np.eye(3), **options)

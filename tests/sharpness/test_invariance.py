@@ -67,18 +67,18 @@ def _both(measure):
 @some_of(
     INVARIANT, quick=("worst case, adaptive linf", "average case, adaptive Gaussian", "landscape, filter-normalised")
 )
-def test_in_units_of_the_weights_nothing_changes(name, x64):
+def test_adaptive_measures_are_invariant_to_rescaling(name, x64):
     before, after = _both(INVARIANT[name])
     assert after == pytest.approx(before, rel=1e-9)
 
 
 @some_of(VARYING, quick=("worst case, linf", "average case, Gaussian", "top eigenvalue"))
-def test_in_absolute_units_the_same_function_has_another_sharpness(name, x64):
+def test_absolute_measures_change_under_rescaling(name, x64):
     before, after = _both(VARYING[name])
     assert after != pytest.approx(before, rel=0.1)
 
 
-def test_normalised_logits_do_not_know_their_scale(x64):
+def test_normalised_logits_are_invariant_to_their_scale(x64):
     def loss_fn(params, batch):
         logits = sharpness.normalize_logits(batch @ params)
         return -jnp.mean(jax.nn.log_softmax(logits)[:, 0])
@@ -88,7 +88,7 @@ def test_normalised_logits_do_not_know_their_scale(x64):
     assert after == pytest.approx(float(before), rel=1e-9)
 
 
-def test_logits_that_are_all_the_same_have_a_finite_gradient():
+def test_equal_logits_have_a_finite_gradient():
     gradient = jax.grad(lambda z: jnp.sum(sharpness.normalize_logits(z)[..., 0]))(jnp.ones((2, 3)))
     assert jnp.isfinite(gradient).all()
     assert sharpness.normalize_logits(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16

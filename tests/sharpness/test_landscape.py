@@ -59,7 +59,7 @@ def test_the_default_is_a_plane_of_21_by_21_with_the_parameters_at_its_centre():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_toward_other_parameters_both_ends_have_their_loss(dtype):
+def test_a_line_toward_other_parameters_has_the_losses_of_both_ends(dtype):
     here = small_params(dtype)
     there = jax.tree.map(lambda x: 0.3 - 1.7 * x, here)
     batches = small_batches(1)
@@ -88,7 +88,7 @@ def test_directions_add_up_before_a_point_is_rounded():
     np.testing.assert_array_equal(np.asarray(found.loss), [[1, 1], [1, 1 + 2.0**-7]])
 
 
-def test_batches_weigh_as_many_as_they_hold(x64):
+def test_batches_are_weighted_by_their_size(x64):
     params, (x, y) = small_params(), small_batches(1)[0]
     whole, parts = [(x, y)], iter([(x[:3], y[:3]), (x[3:], y[3:])])
     directions = random_directions(params, jax.random.key(0))
@@ -119,7 +119,7 @@ def test_scaling_a_layer_and_undoing_it_in_the_next_changes_no_landscape_of_filt
     assert np.abs(np.asarray(look(params, False) / look(scaled, False)) - 1).max() > 0.5
 
 
-def test_losses_that_are_not_finite_stay_where_they_are():
+def test_nonfinite_losses_are_kept():
     def loss(params, batch):
         return jnp.mean(batch) * jnp.log(params) + jnp.where(params > 2.5, jnp.inf, 0.0)
 
@@ -140,12 +140,12 @@ def test_the_loss_is_traced_once_for_all_points_and_batches_of_one_shape():
 
 
 @pytest.mark.parametrize("coordinates", [[], 1.0, [[0.0, 1.0]], [0.0, np.nan], [1.0, 0.0], [0.0, 0.0]])
-def test_coordinates_that_are_no_increasing_numbers_are_refused(coordinates):
+def test_coordinates_that_do_not_increase_are_refused(coordinates):
     with pytest.raises(ValueError, match="coordinates is"):
         landscape(quadratic, jnp.ones(2), [jnp.eye(2)], [jnp.ones(2)], coordinates=coordinates)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arguments_are_refused():
     w, batch = jnp.ones(2), jnp.eye(2)
     with pytest.raises(ValueError, match=r"directions is of type .*Array.*: give a sequence of trees, such as"):
         landscape(quadratic, w, [batch], w)  # pyright: ignore[reportArgumentType]

@@ -41,7 +41,7 @@ def measured_of_real(name, mask):
 
 
 @few_measures
-def test_it_is_the_measure_of_the_weights_with_the_state_closed_over(name, x64):
+def test_a_masked_measure_equals_that_of_the_weights_with_the_state_closed_over(name, x64):
     variables = batch_norm.variables()
     values, vectors = measured(name, variables)
     expected, expected_vectors = of_weights_alone(name, variables)
@@ -55,7 +55,7 @@ def test_it_is_the_measure_of_the_weights_with_the_state_closed_over(name, x64):
 
 
 @some_of(MEASURES, quick=("average_case", "gauss_newton"))
-def test_without_the_mask_the_statistics_count(name, x64):
+def test_without_the_mask_the_statistics_affect_the_measure(name, x64):
     masked, unmasked = (jax.tree.leaves(measured_of_real(name, mask)[0]) for mask in (MASK, None))
     change = max(np.abs(x - y).max() / np.abs(x).max() for x, y in zip(masked, unmasked, strict=True))
     assert change > 0.01
@@ -154,7 +154,7 @@ def test_steps_are_counted_against_the_weights_of_the_mask():
         sharpness.eigenpairs(*call, 19, steps=50, mask=MASK)
 
 
-def test_a_matrix_of_the_users_own_is_projected_on_the_block(x64):
+def test_a_user_defined_matrix_is_projected_on_the_block_of_the_mask(x64):
     seen = []
 
     def own(loss_fn, params, batch, vector):
@@ -168,7 +168,7 @@ def test_a_matrix_of_the_users_own_is_projected_on_the_block(x64):
     assert seen[0] == jax.tree.structure((variables, variables))
 
 
-def test_a_matrix_of_the_users_own_cannot_have_integers_in_the_tree():
+def test_a_user_defined_matrix_refuses_integers_in_the_tree():
     own = lambda loss_fn, params, batch, vector: vector  # noqa: E731
     with pytest.raises(ValueError, match=r"uint32 at 'state/.*/count', and matrix is a function of your own.*mask="):
         sharpness.trace(batch_norm.loss, batch_norm.variables(), batch_norm.batches(), matrix=own, mask=MASK)
@@ -188,7 +188,7 @@ def test_two_gauss_newton_matrices_of_one_function_are_compiled_once():
     assert counts[0] == counts[1] > 0
 
 
-def test_what_a_direction_has_outside_of_the_mask_is_ignored(x64):
+def test_a_direction_is_ignored_outside_the_mask(x64):
     variables = batch_norm.real_variables()
     (direction,) = sharpness.random_directions(variables, jax.random.key(0), 1, mask=MASK)
     noisy = direction | {"state": jax.tree.map(lambda x: x + jnp.nan, direction["state"])}
@@ -201,7 +201,7 @@ def test_what_a_direction_has_outside_of_the_mask_is_ignored(x64):
     np.testing.assert_array_equal(found.loss, expected.loss)
 
 
-def test_toward_other_weights_the_state_stays(x64):
+def test_directions_toward_other_weights_do_not_move_the_state(x64):
     here = batch_norm.variables()
     there = batch_norm.other_state(here) | {"weights": jax.tree.map(lambda x: 0.3 - x, here["weights"])}
     call = (batch_norm.loss, here, batch_norm.batches()[:1], [sharpness.toward(here, there, mask=MASK)])

@@ -59,7 +59,7 @@ def test_the_order_of_batches_does_not_matter(make, x64):
     np.testing.assert_allclose(there, back, rtol=0, atol=1e-14)
 
 
-def test_each_batch_weighs_by_its_size():
+def test_each_batch_is_weighted_by_its_size():
     loss_fn = curvature.quadratic(np.eye(2))
     operator = matrices.flat_operator(matrices.hessian, loss_fn, jnp.zeros(2), [jnp.zeros(1), jnp.full(3, 4.0)])
     np.testing.assert_allclose(operator.matvec(jnp.array([1.0, -2.0])), [3.0, -6.0], rtol=1e-6)
@@ -76,7 +76,7 @@ def test_flat_vectors_unravel_to_trees_like_the_parameters():
     np.testing.assert_array_equal(ravel_pytree(tree)[0], np.arange(7))
 
 
-def test_a_second_call_traces_nothing_anew():
+def test_a_second_call_traces_nothing_again():
     traced = []
 
     def loss_fn(w, batch):
@@ -89,7 +89,7 @@ def test_a_second_call_traces_nothing_anew():
         assert len(traced) == 2  # one for each shape
 
 
-def test_a_product_is_compiled_also_where_compilation_is_off():
+def test_a_product_is_compiled_even_where_jit_is_disabled():
     """There matfree runs its loop."""
     seen = []
 
@@ -116,7 +116,7 @@ TRACED = {
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_inside_a_transformation_it_is_refused(name):
+def test_calls_inside_a_transformation_are_refused(name):
     with pytest.raises(ValueError, match="Call it outside"):
         TRACED[name]()
 
@@ -133,7 +133,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(name):
+def test_invalid_arguments_are_named(name):
     given, message = BAD[name]
     call = {"matrix": matrices.hessian, "loss_fn": curvature.quadratic(np.eye(2)), "params": jnp.ones(2)}
     with pytest.raises(ValueError, match=message):
@@ -145,7 +145,7 @@ def test_outputs_fn_must_be_a_function():
         matrices.gauss_newton(3)
 
 
-def test_without_matfree_it_says_what_to_install(monkeypatch):
+def test_missing_matfree_is_reported_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "matfree", None)
     monkeypatch.delitem(sys.modules, "matfree.decomp", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'sam_optax\[curvature\]'"):

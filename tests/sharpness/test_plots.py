@@ -46,7 +46,7 @@ def contours(figure):
     return [x for of_panel in found for x in of_panel]
 
 
-def test_landscapes_of_two_directions_stand_side_by_side_with_shared_levels_and_one_bar():
+def test_landscapes_of_two_directions_are_side_by_side_with_shared_levels_and_one_colour_bar():
     figure = plots.plot_landscapes({"SGD": plane(), "SAM": plane(0.1)})
     one, other = contours(figure)
     np.testing.assert_array_equal(one.levels, other.levels)
@@ -78,7 +78,7 @@ def test_the_first_direction_goes_to_the_right_and_the_parameters_are_marked():
     assert figure.axes[0].get_xlim() == figure.axes[0].get_ylim() == (-1, 1)
 
 
-def test_landscapes_of_one_direction_share_a_panel_with_a_dash_each():
+def test_landscapes_of_one_direction_share_a_panel_with_distinct_line_styles():
     figure = plots.plot_landscapes({"SGD": line(2), "SAM": line(1)})
     (panel,) = figure.axes
     drawn = [each for each in panel.lines if not each.get_label().startswith("_")]
@@ -94,7 +94,7 @@ def test_landscapes_of_one_direction_share_a_panel_with_a_dash_each():
 @pytest.mark.parametrize(
     "bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.long), pytest.param(-np.inf, marks=pytest.mark.long)]
 )
-def test_losses_that_are_not_finite_are_left_out(bad):
+def test_nonfinite_losses_are_omitted(bad):
     holed = plane().loss.at[0, 0].set(bad)
     figure = plots.plot_landscapes({"holed": Landscape(POINTS, holed), "whole": plane(2.0)})
     np.testing.assert_allclose(contours(figure)[0].levels[[0, -1]], [1, 200], rtol=1e-6)
@@ -131,7 +131,7 @@ def test_without_an_error_there_are_two_panels():
     assert len(plots.plot_curve({"SGD": curve(), "SAM": curve(error=np.zeros(3))}).axes) == 3
 
 
-def test_marks_are_labelled_with_the_radius_and_the_length_of_the_corner():
+def test_marks_are_labelled_with_the_radius_and_the_distance_of_the_corner():
     figure = plots.plot_curve({"SGD": curve(), "SAM": curve()}, marks=(0.0002, 0.005, 1.0))
     texts = written(figure)
     assert {"ρ = 0.0002, ρ√d = 0.004", "ρ = 0.005, ρ√d = 0.1", "SGD", "SAM"} <= {*texts}
@@ -143,7 +143,7 @@ def test_marks_are_labelled_with_the_radius_and_the_length_of_the_corner():
 
 
 @pytest.mark.parametrize("other", [curve(number=100), pytest.param(curve(norm="l2"), marks=pytest.mark.long)])
-def test_without_one_number_of_parameters_and_the_linf_norm_there_is_no_second_axis(other):
+def test_the_second_axis_needs_the_linf_norm_and_one_number_of_parameters(other):
     for curves in ({"SGD": curve(), "SAM": other}, {"l2": curve(norm="l2")}):
         figure = plots.plot_curve(curves)
         assert figure.axes[0].child_axes == []
@@ -153,7 +153,7 @@ def test_without_one_number_of_parameters_and_the_linf_norm_there_is_no_second_a
 @pytest.mark.parametrize(
     "sharpness", [pytest.param((-1e-9, 1e-2, 1.0), marks=pytest.mark.long), (0.0, 0.0, 0.0), (np.nan, np.inf, 1.0)]
 )
-def test_sharpness_that_has_no_logarithm_is_left_out(sharpness):
+def test_sharpness_without_a_logarithm_is_omitted(sharpness):
     figure = plots.plot_curve(curve(sharpness=sharpness))
     drawn = figure.axes[0].lines[0].get_ydata()
     np.testing.assert_array_equal(np.isfinite(drawn), np.isfinite(sharpness) & (np.asarray(sharpness) > 0))
@@ -185,7 +185,7 @@ def test_what_cannot_be_drawn_is_refused():
         plots.plot_density(SpectralDensity(jnp.ones((1, 1)), jnp.ones((1, 1))), 0)
 
 
-def test_settings_stay_as_they_are_and_pyplot_is_not_imported():
+def test_global_settings_are_unchanged_and_pyplot_is_not_imported():
     before = dict(mpl.rcParams)
     plots.plot_landscape(line())
     plots.plot_curve(curve())

@@ -43,15 +43,15 @@ def test_without_halvings_the_values_are_equal(case, x64):
 
 
 @_rows([case for case in ALIKE if case.halvings])
-def test_with_halvings_they_differ_by_where_the_ascent_goes_on(case, x64):
+def test_with_halvings_the_values_are_close(case, x64):
     assert _ours(case) == pytest.approx(case.sharpness, rel=1e-3)
 
 
 @_rows([case for case in CASES if _is_of_another_ascent(case)])
-def test_in_the_adaptive_ball_ours_finds_more(case, x64):
+def test_in_the_adaptive_ball_our_ascent_finds_a_higher_loss(case, x64):
     assert case.sharpness < _ours(case) < 2 * case.sharpness
 
 
-def test_there_are_cases_of_both_kinds_of_every_ball():
+def test_every_ball_has_cases_with_and_without_halvings():
     kinds = {(case.norm, case.adaptive, case.halvings > 0) for case in ALIKE}
     assert kinds == {(*ball, halved) for ball in (("linf", False), ("linf", True), ("l2", False)) for halved in (0, 1)}

@@ -86,7 +86,7 @@ def test_the_order_of_batches_does_not_matter(x64):
     np.testing.assert_allclose(there.nodes, back.nodes, rtol=0, atol=1e-10)
 
 
-def test_a_key_draws_the_probes_alone(x64):
+def test_the_key_affects_only_the_probes(x64):
     matrix = curvature.symmetric(10)
     at = lambda seed: np.asarray(of_matrix(matrix, steps=3, samples=2, key=jax.random.key(seed)).nodes)  # noqa: E731
     np.testing.assert_array_equal(at(1), at(1))
@@ -95,7 +95,7 @@ def test_a_key_draws_the_probes_alone(x64):
     np.testing.assert_array_equal(of_matrix(matrix, steps=3, samples=2).nodes, at(0))
 
 
-def test_numbers_that_do_not_fit_are_refused():
+def test_impossible_numbers_are_refused():
     for options in ({"samples": 0}, {"steps": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
             of_matrix(np.eye(3), **options)

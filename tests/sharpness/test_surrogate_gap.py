@@ -20,14 +20,14 @@ def test_the_gap_is_the_rise_along_the_gradient(x64):
     assert found.gap == pytest.approx(float(0.25 * found.per_batch[0] + 0.75 * found.per_batch[1]))
 
 
-def test_the_gap_is_no_more_than_the_worst_case_and_of_a_small_radius_the_same(x64):
+def test_the_gap_is_at_most_the_worst_case_and_equal_for_a_small_radius(x64):
     for rho, of_it in ((1e-5, 0.9999), (0.3, 0.1)):
         gap = sharpness.surrogate_gap(quadratics.loss_fn, quadratics.tree(W), BATCHES, rho=rho).gap
         worst = sharpness.worst_case(quadratics.loss_fn, quadratics.tree(W), BATCHES, rho=rho, norm="l2").sharpness
         assert of_it * worst <= gap <= worst * (1 + 1e-6)
 
 
-def test_only_the_leaves_of_the_mask_move(x64):
+def test_only_the_leaves_of_the_mask_are_perturbed(x64):
     found = sharpness.surrogate_gap(
         quadratics.loss_fn, quadratics.tree(W), BATCHES[:1], rho=0.3, mask={"a": True, "b": False}
     )
@@ -53,7 +53,7 @@ def test_fewer_examples_have_a_higher_worst_case(x64):
 
 
 @pytest.mark.parametrize(("ms", "named"), [((5,), "ms holds 5"), ((0,), "ms is 0"), ((), "ms is empty")])
-def test_parts_that_do_not_fit_are_refused(ms, named):
+def test_indivisible_parts_are_refused(ms, named):
     with pytest.raises(ValueError, match=named):
         sharpness.m_sharpness(published.loss_fn, published.params(), published.batches(), ms, rho=0.01)
 

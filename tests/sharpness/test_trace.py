@@ -16,20 +16,20 @@ def of_matrix(matrix, **options):
     return trace(curvature.quadratic(matrix), jnp.zeros(len(matrix)), [jnp.ones(1)], **options)
 
 
-def test_with_as_many_samples_as_parameters_it_is_exact(x64):
+def test_the_trace_is_exact_with_as_many_samples_as_parameters(x64):
     found = trace(curvature.loss, curvature.params(), curvature.batches(), samples=26)
     np.testing.assert_allclose(float(found), np.trace(curvature.dense_hessian()), rtol=1e-12)
     assert float(found.standard_error) == 0
 
 
-def test_it_is_that_of_the_matrix_that_was_asked_for(x64):
+def test_the_trace_is_that_of_the_requested_matrix(x64):
     call = (curvature.loss_of_outputs, curvature.params(), curvature.batches())
     found = trace(*call, matrix=gauss_newton, samples=26)
     np.testing.assert_allclose(float(found), np.trace(curvature.dense_gauss_newton()), rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_with_fewer_it_is_within_its_error(seed, x64):
+def test_the_trace_of_fewer_samples_is_within_its_error(seed, x64):
     call = (curvature.loss, curvature.params(), curvature.batches())
     found = trace(*call, samples=25, key=jax.random.key(seed))
     error = abs(float(found) - np.trace(curvature.dense_hessian()))
@@ -55,7 +55,7 @@ def test_of_one_sample_the_error_is_unknown():
     assert jnp.isnan(found.standard_error)
 
 
-def test_a_key_draws_the_probes_alone():
+def test_the_key_affects_only_the_probes():
     matrix = curvature.symmetric(10)
     at = lambda seed, samples: float(of_matrix(matrix, samples=samples, key=jax.random.key(seed)))  # noqa: E731
     assert at(1, 4) == at(1, 4)
@@ -71,6 +71,6 @@ def test_narrow_parameters_accumulate_in_float32():
     assert float(found) == 300
 
 
-def test_a_number_that_does_not_fit_is_refused():
+def test_an_impossible_number_is_refused():
     with pytest.raises(ValueError, match="samples is 0"):
         of_matrix(np.eye(2), samples=0)

@@ -30,7 +30,7 @@ def _closed_form(norm, adaptive, rho):
 
 @pytest.mark.parametrize("rho", [1e-3, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize(("norm", "adaptive"), BALLS)
-def test_on_a_quadratic_it_is_the_closed_form(norm, adaptive, rho, x64):
+def test_the_worst_case_of_a_quadratic_equals_the_closed_form(norm, adaptive, rho, x64):
     found = _measure(rho=rho, norm=norm, adaptive=adaptive, steps=100)
     assert found.sharpness == pytest.approx(_closed_form(norm, adaptive, rho), rel=1e-3)
     assert found.sharpness <= _closed_form(norm, adaptive, rho) * (1 + 1e-9)  # no more than there is
@@ -44,7 +44,7 @@ def test_twenty_iterations_reach_the_corner_of_a_box(rho, adaptive, x64):
     )
 
 
-def test_at_the_minimum_the_curvature_is_found_all_the_same(x64):
+def test_the_curvature_is_found_even_at_the_minimum(x64):
     at_minimum = {"w": np.zeros(5), "rho": 0.1}
     assert _measure(norm="l2", steps=100, **at_minimum).sharpness == pytest.approx(0.5 * 0.01 * 4.0, rel=1e-3)
     assert _measure(**at_minimum).sharpness == pytest.approx(0.5 * 0.01 * CURVATURE.sum(), rel=1e-5)
@@ -67,7 +67,7 @@ def test_on_a_network_of_two_parameters_a_fine_grid_agrees(norm, adaptive, x64):
     assert found.sharpness == pytest.approx(float(highest - loss_fn(w, batch)), rel=1e-3)
 
 
-def test_the_mean_weighs_batches_by_their_size(x64):
+def test_the_mean_weights_batches_by_their_size(x64):
     steep = jnp.full((6, 5), 7.0)
     both = _measure(batches=[BATCH, steep], rho=0.1)
     alone = [_measure(batches=[batch], rho=0.1) for batch in (BATCH, steep)]
@@ -78,7 +78,7 @@ def test_the_mean_weighs_batches_by_their_size(x64):
 
 
 @given(st.sampled_from(BALLS), st.floats(1e-4, 1e2), st.lists(st.floats(-3, 3), min_size=5, max_size=5), st.booleans())
-def test_the_maximiser_lies_in_the_ball_and_makes_the_sharpness(ball, rho, w, random_start):
+def test_the_maximiser_is_in_the_ball_and_attains_the_sharpness(ball, rho, w, random_start):
     norm, adaptive = ball
     with jax.enable_x64(True):
         found = _measure(w, rho=rho, norm=norm, adaptive=adaptive, random_start=random_start, keep_perturbations=True)
@@ -101,7 +101,7 @@ def test_a_small_ball_shows_the_gradient_and_a_large_one_the_curvature(norm, ada
     assert large.sharpness > 1e3 * large.first_order
 
 
-def test_the_history_begins_with_the_loss_and_holds_the_highest(x64):
+def test_the_history_begins_with_the_loss_and_contains_the_maximum(x64):
     found = _measure(rho=0.1, steps=7, restarts=3)
     assert found.history.shape == (1, 3, 8)
     assert found.history[0, 0, 0] == found.loss
@@ -123,12 +123,12 @@ def test_more_restarts_never_find_less(x64):
         assert (found[2].history[:, :2] == found[1].history).all()
 
 
-def test_the_key_decides_the_random_starts(x64):
+def test_the_key_determines_the_random_starts(x64):
     starts = [_measure(rho=1.0, random_start=True, key=jax.random.key(k)).history[0, 0, 0] for k in (0, 0, 1)]
     assert starts[0] == starts[1] != starts[2]
 
 
-def test_only_the_leaves_of_the_mask_move(x64):
+def test_only_the_leaves_of_the_mask_are_perturbed(x64):
     found = _measure(rho=0.1, mask=by_path(lambda path: path == "a"), keep_perturbations=True)
     assert not found.perturbations[0]["b"].any()
     reach = np.array([0.1, 0.1, 0.1, 0.0, 0.0])
@@ -136,6 +136,6 @@ def test_only_the_leaves_of_the_mask_move(x64):
     assert found.first_order == pytest.approx(np.sum(reach * np.abs(CURVATURE * W)))
 
 
-def test_a_radius_of_zero_is_no_sharpness(x64):
+def test_a_radius_of_zero_gives_zero_sharpness(x64):
     for norm, adaptive in BALLS:
         assert _measure(rho=0.0, norm=norm, adaptive=adaptive).sharpness == 0

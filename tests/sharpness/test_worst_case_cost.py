@@ -39,20 +39,20 @@ def test_a_function_is_traced_once_whatever_the_radius():
     assert len(traces) == 1
 
 
-def test_it_can_be_compiled_as_a_whole():
+def test_the_measure_can_be_compiled_as_a_whole():
     def measure(w, rho):
         return sharpness.worst_case(_loss_fn, w, BATCHES, rho=rho, steps=5).sharpness
 
     assert jax.jit(measure)(W, 0.1) == pytest.approx(float(measure(W, 0.1)), rel=1e-6)
 
 
-def test_the_parameters_stay_as_they_are():
+def test_the_parameters_are_unchanged():
     before = W.copy()
     sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.1, steps=3)
     assert (before == W).all()
 
 
-def test_where_the_loss_is_no_number_the_rest_of_the_ball_is_searched():
+def test_the_rest_of_the_ball_is_searched_where_the_loss_is_nan():
     def cliff(w, batch):
         return jnp.where(jnp.abs(w[0]) > 0.55, jnp.nan, _loss_fn(w, batch))
 
@@ -60,7 +60,7 @@ def test_where_the_loss_is_no_number_the_rest_of_the_ball_is_searched():
     assert 0 < found.sharpness < sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2).sharpness
 
 
-def test_from_where_the_loss_is_no_number_it_goes_back_at_once():
+def test_the_ascent_returns_at_once_from_points_where_the_loss_is_nan():
     def cliff(w, batch):
         return jnp.where(w[0] > 0.55, jnp.nan, w[0]) + 0 * jnp.sum(batch)
 
@@ -70,7 +70,7 @@ def test_from_where_the_loss_is_no_number_it_goes_back_at_once():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_without_a_finite_gradient_there_is_no_sharpness_and_not_none(norm):
+def test_without_a_finite_gradient_the_sharpness_is_nan_and_not_zero(norm):
     def kink(w, batch):
         return _loss_fn(w, batch) + jnp.sqrt(jnp.abs(w[0] - 0.5))  # the derivative at 0.5 is no number
 
@@ -78,7 +78,7 @@ def test_without_a_finite_gradient_there_is_no_sharpness_and_not_none(norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_gradient_that_is_not_asked_for_may_be_anything(norm):
+def test_gradients_outside_the_mask_may_be_nonfinite(norm):
     def loss_fn(params, batch):
         return _loss_fn(params["w"], batch) + jnp.sqrt(params["other"])
 
@@ -88,13 +88,13 @@ def test_a_gradient_that_is_not_asked_for_may_be_anything(norm):
     assert found.sharpness == pytest.approx(float(alone.sharpness), rel=1e-5)
 
 
-def test_a_gradient_whose_square_overflows_is_followed():
+def test_a_gradient_whose_square_overflows_is_used():
     found = sharpness.worst_case(lambda w, batch: 1e30 * _loss_fn(w, batch), W, BATCHES, rho=0.2, norm="l2")
     small = sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.2, norm="l2")
     assert found.sharpness == pytest.approx(1e30 * float(small.sharpness), rel=1e-4)
 
 
-def test_a_wide_loss_makes_no_narrow_ascent_wide(x64):
+def test_a_float64_loss_does_not_widen_a_float32_ascent(x64):
     w, batches = W.astype(jnp.float32), [jnp.asarray(batch, float) for batch in BATCHES]
     assert _loss_fn(w, batches[0]).dtype == jnp.float64
     before = ascent._iterate._cache_size()
@@ -103,7 +103,7 @@ def test_a_wide_loss_makes_no_narrow_ascent_wide(x64):
     assert ascent._iterate._cache_size() == before + 1
 
 
-def test_state_that_changes_stands_outside_of_the_mask():
+def test_changing_state_is_outside_the_mask():
     def loss_fn(variables, batch):
         return _loss_fn(variables["w"], batch) * variables["state"]
 
@@ -115,7 +115,7 @@ def test_state_that_changes_stands_outside_of_the_mask():
     assert values[1] == pytest.approx(3 * float(values[0]), rel=1e-5)
 
 
-def test_bfloat16_parameters_are_given_back_to_the_loss_as_such():
+def test_the_loss_gets_bfloat16_parameters_as_bfloat16():
     def picky(w, batch):
         assert w.dtype == jnp.bfloat16
         return _loss_fn(w.astype(jnp.float32), batch)
@@ -149,14 +149,14 @@ def test_bfloat16_parameters_are_given_back_to_the_loss_as_such():
         ({"loss_fn": lambda w, batch: (jnp.sum(w), 1)}, "a tuple"),
     ],
 )
-def test_what_is_wrong_is_named(wrong, named):
+def test_invalid_arguments_are_named(wrong, named):
     arguments = {"loss_fn": _loss_fn, "params": W, "batches": BATCHES, "rho": 0.1} | wrong
     with pytest.raises(ValueError, match=named):
         sharpness.worst_case(**arguments)
 
 
 @pytest.mark.parametrize("options", [{}, {"restarts": 3}, {"restarts": 2, "random_start": True}])
-def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch, options):
+def test_the_ascent_needs_four_copies_of_the_parameters_besides_an_evaluation(monkeypatch, options):
     w, held = jnp.ones(1237), []
 
     def counted(*arguments):
@@ -173,7 +173,7 @@ def test_beside_an_evaluation_it_holds_four_copies_of_the_parameters(monkeypatch
     assert max(held) == 1 + 4  # the parameters, and the ascent's point, the one before, the best and its gradient
 
 
-def test_what_an_iteration_leaves_takes_over_the_buffers_of_what_it_found():
+def test_an_iteration_reuses_the_buffers_of_its_state():
     start = ascent.begin(W, jnp.float32(1), jnp.ones(3), 0.1)
     ball = balls.create("linf", False)
     ascent._depart(ball, (W, 0.1, jax.random.key(0)), start)
