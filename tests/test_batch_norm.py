@@ -66,14 +66,14 @@ def nnx_run(name: str) -> tuple[list[Any], list[Any]]:
     def statistics(model: NnxNet) -> Any:
         return nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    seen, expected = [], []
+    recorded, expected = [], []
     for x, y in batches():
         clean = nnx.clone(model)
         clean(x)
         expected.append(statistics(clean))
         step(model, tx, x, y)
-        seen.append(statistics(model))
-    return seen, expected
+        recorded.append(statistics(model))
+    return recorded, expected
 
 
 def linen_run(name: str, functional: bool = False) -> tuple[list[Any], list[Any]]:
@@ -99,12 +99,12 @@ def linen_run(name: str, functional: bool = False) -> tuple[list[Any], list[Any]
         return state.apply_gradients(grads=grads, grad_fn=grad_fn, batch_stats=batch_stats)
 
     state = State.create(apply_fn=None, tx=optimizer(name), **net.init(jax.random.key(0), batches()[0][0]))
-    seen, expected = [], []
+    recorded, expected = [], []
     for x, y in batches():
         expected.append(forward(state.params, state.batch_stats, x)[1])
         state = step(state, x, y)
-        seen.append(state.batch_stats)
-    return seen, expected
+        recorded.append(state.batch_stats)
+    return recorded, expected
 
 
 RUNS = {"nnx": nnx_run, "linen": linen_run}
@@ -112,9 +112,9 @@ NNX = ("asam", "vasso", "gsam", "msam")
 LINEN = ("look_sam", "msam", "wsam_decoupled")
 
 
-def check_statistics(seen: list[Any], expected: list[Any]) -> None:
-    chex.assert_trees_all_close(seen, expected, rtol=1e-5, atol=1e-6)
-    moved = jax.tree.map(lambda x, y: np.max(np.abs(x - y)), seen[-1], seen[0])
+def check_statistics(recorded: list[Any], expected: list[Any]) -> None:
+    chex.assert_trees_all_close(recorded, expected, rtol=1e-5, atol=1e-6)
+    moved = jax.tree.map(lambda x, y: np.max(np.abs(x - y)), recorded[-1], recorded[0])
     assert all(x > 1e-3 for x in jax.tree.leaves(moved))
 
 

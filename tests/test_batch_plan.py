@@ -93,11 +93,11 @@ def test_a_schedule_is_constant_after_the_last_update():
 def test_a_schedule_over_epochs_drives_an_optimizer():
     rate = BatchPlan.parse("1x2,1x4").schedule(lambda epoch: 1.0 - epoch / 2, num_examples=4)
     tx = optax.sgd(rate)
-    state, seen = tx.init(jnp.zeros(())), []
+    state, rates = tx.init(jnp.zeros(())), []
     for _ in range(3):
         updates, state = tx.update(jnp.ones(()), state)
-        seen.append(-float(updates))
-    assert seen == [1.0, 0.75, 0.5]
+        rates.append(-float(updates))
+    assert rates == [1.0, 0.75, 0.5]
 
 
 @hypothesis.given(STAGES)

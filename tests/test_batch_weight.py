@@ -153,9 +153,9 @@ def test_m_sam_weights_its_shards_on_several_devices_as_on_one(name, x64):
     def step_with(axis_name: str | None) -> Any:
         return sam_optax.sharpness_aware_grad(token_mean, method, 2, axis_name=axis_name, **NAMED)
 
-    alone = step_with(None)(params(), method.init(params()), *tokens())
+    on_one_device = step_with(None)(params(), method.init(params()), *tokens())
     found = SPREAD["shard_map"](step_with("data"))(params(), method.init(params()), *tokens())
-    chex.assert_trees_all_close(found, alone, rtol=1e-12)
+    chex.assert_trees_all_close(found, on_one_device, rtol=1e-12)
 
 
 @loops_in_turn("m", [None, 4])

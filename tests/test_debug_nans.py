@@ -119,8 +119,8 @@ def test_unmeasured_diagnostics_can_be_read_inside_a_compiled_function(read):
 def test_a_measured_nan_stays_nan():
     tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
     _, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: jnp.nan * w)
-    seen = sam_optax.diagnostics(state, unmeasured=0.0)
-    np.testing.assert_allclose(seen[:4], [5.0, np.nan, np.nan, 0.5])
+    measured = sam_optax.diagnostics(state, unmeasured=0.0)
+    np.testing.assert_allclose(measured[:4], [5.0, np.nan, np.nan, 0.5])
 
 
 def test_each_of_several_vmapped_states_is_read_by_its_own_flag():
@@ -148,8 +148,8 @@ def test_an_nnx_optimizer_makes_no_nan_and_its_diagnostics_are_read(perturb):
         grads = nnx.grad(lambda model: jnp.mean(model(jnp.ones((4, 3))) ** 2))(model)
         noise = sam_optax.Noise(sam_optax.NoiseTerms(1.0, 2.0), None)
         optimizer.update(model, grads, grad_fn=lambda params: params, perturb=perturb, noise=noise)
-        seen = sam_optax.diagnostics(optimizer.opt_state)
+        measured = sam_optax.diagnostics(optimizer.opt_state)
         clean, perturbed = sam_optax.measured_noise(optimizer.opt_state)
-    np.testing.assert_allclose(seen.perturbation_norm, 0.05 if perturb else np.nan, rtol=1e-5)
+    np.testing.assert_allclose(measured.perturbation_norm, 0.05 if perturb else np.nan, rtol=1e-5)
     np.testing.assert_array_equal(clean, [1.0, 2.0])
     assert np.all(np.isnan(perturbed))

@@ -177,8 +177,8 @@ def test_a_traced_policy_decides_under_shard_map(combiner, when, each):
     params, state = run(shard_mapped(step), tx)
     chex.assert_tree_all_finite(params)
     if not each:
-        alone = run(whole_step(tx), tx)
-        chex.assert_trees_all_close(params, alone[0], rtol=1e-4, atol=1e-6)
+        on_one_device = run(whole_step(tx), tx)
+        chex.assert_trees_all_close(params, on_one_device[0], rtol=1e-4, atol=1e-6)
     base = run(whole_step(helpers.BASES["momentum"]()), helpers.BASES["momentum"]())[0]
     with pytest.raises(AssertionError):
         chex.assert_trees_all_close(params, base, rtol=1e-3, atol=1e-5)
@@ -231,8 +231,8 @@ def test_shards_work_with_either_loop_under_shard_map(loop, monkeypatch, x64):
         return fn(params, state, x, y)
 
     spread_out = shard_mapped(of_shards)(params, method.init(params), x, y)
-    alone = of_shards(params, method.init(params), x, y, axis_name=None)
-    chex.assert_trees_all_close(spread_out, alone, rtol=0, atol=1e-14)
+    on_one_device = of_shards(params, method.init(params), x, y, axis_name=None)
+    chex.assert_trees_all_close(spread_out, on_one_device, rtol=0, atol=1e-14)
 
 
 def test_sharded_parameters_keep_their_sharding():
@@ -250,9 +250,9 @@ def test_sharded_parameters_keep_their_sharding():
 
     w, x = jnp.arange(16.0), jnp.asarray(np.random.default_rng(0).normal(size=(4, 16)), jnp.float32)
     spread_out = jax.device_put(w, sharding)
-    alone, together = step(w, tx.init(w), x), step(spread_out, tx.init(spread_out), x)
-    chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
-    for leaf in (together[0], together[1][0].perturbation.average, together[1][1][0].trace):
+    on_one_device, sharded = step(w, tx.init(w), x), step(spread_out, tx.init(spread_out), x)
+    chex.assert_trees_all_close(sharded, on_one_device, rtol=1e-4, atol=1e-5)
+    for leaf in (sharded[0], sharded[1][0].perturbation.average, sharded[1][1][0].trace):
         assert leaf.sharding.is_equivalent_to(sharding, 1)
 
 
@@ -271,9 +271,9 @@ def test_diagnostics_count_as_measured_if_every_device_measured_them(how):
         gradient = lambda w: scale[0] * w  # noqa: E731
         return method.update(gradient(w), state, w, grad_fn=gradient)[1]
 
-    w, seen = jnp.ones(2), []
+    w, is_measured = jnp.ones(2), []
     state = method.init(w)
     for scale in scales:
         state = SPREAD[how](step)(w, state, scale, scale)
-        seen.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
-    assert seen == [True, False, True]
+        is_measured.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
+    assert is_measured == [True, False, True]

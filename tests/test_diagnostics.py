@@ -27,20 +27,20 @@ def shifted(w: jax.Array) -> jax.Array:
 
 def test_the_first_four_diagnostics_have_their_defined_values():
     tx, w = sam_optax.sam(rho=0.5), jnp.array([3.0, 4.0])
-    seen = sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=shifted)[1])
+    measured = sam_optax.diagnostics(tx.update(w, tx.init(w), w, grad_fn=shifted)[1])
     perturbed = np.array([2.0, 1.0]) * np.array([3.3, 4.4])
     norm = np.linalg.norm(perturbed)
-    np.testing.assert_allclose(seen[:4], [5.0, norm, perturbed @ np.array([0.6, 0.8]) / norm, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(measured[:4], [5.0, norm, perturbed @ np.array([0.6, 0.8]) / norm, 0.5], rtol=1e-6)
     names = ("grad_norm", "perturbed_grad_norm", "cosine", "perturbation_norm", "perturbed_loss", "surrogate_gap")
-    assert seen._fields == names
+    assert measured._fields == names
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_diagnostics_are_found_wherever_the_method_is_in_the_optimizer(name):
     tx, w = CHAINS[name](sam_optax.sam(rho=0.5)), jnp.array([3.0, 4.0])
     state = tx.update(w, tx.init(w), w, grad_fn=shifted)[1]
-    alone = sam_optax.sam(rho=0.5)
-    expected = sam_optax.diagnostics(alone.update(w, alone.init(w), w, grad_fn=shifted)[1])
+    plain = sam_optax.sam(rho=0.5)
+    expected = sam_optax.diagnostics(plain.update(w, plain.init(w), w, grad_fn=shifted)[1])
     chex.assert_trees_all_close(sam_optax.diagnostics(state), expected, rtol=1e-6)
 
 

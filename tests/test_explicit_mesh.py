@@ -80,21 +80,21 @@ def test_the_default_mesh_is_explicit():
 @on_meshes_with_loops("parts")
 def test_micro_batches_give_the_gradients_of_one_device(parts, spread, loop, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
-    alone = both_passes(sam_optax.value_and_grad(helpers.small_loss), params, *batch)
+    on_one_device = both_passes(sam_optax.value_and_grad(helpers.small_loss), params, *batch)
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=parts)
     with jax.set_mesh(spread.mesh):
         found = jax.jit(both_passes, static_argnums=0)(value_and_grad, params, *spread.put(batch))
-    chex.assert_trees_all_close(jax.device_get(found), jax.device_get(alone), rtol=1e-12)
+    chex.assert_trees_all_close(jax.device_get(found), jax.device_get(on_one_device), rtol=1e-12)
 
 
 @on_meshes_with_loops("m", quick=((8, "rows_over_two_axes"), (2, "rows_and_features")))
 def test_m_sam_on_a_mesh_equals_m_sam_on_one_device(m, spread, loop, x64):
     method, params, batch = sam_optax.vasso(rho=0.5), helpers.small_params(), helpers.batch_of(16)
     fn = jax.jit(sam_optax.sharpness_aware_grad(helpers.small_loss, method, m, batch_argnums=(0, 1)))
-    alone = fn(params, method.init(params), *batch)
+    on_one_device = fn(params, method.init(params), *batch)
     with jax.set_mesh(spread.mesh):
         found = fn(params, method.init(params), *spread.put(batch))
-    chex.assert_trees_all_close(jax.device_get(found), jax.device_get(alone), rtol=1e-12)
+    chex.assert_trees_all_close(jax.device_get(found), jax.device_get(on_one_device), rtol=1e-12)
 
 
 def test_parts_are_contiguous_and_sharded_where_the_devices_divide_them(spread):
@@ -114,10 +114,10 @@ def test_m_sharpness_on_a_mesh_equals_that_on_one_device(m, spread, x64):
     params, batch = helpers.small_params(), helpers.batch_of(16)
     loss_fn = lambda params, batch: helpers.small_loss(params, *batch)  # noqa: E731
     measure = lambda batch: sharpness.m_sharpness(loss_fn, params, [batch], (m,), rho=0.1, steps=3)[m]  # noqa: E731
-    alone = measure(batch).per_batch
+    on_one_device = measure(batch).per_batch
     with jax.set_mesh(spread.mesh):
         found = measure(spread.put(batch)).per_batch
-    np.testing.assert_allclose(found, alone, rtol=1e-9)
+    np.testing.assert_allclose(found, on_one_device, rtol=1e-9)
 
 
 def test_nnx_gives_the_gradients_of_one_device(spread):

@@ -170,26 +170,26 @@ def test_auxiliary_output_comes_with_the_loss():
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_rngs_and_metrics_among_the_arguments_advance_once_per_step(by_name):
-    def noisy_loss(model: Net, x: jax.Array, rngs: nnx.Rngs, seen: nnx.metrics.Average) -> jax.Array:
+    def noisy_loss(model: Net, x: jax.Array, rngs: nnx.Rngs, average: nnx.metrics.Average) -> jax.Array:
         loss = jnp.mean((model(x) - jax.random.normal(rngs.noise(), (4,))) ** 2)
-        seen.update(values=loss)
+        average.update(values=loss)
         return loss
 
     value_and_grad = sam_optax.flax.value_and_grad(noisy_loss)
 
     @nnx.jit
-    def step(model: Net, optimizer: nnx.Optimizer, x: jax.Array, rngs: nnx.Rngs, seen: Any) -> jax.Array:
-        args, kwargs = ((x,), {"rngs": rngs, "seen": seen}) if by_name else ((x, rngs, seen), {})
+    def step(model: Net, optimizer: nnx.Optimizer, x: jax.Array, rngs: nnx.Rngs, average: Any) -> jax.Array:
+        args, kwargs = ((x,), {"rngs": rngs, "average": average}) if by_name else ((x, rngs, average), {})
         loss, grads, grad_fn = value_and_grad(model, *args, **kwargs)
         optimizer.update(model, grads, grad_fn=grad_fn)
         return loss
 
-    model, rngs, seen = Net(), nnx.Rngs(noise=0), nnx.metrics.Average()
+    model, rngs, average = Net(), nnx.Rngs(noise=0), nnx.metrics.Average()
     optimizer = make_optimizer(model)
-    losses = [step(model, optimizer, x, rngs, seen) for x, _ in batches(3)]
+    losses = [step(model, optimizer, x, rngs, average) for x, _ in batches(3)]
     assert int(rngs.noise.count[...]) == 3
     assert len({float(loss) for loss in losses}) == 3
-    np.testing.assert_allclose(seen.compute(), np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(average.compute(), np.mean(losses), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

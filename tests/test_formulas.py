@@ -95,7 +95,7 @@ def test_ae_sam_perturbs_where_its_formula_says(x64):
     policy = sam_optax.ae_sam(thresholds, rate=0.6)
     tx = optax.chain(sam_optax.sam(RHO, when=policy), optax.sgd(0.5, momentum=0.9))
     step, params, state = helpers.make_step(tx, helpers.golden_loss), golden.params, tx.init(golden.params)
-    mean, variance, seen, expected = None, 0.0, [], []
+    mean, variance, perturbed_steps, expected = None, 0.0, [], []
     for i, (x, y) in enumerate(golden.batches):
         g = formulas.gradient({k: np.asarray(v) for k, v in params.items()}, np.asarray(x), np.asarray(y))
         square = formulas.dot(g, g)
@@ -103,6 +103,6 @@ def test_ae_sam_perturbs_where_its_formula_says(x64):
         variance = 0.6 * variance + 0.4 * (square - mean) ** 2
         expected.append(square >= mean + float(thresholds(i)) * np.sqrt(variance))
         params, state = step(params, state, x, y)
-        seen.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
-    assert seen == expected
-    assert 0 < sum(seen) < len(seen)
+        perturbed_steps.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
+    assert perturbed_steps == expected
+    assert 0 < sum(perturbed_steps) < len(perturbed_steps)

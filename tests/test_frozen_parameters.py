@@ -62,9 +62,11 @@ def test_frozen_parameters_do_not_change(base, freezing, is_masked):
     updates = first_update(FREEZING[freezing](BASES[base]()), mask=mask)
     np.testing.assert_array_equal(updates["body"], np.zeros((3, 4)))
     tx, w = BASES[base](), params()
-    alone, _ = tx.update(gradient(w), tx.init(w), w)
+    base_updates, _ = tx.update(gradient(w), tx.init(w), w)
     rise = sharpness_gradient(w, ("head",) if mask else ("body", "head"))
-    np.testing.assert_allclose(updates["head"], alone["head"] - RATE * WEIGHT * rise["head"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        updates["head"], base_updates["head"] - RATE * WEIGHT * rise["head"], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_trained_but_unperturbed_parameters_get_their_part_of_the_sharpness_gradient():

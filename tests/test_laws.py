@@ -133,8 +133,8 @@ def test_a_schedule_is_read_once_per_update_whether_perturbed_or_not(name):
         _, grads, grad_fn = value_and_grad(params, *batch)
         call = {"grad_fn": grad_fn, "perturb": True}
         expected = plain(rho=methods.rising(0.1)(step)).update(grads, state, params, **call)[1]
-        seen = scheduled(rho=0.1).update(grads, state, params, **call)[1]
-        length = sam_optax.diagnostics(seen).perturbation_norm
+        after = scheduled(rho=0.1).update(grads, state, params, **call)[1]
+        length = sam_optax.diagnostics(after).perturbation_norm
         np.testing.assert_allclose(length, sam_optax.diagnostics(expected).perturbation_norm, rtol=1e-5)
         assert length > 0.01
         state = scheduled(rho=0.1).update(grads, state, params, perturb=step == 0, grad_fn=grad_fn)[1]

@@ -78,10 +78,10 @@ def test_smaller_shards_give_another_update():
 
 def test_m_sam_evaluates_two_gradients_in_total(loop):
     """Counted where they run: each example passes twice through the loss, and through no third."""
-    seen: list[int] = []
+    recorded: list[int] = []
 
     def counted(params: Any, batch: Any) -> jax.Array:
-        jax.debug.callback(lambda x: seen.append(len(x)), batch[0])
+        jax.debug.callback(lambda x: recorded.append(len(x)), batch[0])
         return loss_fn(params, batch)
 
     method, params = sam_optax.sam(), helpers.small_params()
@@ -89,7 +89,7 @@ def test_m_sam_evaluates_two_gradients_in_total(loop):
         jax.jit(sam_optax.sharpness_aware_grad(counted, method, m=2))(params, method.init(params), batch_of(8))
     )
     jax.effects_barrier()
-    assert seen == [2] * 8
+    assert recorded == [2] * 8
 
 
 def test_floating_aux_is_averaged_and_integers_are_summed(loop):
@@ -153,17 +153,17 @@ def test_at_a_fixed_m_the_number_of_devices_changes_nothing(name, devices, x64):
     """Each device makes its own shards, of which the mean is taken; or the compiler spreads the batch."""
     method, params, batch = methods.METHODS[name](rho=0.5), helpers.small_params(), batch_of(16)
     state = method.init(params)
-    alone = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, batch)
+    on_one_device = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, batch)
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     fn = sam_optax.sharpness_aware_grad(loss_fn, method, 2, axis_name="data")
     everywhere, parted = PartitionSpec(), PartitionSpec("data")
     spread = jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, everywhere, parted), out_specs=everywhere))(
         params, state, batch
     )
-    chex.assert_trees_all_close(spread, alone, rtol=0, atol=1e-14)
+    chex.assert_trees_all_close(spread, on_one_device, rtol=0, atol=1e-14)
     placed = jax.device_put(batch, NamedSharding(mesh, parted))
     compiled = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, placed)
-    chex.assert_trees_all_close(compiled, alone, rtol=0, atol=1e-14)
+    chex.assert_trees_all_close(compiled, on_one_device, rtol=0, atol=1e-14)
 
 
 def test_an_ordinary_optimizer_accepts_the_gradient_of_m_sam():

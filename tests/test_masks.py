@@ -36,14 +36,14 @@ def chosen_paths(mask: Any, params: Any) -> set[str]:
 
 def offsets(tx: optax.GradientTransformationExtraArgs, params: Any, grads: Any) -> Any:
     """The offset of the second pass, exact in 64 bits."""
-    seen = []
+    recorded = []
 
     def grad_fn(moved: Any) -> Any:
-        seen.append(jax.tree.map(jnp.subtract, moved, params))
+        recorded.append(jax.tree.map(jnp.subtract, moved, params))
         return moved
 
     tx.update(grads, tx.init(params), params, grad_fn=grad_fn, perturb=True)
-    return seen[0]
+    return recorded[0]
 
 
 @every_framework
@@ -108,16 +108,16 @@ def test_the_combiner_sees_all_leaves(x64):
     """Masked GSAM adds what is orthogonal over all leaves, and moves the hidden ones too."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
-    seen = []
+    gradients = []
 
     def second_pass(moved: Any) -> Any:
-        seen.append(grad_fn(moved))
-        return seen[-1]
+        gradients.append(grad_fn(moved))
+        return gradients[-1]
 
     tx = sam_optax.gsam(0.5, 0.5, mask=methods.KERNELS)
     updates, state = tx.update(grads, tx.init(params), params, grad_fn=second_pass)
-    added = jax.tree.map(jnp.subtract, updates, seen[0])
-    np.testing.assert_allclose(trees.inner(added, seen[0]), 0.0, atol=1e-12)
+    added = jax.tree.map(jnp.subtract, updates, gradients[0])
+    np.testing.assert_allclose(trees.inner(added, gradients[0]), 0.0, atol=1e-12)
     assert float(trees.norm(added["dense"]["bias"])) > 1e-4
     np.testing.assert_allclose(sam_optax.diagnostics(state).grad_norm, trees.norm(grads), rtol=1e-12)
 
@@ -151,15 +151,15 @@ def test_a_mask_from_an_nnx_state_fits_the_nnx_optimizer(kind):
     model, norms = NnxNet(), sam_optax.by_path(lambda path: path.startswith("norm"))
     mask = norms(nnx.state(model, nnx.Param)) if kind == "tree" else norms
     tx = optax.chain(sam_optax.sam(0.5, mask=mask), optax.sgd(0.1))
-    optimizer, seen = nnx.Optimizer(model, tx, wrt=nnx.Param), []
+    optimizer, offsets_of_call = nnx.Optimizer(model, tx, wrt=nnx.Param), []
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
     def grad_fn(moved: Any) -> Any:
-        seen.append(jax.tree.map(jnp.subtract, jax.tree.leaves(moved), jax.tree.leaves(params)))
+        offsets_of_call.append(jax.tree.map(jnp.subtract, jax.tree.leaves(moved), jax.tree.leaves(params)))
         return jax.tree.map(jnp.ones_like, moved)
 
     optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)), grad_fn=grad_fn)
-    moved = {path for path, x in zip(PATHS["nnx"], seen[0], strict=True) if np.any(x)}
+    moved = {path for path, x in zip(PATHS["nnx"], offsets_of_call[0], strict=True) if np.any(x)}
     assert moved == {"norm/bias", "norm/scale"}
 
 
@@ -176,11 +176,11 @@ def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_cal
 def test_sam_on_perturbs_only_the_normalisation_layers(name):
     """The recipe of the docs, under the names that frameworks give on their own."""
     params = {name: {"scale": jnp.ones(2), "bias": jnp.zeros(2)}, "Dense_0": {"kernel": jnp.ones((2, 2))}}
-    seen = []
+    points = []
     tx = sam_optax.sam(rho=0.5, mask=sam_optax.by_path(lambda path: "norm" in path.lower()))
-    tx.update(params, tx.init(params), params, grad_fn=lambda at: seen.append(at) or at)
-    np.testing.assert_array_equal(seen[0]["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
-    np.testing.assert_allclose(np.linalg.norm(seen[0][name]["scale"] - 1), 0.5, rtol=1e-6)
+    tx.update(params, tx.init(params), params, grad_fn=lambda at: points.append(at) or at)
+    np.testing.assert_array_equal(points[0]["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
+    np.testing.assert_allclose(np.linalg.norm(points[0][name]["scale"] - 1), 0.5, rtol=1e-6)
 
 
 def test_frozen_parameters_are_neither_perturbed_nor_updated_with_multi_transform():
@@ -198,7 +198,7 @@ def test_frozen_parameters_are_neither_perturbed_nor_updated_with_multi_transfor
         return helpers.small_loss({"dense": {"kernel": kernel, "bias": before["dense"]["bias"]}}, *batch)
 
     first = optax.chain(sam_optax.sam(rho=0.5), optax.sgd(0.1, momentum=0.9))
-    alone = helpers.descend(first, before["dense"]["kernel"], batches, loss_of_kernel)[-1]
+    expected = helpers.descend(first, before["dense"]["kernel"], batches, loss_of_kernel)[-1]
     masked = optax.chain(sam_optax.sam(rho=0.5, mask=trained), behind)
     ours = helpers.descend(masked, before, batches)[-1]
-    chex.assert_trees_all_close(ours["dense"]["kernel"], alone, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(ours["dense"]["kernel"], expected, rtol=1e-5, atol=1e-6)

@@ -75,13 +75,13 @@ def test_multi_steps_around_sam_gives_another_step(x64):
 
 def test_floating_aux_is_averaged_and_integers_are_summed(loop):
     def loss_fn(w: jax.Array, x: jax.Array) -> Any:
-        seen = {
+        auxiliary = {
             "mean": jnp.mean(x, 0),
             "positive": jnp.sum(x > 0),
             "size": x.shape[0],
             "half": jnp.mean(x).astype("bfloat16"),
         }
-        return jnp.mean(x @ w), seen
+        return jnp.mean(x @ w), auxiliary
 
     x = jnp.arange(-6.0, 6.0).reshape(6, 2)
     (loss, aux), grads, _ = sam_optax.value_and_grad(loss_fn, has_aux=True, micro_batches=3)(jnp.ones(2), x)

@@ -59,12 +59,12 @@ def test_a_trained_head_is_updated_as_if_it_were_the_only_parameter(base, form):
     w, state = trained(FROZEN[form](base), params())
     body = params()["body"]
     of_head = lambda w: {"head": gradient(w | {"body": body})["head"]}  # noqa: E731
-    alone, alone_state = trained(sam_optax.msam(base, RHO), {"head": params()["head"]}, of_head)
+    head, head_state = trained(sam_optax.msam(base, RHO), {"head": params()["head"]}, of_head)
     np.testing.assert_array_equal(w["body"], body)
-    np.testing.assert_allclose(w["head"], alone["head"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(w["head"], head["head"], rtol=1e-5, atol=1e-7)
     evaluated = sam_optax.msam_eval_params(state, w)
     np.testing.assert_array_equal(evaluated["body"], body)
-    expected = sam_optax.msam_eval_params(alone_state, alone)
+    expected = sam_optax.msam_eval_params(head_state, head)
     np.testing.assert_allclose(evaluated["head"], expected["head"], rtol=1e-5, atol=1e-7)
 
 

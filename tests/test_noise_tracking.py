@@ -178,28 +178,28 @@ def test_a_skipped_step_measures_only_the_clean_gradient(static, x64):
         _, grads, grad_fn = value_and_grad(params, *batch)
         return tx.update(grads, state, params, grad_fn=grad_fn, perturb=perturb)[1]
 
-    seen = []
+    measured = []
     for i in range(3):
         state = step(state, *batch_of(16, i), perturb=policy.at(i) if static else None)
-        seen.append(sam_optax.measured_noise(state))
+        measured.append(sam_optax.measured_noise(state))
     expected = [written_out(params, batch_of(16, i)) for i in range(3)]
     mean = lambda weights, terms: np.average(np.asarray(terms), axis=0, weights=weights)  # noqa: E731
-    chex.assert_trees_all_equal(seen[1].perturbed, seen[0].perturbed)
-    np.testing.assert_allclose(seen[2].perturbed, mean([1, 2], [expected[i].perturbed for i in (0, 2)]), rtol=1e-9)
-    np.testing.assert_allclose(seen[2].clean, mean([1, 2, 4], [noise.clean for noise in expected]), rtol=1e-9)
+    chex.assert_trees_all_equal(measured[1].perturbed, measured[0].perturbed)
+    np.testing.assert_allclose(measured[2].perturbed, mean([1, 2], [expected[i].perturbed for i in (0, 2)]), rtol=1e-9)
+    np.testing.assert_allclose(measured[2].clean, mean([1, 2, 4], [noise.clean for noise in expected]), rtol=1e-9)
 
 
 def test_measuring_noise_evaluates_no_further_gradient(loop):
-    seen: list[int] = []
+    recorded: list[int] = []
 
     def counted(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        jax.debug.callback(lambda x: seen.append(len(x)), x)
+        jax.debug.callback(lambda x: recorded.append(len(x)), x)
         return helpers.small_loss(params, x, y)
 
     value_and_grad = sam_optax.value_and_grad(counted, micro_batches=PARTS, measure_noise=True)
     jax.block_until_ready(jax.jit(functools.partial(of_a_step, value_and_grad))(helpers.small_params(), *batch_of(16)))
     jax.effects_barrier()
-    assert seen == [4] * 2 * PARTS
+    assert recorded == [4] * 2 * PARTS
 
 
 def test_a_method_without_a_second_pass_measures_the_clean_gradient():
@@ -235,26 +235,26 @@ def test_the_noise_is_accumulated_in_float32_whatever_the_parameters(dtype):
 def test_a_nonfinite_step_does_not_enter_the_average():
     tx = sam_optax.skip_nonfinite(optax.chain(sam_optax.track_noise(sam_optax.sam()), optax.sgd(0.1)))
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
-    params, state, seen = helpers.small_params(), tx.init(helpers.small_params()), []
+    params, state, measured = helpers.small_params(), tx.init(helpers.small_params()), []
     for x, y in (batch_of(8), (batch_of(8)[0] * jnp.nan, batch_of(8)[1])):
         _, grads, grad_fn = value_and_grad(params, x, y)
         _, state = tx.update(grads, state, params, grad_fn=grad_fn)
-        seen.append(sam_optax.measured_noise(state))
+        measured.append(sam_optax.measured_noise(state))
     assert int(state.skipped) == 1
-    chex.assert_tree_all_finite(seen)
-    chex.assert_trees_all_equal(*seen)
+    chex.assert_tree_all_finite(measured)
+    chex.assert_trees_all_equal(*measured)
 
 
 def test_a_rejected_step_does_not_add_the_noise_of_the_previous_step():
     tx = sam_optax.track_noise(sam_optax.skip_nonfinite(sam_optax.sam()), decay=0.5)
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=2, measure_noise=True)
-    params, state, seen = helpers.small_params(), tx.init(helpers.small_params()), []
+    params, state, averages = helpers.small_params(), tx.init(helpers.small_params()), []
     for x, y in (batch_of(8), (batch_of(8)[0] * jnp.nan, batch_of(8)[1])):
         _, grads, grad_fn = value_and_grad(params, x, y)
         _, state = tx.update(grads, state, params, grad_fn=grad_fn)
-        seen.append(state.perturbed)
+        averages.append(state.perturbed)
     assert int(state.method.skipped) == 1
-    chex.assert_trees_all_equal(*seen)
+    chex.assert_trees_all_equal(*averages)
 
 
 def test_noise_is_measured_without_diagnostics():

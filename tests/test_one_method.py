@@ -141,10 +141,10 @@ def test_groups_can_have_their_own_radii_under_one_norm(x64):
 def test_a_perturbation_of_a_partition_ignores_the_other_parameters(name):
     make = methods.PERTURBATIONS[name]
     labels = {"body": "a", "head": "b"}
-    both, alone = optax.multi_transform({"a": make(0.5), "b": optax.set_to_zero()}, labels), make(0.5)
+    both, reference = optax.multi_transform({"a": make(0.5), "b": optax.set_to_zero()}, labels), make(0.5)
     w, g = {"body": jnp.array([1.0, 2.0]), "head": jnp.ones(2)}, {"body": jnp.array([3.0, -1.0]), "head": jnp.ones(2)}
-    state, alone_state = both.init(w), alone.init({"body": w["body"]})
+    state, reference_state = both.init(w), reference.init({"body": w["body"]})
     for _ in range(2):
         offset, state = both.update(g, state, w)
-        expected, alone_state = alone.update({"body": g["body"]}, alone_state, {"body": w["body"]})
+        expected, reference_state = reference.update({"body": g["body"]}, reference_state, {"body": w["body"]})
     chex.assert_trees_all_close(offset, expected | {"head": np.zeros(2)}, rtol=1e-6)

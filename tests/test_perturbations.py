@@ -129,11 +129,11 @@ def test_the_unified_offset_is_between_the_unnormalised_one_and_that_of_sam(lam,
 
 def test_the_fraction_of_the_unified_offset_follows_its_schedule():
     ascent = sam_optax.unified_ascent(0.5, optax.linear_schedule(1.0, 0.0, 2))
-    gradient, state, seen = jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)), []
+    gradient, state, lengths = jnp.array([3.0, 4.0]), ascent.init(jnp.zeros(2)), []
     for _ in range(3):
         offset, state = ascent.update(gradient, state)
-        seen.append(np.linalg.norm(offset))
-    np.testing.assert_allclose(seen, [0.5, 1.5, 2.5], rtol=1e-6)
+        lengths.append(np.linalg.norm(offset))
+    np.testing.assert_allclose(lengths, [0.5, 1.5, 2.5], rtol=1e-6)
 
 
 def test_the_ported_adaptive_offset_is_asam_without_eta_and_exemption(x64):

@@ -78,9 +78,9 @@ def test_perturbed_loss_and_gap_are_measured_in_a_scan_except_at_skipped_steps(x
         state = step(params, state, *batch)
         return state, sam_optax.diagnostics(state, unmeasured=-1.0)[4:]
 
-    _, seen = jax.jit(lambda state: jax.lax.scan(body, state, batches))(tx.init(params))
+    _, measured = jax.jit(lambda state: jax.lax.scan(body, state, batches))(tx.init(params))
     expected = [by_hand(params, *batch_of(8, seed)) if seed % 2 == 0 else (-1.0, -1.0) for seed in range(4)]
-    np.testing.assert_allclose(np.stack(seen, 1), expected, rtol=1e-10)
+    np.testing.assert_allclose(np.stack(measured, 1), expected, rtol=1e-10)
 
 
 def test_perturbed_loss_and_gap_of_micro_batches_are_those_of_the_whole_batch(loop, x64):

@@ -28,15 +28,15 @@ def perturbed_steps(policy: sam_optax.Policy, steps: int) -> list[int]:
     """The steps at which `perturb=None` made a second pass, as the diagnostics tell."""
     tx, w = sam_optax.sam(when=policy), jnp.ones(2)
     update = jax.jit(lambda state: tx.update(w, state, w, grad_fn=lambda w: 2 * w))
-    state, seen = tx.init(w), []
+    state, steps_found = tx.init(w), []
     for step in range(steps):
         updates, state = update(state)
         if np.isfinite(sam_optax.diagnostics(state).cosine):
-            seen.append(step)
+            steps_found.append(step)
             assert updates[0] > 1
         else:
             np.testing.assert_array_equal(updates, w)
-    return seen
+    return steps_found
 
 
 def test_always_perturbs_at_every_step():
@@ -103,11 +103,11 @@ def test_a_policy_that_depends_on_the_gradient_is_decided_in_the_compiled_step()
 @pytest.mark.parametrize(("threshold", "expected"), [(-10.0, [0, 1, 2, 3, 4, 5]), (10.0, [0])])
 def test_the_threshold_of_ae_sam_controls_how_often_it_perturbs(threshold, expected):
     tx, w = sam_optax.sam(when=sam_optax.ae_sam(threshold)), jnp.ones(2)
-    state, seen = tx.init(w), []
+    state, steps_found = tx.init(w), []
     for step, size in enumerate((1.0, 1.3, 0.8, 1.1, 0.9, 1.2)):
         _, state = tx.update(size * w, state, w, grad_fn=lambda w: w)
-        seen += [step] if np.isfinite(sam_optax.diagnostics(state).cosine) else []
-    assert seen == expected
+        steps_found += [step] if np.isfinite(sam_optax.diagnostics(state).cosine) else []
+    assert steps_found == expected
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -145,11 +145,11 @@ def test_a_user_defined_policy_gets_the_count_and_every_clean_gradient():
 
     policy = sam_optax.Policy(init=lambda params: jnp.zeros(()), decide=decide, at=lambda step: True)
     tx, w = sam_optax.sam(when=policy), jnp.ones(1)
-    state, seen = tx.init(w), []
+    state, is_perturbed = tx.init(w), []
     for size in (1.0, 2.0, 1.0, 3.0):
         _, state = tx.update(size * w, state, w, grad_fn=lambda w: w)
-        seen.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
-    assert seen == [False, True, False, True]
+        is_perturbed.append(bool(np.isfinite(sam_optax.diagnostics(state).cosine)))
+    assert is_perturbed == [False, True, False, True]
     assert state.policy == 7.0
 
 

@@ -30,18 +30,18 @@ def test_without_a_radius_it_is_the_polyak_step_of_the_clean_loss(x64):
 def test_the_linearised_loss_at_the_new_parameters_is_the_optimal_loss(rho, lam, x64):
     """`L(w + ε) + ⟨g_s, w⁺ − (w + ε)⟩ = ℓ*`, unless the largest rate limits the step."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
-    seen = []
+    calls = []
 
     def grad_fn(at):
         loss, grads, _ = VALUE_AND_GRAD(at, *batch)
-        seen.append((at, loss, grads))
+        calls.append((at, loss, grads))
         return grads
 
     _, grads, measured = VALUE_AND_GRAD(params, *batch)
     tx = sam_optax.sam_sps(rho, lam, optimal_loss=0.05, max_rate=1e9, weight_decay=0.0)
     updates, _ = tx.update(grads, tx.init(params), params, grad_fn=measured)
     sam_optax.unified_sam(rho, lam).update(grads, sam_optax.unified_sam(rho, lam).init(params), params, grad_fn=grad_fn)
-    [(at, loss, perturbed)] = seen
+    [(at, loss, perturbed)] = calls
     moved = jax.tree.map(lambda w, u, p: w + u - p, params, updates, at)
     inner = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(perturbed), jax.tree.leaves(moved), strict=True))
     np.testing.assert_allclose(loss + inner, 0.05, rtol=1e-10)

@@ -38,11 +38,11 @@ def test_large_gradients_do_not_overflow(name, dtype):
     updates, state = tx.update(large, tx.init(params), params, grad_fn=lambda moved: large, perturb=True)
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(np.asarray(leaf, np.float32), 1e4, rtol=1e-2)
-    seen = sam_optax.diagnostics(state)
-    np.testing.assert_allclose([seen.grad_norm, seen.perturbed_grad_norm], 1e4 * np.sqrt(8), rtol=1e-2)
-    assert seen.grad_norm.dtype == jnp.float32
+    measured = sam_optax.diagnostics(state)
+    np.testing.assert_allclose([measured.grad_norm, measured.perturbed_grad_norm], 1e4 * np.sqrt(8), rtol=1e-2)
+    assert measured.grad_norm.dtype == jnp.float32
     if methods.part(name, "perturbation") not in ("unified", "loss_increase"):  # their radii depend on the gradient
-        assert 0.9 < seen.perturbation_norm < 11.0
+        assert 0.9 < measured.perturbation_norm < 11.0
 
 
 @low_precision

@@ -17,11 +17,11 @@ from tests import helpers, methods
 from tests.selection import combinations
 
 
-def probe(seen: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
+def probe(received: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
     """A transform that notes the extra arguments it is given."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        seen.update(extra_args)
+        received.update(extra_args)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -33,21 +33,21 @@ def refuse(params: Any) -> Any:
 
 @methods.every_method
 def test_extra_arguments_reach_the_transforms_after_the_method(name):
-    seen: dict[str, Any] = {}
+    received: dict[str, Any] = {}
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
-    tx = helpers.optimizer(name, base=probe(seen))
+    tx = helpers.optimizer(name, base=probe(received))
     value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
     tx.update(grads, tx.init(params), params, grad_fn=grad_fn, value=value, temperature=0.5)
-    assert (seen["value"], seen["temperature"]) == (value, 0.5)
+    assert (received["value"], received["temperature"]) == (value, 0.5)
 
 
 def test_extra_arguments_reach_the_perturbation():
-    seen: dict[str, Any] = {}
-    ascent = optax.chain(probe(seen), sam_optax.normalized_ascent())
+    received: dict[str, Any] = {}
+    ascent = optax.chain(probe(received), sam_optax.normalized_ascent())
     tx, w = sam_optax.sharpness_aware(ascent, sam_optax.perturbed_gradient()), jnp.ones(2)
     grad_fn = lambda w: w  # noqa: E731
     tx.update(w, tx.init(w), w, grad_fn=grad_fn, temperature=0.5)
-    assert seen == {"temperature": 0.5, "grad_fn": grad_fn, "perturb": True}
+    assert received == {"temperature": 0.5, "grad_fn": grad_fn, "perturb": True}
 
 
 @methods.a_method_of_each_kind

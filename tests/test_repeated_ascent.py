@@ -93,14 +93,14 @@ def test_a_step_evaluates_one_gradient_per_ascent_step_plus_one_and_a_skipped_st
     policy = sam_optax.every(2)
     tx = optax.chain(k_step_sam(normalized(0.1), steps, when=policy), optax.sgd(0.1))
     step, params = helpers.make_step(tx, counted(calls)), helpers.small_params()
-    state, seen = tx.init(params), []
+    state, counts = tx.init(params), []
     for i, batch in enumerate(helpers.small_batches(4)):
         params, state = step(params, state, *batch, perturb=policy.at(i) if static else None)
         jax.block_until_ready(params)
         jax.effects_barrier()
-        seen.append(len(calls))
+        counts.append(len(calls))
         calls.clear()
-    assert seen == [1 + steps, 1, 1 + steps, 1]
+    assert counts == [1 + steps, 1, 1 + steps, 1]
 
 
 def test_traced_and_static_decisions_agree(x64):

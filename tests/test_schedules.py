@@ -58,12 +58,12 @@ def test_the_schedule_can_be_traced_and_drives_a_method():
     rate = optax.linear_schedule(0.1, 0.01, transition_steps=2)
     schedule = sam_optax.proportional_schedule(rate, **BOUNDS)
     np.testing.assert_allclose(jax.jit(schedule)(1), schedule(1), rtol=1e-6)
-    tx, w, seen = sam_optax.sam(schedule), jnp.array([3.0, 4.0]), []
+    tx, w, lengths = sam_optax.sam(schedule), jnp.array([3.0, 4.0]), []
     state, update = tx.init(w), jax.jit(lambda s: tx.update(w, s, w, grad_fn=lambda w: w)[1])
     for _ in range(4):
         state = update(state)
-        seen.append(float(sam_optax.diagnostics(state).perturbation_norm))
-    np.testing.assert_allclose(seen, [0.2, 0.11, 0.02, 0.02], rtol=1e-5)
+        lengths.append(float(sam_optax.diagnostics(state).perturbation_norm))
+    np.testing.assert_allclose(lengths, [0.2, 0.11, 0.02, 0.02], rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", BAD)

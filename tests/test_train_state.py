@@ -83,17 +83,17 @@ def test_training_equals_the_functional_loop():
 
 
 def test_all_extra_arguments_are_passed_to_the_optimizer():
-    seen: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        seen.update(extra_args)
+        received.update(extra_args)
         return updates, state
 
     tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
     state = sam_optax.flax.TrainState.create(apply_fn=None, params=jnp.ones(2), tx=tx)
     given = {"grad_fn": jnp.sin, "value": 0.25, "perturb": False}
     state.apply_gradients(grads=jnp.ones(2), extra_args={"temperature": 2.0}, **given)
-    assert seen == given | {"temperature": 2.0}
+    assert received == given | {"temperature": 2.0}
 
 
 @pytest.mark.parametrize("base", [optax.scale(-0.1), optax.sgd(0.1)], ids=["scale", "sgd"])

@@ -45,10 +45,10 @@ def test_a_step_is_traced_once_and_makes_its_passes(name, passes):
 
 @methods.every_wrapper
 def test_extra_arguments_reach_the_base(name):
-    seen: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        seen.update(extra_args)
+        received.update(extra_args)
         return updates, state
 
     probe = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -56,7 +56,7 @@ def test_extra_arguments_reach_the_base(name):
     tx = helpers.optimizer(name, base=optax.chain(probe, optax.sgd(0.1, momentum=0.9)))
     value, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
     tx.update(grads, tx.init(params), params, grad_fn=grad_fn, value=value, temperature=0.5)
-    assert (seen["value"], seen["temperature"]) == (value, 0.5)
+    assert (received["value"], received["temperature"]) == (value, 0.5)
 
 
 @pytest.mark.parametrize("name", ["msam", "wsam_decoupled"])
@@ -81,8 +81,8 @@ def test_a_skipped_step_of_decoupled_wsam_equals_a_step_of_the_base():
 
 
 def test_decoupled_wsam_reports_its_diagnostics():
-    seen = sam_optax.diagnostics(helpers.one_call("wsam_decoupled")[1])
-    np.testing.assert_allclose(seen.perturbation_norm, 0.05, rtol=1e-5)
+    measured = sam_optax.diagnostics(helpers.one_call("wsam_decoupled")[1])
+    np.testing.assert_allclose(measured.perturbation_norm, 0.05, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])

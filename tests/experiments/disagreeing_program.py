@@ -12,17 +12,17 @@ from tests.experiments import tiny_program
 measured, decide = EpochNoise.deciding.fget, Growing.__call__
 
 
-def own(noise: EpochNoise) -> NoiseTerms | None:
+def fake_noise(noise: EpochNoise) -> NoiseTerms | None:
     return NoiseTerms(1.0, 0.0) if jax.process_index() else measured(noise)
 
 
-def telling(growing: Growing, *stands: Any) -> tuple[BatchPlan, Any]:
-    decided = decide(growing, *stands)
+def decide_and_print(growing: Growing, *arguments: Any) -> tuple[BatchPlan, Any]:
+    decided = decide(growing, *arguments)
     print(f"plan {decided[0]}", flush=True)
     return decided
 
 
 if __name__ == "__main__":
-    EpochNoise.deciding = property(own)
-    Growing.__call__ = telling
+    EpochNoise.deciding = property(fake_noise)
+    Growing.__call__ = decide_and_print
     tiny_program.main()

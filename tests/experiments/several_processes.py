@@ -14,8 +14,8 @@ class Ended(NamedTuple):
     """What a process left: its exit code, and what it said."""
 
     code: int
-    said: str
-    told_errors: str
+    output: str
+    errors: str
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def together(module: str, *arguments: str, processes: int = 2) -> list[Ended]:
             for i in range(processes)
         ]
         try:
-            told = [process.communicate(timeout=_LONGEST) for process in started]
+            outputs = [process.communicate(timeout=_LONGEST) for process in started]
         except subprocess.TimeoutExpired:
             for process in started:
                 process.kill()
                 process.communicate()
             raise
-    return [Ended(process.returncode, *each) for process, each in zip(started, told, strict=True)]
+    return [Ended(process.returncode, *each) for process, each in zip(started, outputs, strict=True)]

@@ -23,18 +23,18 @@ EPOCH = 8  # updates
 
 
 def main(steps: int, output: Path) -> None:
-    seen: list[tuple[int, int, int]] = []
+    measurements: list[tuple[int, int, int]] = []
 
     def track(batches: Iterable[Any]) -> Iterator[Any]:
         for step, batch in enumerate(batches):
             if step in (steps // 10 // EPOCH * EPOCH, steps - EPOCH):
-                seen.append((step, *memory()))
+                measurements.append((step, *memory()))
             yield batch
 
     settings = {"model": "tiny", "method": "gsam", "momentum": 0.9, "on_nonfinite": "skip", "lr_schedule": "cosine"}
     config = Config.from_settings(batch_plan=f"{steps // EPOCH}x64", **settings)
     execute(output, config, track=track, saving=Saving(20), tensorboard=True)
-    print(json.dumps(seen))
+    print(json.dumps(measurements))
 
 
 def memory() -> tuple[int, int]:

@@ -102,8 +102,8 @@ def test_each_epoch_decides_by_the_separate_means_of_signal_and_noise(
         assert record["batch_size"] == state.batch_size
         with_second = [each for each in steps if each["step"] % every == 0] if every else []
         assert [each for each in steps if "perturbed_noise" in each] == with_second
-        told, which = (with_second, "perturbed") if with_second else (steps, "clean")
-        signal, noise = (np.mean([each[f"{which}_{term}"] for each in told]) for term in ("signal", "noise"))
+        measured, which = (with_second, "perturbed") if with_second else (steps, "clean")
+        signal, noise = (np.mean([each[f"{which}_{term}"] for each in measured]) for term in ("signal", "noise"))
         assert record["noise_scale"] == pytest.approx(noise / signal if signal > 0 else math.inf, rel=1e-4)
         state, steps = controller.after_epoch(state, NoiseTerms(signal, noise)), []
     assert plan_of(records) == str(controller.plan(state))

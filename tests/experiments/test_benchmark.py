@@ -173,12 +173,12 @@ def test_the_figures_of_a_case_are_in_the_order_of_its_table(
     case = Case("small_resnet", lambda: None, 16, loop_target=1.3)
     if has_options:
         case = dataclasses.replace(case, in_bfloat16=True, plan=(1.05, 512), worst_case_targets=(1.1, 1.0))
-    said: list[str] = []
-    found = list(measure.measure(case, 11, said.append))
+    lines: list[str] = []
+    found = list(measure.measure(case, 11, lines.append))
     options = ["bfloat16", "plan", "worst case"] if has_options else []
     assert found == ["steps", "memory", "thrifty", "loop", *options]
-    assert len(said) == 1 + len(found)  # compiling is reported, too
-    assert said[1] == "small_resnet, batch 16: timing the steps, 11 rounds"
+    assert len(lines) == 1 + len(found)  # compiling is reported, too
+    assert lines[1] == "small_resnet, batch 16: timing the steps, 11 rounds"
 
 
 @pytest.mark.long

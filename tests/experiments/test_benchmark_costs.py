@@ -88,22 +88,24 @@ def test_the_benchmark_of_a_plan_traces_its_step_and_runs_all_stages(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forgotten: list[int] = []
-    seen: list[int] = []
+    batch_sizes: list[int] = []
     clock = Clock()
     fit = program_costs.fit
 
     def fitted(*args: Any) -> Any:
-        return fit(*args, Callbacks(lambda record: seen.append(record["batch_size"])))
+        return fit(*args, Callbacks(lambda record: batch_sizes.append(record["batch_size"])))
 
-    monkeypatch.setattr(program_costs.jax, "clear_caches", lambda: forgotten.append(len(seen)))
+    monkeypatch.setattr(program_costs.jax, "clear_caches", lambda: forgotten.append(len(batch_sizes)))
     monkeypatch.setattr(program_costs, "fit", fitted)
-    monkeypatch.setattr(program_costs, "steps", lambda *_, updates: clock.subject("step", 0.25 if seen else 0.75))
+    monkeypatch.setattr(
+        program_costs, "steps", lambda *_, updates: clock.subject("step", 0.25 if batch_sizes else 0.75)
+    )
     monkeypatch.setattr(program_costs.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(program_costs, "PLAN_ROUNDS", 1)
     case = Case(tiny, cases.digits, 128, loop_target=1.3)
     figure = program_costs.plan_figure(case, cases.digits(), target=1.05, examples=256)
     assert forgotten == [0]
-    assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == seen  # and one an epoch
+    assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == batch_sizes  # and one an epoch
     assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it
     assert figure.target == 1.05
 

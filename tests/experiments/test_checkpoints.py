@@ -24,13 +24,13 @@ SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x1
 
 
 def test_the_last_saves_are_kept_until_the_run_is_finished(tiny: str, tmp_path: Path) -> None:
-    seen: list[list[int]] = []
+    saves: list[list[int]] = []
 
     def looks(record: Any, state: Any) -> None:
-        seen.append(checkpoint.steps(tmp_path / "checkpoints"))
+        saves.append(checkpoint.steps(tmp_path / "checkpoints"))
 
     execute(tmp_path, Config.from_settings(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
-    for epoch, steps in enumerate(seen, start=1):
+    for epoch, steps in enumerate(saves, start=1):
         last = 4 * epoch - 2  # the save of the last step but one is certain to be done, since the one after it waited
         assert steps[-1] >= last
         assert len(steps) <= 3 + 1  # the oldest goes when the newest is there

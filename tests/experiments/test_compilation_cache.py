@@ -32,9 +32,9 @@ def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_programs_cache_all_compiled_functions_however_small(unset: Path) -> None:
-    seen = []
-    errors.start(lambda: seen.append([getattr(jax.config, name) for name in OPTIONS]))
-    assert seen == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
+    options = []
+    errors.start(lambda: options.append([getattr(jax.config, name) for name in OPTIONS]))
+    assert options == [[str(unset / "sam_optax" / "compiled"), 0.0, -1, True]]
     assert (unset / "sam_optax" / "compiled").is_dir()
 
 
@@ -64,9 +64,9 @@ def test_a_cache_folder_that_others_can_write_to_is_not_used(
         folder.chmod(0o770)
     if case == "of another user":
         monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
-    said = compilation_cache.switch_on()
-    assert said is not None
-    assert said.startswith(f"compiled functions are not cached: other users can write to {folder}, so")
+    warning = compilation_cache.switch_on()
+    assert warning is not None
+    assert warning.startswith(f"compiled functions are not cached: other users can write to {folder}, so")
     assert jax.config.jax_compilation_cache_dir is None
 
 

@@ -119,8 +119,8 @@ def test_an_incomplete_contrast_has_no_verdict_but_counts_in_the_adjustment() ->
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0], sam__constant=[2.0]))
     assert missing.verdict(1.0) == "no verdict: not all cells were run"
     rows = contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing]).rows
-    alone = contrast_table([outcome(CONTRAST, cells(**ERRORS))]).rows
-    assert float(rows[1][6]) == pytest.approx(2 * float(alone[1][6]), rel=0.01)
+    single = contrast_table([outcome(CONTRAST, cells(**ERRORS))]).rows
+    assert float(rows[1][6]) == pytest.approx(2 * float(single[1][6]), rel=0.01)
     assert rows[2][2:7] == ("–",) * 5
 
 

@@ -169,8 +169,8 @@ def test_the_program_reports_and_resumes(
     arguments = ("--output", str(tmp_path), "--model", tiny, "--methods", "sam", *plans, *quadratic)
     strategies = ("--strategies", "constant", "increasing")
     call(monkeypatch, *arguments, *strategies)
-    told = capsys.readouterr().out
-    assert "2 runs of tiny on digits, 2 of them to do" in told
+    output = capsys.readouterr().out
+    assert "2 runs of tiny on digits, 2 of them to do" in output
     text = (tmp_path / "convergence.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("# ")] == [
         "# A falling radius",

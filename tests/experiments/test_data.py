@@ -49,10 +49,10 @@ def test_missing_data_are_refused_with_instructions(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_epoch_holds_every_example_once_and_epochs_differ() -> None:
-    seen = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=3), seed=0)).reshape(3, 40)
-    np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(40), (3, 1)))
-    assert not np.array_equal(seen[0], seen[1])
-    assert not np.array_equal(seen[0], np.arange(40))
+    found = labels(data.training_batches(SPLIT, BatchPlan.constant(8, epochs=3), seed=0)).reshape(3, 40)
+    np.testing.assert_array_equal(np.sort(found), np.tile(np.arange(40), (3, 1)))
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], np.arange(40))
 
 
 def test_seeds_differ_and_the_same_seed_repeats() -> None:

@@ -88,10 +88,10 @@ def test_the_theory_reproduces_the_known_limits(rate: float, size: int, rho: flo
     sgd = problem.expected_squares(course, 0.0, start)
     assert sgd[0] == np.sum(problem.spectrum**2)
     assert sgd[-1] == pytest.approx(problem.stationary_square(rate, size), rel=1e-3)
-    alone = Quadratic(np.ones(1), 1.0)
+    one_dimensional = Quadratic(np.ones(1), 1.0)
     silent = course._replace(batch_sizes=np.full(updates, NO_NOISE))
-    last = alone.expected_squares(silent, rho, np.ones(1))[-1]
-    assert np.sqrt(last) == pytest.approx(alone.bouncing_norm(rate, rho), rel=1e-3, abs=1e-6)
+    last = one_dimensional.expected_squares(silent, rho, np.ones(1))[-1]
+    assert np.sqrt(last) == pytest.approx(one_dimensional.bouncing_norm(rate, rho), rel=1e-3, abs=1e-6)
 
 
 def test_radius_and_alpha_are_proportional_to_the_rate_or_to_the_noise() -> None:
@@ -144,8 +144,8 @@ def test_the_report_section_has_a_row_per_method_and_radius_and_one_picture(tmp_
     [picture] = part.pictures
     assert picture.path == tmp_path / "falling-radius.png"
     assert picture.path.is_file()
-    alone = radius_part(study, compare(replace(study, chains=1), ["sam"]), worst_case(study), tmp_path)
-    assert {row[5] for row in alone.tables[0][1][1:]} == {"–"}
+    single_chain = radius_part(study, compare(replace(study, chains=1), ["sam"]), worst_case(study), tmp_path)
+    assert {row[5] for row in single_chain.tables[0][1][1:]} == {"–"}
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,9 @@ def test_a_damaged_or_foreign_line_is_refused_with_its_number(
     file.write_text(f"{line}\n{DAMAGES[damage](line)}\n{line}\n")
     capsys.readouterr()
     assert command(tmp_path / "again", file) == 2
-    said = capsys.readouterr().err
-    assert "line 2 is not the record of a finished run" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "line 2 is not the record of a finished run" in output
+    assert output.count("\n") == 1
     assert not list((tmp_path / "again").glob("*/result.json"))
 
 

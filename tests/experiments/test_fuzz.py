@@ -73,10 +73,10 @@ def trained_or_refused(asked: dict[str, Any]) -> None:
 
 def assert_clear_refusal(error: ValueError, asked: dict[str, Any]) -> None:
     """The refusal names an argument and its value, and says what to do."""
-    said = str(error)
-    assert any(said.startswith(f"{name} is ") for name in (*asked, "momentum", "rho", "when", "alpha")), said
-    assert "\n" not in said
-    assert said.endswith(".")
+    message = str(error)
+    assert any(message.startswith(f"{name} is ") for name in (*asked, "momentum", "rho", "when", "alpha")), message
+    assert "\n" not in message
+    assert message.endswith(".")
 
 
 @few
@@ -116,9 +116,9 @@ def test_any_value_of_a_setting_is_accepted_or_refused_with_a_message(pairs: lis
         config = Config.from_settings(**asked)
         run.load(config)
     except ValueError as error:
-        said = str(error)
-        assert any(name in said for name in (*asked, "plan", "data set")), said
-        assert "\n" not in said.replace(repr(asked.get("batch_plan")), "")
+        message = str(error)
+        assert any(name in message for name in (*asked, "plan", "data set")), message
+        assert "\n" not in message.replace(repr(asked.get("batch_plan")), "")
         return
     assert all(math.isfinite(value) for value in asked.values() if isinstance(value, float))
 

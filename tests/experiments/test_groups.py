@@ -96,7 +96,7 @@ def test_group_names_contain_only_the_settings_that_differ(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "title"),
     [
         ({"momentum": 0.9}, "momentum 0.9"),
         ({"label_noise": 0.2}, "label noise 0.2"),
@@ -104,10 +104,10 @@ def test_group_names_contain_only_the_settings_that_differ(
         ({"auto_augment": True}, "auto augment"),
     ],
 )
-def test_runs_with_other_settings_form_a_study_whose_title_names_them(folder: Path, settings: Any, told: str) -> None:
+def test_runs_with_other_settings_form_a_study_whose_title_names_them(folder: Path, settings: Any, title: str) -> None:
     write_run(folder / "one", 0.1, method="sgd", batch_plan="4x128", **settings)
     found = studies(table_of(find_runs([folder])))
-    assert [study.title for study in found] == ["small_resnet on digits", f"small_resnet on digits: {told}"]
+    assert [study.title for study in found] == ["small_resnet on digits", f"small_resnet on digits: {title}"]
     assert [len(study.runs) for study in found] == [12, 1]
 
 

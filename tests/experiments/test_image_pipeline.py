@@ -31,8 +31,8 @@ def test_shifting_and_flipping_gives_all_crops_of_both_mirror_images() -> None:
     padded = [np.pad(each, ((2, 2), (2, 2), (0, 0))) for each in (image, image[:, ::-1])]
     crops = {each[r : r + 8, c : c + 8].tobytes() for each in padded for r in range(5) for c in range(5)}
     move = tf.function(lambda key: moved(tf.constant(image), key, 2, flip=True))
-    seen = [move(tf.constant([3, position], tf.int64)).numpy().tobytes() for position in range(600)]
-    assert set(seen) == crops
+    results = [move(tf.constant([3, position], tf.int64)).numpy().tobytes() for position in range(600)]
+    assert set(results) == crops
     assert len(crops) == 50
     still = moved(tf.constant(image), tf.constant(KEY), 0, flip=False)
     np.testing.assert_array_equal(still, image)
@@ -88,8 +88,8 @@ def test_the_whole_recipe_trains_with_several_passes_per_epoch(tiny: str) -> Non
     config = Config.from_settings(
         model=tiny, batch_plan="2x4", passes=3, auto_augment=True, random_erasing=0.5, mixing=0.5
     )
-    seen: list[int] = []
-    context = run.RunContext(watch=lambda record, state: seen.append(record.step))
+    recorded: list[int] = []
+    context = run.RunContext(watch=lambda record, state: recorded.append(record.step))
     _, last = run.train(config, dataset(), context)
-    assert seen == [9, 18]
+    assert recorded == [9, 18]
     assert np.isfinite(last.train_loss)

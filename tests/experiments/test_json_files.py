@@ -41,11 +41,11 @@ def changed(path: Path, **values: Any) -> None:
 def refusal(reading: Callable[[], Any]) -> str:
     with pytest.raises(ValueError, match=r"\w") as found:
         reading()
-    said = str(found.value)
-    assert "\n" not in said
-    assert len(said) < 500
-    assert said.endswith((".", ")."))
-    return said
+    message = str(found.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    assert message.endswith((".", ")."))
+    return message
 
 
 RESULTS = [
@@ -68,9 +68,9 @@ RESULTS = [
 @pytest.mark.parametrize(("values", "words"), RESULTS, ids=lambda x: str(x)[:40])
 def test_a_result_is_refused_by_its_key_and_value(folder: Path, values: dict[str, Any], words: str) -> None:
     changed(folder / "result.json", **values)
-    said = refusal(lambda: run.result_of(folder))
-    assert said.startswith(f"{folder}/result.json is damaged, or was made by another version ({words}")
-    assert "remove that run, or start it again in another folder" in said
+    message = refusal(lambda: run.result_of(folder))
+    assert message.startswith(f"{folder}/result.json is damaged, or was made by another version ({words}")
+    assert "remove that run, or start it again in another folder" in message
     assert f"remove it (result.json: {words}" in refusal(lambda: find_runs([folder]))
     cell = RunSpec("cell", Config.load(folder / "config.json"), folder)
     assert f"choose another output, or remove it (result.json: {words}" in refusal(lambda: is_done(cell))
@@ -111,9 +111,9 @@ def test_a_config_is_refused_by_its_key_and_value(folder: Path, values: dict[str
     changed(folder / "config.json", **values)
     path = folder / "config.json"
     for reading in (lambda: Config.load(path), lambda: reopened(folder, config, run.load(config))):
-        said = refusal(reading)
-        assert said.startswith(f"{path} is damaged, or was made by another version ({words}")
-        assert said.endswith("start again in another folder.")
+        message = refusal(reading)
+        assert message.startswith(f"{path} is damaged, or was made by another version ({words}")
+        assert message.endswith("start again in another folder.")
     assert f"remove it (config.json: {words}" in refusal(lambda: find_runs([folder]))
 
 
@@ -174,9 +174,9 @@ def test_a_record_of_sharpness_is_refused_by_its_line_key_and_value(
     (folder / "sharpness.jsonl").write_text("\n".join(map(json.dumps, lines)))
     before = (folder / "sharpness.jsonl").read_bytes()
     for reading in (lambda: sharpness_records.read(folder), lambda: find_runs([folder]), lambda: added(folder)):
-        said = refusal(reading)
-        assert f"sharpness.jsonl is damaged, or was made by another version (line 2: {words}" in said
-        assert said.endswith("remove it, and measure again.")
+        message = refusal(reading)
+        assert f"sharpness.jsonl is damaged, or was made by another version (line 2: {words}" in message
+        assert message.endswith("remove it, and measure again.")
     assert (folder / "sharpness.jsonl").read_bytes() == before
 
 

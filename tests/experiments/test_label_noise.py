@@ -102,8 +102,8 @@ def test_the_moments_are_those_of_the_examples_that_are_trained_on(settings: dic
 
 def test_tuning_never_uses_the_test_images_of_the_digits() -> None:
     tuned = data.load("digits", 0, validation=0.25)
-    seen = {image.tobytes() for split in (tuned.train, tuned.test) for image in split.images}
-    assert seen.isdisjoint({image.tobytes() for image in catalogue.load_digits(0).test.images})
+    used = {image.tobytes() for split in (tuned.train, tuned.test) for image in split.images}
+    assert used.isdisjoint({image.tobytes() for image in catalogue.load_digits(0).test.images})
 
 
 def test_shared_arrays_stay_as_they_are(numbered: str) -> None:

@@ -179,8 +179,8 @@ def test_trials_never_use_test_images_and_have_the_plans_of_the_runs() -> None:
     assert {each.config.batch_plan for each in (*trial.cells, *runs)} == {"155x256"}
     tested = {image.tobytes() for each in runs for image in run.load(each.config).test.images}
     for each in trial.cells:
-        seen = run.load(each.config)
-        assert tested.isdisjoint(image.tobytes() for part in (seen.train, seen.test) for image in part.images)
+        loaded = run.load(each.config)
+        assert tested.isdisjoint(image.tobytes() for part in (loaded.train, loaded.test) for image in part.images)
 
 
 @pytest.mark.parametrize("name", ["rates", "radii"])

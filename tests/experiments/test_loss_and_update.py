@@ -46,10 +46,10 @@ def assert_close(found: Any, wanted: Any, rtol: float = 1e-5) -> None:
 
 
 def test_a_batch_of_at_most_m_examples_is_one_shard() -> None:
-    tx, parted, seen = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS), batch(32)
-    whole = updates(loss_and_update.whole(net(), tx), tx.init, *seen)
+    tx, parted, examples = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS), batch(32)
+    whole = updates(loss_and_update.whole(net(), tx), tx.init, *examples)
     for m in (32, 64):
-        in_shards = updates(loss_and_update.in_shards(net(), parted, m), parted.init, *seen)
+        in_shards = updates(loss_and_update.in_shards(net(), parted, m), parted.init, *examples)
         for name in ("loss", "error", "updates", "model_state"):
             assert_close(getattr(in_shards, name), getattr(whole, name))
 
@@ -60,9 +60,9 @@ def test_shards_give_the_mean_of_their_separate_updates() -> None:
     in_shards = updates(loss_and_update.in_shards(net(), parted, 8), parted.init, images, labels)
     descend = loss_and_update.whole(net(), tx)
     parts = [slice(k, k + 8) for k in range(0, 32, 8)]
-    alone = [updates(descend, tx.init, images[part], labels[part]) for part in parts]
+    separate = [updates(descend, tx.init, images[part], labels[part]) for part in parts]
     for name in ("loss", "error", "updates", "model_state"):  # without momentum an update is linear in the gradient
-        mean = jax.tree.map(lambda *x: sum(x) / 4, *(getattr(each, name) for each in alone))
+        mean = jax.tree.map(lambda *x: sum(x) / 4, *(getattr(each, name) for each in separate))
         assert_close(getattr(in_shards, name), mean, rtol=1e-4)
     whole = updates(descend, tx.init, images, labels)
     gap = optax.tree.norm(jax.tree.map(jnp.subtract, in_shards.updates, whole.updates))
@@ -71,9 +71,9 @@ def test_shards_give_the_mean_of_their_separate_updates() -> None:
 
 @pytest.mark.parametrize("way", ["whole", "functional", "in shards", "a shard of each device"])
 def test_both_passes_use_the_same_trace_of_the_network(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[jax.Array] = []
+    traced: list[jax.Array] = []
     forward = TinyNet.__call__
-    monkeypatch.setattr(TinyNet, "__call__", lambda self, images: seen.append(images) or forward(self, images))
+    monkeypatch.setattr(TinyNet, "__call__", lambda self, images: traced.append(images) or forward(self, images))
     tx, parted = optimizer.create(SETTINGS), optimizer.create_parted(SETTINGS)
     descend, init = {
         "whole": lambda: (loss_and_update.whole(net(), tx), tx.init),
@@ -82,7 +82,7 @@ def test_both_passes_use_the_same_trace_of_the_network(way: str, monkeypatch: py
         "a shard of each device": lambda: (loss_and_update.in_shards(net(), parted), parted.init),
     }[way]()
     updates(descend, init, *batch(32))
-    assert len(seen) == 1
+    assert len(traced) == 1
 
 
 def test_one_hot_targets_equal_labels_and_soft_targets_weight_the_losses() -> None:
@@ -104,11 +104,11 @@ def test_one_hot_targets_equal_labels_and_soft_targets_weight_the_losses() -> No
 def test_the_weight_average_follows_its_recurrence_and_does_not_affect_updates() -> None:
     plain, tx = optax.sgd(0.1, momentum=0.9), average_weights(optax.sgd(0.1, momentum=0.9), 0.75)
     params = {"w": jnp.asarray([1.0, -2.0])}
-    state, alone, by_hand = tx.init(params), plain.init(params), np.asarray(params["w"])
+    state, plain_state, by_hand = tx.init(params), plain.init(params), np.asarray(params["w"])
     for t in range(1, 40):
         grads = jax.tree.map(lambda w, t=t: w * t % 3, params)
         step, state = tx.update(grads, state, params)
-        expected, alone = plain.update(grads, alone, params)
+        expected, plain_state = plain.update(grads, plain_state, params)
         assert_close(step, expected)
         params = optax.apply_updates(params, step)
         kept = min(0.75, t / (t + 9))

@@ -42,7 +42,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.cache
-def alone(config: Config) -> Any:
+def on_one_device(config: Config) -> Any:
     return jax.device_get(trained(config, Sharding()))
 
 
@@ -53,13 +53,13 @@ def assert_same(found: Any, wanted: Any) -> None:
 @each_of(METHODS, quick=("vasso", "wsam_decoupled", "msam"))  # the tests below run gsam
 def test_eight_devices_train_every_method_like_one_device(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
-    assert_same(trained(config, placed(8)), alone(config))
+    assert_same(trained(config, placed(8)), on_one_device(config))
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_any_number_of_devices_trains_like_one_device(devices: int, x64: None) -> None:
     config = config_of("plain", method="gsam")
-    assert_same(trained(config, placed(devices)), alone(config))
+    assert_same(trained(config, placed(devices)), on_one_device(config))
 
 
 @pytest.mark.long
@@ -71,13 +71,13 @@ def test_every_method_with_and_without_batchnorm_trains_on_any_number_of_devices
     method: str, model: str, devices: int, fsdp: bool, x64: None
 ) -> None:
     config = config_of(model, method=method)
-    assert_same(trained(config, placed(devices, fsdp=fsdp)), alone(config))
+    assert_same(trained(config, placed(devices, fsdp=fsdp)), on_one_device(config))
 
 
 @pytest.mark.parametrize("method", [pytest.param("sam", marks=pytest.mark.long), "vasso"])
 def test_split_parameters_are_trained_like_replicated_ones(method: str, x64: None) -> None:
     config = config_of("normed", method=method)
-    assert_same(trained(config, placed(8, fsdp=True)), alone(config))
+    assert_same(trained(config, placed(8, fsdp=True)), on_one_device(config))
 
 
 def test_random_augmentation_does_not_depend_on_the_devices(x64: None) -> None:
@@ -89,7 +89,7 @@ def test_random_augmentation_does_not_depend_on_the_devices(x64: None) -> None:
 
 def test_streamed_images_give_the_same_run_as_resident_ones(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
     config = config_of("plain", method="gsam")
-    resident = alone(config)
+    resident = on_one_device(config)
     monkeypatch.setattr(image_pipeline, "_RESIDENT_BYTES", 0)
     assert_same(trained(config, placed(8)), resident)
 
@@ -97,7 +97,7 @@ def test_streamed_images_give_the_same_run_as_resident_ones(monkeypatch: pytest.
 @pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
     config = config_of("plain", method="gsam", micro_batch=16)
-    assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("plain", method="gsam")))
+    assert_same(trained(config, placed(4, fsdp=fsdp)), on_one_device(config_of("plain", method="gsam")))
 
 
 @pytest.mark.parametrize(
@@ -107,25 +107,27 @@ def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
 def test_a_perturbation_per_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
     """Four devices have eight of 32 examples each, one shard; two of eight share one."""
     config = config_of("normed", method="gsam", m=8)
-    assert_same(trained(config, placed(devices)), alone(config))
+    assert_same(trained(config, placed(devices)), on_one_device(config))
 
 
 @pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_perturbation_per_device_is_one_per_its_number_of_examples(fsdp: bool, x64: None) -> None:
     config = config_of("normed", method="gsam", perturbation="device")
-    assert_same(trained(config, placed(4, fsdp=fsdp)), alone(config_of("normed", method="gsam", m=8)))
+    assert_same(trained(config, placed(4, fsdp=fsdp)), on_one_device(config_of("normed", method="gsam", m=8)))
 
 
 def test_on_one_device_a_perturbation_per_device_is_the_global_one(x64: None) -> None:
-    of_device = alone(config_of("normed", method="gsam", perturbation="device"))
-    assert_same(of_device.params, alone(config_of("normed", method="gsam")).params)
+    of_device = on_one_device(config_of("normed", method="gsam", perturbation="device"))
+    assert_same(of_device.params, on_one_device(config_of("normed", method="gsam")).params)
 
 
 def test_a_perturbation_per_device_differs_from_the_global_one(x64: None) -> None:
     """Else the tests above would show nothing."""
     config = config_of("normed", method="gsam", m=8)
     with pytest.raises(AssertionError):
-        chex.assert_trees_all_close(alone(config).params, alone(config_of("normed", method="gsam")).params, atol=1e-4)
+        chex.assert_trees_all_close(
+            on_one_device(config).params, on_one_device(config_of("normed", method="gsam")).params, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -183,12 +185,12 @@ def test_an_evaluation_on_several_devices_equals_that_on_one(settings: dict[str,
 @pytest.mark.parametrize("fsdp", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_run_on_several_devices_writes_the_same_records_as_on_one(fsdp: bool, tmp_path: Path) -> None:
     config = config_of("normed", method="sam", batch_plan="2x32", train_examples=128)
-    dataset, seen = run.load(config), []
+    dataset, recorded = run.load(config), []
     one, several = (claim(tmp_path / name) for name in ("one", "several"))
     run.execute(config, dataset, one)
-    watch = lambda record, state: seen.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
+    watch = lambda record, state: recorded.append({x.sharding.num_devices for x in jax.tree.leaves(state)})  # noqa: E731
     run.execute(config, dataset, several, run.RunContext(watch=watch, sharding=placed(4, fsdp=fsdp)))
-    assert seen == [{1}, {1}]
+    assert recorded == [{1}, {1}]
     assert_same_records(several, one)
     assert encode(run.result_of(several)).keys() == encode(run.result_of(one)).keys()
 

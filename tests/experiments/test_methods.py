@@ -76,13 +76,13 @@ def test_second_passes_are_made_at_the_steps_of_the_policy(
 ) -> None:
     growing = SETTINGS | {"batch_plan": "2x64,1x128"}  # where a part of the epochs is another part of the updates
     result = train(tmp_path, model=tiny, method=method, when=when, **growing)
-    seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
-    assert 0 < len(seen) <= 20
+    perturbed_steps = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
+    assert 0 < len(perturbed_steps) <= 20
     if perturbed is None:
-        assert len(seen) < 20
+        assert len(perturbed_steps) < 20
     else:
-        assert seen == list(perturbed)
-    assert result.gradient_evaluations == 20 + len(seen)
+        assert perturbed_steps == list(perturbed)
+    assert result.gradient_evaluations == 20 + len(perturbed_steps)
     assert all(record["grad_norm"] is not None for record in steps_of(tmp_path))
 
 
@@ -96,8 +96,8 @@ def test_look_sam_perturbs_every_fifth_step_by_default(tiny: str, tmp_path: Path
 @some_of(("always", "every:2", "ae_sam"), quick=("every:2",), argument="when")
 def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_path: Path, when: str) -> None:
     result = train(tmp_path, model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS)
-    seen = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
-    assert result.gradient_evaluations == 24 + 3 * len(seen)
+    perturbed_steps = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
+    assert result.gradient_evaluations == 24 + 3 * len(perturbed_steps)
     expected = estimate(
         Config.from_settings(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512
     )

@@ -26,9 +26,9 @@ def _mixtures(probability: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
 
 def _kinds(targets: np.ndarray, images: np.ndarray) -> np.ndarray:
     """How each draw was mixed, `(draws,)`."""
-    alone = np.all(targets == np.eye(4), (1, 2))
+    one_hot = np.all(targets == np.eye(4), (1, 2))
     flat = np.all(images == images[:, :, :1, :1], (1, 2, 3))
-    return np.where(alone, UNMIXED, np.where(flat, MIXUP, CUTMIX))
+    return np.where(one_hot, UNMIXED, np.where(flat, MIXUP, CUTMIX))
 
 
 def test_the_weight_of_a_target_is_that_of_its_pixels() -> None:

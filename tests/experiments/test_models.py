@@ -137,8 +137,8 @@ def test_variables_stay_float32_when_computing_in_bfloat16() -> None:
         after, logits = nnx.eval_shape(lambda m: (m, m(jnp.zeros((4, 8, 8, 1)))), model)
         assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(after))} == {jnp.dtype("float32")}
         assert logits.dtype == jnp.float32
-        seen = nnx.eval_shape(lambda m: m.blocks[0](m.norm(m.conv(jnp.zeros((4, 8, 8, 1))))), networks[0])
-        assert seen.dtype == jnp.bfloat16
+        activations = nnx.eval_shape(lambda m: m.blocks[0](m.norm(m.conv(jnp.zeros((4, 8, 8, 1))))), networks[0])
+        assert activations.dtype == jnp.bfloat16
 
 
 def test_a_seed_determines_the_network() -> None:

@@ -236,9 +236,9 @@ def test_the_program_has_an_exit_code_for_a_nonfinite_stop(
     with pytest.raises(SystemExit) as stop:
         start(partial(call, train, monkeypatch, *arguments, "--on-nonfinite", "stop"))
     assert stop.value.code == 3
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: step {BAD} is not finite")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: step {BAD} is not finite")
+    assert output.count("\n") == 1
     start(partial(call, train, monkeypatch, *arguments[:-1], str(tmp_path / "other"), "--on-nonfinite", "skip"))
     assert "non-finite steps skipped: 1" in capsys.readouterr().out
     assert json.loads((tmp_path / "other" / "result.json").read_text())["skipped"] == 1

@@ -48,16 +48,16 @@ def batch(size: int) -> Any:
 @contextmanager
 def compilations() -> Iterator[list[str]]:
     """The events of JAX's compiler within the block."""
-    seen: list[str] = []
+    events: list[str] = []
 
     def listen(name: str, seconds: float, **_: Any) -> None:
         del seconds
         if "backend_compile" in name or "jaxpr_trace" in name:
-            seen.append(name)
+            events.append(name)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        yield seen
+        yield events
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 
@@ -72,10 +72,10 @@ def test_a_precompiled_step_is_neither_traced_nor_compiled_again(put: Callable[[
     assert counted.traced == [(8, True), (16, True), (16, False)]
     assert {name.startswith("compile") for name in counted.threads} == {True, False}
     sent = put(batch(16))
-    with compilations() as seen:
+    with compilations() as events:
         for perturb in (True, False, True):
             state, _ = step(state, sent, HYPERPARAMETERS, perturb=perturb)
-    assert seen == []
+    assert events == []
     step.close()
 
 

@@ -127,8 +127,8 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Sig
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
-        _, said = process.communicate()
-    assert (process.returncode, said) == (CODES[number], "stopped.\n")
+        _, output = process.communicate()
+    assert (process.returncode, output) == (CODES[number], "stopped.\n")
 
 
 @pytest.mark.parametrize("number", CODES)
@@ -157,8 +157,8 @@ def test_a_signal_during_the_imports_gives_the_exit_code(
     with python("-m", "experiments.train", "--output", str(tmp_path / "run")) as process:
         time.sleep(seconds)
         process.send_signal(number)
-        _, said = process.communicate()
-    assert (process.returncode, said) == (CODES[number], "stopped.\n")
+        _, output = process.communicate()
+    assert (process.returncode, output) == (CODES[number], "stopped.\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -37,15 +37,15 @@ def assert_same_run(found: Path, wanted: Path) -> None:
 
 
 def test_two_processes_with_two_devices_each_train_like_one_process(tiny: str, tmp_path: Path) -> None:
-    output, alone = tmp_path / "together", claim(tmp_path / "alone")
+    output, single = tmp_path / "together", claim(tmp_path / "alone")
     command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
     first, second = together(*command)
-    assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
-    assert "gsam on digits: test error" in first.said
-    assert "gsam on digits" not in second.said
+    assert (first.code, second.code) == (0, 0), first.errors + second.errors
+    assert "gsam on digits: test error" in first.output
+    assert "gsam on digits" not in second.output
     config = Config.load(output / "config.json")
-    run.execute(config, run.load(config), alone)
-    assert_same_run(output, alone)
+    run.execute(config, run.load(config), single)
+    assert_same_run(output, single)
 
 
 @pytest.mark.long
@@ -56,7 +56,7 @@ def test_a_folder_that_the_first_process_refuses_is_refused_on_both(tmp_path: Pa
     command = ("tests.experiments.tiny_program", "--model", "tiny", *PLAN, "--devices", "2", "--output", str(output))
     for refused in together(*command):
         assert refused.code == 2
-        assert f"error: output folder {output} holds" in refused.told_errors
+        assert f"error: output folder {output} holds" in refused.errors
     assert [path.name for path in output.iterdir()] == ["notes.txt"]
 
 
@@ -80,14 +80,14 @@ def test_an_error_on_one_process_is_raised_on_all(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.long
 @pytest.mark.parametrize("extra", [("--fsdp",), ("--ema", "0.9"), ("--perturbation", "device")], ids=lambda x: x[0])
 def test_a_real_network_trains_in_two_processes_from_the_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
-    output, alone = tmp_path / "together", claim(tmp_path / "alone")
+    output, single = tmp_path / "together", claim(tmp_path / "alone")
     measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
     smooth = ("--model", "vit_tiny")  # of a ResNet's million ReLUs one a run is so near zero that rounding decides
     for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):
-        assert process.code == 0, process.told_errors
+        assert process.code == 0, process.errors
     config = Config.load(output / "config.json")
-    run.execute(config, run.load(config), alone, run.RunContext(sharding=placed(2)))
-    assert_same_run(output, alone)
+    run.execute(config, run.load(config), single, run.RunContext(sharding=placed(2)))
+    assert_same_run(output, single)
     assert (output / "sharpness.jsonl").exists()
 
 
@@ -96,8 +96,8 @@ def test_all_processes_follow_the_adaptive_plan_of_the_first(tmp_path: Path) -> 
     plan = ("--batch-plan", "adaptive:6x16..64:noise_scale:0.4", "--micro-batch", "8", "--train-examples", "64")
     command = ("--model", "tiny", "--method", "sam", *plan, "--output", str(tmp_path / "run"))
     first, second = together("tests.experiments.disagreeing_program", *command)
-    assert (first.code, second.code) == (0, 0), first.told_errors + second.told_errors
-    printed = [[line for line in each.said.splitlines() if line.startswith("plan ")] for each in (first, second)]
+    assert (first.code, second.code) == (0, 0), first.errors + second.errors
+    printed = [[line for line in each.output.splitlines() if line.startswith("plan ")] for each in (first, second)]
     assert printed[0] == printed[1]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert printed[0][-1] == f"plan {result.batch_plan}"

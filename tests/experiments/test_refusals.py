@@ -100,9 +100,9 @@ def test_the_program_ends_with_the_error_message(
     arguments = ["--model", "tiny", "--method", "sam", "--batch-plan", "2x128", "--output", str(stopped_run)]
     with refused_by_program(stopped_run, 2):
         call_program(monkeypatch, *arguments, "--resume")
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {stopped_run}/checkpoints/5 is damaged")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {stopped_run}/checkpoints/5 is damaged")
+    assert output.count("\n") == 1
 
 
 @contextmanager

@@ -39,9 +39,9 @@ def test_only_one_process_works_in_a_folder(
     with hold_run_lock(tmp_path), pytest.raises(SystemExit) as refusal:
         train_in(tmp_path, monkeypatch, "--resume")
     assert refusal.value.code == 2
-    said = capsys.readouterr().err
-    assert f"another process uses {tmp_path}" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert f"another process uses {tmp_path}" in output
+    assert output.count("\n") == 1
     train_in(tmp_path, monkeypatch, "--resume")
     assert (tmp_path / "result.json").exists()
     assert not (tmp_path / LOCK).exists()
@@ -182,6 +182,6 @@ def test_an_obstacle_in_the_folder_of_a_cell_is_reported(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_runs, "to_do", meanwhile)
         assert study_runs.run_all("tiny", [cell], options, console) == [cell]
-    said = capsys.readouterr().out
-    assert "tiny failed: " in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().out
+    assert "tiny failed: " in output
+    assert "Traceback" not in output

@@ -32,15 +32,15 @@ def specs(tree: Any) -> Any:
 
 
 def test_one_device_changes_nothing() -> None:
-    alone, tree = Sharding(), {"x": jnp.ones(3)}
-    for same in (alone.copied, alone.gathered, alone.whole):
+    single, tree = Sharding(), {"x": jnp.ones(3)}
+    for same in (single.copied, single.gathered, single.whole):
         assert same(tree) is tree
-    for same in (alone.state, alone.kept):
+    for same in (single.state, single.kept):
         assert same(STATE) is STATE
-    assert (alone.devices, alone.part, alone.leads, alone.mesh) == (1, (0, 1), True, None)
-    (image,) = jax.tree.leaves(alone.batch({"image": np.zeros((7, 2), np.uint8)}))
+    assert (single.devices, single.part, single.leads, single.mesh) == (1, (0, 1), True, None)
+    (image,) = jax.tree.leaves(single.batch({"image": np.zeros((7, 2), np.uint8)}))
     assert not image.committed
-    alone.check(BatchPlan.parse("1x7"))
+    single.check(BatchPlan.parse("1x7"))
 
 
 @pytest.mark.parametrize(

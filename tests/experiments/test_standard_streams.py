@@ -30,8 +30,8 @@ def test_lost_output_does_not_change_the_exit_code(where: str) -> None:
 
 
 def test_a_reader_that_ends_does_not_end_the_program() -> None:
-    _, said = shell('"$1" -c "$2" | true; echo ${PIPESTATUS[0]} >&2', SHOWN)
-    assert said == "7\n"
+    _, errors = shell('"$1" -c "$2" | true; echo ${PIPESTATUS[0]} >&2', SHOWN)
+    assert errors == "7\n"
 
 
 def test_a_file_that_is_opened_later_is_not_standard_output(tmp_path: Path) -> None:
@@ -42,14 +42,14 @@ def test_a_file_that_is_opened_later_is_not_standard_output(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "expected"),
     [
         ("> /dev/full", "2 standard output cannot be written: No space left on device."),
         ("| (exec <&-; sleep 0.2)", "141 "),
         (">&-", "7"),
     ],
 )
-def test_lost_output_ends_a_program_that_only_shows(where: str, said: str) -> None:
+def test_lost_output_ends_a_program_that_only_shows(where: str, expected: str) -> None:
     code = PREPARED + (
         "from experiments.cli.standard_streams import needed, OutputLost\n"
         "try:\n"
@@ -58,7 +58,7 @@ def test_lost_output_ends_a_program_that_only_shows(where: str, said: str) -> No
         "except OutputLost as lost: print(lost.code, lost.words, file=sys.stderr)\n"
         "else: print(7, file=sys.stderr)"
     )
-    assert shell(f'"$1" -c "$2" {where}', code)[1].rstrip("\n") == said
+    assert shell(f'"$1" -c "$2" {where}', code)[1].rstrip("\n") == expected
 
 
 def test_characters_missing_from_the_encoding_are_replaced() -> None:
@@ -123,9 +123,9 @@ def test_an_impossible_number_of_devices_is_refused(count: str, monkeypatch: pyt
     ],
 )
 def test_programs_end_without_a_traceback(command: str, code: int) -> None:
-    _, said = shell(f"({command}); echo code $? >&2", "")
-    assert said.endswith(f"code {code}\n")
-    assert "Traceback" not in said
+    _, errors = shell(f"({command}); echo code $? >&2", "")
+    assert errors.endswith(f"code {code}\n")
+    assert "Traceback" not in errors
 
 
 @pytest.mark.long

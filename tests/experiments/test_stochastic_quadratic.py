@@ -52,9 +52,9 @@ def test_the_floor_is_proportional_to_root_eta_over_root_b(method: str) -> None:
 
 
 def test_a_single_chain_has_no_error() -> None:
-    alone = Floor(0.1, 4, 0.5, float("nan"), 0.5)
-    assert floor_rows({"sgd": [alone]})[1][-1] == "1.000"
-    assert floor_rows({"sgd": [alone._replace(standard_error=0.1)]})[1][-1] == "1.000 ± 0.100"
+    single = Floor(0.1, 4, 0.5, float("nan"), 0.5)
+    assert floor_rows({"sgd": [single]})[1][-1] == "1.000"
+    assert floor_rows({"sgd": [single._replace(standard_error=0.1)]})[1][-1] == "1.000 ± 0.100"
 
 
 def test_with_a_growing_batch_sgd_converges_and_sam_keeps_bouncing() -> None:

@@ -63,10 +63,10 @@ def test_sigterm_saves_the_run_and_it_resumes(
     with monkeypatch.context() as heard:
         heard.setattr(train, "track", signalled(signal.SIGTERM, after=9))
         assert command(train, *arguments) == 75
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
     [step] = checkpoint.steps(tmp_path / "run" / "checkpoints")
-    assert said.startswith(f"stopped after {step} updates")
+    assert output.startswith(f"stopped after {step} updates")
     assert step == 10  # the step in progress is finished
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # until the process has ended
     assert command(train, *arguments) == 2  # without --resume it is a folder that holds something
@@ -143,10 +143,10 @@ def test_unusable_saves_are_reported_and_kept_and_other_runs_continue(
     if damage == "damaged":
         (left / "checkpoints" / "3" / "notes" / "metadata").write_text("{")
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 1
-    said = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     words = "checkpoints/3 is damaged" if damage == "damaged" else "learning_rate is 0.2 there and 0.1 here"
-    assert words in said
-    assert "Traceback" not in said
+    assert words in output
+    assert "Traceback" not in output
     assert checkpoint.steps(left / "checkpoints") == [3]
     assert (tmp_path / "sgd-increasing-0" / "result.json").exists()
     shutil.rmtree(left)

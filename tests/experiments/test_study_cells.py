@@ -47,9 +47,9 @@ def test_radius_and_alpha_fall_to_zero_with_the_rate() -> None:
         for epoch in np.linspace(0, 25, 101):
             for number, start in zip(numbers, (0.05, 0.02), strict=False):
                 assert float(number(epoch)) == pytest.approx(start * float(rate(epoch)) / 0.1, rel=1e-5)
-        alone = config.with_settings(rho_min=None, alpha_min=None)
-        assert alone.lr_schedule == name.split("-")[1].removesuffix("_radius")
-        assert (alone == cells["-".join([config.method, "cosine", "0"])]) == ("cosine" in name)
+        constant_radius = config.with_settings(rho_min=None, alpha_min=None)
+        assert constant_radius.lr_schedule == name.split("-")[1].removesuffix("_radius")
+        assert (constant_radius == cells["-".join([config.method, "cosine", "0"])]) == ("cosine" in name)
 
 
 def test_a_method_without_a_radius_has_no_trials_at_a_falling_one() -> None:

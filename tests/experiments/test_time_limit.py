@@ -98,8 +98,8 @@ def test_a_study_continued_after_its_limit_equals_an_uninterrupted_one(
     with monkeypatch.context() as limited:
         passes_at(limited, 12)
         assert command(tmp_path / "study", *arguments) == 75
-    said = " ".join(capsys.readouterr().err.split())
-    assert said == (
+    output = " ".join(capsys.readouterr().err.split())
+    assert output == (
         "the time limit of 25m has passed, and the study stopped after 9 updates, which are saved: 0 of 2 runs are "
         "done and 2 are left. Run the same command again to continue."
     )

@@ -43,7 +43,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     for path in sorted(folder.glob("events.*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             if event.session_log.status == event.session_log.START:
-                points = {name: [each for each in seen if each[0] < event.step] for name, seen in points.items()}
+                points = {name: [each for each in curve if each[0] < event.step] for name, curve in points.items()}
             for value in event.summary.value:
                 points.setdefault(value.tag, []).append((event.step, value.simple_value))
     return points

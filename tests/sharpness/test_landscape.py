@@ -74,11 +74,11 @@ def test_each_point_is_rounded_to_the_dtypes_of_the_parameters():
     params = {"w": jnp.ones((), jnp.bfloat16), "x": jnp.ones((), jnp.float32)}
     direction = {"w": jnp.full((), 2.0**-9), "x": jnp.zeros(())}
 
-    def seen(params, batch):
+    def weight(params, batch):
         assert [x.dtype for x in jax.tree.leaves(params)] == [jnp.bfloat16, jnp.float32]
         return params["w"].astype(jnp.float32) + 0 * jnp.sum(batch)
 
-    found = landscape(seen, params, [jnp.ones(1)], [direction], coordinates=[0, 1, 3, 4])
+    found = landscape(weight, params, [jnp.ones(1)], [direction], coordinates=[0, 1, 3, 4])
     np.testing.assert_array_equal(found.loss, [1, 1, 1 + 2.0**-7, 1 + 2.0**-7])
 
 

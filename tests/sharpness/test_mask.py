@@ -46,9 +46,9 @@ def test_a_masked_measure_equals_that_of_the_weights_with_the_state_closed_over(
     values, vectors = measured(name, variables)
     expected, expected_vectors = of_weights_alone(name, variables)
     close(values, expected)
-    for vector, alone in zip(vectors, expected_vectors, strict=True):
+    for vector, expected_vector in zip(vectors, expected_vectors, strict=True):
         trees.check_alike("vector", vector, variables, "")
-        close(vector["weights"], alone)
+        close(vector["weights"], expected_vector)
         for x in jax.tree.leaves(vector["state"]):
             assert x.dtype == jnp.float64
             assert not x.any()
@@ -155,17 +155,17 @@ def test_steps_are_counted_against_the_weights_of_the_mask():
 
 
 def test_a_user_defined_matrix_is_projected_on_the_block_of_the_mask(x64):
-    seen = []
+    structures = []
 
     def own(loss_fn, params, batch, vector):
-        seen.append(jax.tree.structure((params, vector)))
+        structures.append(jax.tree.structure((params, vector)))
         return sharpness.hessian(loss_fn, params, batch, vector)
 
     variables = batch_norm.real_variables()
     call = (batch_norm.loss_of_real, variables, batch_norm.batches())
     found, expected = (sharpness.trace(*call, samples=4, matrix=m, mask=MASK) for m in (own, sharpness.hessian))
     close(found, expected)
-    assert seen[0] == jax.tree.structure((variables, variables))
+    assert structures[0] == jax.tree.structure((variables, variables))
 
 
 def test_a_user_defined_matrix_refuses_integers_in_the_tree():
@@ -214,15 +214,15 @@ def test_directions_toward_other_weights_do_not_move_the_state(x64):
 
 
 def test_narrow_weights_are_widened_for_curvature_and_the_state_is_not():
-    seen = []
+    dtypes = []
 
     def loss(params, batch):
-        seen.append((params["w"].dtype, params["mean"].dtype, params["count"].dtype))
+        dtypes.append((params["w"].dtype, params["mean"].dtype, params["count"].dtype))
         return jnp.mean((batch * params["w"] - params["mean"]) ** 2)
 
     params = {"w": jnp.ones((), jnp.bfloat16), "mean": jnp.zeros((), jnp.float16), "count": jnp.uint8(3)}
     mask = {"w": True, "mean": False, "count": False}
     found = sharpness.eigenpairs(loss, params, [jnp.ones(2)], mask=mask)
-    assert {jnp.dtype(x) for x in seen[0]} == {jnp.dtype(x) for x in (jnp.float32, jnp.float16, jnp.uint8)}
+    assert {jnp.dtype(x) for x in dtypes[0]} == {jnp.dtype(x) for x in (jnp.float32, jnp.float16, jnp.uint8)}
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
     assert float(found.values[0]) == pytest.approx(2.0)

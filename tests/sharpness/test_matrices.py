@@ -91,16 +91,16 @@ def test_a_second_call_traces_nothing_again():
 
 def test_a_product_is_compiled_even_where_jit_is_disabled():
     """There matfree runs its loop."""
-    seen = []
+    traced = []
 
     def matrix(loss_fn, params, batch, vector):
-        seen.append(isinstance(vector, jax.core.Tracer))
+        traced.append(isinstance(vector, jax.core.Tracer))
         return vector
 
     operator = matrices.flat_operator(matrix, curvature.loss, jnp.ones(2), [jnp.ones(1)])
     with jax.disable_jit():
         operator.matvec(jnp.ones(2))
-    assert seen == [True]
+    assert traced == [True]
 
 
 def product(params, x):

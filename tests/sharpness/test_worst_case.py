@@ -70,10 +70,10 @@ def test_on_a_network_of_two_parameters_a_fine_grid_agrees(norm, adaptive, x64):
 def test_the_mean_weights_batches_by_their_size(x64):
     steep = jnp.full((6, 5), 7.0)
     both = _measure(batches=[BATCH, steep], rho=0.1)
-    alone = [_measure(batches=[batch], rho=0.1) for batch in (BATCH, steep)]
-    assert list(both.per_batch) == [each.sharpness for each in alone]
+    separate = [_measure(batches=[batch], rho=0.1) for batch in (BATCH, steep)]
+    assert list(both.per_batch) == [each.sharpness for each in separate]
     for name in ("sharpness", "loss", "first_order"):
-        of_each = [float(getattr(each, name)) for each in alone]
+        of_each = [float(getattr(each, name)) for each in separate]
         assert float(getattr(both, name)) == pytest.approx(0.25 * of_each[0] + 0.75 * of_each[1], rel=1e-14)
 
 
