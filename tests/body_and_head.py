@@ -1,4 +1,4 @@
-"""A network of a body and a head, of which tests freeze the body."""
+"""A network with a body and a head, for tests that freeze the body."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where and how the tests run: on the CPU as eight devices, with one compilation cache, on the same examples."""
+"""How the tests run: on the CPU as eight devices, with one compilation cache and fixed hypothesis examples."""
 
 import gc
 import itertools
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time goes into compiling small functions that run a few times: they are compiled without optimization
+# Compiling small functions that run a few times takes most of the time, so they are compiled without optimization
 # and in one piece. jaxlib 0.10 has two code generators, of which the older one is faster; later versions have one, and
 # abort at a flag that they do not know.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -31,16 +31,16 @@ import pytest
 from tests.quick_rows import mark_other_rows
 from tests.selection import LOOPS
 
-jax.config.update("jax_num_cpu_devices", 8)  # simulated, for what runs on several
+jax.config.update("jax_num_cpu_devices", 8)  # simulated devices, for tests that need several
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A cache entry that another process has half written is compiled anew, and fails no test.
+    """Recompiles a cache entry that another process has only partly written, instead of failing the test.
 
-    What is compiled holds many objects, and looking through them for garbage as often as Python does takes 7% of all.
+    Compiled functions hold many objects. Collecting garbage among them as often as Python does takes 7% of the time.
     """
     gc.set_threshold(100_000, 50, 1000)
     for action in ("reading", "writing"):
@@ -66,24 +66,24 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The loop of the CPU, and that of accelerators, which a CPU can run, too."""
+    """The loop that is used on the CPU, and the one that is used on accelerators. A CPU can run both."""
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if request.param == "unrolled" else "gpu")
     return request.param
 
 
-MANY_MAPS = 40_000  # of the 65,530 that Linux gives a process, where the next compilation ends it; a function takes 26
+MANY_MAPS = 40_000  # Linux allows 65,530, and the next compilation aborts; a compiled function takes 26
 _tests = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def compiled_functions_are_forgotten() -> None:
-    """What the tests before compiled, where it is much: from the compilation cache it comes back at once."""
+    """Drops the functions that earlier tests compiled if they are many. The compilation cache restores them fast."""
     if next(_tests) % 8 == 0 and _maps() > MANY_MAPS:
         jax.clear_caches()
         gc.collect()
 
 
 def _maps() -> int:
-    """The memory maps of this process, where the system tells."""
+    """The number of memory maps of this process, on systems that report it."""
     maps = Path("/proc/self/maps")
     return maps.read_bytes().count(b"\n") if maps.exists() else 0

@@ -1,4 +1,4 @@
-"""A network that compiles at once, beside the real ones; what a test leaves running."""
+"""Small networks that compile quickly, blank pictures, and a check for threads that a test leaves running."""
 
 import dataclasses
 import signal
@@ -35,7 +35,7 @@ class PlainNet(nnx.Module):
 
 @pytest.fixture(autouse=True)
 def signals_are_heard_again() -> Iterator[None]:
-    """A program that has ended ignores signals; the next one in this process does not."""
+    """A program ignores signals after it has ended. This restores them for the next program in this process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -60,25 +60,25 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def still_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Training images of the digits are not shifted, which would take a sixth of the time that a step compiles."""
+    """The digits are not shifted in training. Shifting would add a sixth to the compilation time of a step."""
 
     def load_still(seed: int) -> data.Dataset:
         return dataclasses.replace(catalogue.load_digits(seed), crop_padding=0)
 
     monkeypatch.setitem(catalogue._EMBEDDED, "digits", load_still)
-    catalogue._parted.cache_clear()  # it holds parts of the shifted ones
+    catalogue._parted.cache_clear()  # it caches splits of the shifted digits
     yield
     catalogue._parted.cache_clear()
 
 
 @pytest.fixture
 def drawn_pictures() -> None:
-    """A test that asks for it draws its pictures; all others write them blank."""
+    """Makes a test draw its pictures. All other tests write blank ones."""
 
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made and written, and nothing is drawn on them, which would take most of the time of a report."""
+    """Figures are made and written, but nothing is drawn on them. Drawing would take most of the time of a report."""
     rows = getattr(request.node, "callspec", None)
     is_drawn = rows is not None and rows.params.get("pictures") == "drawn"
     if not is_drawn and "drawn_pictures" not in request.fixturenames:
@@ -91,7 +91,7 @@ blank_or_drawn = pytest.mark.parametrize("pictures", ["blank", pytest.param("dra
 
 @pytest.fixture
 def started() -> Callable[[], list[str]]:
-    """The threads of ours that this test has started and that run still: those of earlier tests may end meanwhile."""
+    """The threads of ours that this test has started and that are still running, without those of earlier tests."""
     earlier = set(threading.enumerate())
 
     def still_running() -> list[str]:
@@ -102,6 +102,6 @@ def started() -> Callable[[], list[str]]:
 
 
 def train(output: Path, **settings: Any) -> Any:
-    """The result of a run in `output`."""
+    """Trains a run in `output` and returns its result."""
     config = Config.from_settings(**settings)
     return run.execute(config, run.load(config), claim(output))

@@ -1,4 +1,4 @@
-"""`tiny_program`, in which all processes but the first measure no noise; each prints the plans that it comes to."""
+"""`tiny_program`, but only the first process measures noise; each process prints the plans that it arrives at."""
 
 from typing import Any
 

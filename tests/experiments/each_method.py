@@ -1,4 +1,4 @@
-"""The program's methods, for tests that ask the same of each of them."""
+"""The methods of the program, for tests that check every one of them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,15 +9,15 @@ from experiments.training.methods import METHODS
 
 APART = ("sgd", "sam", "gsam", "vasso", "look_sam", "wsam_decoupled", "k_step_sam", "functional_sam", "msam")
 APART += ("sam_sps", "bsam")
-"""Those that go their own way through the program: by their passes, by their state or around their optimizer."""
+"""Methods with special code in the program, because of their passes, their state or their wrapped optimizer."""
 
 
 OF_EACH_KIND = ("gsam", "vasso", "wsam_decoupled", "msam")
-"""Two gradients, a state of its own, a wrapped optimizer, and one gradient at another point."""
+"""Methods with two gradients, with their own state, a wrapped optimizer, and one gradient at another point."""
 
 
 def each_of(names: Iterable[str], quick: Iterable[str] = APART) -> pytest.MarkDecorator:
-    """Parametrize a test by `method`, of which `make test` runs those of `quick` and `make test-long` the others."""
+    """Parametrize a test by `method`, `make test` runs the methods in `quick`, and `make test-long` the others."""
     rows = [name if name in quick else pytest.param(name, marks=pytest.mark.long) for name in names]
     return pytest.mark.parametrize("method", rows)
 
@@ -27,10 +27,10 @@ a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
 
 
 def fitting(method: str, **settings: Any) -> dict[str, Any]:
-    """The settings without those that a whole optimizer does not have."""
+    """The settings without those that a whole optimizer ignores."""
     return {name: value for name, value in settings.items() if name not in METHODS[method].ignores}
 
 
 def gradients_of(method: str) -> int:
-    """The gradient evaluations of a step that makes its second pass, by default."""
+    """The gradient evaluations of a step with a second pass, at the default settings."""
     return 1 + METHODS[method].makes_second_pass * (METHODS[method].constants.ascent_steps or 1)

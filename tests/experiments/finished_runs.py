@@ -1,4 +1,4 @@
-"""Runs that were trained, and what was measured of them."""
+"""Trained runs, and their measurements of sharpness."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Runs that are stopped on their way, and what they leave."""
+"""Runs that are stopped or killed during training, and comparisons of the files they leave."""
 
 import json
 import shutil
@@ -23,12 +23,12 @@ from experiments.training.own_files import LOCK
 
 
 def at(step: int) -> Callable[[int], bool]:
-    """A wish to stop, heard once at a step."""
+    """A `stop` callback that asks the run to stop at a step."""
     return lambda now: now >= step
 
 
 def execute(output: Path, config: Config, dataset: data.Dataset | None = None, **around: Any) -> Any:
-    """The run in `output`, from the beginning or from where it is, to the end."""
+    """Starts or resumes the run in `output` and trains it to the end."""
     dataset = run.load(config) if dataset is None else dataset
     start = reopened(make_folder(output), config, dataset)
     assert start is not None
@@ -36,13 +36,13 @@ def execute(output: Path, config: Config, dataset: data.Dataset | None = None, *
 
 
 def stopped(output: Path, config: Config, step: int, every: int | None = None) -> None:
-    """A run that is stopped before a step."""
+    """Stops a run before a step."""
     with pytest.raises(Terminated, match=f"stopped after {step} updates"):
         execute(output, config, stop=at(step), saving=Saving(every))
 
 
 def killed(output: Path, config: Config, step: int, every: int | None = None, **around: Any) -> None:
-    """What a run leaves that is killed at a step: nothing is saved there, and records may be written or not."""
+    """Kills a run at a step. Nothing is saved at that step, and its records may or may not be written."""
 
     def dies(batches: Any) -> Any:
         for number, batch in enumerate(batches, start=reached):
@@ -56,13 +56,13 @@ def killed(output: Path, config: Config, step: int, every: int | None = None, **
 
 
 def trained(output: Path, config: Config) -> Any:
-    """The state that a run ended with."""
+    """The final state of a run."""
     state, _ = build(config, run.load(config))
     return checkpoint.restore(output / "checkpoint", state)
 
 
 def assert_same_run(found: Path, wanted: Path) -> None:
-    """Both folders hold the same run, byte for byte, seconds apart."""
+    """Asserts that both folders hold the same run, byte for byte except for its seconds."""
     files = {"config.json", "metrics.jsonl", "checkpoint", "result.json"}
     assert {path.name for path in found.iterdir()} - {"sharpness.jsonl", "tensorboard", LOCK} == files
     assert (found / "metrics.jsonl").read_bytes() == (wanted / "metrics.jsonl").read_bytes()

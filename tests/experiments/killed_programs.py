@@ -1,6 +1,6 @@
-"""`tiny_program` in processes that are killed: at a chosen operation on files, or some time after a save.
+"""`tiny_program` in processes that are killed at a chosen file operation, or some time after a save.
 
-The processes are forked from a server that has imported everything, so that each costs two seconds instead of thirteen.
+The processes are forked from a server that has imported everything, so that each takes two seconds instead of thirteen.
 JAX starts its threads when it is first used, which is after the fork.
 """
 
@@ -21,7 +21,7 @@ OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.trun
 
 
 def killed_at(output: Path, config: Config, operation: int) -> bool:
-    """Go on with a run in a process that kills itself in place of an operation on files of the run, counted from 0.
+    """Resume a run in a process that kills itself instead of doing a file operation of the run, counted from 0.
 
     Returns:
       Whether it was killed; if not, the run has fewer operations and is complete.
@@ -32,7 +32,7 @@ def killed_at(output: Path, config: Config, operation: int) -> bool:
 
 
 def killed_after_a_save(output: Path, config: Config, seconds: float) -> bool:
-    """Go on with a run in a process that is killed some time after it saved, which may be while it saves again.
+    """Resume a run in a process that is killed some time after a save, possibly during the next save.
 
     Returns:
       Whether it was killed before the run was complete.
@@ -81,7 +81,7 @@ def _run(arguments: list[str], output: str, operation: int | None) -> None:
 
 
 def _kill_at(number: int, output: str) -> None:
-    """Kill this process before its operation of this number, from 0, that writes below the folder."""
+    """Kill this process before the file operation with this number, from 0, that writes below the folder."""
     count = itertools.count()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

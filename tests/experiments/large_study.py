@@ -1,4 +1,4 @@
-"""A study as large as ours are: the paper's cells, controls, three matches, and other settings; figures are made up."""
+"""A study of realistic size: the paper's cells, controls, three matches, and other settings, with made-up figures."""
 
 import zlib
 from pathlib import Path
@@ -12,11 +12,11 @@ from tests.experiments.each_method import gradients_of
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, worst_case
 from tests.experiments.written_runs import write_run
 
-EXAMPLES = 512  # of an epoch, as `write_run` has it
+EXAMPLES = 512  # the updates per epoch that `write_run` uses
 
 
 def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
-    """Every method, strategy and match, with sharpness at both radii, and in an adaptive way."""
+    """Every method, strategy and match, with sharpness at both radii, also measured adaptively."""
     grid = Grid.from_settings(
         output=folder,
         seeds=tuple(range(seeds)),

@@ -1,4 +1,4 @@
-"""Archives of the true format with made-up images in them, for TFDS's own parsers; no test reads a network."""
+"""Archives of made-up images in the published formats, for the parsers of TFDS. No test uses the network."""
 
 import gzip
 import io
@@ -25,7 +25,7 @@ Parts = dict[str, data.Split]
 
 
 def parts(shape: tuple[int, int, int], num_classes: int, seed: int = 0) -> Parts:
-    """A training and a test part; no two images are alike, every label is there that there is room for."""
+    """A training and a test split. All images differ, and as many labels occur as there are images."""
     bits = np.random.default_rng(seed)
 
     def split(size: int) -> data.Split:
@@ -48,7 +48,7 @@ def write_cifar10(folder: Path) -> Parts:
 
 def write_cifar100(folder: Path) -> Parts:
     made = parts((32, 32, 3), 100)
-    coarse = {name: np.full(len(split), 7) for name, split in made.items()}  # the label that is not asked for
+    coarse = {name: np.full(len(split), 7) for name, split in made.items()}  # the coarse label, which is not used
     files = {f"{name}.bin": _cifar_records(split, [coarse[name], split.labels]) for name, split in made.items()}
     for kind, count in {"coarse": 20, "fine": 100}.items():
         files[f"{kind}_label_names.txt"] = "\n".join(f"{kind} {i}" for i in range(count)).encode()
@@ -91,7 +91,7 @@ WRITERS: dict[str, Callable[[Path], Parts]] = {
 
 
 def register(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None:
-    """Make TFDS take the archives in `folder` for the published ones, and expect no more images than there are."""
+    """Make TFDS accept the archives in `folder` as the published ones, with their number of images."""
     shrink(monkeypatch, name)
     known = tfds.builder_cls(name).url_infos
     for url, info in list(known.items()):
@@ -101,13 +101,13 @@ def register(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The data set has as many training images as made-up ones have."""
+    """Reduces the number of training images of the data set to that of the made-up ones."""
     entry = catalogue.ENTRIES[name]
     monkeypatch.setitem(catalogue.ENTRIES, name, replace(entry, size=entry.size._replace(train=TRAIN)))
 
 
 def make(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> Parts:
-    """Made-up archives in a new folder, registered."""
+    """Writes made-up archives into a new folder and registers them."""
     folder.mkdir(parents=True)
     made = WRITERS[name](folder)
     register(monkeypatch, name, folder)
@@ -115,14 +115,14 @@ def make(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> Parts:
 
 
 def assert_same_examples(split: data.Split, made: data.Split) -> None:
-    """The same images with the same labels; TFDS has an order of its own."""
+    """Asserts that the images and labels are the same in any order, because TFDS has its own order."""
     read, expected = (np.argsort([image.tobytes() for image in part.images]) for part in (split, made))
     np.testing.assert_array_equal(split.images[read], made.images[expected])
     np.testing.assert_array_equal(split.labels[read], made.labels[expected])
 
 
 def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody but this machine has an address."""
+    """Makes every address look-up fail except that of this machine."""
     resolve = socket.getaddrinfo
 
     def look_up(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -135,7 +135,7 @@ def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _cifar_records(split: data.Split, labels: list[np.ndarray]) -> bytes:
-    """Label by label, then the red, the green and the blue pixels of an image."""
+    """Records of the labels, followed by the red, green and blue pixels of an image."""
     planes = split.images.transpose(0, 3, 1, 2).reshape(len(split), -1)
     return np.concatenate([*(label[:, None] for label in labels), planes], axis=1).astype(np.uint8).tobytes()
 

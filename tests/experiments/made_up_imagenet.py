@@ -12,7 +12,7 @@ SIZES = [(300, 400), (500, 333), (120, 90), (260, 700)]  # height and width
 
 
 def photograph(height: int, width: int, seed: int) -> Image.Image:
-    """Something smooth, so that a JPEG keeps it."""
+    """A smooth image, which JPEG compression preserves."""
     rows, columns = np.mgrid[:height, :width] / 40
     phases = np.random.default_rng(seed).uniform(0, 6, (3, 2))
     waves = [np.sin(rows + a) * np.cos(columns + b) for a, b in phases]
@@ -36,7 +36,7 @@ def tar(files: dict[str, bytes]) -> bytes:
 
 
 def train_files() -> dict[str, dict[str, bytes]]:
-    """By class and name; the last image of a class is grey."""
+    """Training photographs by class and file name; the last image of a class is grey."""
     return {
         wnid: {
             f"{wnid}_{i}.JPEG": jpeg(*SIZES[i], seed=10 * c + i, mode="L" if i == TRAIN - 1 else "RGB")
@@ -51,7 +51,7 @@ def validation_files() -> dict[str, bytes]:
 
 
 def centre(content: bytes) -> np.ndarray:
-    """What Pillow makes of a photograph: the usual way of evaluating."""
+    """The usual resized centre crop for evaluation, computed by Pillow."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
     image = image.resize([256 * side // min(image.size) for side in image.size], Image.Resampling.BILINEAR)
     left, top = ((side - 224) // 2 for side in image.size)

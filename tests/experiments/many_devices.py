@@ -1,4 +1,4 @@
-"""A run of some steps on some of the simulated devices."""
+"""Runs of a few steps on several of the simulated devices."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.experiments.each_method import fitting
 
 
 class Hidden(nnx.Module):
-    """A hidden layer that is worth splitting, with a BatchNorm before it or without."""
+    """A hidden layer that is large enough to be split, with or without a BatchNorm before it."""
 
     def __init__(self, num_classes: int, image_shape: Any, rngs: nnx.Rngs, *, is_normed: bool, width: int = 32) -> None:
         self.norm = nnx.BatchNorm(64, rngs=rngs) if is_normed else None
@@ -37,7 +37,7 @@ NETWORKS = {"normed": True, "plain": False}
 
 
 def placed(devices: int, *, fsdp: bool = False) -> Sharding:
-    """So many devices; one without a mesh."""
+    """A sharding over this number of devices; one device has no mesh."""
     return Sharding() if devices == 1 else Sharding(mesh_of(jax.devices()[:devices]), fsdp)
 
 
@@ -48,7 +48,7 @@ def config_of(model: str, **settings: Any) -> Config:
 
 
 def digits(config: Config) -> data.Dataset:
-    """The digits, unmoved: what moves them takes a third of the time that a step compiles."""
+    """The digits without shifts, which would add a third to the compilation time of a step."""
     return dataclasses.replace(run.load(config), crop_padding=0)
 
 
@@ -69,7 +69,7 @@ def trained(config: Config, sharding: Sharding, dataset: data.Dataset | None = N
 
 
 def assert_same_records(found: Path, wanted: Path) -> None:
-    """Two runs wrote the same, up to the rounding of sums in another order, which training amplifies."""
+    """Asserts equal records up to rounding, which depends on the order of sums and is amplified by training."""
     for kind in ("step", "epoch"):
         records = (read(folder / "metrics.jsonl", kind) for folder in (found, wanted))
         for one, other in zip(*records, strict=True):
@@ -78,7 +78,7 @@ def assert_same_records(found: Path, wanted: Path) -> None:
 
 
 def hyperparameters(program: Any) -> dict[str, Any]:
-    """Those at the beginning of a run."""
+    """The hyperparameters at the beginning of a run."""
     return {name: np.float64(schedule(0.0)) for name, schedule in program.schedules.items()}
 
 

@@ -1,4 +1,4 @@
-"""Small data of one's own for tests: a NumPy file and a folder of images with the same content."""
+"""Small user-supplied data for tests: a NumPy file and a folder of images with the same content."""
 
 from pathlib import Path
 from typing import Any

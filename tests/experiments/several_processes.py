@@ -1,4 +1,4 @@
-"""Training programs that run at once on this machine, and find one another by an address on it."""
+"""Training programs that run at the same time on this machine and connect through a local address."""
 
 import socket
 import subprocess
@@ -11,7 +11,7 @@ _LONGEST = 600  # seconds: cores are shared, and two programs compile
 
 
 class Ended(NamedTuple):
-    """What a process left: its exit code, and what it said."""
+    """The exit code of a process, and its standard output and error."""
 
     code: int
     output: str
@@ -20,9 +20,9 @@ class Ended(NamedTuple):
 
 @contextmanager
 def address() -> Iterator[str]:
-    """An address that is free, and that nobody else is given while the context lasts.
+    """A free address, which stays reserved for the duration of the context.
 
-    A socket that is bound, and does not listen, keeps the port; the coordinator may bind it, too, since both share it.
+    A socket that is bound but does not listen keeps the port. The coordinator can bind it too, as they share it.
     """
     with socket.socket() as kept:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -31,7 +31,7 @@ def address() -> Iterator[str]:
 
 
 def together(module: str, *arguments: str, processes: int = 2) -> list[Ended]:
-    """`python -m module arguments`, in so many processes, to their ends."""
+    """`python -m module arguments`in this number of processes, run to their ends."""
     with address() as coordinator:
         command = [
             sys.executable,

@@ -1,4 +1,4 @@
-"""Records of sharpness with figures that are known, as they are measured of a run of four epochs."""
+"""Records of sharpness with known figures, in the form of measurements of a run of four epochs."""
 
 from io import StringIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.experiments.written_runs import only_study, write_study
 WAY: dict[str, Any] = {"norm": "linf", "adaptive": False, "steps": 20, "restarts": 1, "examples": 512}
 WAY |= {"measured_batch_size": 128, "normalize_logits": False, "reestimate_batchnorm": False, "parameters": 77754}
 SMALL, LARGE = 0.0002, 0.0024
-VALUES = {  # at the small radius and at the large one, of seed 0; others are a tenth more a seed
+VALUES = {  # at the small and at the large radius, for seed 0; each further seed adds a tenth
     "sgd-constant": (0.4, 9.0),
     "sgd-increasing": (0.1, 8.0),
     "gsam-constant": (0.3, 12.0),
@@ -27,13 +27,13 @@ VALUES = {  # at the small radius and at the large one, of seed 0; others are a 
 
 
 def worst_case(rho: float, value: float | None, epoch: int = 4, **others: Any) -> dict[str, Any]:
-    """A worst case, half of it first order; None is what is not finite."""
+    """A worst case whose first-order part is half of it. None represents a value that is not finite."""
     figures = {"sharpness": value, "first_order": None if value is None else 0.5 * value, "loss": 0.25}
     return {"kind": "worst_case", "epoch": epoch, "step": 4 * epoch, "rho": rho, **WAY, **figures, **others}
 
 
 def add_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
-    """Add what was measured, as objects of JSON."""
+    """Append measurements as JSON objects."""
     sharpness_records.add(folder, decoded(lines))
 
 
@@ -52,7 +52,7 @@ def measured_study(folder: Path) -> Study:
 
 
 def published(folder: Path) -> tuple[str, str]:
-    """The text of the terminal, and of the file in Markdown."""
+    """The text of the report on the terminal and in the Markdown file."""
     out = StringIO()
     publish(find_runs([folder]), folder / "report", Console(file=out, width=200, soft_wrap=True))
     return out.getvalue(), (folder / "report" / "report.md").read_text(encoding="utf-8")

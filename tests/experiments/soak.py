@@ -1,4 +1,4 @@
-"""A long run that tells what memory it has, for a process of its own: `python -m tests.experiments.soak STEPS RUN`."""
+"""A long run that prints its memory, to be run in a separate process: `python -m tests.experiments.soak STEPS RUN`."""
 
 import ctypes
 import gc
@@ -38,7 +38,7 @@ def main(steps: int, output: Path) -> None:
 
 
 def memory() -> tuple[int, int]:
-    """The bytes of this process, but for what was freed and is kept for later, and the arrays that are alive."""
+    """The bytes of this process except freed memory that is kept for reuse, and the number of live arrays."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss, len(jax.live_arrays())

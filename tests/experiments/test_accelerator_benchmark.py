@@ -1,4 +1,4 @@
-"""The comparison with PyTorch on an accelerator, with a stand-in for PyTorch, which is an extra."""
+"""The comparison with PyTorch on an accelerator, with a replacement for PyTorch, which is an optional dependency."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 class OtherSteps:
-    """Steps of another framework that has the given losses."""
+    """Steps of another framework with the given losses."""
 
     def __init__(self, losses: list[float]) -> None:
         self.first_losses = losses

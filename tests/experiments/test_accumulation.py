@@ -1,4 +1,4 @@
-"""A batch that goes through the network in parts makes the step of the whole batch."""
+"""A batch that is processed in micro-batches gives the same step as the whole batch."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05,
 
 @pytest.fixture
 def wide_params(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
-    """Runs in 64 bits from the parameters on."""
+    """Makes runs use 64 bits, starting with the parameters."""
     network = program.network
 
     def widened(*how: Any) -> nnx.Module:
@@ -112,7 +112,7 @@ def test_all_stages_of_a_plan_share_one_set_of_executables(tiny: str, plan: str)
     _, last = run.train(config, dataset)
     assert last.batch_size > config.plan.stages[0].batch_size
     sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ascend, step._perturbed, step._update)]
-    assert sizes == [1, 1, 1, 1, 2]  # the last one with a second pass, and without
+    assert sizes == [1, 1, 1, 1, 2]  # the last one with and without a second pass
 
 
 def test_micro_batches_are_sent_one_at_a_time_and_two_are_prefetched(plain: str) -> None:

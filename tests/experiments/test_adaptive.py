@@ -1,4 +1,4 @@
-"""A batch plan that the noise of the gradients decides while a run trains."""
+"""Batch plans that are decided during training by the noise of the gradients."""
 
 import dataclasses
 import json
@@ -147,7 +147,7 @@ def gradients_as(params: Any, offset: np.ndarray) -> Any:
 def test_a_run_stopped_around_a_growth_resumes_bit_for_bit(whole: Path, tiny: str, tmp_path: Path, step: int) -> None:
     result = run.result_of(whole)
     grows = BatchPlan.parse(result.batch_plan).boundaries(128)[0]
-    assert grows == 16  # two epochs of eight updates: the stops are before it, at it, and behind it
+    assert grows == 16  # two epochs of eight updates: the stops are before, at and after their end
     stopped(tmp_path / "parts", config(tiny), step)
     execute(tmp_path / "parts", config(tiny))
     assert_same_run(tmp_path / "parts", whole)
@@ -181,7 +181,7 @@ def test_sharpness_is_measured_after_an_end_set_by_the_update_budget(
     watch = watching(made, dataset, SharpnessSettings(during=3), epochs.extend)
     _, last = run.train(made, dataset, run.RunContext(watch=watch))
     assert last.epoch % 3
-    assert last.epoch > made.plan.epochs  # those of a batch that never grows
+    assert last.epoch > made.plan.epochs  # the updates of a batch that never grows
     assert epochs == [*range(3, last.epoch, 3), last.epoch]
 
 

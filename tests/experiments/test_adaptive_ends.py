@@ -1,4 +1,4 @@
-"""Where a batch plan that is decided on the way ends, and what is saved and measured there; and what a part is."""
+"""The end of an adaptive batch plan, what is saved and measured there, and the size of its micro-batches."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Adaptive plans in a study, beside the fixed plans and the controls, and in its report."""
+"""Adaptive plans in a study, together with fixed plans and controls, and in its report."""
 
 import io
 import json
@@ -229,7 +229,7 @@ def test_the_cost_of_seeds_with_different_lengths_is_their_mean(tmp_path: Path) 
 def test_epochs_without_noise_measurements_leave_a_gap_in_the_curve(
     tmp_path: Path, silent: set[int], pictures: str
 ) -> None:
-    """All steps of them were left out, or were not finite."""
+    """All steps of these epochs were skipped or were not finite."""
     write(tmp_path)
     path = tmp_path / "adaptive-1" / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]

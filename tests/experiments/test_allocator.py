@@ -1,4 +1,4 @@
-"""The programs keep freed memory, so that a step does not map its temporary arrays anew."""
+"""The programs keep freed memory, so that a step does not have to map its temporary arrays again."""
 
 import subprocess
 import sys

@@ -14,7 +14,7 @@ _SIDES = ((32, 32), (17, 24), (64, 40), (1, 1), (2, 5))
 
 
 def _images() -> list[np.ndarray]:
-    """Noise, a shaded picture, one of few levels, one colour, and a channel that is empty; of several sizes."""
+    """Images of noise, of a gradient, of few levels, of one colour, and with an empty channel, in several sizes."""
     rng = np.random.default_rng(0)
     images = []
     for height, width in _SIDES:
@@ -88,7 +88,7 @@ FEW, MANY = 1000, 4000
 
 @functools.cache
 def _results(count: int) -> np.ndarray:
-    """The picture with each of so many keys."""
+    """The results for an image with each of this number of keys."""
     keys = tf.stack([tf.zeros(count, tf.int64), tf.range(count, dtype=tf.int64)], 1)
     return np.stack([image.numpy() for image in tf.data.Dataset.from_tensor_slices(keys).map(_of_key)])
 
@@ -98,7 +98,7 @@ def _of_key(key: tf.Tensor) -> tf.Tensor:
 
 
 def _outcomes() -> dict[bytes, float]:
-    """Every image that the policy can give, with its probability: over pairs, decisions and signs, by Pillow."""
+    """Every image that the policy can give and its probability, computed by Pillow over pairs, decisions and signs."""
     outcomes: dict[bytes, float] = {}
 
     def go(image: Image.Image, choices: tuple, probability: float) -> None:
@@ -123,7 +123,7 @@ def test_images_occur_with_the_probabilities_of_the_policy(total: int) -> None:
     expected = _outcomes()
     counts = dict.fromkeys(expected, 0)
     for image in _results(total):
-        counts[image.tobytes()] += 1  # a KeyError is an image that the policy does not give
+        counts[image.tobytes()] += 1  # a KeyError means an image that the policy cannot give
     assert sum(expected.values()) == pytest.approx(1)
     chi_squared = sum((counts[each] - total * p) ** 2 / (total * p) for each, p in expected.items())
     freedom = len(expected) - 1

@@ -1,4 +1,4 @@
-"""The benchmark, on a network that compiles at once; what takes how long is not tested."""
+"""The benchmark, on a network that compiles quickly. The measured times themselves are not tested."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from experiments.config import Config
 
 
 class Clock:
-    """A clock that only the subjects move."""
+    """A clock that is advanced only by the benchmarked functions."""
 
     def __init__(self) -> None:
         self.now, self.calls = 0.0, []
@@ -120,16 +120,16 @@ def test_the_loop_trains_its_whole_plan_and_records_every_update(tiny: str, tmp_
             subject()
             subject()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    records = [record for record in lines if record["kind"] == "step"]  # of two runs, one after the other
+    records = [record for record in lines if record["kind"] == "step"]  # of two runs in succession
     assert [record["step"] for record in records] == 2 * list(range(2 * 256 // 64))
-    assert len({record["loss"] for record in records}) == len(records)  # no batch came twice, and no state
+    assert len({record["loss"] for record in records}) == len(records)  # no batch and no state was used twice
     assert records[0]["learning_rate"] > records[7]["learning_rate"]
 
 
 def test_the_program_prints_a_table_per_case_and_writes_the_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Figures that are known: other tests measure each kind of them, and the next one all."""
+    """Known figures. Other tests measure each kind of figure, and the next test all of them."""
     known = [figure((1.0, 1.1, 1.2), (1.0, 1.0, 1.0), 1.2), figure((3.0, 3.3), (1.5, 1.5), None)]
     asked: list[tuple[str, int]] = []
 
@@ -156,7 +156,7 @@ def test_the_program_prints_a_table_per_case_and_writes_the_figures(
 def test_the_figures_of_a_case_are_in_the_order_of_its_table(
     monkeypatch: pytest.MonkeyPatch, has_options: bool
 ) -> None:
-    """Each kind of figure is measured elsewhere; here it is a known one."""
+    """Each kind of figure is measured in other tests and replaced by a known one here."""
     kinds = {"memory_figures": "memory", "worst_case_figures": "worst case"}
     for name, kind in kinds.items():
         monkeypatch.setattr(measure, name, lambda *arguments, kind=kind: [kind])

@@ -1,4 +1,4 @@
-"""What the benchmark measures beside the steps: the worst case, what is held, bfloat16, a plan."""
+"""What the benchmark measures in addition to steps: the worst case, memory, bfloat16, and a whole plan."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def test_the_time_of_the_worst_case_is_relative_to_its_evaluations(tiny: str, mo
     assert (time.target, memory.target) == (1.1, 1.0)
     posed = benchmark_steps.create(tiny, 10, (8, 8, 1), measure.WORST_CASE_BATCH)
     size = size_of(posed.params)
-    evaluation = memory.amounts[0] - 4 * size  # the ascent's four copies are measured, and no more are held
+    evaluation = memory.amounts[0] - 4 * size  # the memory is the four copies of the ascent and no more
     assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
     assert memory.reference_amounts[0] - 4 * size == peak_memory(benchmark_steps.ours(posed, optax.identity()).compiled)
 
@@ -105,7 +105,9 @@ def test_the_benchmark_of_a_plan_traces_its_step_and_runs_all_stages(
     case = Case(tiny, cases.digits, 128, loop_target=1.3)
     figure = program_costs.plan_figure(case, cases.digits(), target=1.05, examples=256)
     assert forgotten == [0]
-    assert [size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)] == batch_sizes  # and one an epoch
+    assert [
+        size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)
+    ] == batch_sizes  # plus one record per epoch
     assert figure.reference_amounts == (0.5 * (16 + 8 + 4 + 2 + 1),)  # between a step before the plan and one after it
     assert figure.target == 1.05
 

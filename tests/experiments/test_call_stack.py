@@ -1,4 +1,4 @@
-"""A run stays shallow: few files of the program lie between its command and its network."""
+"""The call stack of a run is short: few files of the program are between its command and its network."""
 
 import sys
 import traceback

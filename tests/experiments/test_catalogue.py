@@ -17,7 +17,7 @@ from tests.experiments import made_up
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without network, and without what another test has read."""
+    """Without network, and without data that another test has cached."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
 

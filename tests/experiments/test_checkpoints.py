@@ -1,4 +1,4 @@
-"""Saves within a run: when, how many, and of what."""
+"""Saves within a run: when they are made, how many are kept, and what they hold."""
 
 import dataclasses
 import json
@@ -31,9 +31,9 @@ def test_the_last_saves_are_kept_until_the_run_is_finished(tiny: str, tmp_path: 
 
     execute(tmp_path, Config.from_settings(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
     for epoch, steps in enumerate(saves, start=1):
-        last = 4 * epoch - 2  # the save of the last step but one is certain to be done, since the one after it waited
+        last = 4 * epoch - 2  # the last save but one is certain to be finished, because the next one waited for it
         assert steps[-1] >= last
-        assert len(steps) <= 3 + 1  # the oldest goes when the newest is there
+        assert len(steps) <= 3 + 1  # the oldest save is removed once the newest is complete
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -1,6 +1,6 @@
-"""What the compiled step of a network without BatchNorm moves between devices: as many bytes as it must.
+"""The compiled step of a network without BatchNorm exchanges only the necessary bytes between devices.
 
-Read in the program that XLA made of it, where every exchange stands with the shapes of what comes out of it.
+The exchanges are read from the text of the program that XLA compiles, which contains their output shapes.
 """
 
 import functools
@@ -19,8 +19,8 @@ from tests.experiments.each_method import each_of, gradients_of
 from tests.experiments.many_devices import Hidden, config_of, hyperparameters, placed, started
 
 PARAMETERS = 64 * 32 + 32 + 32 * 10 + 10
-SCALARS = 1000  # bytes of losses, norms and the like
-SPLIT = 64 * 32  # the one leaf that fsdp splits
+SCALARS = 1000  # bytes of scalars such as losses and norms
+SPLIT = 64 * 32  # the only leaf that fsdp splits
 WIDE = 64 * 1024 + 1024 + 1024 * 10 + 10
 
 _EXCHANGE = re.compile(
@@ -37,7 +37,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def moved(fsdp: bool = False, perturb: bool | None = None, model: str = "plain", **settings: Any) -> Counter[str]:
-    """The bytes of each kind of exchange in the step on eight devices, of a batch of 32 unless the plan is another."""
+    """The bytes of each kind of exchange in a step on eight devices, for a batch of 32 unless the plan differs."""
     state, program, batches = started(config_of(model, **settings), placed(8, fsdp=fsdp))
     perturb = program.perturb(0) if perturb is None else perturb
     arguments = (state, next(batches), hyperparameters(program), program.step.constants)
@@ -54,7 +54,7 @@ def _size(shape: re.Match[str]) -> int:
 
 
 def assert_moved(found: Counter[str], **parameters: int) -> None:
-    """So many numbers of each kind, and scalars."""
+    """Asserts this number of exchanged numbers of each kind, besides scalars."""
     assert set(found) <= {name.replace("_", "-") for name in parameters}
     for name, count in parameters.items():
         assert 4 * count <= found[name.replace("_", "-")] <= 4 * count + SCALARS
@@ -89,7 +89,7 @@ def test_augmentation_exchanges_nothing_except_to_mix_a_batch() -> None:
 
 
 def test_split_parameters_are_gathered_and_their_gradients_summed_once_per_pass() -> None:
-    """The CPU's compiler sums whole gradients, and takes its part; others scatter them while they sum."""
+    """The CPU compiler sums whole gradients and then takes its part. Other compilers use a reduce-scatter."""
     found = moved(fsdp=True, model="wide", method="sam", batch_plan="1x8")
     assert_moved(found, all_gather=2 * (WIDE - 10), all_reduce=2 * WIDE)
 
@@ -100,7 +100,7 @@ def test_per_device_perturbations_gather_split_parameters_once_in_total() -> Non
 
 
 def test_exchanges_in_the_program_text_are_counted() -> None:
-    """The reading of the program's text, on an exchange of known size."""
+    """Reads the program's text for an exchange of known size."""
     sharding = placed(8)
     rows = sharding.batch({"x": jnp.ones((8, 100))})["x"]
     text = jax.jit(lambda x: jnp.sum(x, 0), out_shardings=sharding.copied(rows).sharding).lower(rows).compile()

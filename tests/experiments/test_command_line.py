@@ -122,7 +122,7 @@ def test_the_grid_is_run_once_and_reported(
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert [path.parent.name for path in again if again[path] != changed[path]] == ["gsam-cosine-1"]
     again = (tmp_path / "report" / "report.md").read_text()
-    assert again.partition("## Runs")[0] == page.partition("## Runs")[0]  # below it stand seconds
+    assert again.partition("## Runs")[0] == page.partition("## Runs")[0]  # the sections below contain times
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The programs keep what they compile, where the user did not say otherwise."""
+"""The programs cache compiled functions, unless the user has chosen otherwise."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ OPTIONS = (
 
 @pytest.fixture
 def unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """JAX as it is where nobody has set anything, with a folder for caches."""
+    """JAX with its default settings, and a folder for caches."""
     before = {name: getattr(jax.config, name) for name in OPTIONS}
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -40,7 +40,7 @@ def test_programs_cache_all_compiled_functions_however_small(unset: Path) -> Non
 
 def test_only_the_user_can_access_the_cache_folder(unset: Path) -> None:
     folder = unset / "sam_optax" / "compiled"
-    for mode in (None, 0o755):  # an earlier version made it so, which nobody else could write
+    for mode in (None, 0o755):  # an earlier version created it with this mode, which nobody else can write to
         if mode is not None:
             folder.chmod(mode)
         assert compilation_cache.switch_on() is None

@@ -43,7 +43,7 @@ def test_a_plan_of_five_stages_compiles_one_step(plain: str, settings: dict[str,
     dataset = run.load(config)
     step: Any = build(config, dataset)[1].step
     run.train(config, dataset)
-    assert step.func._cache_size() == steps  # a step with and one without a second pass are two programs
+    assert step.func._cache_size() == steps  # steps with and without a second pass are two programs
 
 
 @pytest.mark.long

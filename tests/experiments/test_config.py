@@ -118,5 +118,5 @@ def test_hyperparameter_defaults_are_those_of_the_library() -> None:
         make = getattr(sam_optax, name, None)
         if make is not None:
             usual = {key: each.default for key, each in inspect.signature(make).parameters.items()}
-            usual["ascent_steps"] = usual.get("steps")  # the program has other steps, too
+            usual["ascent_steps"] = usual.get("steps")  # the program has other kinds of steps, too
             assert all(usual[key] == value for key, value in own._asdict().items() if value is not None)

@@ -1,4 +1,4 @@
-"""The convergence study: the full gradient, its file a run, fitted rates, and the program."""
+"""The convergence study: full gradient norms, a file of them per run, fitted rates, and the program."""
 
 import sys
 from pathlib import Path

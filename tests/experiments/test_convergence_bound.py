@@ -1,4 +1,4 @@
-"""The bound of docs/convergence.md: it holds, it says something, and what the page says of it is so."""
+"""The bound of docs/convergence.md holds, is not vacuous, and has the properties that the page states."""
 
 from functools import partial
 from typing import Any
@@ -66,7 +66,9 @@ def test_a_rate_above_one_over_the_smoothness_is_refused(bound: Any) -> None:
 def test_the_distance_from_the_clean_gradient_is_bounded_by_the_reach(method: str, alpha: float) -> None:
     matrix = jax.random.normal(jax.random.key(0), (6, 6))
     smoothness = float(jnp.linalg.norm(matrix, 2)) ** 2
-    gradient = jax.grad(lambda w: jnp.sum(jnp.log(jnp.cosh(matrix @ w))))  # curvatures of at most 1, through the matrix
+    gradient = jax.grad(
+        lambda w: jnp.sum(jnp.log(jnp.cosh(matrix @ w)))
+    )  # with curvatures of at most 1 before the matrix
     tx = METHODS[method].estimator(Hyperparameters(0.3, alpha, 0.0, sam_optax.always(), METHODS[method].constants))
 
     def distance(w: jax.Array) -> jax.Array:
@@ -127,7 +129,7 @@ def test_noise_left_by_stages_of_equal_epochs_and_of_equal_updates() -> None:
 
 
 def noise_part(plan: BatchPlan, examples: int) -> float:
-    """What `mean_bound` has of the noise along a plan, in units of that of batches of one example."""
+    """The noise term of `mean_bound` for a plan, relative to that of batches of one example."""
     steps = range(plan.total_steps(examples))
     sizes = np.asarray([plan.batch_size_at(plan.epoch_at(step, examples)) for step in steps])
     given = Assumptions(gap=0.0, smoothness=1.0, deviation=1.0, reach=0.0)

@@ -128,7 +128,7 @@ def test_invalid_numbers_of_passes_are_refused() -> None:
 
 
 def with_its_bits(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """A transform that says what it was given: random bits of the key in place of the image."""
+    """A transform that replaces the image by random bits of its key, so that tests can check the key."""
     assert image.shape == (2, 3, 1)
     return tf.cast(tf.random.stateless_uniform(image.shape, key, 0, 256, tf.int32), tf.uint8)
 

@@ -1,4 +1,4 @@
-"""What is not of the program is left as it is, by a study, a run, a resume, a report and a measurement."""
+"""Studies, runs, resumed runs, reports and measurements leave foreign files unchanged."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ SHARPNESS = ["--steps", "1", "--examples", "16"]
 
 
 class Salt:
-    """Foreign files and links, of which none changes."""
+    """Foreign files and links that must not change."""
 
     def __init__(self, outside: Path) -> None:
         self._outside, self._files, self._links = outside, [], []

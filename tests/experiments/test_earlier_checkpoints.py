@@ -1,4 +1,4 @@
-"""States that earlier versions wrote, whose diagnostics had fewer fields, are read."""
+"""States written by earlier versions, whose diagnostics had fewer fields, can be read."""
 
 import shutil
 from pathlib import Path
@@ -52,7 +52,7 @@ def is_diagnostics(node: Any) -> bool:
 
 
 def earlier(state: Any, layout: Any = FourNumbers) -> Any:
-    """The state as an earlier version wrote it."""
+    """The state in the layout of an earlier version."""
 
     def write(node: Any) -> Any:
         if not is_diagnostics(node):
@@ -65,14 +65,14 @@ def earlier(state: Any, layout: Any = FourNumbers) -> Any:
 
 
 def measured_step(*numbers: float) -> StepDiagnostics:
-    """What a step measured that knew four numbers."""
+    """The diagnostics of a step of a version with four numbers."""
     state = sam_optax.sam().init(jnp.ones(3))
     fields = dict(zip(StepDiagnostics._fields, map(jnp.float32, numbers), strict=False))
     return state.diagnostics._replace(**fields, measured=jnp.array(True))
 
 
 def write_in_the_earlier_layout(folder: Path, step: int, config: Config, layout: Any) -> None:
-    """Replace the save of a stopped run."""
+    """Rewrites the save of a stopped run in the earlier layout."""
     state, _ = build(config, run.load(config))
     notes, found = checkpoint.notes_of(folder, step), checkpoint.restore_save(folder, step, state)
     assert sum(map(is_diagnostics, jax.tree.leaves(found, is_leaf=is_diagnostics))) == 1

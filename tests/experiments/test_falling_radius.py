@@ -1,4 +1,4 @@
-"""A radius that falls takes the gradient norm to zero where a constant one does not, and the theory says how far."""
+"""With a falling radius the gradient norm goes to zero, with a constant one it does not. Theory gives the limits."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -43,7 +43,7 @@ def command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def reported(output: Path) -> list[str]:
-    """What a report says of the runs, apart from what differs with each execution: times, and how it was made."""
+    """The report on the runs, without the parts that differ between executions: times, and how it was made."""
     document = (output / "report" / "report.md").read_text().partition("## How this report was made")[0]
     runs = pd.read_csv(output / "report" / "runs.csv", dtype=str).drop(columns="seconds")
     return [document, runs.to_csv(), (output / "report" / "epochs.csv").read_text()]

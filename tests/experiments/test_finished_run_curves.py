@@ -1,4 +1,4 @@
-"""What runs measured along the way, and the lines that show it."""
+"""Measurements during training, and the lines that show them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A disk that is full, or cannot be written, is reported in a sentence, and what was saved is there."""
+"""A full or read-only disk ends in an error message, and earlier saves are kept."""
 
 import errno
 import resource
@@ -33,7 +33,7 @@ def whole_run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file of this process gets longer: what a full disk does, without one."""
+    """Limits the file size of this process, which has the effect of a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -43,7 +43,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def limited(size: int, folder: Path) -> Callable[[Any], Any]:
-    """Goes through batches, and has the disk be full when a save is there."""
+    """Iterates over batches, and makes the disk full once a save exists."""
 
     def track(batches: Any) -> Any:
         for i, batch in enumerate(batches):
@@ -56,7 +56,7 @@ def limited(size: int, folder: Path) -> Callable[[Any], Any]:
     return track
 
 
-# orbax's loop ends with the first file that fails, and tensorstore may tell it of another one afterwards
+# orbax stops at the first file that fails, and tensorstore may report another one afterwards
 @pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("size", "words"), [(4096, "cannot be saved: File too large"), (64, "cannot be written")])
 def test_a_full_disk_is_reported_and_earlier_saves_are_kept(
@@ -126,7 +126,7 @@ def test_a_damaged_sharpness_file_ends_a_measuring_run_with_an_error_message(tmp
 
 
 def test_unwritable_event_files_are_reported_at_once(tmp_path: Path) -> None:
-    """The writer of tensorboardX itself would wait for ever, for a thread that is gone."""
+    """The writer of tensorboardX would wait forever for a thread that has ended."""
 
     def write_curves() -> None:
         with (

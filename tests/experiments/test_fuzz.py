@@ -1,4 +1,4 @@
-"""Whatever is asked for, it is done, or refused in words: configs, plans, saves of any tree."""
+"""Any config, plan or tree of a save is either accepted or refused with a message."""
 
 import math
 import tempfile
@@ -25,7 +25,7 @@ from experiments.training.optimizer import BASES
 from sam_optax import BatchPlan
 from tests.experiments.interrupted_runs import assert_same_run, assert_same_state, execute, stopped
 
-# fixtures are monkeypatches, which hold for all examples of a test
+# the fixtures are monkeypatches, which can be shared by all examples of a test
 few = hypothesis.settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 many = hypothesis.settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 quick = hypothesis.settings(max_examples=100)
@@ -72,7 +72,7 @@ def trained_or_refused(asked: dict[str, Any]) -> None:
 
 
 def assert_clear_refusal(error: ValueError, asked: dict[str, Any]) -> None:
-    """The refusal names an argument and its value, and says what to do."""
+    """Asserts that the error names an argument and its value, and says what to do."""
     message = str(error)
     assert any(message.startswith(f"{name} is ") for name in (*asked, "momentum", "rho", "when", "alpha")), message
     assert "\n" not in message

@@ -1,4 +1,4 @@
-"""Who decides on a batch plan that is decided while the run trains: where there are several processes, the first."""
+"""With several processes, the first one decides an adaptive batch plan for all."""
 
 from typing import Any
 
@@ -28,7 +28,9 @@ def test_all_processes_follow_the_broadcast_decision() -> None:
     )
     noise = EpochNoise(Total(signal=1.0, noise=20.0, steps=1))
     plan, progress = growing(ADAPTIVE.at_first(128), Progress(step=8, noise=noise))
-    assert found == [AdaptiveState(16, (Stage(1, 16),), 1, 20.0)]  # its own, which asks for growth once
+    assert found == [
+        AdaptiveState(16, (Stage(1, 16),), 1, 20.0)
+    ]  # the state of this process, which requests one growth
     assert str(plan) == "1x16,7x64"
     assert followed == [("1x16,7x64", 8)]
     assert progress.growth == THEIRS._asdict()

@@ -44,7 +44,7 @@ def tyros_help(of: Command[Any], capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_every_program_is_found() -> None:
     mains = [path for path in (ROOT / "experiments").rglob("*.py") if 'if __name__ == "__main__":' in path.read_text()]
-    assert len(NAMES) == len(mains) - 1  # the processes of a benchmark have no options
+    assert len(NAMES) == len(mains) - 1  # the subprocesses of a benchmark have no options
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""The recipe of a run, from the stored image to the network: what comes before what."""
+"""The recipe of a run, from the stored image to the network: the order of its stages."""
 
 from dataclasses import replace
 from typing import Any
@@ -73,7 +73,7 @@ def test_erased_pixels_have_the_configured_value_and_targets_are_smoothed_before
     assert hidden.any((1, 2)).all()
     images, targets, _ = image_pipeline.preparation(ours)(batch, constants)
     np.testing.assert_allclose(targets.sum(-1), 1.0, rtol=1e-5)
-    assert float(targets.min()) == pytest.approx(0.2 / 4, rel=1e-5)  # of each class there is that much everywhere
+    assert float(targets.min()) == pytest.approx(0.2 / 4, rel=1e-5)  # the smoothed part of each class
     assert float(targets.max()) <= 0.8 + 0.2 / 4 + 1e-6
     assert not np.array_equal(images, erased)
     smooth = augmentation.smoothed(batch["label"], 4, 0.2)

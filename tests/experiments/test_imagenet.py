@@ -1,4 +1,4 @@
-"""ImageNet, from made-up archives of the true format that go through TFDS's own builder: three classes of the 1,000."""
+"""ImageNet, from made-up archives in the published format that TFDS's own builder reads: three of the 1,000 classes."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from sam_optax import BatchPlan
 from tests.experiments import made_up
 from tests.experiments.made_up_imagenet import TRAIN, VALIDATION, centre, close, tar, train_files, validation_files
 
-FILES = 2  # of a part
+FILES = 2  # of a split
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch, archives: Path) -> None:
-    """Their sizes are what TFDS expects; and few photographs go into few files."""
+    """Makes TFDS expect the sizes of the made-up splits, and store few photographs in few files."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
     urls = tfds.builder_cls("imagenet2012").url_infos
@@ -67,7 +67,7 @@ def test_imagenet_has_its_published_moments_and_is_flipped_and_not_shifted(datas
 
 
 def test_an_evaluation_uses_the_centre_of_every_photograph_with_its_label(dataset: data.Dataset) -> None:
-    """The labels of the validation part are TFDS's, in the order of the files' names."""
+    """The labels of the validation split are those of TFDS, in the order of the file names."""
     images, labels = dataset.train.rows(np.arange(3 * TRAIN))
     assert (images.dtype, images.shape, labels.dtype) == (np.uint8, (3 * TRAIN, 224, 224, 3), np.int32)
     expected = [(label_of(wnid), content) for wnid, files in train_files().items() for content in files.values()]
@@ -110,7 +110,7 @@ def test_training_images_depend_only_on_seed_and_position(dataset: data.Dataset)
     assert sorted(whole) == list(range(2 * 3 * TRAIN))
     assert stream(dataset, "1x4,1x6") == whole
     assert stream(dataset, "2x3", start=5) == {position: whole[position] for position in range(15, 24)}
-    assert len({image for _, image in whole.values()}) == len(whole)  # of no photograph the same part twice
+    assert len({image for _, image in whole.values()}) == len(whole)  # no photograph has the same crop twice
     other = stream(dataset, "2x3", seed=1)
     assert not {image for _, image in other.values()} & {image for _, image in whole.values()}
 
@@ -137,7 +137,7 @@ def test_an_epoch_has_the_label_counts_of_the_data(dataset: data.Dataset) -> Non
 
 
 def cuts(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Area and aspect ratio of random parts of a photograph whose colours are its coordinates."""
+    """Area and aspect ratio of random crops of a photograph whose colours are its coordinates."""
     rows, columns = np.mgrid[:height, :width]
     ramps = np.stack([255 * rows / height, 255 * columns / width, np.zeros((height, width))], -1).round()
     content = tf.io.encode_jpeg(ramps.astype(np.uint8), quality=100, chroma_downsampling=False)
@@ -157,7 +157,7 @@ def test_random_crops_have_areas_and_shapes_within_their_bounds() -> None:
 
 def test_a_photograph_too_long_for_any_such_crop_is_used_whole() -> None:
     area, _ = cuts(20, 2000, count=1)
-    assert area > 0.94  # colours at the edge are a mean, too
+    assert area > 0.94  # colours at the edge are averaged, too
 
 
 def test_noise_and_validation_leave_the_photographs_on_disk(
@@ -176,7 +176,7 @@ def test_noise_and_validation_leave_the_photographs_on_disk(
     examples = [(image.tobytes(), label) for image, label in zip(stored, all_labels, strict=True)]
     both = zip(np.concatenate(parts), np.concatenate(of_parts), strict=True)
     assert sorted(examples) == sorted((image.tobytes(), label) for image, label in both)
-    assert (labels != right).sum() == 4  # 4.5, rounded to even
+    assert (labels != right).sum() == 4  # 4.5, rounded half to even
     np.testing.assert_array_equal(noisy.test.rows(np.arange(3))[1], clean.test.rows(np.arange(3))[1])
     (batch,) = data.training_batches(noisy.train, BatchPlan.constant(9, 1), seed=0)
     assert sorted(batch["label"]) == sorted(labels)

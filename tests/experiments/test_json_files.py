@@ -1,4 +1,4 @@
-"""What files of runs hold is checked when read: a sentence names the file, the key, its value and the remedy."""
+"""The files of runs are checked when they are read: errors name the file, the key, its value and the remedy."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_foreign_files_cause_neither_a_hang_nor_a_crash(
         os.mkfifo(path)
         request.addfinalizer(lambda: signal.alarm(0))
         signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"{path} is read as a pipe"))
-        signal.alarm(20)  # a pipe without a writer is waited for without end
+        signal.alarm(20)  # reading a pipe without a writer would block forever
     elif damage == "folder":
         path.mkdir()
     elif damage == "brackets":

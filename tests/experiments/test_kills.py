@@ -1,7 +1,7 @@
-"""Runs that are killed go on to the same end, bit for bit.
+"""Killed runs resume to the same end, bit for bit.
 
-`make test-long` kills 25 times at random moments, 25 times at chosen file operations of a run that goes on each time,
-and once at each file operation of a run that begins anew.
+`make test-long` kills a run 25 times at random moments, 25 times at chosen file operations with a resume each time,
+and once at each file operation of a run that restarts from the beginning.
 """
 
 import random
@@ -16,7 +16,7 @@ from tests.experiments.interrupted_runs import assert_same_run, execute
 from tests.experiments.killed_programs import killed_after_a_save, killed_at
 
 LATER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 23, 26, 30, 34, 38, 43, 48, 54, 60, 67, 75, 84)
-"""Operations on files: from the first one on each, later ones in the midst of saves."""
+"""Numbers of file operations: the first ones of a run, and later ones in the middle of saves."""
 
 
 def assert_same_end(output: Path, config: Config, whole: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_run_killed_at_file_operations_between_saves_ends_the_same(tiny: str, 
 
 @pytest.mark.long
 def test_a_short_run_killed_at_each_file_operation_ends_the_same(tiny: str, tmp_path: Path) -> None:
-    """The run begins anew for each operation; it is saved once on its way."""
+    """The run restarts for each operation, and is saved once during training."""
     config, output, operation = Config.from_settings(model=tiny, batch_plan="1x128"), tmp_path / "run", 0
     execute(tmp_path / "whole", config)
     while killed_at(output, config, operation):

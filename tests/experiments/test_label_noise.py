@@ -1,4 +1,4 @@
-"""What is done to the training examples of a data set: fewer of them, some held out, some labels wrong."""
+"""Changes to the training examples of a data set: fewer examples, held-out examples, and wrong labels."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ SIZE, CLASSES = 20_000, 5
 
 @pytest.fixture
 def numbered(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A data set whose images say what their labels should be, and which image each is."""
+    """A data set whose images encode their correct label and their number."""
     pixels = np.arange(SIZE, dtype=np.uint32).view(np.uint8).reshape(SIZE, 2, 2, 1)
     train = data.Split(pixels, (np.arange(SIZE) % CLASSES).astype(np.int32))
     test = data.Split(pixels[:10], train.labels[:10])
@@ -25,7 +25,7 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def numbers(split: data.Split) -> np.ndarray:
-    """Which image each is."""
+    """The number of each image."""
     return np.ascontiguousarray(split.images).reshape(len(split), 4).view(np.uint32).ravel()
 
 
@@ -45,7 +45,9 @@ def test_a_wrong_label_is_every_other_class_with_equal_probability() -> None:
     counts = np.bincount(noisy.labels, minlength=CLASSES)
     assert counts[3] == 0.2 * SIZE
     others = np.delete(counts, 3)
-    assert ((others - 4000) ** 2 / 4000).sum() < 16.3  # chi-squared with three degrees of freedom: 0.1% lie above
+    assert (
+        (others - 4000) ** 2 / 4000
+    ).sum() < 16.3  # chi-squared with three degrees of freedom: the probability of more is 0.1%
     first, last = noisy.labels[: SIZE // 2] != 3, noisy.labels[SIZE // 2 :] != 3
     assert abs(first.mean() - last.mean()) < 0.02
 

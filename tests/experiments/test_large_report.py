@@ -1,4 +1,4 @@
-"""The report of a study of many groups: short enough to be read, and nothing in it twice."""
+"""The report of a study of many groups is short enough to be read, and repeats nothing."""
 
 import csv
 import re
@@ -31,7 +31,7 @@ def published(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with blank pictures: this fixture comes before the one that makes them blank for a test."""
+    """A report with blank pictures: this fixture runs before the one that makes them blank for a test."""
     with pytest.MonkeyPatch.context() as blank:
         blank.setattr(Figure, "draw", lambda figure, renderer: None)
         return published(tmp_path_factory.mktemp("large"))

@@ -17,7 +17,7 @@ from tests.experiments.test_command_line import GRID, call
 
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report is drawn in seconds; the tests of reports look at all of it."""
+    """Limits the pictures of a report, which take seconds to draw. The tests of reports check all of them."""
     monkeypatch.setattr(curve_pictures, "further_pictures", lambda study, folder: [])
 
 

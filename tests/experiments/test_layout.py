@@ -1,4 +1,4 @@
-"""The layout of the experiment program: names say what a thing is, and each file can be read in one sitting."""
+"""The layout of the experiment program: unique, descriptive file names, and short files."""
 
 from collections import Counter
 from pathlib import Path

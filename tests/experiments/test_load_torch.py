@@ -1,4 +1,4 @@
-"""The original networks' weights and logits, kept in `tests/golden/torch_networks.npz`; its README says how made."""
+"""Weights and logits of the original networks, from `tests/golden/torch_networks.npz`; see the README there."""
 
 import functools
 import pathlib
@@ -22,7 +22,7 @@ VIT = Size(12, 2, 3)
 
 
 def small(name: str, seed: int = 0) -> nnx.Module:
-    """Our network of the golden case, to be changed at will."""
+    """Our network of the golden case, small and with changeable options."""
     return nnx.clone(initial(name, seed))
 
 
@@ -89,7 +89,7 @@ def test_the_model_is_loaded_in_float32_whatever_its_dtype() -> None:
 
 
 def torchvision(name: str) -> str:
-    """What torchvision calls a variable of the paper's ResNet."""
+    """The name in torchvision of a variable of the paper's ResNet."""
     name = re.sub(r"^conv1\.0", "conv1", name)
     name = re.sub(r"^conv1\.1", "bn1", name)
     name = re.sub(r"^conv(\d)_x", lambda found: f"layer{int(found[1]) - 1}", name)

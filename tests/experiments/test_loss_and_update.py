@@ -1,4 +1,4 @@
-"""How a batch makes an update, and what of the state is evaluated: shards, averages, soft targets."""
+"""The update for a batch, and the parameters that are evaluated: shards, weight averages, soft targets."""
 
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def test_one_hot_targets_equal_labels_and_soft_targets_weight_the_losses() -> No
     model.train()
     losses = -jax.nn.log_softmax(model(images)).mean()
     assert float(even.loss) == pytest.approx(float(losses), rel=1e-5)
-    assert float(even.error) == pytest.approx(float(hard.error))  # errors are told by the labels
+    assert float(even.error) == pytest.approx(float(hard.error))  # errors are counted with the labels
     assert jax.tree.structure(state.params) == jax.tree.structure(even.updates)
 
 

@@ -1,4 +1,4 @@
-"""A run on several devices is the run on one: parameters, states and figures are the same up to rounding."""
+"""A run on several devices equals the run on one: parameters, states and figures are the same up to rounding."""
 
 import functools
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_split_parameters_are_trained_like_replicated_ones(method: str, x64: Non
 
 
 def test_random_augmentation_does_not_depend_on_the_devices(x64: None) -> None:
-    """Crop, erasing and mixing, of which the last one puts images together that lie on several devices."""
+    """Cropping, erasing and mixing. Mixing combines images from several devices."""
     config = config_of("plain", method="sam", random_erasing=0.5, mixing=0.5, label_smoothing=0.1)
     one, four = (jax.device_get(trained(config, placed(n), run.load(config), steps=4)) for n in (1, 4))
     assert_same(four, one)
@@ -105,7 +105,7 @@ def test_micro_batches_are_split_like_batches(fsdp: bool, x64: None) -> None:
     [pytest.param(4, marks=pytest.mark.long, id="own_shards"), pytest.param(8, id="shared_shards")],
 )
 def test_a_perturbation_per_m_examples_does_not_depend_on_the_devices(devices: int, x64: None) -> None:
-    """Four devices have eight of 32 examples each, one shard; two of eight share one."""
+    """Each of four devices has 8 of 32 examples, which is one shard. With eight devices, two share a shard."""
     config = config_of("normed", method="gsam", m=8)
     assert_same(trained(config, placed(devices)), on_one_device(config))
 
@@ -122,7 +122,7 @@ def test_on_one_device_a_perturbation_per_device_is_the_global_one(x64: None) ->
 
 
 def test_a_perturbation_per_device_differs_from_the_global_one(x64: None) -> None:
-    """Else the tests above would show nothing."""
+    """Otherwise the tests above would prove nothing."""
     config = config_of("normed", method="gsam", m=8)
     with pytest.raises(AssertionError):
         chex.assert_trees_all_close(
@@ -160,7 +160,7 @@ def test_the_state_keeps_its_sharding_so_that_a_step_is_compiled_once(fsdp: bool
     for _ in range(3):
         before = state
         state, _ = program.step(before, next(batches), hyperparameters(program), perturb=True)
-        assert all(x.is_deleted() for x in jax.tree.leaves(before.params))  # its buffers are the next one's
+        assert all(x.is_deleted() for x in jax.tree.leaves(before.params))  # its buffers are reused by the next state
     assert jax.tree.map(lambda x: x.sharding, state) == places
     assert program.step.compiled._cache_size() == 1
     assert any("data" in place.spec for place in jax.tree.leaves(places)) == fsdp
@@ -172,7 +172,7 @@ def test_the_state_keeps_its_sharding_so_that_a_step_is_compiled_once(fsdp: bool
     fsdp=(False, True),
 )
 def test_an_evaluation_on_several_devices_equals_that_on_one(settings: dict[str, Any], fsdp: bool) -> None:
-    """Also of averaged weights, whose BatchNorm statistics are taken anew; eight do not divide batches of 500."""
+    """Also of averaged weights, whose BatchNorm statistics are recomputed. Eight does not divide 500."""
     config = config_of("normed", **{"method": "sgd"} | settings)
     found = []
     for sharding in (Sharding(), placed(8, fsdp=fsdp)):

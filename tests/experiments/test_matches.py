@@ -1,4 +1,4 @@
-"""Which groups stand in one table: by epochs, by updates, by gradient evaluations."""
+"""Which groups are compared in one table: at equal epochs, updates, or gradient evaluations."""
 
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_the_papers_constant_plan_has_the_batch_of_the_decays_or_is_no_control(
 @pytest.mark.parametrize(
     ("sizes", "decays", "size"),
     [
-        ((16, 41, 128, 256), (), 128),  # it is in the plan, and none of its controls
+        ((16, 41, 128, 256), (), 128),  # it is a batch size of the plan, and none of its controls
         ((16, 41, 128, 256), ((41, "cosine"),), 41),
         ((16, 41, 128, 256), ((128, "cosine"), (16, "linear")), 128),
         ((16, 41, 128, 256), ((16, "warm_restarts:5"),), 128),

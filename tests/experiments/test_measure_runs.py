@@ -1,4 +1,4 @@
-"""The sharpness of runs: what is measured, on what, and where it is kept."""
+"""The sharpness of runs: what is measured, on which examples, and where it is stored."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def test_the_default_protocol_is_that_of_the_paper() -> None:
     settings = SharpnessSettings()
     assert (settings.norm, settings.adaptive, settings.rho, settings.steps) == ("linf", False, 0.0002, 20)
     assert (settings.examples, settings.batch_size, settings.restarts) == (1024, 128, 1)
-    assert settings.radii(11_220_132) == (0.0002,)  # of ResNet-18 both are one
+    assert settings.radii(11_220_132) == (0.0002,)  # for ResNet-18 both radii are the same
     assert settings.radii(77_754) == pytest.approx((0.0002, 0.0024), rel=2e-3)
     assert SharpnessSettings(radius_rms=None).radii(100) == (0.0002,)
     assert SharpnessSettings(norm="l2", rho=0.1).radii(100, "l2") == (0.1, 0.67)
@@ -111,7 +111,9 @@ def test_a_replay_that_ends_with_another_state_adds_no_records(tiny: str, tmp_pa
     finished(tmp_path / "other", tiny, rho=0.5)
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "its_own")
     (tmp_path / "other" / "checkpoint").rename(tmp_path / "run" / "checkpoint")
-    (tmp_path / "run" / "checkpoint" / "digests.json").unlink()  # they would tell that it is of another run
+    (
+        tmp_path / "run" / "checkpoint" / "digests.json"
+    ).unlink()  # they would reveal that the checkpoint is of another run
     assert not replay(tmp_path / "run", config, dataset, SharpnessSettings(**QUICK, during=1))
     assert sharpness_records.read(tmp_path / "run") == []
 

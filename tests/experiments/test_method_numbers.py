@@ -1,4 +1,4 @@
-"""The numbers of a method on the command line, such as WSAM's weight of the sharpness, reach its step."""
+"""The hyperparameters of a method on the command line, such as WSAM's weight of the sharpness, reach its step."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def moved_by(tx: Any, hyperparameters: dict[str, Any] | None = None) -> jax.Arra
     gradient = jax.grad(lambda w: jnp.sum(w["kernel"] ** 4))
     params = {"kernel": jnp.array([1.0, -2.0, 0.5])}
     state = tx.init(params)
-    for _ in range(3):  # the share of the past in F-SAM matters from the third step on
+    for _ in range(3):  # the moving average of F-SAM has an effect from the third step on
         state = optimizer.inject(state, hyperparameters) if hyperparameters else state
         updates, state = tx.update(gradient(params), state, params, grad_fn=gradient)
         params = optax.apply_updates(params, updates)

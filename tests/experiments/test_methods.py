@@ -1,4 +1,4 @@
-"""Every method of the command line trains, by every policy that fits it."""
+"""Every method of the command line trains with every policy that it supports."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ from tests.selection import some_of
 pytestmark = pytest.mark.usefixtures("still_digits")
 
 SETTINGS: dict[str, Any] = {"batch_plan": "3x64", "momentum": 0.9, "learning_rate": 0.05}
-"""Batches of one size: a step is compiled for each."""
+"""Batches of one size, because a step is compiled for each size."""
 
 
 def steps_of(output: Path) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     result = train(tmp_path, model=tiny, method=method, **fitting(method, **SETTINGS))
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
     assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
-    assert result.test_error < 0.6  # of chance it is 0.9
+    assert result.test_error < 0.6  # chance level is 0.9
     assert all(record["grad_norm"] > 0 for record in steps_of(tmp_path))
     assert result.updates == 8 + 8 + 8
 
@@ -74,7 +74,9 @@ def test_a_radius_of_zero_gives_the_base_optimizer(tiny: str, tmp_path: Path, me
 def test_second_passes_are_made_at_the_steps_of_the_policy(
     tiny: str, tmp_path: Path, method: str, when: str, perturbed: Any
 ) -> None:
-    growing = SETTINGS | {"batch_plan": "2x64,1x128"}  # where a part of the epochs is another part of the updates
+    growing = SETTINGS | {
+        "batch_plan": "2x64,1x128"
+    }  # here a fraction of the epochs is not the same fraction of the updates
     result = train(tmp_path, model=tiny, method=method, when=when, **growing)
     perturbed_steps = [record["step"] for record in steps_of(tmp_path) if record["cosine"] is not None]
     assert 0 < len(perturbed_steps) <= 20
@@ -101,7 +103,7 @@ def test_every_ascent_step_of_k_step_sam_counts_as_a_gradient(tiny: str, tmp_pat
     expected = estimate(
         Config.from_settings(model=tiny, method="k_step_sam", ascent_steps=3, when=when, **SETTINGS), 512
     )
-    if when != "ae_sam":  # of which it knows an upper bound
+    if when != "ae_sam":  # the estimate is an upper bound
         assert expected.gradient_evaluations == result.gradient_evaluations
     else:
         assert result.gradient_evaluations < expected.gradient_evaluations == 24 + 3 * 24
@@ -139,7 +141,7 @@ def test_the_surrogate_gap_is_logged_where_there_is_a_second_pass(tiny: str, tmp
 
 
 def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
-    """The two programs of a step are compiled apart, and one has half the matrix products."""
+    """The two programs of a step are compiled separately, and one has half of the matrix products."""
     config = Config.from_settings(model=tiny, method="sam", when="every:2", batch_plan="1x64")
     dataset = run.load(config)
     state, program = build(config, dataset)
@@ -234,7 +236,7 @@ def test_a_report_of_methods_with_nothing_in_common_compares_what_it_can(tiny: s
     direct = {(each.first.row, each.second.row) for each in direct_pairs(study.groups)}
     assert ("LookSAM", "SGD") in direct
     assert ("LookSAM", "SAM, every 2") in direct
-    assert not any("MSAM" in pair for pair in direct)  # it has a momentum
+    assert not any("MSAM" in pair for pair in direct)  # AdamW already has a momentum
     cosine = curves_of(tmp_path / "look_sam-0")["cosine"]
     measured = [record["cosine"] for record in steps_of(tmp_path / "look_sam-0")]
     assert measured[1:5] == [None] * 4

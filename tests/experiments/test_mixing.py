@@ -10,13 +10,13 @@ import pytest
 from experiments.augmentation import mix, smoothed
 
 _DRAWS, _BATCH, _HEIGHT, _WIDTH = 6000, 4, 9, 6
-VALUES = np.array([1.0, 10.0, 100.0, 1000.0])  # of the images' pixels: a mixture tells of what it was made
+VALUES = np.array([1.0, 10.0, 100.0, 1000.0])  # of the images' pixels: each mixture identifies its images
 UNMIXED, MIXUP, CUTMIX = range(3)
 
 
 @functools.cache
 def _mixtures(probability: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """What came of one batch with many keys: images `(draws, batch, height, width)`, targets `(draws, batch, 4)`."""
+    """The mixtures of one batch with many keys: images `(draws, batch, height, width)`, targets `(draws, batch, 4)`."""
     images = jnp.broadcast_to(jnp.asarray(VALUES)[:, None, None, None], (_BATCH, _HEIGHT, _WIDTH, 1))
     keys = jax.random.split(jax.random.key(0), _DRAWS)
     mixed = jax.jit(jax.vmap(lambda key: mix(key, images, jnp.eye(4), probability)))
@@ -41,9 +41,9 @@ def test_the_weight_of_a_target_is_that_of_its_pixels() -> None:
 def test_a_batch_is_mixed_half_of_the_time_equally_often_by_mixup_and_cutmix() -> None:
     images, targets = _mixtures()
     shares = np.bincount(_kinds(targets, images), minlength=3) / _DRAWS
-    one_alone = 1 / math.factorial(_BATCH)  # a permutation that moves nothing
+    one_alone = 1 / math.factorial(_BATCH)  # the identity permutation
     expected = np.array([0.5 + 0.5 * one_alone, 0.25 * (1 - one_alone), 0.25 * (1 - one_alone)])
-    whole_image = 0.03  # CutMix's rectangle may be empty, or all
+    whole_image = 0.03  # CutMix's rectangle may be empty or the whole image
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(0.25 / _DRAWS) + whole_image)
 
 
@@ -53,7 +53,7 @@ def test_every_image_is_equally_likely_as_a_partner() -> None:
     for image in range(_BATCH):
         others = np.delete(moved[:, image], image, 1) > 0
         shares = others.mean(0)
-        assert np.all(np.abs(shares - 6 / 23) < 0.05)  # of 24 permutations without the one that moves nothing
+        assert np.all(np.abs(shares - 6 / 23) < 0.05)  # of 24 permutations without the identity
 
 
 def test_cutmix_pastes_one_common_rectangle_in_the_whole_batch() -> None:
@@ -69,7 +69,7 @@ def test_cutmix_pastes_one_common_rectangle_in_the_whole_batch() -> None:
 
 
 def _areas_one_by_one(count: int) -> np.ndarray:
-    """The part of an image that the recipe's rectangle covers, drawn one by one."""
+    """The fractions of an image that the recipe's rectangle covers, drawn one at a time."""
     rng, areas = np.random.default_rng(0), []
     for _ in range(count):
         ratio = np.sqrt(1 - rng.beta(1, 1))
@@ -91,7 +91,7 @@ def test_cutmix_rectangles_have_the_sizes_of_the_recipe() -> None:
     expected = expected[(expected > 0) & (expected < _HEIGHT * _WIDTH)]
     levels = np.arange(_HEIGHT * _WIDTH)
     distance = np.abs(_cumulative(areas, levels) - _cumulative(expected, levels)).max()
-    assert distance < 2 * np.sqrt(1 / len(areas) + 1 / len(expected))  # Kolmogorov and Smirnov's, at 0.1%
+    assert distance < 2 * np.sqrt(1 / len(areas) + 1 / len(expected))  # Kolmogorov-Smirnov test at 0.1%
 
 
 def test_the_weight_of_mixup_is_uniform() -> None:

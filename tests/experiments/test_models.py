@@ -13,7 +13,7 @@ from tests.selection import some_of
 
 
 def abstract(name: str, shape: tuple[int, int, int] = (32, 32, 3), classes: int = 100, **options: Any) -> nnx.Module:
-    """A network of shapes alone."""
+    """A network that has only shapes."""
     return nnx.eval_shape(lambda: models.create(name, classes, shape, nnx.Rngs(0), **options))
 
 
@@ -22,7 +22,7 @@ def count(model: nnx.Module) -> int:
 
 
 def closed_form_count(channels_in: int, num_classes: int) -> int:
-    """Convolutions and BatchNorm pairs of ResNet-8, the projections included, and the linear layer."""
+    """The number of parameters of ResNet-8: convolutions with BatchNorm, projections included, and the linear layer."""
     convolutions = [(9 * channels_in, 16), (9 * 16, 16), (9 * 16, 16)]
     for before, after in ((16, 32), (32, 64)):
         convolutions += [(9 * before, after), (9 * after, after), (before, after)]
@@ -71,7 +71,7 @@ def test_logits_have_a_row_per_image_and_training_updates_the_statistics() -> No
 @pytest.mark.parametrize(
     ("name", "kernel", "bias"),
     [
-        # what the results of the README began with
+        # the results in the README started from these parameters
         ("small_resnet", [0.22820942, -0.21174757, -0.18188128], [0.0628553, 0.00592902, 0.07015562]),
         pytest.param("resnet18", None, [-0.00453682, 0.02407514, -0.02947359], marks=pytest.mark.long),
     ],
@@ -104,7 +104,7 @@ def test_wide_resnet_kernels_are_he_initialised_by_fan_out() -> None:
         kernel = np.asarray(layer.kernel[...])
         height, width, _, channels = kernel.shape
         np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (height * width * channels)), rtol=0.03)
-        assert np.abs(kernel).max() > 3 * kernel.std()  # no tail is cut off
+        assert np.abs(kernel).max() > 3 * kernel.std()  # the distribution is not truncated
     assert np.abs(model.head.kernel[...]).max() <= 128**-0.5
     assert not np.any(model.head.bias[...])
 

@@ -1,4 +1,4 @@
-"""Steps that are not finite: left out, or the end of the run, and never a trace in what is trained."""
+"""Nonfinite steps are skipped or end the run, and never change parameters or state."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def test_a_nonfinite_step_changes_nothing(method: str, m: int | None, ema: float
 
 @pytest.mark.parametrize("method", ["gsam", "msam"])
 def test_finite_steps_are_the_same_as_without_the_guard(method: str) -> None:
-    """But for rounding, since they are compiled anew."""
+    """Up to rounding, because the step is compiled separately."""
     ends = []
     for guarded in (False, True):
         step, state = made(method, guarded=guarded)
@@ -128,7 +128,7 @@ def test_after_a_halt_every_step_is_skipped() -> None:
 
 @pytest.fixture
 def poisoned(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Has the batch that begins at a position not be finite."""
+    """Makes the batches that begin at these positions nonfinite."""
     preparation, positions = program.image_pipeline.preparation, []
 
     def poisoning(recipe: Any) -> Any:
@@ -195,8 +195,10 @@ def test_a_run_that_stops_at_a_nonfinite_step_is_saved_as_before_it(
 ) -> None:
     config = Config.from_settings(model=tiny, on_nonfinite="stop", **SETTINGS | more)
     poisoned([BAD * 128])
-    stopped(tmp_path / "wanted", config, BAD)  # before the bad step, and the same program: another one rounds otherwise
-    for _ in range(2):  # when it goes on it comes to the same step
+    stopped(
+        tmp_path / "wanted", config, BAD
+    )  # before the bad step, with the same program, because another one may round differently
+    for _ in range(2):  # the resumed run arrives at the same step
         with pytest.raises(NotFiniteError, match=f"step {BAD} is not finite"):
             execute(tmp_path / "run", config)
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [BAD]
@@ -212,12 +214,12 @@ def test_a_run_that_stops_at_a_nonfinite_step_is_saved_as_before_it(
 def test_a_run_that_stops_at_a_nonfinite_step_compiles_each_step_once(
     tiny: str, tmp_path: Path, devices: int, more: dict[str, Any]
 ) -> None:
-    """Whether an earlier step halted is told by the host first, then by a device."""
+    """The flag for an earlier halt is first an array on the host, then one on a device."""
     config, sharding = (
         Config.from_settings(model=tiny, on_nonfinite="stop", **SETTINGS | {"batch_plan": "1x128"} | more),
         placed(devices),
     )
-    with pytest.raises(BaseException, match="stopped after 1 updates"):  # what goes on has a state that was restored
+    with pytest.raises(BaseException, match="stopped after 1 updates"):  # the resumed run starts from a restored state
         execute(tmp_path, config, sharding=sharding, stop=lambda step: step >= 1)
     program._training.cache_clear()
     execute(tmp_path, config, sharding=sharding)

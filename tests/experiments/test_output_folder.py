@@ -1,4 +1,4 @@
-"""Folders and counts that cannot be are refused in a sentence, before any work is done."""
+"""Impossible folders and counts are refused with a message before any work is done."""
 
 import errno
 import os

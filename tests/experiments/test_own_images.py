@@ -21,7 +21,7 @@ KINDS = ("npz", "image_folder")
 
 
 def written(kind: str, folder: Path) -> str:
-    """Writes the same data in one of the two forms, and returns their name."""
+    """Writes the same data in one of the two forms, and returns the name of the data set."""
     if kind == "npz":
         return f"npz:{own_data.write_npz(folder / 'images.npz')}"
     return f"image_folder:{own_data.write_folder(folder / 'images')}"

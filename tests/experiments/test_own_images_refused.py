@@ -51,7 +51,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def refusal(name: str, **own: Any) -> str:
-    """Returns the sentence that loading ends in."""
+    """Returns the error message of loading."""
     with pytest.raises(ValueError, match=r"\w") as refused:
         data.load(name, 0, own=data.OwnSettings(**own))
     assert "\n" not in str(refused.value)

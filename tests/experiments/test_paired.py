@@ -1,4 +1,4 @@
-"""Differences between groups, paired by seed, and when nothing may be concluded from them."""
+"""Differences between groups, paired by seed, and the cases in which they allow no conclusion."""
 
 from pathlib import Path
 

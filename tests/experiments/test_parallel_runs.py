@@ -1,4 +1,4 @@
-"""Runs in several processes are those in one process, and stop and fail like them."""
+"""Runs in several processes equal those in one process, and stop and fail in the same way."""
 
 import io
 import os
@@ -38,12 +38,12 @@ def wait_for(task: Path, stop: Stop) -> str:
 
 
 def leave(task: int, _: Stop) -> None:
-    """Ends the process as the system does when memory has run out."""
+    """Kills the process, as the system does when it runs out of memory."""
     os._exit(task)
 
 
 def cores_of(_: int, stop: Stop) -> tuple[int, list[int]]:
-    """Returns the process and its cores, late enough that another process takes the other task."""
+    """Returns the process and its cores, after a delay in which another process can take the other task."""
     time.sleep(1)
     assert not stop(0)
     return os.getpid(), available_cores()

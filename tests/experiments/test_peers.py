@@ -1,4 +1,4 @@
-"""The comparison with PyTorch, which is an extra: what is compared, and what is said where it is not there."""
+"""The comparison with PyTorch, which is an optional dependency: what is compared, and the error if it is missing."""
 
 import contextlib
 import io

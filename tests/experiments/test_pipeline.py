@@ -1,4 +1,4 @@
-"""What a network sees of an example depends on the seed and the example's position, whatever batch it stands in."""
+"""The network's input for an example depends only on the seed and the example's position, not on its batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,13 +25,13 @@ CIFAR_LIKE = data.Dataset(images(300), images(10), 300, np.full(3, 127.5), np.fu
 
 @pytest.fixture
 def examples_by_position(monkeypatch: pytest.MonkeyPatch, tiny: str) -> Callable[..., Seen]:
-    """`seen(plan, seed)`: label and network's input at each position of a run, where the run's step is only that."""
+    """`examples_by_position(plan, seed)`: label and network input at each position, recorded in a run."""
     monkeypatch.setattr(
         program,
         "train_step",
         lambda descend, prepare, *_, **__: jax.jit(lambda batch, constants: prepare(batch, constants)[0]),
     )
-    monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # what is cached is another step
+    monkeypatch.setattr(program, "_training", program._training.__wrapped__)  # the cached step is the real one
 
     def run(plan: str, seed: int = 0, dataset: data.Dataset = CIFAR_LIKE) -> Seen:
         step: Any = program.build(Config.from_settings(model=tiny, batch_plan=plan, seed=seed), dataset)[1].step
@@ -63,4 +63,4 @@ def test_another_seed_and_another_epoch_give_other_images(examples_by_position: 
     epochs = [{label: image for position, (label, image) in first.items() if position // 300 == e} for e in (0, 1)]
     shared = epochs[0].keys() & epochs[1].keys()
     assert len(shared) > 200
-    assert sum(epochs[0][label] == epochs[1][label] for label in shared) < 20  # of 162 crops and flips one is drawn
+    assert sum(epochs[0][label] == epochs[1][label] for label in shared) < 20  # one of 162 crops and flips is drawn

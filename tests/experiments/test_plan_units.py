@@ -57,7 +57,7 @@ def test_the_batch_size_changes_within_an_epoch(tiny: str, plan: str) -> None:
 def test_a_rate_over_epochs_ends_with_the_plan(tiny: str) -> None:
     _, records = trained(tiny, "updates:10x16,20x32", lr_schedule="linear")
     rates = of_kind(records, "step", "learning_rate")
-    left = 0.99 * 32 / 800  # of the fall from 1 to 0.01, in the 800 examples of the run, before the last update
+    left = 0.99 * 32 / 800  # the decay from 1 to 0.01 over the 800 examples of the run, before the last update
     assert rates[-1] == pytest.approx(0.1 * (0.01 + left), rel=1e-5)
 
 

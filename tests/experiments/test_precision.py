@@ -1,4 +1,4 @@
-"""Computing in bfloat16: what is kept is float32, and what the network sees of a perturbation is measured."""
+"""Computing in bfloat16: variables stay float32, and the rounding of perturbations is measured."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_steps_equal_those_of_float32_up_to_rounding_and_state_stays_float32(net
     exact, rough = moved["float32"], moved["bfloat16"]
     difference = jax.tree.map(jnp.subtract, exact, rough)
     assert 0 < trees.norm(difference[0]) < 0.03 * trees.norm(exact[0])
-    chex.assert_trees_all_close(exact[1], rough[1], rtol=1e-5)  # the statistics of images that are not rounded
+    chex.assert_trees_all_close(exact[1], rough[1], rtol=1e-5)  # the statistics of images before rounding
 
 
 def test_normalisation_layers_round_only_their_result() -> None:
@@ -136,7 +136,7 @@ def test_a_perturbation_below_half_a_unit_in_the_last_place_has_no_effect() -> N
     place = 2.0**-7  # of bfloat16 above 1
     assert measured(ones, direction, rho=4 * 0.4 * place) == (0.0, 0.0, 1.0)
     assert measured(ones, direction, rho=4 * 3 * place) == pytest.approx((1.0, 1.0, 0.0))
-    assert measured(ones, direction, rho=4 * 0.75 * place).norm == pytest.approx(1 / 0.75)  # rounded up, by all
+    assert measured(ones, direction, rho=4 * 0.75 * place).norm == pytest.approx(1 / 0.75)  # everything is rounded up
     assert measured(ones, direction, rho=1e-3, dtype=jnp.float32) == pytest.approx((1.0, 1.0, 0.0), rel=1e-3)
 
 

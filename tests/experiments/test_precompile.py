@@ -1,4 +1,4 @@
-"""The next stage's step compiles while this one trains, once, and its errors are not lost."""
+"""The step of the next stage is compiled once while this stage trains, and its errors are raised."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ HYPERPARAMETERS = {"learning_rate": np.float32(0.1)}
 
 
 class Counted:
-    """A step that remembers for which batch sizes and decisions, and in which threads, it was traced."""
+    """A step that records the batch sizes, decisions and threads for which it was traced."""
 
     def __init__(self) -> None:
         self.traced: list[tuple[int, bool | None]] = []
@@ -47,7 +47,7 @@ def batch(size: int) -> Any:
 
 @contextmanager
 def compilations() -> Iterator[list[str]]:
-    """The events of JAX's compiler within the block."""
+    """Collects the events of JAX's compiler within the block."""
     events: list[str] = []
 
     def listen(name: str, seconds: float, **_: Any) -> None:
@@ -110,7 +110,7 @@ def test_prepare_before_the_first_step_is_refused() -> None:
 def test_a_run_compiles_each_batch_size_before_its_stage_and_leaves_no_thread(
     tiny: str, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program._training.cache_clear()  # other tests compile the same step for other sizes
+    program._training.cache_clear()  # other tests may have compiled the same step for other sizes
     asked: list[int] = []
     prepare = PrecompiledStep.prepare
     monkeypatch.setattr(PrecompiledStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
@@ -124,7 +124,7 @@ def test_a_run_compiles_each_batch_size_before_its_stage_and_leaves_no_thread(
     assert started() == []
     sizes = step.compiled._cache_size()
     run.train(config, dataset)
-    assert step.compiled._cache_size() == sizes == 5  # of 64 there is one step, without a second pass
+    assert step.compiled._cache_size() == sizes == 5  # there is one step with 64 examples, without a second pass
 
 
 def test_a_run_that_fails_leaves_no_thread(tiny: str, started: Callable[[], list[str]]) -> None:

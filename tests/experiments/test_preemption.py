@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: each end has its exit code, however many signals arrive and whenever."""
+"""SIGTERM and Ctrl-C: each exit has its code, whenever and however many signals arrive."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 @pytest.fixture(autouse=True)
 def hears_both() -> Iterator[None]:
-    """The workers of pytest-xdist do not hear Ctrl-C."""
+    """Enables both signals, because the workers of pytest-xdist ignore Ctrl-C."""
     before = {number: signal.getsignal(number) for number in CODES}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -42,7 +42,7 @@ def send(*numbers: int) -> None:
 
 
 def python(*arguments: str) -> "subprocess.Popen[str]":
-    """A process that hears Ctrl-C, as one of a terminal does."""
+    """A Python process that receives Ctrl-C, as in a terminal."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, **pipes)  # noqa: S603
 
@@ -120,7 +120,7 @@ def test_ctrl_c_of_a_background_job_stays_ignored() -> None:
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Signals) -> None:
-    """As `experiments/__init__.py` prepares it, with the seconds that the imports take made one sleep."""
+    """Uses the handler of `experiments/__init__.py`, with a sleep in place of the slow imports."""
     code = "import time; from experiments.cli import standard_streams; standard_streams.prepare(); "
     code += "print('up', flush=True); "
     with python("-c", code + "time.sleep(60)") as process:
@@ -133,7 +133,7 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number: signal.Sig
 
 @pytest.mark.parametrize("number", CODES)
 def test_signals_during_shutdown_are_ignored(number: signal.Signals) -> None:
-    """Python has given its handlers up by then: a second SIGTERM would kill the process, with another code."""
+    """Python has removed its handlers by then, so a second SIGTERM would kill the process with another code."""
     code = (
         "import threading, time; from experiments.training import preemption; "
         "preemption.raise_in_main(); preemption.ignore(); "

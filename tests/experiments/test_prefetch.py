@@ -1,4 +1,4 @@
-"""Batches are sent ahead: in order, all of them, and no more at a time than asked for."""
+"""Batches are prefetched completely and in order, and never more at a time than requested."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def test_the_background_thread_reads_no_further_ahead() -> None:
         assert next(batches) == handed_out
         for _ in range(3 if handed_out == 0 else 1):
             assert enough.acquire(timeout=10)
-        assert read == list(range(handed_out + 3))  # the thread has nothing to do until the next is asked for
+        assert read == list(range(handed_out + 3))  # the thread is idle until the next batch is requested
 
 
 def test_the_thread_ends_after_the_last_batch_or_when_the_reader_stops(

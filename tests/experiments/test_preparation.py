@@ -19,13 +19,13 @@ from tests.experiments import made_up
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without network, and without what another test has read."""
+    """Without network, and without data that another test has cached."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A server that says nothing of what it does."""
+    """A server that does not log its requests."""
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""
@@ -40,7 +40,7 @@ def published(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, published: Path) -> Iterator[None]:
-    """A server of what is in the folder; MNIST's archives have their addresses there."""
+    """A server of the files in the folder, to which the addresses of MNIST's archives are changed."""
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(published))) as running:
         threading.Thread(target=running.serve_forever, args=(0.01,)).start()
         move_mnist_to(monkeypatch, running.server_port)
@@ -49,7 +49,7 @@ def server(monkeypatch: pytest.MonkeyPatch, published: Path) -> Iterator[None]:
 
 
 def move_mnist_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    """MNIST's archives have their addresses on this machine."""
+    """Changes the addresses of MNIST's archives to this machine."""
     address = f"http://127.0.0.1:{port}/"
     monkeypatch.setattr(mnist.MNIST, "URL", address)
     known = tfds.builder_cls("mnist").url_infos
@@ -59,7 +59,7 @@ def move_mnist_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 
 def refused(name: str, location: data.Location) -> str:
-    """The sentence that `load` ends in."""
+    """The error message of `load`."""
     with pytest.raises(ValueError, match=f"data set '{name}'") as refusal:
         data.load(name, 0, location)
     assert "\n" not in str(refusal.value)
@@ -147,7 +147,7 @@ def test_another_process_may_finish_the_preparation_first(monkeypatch: pytest.Mo
 
 
 def halfway(self: Any, **_: Any) -> Iterator[Any]:
-    """A person's patience ends after one example."""
+    """The user interrupts after one example."""
     yield 0, {"image": np.zeros((28, 28, 1), np.uint8), "label": 0}
     raise KeyboardInterrupt
 

@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> Path:
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
-    """Returns the sentence that a call ends in."""
+    """Returns the error message of a call."""
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, folder, *arguments)
     assert stop.value.code == 2
@@ -65,7 +65,7 @@ def test_the_arrays_equal_the_tfds_data_example_by_example(monkeypatch: pytest.M
         (tmp_path / kind).mkdir()
     (tmp_path / "data" / f"{NAME}.npz").rename(tmp_path / "npz" / f"{NAME}.npz")
     parts.rename(tmp_path / "parts" / parts.name)
-    monkeypatch.setitem(sys.modules, "experiments.data.preparation", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "experiments.data.preparation", None)  # importing it fails
     monkeypatch.delattr(data, "preparation")
     for kind in ("npz", "parts"):
         arrays = data.load(NAME, 0, data.Location(tmp_path / kind))

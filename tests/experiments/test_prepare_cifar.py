@@ -101,7 +101,7 @@ _NAMES = "fine_label_names.txt"
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Returns the sentence that a call ends in."""
+    """Returns the error message of a call."""
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, *arguments)
     assert stop.value.code == 2

@@ -11,7 +11,7 @@ from experiments.prepare import __main__ as prepare
 from experiments.prepare import fashion_mnist
 from tests.experiments import made_up
 
-DEBIAN = 1591347949  # when Debian's tools made the package
+DEBIAN = 1591347949  # the time at which Debian's tools made the package
 
 
 def compressed(content: bytes, name: str, modified: int) -> bytes:
@@ -23,7 +23,7 @@ def compressed(content: bytes, name: str, modified: int) -> bytes:
 
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder as Debian's package has it; TFDS knows the checksums of the archives with their first headers."""
+    """A folder laid out like Debian's package. TFDS has the checksums of the archives with their original headers."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
     for folder in ("published", "package"):
@@ -42,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
 
 
 def failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """What is said of a call that fails."""
+    """The error message of a failing call."""
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, *arguments)
     assert stop.value.code == 2

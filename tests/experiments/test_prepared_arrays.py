@@ -1,4 +1,4 @@
-"""A data set with a name that is read from NumPy arrays, on a machine without TensorFlow."""
+"""A named data set that is read from NumPy arrays on a machine without TensorFlow."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data set has 60 training images, and TFDS is not there."""
+    """Reduces the data set to 60 training images, and hides TFDS."""
     catalogue.load_prepared.cache_clear()
     made_up.shrink(monkeypatch, NAME)
     monkeypatch.setitem(sys.modules, "experiments.data.preparation", None)
@@ -44,7 +44,7 @@ def write_npz(folder: Path, **changed: np.ndarray) -> Path:
 
 
 def write_parts(folder: Path) -> Path:
-    """Twelve parts of five training images each, so that the order of numbers is not that of names."""
+    """Twelve parts of five training images each, so that sorting by number and by name differ."""
     parts = folder / f"{NAME}_arrays"
     parts.mkdir(parents=True)
     made = arrays()

@@ -1,4 +1,4 @@
-"""Each row of the paper's tables trains three steps, on made-up images of its true shapes, by its own recipe."""
+"""Each row of the paper's tables trains three steps, on made-up images of the real shapes, with its own recipe."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Several processes train together, over the loopback: the run is the one of a single process."""
+"""Several processes that train together over the loopback interface give the run of a single process."""
 
 import json
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ def trained_state(folder: Path, dataset: data.Dataset) -> Any:
 
 
 def assert_same_run(found: Path, wanted: Path) -> None:
-    """Up to rounding, which the order of sums changes."""
+    """Asserts equal runs up to rounding, which depends on the order of sums."""
     assert json.loads((found / "config.json").read_text()) == json.loads((wanted / "config.json").read_text())
     assert_same_records(found, wanted)
     dataset = run.load(Config.load(wanted / "config.json"))
@@ -82,7 +82,7 @@ def test_an_error_on_one_process_is_raised_on_all(monkeypatch: pytest.MonkeyPatc
 def test_a_real_network_trains_in_two_processes_from_the_command_line(extra: tuple[str, ...], tmp_path: Path) -> None:
     output, single = tmp_path / "together", claim(tmp_path / "alone")
     measured = ("--sharpness.during", "2", "--sharpness.examples", "64", "--sharpness.measures", "worst_case")
-    smooth = ("--model", "vit_tiny")  # of a ResNet's million ReLUs one a run is so near zero that rounding decides
+    smooth = ("--model", "vit_tiny")  # in a ResNet, some of a million ReLUs would be so near zero that rounding decides
     for process in together("experiments.train", *smooth, *PLAN, *extra, *measured, "--output", str(output)):
         assert process.code == 0, process.errors
     config = Config.load(output / "config.json")
@@ -106,7 +106,7 @@ def test_all_processes_follow_the_adaptive_plan_of_the_first(tmp_path: Path) -> 
 
 @dataclass(frozen=True)
 class Watched(data.Split):
-    """Examples that note which of them are read."""
+    """Examples that record which of them are read."""
 
     noted: list[list[int]] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""The paper's results in the table of errors: only for cells with the paper's settings, whatever their length."""
+"""The paper's results in the table of errors are shown only for cells with the paper's settings, of any length."""
 
 from pathlib import Path
 

@@ -15,7 +15,7 @@ erase = jax.jit(augmentation.random_erasing, static_argnums=2)
 
 @pytest.fixture(scope="module")
 def erased() -> np.ndarray:
-    """Where images were erased, with probability 0.25, bool `(_COUNT, _HEIGHT, _WIDTH)`."""
+    """The erased pixels, with probability 0.25, bool `(_COUNT, _HEIGHT, _WIDTH)`."""
     images = jnp.ones((_COUNT, _HEIGHT, _WIDTH, 2))
     result = np.asarray(erase(KEYS, images, 0.25, FILL))
     is_fill = result == np.asarray(FILL)
@@ -25,13 +25,13 @@ def erased() -> np.ndarray:
 
 
 def _sides(erased: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Height and width of what is erased, where anything is."""
+    """Height and width of the erased rectangles, for images that have one."""
     some = erased[erased.any((1, 2))]
     return some.any(2).sum(1), some.any(1).sum(1)
 
 
 def _drawn_one_by_one(count: int) -> np.ndarray:
-    """Heights and widths as the recipe describes them, with as many attempts as it takes, `(2, count)`."""
+    """Heights and widths drawn by the recipe with repeated attempts, `(2, count)`."""
     rng, sides = np.random.default_rng(0), []
     while len(sides) < count:
         area = rng.uniform(0.02, 0.4) * _HEIGHT * _WIDTH

@@ -1,4 +1,4 @@
-"""What cannot be gone on from is told in a sentence, and left as it is."""
+"""Saves that cannot be resumed are refused with a message, and stay unchanged."""
 
 import dataclasses
 import hashlib
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def refused(folder: Path, words: str) -> Iterator[None]:
-    """An error of one sentence or two with these words, that leaves the folder as it was."""
+    """Asserts a short error with these words that leaves the folder unchanged."""
     before = contents(folder)
     with pytest.raises(ValueError, match=words) as refusal:
         yield
@@ -134,7 +134,7 @@ def test_a_save_of_another_run_is_named(stopped_run: Path, tmp_path: Path) -> No
 
 
 def test_a_state_of_another_network_is_named(stopped_run: Path, tmp_path: Path) -> None:
-    """As of another version of the program: the config is the same, and the state has another shape."""
+    """As from another version of the program: the config is the same, and the state has another shape."""
     Checkpoints(tmp_path / "other", keep=1).close()
     saves = Checkpoints(tmp_path / "other", keep=1)
     notes = checkpoint.notes_of(stopped_run / "checkpoints", 5)
@@ -176,7 +176,7 @@ def test_a_folder_with_foreign_content_is_refused(tiny: str, tmp_path: Path) -> 
 
 
 def rewritten(save: Path, name: str, content: Any) -> None:
-    """A file of a save as another version might have written it, with its sum."""
+    """Rewrites a file of a save and its checksum, as another version might have written it."""
     (save / name).write_text(json.dumps(content))
     digests = json.loads((save / "digests.json").read_text())
     digests[name] = hashlib.sha256((save / name).read_bytes()).hexdigest()

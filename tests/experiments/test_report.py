@@ -1,4 +1,4 @@
-"""The report as a person gets it: terminal, document, page."""
+"""The report in its three forms: terminal, document and page."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Page(HTMLParser):
-    """What a page shows, and what it would ask for."""
+    """The text of a page, and the resources that it would request."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def test_a_report_from_a_coloured_terminal_is_plain_and_names_are_escaped(
     document = (folder.with_name("report of it") / "report.md").read_text(encoding="utf-8")
     assert "\x1b" not in document
     columns = {line.count(" | ") for line in document.splitlines() if line.startswith("| SGD")}
-    assert columns == {1, 2, 4, 7}  # of the tables that name a method first
+    assert columns == {1, 2, 4, 7}  # the tables whose first column is a method
     assert "| sgd-constant-0 |" in document
 
 

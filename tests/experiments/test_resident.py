@@ -1,4 +1,4 @@
-"""Training examples that live on the device: the same images, the same run, bit for bit."""
+"""Training examples that are kept on the device give the same images and the same run, bit for bit."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run that is stopped and goes on is the run that was never stopped, bit for bit."""
+"""A run that is stopped and resumed equals a run that was never stopped, bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def test_all_state_of_a_run_is_saved(whole: Any, tiny: str, tmp_path: Path, sett
 
 
 class DrawingNet(TinyNet):
-    """TinyNet whose pixels are left out by lot."""
+    """TinyNet with randomly dropped pixels."""
 
     def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
         super().__init__(num_classes, image_shape, rngs)

@@ -77,7 +77,7 @@ def test_sam_trains_like_its_formula_in_plain_jax(tiny: str, tmp_path: Path) -> 
 
 
 def _by_hand(config: Config, dataset: data.Dataset) -> tuple[Any, Any]:
-    """SAM with weight decay, BatchNorm from the clean pass: plain JAX, and nothing of the training package."""
+    """SAM with weight decay, and BatchNorm statistics of the clean pass, in plain JAX without the training package."""
     model = models.create(config.network.model, 10, dataset.image_shape, nnx.Rngs(config.seed))
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
     params, model_state = nnx.as_pure(params), nnx.as_pure(model_state)

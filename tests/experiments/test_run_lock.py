@@ -1,4 +1,4 @@
-"""One process at a time works in a folder, and what it holds the folder by stands in nobody's way."""
+"""Only one process at a time uses a folder, and the lock file does not get in the way."""
 
 import errno
 import fcntl
@@ -48,7 +48,7 @@ def test_only_one_process_works_in_a_folder(
 
 
 def test_the_lock_is_held_on_a_file_open_for_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Network file systems make of it a lock on bytes, which folders do not have, and readers may not ask for."""
+    """Network file systems use a byte-range lock, which is impossible on folders and on read-only files."""
     held: list[int] = []
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", lambda handle, how: held.append(handle) or flock(handle, how))
@@ -68,7 +68,7 @@ def test_the_lock_holds_through_another_path_and_leaves_no_file(tmp_path: Path) 
 
 
 def test_an_incomplete_run_is_locked_by_the_same_file_again(tmp_path: Path) -> None:
-    """Else one process might hold the file that was removed, and another one the new one."""
+    """Otherwise one process could lock the removed file, and another one the new file."""
     found: list[os.stat_result] = []
     with pytest.raises(ZeroDivisionError), hold_run_lock(tmp_path):
         found.append((tmp_path / LOCK).stat()) or 1 / 0
@@ -102,7 +102,7 @@ def test_without_file_locks_nothing_is_locked(monkeypatch: pytest.MonkeyPatch, t
 def test_both_error_codes_of_a_held_lock_are_recognised(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
-    """Where it is made a lock on bytes, POSIX allows both."""
+    """POSIX allows both for a byte-range lock."""
 
     def held(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -134,7 +134,7 @@ def a_cell(folder: Path) -> RunSpec:
 
 
 def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, tmp_path: Path) -> None:
-    """Both processes had it to do when they began."""
+    """Both processes planned to train the cell when they began."""
     cell = a_cell(tmp_path)
     dataset = run.load(cell.config)
     result = cells.execute(cell, dataset)
@@ -170,7 +170,7 @@ def test_a_cell_with_another_run_keeps_only_a_begun_unfinished_folder(tiny: str,
 def test_an_obstacle_in_the_folder_of_a_cell_is_reported(
     tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
 ) -> None:
-    """It came there after the study began."""
+    """The obstacle appeared after the study began."""
     cell = a_cell(tmp_path)
     options, console = study_runs.RunOptions(), study_runs.Console(width=200, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Where a run's arrays lie: the rule, what it refuses, and which devices a machine gives."""
+"""The sharding of a run's arrays: its rule, what it refuses, and the devices it uses."""
 
 import os
 import re
@@ -48,14 +48,14 @@ def test_one_device_changes_nothing() -> None:
     {
         (64, 32): 0,
         (32, 64): 1,
-        (64, 64): 0,  # the first of equally long ones
+        (64, 64): 0,  # the first of axes of equal length
         (3, 3, 64, 128): 3,
         (3, 3, 10, 64): 3,
-        (1022, 4): 1,  # the longest axis that is divided, not the longest one
+        (1022, 4): 1,  # the longest divisible axis, not the longest axis
         (1024,): 0,
         (1020,): None,  # too small
         (): None,
-        (1023, 3): None,  # not divided
+        (1023, 3): None,  # not divisible
         (4096, 0): None,
     }.items(),
 )

@@ -1,4 +1,4 @@
-"""The curves and landscapes of sharpness in a report, from records that are known."""
+"""The curves and landscapes of sharpness in a report, from known records."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of measured values: each kind of record is shown with its value, its radius and its departures."""
+"""The table of measured values shows each kind of record with its value, radius and deviations from the defaults."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a report says of sharpness, from records that are known."""
+"""What a report shows about sharpness, from known records."""
 
 import json
 import shutil

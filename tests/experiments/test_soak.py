@@ -1,4 +1,4 @@
-"""A run of many steps needs no more memory than one of few."""
+"""A run of many steps needs no more memory than a run of few."""
 
 import json
 import subprocess
@@ -16,4 +16,4 @@ def test_memory_is_flat_from_a_tenth_of_a_run_to_its_end(tmp_path: Path, steps: 
     (first, early, arrays), (last, late, arrays_at_the_end) = json.loads(done.stdout.splitlines()[-1])
     assert last >= steps - 8
     assert late < 1.05 * early
-    assert arrays_at_the_end - arrays < 64 + (last - first) / 10  # a save on its way holds up to 58
+    assert arrays_at_the_end - arrays < 64 + (last - first) / 10  # a save in progress holds up to 58

@@ -1,4 +1,4 @@
-"""Standard output that is closed, full or read by nobody ends no run, and any width and encoding serve."""
+"""A closed, full or unread standard output does not end a run, and any width and encoding work."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ SHOWN = PREPARED + "print('x' * 100_000); print('y', flush=True); sys.exit(7)"
 
 
 def shell(command: str, code: str, **environment: str) -> tuple[str, str]:
-    """What a command in bash prints, `$P` being a Python program, whose exit code is printed, too."""
+    """The output of a command in bash, which may call a Python program."""
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(  # noqa: S603
         ["/bin/bash", "-c", command, "bash", sys.executable, code], capture_output=True, text=True, env=env, check=False
@@ -98,7 +98,7 @@ def test_the_width_is_large_enough_for_a_layout(given: str, taken: str | None, m
 
 def test_a_terminal_that_is_too_narrow_is_treated_as_wider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_streams.os, "get_terminal_size", lambda number: os.terminal_size((1, 24)))
-    monkeypatch.setenv("COLUMNS", "0")  # so that it is as it was after the test
+    monkeypatch.setenv("COLUMNS", "0")  # so that it is restored after the test
     standard_streams.correct_size()
     assert os.environ["COLUMNS"] == str(NARROWEST)
 

@@ -1,4 +1,4 @@
-"""The hours of a study: updates at each batch size, and the time of a step of that size."""
+"""The hours of a study, from the updates at each batch size and the step time at that size."""
 
 import io
 from pathlib import Path

@@ -19,7 +19,7 @@ BATCH = {"image": IMAGES, "label": jnp.arange(16) % 10}
 
 
 def vit(drop_path: float = 0.5) -> ViT:
-    """A small network, to be changed at will."""
+    """A small network with changeable options."""
     return nnx.clone(initial(drop_path))
 
 
@@ -38,7 +38,7 @@ def count(state: TrainState) -> int:
 
 @functools.cache
 def compiled() -> tuple[Any, Any]:
-    """The update of SAM, and what makes the state of its optimizer."""
+    """The update of SAM, and the function that creates its optimizer state."""
     tx = optimizer.create(optimizer.Settings("sam"))
     return train_step(
         loss_and_update.whole(vit(), tx), lambda batch, constants: (batch["image"], batch["label"], batch["label"])
@@ -46,7 +46,7 @@ def compiled() -> tuple[Any, Any]:
 
 
 def sam_step() -> tuple[Any, TrainState]:
-    """The compiled update of SAM, and a state before the first whose buffers it may take over."""
+    """The compiled update of SAM, and an initial state whose buffers can be donated to it."""
     step, init = compiled()
     return step, jax.tree.map(jnp.copy, initial_state(vit(), init))
 
@@ -59,7 +59,7 @@ def test_a_branch_is_dropped_at_its_rate_and_kept_in_expectation() -> None:
     factors = np.asarray(StochasticDepth(0.25, rngs=nnx.Rngs(0))(40, 1000))
     np.testing.assert_allclose(np.unique(factors), [0, 4 / 3], rtol=1e-6)
     np.testing.assert_allclose(factors.mean(), 1, atol=0.02)
-    # each example and each branch draw for themselves
+    # each example and each branch is drawn independently
     assert 0 < factors.mean(0).std() < 0.2
     assert 0 < factors.mean(1).std() < 0.05
     assert abs(np.corrcoef(factors[:2])[0, 1]) < 0.15
@@ -67,7 +67,7 @@ def test_a_branch_is_dropped_at_its_rate_and_kept_in_expectation() -> None:
 
 def test_each_branch_of_each_block_is_dropped_independently() -> None:
     logits = np.asarray(nnx.jit(lambda model: model(jnp.broadcast_to(IMAGES[:1], (400, *SHAPE))))(vit()))
-    assert len(np.unique(logits.round(3), axis=0)) == 2**4  # of one image: two blocks, two branches in each
+    assert len(np.unique(logits.round(3), axis=0)) == 2**4  # for one image: two blocks with two branches each
 
 
 def test_every_pass_draws_new_branches_and_advances_the_count() -> None:
@@ -108,7 +108,7 @@ def test_both_passes_of_a_step_drop_the_same_branches_and_the_next_step_others()
         assert count(state) == done
         params = jax.tree.map(jnp.copy, state.params)
         state, metrics = step(state, BATCH, hyperparameters(rho=1e-5), None, perturb=True)
-        # so near, the second gradient is the first one: with other branches it would be another
+        # at this small radius both gradients are equal; with other branches they would differ
         np.testing.assert_allclose(metrics["cosine"], 1, atol=1e-5)
         np.testing.assert_allclose(metrics["perturbed_grad_norm"], metrics["grad_norm"], rtol=1e-3)
         losses.append(float(metrics["loss"]))

@@ -1,4 +1,4 @@
-"""A network that draws lots while it trains, from the program's settings to the sharpness of its minimum."""
+"""Networks that are random in training, from the program's settings to the sharpness of the minimum."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def little_vit(monkeypatch: pytest.MonkeyPatch) -> str:
     return "little_vit"
 
 
-@pytest.mark.long  # resuming and stochastic depth are tested with what a network draws, and measures are without it
+@pytest.mark.long  # resuming is tested for random networks, and measures are deterministic
 def test_a_stochastic_run_depends_only_on_its_seed_and_sharpness_is_deterministic(
     little_vit: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The quadratic whose answer is known: floors, what lifts them, and what a radius leaves."""
+"""The stochastic quadratic with its known limits: noise floors, and the floor due to a radius."""
 
 from dataclasses import replace
 from typing import Any
@@ -62,7 +62,7 @@ def test_with_a_growing_batch_sgd_converges_and_sam_keeps_bouncing() -> None:
     ends = {method: run(method, rates, sizes).gradient for method in METHODS}
     squares = np.mean(np.square(ends["sgd"][:, 99::100]), axis=0)[:12]
     exact = [PROBLEM.stationary_square(0.5, 4.0**k) for k in range(2, 14)]
-    assert squares == pytest.approx(exact, rel=0.5)  # of 32 chains at one update
+    assert squares == pytest.approx(exact, rel=0.5)  # an average over 32 chains at one update
     assert np.all(squares[1:] < squares[:-1])
     for method in ("sam", "gsam"):
         assert np.mean(ends[method][:, -20:]) == pytest.approx(PROBLEM.bouncing_norm(0.5, 0.1), rel=0.02)
@@ -72,7 +72,7 @@ def test_with_a_growing_batch_sgd_converges_and_sam_keeps_bouncing() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_with_a_falling_rate_the_norm_keeps_falling(method: str) -> None:
     values = [0.4, 0.1, 0.025, 0.00625]
-    rates = np.concatenate([np.full(round(40 / value), value) for value in values])  # 8 lengths of the slowest
+    rates = np.concatenate([np.full(round(40 / value), value) for value in values])  # 8 times the slowest time constant
     norms = run(method, rates, np.full(len(rates), 16), rho=0.1 if method == "sgd" else 0.01).gradient
     ends = np.cumsum([round(40 / value) for value in values])
     reached = [

@@ -1,4 +1,4 @@
-"""Programs that are asked to end, or are ended: what they leave is a run that goes on."""
+"""Programs that are stopped or killed leave a run that can be resumed."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ PLAN = ["--batch-plan", "2x64,1x128"]  # 16 and 4 updates
 
 
 def signalled(number: int, after: int) -> Callable[..., Iterator[Any]]:
-    """Goes through batches, and has this process get a signal, twice, when so many were handed out."""
+    """Iterates over batches, and sends this process a signal twice after this number of batches."""
 
     def track(batches: Iterable[Any], **shown: Any) -> Iterator[Any]:
         for i, batch in enumerate(batches):
@@ -38,7 +38,7 @@ def signalled(number: int, after: int) -> Callable[..., Iterator[Any]]:
 
 @pytest.fixture
 def command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A program as its command line calls it; its exit code."""
+    """Runs a program as from the command line, and returns its exit code."""
 
     def called(program: Any, *arguments: str) -> int:
         try:
@@ -69,7 +69,7 @@ def test_sigterm_saves_the_run_and_it_resumes(
     assert output.startswith(f"stopped after {step} updates")
     assert step == 10  # the step in progress is finished
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # until the process has ended
-    assert command(train, *arguments) == 2  # without --resume it is a folder that holds something
+    assert command(train, *arguments) == 2  # without --resume the folder is refused because it is not empty
     assert command(train, *arguments, "--resume") == 0
     assert_same_run(tmp_path / "run", whole)
     result = (tmp_path / "run" / "result.json").stat().st_mtime_ns
@@ -83,7 +83,7 @@ def test_resume_starts_in_a_new_folder_and_ctrl_c_is_restored(
     command: Any, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     arguments = ["--model", "tiny", *PLAN, "--output", str(tmp_path / "run"), "--resume", "--saving.every", "4"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the workers of pytest-xdist do not hear it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the workers of pytest-xdist ignore it
     with monkeypatch.context() as heard:
         heard.setattr(train, "track", signalled(signal.SIGINT, after=12))
         assert command(train, *arguments) == 130
@@ -95,7 +95,14 @@ def test_resume_starts_in_a_new_folder_and_ctrl_c_is_restored(
 
 
 STUDY = ["--model", "tiny", "--seeds", "0", "--methods", "sgd", "--strategies", "constant", "increasing"]
-STUDY += ["--constant-plan", "2x64", "--increasing-plan", "1x32,1x64", "--only", "sgd-*"]  # a part has no report
+STUDY += [
+    "--constant-plan",
+    "2x64",
+    "--increasing-plan",
+    "1x32,1x64",
+    "--only",
+    "sgd-*",
+]  # a part of a study has no report
 STUDY += ["--sharpness.steps", "1", "--sharpness.examples", "16"]
 
 
@@ -208,6 +215,6 @@ def test_progress_display_and_prefetching_end_with_the_run(tiny: str, started: C
         raise KeyboardInterrupt
 
     config = Config.from_settings(model=tiny, batch_plan=PLAN[1])
-    with pytest.raises(KeyboardInterrupt) as held:  # with all that its frames refer to
+    with pytest.raises(KeyboardInterrupt) as held:  # which keeps the objects of its frames alive
         run.train(config, run.load(config), run.RunContext(track), interrupted)
     assert (ended, started()) == (["shown"], []), held

@@ -1,4 +1,4 @@
-"""Which runs a study consists of: strategies, matches, parts, and what is known of them beforehand."""
+"""The runs of a study: strategies, matches, parts, and the estimates made before they start."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Studies with a time limit: when they stop, what they print, and how they continue."""
+"""Studies with a time limit: when they stop, what they print, and how they are continued."""
 
 import itertools
 import shutil
@@ -43,7 +43,7 @@ def command(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def passes_at(monkeypatch: pytest.MonkeyPatch, question: int) -> None:
-    """Makes a deadline pass when the study asks for it for the given time, counted from 1."""
+    """Makes the deadline pass at the given number of checks by the study, counted from 1."""
     counted = itertools.count(1)
     monkeypatch.setattr(Deadline, "__call__", lambda limit, step=0: next(counted) >= question)
 

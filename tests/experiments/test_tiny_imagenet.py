@@ -1,4 +1,4 @@
-"""Tiny ImageNet, from a made-up archive of the true format: five classes, some images grey, and parts nobody reads."""
+"""Tiny ImageNet, from a made-up archive in the published format: five classes, some grey images, and unused files."""
 
 import io
 import zipfile
@@ -24,7 +24,7 @@ def jpeg(color: np.ndarray, mode: str) -> bytes:
 
 
 def color_of(wnid: str, number: int, part: str) -> np.ndarray:
-    """That tells the images apart; the last image of a class is grey."""
+    """A colour that identifies each image; the last image of a class is grey."""
     level = 15 + 45 * sorted(WNIDS).index(wnid)
     if number == (TRAIN if part == "train" else VALIDATION) - 1:
         return np.full(3, level)
@@ -55,7 +55,7 @@ def write(path: Path) -> None:
 
 @pytest.fixture
 def location(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> data.Location:
-    """Where the archive is, with which TFDS is content."""
+    """The location of the archive, which TFDS accepts."""
     made_up.forbid_network(monkeypatch)
     catalogue.load_prepared.cache_clear()
     (tmp_path / "by hand").mkdir()

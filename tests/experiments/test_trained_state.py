@@ -1,4 +1,4 @@
-"""The trained state of a finished run is the one that its run has saved, or it is not read."""
+"""The trained state of a finished run is read only if it is the one that the run has saved."""
 
 import json
 import shutil

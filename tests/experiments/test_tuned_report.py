@@ -1,4 +1,4 @@
-"""A study whose learning rates and radii were chosen cell by cell."""
+"""A study whose learning rates and radii were tuned for each cell."""
 
 from io import StringIO
 from pathlib import Path

@@ -48,7 +48,7 @@ def test_local_attention_excludes_the_token_itself() -> None:
     x = jax.random.normal(jax.random.key(0), (1, 2, 6))
     for is_local in (True, False):
         module = attention(is_local)
-        # of two tokens, each sees the other alone: what it is itself does not matter
+        # of two tokens, each attends only to the other, so its own value does not matter
         jacobian = jax.jit(jax.jacobian(lambda x, module=module: module(x)[0]))(x)[:, :, 0]
         sees_itself = [np.any(jacobian[token, :, token]) for token in (0, 1)]
         assert sees_itself == [not is_local] * 2
@@ -62,7 +62,7 @@ def test_the_inverse_temperature_starts_at_plain_attention_and_has_an_effect() -
     warm = module(x)
     module.inverse_temperature[...] = jnp.zeros(3)
     values = (x @ module.qkv.kernel[...])[..., 12:]
-    others = (values.sum(1, keepdims=True) - values) / 3  # at an infinite temperature, the mean of the others
+    others = (values.sum(1, keepdims=True) - values) / 3  # at infinite temperature, the mean of the other tokens
     np.testing.assert_allclose(module(x), module.out(others), rtol=1e-4, atol=1e-4)
     assert not np.allclose(warm, module(x))
 
@@ -75,7 +75,7 @@ def test_linear_layers_are_xavier_initialised_and_embeddings_standard_normal() -
     for layer in layers:
         kernel = np.asarray(layer.kernel[...])
         np.testing.assert_allclose(kernel.std(), np.sqrt(2 / sum(kernel.shape)), rtol=0.03)
-        assert np.abs(kernel).max() > 3 * kernel.std()  # no tail is cut off
+        assert np.abs(kernel).max() > 3 * kernel.std()  # the distribution is not truncated
         assert layer.bias is None or not np.any(layer.bias[...])
     np.testing.assert_allclose(model.positions[...].std(), 1, rtol=0.02)
     np.testing.assert_allclose(model.class_token[...].std(), 1, rtol=0.2)

@@ -21,7 +21,7 @@ EPOCH = {"kind": "epoch", "epoch": 1, "step": 1, "test_error": 0.25}
 
 
 class Kept:
-    """A writer of one's own."""
+    """A user-defined writer."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
@@ -36,7 +36,7 @@ class Kept:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of event files: a new session makes it forget what stands at its step and beyond."""
+    """The curves that TensorBoard shows: a new session discards earlier points from its step on."""
     import tensorflow as tf  # noqa: PLC0415
 
     points: dict[str, list[tuple[int, float]]] = {}

@@ -1,11 +1,11 @@
-"""A network that compiles at once. It needs no package that a machine for training may lack."""
+"""A network that compiles quickly, and needs only packages that every training machine has."""
 
 import jax
 from flax import nnx
 
 
 class TinyNet(nnx.Module):
-    """A linear layer on normalised pixels: a BatchNorm to keep track of, and nothing slow."""
+    """A BatchNorm and a linear layer on normalised pixels."""
 
     def __init__(self, num_classes: int, image_shape: tuple[int, int, int], rngs: nnx.Rngs) -> None:
         pixels = image_shape[0] * image_shape[1] * image_shape[2]

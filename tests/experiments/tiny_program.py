@@ -1,4 +1,4 @@
-"""`experiments.train` with the network that compiles at once, for a process of its own."""
+"""`experiments.train` with a network that compiles quickly, to be run in a separate process."""
 
 from experiments import models, train
 from experiments.cli.errors import start

@@ -1,4 +1,4 @@
-"""Finished runs with figures that are known, written as a run writes them."""
+"""Finished runs with known figures, in the files that a run writes."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,9 @@ PLANS = {"constant": "4x128", "increasing": "2x64,2x256"}
 def write_run(
     folder: Path, error: float, loss: float | None = 0.5, came_out: str | None = None, **settings: Any
 ) -> Path:
-    """A finished run with one error throughout and a gradient norm of the number of the update.
+    """Writes a finished run with a constant error, and gradient norms equal to the number of the update.
 
-    Of an adaptive plan `came_out` is what came of it; its noise scale is the number of the epoch, the first infinite.
+    For an adaptive plan, `came_out` is its recorded plan. Its noise scale is the epoch, but infinite in the first.
     """
     config = Config.from_settings(**settings)
     plan = config.plan if came_out is None else BatchPlan.parse(came_out)
