@@ -1,4 +1,4 @@
-"""The parameters of one small network, as four frameworks arrange them."""
+"""The parameters of one small network in four frameworks."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the tests share: optimizers of the methods, the golden network and a problem that is quick to compile."""
+"""Shared helpers: optimizers with each method, the golden network, and a problem that compiles quickly."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ BASES: dict[str, Callable[[], optax.GradientTransformation]] = {
 def optimizer(
     name: str, base: optax.GradientTransformation | None = None, rho: float = 0.05, **options: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The method of the tables in front of `base` or around it, by default momentum."""
+    """The method of this name from the tables, before or around `base`, which is SGD with momentum by default."""
     base = BASES["momentum"]() if base is None else base
     if name in WRAPPERS:
         return WRAPPERS[name](base, rho=rho, **options)
@@ -31,7 +31,7 @@ def optimizer(
 
 
 def restored(run: Any, like: Any, folder: Path) -> Any:
-    """A run that Orbax has saved into a folder and read back; `like` has its structure."""
+    """A tree that Orbax has saved into a folder and restored; `like` has its structure."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "run", run)
         checkpointer.wait_until_finished()
@@ -39,7 +39,7 @@ def restored(run: Any, like: Any, folder: Path) -> Any:
 
 
 def small_params(dtype: Any = float) -> dict[str, dict[str, jax.Array]]:
-    """A layer whose names are those of Flax; `float` is JAX's default width."""
+    """The parameters of a layer with the names of Flax, in JAX's default width of floats."""
     kernel, bias = jax.random.normal(jax.random.key(0), (3, 2), float), jnp.array([0.5, -0.25])
     return jax.tree.map(lambda x: x.astype(dtype), {"dense": {"kernel": kernel, "bias": bias}})
 
@@ -120,7 +120,7 @@ def shapes(tree: Any) -> Any:
 
 
 def one_call(name: str, steps: int = 1, **call: Any) -> tuple[Any, Any]:
-    """The updates and the state of the last of some plain calls."""
+    """The updates and the state of the last of a few plain calls."""
     tx, params = optimizer(name), small_params()
     state = tx.init(params)
     for batch in small_batches(steps):

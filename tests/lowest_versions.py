@@ -9,7 +9,7 @@ _DECLARED = re.compile(r"([A-Za-z][\w.-]*)>=([\w.]+)")
 
 
 def constraints(project: Path) -> list[str]:
-    """`name==version` for each `name>=version` of what the library and its tests need, each once."""
+    """`name==version` for each `name>=version` of the dependencies of the library and its tests, without duplicates."""
     declared = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = (declared["optional-dependencies"][extra] for extra in _EXTRAS)
     requirements = (*declared["dependencies"], *(each for extra in extras for each in extra))

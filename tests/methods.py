@@ -1,4 +1,4 @@
-"""The table of methods: every combiner by every perturbation, plain, masked, and by a schedule of the radius."""
+"""The table of methods: every combiner with every perturbation, plain, masked, and with a schedule of the radius."""
 
 import functools
 import itertools
@@ -36,7 +36,7 @@ KERNELS = sam_optax.by_path(lambda path: path.endswith("kernel"))
 
 
 def rising(start: float) -> optax.Schedule:
-    """A schedule that rounds once in float32: two programs, of which one fuses its operations, cannot differ in it."""
+    """A schedule that rounds only once in float32, so that programs with and without fused operations agree."""
     return lambda count: start * (1 + count / 16)
 
 
@@ -48,7 +48,7 @@ def repeated_sam(rho: Any, when: Policy = always(), mask: Any = None) -> optax.G
 
 
 class Product(NamedTuple):
-    """A method by its parts; calling it makes it."""
+    """A method given by its parts; calling the object makes the method."""
 
     combiner: str
     perturbation: str
@@ -90,7 +90,7 @@ SAME = {
     "stable_sam": Product("stabilized", "normalized", "plain"),
     "xsam": Product("explicit", "normalized", "plain"),
 }
-"""What the methods with a name of their own are products of."""
+"""The products that the named methods are equal to."""
 
 NAMED: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     name: getattr(sam_optax, name) for name in SAME if name not in ("gsam_clean", "le_sam", "xsam")
@@ -118,7 +118,7 @@ SHORT = (
 LONG = {_key(product): product for product in _REST}
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT | LONG
-"""Every method, as a function of the keywords `rho` and `when`: what the shared promises are asked of."""
+"""Every method, as a function of the keywords `rho` and `when`: for the tests of shared promises."""
 
 
 WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
@@ -146,7 +146,7 @@ WHOLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 
 OF_EACH_KIND = ("asam", "vasso", "gsam", "look_sam", "repeated_sam", "msam", "wsam_decoupled")
 """A perturbation with a scale and one with a memory, a combiner without and one with a memory, several ascent steps,
-and the wrappers. Promises that are slow to compile run with these only in `make test`; the methods share the rest."""
+and the wrappers. In `make test`, promises that are slow to compile are tested only with these methods."""
 
 
 def gradients(name: str) -> int:
@@ -155,7 +155,7 @@ def gradients(name: str) -> int:
 
 
 def where(condition: Callable[[str], bool], wrappers: Iterable[str] = ()) -> Any:
-    """Asks a promise of methods that fulfil the condition, those of `LONG` by `test-long` alone, and of wrappers."""
+    """Parametrize a test by wrappers and by methods that fulfil the condition, those of `LONG` only in `test-long`."""
     rows = [
         name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in METHODS if condition(name)
     ]

@@ -13,12 +13,12 @@ from tests.methods import LONG, METHODS, SHORT, WRAPPERS
 
 
 class Base(NamedTuple):
-    """A base optimizer; calling it makes it.
+    """A base optimizer; calling the object makes the optimizer.
 
     Attributes:
       make: from the learning rate to the optimizer.
       rate: the learning rate of Optax's own tests.
-      momentum: from the state to the momentum, which MSAM shifts the parameters along; None where there is none.
+      momentum: from the state to the momentum, along which MSAM shifts the parameters; None if there is none.
       known: whether MSAM finds the momentum without `direction=`.
       targets: the targets of Optax's own tests that the optimizer reaches without a method.
     """
@@ -39,7 +39,7 @@ def stored(name: str) -> Callable[[Any], Any]:
 
 
 def muon_momentum(state: Any) -> Any:
-    """One tree of Muon's momentum, which has the matrices, and of its Adam's, which has the other leaves."""
+    """One tree of Muon's momentum for the matrices and of its Adam's momentum for the other leaves."""
 
     def is_masked(node: Any) -> bool:
         return isinstance(node, optax.MaskedNode)
@@ -56,7 +56,7 @@ CONTRIB: dict[str, Base] = {
         lambda rate: optax.contrib.mechanize(optax.adam(rate), weight_decay=0.0), 1.0, stored("mu"), known=True
     ),
 }
-"""What `make test` runs with the methods of `SHORT` and with the wrappers, each with two of them."""
+"""The optimizers that `make test` combines with the methods of `SHORT` and with the wrappers, two for each."""
 
 BASES: dict[str, Base] = CONTRIB | {
     "sgd": Base(optax.sgd, 1e-3),
@@ -76,7 +76,7 @@ BASES: dict[str, Base] = CONTRIB | {
     "rmsprop": Base(optax.rmsprop, 5e-3),
     "sign_sgd": Base(optax.sign_sgd, 1e-2, targets=("parabola",)),
 }
-"""What `make test-long` runs with every method."""
+"""The optimizers that `make test-long` combines with every method."""
 
 MORE: dict[str, Base] = {
     "acprop": Base(optax.contrib.acprop, 1e-3, targets=("parabola",)),
@@ -97,7 +97,7 @@ MORE: dict[str, Base] = {
     "sophia": Base(optax.contrib.sophia, 1e-2),
     "yogi": Base(optax.yogi, 0.1, stored("mu"), known=True),
 }
-"""What `make test-long` runs with a few methods."""
+"""The optimizers that `make test-long` combines with a few methods."""
 
 FEW = ("sam", "gsam", "look_sam", "msam", "wsam_decoupled")
 
@@ -107,7 +107,7 @@ ALL: dict[str, Base] = BASES | MORE
 def combine(
     method: str, base: str, made: optax.GradientTransformation, rho: Any, decoupled_rate: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The method in front of the optimizer that `base` names and that is `made`, or around it."""
+    """The method before or around the optimizer `made`, whose name is `base`."""
     if method.startswith("msam"):
         direction = {} if ALL[base].known else {"direction": ALL[base].momentum}
         return WRAPPERS[method](made, rho=rho, **direction)
@@ -117,12 +117,12 @@ def combine(
 
 
 def own_and_base(method: str, state: Any) -> tuple[Any, Any]:
-    """The method's part of a pair's state, and the base's."""
+    """The parts of a pair's state that belong to the method and to the base."""
     return (state._replace(base=None), state.base) if method in WRAPPERS else state
 
 
 def averaged(base: str, state: Any, params: Any) -> Any:
-    """The parameters to evaluate, which are an average of those of all steps with schedule-free optimizers."""
+    """The parameters to evaluate. With schedule-free optimizers, they are an average over all steps."""
     return optax.contrib.schedule_free_eval_params(state, params) if base == "schedule_free" else params
 
 
@@ -136,7 +136,7 @@ def _short(method: str, base: str) -> bool:
 
 
 def _half(method: str, base: str) -> bool:
-    """Whether `make test` asks the pair what is quick to ask: each method with two of `CONTRIB`, in turn."""
+    """Whether `make test` runs the quick tests of the pair: each method with two of `CONTRIB`, in turn."""
     return _short(method, base) and ([*SHORT, *WRAPPERS].index(method) + list(CONTRIB).index(base)) % 2 == 0
 
 

@@ -1,4 +1,4 @@
-"""The slow tests of which `make test` runs some parameter sets, and `make test-long` the others."""
+"""Slow tests for which `make test` runs only some parameter sets; `make test-long` runs the others."""
 
 from collections import defaultdict
 
@@ -178,7 +178,7 @@ QUICK_ROWS: dict[str, int] = {
 
 
 def mark_other_rows(items: list[pytest.Item]) -> None:
-    """Marks the other parameter sets of these tests as long. The quick ones are spread over the list of all."""
+    """Marks all but the quick parameter sets as long. The quick ones are spread over the list of all."""
     rows: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         name = item.nodeid.partition("[")[0].removeprefix("tests/")

@@ -1,4 +1,4 @@
-"""Combinations of parameters, of which `make test` runs some and `make test-long` the others."""
+"""Combinations of parameters: `make test` runs some of them, and `make test-long` the others."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ def combinations(
     """Parametrize a test by all combinations of the values of its arguments.
 
     Args:
-      is_quick: from a combination, as keyword arguments, to whether `make test` runs it.
+      is_quick: a function of a combination, as keyword arguments, that says whether `make test` runs it.
       indirect: the arguments that are fixtures, which get their values as `request.param`.
       **values: the values of each argument of the test.
     """
@@ -38,7 +38,7 @@ def loops_in_turn(argument: str, values: Iterable[Any], indirect: Sequence[str] 
     Args:
       argument: the name of the argument.
       values: its values.
-      indirect: the argument, where it is a fixture.
+      indirect: the argument, if it is a fixture.
     """
     rows = list(values)
     return combinations(
@@ -50,6 +50,6 @@ def loops_in_turn(argument: str, values: Iterable[Any], indirect: Sequence[str] 
 
 
 def some_of(names: Iterable[str], quick: Iterable[str], argument: str = "name") -> pytest.MarkDecorator:
-    """Parametrize an argument of a test by names, of which `make test` runs those of `quick`."""
+    """Parametrize an argument of a test by names; `make test` runs only the names in `quick`."""
     chosen = tuple(quick)
     return combinations(lambda **row: row[argument] in chosen, **{argument: names})

@@ -1,4 +1,4 @@
-"""Steps towards Optax's parabola put together by hand: the base optimizer alone is given the method's gradient."""
+"""Steps towards Optax's parabola, composed by hand: the base optimizer is applied to the gradient of the method."""
 
 import functools
 import itertools
@@ -90,7 +90,7 @@ def _base_update(base: str, given: Any, state: Any, params: Any, seen_at: Any) -
 
 
 def _moved(params: Any, length: float, direction: Any, method: str) -> Any:
-    """The parameters moved by a step of this length, along the leaves of the mask alone."""
+    """The parameters moved by a step of this length along only the leaves of the mask."""
     inside = methods.KERNELS(params) if method.endswith("masked") else jax.tree.map(lambda x: True, params)
     direction = jax.tree.map(lambda d, keep: d * keep, direction, inside)
     return jax.tree.map(lambda w, d: w + length / (optax.tree.norm(direction) + 1e-12) * d, params, direction)

@@ -1,4 +1,4 @@
-"""Optax's targets: a parabola, here of a vector and of a matrix, and the Rosenbrock function, in one problem.
+"""Optax's targets in one problem: a parabola, here of a vector and a matrix, and the Rosenbrock function.
 
 Both have one loss function with a switch, so that a program that descends is compiled once for both.
 """
@@ -27,5 +27,5 @@ def objective(params: Any, is_parabola: Any) -> jax.Array:
 
 
 def extra_arguments(value: Any, is_parabola: Any) -> dict[str, Any]:
-    """The loss, which Polyak's step and MoMo need, the loss function, which Sophia needs, and what none knows."""
+    """The loss, which Polyak's step and MoMo need, the loss function, which Sophia needs, and an unused argument."""
     return {"value": value, "obj_fn": jax.tree_util.Partial(objective, is_parabola=is_parabola), "unexpected": 1}

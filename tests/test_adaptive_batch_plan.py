@@ -1,4 +1,4 @@
-"""A batch plan that is decided while training runs: it only grows, within bounds, is resumed and replayed exactly."""
+"""Adaptive batch plans only grow, within bounds, and are resumed and replayed exactly."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ ASKED = st.lists(st.floats(0, 500) | st.sampled_from([math.inf, math.nan, None])
 
 
 def asks(measured: Any, batch_size: int) -> float:
-    """The rule that asks for what was measured."""
+    """A rule that requests the measured value as the batch size."""
     return measured
 
 
@@ -102,7 +102,7 @@ def test_margin_and_patience_filter_noisy_measurements():
 def test_the_norm_test_asks_for_more_exactly_where_the_batch_fails_it(terms, batch_size):
     theta, (signal, noise) = 0.6, map(float, terms)
     wanted = sam_optax.norm_test(theta)(NoiseTerms(*terms), batch_size)
-    square = signal + noise / batch_size  # of the batch's own gradient
+    square = signal + noise / batch_size  # of the gradient of the batch itself
     assert wanted == math.ceil(noise / (theta**2 * square))
     assert (noise / batch_size > theta**2 * square) == (wanted > batch_size)
     assert (wanted > batch_size) == (batch_size < (1 / theta**2 - 1) * noise / signal)
@@ -120,7 +120,7 @@ def test_missing_measurements_request_no_growth_and_a_lost_signal_the_maximum(ru
 
 
 def train(seed: int) -> tuple[Any, list[float]]:
-    """GSAM on a quadratic, whose gradient falls under its noise on the way; micro-batches of four examples."""
+    """GSAM on a quadratic whose gradient falls below its noise, with micro-batches of four examples."""
     loss_fn = lambda w, z: jnp.sum(w**2) / 2 + jnp.sum(w * jnp.mean(z, 0))  # noqa: E731
     tx = optax.chain(sam_optax.track_noise(sam_optax.gsam(rho=0.01), decay=0.9), optax.sgd(0.05))
     controller = AdaptiveBatchPlan(8, maximum=64, rule=sam_optax.noise_scale_rule())

@@ -1,4 +1,4 @@
-"""A number that cannot be is refused when the object is made, by a `ValueError` that names it and the remedy."""
+"""Invalid numbers are refused when the object is made, by a `ValueError` that names the number and the remedy."""
 
 import re
 from collections.abc import Callable
@@ -49,7 +49,7 @@ FACTORIES = {
     "gap_guided_clean.alpha": sam_optax.gap_guided_clean,
 }
 
-PLAIN = (".eta", "friendly_sam.sigma")  # these follow no schedule
+PLAIN = (".eta", "friendly_sam.sigma")  # these arguments accept no schedule
 
 FRACTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "friendly_sam.lam": (lambda x: sam_optax.friendly_sam(lam=x), "a number from 0 to 1"),
@@ -104,8 +104,8 @@ def test_a_number_must_be_finite_and_not_negative(case, value):
         FACTORIES[case](value)
 
 
-OPTIONAL = {"le_sam.rho_max"}  # None is no limit
-TREES = {"wsam_decoupled.learning_rate"}  # a list of rates is a tree, which has to fit the parameters
+OPTIONAL = {"le_sam.rho_max"}  # None means no limit
+TREES = {"wsam_decoupled.learning_rate"}  # a list of rates is a tree that must match the parameters
 
 
 @pytest.mark.parametrize("value", STRANGERS, ids=repr)

@@ -1,4 +1,4 @@
-"""Which arguments are cut into parts: what is named, what is certain, and nothing else."""
+"""Only named and unambiguous batch arguments are split into parts."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ W = jnp.array([1.0, -2.0, 0.5])
 
 
 def in_parts(loss_fn: Any, *args: Any, **kwargs: Any) -> Any:
-    """Loss and both gradients from four parts; the names of the batches are among the keywords."""
+    """Loss and both gradients from four parts, with the names of the batches among the keywords."""
     names = {key: kwargs.pop(key) for key in ("batch_argnums", "batch_argnames") if key in kwargs}
     loss, grads, grad_fn = sam_optax.value_and_grad(loss_fn, micro_batches=4, **names)(W, *args, **kwargs)
     return loss, grads, grad_fn(W + 1)

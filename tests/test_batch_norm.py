@@ -1,4 +1,4 @@
-"""A convolutional network with BatchNorm: its statistics are those of the clean passes alone, whatever the method."""
+"""A convolutional network with BatchNorm: its statistics come only from the clean passes, for every method."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def batches() -> list[tuple[jax.Array, jax.Array]]:
 
 
 def nnx_run(name: str) -> tuple[list[Any], list[Any]]:
-    """The statistics after each step, and what a clean pass alone would have made of those before it."""
+    """The statistics after each step, and the statistics that only a clean pass would have given."""
     loss_fn = lambda model, x, y: jnp.mean((model(x) - y) ** 2)  # noqa: E731
     model = NnxNet()
     tx = nnx.Optimizer(model, optimizer(name), wrt=nnx.Param)

@@ -1,4 +1,4 @@
-"""The one clock: exact between epochs and updates, for every plan and every number of examples."""
+"""Batch plans convert exactly between epochs and updates, for every plan and every number of examples."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -22,7 +22,7 @@ def runs(draw: st.DrawFn) -> tuple[BatchPlan, int, bool]:
 
 
 def walk(plan: BatchPlan, num_examples: int, drop_last: bool) -> list[tuple[int, int, float]]:
-    """Every update, as a loop over the data would make it: its stage, its epoch, the part of the epoch before it."""
+    """The updates of a loop over the data: their stage, their epoch, and the fraction of the epoch before them."""
     updates, epoch = [], 0
     for index, (epochs, batch_size) in enumerate(plan.stages):
         for _ in range(epochs):

@@ -1,4 +1,4 @@
-"""Impossible plans, and impossible questions to possible ones, are refused in words."""
+"""Impossible plans, and impossible queries to valid plans, are refused with a message."""
 
 import math
 import re

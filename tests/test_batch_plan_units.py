@@ -1,4 +1,4 @@
-"""Plans in epochs, examples and updates: each is the walk of a loop over the data, and they agree with one another."""
+"""Plans in epochs, examples and updates match a loop over the data, and agree with one another."""
 
 import math
 from fractions import Fraction
@@ -30,7 +30,7 @@ class Update(NamedTuple):
 
 
 def walk(plan: BatchPlan, num_examples: int | None, drop_last: bool) -> list[Update]:
-    """Every update, as a loop would make it that looks at one batch after the other."""
+    """The updates of a loop over the batches."""
     updates: list[Update] = []
     offset, end = 0, Fraction(0)
     for index, stage in enumerate(plan.stages):
@@ -47,7 +47,7 @@ def walk(plan: BatchPlan, num_examples: int | None, drop_last: bool) -> list[Upd
 
 @st.composite
 def runs(draw: st.DrawFn, unit: str | None = None) -> tuple[BatchPlan, int | None, bool]:
-    """A plan in any unit in which every stage has an update, the examples of a pass, and whether a rest is dropped."""
+    """A plan in any unit with an update in every stage, the examples per pass, and whether a remainder is dropped."""
     unit = draw(st.sampled_from(sorted(LENGTHS))) if unit is None else unit
     stages = draw(st.lists(st.tuples(LENGTHS[unit], SIZES), min_size=1, max_size=4))
     plan, drop_last = BatchPlan.from_stages(stages, unit), draw(st.booleans())

@@ -1,4 +1,4 @@
-"""Parts of unequal weight: a mean over tokens is the same whole, in parts, and over devices."""
+"""Parts of unequal weight: a mean over tokens is the same for the whole batch, in parts, and over devices."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def test_a_mean_over_tokens_is_the_same_in_parts(parts, loop, x64):
 
 def test_without_the_weight_the_mean_differs(x64):
     whole = both_passes(sam_optax.value_and_grad(token_mean), *tokens())
-    kept = tuple(x[jnp.array(LENGTHS) > 0][:8] for x in tokens())  # no part without tokens
+    kept = tuple(x[jnp.array(LENGTHS) > 0][:8] for x in tokens())  # every part has tokens
     unweighted = sam_optax.value_and_grad(token_mean, micro_batches=2, batch_argnums=(0, 1))
     exact = both_passes(sam_optax.value_and_grad(token_mean), *kept)
     assert abs(both_passes(unweighted, *kept)[0] - exact[0]) > 1e-3
@@ -74,7 +74,7 @@ def test_without_the_weight_the_mean_differs(x64):
     lambda how, micro_batches: micro_batches == (2 if how == "shard_map" else 1), how=SPREAD, micro_batches=(1, 2)
 )
 def test_a_mean_over_tokens_is_the_same_over_devices(how, micro_batches, x64):
-    """The four devices have 8, 7, 12 and 6 tokens, and one of eight halves has one."""
+    """The four devices have 8, 7, 12 and 6 tokens, and one of their eight halves has only one."""
     whole = both_passes(sam_optax.value_and_grad(with_aux, has_aux=True), *tokens())
     options = {"has_aux": True, "axis_name": "data", "micro_batches": micro_batches, **NAMED}
     value_and_grad = sam_optax.value_and_grad(with_aux, **options)
@@ -182,7 +182,7 @@ def test_functional_sam_weights_the_devices(how, x64):
 
 
 def test_functional_sam_weights_the_second_pass_of_the_devices(x64):
-    """By hand: each device's pull-back of its own clean slope, weighted by its tokens."""
+    """By hand: each device pulls its own clean slope back, weighted by its tokens."""
     model_fn = lambda params, x, mask: jnp.tanh(x @ params["w"]) - params["b"]  # noqa: E731
     logits_loss = lambda logits, x, mask: jnp.sum(mask * logits**2) / jnp.sum(mask)  # noqa: E731
     options = {"axis_name": "data", "batch_weight": count}

@@ -13,7 +13,7 @@ import sam_optax
 from tests import helpers
 
 KEY = jax.random.key(0)
-MANY = 1e30  # examples, so that the random points are the parameters to rounding
+MANY = 1e30  # examples: so many that the random points equal the parameters up to rounding
 
 
 def state_of(params, num_examples=MANY):
@@ -60,7 +60,7 @@ def test_the_draws_have_the_standard_deviation_of_the_posterior():
 
 
 def test_shards_and_keys_have_different_draws():
-    """The loss is linear in the parameters, so that its value is that of the random points."""
+    """The loss is linear in the parameters, so that its value reveals the random points."""
     w = jnp.zeros(50)
     fn = sam_optax.bsam_value_and_grad(lambda w, x: jnp.mean(x @ w), shards=1)
     two = sam_optax.bsam_value_and_grad(lambda w, x: jnp.mean(x @ w), shards=2)

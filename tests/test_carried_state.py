@@ -1,4 +1,4 @@
-"""A model's state in the auxiliary output: it goes from part to part, and the second pass does not move it."""
+"""A model state in the auxiliary output is carried from part to part, and not changed by the second pass."""
 
 from typing import Any
 
@@ -46,7 +46,9 @@ def test_a_state_may_hold_counters_flags_and_keys(wrap, loop):
     np.testing.assert_allclose(after["mean"], state["mean"], rtol=1e-6)
     assert (int(after["calls"]), bool(after["seen"]), int(positive)) == (5, True, 3)
     np.testing.assert_array_equal(jax.random.key_data(after["key"]), jax.random.key_data(state["key"]))
-    np.testing.assert_allclose(grad_fn(w), grads, rtol=1e-6)  # the loss is linear, so another state would show
+    np.testing.assert_allclose(
+        grad_fn(w), grads, rtol=1e-6
+    )  # the loss is linear, so that another state would change it
     np.testing.assert_allclose(grads * w, loss, rtol=1e-5)
 
 

@@ -1,9 +1,9 @@
-"""The promises of Optax's `contrib/_common_test.py`, asked of every method with every base optimizer.
+"""The tests of Optax's `contrib/_common_test.py`, for every method with every base optimizer.
 
-Optax asks its own optimizers to take extra arguments, to be traced once, to work with `tree.map_params` and
-`inject_hyperparams`, to keep shapes and dtypes under `lax.cond`, and to reach its targets. A pair is compiled once for
-all that needs numbers: the radius is an injected hyperparameter, so that one program takes a large radius, at which
-its steps are compared with steps put together by hand, and a small one, at which it reaches the targets.
+Optax requires that its optimizers take extra arguments, are traced once, work with `tree.map_params` and
+`inject_hyperparams`, keep shapes and dtypes under `lax.cond`, and reach its targets. A pair is compiled once for
+all numerical tests: the radius is an injected hyperparameter, so that one program takes a large radius, at which
+its steps are compared with steps composed by hand, and a small one, at which it reaches the targets.
 """
 
 import functools
@@ -27,7 +27,7 @@ SMALL = {"rho": 1e-5, "decoupled_rate": 1e-3}
 
 
 def pair(method: str, base: str) -> optax.GradientTransformationExtraArgs:
-    """The pair, made of a method and a base optimizer that are each traced once for all pairs."""
+    """The pair of a method and a base optimizer, which are each traced once for all pairs."""
     made = steps_by_hand.compiled_base(base)
     if method in methods.WRAPPERS:
         return optimizers.combine(method, base, made, **LARGE)
@@ -35,7 +35,7 @@ def pair(method: str, base: str) -> optax.GradientTransformationExtraArgs:
 
 
 def avals(tree: Any) -> Any:
-    """Structure, shapes, dtypes and weak types: for another of them `jax.jit` traces a function anew."""
+    """Structure, shapes, dtypes and weak types: `jax.jit` traces a function again if one of them changes."""
     return jax.tree.map(jax.typeof, tree)
 
 
@@ -64,7 +64,7 @@ def test_updates_and_states_of_bfloat16_keep_their_shapes_and_dtypes_under_cond(
 
 
 def marked(tx: optax.GradientTransformation) -> Any:
-    """The state of `tx`, with True where `map_params` sees a leaf of the parameters."""
+    """The state of `tx`, with True where `map_params` finds a leaf shaped like the parameters."""
     state = jax.eval_shape(tx.init, targets.INITIAL["parabola"])
     return optax.tree.map_params(tx, lambda x: True, state, transform_non_params=lambda x: False)
 
@@ -90,7 +90,7 @@ def to_evaluate(method: str, base: str, state: Any, params: Any) -> Any:
 
 
 def by_hand(method: str, base: str) -> Any:
-    """The parameters to evaluate after three steps put together by hand."""
+    """The parameters to evaluate after three steps composed by hand."""
     params, state = next(itertools.islice(steps_by_hand.steps(method, base, **LARGE), 2, None))
     return optimizers.averaged(base, state, params)
 
@@ -133,7 +133,7 @@ class Program:
         return optax.apply_updates(params, updates), state
 
     def descend(self, target: str, hyperparameters: dict[str, float], calls: int, steps: int) -> Any:
-        """The parameters to evaluate after some calls of some steps each."""
+        """The parameters to evaluate after this number of calls with this number of steps each."""
         params, state = targets.INITIAL[target], self.start(target)
         changed = {name: jnp.asarray(x, jnp.float32) for name, x in hyperparameters.items()}
         state = state._replace(hyperparams=state.hyperparams | changed)
@@ -143,7 +143,7 @@ class Program:
 
 
 def small(method: str) -> dict[str, float]:
-    """The small hyperparameters; where they rise by a schedule, they arrive there with the last step."""
+    """The small hyperparameters; a rising schedule reaches them with the last step."""
     rise = float(methods.rising(1.0)(STEPS)) if method.endswith("scheduled") else 1.0
     return {name: x / rise for name, x in SMALL.items()}
 

@@ -1,4 +1,4 @@
-"""`jax.debug_nans`: a step that measures nothing makes no NaN, and a NaN that was measured stays one."""
+"""`jax.debug_nans`: a step that measures nothing creates no NaN, and a measured NaN stays NaN."""
 
 import functools
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def assert_finite(state: Any) -> None:
 def assert_all_steps_are_finite(
     update: Callable[..., Any], tx: Any, value_and_grad: Callable[..., Any], decisions: tuple[Any, ...] = (True, False)
 ) -> Any:
-    """The state after `init` and steps of these decisions, none of which makes a NaN."""
+    """The state after `init` and steps with these decisions, after checking that none creates a NaN."""
     params = helpers.small_params()
     with jax.debug_nans(True):
         state = tx.init(params)
@@ -124,7 +124,7 @@ def test_a_measured_nan_stays_nan():
 
 
 def test_each_of_several_vmapped_states_is_read_by_its_own_flag():
-    """As in training many seeds at once by `jax.vmap`, where the gradient decides."""
+    """As in training many seeds at once with `jax.vmap` and a policy that depends on the gradient."""
     tx, w = sam_optax.sam(rho=0.5, when=sam_optax.ae_sam(1.0)), jnp.ones((3, 2))
     step = jax.vmap(lambda g, state, w: tx.update(g, state, w, grad_fn=lambda w: w)[1])
     state = step(w, jax.vmap(tx.init)(w), w)

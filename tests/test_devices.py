@@ -1,4 +1,4 @@
-"""Several devices: one perturbation for all of them, and one for each, against their definitions written out."""
+"""Several devices: one perturbation for all of them, and one for each, compared with explicit definitions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +101,7 @@ def test_the_global_loss_and_aux_are_those_of_the_whole_batch(how, x64):
 
 
 def written_out(name: str) -> Any:
-    """One perturbation a device: each makes its own by the plain method; gradients and states are averaged."""
+    """The definition: each device perturbs with the plain method, and gradients and states are averaged."""
     method, base = methods.METHODS[name](rho=0.5), helpers.BASES["momentum"]()
     params = helpers.small_params()
     state, base_state = method.init(params), base.init(params)
@@ -138,7 +138,7 @@ def test_one_perturbation_per_device_equals_its_definition(name, how, x64):
     how=("shard_map_unchecked", "vmap"),
 )
 def test_average_over_works_after_a_method_in_a_chain(name, how, x64):
-    """The states of methods without memory differ in their diagnostics alone."""
+    """The states of methods without memory differ only in their diagnostics."""
     tx = optax.chain(methods.METHODS[name](rho=0.5), sam_optax.average_over("data"), helpers.BASES["momentum"]())
     step = whole_step(tx, vary=how.startswith("shard_map"))
     params_only = lambda *run: (step(*run)[0], step(*run)[1][2:])  # noqa: E731
@@ -236,7 +236,7 @@ def test_shards_work_with_either_loop_under_shard_map(loop, monkeypatch, x64):
 
 
 def test_sharded_parameters_keep_their_sharding():
-    """The compiler spreads parameters, states and batch, as one is used to: nothing has to be said to SAM."""
+    """The compiler shards parameters, states and batch as usual. SAM needs no option for it."""
     mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, PartitionSpec("model"))
     tx = optax.chain(sam_optax.vasso(0.5), optax.sgd(0.1, momentum=0.9))

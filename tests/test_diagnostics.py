@@ -1,4 +1,4 @@
-"""What the last step saw, found wherever the method stands."""
+"""The measurements of the last step are found wherever the method is in the optimizer."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""Bad arguments end in a `ValueError` that names the argument and the remedy."""
+"""Invalid arguments raise a `ValueError` that names the argument and the remedy."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def trees_of(*names: str) -> Any:
 
 
 def update(tx: optax.GradientTransformation, **call: Any) -> Any:
-    """One update with everything right but what `call` replaces."""
+    """One update with valid arguments, except for those in `call`."""
     right = {"updates": trees_of("a", "b"), "params": trees_of("a", "b"), "grad_fn": lambda params: params}
     call = right | call
     return optax.with_extra_args_support(tx).update(

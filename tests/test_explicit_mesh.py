@@ -25,7 +25,7 @@ MESHES: dict[str, tuple[tuple[int, ...], tuple[str, ...], PartitionSpec]] = {
 
 
 class Spread(NamedTuple):
-    """A mesh, and how batches are spread over it."""
+    """A mesh, and the sharding of batches over it."""
 
     mesh: jax.sharding.Mesh
     sharding: NamedSharding
@@ -55,7 +55,7 @@ def on_meshes(sizes: str, quick: tuple[tuple[int, str], ...] = QUICK) -> pytest.
 
 
 def on_meshes_with_loops(sizes: str, quick: tuple[tuple[int, str], ...] = QUICK) -> pytest.MarkDecorator:
-    """Parametrize as `on_meshes` does and by the loop; `make test` runs each of `quick` with one loop, in turn."""
+    """Parametrize as `on_meshes` does and by the loop; `make test` runs the cases in `quick` with one loop each."""
     return combinations(
         lambda **row: (
             (row[sizes], row["spread"]) in quick

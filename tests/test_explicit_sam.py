@@ -1,4 +1,4 @@
-"""Laws of XSAM: the directions between the offset and the perturbed gradient, and the search among them."""
+"""Laws of XSAM: the directions between the offset and the perturbed gradient, and the search over them."""
 
 import jax
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ from tests import helpers, methods
 from tests.selection import combinations
 
 SIZE = 1e30
-"""Of the parameters and of the gradients."""
+"""The scales of parameters and gradients."""
 
 CURVATURES = {"dense": {"kernel": np.linspace(0.5, 2.0, 6).reshape(3, 2), "bias": np.array([1.0, -0.5])}}
 
@@ -25,7 +25,7 @@ def parameters(size: float) -> Any:
 
 
 def gradient(params: Any) -> Any:
-    """The gradient of a quadratic loss, as large as the parameters."""
+    """The gradient of a quadratic loss, of the size of the parameters."""
     return jax.tree.map(lambda x, w: jnp.asarray(x, w.dtype) * w, CURVATURES, params)
 
 

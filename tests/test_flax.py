@@ -1,4 +1,4 @@
-"""NNX: the model's own state moves once a step, and the second pass leaves no trace."""
+"""NNX: the model's state advances once per step, and the second pass does not change it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from sam_optax import trees
 
 
 class Scale(nnx.Param):
-    """A kind of parameter of its own."""
+    """A custom kind of parameter."""
 
 
 class Net(nnx.Module):
@@ -69,7 +69,7 @@ def params_of(model: Any) -> Any:
 
 
 def arrays(tree: Any) -> Any:
-    """Keys as the numbers that they are, so that trees of them can be compared."""
+    """Leaves with the numbers of random keys, so that trees can be compared."""
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
     return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
 
@@ -117,7 +117,7 @@ def test_a_perturbed_step_is_that_of_the_functional_loop():
 
 
 class Remembering(nnx.Module):
-    """A gradient that tells which dropout mask was drawn, and how often the model was called before."""
+    """A model whose gradient depends on the dropout mask and on the number of earlier calls."""
 
     def __init__(self) -> None:
         self.weight = nnx.Param(jnp.ones(8))

@@ -1,4 +1,4 @@
-"""NNX has the options of the plain function, at the same memory, and trains some of its layers alone."""
+"""NNX has the options of the plain function, with the same memory, and can train only some layers."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_a_batch_in_one_argument_with_variables_is_refused():
 
 
 class Drawing(nnx.Module):
-    """Dropout and statistics: a state with a key and a count, which goes from part to part."""
+    """Dropout and statistics: a state with a key and a count, which is carried from part to part."""
 
     def __init__(self) -> None:
         rngs = nnx.Rngs(0)
@@ -134,7 +134,7 @@ def head_labels(params: Any) -> Any:
 
 
 def frozen_body() -> optax.GradientTransformation:
-    """As docs/frameworks.md writes it: labels as a function."""
+    """The labels as a function, as in docs/frameworks.md."""
     partition = {"trained": optax.sgd(0.1), "frozen": optax.set_to_zero()}
     return optax.chain(sam_optax.sam(rho=0.5, mask=HEAD), optax.multi_transform(partition, head_labels))
 
@@ -148,7 +148,7 @@ FROZEN = {
 
 @pytest.mark.parametrize("form", FROZEN)
 def test_only_the_head_is_trained(form):
-    """Both forms are SAM on the head, with the body a constant."""
+    """Both forms equal SAM on the head with a constant body."""
     make, wrt = FROZEN[form]
     model, (x, y) = Net(), helpers.batch_of(8)
     optimizer = nnx.Optimizer(model, make(), wrt=wrt)

@@ -15,7 +15,7 @@ from tests.test_flax import Net, arrays, batches, loss_fn, make_optimizer, make_
 
 
 class Plain(nnx.Module):
-    """Without BatchNorm, whose statistics of a batch are not those of its parts."""
+    """A model without BatchNorm, because BatchNorm statistics of parts differ from those of the batch."""
 
     def __init__(self) -> None:
         self.first = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
@@ -65,7 +65,7 @@ def test_aux_of_parts_is_averaged_or_summed():
 
 @pytest.mark.parametrize("micro_batches", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_devices_share_a_perturbation_and_their_statistics(micro_batches):
-    """Under `shard_map` the step of the whole batch, and BatchNorm's statistics the means over the devices."""
+    """Under `shard_map` the step equals that of the whole batch, and BatchNorm statistics are device means."""
     options = {"micro_batches": micro_batches, "batch_argnums": (0, 1), "axis_name": "data"}
     value_and_grad = sam_optax.flax.value_and_grad(loss_fn, **options)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""Each method against its formula, written out in NumPy with the network's gradient derived by hand."""
+"""Each method compared with its formula in NumPy, with the network's gradient derived by hand."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The states of Haiku, Linen and Equinox: counters and statistics go from part to part over many steps."""
+"""The states of Haiku, Linen and Equinox: counters and statistics are carried from part to part over many steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -135,7 +135,7 @@ def test_counters_and_statistics_come_only_from_the_clean_passes_over_the_parts(
         if jnp.issubdtype(after.dtype, jnp.integer)
     ]
     assert ends == [STEPS * PARTS] * len(ends)
-    assert bool(ends) == (name != "equinox_ema")  # which has a flag instead
+    assert bool(ends) == (name != "equinox_ema")  # the framework that has a flag instead
     chex.assert_tree_all_finite(params)
 
 

@@ -1,4 +1,4 @@
-"""Equinox and Haiku: a step as their users write it is the step written out by hand."""
+"""Equinox and Haiku: a step in the usual style equals two explicit gradients."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ every_optimizer = some_of((*methods.NAMED, *methods.WRAPPERS), ("vasso", "wsam_d
 
 
 class Net(eqx.Module):
-    """Leaves that are no parameters: a function, an integer, and an array of integers."""
+    """A model with leaves other than parameters: a function, an integer, and an array of integers."""
 
     first: eqx.nn.Linear
     norm: eqx.nn.BatchNorm

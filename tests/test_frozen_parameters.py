@@ -1,4 +1,4 @@
-"""Decoupled WSAM around bases that freeze parameters, that wait, or that have several learning rates."""
+"""Decoupled WSAM around bases that freeze parameters, accumulate gradients, or have several learning rates."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ import sam_optax
 from tests.body_and_head import HEAD, LABELS, gradient, params
 from tests.selection import combinations
 
-RATE, RHO, WEIGHT = 0.1, 0.5, 9.0  # γ = 0.9 weighs the sharpness γ/(1 − γ) = 9 times
+RATE, RHO, WEIGHT = 0.1, 0.5, 9.0  # γ = 0.9 gives the sharpness a weight of γ/(1 − γ) = 9
 BODY = {"body": True, "head": False}
 
 

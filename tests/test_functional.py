@@ -1,4 +1,4 @@
-"""Functional SAM: the gradient by the logits is that of the clean pass."""
+"""Functional SAM: the gradient with respect to the logits is that of the clean pass."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_the_second_pass_pulls_the_clean_slope_back_through_the_perturbed_model(
 
 
 def test_a_loss_that_is_linear_in_the_logits_makes_it_sam(x64):
-    """Then the gradient by the logits is the same everywhere."""
+    """The gradient with respect to the logits is then the same everywhere."""
     linear = lambda logits, x, y: jnp.mean(logits * y)  # noqa: E731
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     elsewhere = jax.tree.map(lambda x: x + 0.5, params)

@@ -1,4 +1,4 @@
-"""The authors' own trajectories, to 1e-12 in 64 bits."""
+"""Trajectories of the authors' code, reproduced to 1e-12 in 64 bits."""
 
 import functools
 from collections.abc import Callable
@@ -44,11 +44,11 @@ def k_step_sam(steps: int, rho: float) -> optax.GradientTransformation:
 
 
 BY_SIZE = optax.stateless(lambda grads, params: jax.tree.map(lambda g, w: jnp.abs(w) * g, grads, params))
-"""Multiplies by the size of each weight."""
+"""Multiplies by the absolute value of each weight."""
 
 
 def adaptive_le_sam() -> optax.GradientTransformation:
-    """The authors' adaptive form, by a chain: the gradient in units of each weight."""
+    """The authors' adaptive form as a chain: the gradient in units of each weight."""
     return optax.chain(with_perturbation(BY_SIZE, sam_optax.loss_increase_ascent(0.1, None)), optax.sgd(0.1))
 
 
@@ -134,7 +134,7 @@ KEY = jax.random.key(0)
 
 
 def given_noise(name: str, step: int) -> Any:
-    """The draws of the authors' code at a step, in place of random ones; a shard is recognised by its key."""
+    """Replaces random draws by those of the authors' code at a step; a shard is identified by its key."""
     shards = 4 if "m4" in name else 1
     vectors = np.zeros((shards, 212)) if "nonoise" in name else side_array(f"noise_{name}")[step]
 
@@ -198,11 +198,11 @@ MORE = {
     "ksam_optax_k1_rho0.05": lambda: k_step_sam(1, 0.05),
     "ksam_optax_k4_rho0.025": lambda: k_step_sam(4, 0.025),
 }
-"""Of `more_methods_mlp.npz`."""
+"""A method of `more_methods_mlp.npz`."""
 
 
 def big_vision_gsam(rho: Any, alpha: float, **options: Any) -> Callable[[Any], optax.GradientTransformation]:
-    """GSAM at the rates of the trajectory, from which the radius falls to its smallest value."""
+    """GSAM at the rates of the trajectory, with a radius that falls to its minimum."""
 
     def created(rates: jax.Array) -> optax.GradientTransformation:
         rate = lambda count: rates[count]  # noqa: E731

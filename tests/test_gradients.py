@@ -1,4 +1,4 @@
-"""The perturbed-gradient function: one first pass, and a second one on the same batch and keys."""
+"""The perturbed-gradient function: a first pass, and a second pass on the same batch and keys."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests import helpers
 
 
 def noisy_loss(params: Any, x: jax.Array, key: jax.Array, *, keep: float = 0.5) -> tuple[jax.Array, Any]:
-    """A loss with dropout, whose auxiliary output tells which mask was drawn."""
+    """A loss with dropout whose auxiliary output identifies the mask."""
     mask = jax.random.bernoulli(key, keep, x.shape)
     return jnp.sum((jnp.where(mask, x, 0.0) * params) ** 2), {"mask": mask, "params": params}
 

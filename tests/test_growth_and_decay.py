@@ -1,4 +1,4 @@
-"""A rate that falls and a batch that grows: their ratio is kept at every position, and each gives the other back."""
+"""A rate that falls and a batch that grows: their ratio is kept at every position, and the conversions are inverse."""
 
 import math
 import re

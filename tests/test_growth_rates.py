@@ -1,4 +1,4 @@
-"""The learning rate along a growing batch: its rules, its warm-up, and both read per update."""
+"""The learning rate along a growing batch: its rules and its warm-up, read per update."""
 
 import math
 import re
@@ -30,7 +30,7 @@ def test_a_rule_multiplies_the_rate_by_a_power_of_the_growth(rule, x64):
 
 
 def test_the_linear_rule_undoes_the_decay_that_corresponds_to_growth(x64):
-    """`decay_for_growth` divides by the growth; a plan whose rate follows it linearly stands for a constant rate."""
+    """`decay_for_growth` divides by the growth, so a linear rate along the plan gives a constant rate."""
     rate = sam_optax.decay_for_growth(PLAN, sam_optax.rate_for_growth(PLAN, 0.1, "linear"))
     np.testing.assert_allclose([rate(t) for t in POSITIONS], 0.1, rtol=1e-15)
 

@@ -1,4 +1,4 @@
-"""The laws of the methods, as they are true."""
+"""Mathematical laws of the methods."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +21,7 @@ dividing_optimizers = methods.where(lambda name: name in DIVIDING, methods.WRAPP
 
 
 def with_each_base(names: list[str], quick: Iterable[str]) -> pytest.MarkDecorator:
-    """By `name` and `base`; `make test` has the methods of `quick`, each with one base in turn."""
+    """Parametrize by `name` and `base`; `make test` runs the methods in `quick`, each with one base in turn."""
     bases = list(helpers.BASES)
     return combinations(
         lambda name, base: name in quick and base == bases[names.index(name) % len(bases)], name=names, base=bases
@@ -32,7 +32,7 @@ scheduled_methods = methods.where(lambda name: methods.part(name, "variant") == 
 
 
 def gradients(seed: int = 0) -> tuple[Any, Any]:
-    """Two trees that stand for `g` and `g_s`."""
+    """Two random trees in the roles of `g` and `g_s`."""
     rng = np.random.default_rng(seed)
     return tuple({"a": jnp.asarray(rng.normal(size=(3, 2))), "b": jnp.asarray(rng.normal(size=4))} for _ in range(2))
 
@@ -125,7 +125,7 @@ def test_the_gradient_of_sam_on_a_quadratic_is_that_at_the_shifted_point(rho, x6
 
 @scheduled_methods
 def test_a_schedule_is_read_once_per_update_whether_perturbed_or_not(name):
-    """At every step the offset is that of the plain method with the radius of the step, from the same state."""
+    """At every step, the offset equals that of the plain method with the radius of the step, from the same state."""
     scheduled, plain = methods.METHODS[name], methods.METHODS[name]._replace(variant="plain")
     params, batches = helpers.small_params(), helpers.small_batches(4)
     state, value_and_grad = scheduled(rho=0.1).init(params), sam_optax.value_and_grad(helpers.small_loss)
@@ -171,7 +171,7 @@ def test_methods_with_a_hyperparameter_at_its_limit_equal_sam(name, x64):
 
 
 def test_look_sam_equals_its_product_at_every_kth_step(x64):
-    """Its row of the table of promises is the product, which takes a `when` as the others do."""
+    """The table of promises contains the product, which has a `when` argument like the others."""
     params, batches = helpers.small_params(), helpers.small_batches(7)
     look, product = sam_optax.look_sam(0.5, k=3), methods.METHODS["look_sam"](rho=0.5, when=sam_optax.every(3))
     runs = (helpers.descend(optax.chain(tx, helpers.BASES["momentum"]()), params, batches) for tx in (look, product))
@@ -234,7 +234,7 @@ def test_look_sam_does_not_turn_rounding_errors_into_a_direction(dtype, factor, 
 
 
 def test_msam_descends_the_perturbed_loss_along_the_momentum_on_a_quadratic(x64):
-    """One step from rest: `w₁ = w₀ − lr A w₀` and the shifted point stands `ρ` further down along `v = A w₀`."""
+    """One step from rest: `w₁ = w₀ − lr A w₀` and the shifted point is `ρ` further along `−v = −A w₀`."""
     matrix, w = jnp.diag(jnp.array([1.0, 10.0])), jnp.array([1.0, -2.0])
     tx = sam_optax.msam(optax.sgd(0.1, momentum=0.9), rho=0.5)
     g = np.asarray(matrix) @ np.asarray(w)

@@ -1,4 +1,4 @@
-"""Loops with other libraries read the batches of a plan in its order, from any update; docs/loaders.md shows them."""
+"""Loops with other libraries read the batches of a plan in its order, from any update, as shown in docs/loaders.md."""
 
 import json
 import re
@@ -16,7 +16,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "loaders.md").read_text(encoding="u
 PLAN = BatchPlan.parse("updates:100x16,50x64")
 IMAGES = np.arange(1000)
 LOADERS = ("NumPy", "PyTorch", "Grain", "Hugging Face datasets")
-IN_EVERY_TEST = ("NumPy", "Grain")  # `make test-loaders` installs the others, which are large, and runs all of them
+IN_EVERY_TEST = (
+    "NumPy",
+    "Grain",
+)  # `make test-loaders` installs the other libraries, which are large, and runs all loops
 RECORD = """
 found = []
 
@@ -40,7 +43,7 @@ def setup() -> str:
 @some_of(LOADERS, quick=IN_EVERY_TEST, argument="title")
 def test_a_loop_reads_the_batches_of_the_plan_from_any_update(title: str, start: int) -> None:
     code = setup() + RECORD + code_of(title).replace("120", str(start)) + "\nimport json\nprint(json.dumps(found))\n"
-    # a process of its own, because PyTorch crashes in a process that has loaded TensorFlow
+    # a separate process, because PyTorch crashes in a process that has loaded TensorFlow
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own code
     expected = [IMAGES[batch.indices].tolist() for batch in PLAN.batches(len(IMAGES), seed=0, start=start)]

@@ -1,4 +1,4 @@
-"""Optax's wrappers that change the structure of the parameters: what is right, and what is refused in a sentence."""
+"""Optax's wrappers that change the structure of the parameters: what is supported, and what is refused."""
 
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def lookahead(base: optax.GradientTransformation) -> optax.GradientTransformatio
 
 @every_base
 def test_a_method_called_separately_passes_its_gradient_to_lookahead(base):
-    """What the errors say to write: the fast weights go through SAM's steps, and each second one goes half way back."""
+    """The remedy in the errors: the fast weights make SAM's steps, and every second step goes halfway back."""
     method, tx = sam_optax.sam(rho=0.5), lookahead(BASES[base]())
     params = pairs(helpers.small_params())
     method_state, state = method.init(params.fast), tx.init(params)
@@ -134,7 +134,7 @@ def test_the_fast_weights_of_lookahead_around_msam_are_evaluated_without_their_s
 
 
 class Layers(NamedTuple):
-    """The names of a dictionary in another container."""
+    """Another container with the names of a dictionary."""
 
     first: Any
     second: Any

@@ -1,4 +1,4 @@
-"""m-SAM: a perturbation for every m examples, in two gradient evaluations."""
+"""m-SAM: a perturbation for every m examples, with two gradient evaluations in total."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def mean(trees_: list[Any]) -> Any:
 
 
 def written_out(method: Any, params: Any, state: Any, batch: Any, m: int) -> Any:
-    """The definition, shard by shard, each by the plain method."""
+    """The definition: the plain method on each shard."""
     found = []
     for start in range(0, len(batch[0]), m):
         shard = jax.tree.map(lambda x, start=start: x[start : start + m], batch)
@@ -77,7 +77,7 @@ def test_smaller_shards_give_another_update():
 
 
 def test_m_sam_evaluates_two_gradients_in_total(loop):
-    """Counted where they run: each example passes twice through the loss, and through no third."""
+    """Evaluations are counted at run time: each example passes through the loss exactly twice."""
     recorded: list[int] = []
 
     def counted(params: Any, batch: Any) -> jax.Array:
@@ -131,7 +131,7 @@ def test_a_batch_that_m_does_not_divide_is_refused():
 
 
 def test_a_scan_over_shards_needs_the_memory_of_one_shard(monkeypatch):
-    """Of a wide hidden layer, whose activations outweigh all else: 16 shards take a good sixteenth of the batch's."""
+    """Activations of a wide hidden layer dominate, so 16 shards need little more than a sixteenth of the memory."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     w = {"in": jnp.ones((4, 4096)), "out": jnp.ones((4096, 1))}
     loss = lambda w, x: jnp.mean(jnp.tanh(jnp.tanh(x @ w["in"]) @ w["out"]) ** 2)  # noqa: E731
@@ -150,7 +150,7 @@ def test_a_scan_over_shards_needs_the_memory_of_one_shard(monkeypatch):
     devices=(1, 2, 4, 8),
 )
 def test_at_a_fixed_m_the_number_of_devices_changes_nothing(name, devices, x64):
-    """Each device makes its own shards, of which the mean is taken; or the compiler spreads the batch."""
+    """Each device has its own shards and the results are averaged, or the compiler shards the batch."""
     method, params, batch = methods.METHODS[name](rho=0.5), helpers.small_params(), batch_of(16)
     state = method.init(params)
     on_one_device = jax.jit(sam_optax.sharpness_aware_grad(loss_fn, method, 2))(params, state, batch)

@@ -1,4 +1,4 @@
-"""Masks choose leaves by path in every framework; what they hide is neither seen nor moved."""
+"""Masks choose leaves by path in every framework; hidden leaves neither affect the perturbation nor are perturbed."""
 
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_an_offset_that_a_perturbation_gives_to_hidden_leaves_is_dropped():
 
 
 def test_the_combiner_sees_all_leaves(x64):
-    """Masked GSAM adds what is orthogonal over all leaves, and moves the hidden ones too."""
+    """Masked GSAM adds the component that is orthogonal over all leaves, and also updates the hidden ones."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, grad_fn = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
     gradients = []
@@ -174,7 +174,7 @@ def test_a_mask_in_the_shape_of_an_equinox_module_is_a_tree_though_it_can_be_cal
 
 @pytest.mark.parametrize("name", ["BatchNorm_0", "LayerNorm_3", "norm", "group_norm"])
 def test_sam_on_perturbs_only_the_normalisation_layers(name):
-    """The recipe of the docs, under the names that frameworks give on their own."""
+    """The recipe of the docs, with the default names of the frameworks."""
     params = {name: {"scale": jnp.ones(2), "bias": jnp.zeros(2)}, "Dense_0": {"kernel": jnp.ones((2, 2))}}
     points = []
     tx = sam_optax.sam(rho=0.5, mask=sam_optax.by_path(lambda path: "norm" in path.lower()))
@@ -184,7 +184,7 @@ def test_sam_on_perturbs_only_the_normalisation_layers(name):
 
 
 def test_frozen_parameters_are_neither_perturbed_nor_updated_with_multi_transform():
-    """The documented way: SAM in front, with a mask, and `optax.multi_transform` behind it."""
+    """The documented way: a masked SAM, followed by `optax.multi_transform`."""
     frozen = sam_optax.by_path(lambda path: path.endswith("bias"))
     trained = sam_optax.by_path(lambda path: not path.endswith("bias"))
     labels = lambda params: jax.tree.map(lambda x: "frozen" if x else "trained", frozen(params))  # noqa: E731

@@ -1,4 +1,4 @@
-"""What a compiled step sets aside beside its arguments and results, in copies of the parameters."""
+"""Temporary memory of a compiled step, besides its arguments and results, in copies of the parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def copies(
     shape: tuple[int, ...],
     **options: Any,
 ) -> float:
-    """Of three layers, whose inputs take next to nothing."""
+    """Copies of the parameters of three layers, whose inputs take very little memory."""
     params = {str(number): jnp.zeros(kernel_shape) for number in range(3)}
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
@@ -51,7 +51,7 @@ def test_without_diagnostics_sam_frees_the_clean_gradient_before_the_second_pass
 
 
 def test_with_memory_first_gsam_holds_no_second_copy_of_a_gradient_of_convolutions():
-    """Two copies, in two orders of the axes, where the inner product of both gradients asks for its own."""
+    """Otherwise there are two copies in different layouts, because the inner product uses its own layout."""
     assert copies(sam_optax.gsam(), convolution, (3, 3, 64, 64), (2, 8, 8, 64), **MEMORY_FIRST) < 1
 
 

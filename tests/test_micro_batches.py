@@ -1,4 +1,4 @@
-"""Accumulation: both passes see the whole batch, however many parts it is gone through in."""
+"""Accumulation: both passes use the whole batch, in any number of parts."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def test_the_wrappers_give_the_same_step_in_parts(name, loop, x64):
 
 
 def test_multi_steps_around_sam_gives_another_step(x64):
-    """`optax.MultiSteps` around SAM takes the second pass of the last part alone."""
+    """`optax.MultiSteps` around SAM uses only the second pass of the last part."""
     sam, parts = helpers.optimizer("sam", optax.sgd(0.1), rho=0.5), 4
     multi = optax.MultiSteps(sam, parts)
     value_and_grad, params = sam_optax.value_and_grad(helpers.small_loss), helpers.small_params()
@@ -156,7 +156,7 @@ def test_a_loss_scale_is_divided_out_of_each_pass(scale):
 
 
 def test_a_loss_scale_saves_gradients_that_float16_would_lose():
-    """The gradient by the output is 1e-8, which float16 has not; that by the weights is 1e-4."""
+    """The gradient with respect to the output is 1e-8, too small for float16, and that of the weights is 1e-4."""
     w, x, small = jnp.full(4, 1e-4, jnp.float16), jnp.full(4, 1e4, jnp.float16), jnp.float16(1e-4)
     loss_fn = lambda w, x: (jnp.sum(w * x) * small).astype(jnp.float32) * 1e-4  # noqa: E731
     lost, kept = (sam_optax.value_and_grad(loss_fn, loss_scale=s)(w, x) for s in (1.0, 1024.0))
@@ -187,7 +187,7 @@ def test_the_second_pass_can_use_another_key():
 
 
 def test_a_loss_scale_may_be_traced():
-    """As Flax's DynamicScale has it: the scale is part of the training state."""
+    """As with Flax's DynamicScale, where the scale is part of the training state."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     plain = sam_optax.value_and_grad(helpers.small_loss)(params, *batch)
     traces = []

@@ -1,4 +1,4 @@
-"""MSAM: the parameters stand at the shifted point, the others are computed."""
+"""MSAM: the parameters are the shifted ones, and the unshifted ones are computed for evaluation."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_the_shift_has_length_rho_against_the_momentum(base, x64):
 
 
 def test_the_evaluation_parameters_are_those_updated_by_the_base(x64):
-    """The base, fed with the gradients at the shifted points, passes through the unshifted ones."""
+    """The base optimizer, applied to gradients at the shifted points, visits the unshifted ones."""
     base = helpers.BASES["adamw"]()
     tx, params, batches = helpers.optimizer("msam", base, rho=0.3), *problem(4)
     plain, state, base_state = params, tx.init(params), base.init(params)

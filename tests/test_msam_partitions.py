@@ -1,4 +1,4 @@
-"""MSAM where some parameters are frozen, or where partitions have optimizers of their own."""
+"""MSAM with frozen parameters, and with partitions that have their own optimizers."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def test_a_trained_head_is_updated_as_if_it_were_the_only_parameter(base, form):
 
 
 def test_the_direction_is_composed_of_the_momentum_of_each_group():
-    """`w̃ − w = −ρ v/‖v‖`, where `v` has SGD's trace on the one leaf and Adam's first moment on the other."""
+    """`w̃ − w = −ρ v/‖v‖`, where `v` is SGD's trace on one leaf and Adam's first moment on the other."""
     tx = sam_optax.msam(optax.multi_transform({"a": SGD, "b": ADAM}, {"body": "a", "head": "b"}), RHO)
     w, g = params(), gradient(params())
     updates, state = tx.update(g, tx.init(w), w)

@@ -1,4 +1,4 @@
-"""Methods that are created by their names."""
+"""Methods created by name."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""What is no noise, and what only looks like it."""
+"""Randomness that does not count as gradient noise, and invalid noise arguments."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ TERMS = sam_optax.NoiseTerms(2.0, 64.0)
 
 
 def additive(w: Any, x: Any, z: Any) -> Any:
-    """A loss whose gradient is the mean of `x + z`, with z what a mask does to it."""
+    """A loss whose gradient is the mean of `x + z`, where z is the effect of a mask."""
     return jnp.mean((x + z) @ w)
 
 
 def test_randomness_shared_by_all_parts_counts_as_signal(x64):
-    """So a dropout key for all parts makes the noise scale too small."""
+    """A dropout key that all parts share therefore makes the noise scale too small."""
     x, z = (jax.random.normal(jax.random.key(i), (16, 3)) + 1 for i in range(2))
 
     def measured(z: jax.Array) -> sam_optax.NoiseTerms:
@@ -32,7 +32,7 @@ def test_randomness_shared_by_all_parts_counts_as_signal(x64):
     none, shared, own = measured(jnp.zeros_like(x)), measured(jnp.tile(z[:4], (PARTS, 1))), measured(z)
     np.testing.assert_allclose(shared.noise, none.noise, rtol=1e-12)
     assert own.noise > 1.2 * none.noise
-    gradient = jnp.mean(x, 0) + jnp.mean(z[:4], 0)  # the batch's own, masks and all
+    gradient = jnp.mean(x, 0) + jnp.mean(z[:4], 0)  # the gradient of the batch, including masks
     np.testing.assert_allclose(shared.signal, jnp.sum(gradient**2) - none.noise / 16, rtol=1e-12)
 
 

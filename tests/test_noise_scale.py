@@ -1,4 +1,4 @@
-"""The noise scale: its two terms hit the truth within their standard error, where the truth is known."""
+"""The noise scale: on a known problem, its two terms are unbiased within their standard error."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import sam_optax
 BATCH, PARTS, STEPS = 32, 8, 400
 W = np.array([0.3, -0.2, 0.5, 0.1])
 CURVATURE = np.array([1.0, 2.0, 0.5, 3.0])
-DEVIATION = np.array([1.0, 2.0, 0.5, 1.5])  # of an example's gradient, leaf by leaf
+DEVIATION = np.array([1.0, 2.0, 0.5, 1.5])  # of the gradient of one example, leaf by leaf
 G = CURVATURE * W
 SIGNAL, NOISE = float(np.sum(G**2)), float(np.sum(DEVIATION**2))
 
@@ -30,7 +30,7 @@ def examples(seed: int, steps: int = STEPS) -> jax.Array:
 
 
 class Variance(NamedTuple):
-    """Of the estimates of one step. The sample variance of k normal parts is a sum of χ² of k − 1 degrees.
+    """The variance of the estimates of one step. The sample variance of k normal parts is a sum of χ² of k − 1 degrees.
 
     It is independent of their mean, so that in `signal = ‖g_B‖² − noise/B` the variances add up; that of the square of
     a normal vector is `4 GᵀΣG/B + 2 tr(Σ²)/B²`.
@@ -57,7 +57,7 @@ def measured(seed: int) -> sam_optax.NoiseTerms:
 
 
 def errors_off(estimate: float, truth: float, variance: float, steps: float = STEPS) -> float:
-    """How far off, in standard errors of the mean over the steps."""
+    """The deviation from the true value, in standard errors of the mean over the steps."""
     return abs(float(estimate) - truth) / np.sqrt(variance / steps)
 
 
@@ -67,7 +67,7 @@ def test_the_terms_are_unbiased_within_their_standard_error(seed, x64):
     assert errors_off(np.mean(signal), SIGNAL, variance().signal) < 3
     assert errors_off(np.mean(noise), NOISE, variance().noise) < 3
     np.testing.assert_allclose([np.var(signal), np.var(noise)], variance()[:2], rtol=0.3)
-    # a formula that forgets the noise in the batch's own gradient would be found out
+    # a formula that ignores the noise in the gradient of the batch would fail
     assert errors_off(np.mean(signal + noise / BATCH), SIGNAL, variance().signal) > 8
 
 
@@ -77,13 +77,13 @@ def test_the_ratio_of_averages_estimates_the_noise_scale_and_the_average_of_rati
     for signal, noise in zip(*terms, strict=True):
         average = average.add(sam_optax.NoiseTerms(signal, noise), decay)
     weights = decay ** np.arange(STEPS)
-    steps = np.sum(weights) ** 2 / np.sum(weights**2)  # so many, equally weighted, would be as exact
+    steps = np.sum(weights) ** 2 / np.sum(weights**2)  # this number of equally weighted steps would be as precise
     assert errors_off(average.terms.scale, NOISE / SIGNAL, variance().scale, steps) < 3
     assert errors_off(np.mean(terms.noise / terms.signal), NOISE / SIGNAL, variance().scale) > 5
 
 
 def test_the_noise_of_the_perturbed_gradient_of_a_quadratic_is_that_of_the_clean_one(x64):
-    """`A (w + ε) + z`: what differs between the parts is `z` alone; and along `g` itself the norm grows by ρ."""
+    """`A (w + ε) + z`: the parts differ only in `z`, and along `g` itself the norm grows by ρ."""
     value_and_grad = sam_optax.value_and_grad(
         lambda w, z: jnp.sum(w**2) / 2 + jnp.sum(w * jnp.mean(z, 0)), micro_batches=PARTS, measure_noise=True
     )

@@ -1,4 +1,4 @@
-"""The noise along training: what each way through a batch measures, against its definition, at no further gradient."""
+"""Noise during training: each way to process a batch measures the defined noise, with no further gradient."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def flat(gradient: Any) -> np.ndarray:
 
 
 def from_parts(gradients: list[Any], batch: Any) -> sam_optax.NoiseTerms:
-    """The definition: the parts' sample variance, and what it leaves of the square of their mean."""
+    """The definition: the sample variance of the parts, and the squared norm of their mean corrected for it."""
     parts, size = np.stack([flat(gradient) for gradient in gradients]), len(batch[0])
     noise = size / len(parts) * np.sum(np.var(parts, axis=0, ddof=1))
     return sam_optax.NoiseTerms(np.sum(np.mean(parts, 0) ** 2) - noise / size, noise)
@@ -51,7 +51,7 @@ def written_out(params: Any, batch: Any, parts: int = PARTS) -> sam_optax.Noise:
 
 
 def of_a_step(value_and_grad: Callable[..., Any], params: Any, *batch: jax.Array) -> sam_optax.Noise:
-    """What one step of GSAM measures."""
+    """The noise that one step of GSAM measures."""
     tx = optax.chain(sam_optax.track_noise(sam_optax.gsam(rho=RHO)), optax.sgd(0.1))
     _, grads, grad_fn = value_and_grad(params, *batch)
     _, state = tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
@@ -167,7 +167,7 @@ def test_tracking_noise_does_not_change_the_method(method, x64):
 
 @pytest.mark.parametrize("static", [True, False])
 def test_a_skipped_step_measures_only_the_clean_gradient(static, x64):
-    """Also where the decision is made inside the compiled step, out of whose branches the noise has to get."""
+    """Also where the decision is made inside the compiled step, so that its branches have to return the noise."""
     policy = sam_optax.every(2)
     tx = sam_optax.track_noise(sam_optax.sam(rho=RHO, when=policy), decay=0.5)
     value_and_grad = sam_optax.value_and_grad(helpers.small_loss, micro_batches=PARTS, measure_noise=True)

@@ -1,4 +1,4 @@
-"""A pass that is not finite leaves no half-made step in parameters or state."""
+"""A nonfinite pass leaves parameters and state unchanged."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ FEW = ("gsam", "msam", "wsam_decoupled")
 
 
 def is_quick(where: tuple[str, str], value: float) -> bool:
-    """NaN in the passes of each kind of method, and infinities in those of few."""
+    """Quick cases: NaN in the passes of each kind of method, and infinities for a few methods."""
     return where[0] in (methods.OF_EACH_KIND if np.isnan(value) else FEW)
 
 
@@ -64,7 +64,7 @@ def test_finite_steps_equal_those_of_the_optimizer(name, x64):
 
 
 def test_optax_does_not_detect_a_nonfinite_second_pass():
-    """Why there is a guard of our own."""
+    """This is why the library has its own guard."""
     params, (batch,) = helpers.small_params(), helpers.small_batches(1)
     _, grads, _ = passes(params, batch)
     call = {"grad_fn": lambda at: spoiled(grads, jnp.nan)}

@@ -1,4 +1,4 @@
-"""Two methods in one optimizer are refused wherever the whole state is seen."""
+"""Two methods in one optimizer are refused by every function that gets the whole state."""
 
 from typing import Any
 
@@ -109,7 +109,7 @@ def test_a_method_inside_another_is_refused(name):
 
 
 def test_one_method_can_have_a_radius_for_each_partition(x64):
-    """The right way: each group's own `ε = ρ g/‖g‖`, with the norm over the group, and one second pass."""
+    """The supported way: each group has its own `ε = ρ g/‖g‖`, with the norm over the group, and one second pass."""
     radii, labels = {"body": 0.5, "head": 0.1}, {"body": "body", "head": {"kernel": "head", "bias": "head"}}
     perturbation = optax.multi_transform(
         {name: sam_optax.normalized_ascent(rho) for name, rho in radii.items()}, labels
@@ -132,7 +132,7 @@ def test_groups_can_have_their_own_radii_under_one_norm(x64):
     perturbation = optax.chain(sam_optax.normalized_ascent(1.0), scales)
     tx = sam_optax.sharpness_aware(perturbation, sam_optax.perturbed_gradient())
     w = {"body": jnp.array([3.0, 0.0]), "head": jnp.array([0.0, 4.0])}
-    grads, _ = tx.update(w, tx.init(w), w, grad_fn=lambda at: at)  # of ½‖w‖², whose gradient is w
+    grads, _ = tx.update(w, tx.init(w), w, grad_fn=lambda at: at)  # for ½‖w‖², whose gradient is w
     expected = {"body": np.array([3.0 + 0.05 * 0.6, 0.0]), "head": np.array([0.0, 4.0 + 0.1 * 0.8])}
     chex.assert_trees_all_close(grads, expected, rtol=1e-10)
 

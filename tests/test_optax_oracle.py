@@ -1,4 +1,4 @@
-"""Optax's own SAM, in the mode that hides its inner steps, as a second opinion."""
+"""Optax's own SAM in its opaque mode, as a reference."""
 
 import functools
 import itertools

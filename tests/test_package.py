@@ -1,4 +1,4 @@
-"""The package: what it loads, what it hands on, and how that is documented."""
+"""The package: what it imports and exports, and its documentation."""
 
 import importlib.metadata
 import importlib.resources
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SPACES = (sam_optax, sam_optax.sharpness)
 NAMED = {f"{space.__name__}.{name}": getattr(space, name) for space in SPACES for name in space.__all__}
 RECORDS = [name for name, x in NAMED.items() if hasattr(x, "_fields")]
-"""NamedTuples: what they hold is described, and the functions that make them have the examples."""
+"""NamedTuples whose fields are documented, while the functions that return them have the examples."""
 FUNCTIONS = [name for name, x in NAMED.items() if inspect.isfunction(x)]
 
 
@@ -78,7 +78,7 @@ def test_the_version_is_that_of_the_distribution():
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that is built from it."""
+    """A folder with the sdist, and with the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
     _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return folder
@@ -112,7 +112,7 @@ def test_the_sdist_contains_the_build_and_citation_files(dist):
 
 
 def test_the_wheel_installs_into_a_clean_environment_and_runs_the_first_example(dist, tmp_path):
-    """The environment has what the wheel requires from here; the package itself it has from the wheel."""
+    """The environment uses the installed dependencies, and the package from the wheel."""
     venv.create(tmp_path / "clean", with_pip=False)
     python = tmp_path / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python"
     (wheel,) = dist.glob("*.whl")

@@ -1,4 +1,4 @@
-"""What is true of the offsets, whatever the gradient."""
+"""Laws of the offsets that hold for every gradient."""
 
 import functools
 from typing import Any
@@ -87,7 +87,7 @@ def test_asam_without_eta_does_not_perturb_zero_weights():
 
 @pytest.mark.parametrize("factor", [0.1, 3.0, 1000.0])
 def test_without_eta_asam_is_invariant_to_a_rescaling_of_two_layers(factor, x64):
-    """`relu(x @ u) @ v` stays what it is under `(c u, v / c)`, and so do ASAM's offset and perturbed loss."""
+    """`relu(x @ u) @ v` is invariant under `(c u, v / c)`, and so are ASAM's offset and perturbed loss."""
     u, v, x = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(3, 4), (4, 1), (8, 3)]))
 
     def loss(params: Any) -> jax.Array:
@@ -176,7 +176,7 @@ def test_a_fraction_of_zero_keeps_the_first_direction(x64):
 
 
 def test_friendly_removes_the_component_common_to_all_batches(x64):
-    """Of gradients `common + own`, the offset turns to `own` where the average has become `common`."""
+    """Of gradients `common + own`, the offset has the direction of `own` once the average is `common`."""
     common = jnp.array([1.0, 0.0, 0.0, 0.0])
     gradients = [common + sign * jnp.array([0.0, 0.1, 0.0, 0.0]) for sign in (1, -1) * 200]
     friendly = offsets_of(sam_optax.friendly_ascent(1.0, 1.0, 0.99), gradients)[-1]

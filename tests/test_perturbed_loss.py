@@ -1,4 +1,4 @@
-"""The perturbed loss and the surrogate gap, against both losses computed by hand."""
+"""The perturbed loss and the surrogate gap, compared with losses computed by hand."""
 
 import functools
 from typing import Any
@@ -91,7 +91,7 @@ def test_perturbed_loss_and_gap_of_micro_batches_are_those_of_the_whole_batch(lo
 
 
 def test_parts_of_unequal_weight_count_by_their_weight(x64):
-    """The second part weighs nothing, so that both losses are those of the first one."""
+    """The second part has zero weight, so that both losses are those of the first one."""
     x, y = batch_of(8)
     weight = jnp.repeat(jnp.array([1.0, 0.0]), 4)
     loss_fn = lambda params, x, y, weight: helpers.small_loss(params, x, y)  # noqa: E731

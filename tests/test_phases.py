@@ -66,7 +66,7 @@ def in_one_call(tx: Any, decisions: list[bool | None], compile_: Callable[..., A
 
 
 def in_two_phases(tx: Any, decisions: list[bool | None], compile_: Callable[..., Any]) -> list[Any]:
-    """The same by `ascend` and `descend`, the gradients made outside of both."""
+    """The same by `ascend` and `descend`, with gradients computed outside of both."""
     phases = sam_optax.two_phases(tx)
     ascend, descend = compile_(phases.ascend, static_argnames="perturb"), compile_(phases.descend)
     passes = compile_(value_and_grad)

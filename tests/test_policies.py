@@ -1,4 +1,4 @@
-"""When a step pays for a second pass."""
+"""Policies decide which steps make a second pass."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ POLICIES = {
 
 
 def perturbed_steps(policy: sam_optax.Policy, steps: int) -> list[int]:
-    """The steps at which `perturb=None` made a second pass, as the diagnostics tell."""
+    """The steps at which `perturb=None` made a second pass, according to the diagnostics."""
     tx, w = sam_optax.sam(when=policy), jnp.ones(2)
     update = jax.jit(lambda state: tx.update(w, state, w, grad_fn=lambda w: 2 * w))
     state, steps_found = tx.init(w), []

@@ -1,4 +1,4 @@
-"""Parameters of 16 bits keep their type, and norms are taken in 32."""
+"""Parameters of 16 bits keep their dtype, and norms are computed in 32 bits."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_parameters_and_states_keep_their_types(name, dtype):
 @methods.every_method
 @low_precision
 def test_large_gradients_do_not_overflow(name, dtype):
-    """Eight entries of 1e4: the squares and `T² g` of ASAM lie beyond float16, the results within it."""
+    """Eight entries of 1e4: the squares and `T² g` of ASAM overflow float16, but the results do not."""
     tx, params, large = methods.METHODS[name](rho=1.0), filled(10.0, dtype), filled(1e4, dtype)
     updates, state = tx.update(large, tx.init(params), params, grad_fn=lambda moved: large, perturb=True)
     for leaf in jax.tree.leaves(updates):

@@ -1,4 +1,4 @@
-"""What every method promises: one table of methods, one set of shared promises."""
+"""Properties of every method in the table."""
 
 import functools
 import inspect
@@ -18,7 +18,7 @@ from tests.selection import combinations
 
 
 def probe(received: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
-    """A transform that notes the extra arguments it is given."""
+    """A transform that records its extra arguments."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         received.update(extra_args)

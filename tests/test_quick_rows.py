@@ -1,4 +1,4 @@
-"""Every slow test in the table exists, and the parameter sets that `make test` runs are spread over all."""
+"""Every slow test in the table exists, and the parameter sets that `make test` runs are spread over the whole list."""
 
 import ast
 from pathlib import Path

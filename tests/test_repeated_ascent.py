@@ -1,4 +1,4 @@
-"""Perturbations that ask for further gradients: k-step SAM, against Optax's own and against the golden trajectories."""
+"""Perturbations with further gradients: k-step SAM, compared with Optax's own and with golden trajectories."""
 
 import functools
 from typing import Any
@@ -78,7 +78,7 @@ def test_one_step_along_the_normalized_gradient_is_sam(x64):
 
 
 def counted(calls: list[None]) -> Any:
-    """A loss that counts the passes which run, not those which are traced."""
+    """A loss that counts executed passes instead of traced ones."""
 
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         jax.debug.callback(lambda: calls.append(None))
@@ -176,7 +176,7 @@ def test_a_gradient_that_is_not_finite_stays_so():
 
 
 def test_any_perturbation_may_evaluate_further_gradients():
-    """Extra-gradient, written by hand: the offset is the gradient at `w + 0.1 g`."""
+    """The extra-gradient method, written by hand: the offset is the gradient at `w + 0.1 g`."""
 
     def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any, **extra: Any) -> tuple[Any, Any]:
         assert extra == {"perturb": True, "anything": 1}

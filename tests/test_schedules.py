@@ -29,7 +29,7 @@ def test_the_radius_follows_a_cosine_step_by_step():
     np.testing.assert_allclose(radii, 0.02 + 0.18 * (rates - 0.01) / 0.09, rtol=1e-5)
 
 
-normal = functools.partial(st.floats, 0, width=32, allow_subnormal=False)  # XLA takes the others for zero
+normal = functools.partial(st.floats, 0, width=32, allow_subnormal=False)  # XLA flushes smaller numbers to zero
 
 
 @hypothesis.given(normal(10), normal(1), normal(1), normal(1), normal(1))

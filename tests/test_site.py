@@ -76,7 +76,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A page that records what goes wrong in `page.problems`, and its requests in `page.requests`."""
+    """A page that records errors in `page.problems` and requests in `page.requests`."""
     page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
     page.problems, page.requests = [], []
     page.on("console", lambda message: message.type == "error" and page.problems.append(f"{message.text} {page.url}"))
@@ -128,7 +128,7 @@ def test_every_formula_is_typeset(site: Path, page: Any) -> None:
 def test_search_finds_gsam(site: Path, address: str, page: Any, from_disk: bool) -> None:
     page.goto((site / "index.html").as_uri() if from_disk else address + "index.html")
     page.locator(".md-search__input").click()
-    page.locator(".md-search-result__meta", has_text="Type to start").wait_for()  # the index is read
+    page.locator(".md-search-result__meta", has_text="Type to start").wait_for()  # the search index is loaded
     page.locator(".md-search__input").press_sequentially("gsam", delay=50)
     results = page.locator(".md-search-result__item")
     results.first.wait_for()

@@ -1,4 +1,4 @@
-"""Linen: a `TrainState` that hands the second pass on."""
+"""Linen: a `TrainState` that passes the second pass on."""
 
 import functools
 from typing import Any

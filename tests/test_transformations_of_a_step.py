@@ -15,7 +15,7 @@ from tests import helpers, methods
 from tests.selection import some_of
 
 few_optimizers = some_of((*methods.SHORT, *methods.WRAPPERS), ("vasso", "sam_every_2", "msam", "wsam_decoupled"))
-"""In `make test` one optimizer of each kind of state and of decision."""
+"""`make test` runs one optimizer for each kind of state and of decision."""
 
 
 def start(name: str) -> tuple[Any, Any]:
@@ -24,7 +24,7 @@ def start(name: str) -> tuple[Any, Any]:
 
 
 def new_step(name: str) -> Callable[..., Any]:
-    """A step with no trace yet. JAX uses a trace again, which would make the two sides of a comparison the same."""
+    """A new function without a cached trace. A cached one would be the same on both sides of a comparison."""
     return helpers.make_step(helpers.optimizer(name))
 
 
@@ -62,7 +62,7 @@ def test_the_gradient_through_two_steps_equals_finite_differences(name, x64):
 
 
 def direction(tree: Any) -> Any:
-    """Some direction, of the tree's shapes."""
+    """A direction with the shapes of the tree."""
     return jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), tree)
 
 

@@ -1,4 +1,4 @@
-"""Reductions over trees are those of NumPy in 64 bits, whatever the tree and its types."""
+"""Reductions over trees equal those of NumPy in 64 bits, for every tree and its dtypes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Perturbations and combiners of one's own: what they return is checked."""
+"""The results of user-defined perturbations and combiners are checked."""
 
 import jax
 import jax.numpy as jnp

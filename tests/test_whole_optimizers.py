@@ -1,4 +1,4 @@
-"""What the whole optimizers promise, SAM-SPS and bSAM, which have no base optimizer."""
+"""Properties of the whole optimizers SAM-SPS and bSAM, which have no base optimizer."""
 
 from typing import Any
 

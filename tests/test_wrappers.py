@@ -1,4 +1,4 @@
-"""What the methods that wrap their base optimizer promise."""
+"""Properties of the methods that wrap their base optimizer."""
 
 import re
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_decoupled_wsam_around_sgd_is_the_base_at_gamma_zero_and_sam_at_one_half
 
 
 def test_every_public_method_is_in_a_table_of_tested_methods():
-    """A method that is added has to make the promises."""
+    """New methods must be added to a table, so that the shared tests run for them."""
     folder = Path(sam_optax.methods.__file__).parent
     written = {
         name

@@ -1,4 +1,4 @@
-"""Optimizers of Optax that wrap others, around a method and behind it; and bases whose momentum MSAM does not find."""
+"""Optax's wrapping optimizers, around and after a method, and bases whose momentum MSAM does not find."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def test_msam_refuses_a_base_whose_momentum_it_does_not_find(base):
 
 @pytest.mark.parametrize("name", ["sam", "gsam"])
 def test_schedule_free_around_a_chain_equals_the_chain_with_schedule_free(name, x64):
-    """Schedule-free optimizers use the gradient in their base alone."""
+    """Schedule-free optimizers use the gradient only in their base."""
     method, rate, params, batches = methods.NAMED[name](rho=RHO), 0.1, helpers.small_params(), helpers.small_batches(3)
     around = optax.contrib.schedule_free(optax.chain(method, optax.sgd(rate)), rate)
     behind = optax.chain(method, optax.contrib.schedule_free(optax.sgd(rate), rate))
@@ -32,7 +32,7 @@ def test_schedule_free_around_a_chain_equals_the_chain_with_schedule_free(name, 
 
 
 def test_mechanic_after_a_method_is_tuned_by_the_gradient_of_the_method(x64):
-    """It is Mechanic alone on the perturbed gradient."""
+    """It equals Mechanic by itself on the perturbed gradient."""
     mechanic = optax.contrib.mechanize(optax.adam(1.0))
     tx = optax.chain(sam_optax.sam(RHO), mechanic)
     expected = mechanic_steps(mechanic, lambda clean, perturbed: (perturbed, {}))
@@ -40,7 +40,7 @@ def test_mechanic_after_a_method_is_tuned_by_the_gradient_of_the_method(x64):
 
 
 def test_mechanic_around_a_chain_is_tuned_by_the_clean_gradient(x64):
-    """Its base descends on the perturbed gradient all the same."""
+    """Its base still descends on the perturbed gradient."""
     adam = optax.adam(1.0)
 
     def update(updates: Any, state: Any, params: Any = None, *, perturbed: Any) -> tuple[Any, Any]:

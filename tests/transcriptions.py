@@ -1,6 +1,6 @@
-"""The methods' formulas in NumPy, with the golden network's gradient derived by hand: nothing of ours, nothing of JAX.
+"""The methods' formulas in NumPy, with the golden network's gradient derived by hand, without our library or JAX.
 
-A transcription is a function without arguments that gives a fresh `estimate(w, x, y)` → gradient to descend on.
+A transcription is a function without arguments that returns a new `estimate(w, x, y)` → gradient to descend on.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ def forward(w: Tree, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def slope(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The gradient of the mean cross-entropy by the logits."""
+    """The gradient of the mean cross-entropy with respect to the logits."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (odds / odds.sum(axis=1, keepdims=True) - np.eye(4)[y]) / len(y)
 
 
 def pull_back(w: Tree, x: np.ndarray, delta: np.ndarray) -> Tree:
-    """Back-propagation of `delta`, a gradient by the logits."""
+    """Back-propagation of `delta`, a gradient with respect to the logits."""
     hidden, _ = forward(w, x)
     behind = (delta @ w["w2"].T) * (1 - hidden**2)
     return {"w1": x.T @ behind, "b1": behind.sum(axis=0), "w2": hidden.T @ delta, "b2": delta.sum(axis=0)}
@@ -50,7 +50,7 @@ def mix(a: float, x: Tree, b: float, y: Tree) -> Tree:
 
 
 def moved(w: Tree, d: Tree, rho: float = RHO, scale: Tree | None = None) -> Tree:
-    """`w + ρ T² d / ‖T d‖`, with `T = 1` where there is no scale."""
+    """`w + ρ T² d / ‖T d‖`, with `T = 1` if there is no scale."""
     t = {k: np.ones_like(w[k]) for k in w} if scale is None else scale
     stretched = {k: t[k] * d[k] for k in w}
     return {k: w[k] + rho / norm(stretched) * t[k] * stretched[k] for k in w}

@@ -24,7 +24,7 @@ graphdef, weights, state = nnx.split(model, nnx.Param, ...)
 
 
 def variables() -> dict[str, Any]:
-    """Weights and state, whose floating leaves have JAX's default width; the state has a uint32 count and a key."""
+    """Weights and state, with floating leaves of JAX's default width, and a uint32 count and a key in the state."""
     parts = {"weights": nnx.as_pure(weights), "state": nnx.as_pure(state)}
     return jax.tree.map(lambda x: x.astype(float) if jnp.issubdtype(x.dtype, jnp.floating) else x, parts)
 
@@ -58,7 +58,7 @@ def loss(of: dict[str, Any], batch: dict[str, jax.Array]) -> jax.Array:
 
 
 def real_variables() -> dict[str, Any]:
-    """Weights and statistics alone, all of them real floating arrays."""
+    """Weights and statistics without counts and keys, so that all leaves are real floating arrays."""
     of = variables()
     return of | {"state": {"layers": {1: of["state"]["layers"][1]}}}
 

@@ -1,4 +1,4 @@
-"""What the tests of curvature share: a small network with its dense matrices, and quadratics."""
+"""Shared helpers for tests of curvature: a small network with its dense matrices, and quadratics."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -46,14 +46,14 @@ def all_examples() -> Batch:
 
 @functools.cache
 def dense_hessian() -> np.ndarray:
-    """Of the network on all examples as one batch, in the 64 bits of the test that calls it."""
+    """The dense Hessian of the network on all examples as one batch. Tests call it in 64-bit mode."""
     flat, unravel = ravel_pytree(params())
     return np.asarray(jax.jit(jax.hessian(lambda v: loss(unravel(v), all_examples())))(flat))
 
 
 @functools.cache
 def dense_gauss_newton() -> np.ndarray:
-    """`JᵀHJ`, with `H` the Hessian of the loss by the outputs."""
+    """`JᵀHJ`, where `H` is the Hessian of the loss with respect to the outputs."""
     flat, unravel = ravel_pytree(params())
     batch = all_examples()
 
@@ -73,6 +73,6 @@ def quadratic(matrix: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def symmetric(size: int, seed: int = 0) -> np.ndarray:
-    """A random symmetric matrix, of both signs."""
+    """A random symmetric matrix with eigenvalues of both signs."""
     matrix = np.random.default_rng(seed).normal(size=(size, size))
     return (matrix + matrix.T) / 2

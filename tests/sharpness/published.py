@@ -1,7 +1,7 @@
-"""A BatchNorm network, its data, and the worst-case sharpness that the published script gives for it.
+"""A BatchNorm network, its data, and its worst-case sharpness according to the published script.
 
 `tests/golden/published_sharpness.npz` was made in float64 by the script of Andriushchenko et al. (2023), on a CPU:
-three batches of 32 images, from `δ = 0`. Beside each value stands how many step sizes were halved on the way.
+three batches of 32 images, from `δ = 0`. Each value comes with the number of halved step sizes.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _BATCH = 32
 
 
 class Case(NamedTuple):
-    """The settings of a run of the script, and what came out."""
+    """The settings of a run of the script, and its result."""
 
     norm: str
     adaptive: bool
@@ -52,7 +52,7 @@ def batches() -> list[tuple[jax.Array, jax.Array]]:
 
 
 def loss_fn(params: dict[str, jax.Array], batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The cross-entropy, BatchNorm in inference mode."""
+    """The cross-entropy with BatchNorm in inference mode."""
     features, labels = batch
     for layer in "12":
         features = jax.lax.conv_general_dilated(features, params[f"c{layer}_weight"], (1, 1), "SAME")

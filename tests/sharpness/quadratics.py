@@ -1,4 +1,4 @@
-"""Quadratics, on which everything is known in closed form."""
+"""Quadratics with closed forms of their sharpness."""
 
 from typing import Any
 
@@ -25,12 +25,12 @@ def loss_fn(params: Tree, batch: jax.Array) -> jax.Array:
 
 
 def rise_in_box(curvature: np.ndarray, w: np.ndarray, reach: np.ndarray) -> float:
-    """The most that `½ Σ a_i w_i²` rises within `|δ_i| ≤ reach_i`: each coordinate moves away from zero."""
+    """The largest rise of `½ Σ a_i w_i²` within `|δ_i| ≤ reach_i`: each coordinate moves away from zero."""
     return float(0.5 * np.sum(curvature * ((np.abs(w) + reach) ** 2 - w**2)))
 
 
 def rise_in_ball(curvature: np.ndarray, w: np.ndarray, rho: float) -> float:
-    """The most that it rises within `‖δ‖ ≤ ρ`: `(λ − A) δ = A w`, with the λ above all of A for which `‖δ‖ = ρ`."""
+    """The largest rise within `‖δ‖ ≤ ρ`: `(λ − A) δ = A w`, with the λ above all of A for which `‖δ‖ = ρ`."""
     low, high = curvature.max(), curvature.max() + np.linalg.norm(curvature * w) / rho + 1.0
     for _ in range(200):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The ascent, against its rules written out in NumPy, its check points, and its condition for a shorter step."""
+"""The ascent compared with its rules in NumPy, its check points, and its condition for a shorter step."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_every_iterate_follows_the_written_rules(norm, rho, steps, x64):
     found = sharpness.worst_case(_loss_fn, jnp.asarray(W), [jnp.ones(1)], rho=rho, norm=norm, steps=steps)
     np.testing.assert_allclose(found.history[0, 0], losses, rtol=1e-9)
     assert found.sharpness == pytest.approx(max(losses) - losses[0], rel=1e-9)
-    assert halvings > 0 or steps < 100  # what follows a halving is seen, too
+    assert halvings > 0 or steps < 100  # the case includes iterations after a halving
 
 
 def _points(steps):
@@ -85,7 +85,7 @@ def _points(steps):
     [(20, [5, 9, 12, 15, 16, 18, 19]), (100, [22, 41, 57, 70, 80, 87, 93, 99]), (1, []), (3, [1, 2])],
 )
 def test_the_check_points_are_at_the_published_fractions(steps, points):
-    # 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99 of the iterations; 0.70 and 0.80 are a rounding above
+    # 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99 of the iterations; rounding raises 0.70 and 0.80
     found = _points(steps)
     assert len(found) == len(points)
     assert all(abs(i - j) <= (steps == 100) for i, j in zip(found, points, strict=True))

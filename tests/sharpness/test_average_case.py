@@ -1,4 +1,4 @@
-"""The average case, against what is known of quadratics."""
+"""The average case, compared with closed forms on quadratics."""
 
 import jax
 import jax.numpy as jnp

@@ -82,7 +82,7 @@ def test_a_random_point_lies_in_the_ball(norm, adaptive):
     assert length == pytest.approx(0.3) if norm == "l2" else 0.1 < length <= 0.3
     assert point["a"][:2].all()
     assert point["b"].all()
-    assert bool(point["a"][2] == 0) == adaptive  # a weight of zero has no reach
+    assert bool(point["a"][2] == 0) == adaptive  # a weight of zero cannot move
 
 
 def test_the_scale_of_adaptive_balls_is_that_of_the_weights():

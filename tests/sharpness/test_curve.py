@@ -53,7 +53,7 @@ def test_only_perturbed_parameters_are_counted():
 def test_the_error_is_that_at_the_maximiser(x64):
     batches = [jnp.ones((1, 5)), jnp.full((3, 5), 2.0)]
 
-    def error_fn(params, batch):  # the largest weight, times what tells the batches apart
+    def error_fn(params, batch):  # the largest weight, times a value that identifies the batch
         return jnp.max(jnp.abs(quadratics.flatten(params))) * batch[0, 0]
 
     found = sharpness.curve(

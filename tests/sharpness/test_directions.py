@@ -1,4 +1,4 @@
-"""Directions: as long as the parameters filter by filter, and from one set of parameters to another."""
+"""Directions: random ones with the filter norms of the parameters, and those toward other parameters."""
 
 import chex
 import jax
@@ -55,7 +55,7 @@ def test_a_filter_for_which_zeros_are_drawn_is_finite(monkeypatch):
 
 
 def test_directions_are_gaussian_before_they_are_scaled():
-    """Along a long filter of ones they are nearly standard normal: mean 0, square 1, fourth power 3."""
+    """For a long filter of ones they are nearly standard normal: mean 0, second moment 1, fourth moment 3."""
     (direction,) = random_directions({"kernel": jnp.ones((4096, 2))}, jax.random.key(0), 1)
     column = np.asarray(direction["kernel"][:, 0])
     np.testing.assert_allclose([column.mean(), (column**2).mean(), (column**4).mean()], [0, 1, 3], atol=0.3)

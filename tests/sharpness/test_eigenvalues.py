@@ -1,4 +1,4 @@
-"""The largest eigenvalues: against dense ones, where the Krylov space ends early, and in low precision."""
+"""The largest eigenvalues: compared with dense ones, where the Krylov space ends early, and in low precision."""
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ REPEATED = {
     dtype=(np.float32, np.float64),
 )
 def test_eigenpairs_are_correct_where_the_krylov_space_ends_early(name, seed, dtype, x64):
-    """Also in a rotated basis, where the end is one of rounding and not exact."""
+    """Also in a rotated basis, where the space ends only up to rounding."""
     values = np.array(REPEATED[name])
     basis = np.linalg.qr(curvature.symmetric(6, seed))[0] if seed else np.eye(6)
     matrix = (basis * values @ basis.T).astype(dtype)
@@ -138,7 +138,7 @@ def test_the_curvature_of_narrow_parameters_is_taken_in_float32():
 
 
 def test_no_product_is_inside_a_compiled_loop(monkeypatch):
-    """There the gradients of convolutions are slow on the CPU."""
+    """Gradients of convolutions are slow on the CPU inside compiled loops."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("a loop is compiled")
@@ -150,7 +150,7 @@ def test_no_product_is_inside_a_compiled_loop(monkeypatch):
 
 
 def test_every_product_runs_compiled():
-    """A trace of it would run operation by operation, because matfree's loop runs with compilation off."""
+    """Otherwise it would run operation by operation, because matfree's loop runs with compilation disabled."""
     compiled, is_traced = [], []
 
     def loss(w, x):

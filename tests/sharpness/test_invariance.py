@@ -1,4 +1,4 @@
-"""Which measures stay what they are where a layer is scaled up and its successor down, and which do not."""
+"""Which measures are invariant when a layer is scaled up and its successor down, and which are not."""
 
 import jax
 import jax.numpy as jnp

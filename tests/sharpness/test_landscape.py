@@ -70,7 +70,7 @@ def test_a_line_toward_other_parameters_has_the_losses_of_both_ends(dtype):
 
 
 def test_each_point_is_rounded_to_the_dtypes_of_the_parameters():
-    """In bfloat16 the next number after 1 is 1 + 2⁻⁷: the loss sees no point between."""
+    """In bfloat16 the next number after 1 is 1 + 2⁻⁷: the loss is evaluated at no point in between."""
     params = {"w": jnp.ones((), jnp.bfloat16), "x": jnp.ones((), jnp.float32)}
     direction = {"w": jnp.full((), 2.0**-9), "x": jnp.zeros(())}
 

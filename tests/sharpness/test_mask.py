@@ -1,4 +1,4 @@
-"""Every measure with a mask: of a network with BatchNorm and Dropout it is the measure of its weights alone."""
+"""Masked measures of a network with BatchNorm and Dropout are the measures of only its weights."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Curvature matrices as products: against dense ones, over batches, and what is refused."""
+"""Products with curvature matrices: compared with dense matrices, over batches, and what is refused."""
 
 import sys
 
@@ -15,7 +15,7 @@ gauss_newton = matrices.gauss_newton(curvature.outputs)
 
 
 def dense(operator):
-    """The matrix, one unit vector after the other."""
+    """The dense matrix, from products with unit vectors."""
     return np.stack([operator.matvec(row) for row in jnp.eye(operator.size, dtype=operator.dtype)], axis=1)
 
 
@@ -90,7 +90,7 @@ def test_a_second_call_traces_nothing_again():
 
 
 def test_a_product_is_compiled_even_where_jit_is_disabled():
-    """There matfree runs its loop."""
+    """matfree runs its loop with compilation disabled."""
     traced = []
 
     def matrix(loss_fn, params, batch, vector):

@@ -1,4 +1,4 @@
-"""The pictures: what their panels hold, and how they are labelled and scaled."""
+"""The pictures: the contents, labels and scales of their panels."""
 
 import io
 import subprocess
@@ -19,7 +19,7 @@ RHO = np.array([1e-4, 1e-3, 1e-2])
 
 
 def plane(factor=1.0, power=1):
-    """It rises along the first direction alone."""
+    """A landscape that rises only along the first direction."""
     return Landscape(POINTS, jnp.asarray(np.repeat(factor * 10 ** (power * (POINTS + 1))[:, None], 5, axis=1)))
 
 
@@ -33,7 +33,7 @@ def curve(*, sharpness=(1e-4, 1e-2, 1.0), error=None, number=400, norm="linf"):
 
 
 def written(figure):
-    """All that can be read, after the picture has been drawn."""
+    """All texts of the picture, after it has been drawn."""
     stored = io.BytesIO()
     figure.savefig(stored, format="png", dpi=40)
     assert np.isfinite([[panel.get_xlim(), panel.get_ylim()] for panel in figure.axes]).all()
@@ -161,7 +161,7 @@ def test_sharpness_without_a_logarithm_is_omitted(sharpness):
 
 
 def test_a_spectral_density_is_drawn_around_its_nodes():
-    """Two bumps that lie far apart have the height of Gaussians of half the weight."""
+    """Two distant peaks have the height of Gaussians with half the weight."""
     found = SpectralDensity(nodes=jnp.array([[-1.0, 50.0]]), weights=jnp.array([[0.5, 0.5]]))
     figure = plots.plot_density(found, 0.01, "Hessian")
     (panel,) = figure.axes

@@ -1,4 +1,4 @@
-"""Against the values of the published script, on a network with BatchNorm."""
+"""Comparison with the values of the published script, on a network with BatchNorm."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def _ours(case: Case) -> float:
 
 
 def _is_of_another_ascent(case: Case) -> bool:
-    """Whether it is the adaptive ℓ2 ball, where the script comes to rest short of the maximum, and ours does not."""
+    """Whether it is the adaptive ℓ2 ball, where the script stops short of the maximum and our ascent does not."""
     return case.norm == "l2" and case.adaptive
 
 

@@ -15,7 +15,7 @@ def of_matrix(matrix, **options):
 
 
 def moments(found, power):
-    """One a probe."""
+    """The moments, one row per probe."""
     return np.sum(np.asarray(found.weights) * np.asarray(found.nodes) ** power, axis=-1)
 
 
@@ -33,7 +33,7 @@ def test_each_probe_has_weights_of_sum_one(x64):
 
 @pytest.mark.parametrize("power", range(1, 8))
 def test_a_diagonal_matrix_has_the_moments_of_its_entries(power, x64):
-    """Every vector of signs weighs all entries alike; four nodes are exact up to the seventh power, and not beyond."""
+    """Every vector of signs weights all entries equally. Four nodes are exact up to the seventh power only."""
     entries = np.linspace(-1, 2, 40)
     found = of_matrix(np.diag(entries), steps=4, samples=2)
     np.testing.assert_allclose(moments(found, power), np.mean(entries**power), rtol=1e-10)
@@ -91,7 +91,7 @@ def test_the_key_affects_only_the_probes(x64):
     at = lambda seed: np.asarray(of_matrix(matrix, steps=3, samples=2, key=jax.random.key(seed)).nodes)  # noqa: E731
     np.testing.assert_array_equal(at(1), at(1))
     assert np.all(np.abs(at(1) - at(2)) > 1e-6)
-    assert np.all(np.abs(at(1)[0] - at(1)[1]) > 1e-6)  # each probe is another
+    assert np.all(np.abs(at(1)[0] - at(1)[1]) > 1e-6)  # the probes differ
     np.testing.assert_array_equal(of_matrix(matrix, steps=3, samples=2).nodes, at(0))
 
 

@@ -1,4 +1,4 @@
-"""The worst case: closed forms on quadratics, a grid on a network of two parameters, and what holds on any function."""
+"""The worst case: closed forms on quadratics, a grid for two parameters, and laws for any function."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def _closed_form(norm, adaptive, rho):
 def test_the_worst_case_of_a_quadratic_equals_the_closed_form(norm, adaptive, rho, x64):
     found = _measure(rho=rho, norm=norm, adaptive=adaptive, steps=100)
     assert found.sharpness == pytest.approx(_closed_form(norm, adaptive, rho), rel=1e-3)
-    assert found.sharpness <= _closed_form(norm, adaptive, rho) * (1 + 1e-9)  # no more than there is
+    assert found.sharpness <= _closed_form(norm, adaptive, rho) * (1 + 1e-9)  # not above the true maximum
 
 
 @pytest.mark.parametrize("rho", [1e-3, 0.1, 1.0])

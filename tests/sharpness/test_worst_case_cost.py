@@ -1,4 +1,4 @@
-"""What the worst case costs, which dtypes it takes, and what it refuses."""
+"""The cost of the worst case, the dtypes it accepts, and what it refuses."""
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def test_the_ascent_returns_at_once_from_points_where_the_loss_is_nan():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_without_a_finite_gradient_the_sharpness_is_nan_and_not_zero(norm):
     def kink(w, batch):
-        return _loss_fn(w, batch) + jnp.sqrt(jnp.abs(w[0] - 0.5))  # the derivative at 0.5 is no number
+        return _loss_fn(w, batch) + jnp.sqrt(jnp.abs(w[0] - 0.5))  # the derivative at 0.5 is NaN
 
     assert jnp.isnan(sharpness.worst_case(kink, W, BATCHES, rho=0.2, norm=norm, steps=3).sharpness)
 
