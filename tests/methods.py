@@ -118,7 +118,7 @@ SHORT = (
 LONG = {_key(product): product for product in _REST}
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = SHORT | LONG
-"""Every method, as a function of the keywords `rho` and `when`: for the tests of shared promises."""
+"""Every method, as a function of the keywords `rho` and `when`. The shared tests run for all of them."""
 
 
 WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {

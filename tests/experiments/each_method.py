@@ -17,7 +17,7 @@ OF_EACH_KIND = ("gsam", "vasso", "wsam_decoupled", "msam")
 
 
 def each_of(names: Iterable[str], quick: Iterable[str] = APART) -> pytest.MarkDecorator:
-    """Parametrize a test by `method`, `make test` runs the methods in `quick`, and `make test-long` the others."""
+    """Parametrize a test by `method`; `make test` runs the methods in `quick`, and `make test-long` the others."""
     rows = [name if name in quick else pytest.param(name, marks=pytest.mark.long) for name in names]
     return pytest.mark.parametrize("method", rows)
 

@@ -31,7 +31,7 @@ def address() -> Iterator[str]:
 
 
 def together(module: str, *arguments: str, processes: int = 2) -> list[Ended]:
-    """`python -m module arguments`in this number of processes, run to their ends."""
+    """Runs `python -m module arguments` in this number of processes, and waits for all of them."""
     with address() as coordinator:
         command = [
             sys.executable,

@@ -28,7 +28,7 @@ def little_vit(monkeypatch: pytest.MonkeyPatch) -> str:
     return "little_vit"
 
 
-@pytest.mark.long  # resuming is tested for random networks, and measures are deterministic
+@pytest.mark.long  # test_resume.py and test_stochastic_depth.py have shorter tests of random networks
 def test_a_stochastic_run_depends_only_on_its_seed_and_sharpness_is_deterministic(
     little_vit: str, tmp_path: Path
 ) -> None:
