@@ -76,7 +76,7 @@ _tests = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def compiled_functions_are_forgotten() -> None:
+def drop_compiled_functions() -> None:
     """Drops the functions that earlier tests compiled if they are many. The compilation cache restores them fast."""
     if next(_tests) % 8 == 0 and _maps() > MANY_MAPS:
         jax.clear_caches()

@@ -20,7 +20,7 @@ from sam_optax import AdaptiveBatchPlan, NoiseTerms
 ASKED = st.lists(st.floats(0, 500) | st.sampled_from([math.inf, math.nan, None]), min_size=1, max_size=12)
 
 
-def asks(measured: Any, batch_size: int) -> float:
+def request_measured(measured: Any, batch_size: int) -> float:
     """A rule that requests the measured value as the batch size."""
     return measured
 
@@ -30,7 +30,7 @@ def controllers(draw: st.DrawFn) -> AdaptiveBatchPlan:
     initial = draw(st.integers(1, 20))
     maximum = draw(st.integers(initial, 300))
     patience, margin = draw(st.integers(1, 3)), draw(st.sampled_from([1.0, 1.5, 3.0]))
-    return AdaptiveBatchPlan(initial, maximum, asks, draw(st.integers(2, 4)), patience, margin)
+    return AdaptiveBatchPlan(initial, maximum, request_measured, draw(st.integers(2, 4)), patience, margin)
 
 
 def run(controller: AdaptiveBatchPlan, measured: list[Any], state: Any = None) -> tuple[list[int], Any]:
@@ -90,7 +90,7 @@ def test_a_state_restored_from_json_continues_unchanged(controller, measured, st
 def test_margin_and_patience_filter_noisy_measurements():
     noisy = [20, 20, 10, 40, 10, 40, 40, 10, 90, 90]
     eager, patient, wide = (
-        AdaptiveBatchPlan(16, 128, asks, **options) for options in ({"patience": 1}, {}, {"margin": 4.0})
+        AdaptiveBatchPlan(16, 128, request_measured, **options) for options in ({"patience": 1}, {}, {"margin": 4.0})
     )
     assert run(eager, noisy)[0] == [16, 32, 32, 32, 64, 64, 64, 64, 64, 128]
     assert run(patient, noisy)[0] == [16, 16, 32, 32, 32, 32, 32, 64, 64, 64]
@@ -167,7 +167,7 @@ def test_the_batch_grows_when_noise_dominates_the_gradient_reproducibly():
 )
 def test_an_impossible_controller_is_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        AdaptiveBatchPlan(**({"initial": 8, "maximum": 64, "rule": asks} | arguments))
+        AdaptiveBatchPlan(**({"initial": 8, "maximum": 64, "rule": request_measured} | arguments))
 
 
 @pytest.mark.parametrize("measured", [3.0, (1.0, 2.0, 3.0), sam_optax.Noise(NoiseTerms(1, 2), NoiseTerms(3, 4))])
@@ -192,7 +192,7 @@ def test_a_rule_must_return_a_number():
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_plan_has_at_least_the_completed_epochs(epochs):
-    controller = AdaptiveBatchPlan(8, 64, asks)
+    controller = AdaptiveBatchPlan(8, 64, request_measured)
     _, state = run(controller, [1.0] * 3)
     with pytest.raises(ValueError, match=f"^epochs is {epochs}"):
         controller.plan(state, epochs)
@@ -216,7 +216,7 @@ def test_a_plan_has_at_least_the_completed_epochs(epochs):
     ],
 )
 def test_a_state_of_other_settings_is_refused(change):
-    controller = AdaptiveBatchPlan(8, 64, asks)
+    controller = AdaptiveBatchPlan(8, 64, request_measured)
     saved = {"batch_size": 32, "stages": [[2, 8], [1, 16]], "streak": 1, "least": 40.0}
     assert controller.restore(saved).batch_size == 32
     with pytest.raises(ValueError, match=r"^saved is .*\(8, 16, 32, 64\) and patience 2: restore it with the settings"):
@@ -237,13 +237,13 @@ def test_invalid_states_are_refused(saved):
     with pytest.raises(
         ValueError, match=rf"^saved is {re.escape(repr(saved))}: give the saved output of state._asdict\(\)"
     ):
-        AdaptiveBatchPlan(8, 64, asks).restore(saved)
+        AdaptiveBatchPlan(8, 64, request_measured).restore(saved)
 
 
 @pytest.mark.parametrize(("unit", "every"), [("updates", 100), ("examples", 64), ("epochs", 2)])
 def test_decisions_after_other_intervals_are_the_same(unit, every):
-    by_epoch = AdaptiveBatchPlan(16, 128, asks)
-    by_interval = AdaptiveBatchPlan(16, 128, asks, unit=unit, every=every)
+    by_epoch = AdaptiveBatchPlan(16, 128, request_measured)
+    by_interval = AdaptiveBatchPlan(16, 128, request_measured, unit=unit, every=every)
     first, second = by_epoch.start(), by_interval.start()
     for measured in (40, 40, 90, 10, 200, 200):
         first, second = by_epoch.after_epoch(first, measured), by_interval.after_interval(second, measured)
@@ -257,8 +257,11 @@ def test_decisions_after_other_intervals_are_the_same(unit, every):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: AdaptiveBatchPlan(16, 128, asks, unit="steps"), "unit is 'steps': give one of epochs, examples"),
-        (lambda: AdaptiveBatchPlan(16, 128, asks, every=0), "every is 0: give a positive integer"),
+        (
+            lambda: AdaptiveBatchPlan(16, 128, request_measured, unit="steps"),
+            "unit is 'steps': give one of epochs, examples",
+        ),
+        (lambda: AdaptiveBatchPlan(16, 128, request_measured, every=0), "every is 0: give a positive integer"),
         (lambda: IN_UPDATES.after_epoch(IN_UPDATES.start(), 40), "The interval is 100 updates, not one epoch: call"),
         (lambda: IN_UPDATES.plan(IN_UPDATES.start(), epochs=3), "epochs is 3, and the plan is in updates: give only"),
         (
@@ -272,4 +275,4 @@ def test_calls_that_do_not_fit_the_interval_are_refused(call, message):
         call()
 
 
-IN_UPDATES = AdaptiveBatchPlan(16, 128, asks, unit="updates", every=100)
+IN_UPDATES = AdaptiveBatchPlan(16, 128, request_measured, unit="updates", every=100)

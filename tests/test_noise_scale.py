@@ -56,7 +56,7 @@ def measured(seed: int) -> sam_optax.NoiseTerms:
     return jax.jit(jax.vmap(lambda z: value_and_grad(jnp.asarray(W), z)[2].clean_noise))(examples(seed))
 
 
-def errors_off(estimate: float, truth: float, variance: float, steps: float = STEPS) -> float:
+def standard_errors_off(estimate: float, truth: float, variance: float, steps: float = STEPS) -> float:
     """The deviation from the true value, in standard errors of the mean over the steps."""
     return abs(float(estimate) - truth) / np.sqrt(variance / steps)
 
@@ -64,11 +64,11 @@ def errors_off(estimate: float, truth: float, variance: float, steps: float = ST
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_terms_are_unbiased_within_their_standard_error(seed, x64):
     signal, noise = measured(seed)
-    assert errors_off(np.mean(signal), SIGNAL, variance().signal) < 3
-    assert errors_off(np.mean(noise), NOISE, variance().noise) < 3
+    assert standard_errors_off(np.mean(signal), SIGNAL, variance().signal) < 3
+    assert standard_errors_off(np.mean(noise), NOISE, variance().noise) < 3
     np.testing.assert_allclose([np.var(signal), np.var(noise)], variance()[:2], rtol=0.3)
     # a formula that ignores the noise in the gradient of the batch would fail
-    assert errors_off(np.mean(signal + noise / BATCH), SIGNAL, variance().signal) > 8
+    assert standard_errors_off(np.mean(signal + noise / BATCH), SIGNAL, variance().signal) > 8
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -78,8 +78,8 @@ def test_the_ratio_of_averages_estimates_the_noise_scale_and_the_average_of_rati
         average = average.add(sam_optax.NoiseTerms(signal, noise), decay)
     weights = decay ** np.arange(STEPS)
     steps = np.sum(weights) ** 2 / np.sum(weights**2)  # this number of equally weighted steps would be as precise
-    assert errors_off(average.terms.scale, NOISE / SIGNAL, variance().scale, steps) < 3
-    assert errors_off(np.mean(terms.noise / terms.signal), NOISE / SIGNAL, variance().scale) > 5
+    assert standard_errors_off(average.terms.scale, NOISE / SIGNAL, variance().scale, steps) < 3
+    assert standard_errors_off(np.mean(terms.noise / terms.signal), NOISE / SIGNAL, variance().scale) > 5
 
 
 def test_the_noise_of_the_perturbed_gradient_of_a_quadratic_is_that_of_the_clean_one(x64):

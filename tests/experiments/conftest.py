@@ -34,7 +34,7 @@ class PlainNet(nnx.Module):
 
 
 @pytest.fixture(autouse=True)
-def signals_are_heard_again() -> Iterator[None]:
+def restored_signal_handlers() -> Iterator[None]:
     """A program ignores signals after it has ended. This restores them for the next program in this process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -59,13 +59,13 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def still_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unshifted_digits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The digits are not shifted in training. Shifting would add a sixth to the compilation time of a step."""
 
-    def load_still(seed: int) -> data.Dataset:
+    def load_unshifted(seed: int) -> data.Dataset:
         return dataclasses.replace(catalogue.load_digits(seed), crop_padding=0)
 
-    monkeypatch.setitem(catalogue._EMBEDDED, "digits", load_still)
+    monkeypatch.setitem(catalogue._EMBEDDED, "digits", load_unshifted)
     catalogue._parted.cache_clear()  # it caches splits of the shifted digits
     yield
     catalogue._parted.cache_clear()
@@ -94,11 +94,11 @@ def started() -> Callable[[], list[str]]:
     """The threads of ours that this test has started and that are still running, without those of earlier tests."""
     earlier = set(threading.enumerate())
 
-    def still_running() -> list[str]:
+    def is_running() -> list[str]:
         names = [thread.name for thread in set(threading.enumerate()) - earlier]
         return [name for name in names if name.startswith(("batches", "compile"))]
 
-    return still_running
+    return is_running
 
 
 def train(output: Path, **settings: Any) -> Any:

@@ -26,7 +26,7 @@ each_method = each_of(METHODS)
 a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
 
 
-def fitting(method: str, **settings: Any) -> dict[str, Any]:
+def supported_settings(method: str, **settings: Any) -> dict[str, Any]:
     """The settings without those that a whole optimizer ignores."""
     return {name: value for name, value in settings.items() if name not in METHODS[method].ignores}
 

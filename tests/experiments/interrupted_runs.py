@@ -22,7 +22,7 @@ from experiments.training.exceptions import Terminated
 from experiments.training.own_files import LOCK
 
 
-def at(step: int) -> Callable[[int], bool]:
+def stop_at(step: int) -> Callable[[int], bool]:
     """A `stop` callback that asks the run to stop at a step."""
     return lambda now: now >= step
 
@@ -38,13 +38,13 @@ def execute(output: Path, config: Config, dataset: data.Dataset | None = None, *
 def stopped(output: Path, config: Config, step: int, every: int | None = None) -> None:
     """Stops a run before a step."""
     with pytest.raises(Terminated, match=f"stopped after {step} updates"):
-        execute(output, config, stop=at(step), saving=Saving(every))
+        execute(output, config, stop=stop_at(step), saving=Saving(every))
 
 
 def killed(output: Path, config: Config, step: int, every: int | None = None, **around: Any) -> None:
     """Kills a run at a step. Nothing is saved at that step, and its records may or may not be written."""
 
-    def dies(batches: Any) -> Any:
+    def killed_batches(batches: Any) -> Any:
         for number, batch in enumerate(batches, start=reached):
             if number == step:
                 raise ZeroDivisionError("killed")
@@ -52,7 +52,7 @@ def killed(output: Path, config: Config, step: int, every: int | None = None, **
 
     reached = reopened(make_folder(output), config, run.load(config)).progress.step
     with pytest.raises(ZeroDivisionError):
-        execute(output, config, track=dies, saving=Saving(every), **around)
+        execute(output, config, track=killed_batches, saving=Saving(every), **around)
 
 
 def trained(output: Path, config: Config) -> Any:

@@ -18,7 +18,7 @@ from experiments.runner.program import build
 from experiments.training.sharding import Sharding, mesh_of
 from experiments.training.step import TrainState
 from experiments.training.writers import read
-from tests.experiments.each_method import fitting
+from tests.experiments.each_method import supported_settings
 
 
 class Hidden(nnx.Module):
@@ -43,7 +43,7 @@ def placed(devices: int, *, fsdp: bool = False) -> Sharding:
 
 def config_of(model: str, **settings: Any) -> Config:
     """A run of 20 steps and more on the digits."""
-    usual = fitting(settings.get("method", "gsam"), momentum=0.9, weight_decay=1e-3)
+    usual = supported_settings(settings.get("method", "gsam"), momentum=0.9, weight_decay=1e-3)
     return Config.from_settings(**{"model": model, "batch_plan": "2x32"} | usual | settings)
 
 

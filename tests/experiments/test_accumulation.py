@@ -16,9 +16,9 @@ from experiments.runner.program import build
 from experiments.training.accumulation import MicroBatchStep
 from experiments.training.methods import METHODS
 from experiments.training.writers import Record
-from tests.experiments.each_method import each_of, fitting
+from tests.experiments.each_method import each_of, supported_settings
 
-pytestmark = pytest.mark.usefixtures("still_digits")
+pytestmark = pytest.mark.usefixtures("unshifted_digits")
 
 TWO_STEPS = {"batch_plan": "1x64", "train_examples": 128, "learning_rate": 0.05, "momentum": 0.9, "rho": 0.3}
 
@@ -50,7 +50,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
 def test_accumulated_step_equals_the_whole_batch_step_for_every_method(
     plain: str, wide_params: None, method: str
 ) -> None:
-    settings = {"model": plain, "method": method} | fitting(method, **TWO_STEPS, weight_decay=1e-3)
+    settings = {"model": plain, "method": method} | supported_settings(method, **TWO_STEPS, weight_decay=1e-3)
     whole, of_whole = trained(**settings)
     parts, of_parts = trained(**settings, micro_batch=16)
     assert {x.dtype for x in jax.tree.leaves(parts.params)} == {jnp.dtype("float64")}

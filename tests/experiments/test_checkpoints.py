@@ -26,10 +26,15 @@ SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x1
 def test_the_last_saves_are_kept_until_the_run_is_finished(tiny: str, tmp_path: Path) -> None:
     saves: list[list[int]] = []
 
-    def looks(record: Any, state: Any) -> None:
+    def record_saves(record: Any, state: Any) -> None:
         saves.append(checkpoint.steps(tmp_path / "checkpoints"))
 
-    execute(tmp_path, Config.from_settings(**SETTINGS | {"batch_plan": "4x128"}), watch=looks, saving=Saving(1, keep=3))
+    execute(
+        tmp_path,
+        Config.from_settings(**SETTINGS | {"batch_plan": "4x128"}),
+        watch=record_saves,
+        saving=Saving(1, keep=3),
+    )
     for epoch, steps in enumerate(saves, start=1):
         last = 4 * epoch - 2  # the last save but one is certain to be finished, because the next one waited for it
         assert steps[-1] >= last

@@ -26,7 +26,7 @@ FOREIGN = ("thesis.tex", "checkpoint.txt", "checkpoint.best/w.npz", "checkpoints
 SHARPNESS = ["--steps", "1", "--examples", "16"]
 
 
-class Salt:
+class ForeignFiles:
     """Foreign files and links that must not change."""
 
     def __init__(self, outside: Path) -> None:
@@ -64,87 +64,92 @@ class Salt:
 
 
 @pytest.fixture
-def salt(tmp_path: Path) -> Salt:
-    return Salt(tmp_path / "outside")
+def foreign_files(tmp_path: Path) -> ForeignFiles:
+    return ForeignFiles(tmp_path / "outside")
 
 
 def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_are(
     command: Any,  # noqa: F811
-    salt: Salt,
+    foreign_files: ForeignFiles,
     tmp_path: Path,
 ) -> None:
     run_folder = tmp_path / "run"
-    salt.add(run_folder)
+    foreign_files.add(run_folder)
     assert command(train, *ARGUMENTS, "--output", str(run_folder)) == 2
     assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 2
-    salt.check()
+    foreign_files.check()
     shutil.copytree(run_folder, tmp_path / "kept", symlinks=True)
     shutil.rmtree(run_folder)
     stopped(run_folder, Config.from_settings(model="tiny", batch_plan="1x256"), 2, every=1)
     shutil.copytree(tmp_path / "kept", run_folder, dirs_exist_ok=True, symlinks=True)
-    salt.add(run_folder / "checkpoints", "notes.txt")
-    salt.link(run_folder / "checkpoints" / "link", "inside")
+    foreign_files.add(run_folder / "checkpoints", "notes.txt")
+    foreign_files.link(run_folder / "checkpoints" / "link", "inside")
     assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
-    salt.check()
+    foreign_files.check()
     assert not (run_folder / "checkpoints" / "2").exists()
-    salt.add(run_folder / "checkpoint", "thesis.tex")
+    foreign_files.add(run_folder / "checkpoint", "thesis.tex")
     assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
     assert command(sharpness, *SHARPNESS, str(run_folder)) == 0
-    salt.add(run_folder / "report")
+    foreign_files.add(run_folder / "report")
     assert command(report, str(run_folder)) == 0
-    salt.check()
+    foreign_files.check()
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.html", "runs.csv", "epochs.csv", "pictures"])
-def test_a_report_is_not_written_through_a_link(command: Any, salt: Salt, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_a_report_is_not_written_through_a_link(
+    command: Any,  # noqa: F811
+    foreign_files: ForeignFiles,
+    tmp_path: Path,
+    name: str,
+) -> None:
     execute(tmp_path / "run", Config.from_settings(model="tiny", batch_plan="1x512"))
     (tmp_path / "run" / "report").mkdir()
-    salt.link(tmp_path / "run" / "report" / name, "inside" if name == "pictures" else "file")
+    foreign_files.link(tmp_path / "run" / "report" / name, "inside" if name == "pictures" else "file")
     assert command(report, str(tmp_path / "run")) == 2
-    salt.check()
+    foreign_files.check()
 
 
 def test_a_study_refuses_an_unfinished_folder_with_anything_foreign(
     command: Any,  # noqa: F811
-    salt: Salt,
+    foreign_files: ForeignFiles,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     unfinished = unfinished_of(constant_cell(tmp_path / "study").folder)
     for name in ("thesis.tex", "tensorboard/mine.txt", "checkpoint.best/w.npz", "metrics.jsonl/mine"):
-        salt.add(unfinished, name)
+        foreign_files.add(unfinished, name)
         capsys.readouterr()
         assert command(reproduce, *STUDY, "--output", str(tmp_path / "study")) == 2
         assert capsys.readouterr().err.count("\n") == 1
-        salt.check()
+        foreign_files.check()
         shutil.rmtree(unfinished)
-        salt._files = [path for path in salt._files if unfinished not in path.parents]
+        foreign_files._files = [path for path in foreign_files._files if unfinished not in path.parents]
 
 
 def test_a_study_follows_no_link(
     command: Any,  # noqa: F811
-    salt: Salt,
+    foreign_files: ForeignFiles,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     cell = constant_cell(tmp_path / "study")
     (tmp_path / "study").mkdir()
     for path, to in ((unfinished_of(cell.folder), "inside"), (cell.folder, "nothing")):
-        salt.link(path, to)
+        foreign_files.link(path, to)
         assert command(reproduce, *STUDY, "--output", str(tmp_path / "study")) == 2
         assert "Traceback" not in capsys.readouterr().err
-        salt.check()
+        foreign_files.check()
         path.unlink()
-        salt._links.clear()
+        foreign_files._links.clear()
 
 
-def test_a_study_resumes_and_keeps_foreign_files(command: Any, salt: Salt, tmp_path: Path) -> None:  # noqa: F811
+def test_a_study_resumes_and_keeps_foreign_files(command: Any, foreign_files: ForeignFiles, tmp_path: Path) -> None:  # noqa: F811
     cell = constant_cell(tmp_path)
     stopped(unfinished_of(cell.folder), cell.config, 3)
-    salt.add(unfinished_of(cell.folder))
+    foreign_files.add(unfinished_of(cell.folder))
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
-    salt.moved(unfinished_of(cell.folder), cell.folder)
-    salt.check()
+    foreign_files.moved(unfinished_of(cell.folder), cell.folder)
+    foreign_files.check()
 
 
 @pytest.mark.parametrize(
@@ -152,22 +157,22 @@ def test_a_study_resumes_and_keeps_foreign_files(command: Any, salt: Salt, tmp_p
 )
 @pytest.mark.parametrize("to", ["inside", "nothing"])
 def test_a_link_in_place_of_a_run_file_is_refused_before_training(
-    tiny: str, salt: Salt, tmp_path: Path, place: str, to: str
+    tiny: str, foreign_files: ForeignFiles, tmp_path: Path, place: str, to: str
 ) -> None:
     (tmp_path / "run").mkdir()
-    salt.link(tmp_path / "run" / place, to)
+    foreign_files.link(tmp_path / "run" / place, to)
     config = Config.from_settings(model=tiny, batch_plan="1x512")
     with pytest.raises(UnusableError, match=f"run holds {place}, which does not belong to the run"):
         run.execute(config, run.load(config), tmp_path / "run", run.RunContext(track=lambda batches: 1 / 0))
-    salt.check()
+    foreign_files.check()
 
 
-def test_a_foreign_file_in_a_save_is_refused(tmp_path: Path, salt: Salt) -> None:
-    salt.add(tmp_path / "run" / "checkpoints" / "5", "state/thesis.tex")
+def test_a_foreign_file_in_a_save_is_refused(tmp_path: Path, foreign_files: ForeignFiles) -> None:
+    foreign_files.add(tmp_path / "run" / "checkpoints" / "5", "state/thesis.tex")
     with pytest.raises(UnusableError, match=r"run holds checkpoints/5/state/thesis.tex"):
         own_files.make_room(tmp_path / "run")
     own_files.remove(tmp_path / "run", "checkpoints")
-    salt.check()
+    foreign_files.check()
 
 
 def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
@@ -195,42 +200,46 @@ def test_all_files_of_a_run_are_known(tiny: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "run") == []
 
 
-PLACES: dict[str, Callable[[Path, Salt], object]] = {
-    "a file": lambda path, salt: salt.add(path.parent, path.name),
-    "a link": lambda path, salt: salt.link(path, "file"),
-    "a folder": lambda path, salt: salt.add(path, "file"),
+PLACES: dict[str, Callable[[Path, ForeignFiles], object]] = {
+    "a file": lambda path, foreign_files: foreign_files.add(path.parent, path.name),
+    "a link": lambda path, foreign_files: foreign_files.link(path, "file"),
+    "a folder": lambda path, foreign_files: foreign_files.add(path, "file"),
 }
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_a_users_file_with_the_name_of_the_lock_is_refused(tmp_path: Path, salt: Salt, kind: str) -> None:
-    PLACES[kind](tmp_path / "run" / LOCK, salt) if kind != "a link" else (tmp_path / "run").mkdir()
+def test_a_users_file_with_the_name_of_the_lock_is_refused(
+    tmp_path: Path, foreign_files: ForeignFiles, kind: str
+) -> None:
+    PLACES[kind](tmp_path / "run" / LOCK, foreign_files) if kind != "a link" else (tmp_path / "run").mkdir()
     if kind == "a link":
-        salt.link(tmp_path / "run" / LOCK, "file")
+        foreign_files.link(tmp_path / "run" / LOCK, "file")
     with pytest.raises(UnusableError), hold_run_lock(tmp_path / "run"):
         pass
-    salt.check()
+    foreign_files.check()
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_a_convergence_study_replaces_only_its_own_file(tiny: str, tmp_path: Path, salt: Salt, kind: str) -> None:
+def test_a_convergence_study_replaces_only_its_own_file(
+    tiny: str, tmp_path: Path, foreign_files: ForeignFiles, kind: str
+) -> None:
     cell = constant_cell(tmp_path)
     path = network_study.path_of(cell).with_name(f"{network_study.path_of(cell).name}{run.UNFINISHED}")
-    PLACES[kind](path, salt)
+    PLACES[kind](path, foreign_files)
     with pytest.raises(UnusableError):
         network_study.check_unfinished(cell)
-    salt.check()
+    foreign_files.check()
 
 
-def test_files_are_not_written_through_links_or_over_other_files(tmp_path: Path, salt: Salt) -> None:
-    salt.add(tmp_path, "words.md.new")
+def test_files_are_not_written_through_links_or_over_other_files(tmp_path: Path, foreign_files: ForeignFiles) -> None:
+    foreign_files.add(tmp_path, "words.md.new")
     write_whole(tmp_path / "words.md", "words")
     write_whole(tmp_path / "words.md", "other words")
     assert (tmp_path / "words.md").read_text() == "other words"
-    salt.link(tmp_path / "link.md", "file")
+    foreign_files.link(tmp_path / "link.md", "file")
     with pytest.raises(UnusableError, match="is a symbolic link"):
         write_whole(tmp_path / "link.md", "words")
-    salt.check()
+    foreign_files.check()
     assert not list(tmp_path.glob(".*.new"))
 
 

@@ -136,7 +136,7 @@ def test_an_epoch_has_the_label_counts_of_the_data(dataset: data.Dataset) -> Non
     assert sorted(labels) == sorted(dataset.train.rows(np.arange(3 * TRAIN))[1].tolist())
 
 
-def cuts(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def areas_and_ratios(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Area and aspect ratio of random crops of a photograph whose colours are its coordinates."""
     rows, columns = np.mgrid[:height, :width]
     ramps = np.stack([255 * rows / height, 255 * columns / width, np.zeros((height, width))], -1).round()
@@ -148,7 +148,7 @@ def cuts(height: int, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_random_crops_have_areas_and_shapes_within_their_bounds() -> None:
-    area, aspect = cuts(256, 320, count=100)
+    area, aspect = areas_and_ratios(256, 320, count=100)
     assert 0.06 < area.min() < 0.2
     assert 0.8 < area.max() < 1.02
     assert 0.7 < aspect.min() < 0.85
@@ -156,7 +156,7 @@ def test_random_crops_have_areas_and_shapes_within_their_bounds() -> None:
 
 
 def test_a_photograph_too_long_for_any_such_crop_is_used_whole() -> None:
-    area, _ = cuts(20, 2000, count=1)
+    area, _ = areas_and_ratios(20, 2000, count=1)
     assert area > 0.94  # colours at the edge are averaged, too
 
 

@@ -27,10 +27,10 @@ from experiments.training.methods import METHODS
 from experiments.training.writers import read
 from sam_optax import trees
 from tests.experiments.conftest import train
-from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of, fitting
+from tests.experiments.each_method import OF_EACH_KIND, each_method, each_of, supported_settings
 from tests.selection import some_of
 
-pytestmark = pytest.mark.usefixtures("still_digits")
+pytestmark = pytest.mark.usefixtures("unshifted_digits")
 
 SETTINGS: dict[str, Any] = {"batch_plan": "3x64", "momentum": 0.9, "learning_rate": 0.05}
 """Batches of one size, because a step is compiled for each size."""
@@ -42,7 +42,7 @@ def steps_of(output: Path) -> list[dict[str, Any]]:
 
 @each_method
 def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: str) -> None:
-    result = train(tmp_path, model=tiny, method=method, **fitting(method, **SETTINGS))
+    result = train(tmp_path, model=tiny, method=method, **supported_settings(method, **SETTINGS))
     epochs = list(read(tmp_path / "metrics.jsonl", "epoch"))
     assert epochs[-1]["train_loss"] < 0.8 * epochs[0]["train_loss"]
     assert result.test_error < 0.6  # chance level is 0.9

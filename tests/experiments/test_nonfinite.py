@@ -28,7 +28,7 @@ from tests.experiments.many_devices import placed
 from tests.experiments.test_command_line import call
 from tests.selection import combinations
 
-pytestmark = pytest.mark.usefixtures("still_digits")
+pytestmark = pytest.mark.usefixtures("unshifted_digits")
 
 SETTINGS = {"method": "sam", "momentum": 0.9, "batch_plan": "2x128"}  # 8 updates
 BAD = 5  # a step of the second epoch

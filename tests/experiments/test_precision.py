@@ -24,7 +24,7 @@ from experiments.sharpness import SharpnessSettings
 from experiments.sharpness.measures import trained
 from experiments.training.methods import METHODS
 from sam_optax import trees
-from tests.experiments.each_method import each_of, fitting
+from tests.experiments.each_method import each_of, supported_settings
 from tests.selection import some_of
 
 LEAST = {"batch_plan": "1x64", "train_examples": 64}
@@ -82,7 +82,7 @@ def test_all_matrix_products_are_computed_in_bfloat16_from_float32_parameters(na
 def test_steps_equal_those_of_float32_up_to_rounding_and_state_stays_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
-        settings = fitting(method, weight_decay=1e-3, **LEAST)
+        settings = supported_settings(method, weight_decay=1e-3, **LEAST)
         config = Config.from_settings(model=net, method=method, precision=precision, ema=0.0, rho=0.5, **settings)
         dataset = run.load(config)
         before = build(config, dataset)[0]

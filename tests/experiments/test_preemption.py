@@ -21,7 +21,7 @@ CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 @pytest.fixture(autouse=True)
-def hears_both() -> Iterator[None]:
+def enabled_signals() -> Iterator[None]:
     """Enables both signals, because the workers of pytest-xdist ignore Ctrl-C."""
     before = {number: signal.getsignal(number) for number in CODES}
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -165,12 +165,12 @@ def test_a_study_stopped_in_a_measurement_finishes_it_and_measures_the_rest_late
 ) -> None:
     measure = study_runs.measure_runs.measure_finished_run
 
-    def told_to_end(*arguments: Any) -> None:
+    def signalled_measurement(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         measure(*arguments)
 
     with monkeypatch.context() as heard:
-        heard.setattr(study_runs.measure_runs, "measure_finished_run", told_to_end)
+        heard.setattr(study_runs.measure_runs, "measure_finished_run", signalled_measurement)
         assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 75
     assert "stopped between two runs" in capsys.readouterr().err
     assert len(list(tmp_path.glob("*/sharpness.jsonl"))) == 1

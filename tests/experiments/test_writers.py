@@ -101,7 +101,7 @@ def test_every_writer_gets_all_records_and_is_closed(tiny: str, tmp_path: Path) 
         written = list(read(output / "metrics.jsonl", kind))
         mine = [record for record in kept.records if record["kind"] == kind]
         assert [{name: plain(value) for name, value in record.items()} for record in mine] == written
-    losses = [(record["step"], pytest.approx(float(record["loss"]))) for record in mine_of(kept, "step")]
+    losses = [(record["step"], pytest.approx(float(record["loss"]))) for record in records_of_kind(kept, "step")]
     assert curves(tmp_path / "board")["step/loss"] == losses
 
 
@@ -163,5 +163,5 @@ def test_writers_are_closed_when_a_run_is_interrupted(tiny: str, tmp_path: Path)
     assert not (tmp_path / "result.json").exists()
 
 
-def mine_of(kept: Kept, kind: str) -> list[dict[str, Any]]:
+def records_of_kind(kept: Kept, kind: str) -> list[dict[str, Any]]:
     return [record for record in kept.records if record["kind"] == kind]

@@ -116,11 +116,11 @@ def test_changing_state_is_outside_the_mask():
 
 
 def test_the_loss_gets_bfloat16_parameters_as_bfloat16():
-    def picky(w, batch):
+    def loss_of_bfloat16(w, batch):
         assert w.dtype == jnp.bfloat16
         return _loss_fn(w.astype(jnp.float32), batch)
 
-    found = sharpness.worst_case(picky, W.astype(jnp.bfloat16), BATCHES, rho=0.5, keep_perturbations=True)
+    found = sharpness.worst_case(loss_of_bfloat16, W.astype(jnp.bfloat16), BATCHES, rho=0.5, keep_perturbations=True)
     assert found.sharpness.dtype == found.perturbations[0].dtype == jnp.float32
     in_float32 = sharpness.worst_case(_loss_fn, W, BATCHES, rho=0.5).sharpness
     assert found.sharpness == pytest.approx(float(in_float32), rel=0.02)
