@@ -1,4 +1,4 @@
-"""The README and the site: all of their code runs and prints what they say, and the site stands by itself."""
+"""The README and the site: their code runs and prints the stated output, and the site needs no network."""
 
 import contextlib
 import importlib.util
@@ -25,7 +25,7 @@ from experiments.models import registry
 from tests.experiments import test_help
 from tests.experiments.conftest import TinyNet
 from tests.selection import some_of
-from tests.test_notebooks import assert_names_are_there
+from tests.test_notebooks import assert_names_exist
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -35,7 +35,7 @@ PAGES = {
 
 
 class Block(NamedTuple):
-    """Python on a page, and what the page says that it prints, empty where it says nothing."""
+    """The Python blocks of a page, each with the output that the page states, empty if it states none."""
 
     code: str
     prints: str
@@ -52,7 +52,7 @@ def shell(text: str) -> str:
 
 
 def run(page: str, number: int | None = None) -> dict[str, Any]:
-    """What a page's blocks, or the first of them, leave behind: they share one namespace."""
+    """The names that the blocks of a page, or the first of them, define in one namespace."""
     namespace: dict[str, Any] = {}
     for block in blocks(PAGES[page])[:number]:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -63,7 +63,7 @@ def run(page: str, number: int | None = None) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _somewhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Pages write where they are, draw without a screen, and log to what is not installed here."""
+    """Pages write into a temporary folder, draw without a screen, and log to replaced packages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setitem(sys.modules, "wandb", mock.Mock())
@@ -80,14 +80,14 @@ RUN_HERE = sorted({page for page in PAGES if blocks(PAGES[page])} - WITH_A_TEST_
 
 
 @some_of(RUN_HERE, quick=PAGES.keys() - SLOW, argument="page")
-def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page: str) -> None:
+def test_the_code_of_a_page_runs_and_prints_the_stated_output(page: str) -> None:
     run(page)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page])])
-def test_what_the_code_of_a_page_takes_from_our_packages_is_there(page: str) -> None:
-    """The slowest pages run in `make test-long` alone; here a name that has changed is seen in a moment."""
-    assert_names_are_there("\n".join(block.code for block in blocks(PAGES[page])))
+def test_the_code_of_a_page_uses_existing_names(page: str) -> None:
+    """The slowest pages run only in `make test-long`; this test finds names that do not exist."""
+    assert_names_exist("\n".join(block.code for block in blocks(PAGES[page])))
 
 
 def test_the_ten_lines_of_the_readme_are_ten() -> None:
@@ -134,7 +134,7 @@ def test_the_script_of_all_parts_learns_in_parts_of_equal_size() -> None:
     assert sam_optax.diagnostics(names["optimizer"].opt_state).perturbation_norm.round(3) == 0.05
 
 
-def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_writer_gets_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._BUILDERS, "small_resnet", TinyNet)  # 2 s instead of 12 s
     run("docs/runs.md")
     wandb: Any = sys.modules["wandb"]
@@ -144,7 +144,7 @@ def test_a_log_of_ones_own_gets_every_record(monkeypatch: pytest.MonkeyPatch) ->
     log.finish.assert_called_once_with()
 
 
-def test_there_is_a_step_for_every_framework_and_each_gives_a_loss() -> None:
+def test_every_framework_has_a_step_that_returns_a_loss() -> None:
     text = PAGES["docs/frameworks.md"]
     assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == [
         "Plain JAX",
@@ -161,14 +161,14 @@ def test_there_is_a_step_for_every_framework_and_each_gives_a_loss() -> None:
     assert number == 9
 
 
-def test_what_those_who_come_from_elsewhere_read_runs() -> None:
+def test_the_code_for_users_of_other_packages_runs() -> None:
     names = run("docs/coming_from.md")
     assert jnp.isfinite(names["loss"])
     assert sam_optax.diagnostics(names["state"]).perturbation_norm.round(3) == 0.05
 
 
 @pytest.mark.long
-def test_the_measures_of_sharpness_run_as_they_are_shown() -> None:
+def test_the_shown_measures_of_sharpness_run() -> None:
     names = run("docs/sharpness.md")
     assert 0 < names["found"].first_order < names["found"].sharpness
     assert 0.5 < names["curve"].slope[0] < names["curve"].slope[-1] < 2.5
@@ -184,7 +184,7 @@ STATES = re.findall(r"^\| `(\w+\(.*?\))` \|.*\| ([\d /+k]+) \| (\d) \|$", PAGES[
 
 
 @pytest.mark.parametrize(("call", "gradients", "copies"), STATES)
-def test_a_method_of_the_table_has_the_defaults_cost_and_state_that_it_says(
+def test_the_table_states_the_defaults_the_cost_and_the_state_of_a_method(
     call: str, gradients: str, copies: str
 ) -> None:
     base, params = optax.sgd(0.1, momentum=0.9), {"w": jnp.ones(1000)}
@@ -213,13 +213,13 @@ def test_the_table_has_every_method() -> None:
 
 
 @pytest.mark.parametrize("space", [sam_optax, sam_optax.sharpness])
-def test_every_public_name_has_one_place_in_the_api(space: Any) -> None:
+def test_every_public_name_is_in_the_api_once(space: Any) -> None:
     text = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/api/"))
     shown = Counter(re.findall(rf"^::: {space.__name__}\.(\w+)$", text, flags=re.MULTILINE))
     assert shown == Counter({name for name in space.__all__ if name != "sharpness"} | set(shown) & {"plots"})
 
 
-def test_the_commands_that_the_pages_name_are_there() -> None:
+def test_the_commands_on_the_pages_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for text in PAGES.values():
         for target in re.findall(r"^make ([\w-]+)", shell(text), flags=re.MULTILINE):
@@ -230,7 +230,7 @@ def test_the_commands_that_the_pages_name_are_there() -> None:
 
 
 def page_of_commands() -> str:
-    """The page of commands with what the hook of the site writes into it."""
+    """The page of commands with the text that the site's hook inserts."""
     spec = importlib.util.spec_from_file_location("commands_hook", ROOT / "docs/_hooks/commands.py")
     assert spec is not None
     assert spec.loader is not None
@@ -253,7 +253,7 @@ def test_the_page_of_commands_has_every_option_of_every_command() -> None:
         )
 
 
-def test_the_map_names_files_and_folders_that_are_there() -> None:
+def test_the_files_and_folders_of_the_map_exist() -> None:
     named = re.findall(r"`((?:experiments/|sam_optax/|tests/)?[\w/]+(?:\.py|/))`", PAGES["CONTRIBUTING.md"])
     assert len(named) > 30
     for name in set(named) - {"NAME.py", "NAME/__main__.py", "__main__.py"}:
@@ -261,12 +261,12 @@ def test_the_map_names_files_and_folders_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_what_a_page_outside_of_the_site_links_to_is_there(page: str) -> None:
+def test_the_links_of_a_page_outside_the_site_exist(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)  # noqa: S603

@@ -1,4 +1,4 @@
-"""The notebooks: each runs from its first cell to its last on small settings, and is in step with its source."""
+"""The notebooks: each runs from the first cell to the last with small settings, and has the cells of its source."""
 
 import ast
 import importlib.util
@@ -17,7 +17,7 @@ from experiments import data, presets
 from experiments.config import Config
 from tests.experiments import made_up
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of Jupyter's own modules, which drive the notebook
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of Jupyter's modules
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -49,7 +49,7 @@ def notebook_of(name: str) -> Any:
 
 
 def executed(name: str, settings: Mapping[str, Any], *, before: str = "", after: str = "", until: str = "") -> Any:
-    """Executes a notebook with settings of ours, and cells of ours around its own.
+    """Executes a notebook with other settings, and with a cell before and after its own cells.
 
     With `until`, the cells from the one that begins with this text on are omitted.
     """
@@ -81,7 +81,7 @@ def pictures(notebook: Any) -> int:
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A kernel compiles into the tests' cache, and writes nothing into the home folder."""
+    """A kernel uses the compilation cache of the tests, and writes nothing into the home folder."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(FOLDER.parent / ".cache" / "jax"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -159,7 +159,7 @@ def test_a_badge_opens_its_own_notebook_in_the_repository_that_all_of_them_name(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_notebook_points_to_is_there(name: str) -> None:
+def test_the_files_that_a_notebook_names_exist(name: str) -> None:
     for path in re.findall(r"`((?:docs|notebooks)/[\w./]+)`", SOURCES[name]):
         assert (FOLDER.parent / path).exists(), path
     for module in re.findall(r"experiments\.(\w+)", SOURCES[name]):
@@ -168,7 +168,7 @@ def test_what_a_notebook_points_to_is_there(name: str) -> None:
 
 
 def dotted(node: ast.AST) -> str:
-    """`a.b.c` of an expression of names and attributes; of any other, nothing."""
+    """Returns `a.b.c` for an expression of names and attributes, and an empty string for any other."""
     if isinstance(node, ast.Attribute):
         return f"{start}.{node.attr}" if (start := dotted(node.value)) else ""
     return node.id if isinstance(node, ast.Name) else ""
@@ -180,8 +180,8 @@ def is_import_of_ours(node: ast.AST) -> bool:
     return any(name.split(".")[0] in OURS for name in names)
 
 
-def assert_names_are_there(code: str) -> None:
-    """What the code imports from our packages is there, and so are the attributes that it uses of it."""
+def assert_names_exist(code: str) -> None:
+    """The imports of the code from our packages exist, and so do the attributes that it uses."""
     nodes = list(ast.walk(ast.parse(code)))
     bound: dict[str, Any] = {}
     for node in filter(is_import_of_ours, nodes):
@@ -193,24 +193,24 @@ def assert_names_are_there(code: str) -> None:
         operator.attrgetter(rest)(bound[first])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "tpu_cifar100"])  # which runs commands alone
-def test_what_a_notebook_takes_from_our_packages_is_there(name: str) -> None:
-    """Most notebooks run in `make test-long` alone; here a name that has changed is seen in a moment."""
-    assert_names_are_there(SOURCES[name])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tpu_cifar100"])  # it only runs commands
+def test_a_notebook_uses_existing_names(name: str) -> None:
+    """Most notebooks run only in `make test-long`; this test finds names that do not exist."""
+    assert_names_exist(SOURCES[name])
 
 
 BEYOND_THE_WHEEL = ("equinox", "experiments", "flax", "haiku", "matfree", "sklearn", "tensorflow")
 
 
-def test_the_quickstart_runs_with_the_wheel_alone() -> None:
+def test_the_quickstart_runs_with_only_the_wheel() -> None:
     settings = {"EPOCHS": 20, "SEEDS": 2, "RADII": (0.1,)}
     hidden = f"import sys\nsys.modules.update(dict.fromkeys({BEYOND_THE_WHEEL!r}))"
     learned = "assert max(each.max() for each in errors.values()) < 0.3"
     done = executed("quickstart", settings, before=hidden, after=learned)
-    said = printed(done)
-    assert "SAM at radius 0 and SGD compute equal updates: True" in said
-    assert "norm of the perturbation: minimum 0.20, maximum 0.20" in said
-    assert "100 steps, 120 gradients" in said
+    output_text = printed(done)
+    assert "SAM at radius 0 and SGD compute equal updates: True" in output_text
+    assert "norm of the perturbation: minimum 0.20, maximum 0.20" in output_text
+    assert "100 steps, 120 gradients" in output_text
     assert (printed(done, "stderr"), pictures(done)) == ("", 4)
 
 
@@ -228,11 +228,11 @@ def test_the_batch_size_schedules_run(tmp_path: Path) -> None:
     }
     grows = "assert list(sizes) == sorted(sizes)\nassert sizes[-1] > sizes[0]"
     done = executed("batch_size_schedules", settings, after=grows)
-    said = printed(done)
-    assert "242,120 updates" in said
-    assert said.count("same ratio of rate to batch size: True") == 4
-    assert "the same losses: True" in said
-    assert len(re.findall(r"^sam \w+, seed 0: test error", said, flags=re.MULTILINE)) == 2
+    output_text = printed(done)
+    assert "242,120 updates" in output_text
+    assert output_text.count("same ratio of rate to batch size: True") == 4
+    assert "the same losses: True" in output_text
+    assert len(re.findall(r"^sam \w+, seed 0: test error", output_text, flags=re.MULTILINE)) == 2
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
     assert "| sam-increasing-0 | 1x32,1x64 |" in tables[0]
     assert "constant | increasing (+B) |" in tables[1]
@@ -276,9 +276,9 @@ def test_the_row_of_the_paper_is_stopped_by_its_time_limit_and_continued(tmp_pat
     stopped = executed("tpu_cifar100", settings | {"TIME_LIMIT": "1s", "JOBS": 2}, until="## The table")
     assert "the time limit of 1s has passed" in printed(stopped)
     done = executed("tpu_cifar100", settings)
-    said = printed(done)
-    assert "1 device(s), platform cpu" in said
-    assert "gsam increasing, seed 0: test error" in said
+    output_text = printed(done)
+    assert "1 device(s), platform cpu" in output_text
+    assert "gsam increasing, seed 0: test error" in output_text
     tables = [each.data["text/markdown"] for each in outputs(done, "display_data") if "text/markdown" in each.data]
     planned, timed, errors = tables
     assert "| gsam-increasing-0 | 1x16,1x32 |" in planned

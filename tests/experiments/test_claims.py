@@ -1,4 +1,4 @@
-"""The paper's claims on runs whose figures are known."""
+"""The paper's claims on runs with given errors and sharpness."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ OWN = (0.0005, -0.0005, 0.0, 0.0002)  # of a run
 
 
 def write(folder: Path, means: dict[str, float], method: str = "sgd", **plans: str) -> None:
-    """Runs of four seeds with these mean errors, by the name of a plan of `PLANS`."""
+    """Writes runs of four seeds with these mean errors; the keys are names of plans in `PLANS`."""
     for number, (name, mean) in enumerate(means.items()):
         for seed in range(4):
             error = mean + NOISE[seed] + number * OWN[seed]
@@ -48,7 +48,7 @@ def verdict(claim: Claim, title: str = TEST_ERROR.title) -> str:
 
 
 def printed_text(folder: Path) -> str:
-    """The headline, and what the study does not show."""
+    """Returns the headline and the limits of the study."""
     study = only_study(folder)
     found = claims(study)
     columns = columns_of(found)
@@ -103,7 +103,7 @@ def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_without_a_control_nothing_is_said_of_growth(tmp_path: Path) -> None:
+def test_without_a_control_growth_has_no_answer(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     assert of_kind(BEST, tmp_path) == []
     text = printed_text(tmp_path)
@@ -111,7 +111,7 @@ def test_without_a_control_nothing_is_said_of_growth(tmp_path: Path) -> None:
     assert "favours" not in text
 
 
-def test_the_best_constant_is_chosen_on_the_seeds_that_all_share(tmp_path: Path) -> None:
+def test_the_best_constant_batch_is_chosen_on_the_shared_seeds(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.03, "first": 0.04, "last": 0.08, "increasing": 0.05})
     for seed, error in ((4, 0.9), (5, 0.9)):  # of one alone: its mean over its own seeds is the worst
         write_run(tmp_path / f"more-{seed}", error, method="sgd", batch_plan="4x128", seed=seed)
@@ -124,7 +124,7 @@ def test_the_best_constant_is_chosen_on_the_seeds_that_all_share(tmp_path: Path)
     assert (row[2].symbol, row[2].note) == ("✗", "3 seeds; against constant 128, the best of 3")
 
 
-def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_path: Path) -> None:
+def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "last": 0.09, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
     assert not best.is_known
@@ -133,12 +133,12 @@ def test_growth_is_not_credited_without_a_constant_at_its_own_first_batch(tmp_pa
     assert "Whether growth itself helps cannot be shown" in text
 
 
-def test_controls_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_controls_are_named(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
     assert "In at least one comparison, it lacks the batch size 102 or 256." in printed_text(tmp_path)
 
 
-def test_a_constant_batch_at_another_learning_rate_is_a_baseline_of_growth_alone(tmp_path: Path) -> None:
+def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05, "cosine": 0.07})
     for seed in range(4):
         rate = {"learning_rate": 0.4, "seed": seed}
@@ -148,7 +148,7 @@ def test_a_constant_batch_at_another_learning_rate_is_a_baseline_of_growth_alone
     assert (against(best), best.candidates) == ("constant 128, learning rate 0.4", 3)
 
 
-def test_growth_against_the_plan_reversed_is_a_claim_of_its_own(tmp_path: Path) -> None:
+def test_growth_is_also_compared_with_the_reversed_plan(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "reversed": 0.09, "increasing": 0.05})
     (claim,) = of_kind(REVERSED, tmp_path)
     assert (against(claim), verdict(claim)) == ("reversed", "✓")
@@ -195,7 +195,7 @@ def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_pa
     ]
 
 
-def test_sharpness_is_judged_against_the_flattest_constant(tmp_path: Path) -> None:
+def test_sharpness_is_compared_with_the_flattest_constant_batch(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.03, "first": 0.06, "increasing": 0.05})
     for name, value in {"constant": 8.0, "first": 1.0, "increasing": 3.0}.items():
         for seed in range(4):
@@ -220,7 +220,7 @@ def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     assert {verdict(claim) for claim in claims(only_study(tmp_path))} == {"fewer than 3 seeds"}
 
 
-def test_a_diverged_run_takes_the_claim_with_it(tmp_path: Path) -> None:
+def test_a_claim_with_a_diverged_run_has_no_answer(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     write_run(tmp_path / "lost", 0.9, loss=None, method="sgd", batch_plan=PLANS["increasing"], seed=4)
     write_run(tmp_path / "fine", 0.08, method="sgd", batch_plan=PLANS["constant"], seed=4)
@@ -246,7 +246,7 @@ def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> Non
     assert str(row[3]) == f"✓ ×{ratio} ({low} to {high}); 4 seeds"
 
 
-def test_sharpness_that_is_no_number_is_not_compared(tmp_path: Path) -> None:
+def test_sharpness_that_is_nan_is_not_compared(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     for name in ("constant", "increasing"):
         for seed in range(4):
