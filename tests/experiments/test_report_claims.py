@@ -1,4 +1,7 @@
-"""The claims, intervals and verdicts of the committed reports are those that the report before pandas published."""
+"""The claims, intervals and answers of the committed reports are those that the report before pandas computed.
+
+The claims on late switches and falling radii are newer, and recorded from the report that introduced them.
+"""
 
 import json
 from pathlib import Path
