@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright import sync_api as playwright
 
 pytestmark = pytest.mark.long
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the tests of the site need playwright: pip install playwright"
-)
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

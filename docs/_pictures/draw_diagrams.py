@@ -20,27 +20,20 @@ EXAMPLES = 512  # in the training set of the digits study
 def one_step() -> Figure:
     """Draws the path of a step through a chain: both passes, the combination, and the base optimizer."""
     boxes = {
-        (0, 1): "parameters w,\nbatch",
-        (1, 1): "first pass\nloss and gradient g at w",
-        (2, 1): "perturbation\noffset ε from g",
-        (2, 0): "second pass\ngradient at w + ε, same batch",
-        (1, 0): "combiner\nfrom both gradients, one",
-        (0, 0): "base optimizer\nupdate of w",
-    }
-    notes = {
-        (1, 1): "value_and_grad",
-        (2, 1): "sam, gsam, …",
-        (2, 0): "grad_fn",
-        (1, 0): "sam, gsam, …",
-        (0, 0): "optax.sgd, …",
+        (0, 1): ("parameters w,\nbatch", ""),
+        (1, 1): ("first pass\nloss and gradient g at w", "value_and_grad"),
+        (2, 1): ("perturbation\noffset ε from g", "sam, gsam, …"),
+        (2, 0): ("second pass\ngradient at w + ε, same batch", "grad_fn"),
+        (1, 0): ("combiner\nfrom both gradients, one", "sam, gsam, …"),
+        (0, 0): ("base optimizer\nupdate of w", "optax.sgd, …"),
     }
     figure = Figure(figsize=(8.4, 2.8), layout="constrained")
     panel = figure.subplots()
     panel.set(xlim=(-0.4, 2.45), ylim=(-0.6, 1.6))
     panel.axis("off")
     frame = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": COLOURS[0]}
-    placed = {at: panel.text(*at, text, ha="center", va="center", bbox=frame) for at, text in boxes.items()}
-    for (across, up), note in notes.items():
+    placed = {at: panel.text(*at, text, ha="center", va="center", bbox=frame) for at, (text, _) in boxes.items()}
+    for (across, up), (_, note) in boxes.items():
         panel.text(across, 1.42 if up else -0.5, note, ha="center", family="monospace", fontsize=9, color="0.3")
     route = list(boxes)
     for start, end in zip(route, [*route[1:], route[0]], strict=True):
