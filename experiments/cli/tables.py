@@ -2,9 +2,11 @@
 
 import re
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich import box, table
 
 from experiments.training.exceptions import printable
 
@@ -12,6 +14,24 @@ _MARKS = re.compile(r"[\\`*\[\]<>|&]|(?<!\w)_|_(?!\w)|^\s*[#+-](?=\s)")
 
 Rows = list[tuple[str, ...]]
 """A table: the heading, followed by the rows; all have the same number of cells."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, followed by rows, whose cells are text or have a `symbol`; with what a reader has to know about it."""
+
+    rows: list[tuple[Any, ...]]
+    caption: str = ""
+    title: str = ""
+
+    @property
+    def text(self) -> list[tuple[str, ...]]:
+        """The rows as text."""
+        return [tuple(map(str, row)) for row in self.rows]
+
+    def __bool__(self) -> bool:
+        """Whether there is a row below the heading."""
+        return len(self.rows) > 1
 
 
 def figure_columns(rows: Rows) -> list[bool]:
@@ -25,14 +45,14 @@ def without_empty_columns(rows: Rows) -> Rows:
     return list(zip(*kept, strict=True))
 
 
-def as_terminal(rows: Rows) -> Table:
+def as_terminal(rows: Rows) -> table.Table:
     """Returns the rows as a table of Rich."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
-        table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
+        made.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
     for row in rows[1:]:
-        table.add_row(*map(printable, row))
-    return table
+        made.add_row(*map(printable, row))
+    return made
 
 
 def escaped(text: str) -> str:
@@ -45,6 +65,11 @@ def as_markdown(rows: Rows) -> str:
     rule = tuple("---:" if is_figure else "---" for is_figure in figure_columns(rows))
     lines = [rows[0], rule, *rows[1:]]
     return "\n".join(f"| {' | '.join(cell if line is rule else escaped(cell) for cell in line)} |" for line in lines)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the names as text: `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:

@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from experiments.cli.tables import Table, listed
 from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim, lacking
 from experiments.report.groups import Group, Study, named_value
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
-from experiments.report.study_tables import Table, listed, method_pairs, pairs_of
+from experiments.report.study_tables import method_pairs, pairs_of
 from experiments.study import labels
 
 _BY_CHANCE = 0.05  # of intervals exclude 0 if there is no effect at all

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from rich.console import Console
 
 from experiments.cli.drawing import Picture
-from experiments.cli.tables import as_markdown, as_terminal, escaped, figure_columns
+from experiments.cli.tables import Table, as_markdown, as_terminal, escaped, figure_columns
 from experiments.report import answers, curve_pictures, study_tables
 from experiments.report.claims import Claim, claims
 from experiments.report.groups import Study, studies
@@ -28,7 +28,6 @@ from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
 from experiments.report.planned_contrasts import cells_of, contrast_sentences, contrast_table, outcome, read_contrasts
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
-from experiments.report.study_tables import Table
 from experiments.runner.finished_runs import Run
 from experiments.runner.provenance import provenance
 from experiments.training.atomic_write import refuse_link, write_whole

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from experiments.cli.tables import Table
 from experiments.report.groups import Group
 from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds, signed
-from experiments.report.study_tables import Table
 from experiments.training.exceptions import reason_of
 
 MOST = 4  # contrasts of a study

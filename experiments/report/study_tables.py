@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.cli.tables import mean_and_deviation
+from experiments.cli.tables import Table, mean_and_deviation
 from experiments.config import Config
 from experiments.presets import Published, published_of
 from experiments.report.groups import Group, Study
@@ -22,29 +21,6 @@ from experiments.training.methods import METHODS
 _ALWAYS = ("dataset", "model", "method", "rho", "batch_plan", "lr_schedule", "learning_rate", "seed")
 _MOST_PAIRS = 6
 _COSTS = ("updates", "epochs", "examples")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A heading, followed by rows, whose cells are text or have a `symbol`; with what a reader has to know about it."""
-
-    rows: list[tuple[Any, ...]]
-    caption: str = ""
-    title: str = ""
-
-    @property
-    def text(self) -> list[tuple[str, ...]]:
-        """The rows as text."""
-        return [tuple(map(str, row)) for row in self.rows]
-
-    def __bool__(self) -> bool:
-        """Whether there is a row below the heading."""
-        return len(self.rows) > 1
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns the names as text: `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def error_table(match: Match, study: Study) -> Table:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from experiments.cli.tables import Table
 from experiments.config import Config
 from experiments.report.page import Section, _render
-from experiments.report.study_tables import Table
 from experiments.runner import run, sharpness_records
 from experiments.runner.finished_runs import find_runs
 from experiments.runner.resume import reopened
