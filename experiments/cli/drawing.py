@@ -1,5 +1,7 @@
 """The style of pictures and their files: small, readable in grey, and equal for equal runs."""
 
+import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -52,6 +54,12 @@ class Picture:
     path: Path
     drawing: bytes
     commit: str = ""
+
+    @property
+    def as_data_url(self) -> str:
+        """The drawing as an address, so that it is part of a page."""
+        kind = "png" if self.drawing.startswith(b"\x89PNG") else "svg+xml"
+        return f"data:image/{kind};base64,{base64.b64encode(self.drawing).decode('ascii')}"
 
 
 def save(figure: Figure, title: str, caption: str, folder: Path, name: str | None = None) -> Picture:
@@ -123,8 +131,8 @@ def name_axes(panels: Sequence[Axes], in_a_row: int, horizontal: str, vertical: 
         panel.set_ylabel(vertical)
 
 
-def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Adds one legend below all panels, with each label of any panel once."""
+def add_legend(figure: Figure, panels: Sequence[Axes], *, is_above: bool = False) -> None:
+    """Adds one legend below or above all panels, with each label of any panel once."""
     named: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -132,7 +140,18 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     if named:
         across = figure.get_figwidth() / 10
         columns = max(1, min(5, int(_LEGEND_WIDTH * across) // max(len(label) + 8 for label in named)))
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False)
+        where = "outside upper center" if is_above else "outside lower center"
+        figure.legend(named.values(), named.keys(), loc=where, ncols=columns, frameon=False)
+
+
+def label_ratios(panel: Axes) -> None:
+    """Labels an axis of logarithms with ratios."""
+    low, high = panel.get_xlim()
+    candidates = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+    shown = [float(each) for each in candidates if low <= math.log(each) <= high]
+    if len(shown) > 5:
+        shown = [each for each in shown if f"{each:g}"[-1] == "1" or f"{each:g}".startswith("1")]
+    panel.set_xticks([math.log(each) for each in shown], [f"×{each:g}" for each in shown])
 
 
 def cut(panels: Sequence[Axes], values: Sequence[float] | np.ndarray, *, can_be_logarithmic: bool = True) -> bool:

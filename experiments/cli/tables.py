@@ -36,7 +36,10 @@ class Table:
 
 def figure_columns(rows: Rows) -> list[bool]:
     """Returns, for each column, whether all cells are numbers or dashes; such a column is right-aligned."""
-    return [all(cell[:1] in tuple("0123456789+−–×") for cell in cells) for _, *cells in zip(*rows, strict=True)]
+    return [
+        all(cell[:1] in tuple("0123456789+−–×") for cell in cells) and set(cells) != {"–"}
+        for _, *cells in zip(*rows, strict=True)
+    ]
 
 
 def without_empty_columns(rows: Rows) -> Rows:
@@ -70,6 +73,16 @@ def as_markdown(rows: Rows) -> str:
 def listed(names: Sequence[str]) -> str:
     """Returns the names as text: `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(noun: str, count: int) -> str:
+    """Returns `1 seed` or `3 seeds`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def signed(value: float) -> str:
+    """Returns a number with its sign, to two digits."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:

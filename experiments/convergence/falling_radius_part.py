@@ -88,7 +88,7 @@ def draw_radii(study: QuadraticStudy, results: Results, worst: dict[str, np.ndar
         panels[0].set_ylim(*_limits(results))
         for panel in (*panels, last):
             panel.set_xlabel("updates")
-        drawing.legend_below(figure, panels)
+        drawing.add_legend(figure, panels)
     return figure
 
 

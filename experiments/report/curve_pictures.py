@@ -123,7 +123,7 @@ def draw_quantity(quantity: Quantity, axis: str, study: Study, curves: Mapping[s
             panels[0].set_xlim(ends.min() - margin, ends.max() + margin)
         name = f"{quantity.axis} (log scale)" if is_logarithmic else quantity.axis
         drawing.name_axes(panels, _IN_A_ROW, _AXES[axis], name)
-        drawing.legend_below(figure, panels)
+        drawing.add_legend(figure, panels)
     return figure
 
 
@@ -217,7 +217,7 @@ def _noise_scales(study: Study, folder: Path) -> list[Picture]:
         drawing.make_logarithmic(panels[0])
         drawing.whole_numbers(panels)
         drawing.name_axes(panels, _IN_A_ROW, "epochs", "examples (log scale)")
-        drawing.legend_below(figure, panels)
+        drawing.add_legend(figure, panels)
     caption = (
         "A panel per group, a line per seed. At the end of an epoch, the noise scale decides on the batch size of the "
         "next one. A line has a gap where the noise was too large to measure the gradient."

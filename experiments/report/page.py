@@ -1,6 +1,5 @@
 """The report of a study: its sections, the page and the document that show them, and their files."""
 
-import base64
 import dataclasses
 import datetime as dt
 import json
@@ -19,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from rich.console import Console
 
 from experiments.cli.drawing import Picture
-from experiments.cli.tables import Table, as_markdown, as_terminal, escaped, figure_columns
-from experiments.report import answers, curve_pictures, study_tables
+from experiments.cli.tables import Table, as_markdown, as_terminal, counted, escaped, figure_columns
+from experiments.report import answers, curve_pictures, study_tables, summary
 from experiments.report.claims import Claim, claims
 from experiments.report.groups import Study, studies
 from experiments.report.matches import tables as matches_of
@@ -89,13 +88,18 @@ class Detail(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """What a report says of one study, in the order in which it is read; `limits` is what the study cannot show."""
+    """What a report says of one study, in the order in which it is read.
+
+    `over` is the number of seeds in words, and `limits` is what the study cannot show.
+    """
 
     title: str
     subtitle: str
     headline: list[str]
+    over: str
     planned: Table
-    matrices: list[Table]
+    of_errors: list[Table]
+    of_sharpness: list[Table]
     limits: list[str]
     errors: Table
     pictures: list[Picture]
@@ -185,23 +189,23 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     folder.mkdir(parents=True, exist_ok=True)
     of_claims, measures = claims(study), measures_of(study)
     columns = answers.columns_of(of_claims)
-    matrices = [answers.matrix(study, columns, measure) for measure in measures] if columns else []
+    of_errors, *of_sharpness = [list(filter(None, answers.matrices(study, columns, each))) for each in measures]
     errors = [study_tables.error_table(match, study) for match in matches_of(study)]
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
-    is_first = study is found[0]
+    is_first, said = study is found[0], summary.sentences(study, columns, measures)
     others = [*further, *(each for each in kept if each.title not in _MAIN)]
     details = _details(study, found, of_claims, measures, errors[1:])
     return Section(
         study.title,
-        answers.subtitle(study, columns),
-        [*contrast_sentences(planned), *answers.sentences(study, columns)[:1]]
-        if planned and is_first
-        else answers.sentences(study, columns),
+        summary.subtitle(study, columns),
+        [*contrast_sentences(planned), *said[:1]] if planned and is_first else said,
+        f", over {counted('seed', len(study.seeds))} unless stated otherwise",
         planned if is_first else Table([]),
-        list(filter(None, matrices)) or [answers.pair_table(study) or answers.method_table(study)],
-        answers.limits(study, of_claims, columns, is_planned=bool(planned)),
+        of_errors or [answers.pair_table(study) or answers.method_table(study)],
+        [table for tables in of_sharpness for table in tables],
+        summary.limits(study, of_claims, columns, is_planned=bool(planned)),
         errors[0],
         [*drawn, *(each for each in kept if each.title in _MAIN)],
         [each for each in (*details, Detail(_OTHERS, (), others)) if any(each.tables) or each.pictures],
@@ -257,20 +261,9 @@ def _render(template: str, sections: list[Section], output: Path, about: Table) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"escaped": escaped, "markdown": lambda table: as_markdown(table.text), "figures": _figures}
-    made.globals |= {"embedded": _embedded, "path_of": path_of, "list_runs": runs <= _FEW_RUNS}
+    made.filters |= {"escaped": escaped, "markdown": as_markdown, "figures": figure_columns}
+    made.globals |= {"path_of": path_of, "list_runs": runs <= _FEW_RUNS}
     return made.get_template(template).render(sections=sections, about=about)
-
-
-def _embedded(picture: Picture) -> str:
-    """Returns the address of a picture that is part of the page."""
-    kind = "png" if picture.drawing.startswith(b"\x89PNG") else "svg+xml"
-    return f"data:image/{kind};base64,{base64.b64encode(picture.drawing).decode('ascii')}"
-
-
-def _figures(table: Table) -> list[bool]:
-    rows = table.text
-    return [is_figure and any(row[i] != "–" for row in rows[1:]) for i, is_figure in enumerate(figure_columns(rows))]
 
 
 def _print(sections: Sequence[Section], output: Path, console: Console) -> None:
@@ -278,7 +271,7 @@ def _print(sections: Sequence[Section], output: Path, console: Console) -> None:
         console.print(f"\n{section.title}", style="bold")
         for words in section.headline:
             console.print(words)
-        for table in filter(None, [section.planned, section.errors, *section.matrices]):
+        for table in filter(None, [section.planned, section.errors, *section.of_errors, *section.of_sharpness]):
             console.print(f"\n{table.title}", style="italic")
             console.print(as_terminal(table.text))
         for words in section.limits:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.cli.tables import signed
 from experiments.report.groups import METHOD, Group, Study
 from experiments.report.runs_table import ProtocolColumns, headline, protocols_of
 from experiments.study import labels
@@ -176,11 +177,6 @@ def is_direct_pair(first: Group, second: Group) -> bool:
 def shared_seeds(*groups: Group) -> list[int]:
     """Returns the seeds that all groups have."""
     return sorted(set.intersection(*(set(group.seeds) for group in groups)))
-
-
-def signed(value: float) -> str:
-    """Returns a number with its sign, to two digits."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _is_of_methods(pair: tuple[Group, Group]) -> bool:

@@ -49,16 +49,17 @@ def draw_differences(study: Study, found: dict[str, list[Difference]], measures:
                     if each.measure == measure and each.first.row == method:
                         _draw_difference(panel, each, place, study)
             panel.axvline(0, color="0.4", linewidth=1)
-            panel.set_xlabel("test error, difference in points" if not measure.is_ratio else f"{measure.name}, ratio")
+            panel.set_title(measure.name, fontsize=10)
+            panel.set_xlabel("ratio A ÷ B" if measure.is_ratio else "difference A − B in points")
             if measure.is_ratio:
-                _ratio_ticks(panel)
+                drawing.label_ratios(panel)
         middles = {name: np.mean([p for row, p in zip(rows, places, strict=True) if row[0] == name]) for name in found}
         panels[0].set_yticks(list(middles.values()), list(middles))
         panels[0].tick_params(axis="y", labelsize=9, length=0)
         panels[0].set_ylim(max(places) + 0.7, min(places) - 0.7)
         for panel in panels:
             panel.grid(axis="y", visible=False)
-        drawing.legend_below(figure, list(panels))
+        drawing.add_legend(figure, list(panels), is_above=True)
     return figure
 
 
@@ -78,8 +79,8 @@ def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Mea
         return []
     figure = draw_differences(study, found, shown)
     caption = (
-        "Paired by seed, with 95% intervals. Left of the line, the first of the two is better. A filled marker has an "
-        "interval that excludes no difference; an open marker is not shown to differ."
+        "Differences A − B in test error and ratios A ÷ B of sharpness, with 95% intervals. Left of the line, A is "
+        "better. A filled marker is a conclusion; an open marker is inconclusive."
     )
     return [drawing.save(figure, "Differences with their intervals", caption, folder, "differences")]
 
@@ -110,16 +111,6 @@ def _draw_difference(panel: Axes, found: Difference, place: float, study: Study)
     panel.plot(found.mean, place, label=found.first.row, color=_INK, **(style | face))
 
 
-def _ratio_ticks(panel: Axes) -> None:
-    """Labels an axis of logarithms with ratios."""
-    low, high = panel.get_xlim()
-    candidates = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
-    shown = [float(each) for each in candidates if low <= math.log(each) <= high]
-    if len(shown) > 5:
-        shown = [each for each in shown if f"{each:g}"[-1] == "1" or f"{each:g}".startswith("1")]
-    panel.set_xticks([math.log(each) for each in shown], [f"×{each:g}" for each in shown])
-
-
 def _against_gradients(study: Study, folder: Path) -> list[Picture]:
     if len({group.gradient_evaluations for group in study.groups}) < 2:
         return []
@@ -137,7 +128,7 @@ def _against_gradients(study: Study, folder: Path) -> list[Picture]:
         means = [_spread(group)[0] for group in study.groups]
         is_logarithmic = drawing.are_far_apart(means)
         drawing.cut(panels, means if is_logarithmic else ends, can_be_logarithmic=is_logarithmic)
-        drawing.legend_below(figure, panels)
+        drawing.add_legend(figure, panels)
     caption = f"{_over(study)}. Lower is better, and further left is cheaper."
     if any(group.qualifier for group in study.groups):
         caption += " A line joins the lengths for which one strategy was run."
@@ -184,7 +175,7 @@ def _against_loss(study: Study, folder: Path) -> list[Picture]:
                     drawing.make_logarithmic(panel, name)
             panel.set_title(column.rpartition(", ")[0].replace(" at ", " at ρ "), fontsize=10)
         drawing.name_axes(panels, _IN_A_ROW, "training loss", "sharpness")
-        drawing.legend_below(figure, panels)
+        drawing.add_legend(figure, panels)
     markers = ", ".join(f"{sign} {row}" for sign, row in zip("●■▲◆▼✚✖★" * len(study.rows), study.rows, strict=False))
     caption = (
         "A point per run, after the last epoch. If all points lie on one line, the measure says little beyond the "

@@ -14,16 +14,16 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from experiments.cli.tables import Table
+from experiments.cli.tables import Table, signed
 from experiments.report.groups import Group
-from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds, signed
+from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds
 from experiments.training.exceptions import reason_of
 
 MOST = 4  # contrasts of a study
 CAPTION = (
     "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
-    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. “Not "
-    "shown” does not mean that there is no effect."
+    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. "
+    "“Inconclusive” does not mean that there is no effect."
 )
 _HEADING = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL = 0.05
@@ -62,13 +62,13 @@ class Outcome:
     p_value: float = 1.0
 
     def verdict(self, adjusted: float) -> str:
-        """Returns whether the cell has a lower or a higher error; "not shown" is not "no effect"."""
+        """Returns whether the cell has a lower or a higher error; "inconclusive" is not "no effect"."""
         if self.found is None:
             return "no verdict: not all cells were run"
         if self.found.obstacle:
             return f"no verdict: {self.found.obstacle}"
         if not adjusted < _LEVEL:
-            return "not shown"
+            return "inconclusive"
         return "lower error" if self.found.mean < 0 else "higher error"
 
 

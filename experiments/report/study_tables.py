@@ -37,7 +37,8 @@ def error_table(match: Match, study: Study) -> Table:
         papers = [published_of(group.configs()[0]) if group else None for group in found]
         if any(papers):
             rows.append((f"{method}, in the paper", *(_papers_cell(each) for each in papers)))
-    costs = [
+    costs = [("batch sizes", *(_batch_sizes(next(g for g, own in columns if own == name)) for name in names))]
+    costs += [
         (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
         for what, of in _costs(match).items()
     ]
@@ -160,12 +161,20 @@ def _error_caption(study: Study, protocol: ProtocolColumns | None, rho: float, h
     seeds = f"mean ± standard deviation over the {len(study.seeds)} seeds" if len(study.seeds) > 1 else "of one seed"
     words = [f"Test error after the last epoch, {seeds}."]
     if protocol is not None:
-        words.append(f"Sharpness: its mean at ρ = {rho:.3g} ({protocol.title}).")
+        words.append(f"Sharpness: the mean of the largest rise of the loss within ρ = {rho:.3g} ({protocol.title}).")
+    if any(labels.heading(column) != column for column in study.columns):
+        words.append("The paper marks a growing batch by +B, and a cosine rate by +C.")
     if has_paper:
         words.append(
             "The paper has one run per cell, of 200 epochs (100 for a ViT), and measures sharpness at ρ = 0.0002."
         )
     return " ".join(words)
+
+
+def _batch_sizes(group: Group) -> str:
+    """Returns the batch sizes of a plan in their order: all of two, or the first and the last."""
+    own = list(map(str, labels.sizes(group.config)))
+    return "as decided" if group.config.adaptive else "→".join([own[0], "…", own[-1]] if len(own) > 2 else own)
 
 
 def _costs(match: Match) -> dict[str, Callable[[Group], int]]:

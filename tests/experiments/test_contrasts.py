@@ -94,7 +94,7 @@ def test_holm_by_hand() -> None:
     [
         ({}, 0.3, "lower error"),
         ({"sam__increasing": [70.0, 71.5, 73.0]}, 0.3, "higher error"),
-        ({"sam__increasing": [60.0, 66.0, 65.0]}, 0.3, "not shown"),
+        ({"sam__increasing": [60.0, 66.0, 65.0]}, 0.3, "inconclusive"),
         ({"sam__increasing": [62.0, 63.0, 65.0]}, 0.3, "no verdict: no spread"),  # the differences are equal
         ({name: errors[:2] for name, errors in ERRORS.items()}, 0.3, "no verdict: fewer than 3 seeds"),
         ({}, 0.9, "no verdict: training accuracy below 20%"),

@@ -1,0 +1,129 @@
+"""The sentences of a report: its subtitle, the headline, and what the study does not show."""
+
+import statistics
+from collections.abc import Sequence
+
+from experiments.cli.tables import counted, listed
+from experiments.report.answers import BY_CHANCE, Column, multiplicity
+from experiments.report.claims import BEST, Claim, lacking
+from experiments.report.groups import Study
+from experiments.report.matches import reference
+from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure
+from experiments.report.study_tables import method_pairs
+from experiments.study import labels
+
+_INCONCLUSIVE = "Inconclusive: the 95% interval of the mean difference contains zero."
+
+
+def subtitle(study: Study, columns: Sequence[Column]) -> str:
+    """Returns the question, the runs with their methods and seeds, and the sizes of the data and of the network."""
+    question = "Does a growing batch, or a falling learning rate, lower the test error? After the paper of Harada and "
+    question = f"{question}Iiduka, arXiv 2409.09984. " if columns else ""
+    seeds = study.seeds
+    is_range = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    over = f"{seeds[0]} to {seeds[-1]}" if is_range else listed(list(map(str, seeds)))
+    runs = f"{len(study.runs)} runs of {listed(study.rows)}; {counted('seed', len(seeds))}: {over}."
+    return f"{question}{runs} {_sizes(study)}".strip()
+
+
+def sentences(study: Study, columns: Sequence[Column], measures: Sequence[Measure]) -> list[str]:
+    """Returns the answers in sentences, or the best and the worst group if there are no claims.
+
+    The sharpness at the first radius has one sentence, on the first of the comparisons.
+    """
+    ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
+    if ranked:
+        found = [_sentence(column, TEST_ERROR) for column in ranked]
+        found += [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:2]]
+        return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
+    means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    worst = f" {high} has the highest one, {means[high]:.2f}%." if len(means) > 1 else ""
+    over = f", mean over {counted('seed', len(study.seeds))}" if len(study.seeds) > 1 else ", one seed"
+    pairs = [pair for row in method_pairs(study).values() for pair in row if pair is not None]
+    words = f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
+    return [words, *filter(None, [multiplicity(pairs)])]
+
+
+def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
+    """Returns what the study cannot show, in sentences; `is_planned`: whether comparisons were planned before it."""
+    found = [pair for column in columns for claim in column.claims.values() if (pair := claim.found[TEST_ERROR.title])]
+    count = len(study.seeds)
+    few = f"An answer needs at least {FEWEST_SEEDS} seeds, and this study has {count}." if count < FEWEST_SEEDS else ""
+    tuned = "" if study.chosen else ", with one learning rate and one radius for all strategies"
+    chance = (
+        f"No comparison was planned before the first run. Of {len(found)} intervals of the test error, about "
+        f"{BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
+    )
+    problem = f"{dict(study.part)['model']} on {dict(study.part)['dataset']}"
+    words = [
+        few,
+        _resolution(found, count),
+        *_controls(study, claims),
+        "" if is_planned or not found else chance,
+        f"All runs are of {problem}{tuned}. Other problems and settings may have other answers.",
+    ]
+    return [each for each in words if each]
+
+
+def _sizes(study: Study) -> str:
+    """Returns the number of training images and of parameters, if all runs have the same."""
+    images = {
+        config.problem.num_examples(config.problem.stored_examples)
+        for group in study.groups
+        for config in group.configs()
+    }
+    counts = {int(n) for group in study.groups for n in group.values("parameters") if n > 0}
+    words = [f"{n:,} training images" for n in images] if len(images) == 1 else []
+    words += [f"{n:,} parameters" for n in counts] if len(counts) == 1 else []
+    return f"{' and '.join(words).capitalize()}." if words else ""
+
+
+def _sentence(column: Column, measure: Measure) -> str:
+    """Returns the answers of a column: which of the two has the lower value, with which methods."""
+    by_words: dict[str, list[str]] = {}
+    for method, claim in column.claims.items():
+        found = claim.found[measure.title]
+        words, has_effect = _in_words(found)
+        effect = f" ({measure.effect(found)})" if found and has_effect else ""
+        by_words.setdefault(words, []).append(f"{method}{effect}")
+    known_first = sorted(by_words, key=lambda words: words not in ("lower", "higher"))
+    parts = [f"{words} with {listed(by_words[words])}" for words in known_first]
+    name = f"{measure.name[0].upper()}{measure.name[1:]}"
+    return f"{name}, {column.pair[0]} compared with {column.pair[1]}: {'; '.join(parts)}."
+
+
+def _in_words(found: Difference | None) -> tuple[str, bool]:
+    """Returns an answer in words, and whether the effect belongs to it."""
+    if found is None:
+        return "unknown, since a control is missing,", False
+    if found.obstacle:
+        return f"no answer ({found.obstacle})", False
+    return {Answer.YES: ("lower", True), Answer.NO: ("higher", True), Answer.OPEN: ("inconclusive", False)}[
+        found.answer
+    ]
+
+
+def _resolution(found: Sequence[Difference], seeds: int) -> str:
+    """Returns how large an effect must be to be shown."""
+    widths = [(each.high - each.low) / 2 for each in found if each.answer is Answer.OPEN and not each.obstacle]
+    if not widths:
+        return ""
+    return (
+        f"A “?” does not mean that there is no effect. With {counted('seed', seeds)}, an effect of about "
+        f"{statistics.median(widths):.2g} points can be missed: this is the median half-width of the intervals."
+    )
+
+
+def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
+    """Returns what the comparisons with the best constant batch lack."""
+    base, best = reference(study), [claim for claim in claims if claim.kind == BEST]
+    if base is None:
+        return []
+    if not any(claim.is_known for claim in best):
+        first = labels.sizes(base.config)[0]
+        words = f"Whether growth itself helps cannot be shown without two constant batch sizes at equal length, {first}"
+        return [f"{words} among them: an effect of growth may be one of the small first batches."]
+    missing = dict.fromkeys(size for claim in best if claim.is_known for size in lacking(claim, base))
+    sizes = f" In at least one comparison, it lacks the batch size {' or '.join(map(str, missing))}." if missing else ""
+    return [f"The best constant batch is selected on the same runs that it is compared with, which favours it.{sizes}"]
