@@ -95,8 +95,8 @@ def method_rows(study: "Study", seconds: Mapping[str, Sequence[float]]) -> Rows:
       study: the study, which has one group per method.
       seconds: the time of a step of each method, one number per round; equal places were timed together.
     """
-    from experiments.report.runs_table import protocols_of  # noqa: PLC0415 - see above
     from experiments.report.study_tables import sharpness_cell  # noqa: PLC0415
+    from experiments.sharpness.columns import protocols_of  # noqa: PLC0415 - see above
 
     measured = [(protocol, rho) for protocol, radii in list(protocols_of([study.runs]).items())[:1] for rho in radii]
     titles = [", ".join([f"sharpness, ρ {rho:.3g}", *protocol.departures]) for protocol, rho in measured]

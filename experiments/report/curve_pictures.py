@@ -18,9 +18,9 @@ from experiments.cli import drawing
 from experiments.cli.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.matches import papers_cells
-from experiments.report.runs_table import ProtocolColumns, headline, protocols_of
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import Curve, Curves, curves_of, mean_curves
+from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
 from experiments.sharpness.run_records import PAPERS_RADIUS, followed, landscapes, most_followed, radius_curves
 from experiments.study import labels
 from sam_optax.sharpness import Landscape

@@ -16,7 +16,7 @@ from scipy import stats
 
 from experiments.cli.tables import signed
 from experiments.report.groups import METHOD, Group, Study
-from experiments.report.runs_table import ProtocolColumns, headline, protocols_of
+from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
 from experiments.study import labels
 
 CONFIDENCE = 0.95

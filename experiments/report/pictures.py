@@ -18,7 +18,7 @@ from experiments.cli.drawing import Picture
 from experiments.report.answers import Column
 from experiments.report.groups import FEW, Group, Study
 from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs
-from experiments.report.runs_table import loss_column, protocols_of
+from experiments.sharpness.columns import loss_column, protocols_of
 from experiments.study import labels
 
 _IN_A_ROW, _MOST_MEASURES = 3, 6

@@ -6,9 +6,7 @@ the file, and `config`, the config of the run; `run`, the run with its folder, o
 """
 
 import ast
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,8 @@ import pandas as pd
 from experiments.config import Config
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import summary_in
-from experiments.sharpness.run_records import PAPERS_RADIUS, worst_cases
+from experiments.sharpness.columns import MEASURES, measured
 from experiments.study import labels
-from experiments.training import records
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
 from sam_optax import BatchPlan
@@ -30,70 +27,6 @@ _OF_EPOCHS = ("train_loss", "train_error", "test_loss", "test_error")
 _COSTS = ("updates", "gradient_evaluations", "seconds")
 _ALWAYS = ("dataset", "model", "method", "batch_plan", "lr_schedule", "learning_rate", "seed")
 _FOLLOWED = "batch_plan_followed"
-_NETWORK = ("normalised logits", "BatchNorm re-estimated")
-_MEASURES = ("sharpness at ", "first order at ", "top eigenvalue, ", "trace, ", "loss, ", "parameters")
-_WORST, _FIRST_ORDER = _MEASURES[:2]
-
-
-@dataclass(frozen=True)
-class ProtocolColumns:
-    """The columns of the worst case at all radii of one protocol, such as `adaptive, 512 examples`."""
-
-    title: str
-
-    @property
-    def departures(self) -> list[str]:
-        """The settings that differ from the paper's, except for the number of examples."""
-        return self.title.split(", ")[:-1]
-
-    @property
-    def examples(self) -> int:
-        """The number of examples."""
-        return int(self.title.split(", ")[-1].split()[0])
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """The sort key: protocols near the paper's come first, then those with many examples."""
-        return len(self.departures), -self.examples, self.title
-
-    def column(self, rho: float) -> str:
-        """The column with the sharpness at a radius."""
-        return f"{_WORST}{rho:.3g}, {self.title}"
-
-    def first_order_column(self, rho: float) -> str:
-        """The column with the first-order part of the sharpness at a radius."""
-        return f"{_FIRST_ORDER}{rho:.3g}, {self.title}"
-
-    @property
-    def loss_column(self) -> str:
-        """The column with the loss of the measured examples, without a perturbation."""
-        return loss_column(self.title)
-
-
-def loss_column(title: str) -> str:
-    """Returns the column with the loss that belongs to a measurement with this title."""
-    parts = title.split(", ")
-    return ", ".join(["loss", *(part for part in parts if part in _NETWORK), parts[-1]])
-
-
-def protocols_of(tables: Sequence[pd.DataFrame]) -> dict[ProtocolColumns, list[float]]:
-    """Returns the protocols and radii that all runs of a cell have: those of most cells first, then the paper's."""
-    counts: Counter[ProtocolColumns] = Counter()
-    radii: dict[ProtocolColumns, set[float]] = {}
-    for table in tables:
-        measured = [str(name) for name in table.columns if str(name).startswith(_WORST)]
-        complete = [name for name in measured if not np.isnan(np.asarray(table[name], float)).any()]
-        parts = [name.removeprefix(_WORST).partition(", ") for name in complete]
-        counts.update({ProtocolColumns(title) for _, _, title in parts})
-        for rho, _, title in parts:
-            radii.setdefault(ProtocolColumns(title), set()).add(float(rho))
-    order = sorted(counts, key=lambda protocol: (-counts[protocol], *protocol.order))
-    return {protocol: sorted(radii[protocol]) for protocol in order}
-
-
-def headline(radii: Sequence[float]) -> float:
-    """Returns the radius of the paper, or the smallest one if the paper's was not measured."""
-    return PAPERS_RADIUS if PAPERS_RADIUS in radii else min(radii)
 
 
 def table_of(runs: Iterable[Run]) -> pd.DataFrame:
@@ -134,7 +67,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             for plan, config in zip(table["plan"], table["config"], strict=True)
         ]
     others = [name for name in (*_RESULTS, *_COSTS, "folder") if not all(pd.isna(each) for each in table[name])]
-    measured = [name for name in table.columns if name.startswith(_MEASURES)]
+    measured = [name for name in table.columns if name.startswith(MEASURES)]
     written = pd.concat([written, table[[*others, *measured]]], axis=1)
     write_whole(path, written.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
@@ -166,7 +99,7 @@ def _epochs(run: Run) -> Iterator[dict[str, Any]]:
 
 def _row(run: Run) -> dict[str, Any]:
     result = {name: getattr(run.result, name) for name in (*_RESULTS, *_COSTS)}
-    return {"run": run, "folder": run.folder.name, **_of_config(run.config, run.plan, result), **_sharpness(run)}
+    return {"run": run, "folder": run.folder.name, **_of_config(run.config, run.plan, result), **measured(run)}
 
 
 def _row_of_file(row: Mapping[str, str]) -> dict[str, Any]:
@@ -175,7 +108,7 @@ def _row_of_file(row: Mapping[str, str]) -> dict[str, Any]:
     config = Config.from_settings(**{name: value for name, value in values.items() if name in known})
     plan = BatchPlan.parse(row[_FOLLOWED]) if config.adaptive is not None else config.plan
     result = {name: values.get(name) for name in (*_RESULTS, *_COSTS)}
-    measured = {name: values.get(name) for name in row if name.startswith(_MEASURES)}
+    measured = {name: values.get(name) for name in row if name.startswith(MEASURES)}
     return {"run": None, "folder": row.get("folder") or None, **_of_config(config, plan, result), **measured}
 
 
@@ -198,7 +131,7 @@ def _with_types(rows: list[dict[str, Any]]) -> pd.DataFrame:
     for name in table.columns:
         if name in counts:
             table[name] = table[name].astype(np.int64)
-        elif name in (*_RESULTS, "seconds") or name.startswith(_MEASURES):
+        elif name in (*_RESULTS, "seconds") or name.startswith(MEASURES):
             table[name] = np.asarray(table[name], float)
     return table if table.empty else table.assign(diverged=table["diverged"].astype(bool))
 
@@ -209,27 +142,3 @@ def _value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _sharpness(run: Run) -> dict[str, float | None]:
-    """Returns what was measured of the trained network, by column."""
-    found: dict[str, float | None] = {}
-    for protocol, radii in worst_cases(run).items():
-        columns = ProtocolColumns(protocol.title)
-        for rho, record in radii.items():
-            found[columns.column(rho)] = record.sharpness
-            found[columns.first_order_column(rho)] = record.first_order
-            found[columns.loss_column] = record.loss
-            found["parameters"] = record.parameters
-    for record in run.sharpness:
-        if record.epoch == run.epochs and isinstance(record, records.TopEigenvalue | records.Trace):
-            is_trace = isinstance(record, records.Trace)
-            name = f"{'trace' if is_trace else 'top eigenvalue'}, {_network_title(record)}"
-            found[name] = record.value if isinstance(record, records.Trace) else record.eigenvalue
-    return found
-
-
-def _network_title(record: records.SharpnessRecord) -> str:
-    """Returns which function was measured, and on how many examples."""
-    is_so = (record.normalize_logits, record.reestimate_batchnorm)
-    return ", ".join([*(name for name, so in zip(_NETWORK, is_so, strict=True) if so), f"{record.examples} examples"])

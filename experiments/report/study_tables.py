@@ -14,7 +14,8 @@ from experiments.presets import Published, published_of
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
 from experiments.report.paired import TEST_ERROR, Difference
-from experiments.report.runs_table import PAPERS_RADIUS, ProtocolColumns, headline, protocols_of
+from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
+from experiments.sharpness.run_records import PAPERS_RADIUS
 from experiments.study import labels
 from experiments.training.methods import METHODS
 

@@ -10,10 +10,11 @@ import pytest
 from experiments.report.groups import Study
 from experiments.report.matches import tables
 from experiments.report.pictures import _measured_columns
-from experiments.report.runs_table import protocols_of, read_table, table_of, write_table
+from experiments.report.runs_table import read_table, table_of, write_table
 from experiments.report.study_tables import error_table, sharpness_tables
 from experiments.reproduce_methods import method_rows
 from experiments.runner.finished_runs import find_runs
+from experiments.sharpness.columns import protocols_of
 from tests.experiments.sharpness_records import LARGE, SMALL, WAY, add_lines, measured_study, published, worst_case
 from tests.experiments.written_runs import only_study, write_run, write_study
 
