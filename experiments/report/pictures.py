@@ -78,9 +78,10 @@ def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Mea
     if not found:
         return []
     figure = draw_differences(study, found, shown)
+    what = "test error, A − B, and ratios of sharpness, A ÷ B," if len(shown) > 1 else "test error, A − B,"
     caption = (
-        "Differences A − B in test error and ratios A ÷ B of sharpness, with 95% intervals. Left of the line, A is "
-        "better. A filled marker is a conclusion; an open marker is inconclusive."
+        f"Differences in {what} with 95% intervals. Left of the line, A is better. A filled marker is a conclusion; an "
+        "open marker is inconclusive."
     )
     return [drawing.save(figure, "Differences with their intervals", caption, folder, "differences")]
 

@@ -96,7 +96,7 @@ def _sentence(column: Column, measure: Measure) -> str:
 def _in_words(found: Difference | None) -> tuple[str, bool]:
     """Returns an answer in words, and whether the effect belongs to it."""
     if found is None:
-        return "unknown, since a control is missing,", False
+        return "no answer (a control is missing)", False
     if found.obstacle:
         return f"no answer ({found.obstacle})", False
     return {Answer.YES: ("lower", True), Answer.NO: ("higher", True), Answer.OPEN: ("inconclusive", False)}[

@@ -10,11 +10,13 @@ import pytest
 from rich.console import Console
 
 from experiments.convergence.network_study import NetworkStudy
-from experiments.report.answers import columns_of, limits, sentences
+from experiments.report.answers import columns_of
 from experiments.report.claims import BEST, GROWTH, PLAN, Claim, claims
 from experiments.report.curve_pictures import main_pictures
 from experiments.report.matches import matches, papers_cells, tables
+from experiments.report.paired import measures_of
 from experiments.report.study_tables import error_table, followed_table, setting_table
+from experiments.report.summary import limits, sentences
 from experiments.runner.run_curves import Curve, curves_of, mean_curves
 from experiments.study import Grid
 from experiments.study.dry_run import estimate, show_runs
@@ -55,7 +57,7 @@ def printed_text(folder: Path) -> str:
     study = only_study(folder)
     found = claims(study)
     columns = columns_of(found)
-    return " ".join([*sentences(study, columns), *limits(study, found, columns, is_planned=False)])
+    return " ".join([*sentences(study, columns, measures_of(study)), *limits(study, found, columns, is_planned=False)])
 
 
 def test_matches_treat_adaptive_plans_like_fixed_plans() -> None:
@@ -145,10 +147,7 @@ def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
     text = printed_text(tmp_path)
-    assert (
-        "A batch that the noise decides on (adaptive) has a lower test error than the best of 3 constant batches"
-        in text
-    )
+    assert "a batch that the noise decides on (adaptive) compared with the best of 3 constant batches: lower" in text
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
 
@@ -156,7 +155,8 @@ def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp
 def test_no_comparison_without_a_constant_control_at_the_first_batch_size(tmp_path: Path) -> None:
     fixed = {name: plan for name, plan in FIXED.items() if name != "first"}
     text = printed_text(write(tmp_path, fixed=fixed))
-    assert "A batch that the noise decides on (adaptive) cannot be compared with the best of 2 constant batches" in text
+    compared = "a batch that the noise decides on (adaptive) compared with the best of 2 constant batches"
+    assert f"{compared}: no answer (a control is missing)" in text
 
 
 def test_batch_sizes_without_a_constant_control_are_named(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report.answers import claim_table, columns_of, limits, matrix, sentences
+from experiments.report.answers import claim_table, columns_of, matrices
 from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim, claims
 from experiments.report.paired import TEST_ERROR, measures_of
+from experiments.report.summary import limits, sentences
 from tests.experiments.sharpness_records import LARGE, SMALL, add_lines, worst_case
 from tests.experiments.written_runs import only_study, write_run
 
@@ -52,7 +53,7 @@ def printed_text(folder: Path) -> str:
     study = only_study(folder)
     found = claims(study)
     columns = columns_of(found)
-    return " ".join([*sentences(study, columns), *limits(study, found, columns, is_planned=False)])
+    return " ".join([*sentences(study, columns, measures_of(study)), *limits(study, found, columns, is_planned=False)])
 
 
 def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tmp_path: Path) -> None:
@@ -62,18 +63,21 @@ def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tm
     assert (against(best), best.candidates, verdict(best)) == ("constant 64", 2, "✗")
     assert (against(decay), decay.match, verdict(decay)) == ("constant 128", "", "✗")
     text = printed_text(tmp_path)
-    first, second = sentences(only_study(tmp_path), columns_of(claims(only_study(tmp_path))))[:2]
-    worse = "A growing batch has a higher test error than the best of 2 constant batches with SGD (+2.01 points)"
-    better = "A growing batch has a lower test error than the paper's constant batch of 128 with SGD (−2.98 points)"
-    assert (first, second) == (f"{worse} (4 seeds).", f"{better} (4 seeds).")
-    assert "A falling learning rate (cosine) has a higher test error than a constant one with SGD" in text
+    study = only_study(tmp_path)
+    first, second = sentences(study, columns_of(claims(study)), measures_of(study))[:2]
+    compared = "Test error, a growing batch compared with"
+    assert first == f"{compared} the best of 2 constant batches: higher with SGD (+2.01 points)."
+    assert second == f"{compared} the paper's constant batch of 128: lower with SGD (−2.98 points)."
+    assert "a falling learning rate (cosine) compared with a constant one: higher with SGD" in text
+    assert "Inconclusive" not in text
     assert "The best constant batch is selected on the same runs that it is compared with, which favours it." in text
 
 
 def test_the_matrix_has_a_row_per_method_and_a_column_per_claim(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.03, "increasing": 0.05})
     study = only_study(tmp_path)
-    heading, row = matrix(study, columns_of(claims(study)), TEST_ERROR).rows
+    (table,) = matrices(study, columns_of(claims(study)), TEST_ERROR)
+    heading, row = table.rows
     assert heading == (
         "method",
         "increasing (+B) − constant 128, as in the paper",
@@ -81,17 +85,19 @@ def test_the_matrix_has_a_row_per_method_and_a_column_per_claim(tmp_path: Path) 
         "increasing (+B) − reversed plan",
         "increasing (+B) − best constant batch, at equal updates",
     )
-    assert (row[0], row[1].symbol, row[1].effect, row[1].note) == ("SGD", "✓", "−2.99 points", "4 seeds")
-    assert row[2].note == "4 seeds; against constant 64, the best of 2"
+    assert (row[0], row[1].symbol, row[1].effect, row[1].note) == ("SGD", "✓", "−2.99 points", "")
+    assert row[2].note == "against constant 64, the best of 2"
     assert row[2].interval == "+1.94 to +2.07"
     assert row[3:] == ("–", "–")
 
 
-def test_a_difference_within_its_interval_is_not_shown(tmp_path: Path) -> None:
+def test_a_difference_within_its_interval_is_inconclusive(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
     (best,) = of_kind(BEST, tmp_path)
     assert verdict(best) == "?"
-    assert "No difference in test error between a growing batch and the best of 2" in printed_text(tmp_path)
+    text = printed_text(tmp_path)
+    assert "a growing batch compared with the best of 2 constant batches: inconclusive with SGD." in text
+    assert "Inconclusive: the 95% interval of the mean difference contains zero." in text
 
 
 def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_pat
     (best,) = of_kind(BEST, tmp_path)
     assert not best.is_known
     text = printed_text(tmp_path)
-    assert "A growing batch cannot be compared with the best of 2 constant batches with SGD" in text
+    assert "compared with the best of 2 constant batches: no answer (a control is missing) with SGD" in text
     assert "Whether growth itself helps cannot be shown" in text
 
 
@@ -164,8 +170,25 @@ def test_a_late_switch_is_compared_with_the_best_constant_batch_and_with_the_inc
     assert (against(late), verdict(late)) == ("constant 64", "✓")
     (plan,) = of_kind(PLAN, tmp_path)
     assert (plan.group.column, against(plan), verdict(plan)) == ("late switch", "increasing", "✓")
-    lower = "A batch that grows once, late (late switch) has a lower test error than the best of 2 constant batches"
-    assert lower in printed_text(tmp_path)
+    compared = "a batch that grows once, late (late switch) compared with the best of 2 constant batches"
+    assert f"{compared}: lower with SGD" in printed_text(tmp_path)
+
+
+def test_what_the_paper_does_not_compare_has_a_matrix_of_its_own(tmp_path: Path) -> None:
+    plans = {"late": "4x64,1x256", "first": "5x64", "last": "5x256", "increasing": "3x64,2x256"}
+    write(tmp_path, {"first": 0.05, "last": 0.08, "increasing": 0.06, "late": 0.03}, **plans)
+    study = only_study(tmp_path)
+    papers, others = matrices(study, columns_of(claims(study)), TEST_ERROR)
+    assert not any("late switch" in heading for heading in papers.rows[0])
+    assert others.rows[0] == ("method", "late switch − best constant batch", "late switch − increasing (+B)")
+
+
+def test_a_cell_names_its_number_of_seeds_if_others_have_more(tmp_path: Path) -> None:
+    write(tmp_path, {"constant": 0.08, "first": 0.03, "increasing": 0.05})
+    shutil.rmtree(tmp_path / "sgd-constant-3")
+    study = only_study(tmp_path)
+    (table,) = matrices(study, columns_of(claims(study)), TEST_ERROR)
+    assert table.rows[1][1].note == "3 seeds"
 
 
 def test_a_falling_radius_is_compared_with_a_constant_one_at_the_same_learning_rates(tmp_path: Path) -> None:
@@ -186,7 +209,7 @@ def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_pa
     rivals = {claim.group.config.lr_schedule for claim in of_kind(RIVAL, tmp_path)}
     assert rivals == {"steps:0.1:2", "cosine"}
     text = printed_text(tmp_path)
-    assert "A falling learning rate (cosine 128) has a lower test error than a constant one with SGD" in text
+    assert "a falling learning rate (cosine 128) compared with a constant one: lower with SGD" in text
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-3:] == [
         "cosine (+C) 128 − constant 128",
@@ -202,6 +225,11 @@ def test_sharpness_is_compared_with_the_flattest_constant_batch(tmp_path: Path) 
             records = [worst_case(SMALL, value * (1 + 0.1 * seed * (name == "first")))]
             add_lines(tmp_path / f"sgd-{name}-{seed}", records)
     (best,) = of_kind(BEST, tmp_path)
+    study = only_study(tmp_path)
+    columns, measures = columns_of(claims(study)), measures_of(study)
+    (table,) = matrices(study, columns, measures[1])
+    assert "increasing (+B) ÷ best constant batch" in table.rows[0]
+    assert "compared with the flattest of 2 constant batches" in " ".join(sentences(study, columns, measures))
     assert against(best) == "constant 128"
     assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"
     assert verdict(best, "sharpness, ρ 0.0002, ratio") == "✗"
@@ -213,9 +241,8 @@ def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     for name, plan in PLANS.items():
         write_run(tmp_path / name, 0.1, method="sgd", batch_plan=plan, lr_schedule=RATES.get(name, "constant"))
     text = printed_text(tmp_path)
-    assert text.startswith(
-        "Whether a growing batch is better than the best of 3 constant batches has no answer with SGD"
-    )
+    compared = "Test error, a growing batch compared with the best of 3 constant batches"
+    assert text.startswith(f"{compared}: no answer (fewer than 3 seeds) with SGD.")
     assert "An answer needs at least 3 seeds, and this study has 1." in text
     assert {verdict(claim) for claim in claims(only_study(tmp_path))} == {"fewer than 3 seeds"}
 

@@ -30,6 +30,7 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ("test error, %", "constant", "increasing (+B)"),
         ("SGD", "5.50 ± 0.50", "4.50 ± 0.56"),
         ("GSAM", "5.40 ± 0.62", "2.57 ± 0.55"),
+        ("batch sizes", "128", "64→256"),
         ("updates", "16", "20"),
     ]
 

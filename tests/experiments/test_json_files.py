@@ -254,7 +254,7 @@ def test_wrong_notes_are_refused_by_the_name_of_the_field(values: dict[str, Any]
 def test_names_from_configs_and_folders_are_escaped_in_the_markdown_report() -> None:
     table = Table([("method", "x"), ("a|b<script>", "[link](http://x)")], "*bold* `code` _it_\n# no")
     title = "![](x)<img src=x>"
-    section = Section(title, "", ["<b>no</b>"], Table([]), [table], ["[no](x)"], table, [], [])
+    section = Section(title, "", ["<b>no</b>"], "", Table([]), [table], [table], ["[no](x)"], table, [], [])
     text = _render("report.md.jinja", [section], Path("report"), Table([("this report", ""), ("command", "<b>")]))
     assert not re.search(r"(?<!\\)<|(?<!\\)\[(?!runs|epochs)|(?<!\\)[*`]", text)
     assert "| a\\|b\\<script\\> |" in text

@@ -61,7 +61,7 @@ def test_the_cost_of_a_column_is_listed_by_method_where_methods_differ(tmp_path:
     rows = error_table(tables(study)[-1], study).rows
     assert tables(study)[-1].title == "at equal gradient evaluations"
     assert rows[0] == ("test error, %", "increasing (+B)")
-    assert rows[4:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
+    assert rows[5:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
 
 
 def test_the_reference_is_the_shortest_growing_plan_at_a_constant_rate(tmp_path: Path) -> None:
