@@ -1,5 +1,6 @@
 """The sentences of a report: its subtitle, the headline, and what the study does not show."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -47,10 +48,12 @@ def sentences(study: Study, columns: Sequence[Column], measures: Sequence[Measur
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
     """Returns what the study cannot show, in sentences; `is_planned`: whether comparisons were planned before it."""
-    found = [pair for column in columns for claim in column.claims.values() if (pair := claim.found[TEST_ERROR.title])]
+    pairs = [claim.found[TEST_ERROR.title] for column in columns for claim in column.claims.values()]
+    found = [pair for pair in pairs if pair is not None and math.isfinite(pair.low)]
     count = len(study.seeds)
     few = f"An answer needs at least {FEWEST_SEEDS} seeds, and this study has {count}." if count < FEWEST_SEEDS else ""
-    tuned = "" if study.chosen else ", with one learning rate and one radius for all strategies"
+    others = " (unless the strategy names another)" if any(group.has_own_rate for group in study.groups) else ""
+    tuned = "" if study.chosen else f", with one learning rate{others} and one radius for all strategies"
     chance = (
         f"No comparison was planned before the first run. Of {len(found)} intervals of the test error, about "
         f"{BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."

@@ -152,6 +152,8 @@ def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(
     (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (GROWTH, BEST, DECAY))
     assert (against(papers), against(decay)) == ("constant 128", "constant 128")
     assert (against(best), best.candidates) == ("constant 128, learning rate 0.4", 3)
+    text = printed_text(tmp_path)
+    assert "with one learning rate (unless the strategy names another) and one radius for all strategies" in text
 
 
 def test_growth_is_also_compared_with_the_reversed_plan(tmp_path: Path) -> None:
@@ -243,6 +245,7 @@ def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     text = printed_text(tmp_path)
     compared = "Test error, a growing batch compared with the best of 3 constant batches"
     assert text.startswith(f"{compared}: no answer (fewer than 3 seeds) with SGD.")
+    assert "by chance" not in text
     assert "An answer needs at least 3 seeds, and this study has 1." in text
     assert {verdict(claim) for claim in claims(only_study(tmp_path))} == {"fewer than 3 seeds"}
 
