@@ -200,7 +200,7 @@ start = report.index("| test error")
 display(Markdown(report[start : report.index("\n\n", start)]))
 
 # %%
-for picture in sorted((output / "report" / "pictures").rglob("test-accuracy-over-epochs.png")):
+for picture in sorted((output / "report" / "pictures").rglob("test_error.png")):
     display(Image(picture, width=800))
 
 # %% [markdown]

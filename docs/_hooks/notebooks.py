@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 
@@ -47,10 +46,7 @@ def page_of(path: Path) -> Iterator[tuple[str, str | bytes]]:
     text, resources = exporter.from_filename(
         str(path), {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
     )
-    has_outputs = "executed" in nbformat.read(path, as_version=4).metadata
-    note = (
-        f"*This page is `notebooks/{path.name}` of the repository, {'with' if has_outputs else 'without'} its outputs.*"
-    )
+    note = f"*This page is `notebooks/{path.name}` of the repository, with its outputs.*"
     text = NOTEBOOK.sub(r"[\1](\1.md)", PAGE.sub(r"[\1](../\1)", text))
     yield f"{path.stem}.md", BADGE.sub(note, text)
     yield from resources["outputs"].items()

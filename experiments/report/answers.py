@@ -172,10 +172,10 @@ def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     equal_updates, reversed_plan = _of(claims, BEST, "equal updates"), _of(claims, REVERSED, "equal epochs")
     at_updates = f"{_best(equal_updates)}, at equal updates"
     size = constant.removeprefix("constant").strip() if papers else ""
-    papers_pair = (growing, f"the paper's constant batch{f' of {size}' if size else ''}")
+    papers_pair = (growing, f"the paper's constant batch{f' of {size}' if size else ''}, at equal epochs")
     return [
         Column(f"{grown} − {constant}, as in the paper", papers_pair, papers, rank=2),
-        Column(f"{grown} − best constant batch", (growing, _best(best)), best, rank=1),
+        Column(f"{grown} − best constant batch", (growing, f"{_best(best)}, at equal epochs"), best, rank=1),
         Column(f"{grown} − reversed plan", (growing, "the same plan reversed"), reversed_plan),
         Column(f"{grown} − best constant batch, at equal updates", (growing, at_updates), equal_updates, rank=3),
     ]

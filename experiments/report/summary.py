@@ -30,12 +30,12 @@ def subtitle(study: Study, columns: Sequence[Column]) -> str:
 def sentences(study: Study, columns: Sequence[Column], measures: Sequence[Measure]) -> list[str]:
     """Returns the answers in sentences, or the best and the worst group if there are no claims.
 
-    The sharpness at the first radius has one sentence, on the first of the comparisons.
+    The sharpness at each radius has one sentence, on the first of the comparisons.
     """
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
     if ranked:
         found = [_sentence(column, TEST_ERROR) for column in ranked]
-        found += [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:2]]
+        found += [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
         return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
@@ -88,7 +88,7 @@ def _sentence(column: Column, measure: Measure) -> str:
     for method, claim in column.claims.items():
         found = claim.found[measure.title]
         words, has_effect = _in_words(found)
-        effect = f" ({measure.effect(found)})" if found and has_effect else ""
+        effect = f" ({measure.effect(found)}, {measure.interval(found)})" if found and has_effect else ""
         by_words.setdefault(words, []).append(f"{method}{effect}")
     known_first = sorted(by_words, key=lambda words: words not in ("lower", "higher"))
     parts = [f"{words} with {listed(by_words[words])}" for words in known_first]

@@ -65,9 +65,10 @@ def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tm
     text = printed_text(tmp_path)
     study = only_study(tmp_path)
     first, second = sentences(study, columns_of(claims(study)), measures_of(study))[:2]
-    compared = "Test error, a growing batch compared with"
-    assert first == f"{compared} the best of 2 constant batches: higher with SGD (+2.01 points)."
-    assert second == f"{compared} the paper's constant batch of 128: lower with SGD (−2.98 points)."
+    best = "Test error, a growing batch compared with the best of 2 constant batches, at equal epochs"
+    assert first == f"{best}: higher with SGD (+2.01 points, +1.94 to +2.07)."
+    papers = "Test error, a growing batch compared with the paper's constant batch of 128, at equal epochs"
+    assert second.startswith(f"{papers}: lower with SGD (−2.98 points, ")
     assert "a falling learning rate (cosine) compared with a constant one: higher with SGD" in text
     assert "Inconclusive" not in text
     assert "The best constant batch is selected on the same runs that it is compared with, which favours it." in text
@@ -96,7 +97,9 @@ def test_a_difference_within_its_interval_is_inconclusive(tmp_path: Path) -> Non
     (best,) = of_kind(BEST, tmp_path)
     assert verdict(best) == "?"
     text = printed_text(tmp_path)
-    assert "a growing batch compared with the best of 2 constant batches: inconclusive with SGD." in text
+    assert (
+        "a growing batch compared with the best of 2 constant batches, at equal epochs: inconclusive with SGD." in text
+    )
     assert "Inconclusive: the 95% interval of the mean difference contains zero." in text
 
 
@@ -135,7 +138,10 @@ def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_pat
     (best,) = of_kind(BEST, tmp_path)
     assert not best.is_known
     text = printed_text(tmp_path)
-    assert "compared with the best of 2 constant batches: no answer (a control is missing) with SGD" in text
+    assert (
+        "compared with the best of 2 constant batches, at equal epochs: no answer (a control is missing) with SGD"
+        in text
+    )
     assert "Whether growth itself helps cannot be shown" in text
 
 
@@ -243,7 +249,7 @@ def test_one_seed_has_no_answer(tmp_path: Path) -> None:
     for name, plan in PLANS.items():
         write_run(tmp_path / name, 0.1, method="sgd", batch_plan=plan, lr_schedule=RATES.get(name, "constant"))
     text = printed_text(tmp_path)
-    compared = "Test error, a growing batch compared with the best of 3 constant batches"
+    compared = "Test error, a growing batch compared with the best of 3 constant batches, at equal epochs"
     assert text.startswith(f"{compared}: no answer (fewer than 3 seeds) with SGD.")
     assert "by chance" not in text
     assert "An answer needs at least 3 seeds, and this study has 1." in text

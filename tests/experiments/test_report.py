@@ -59,7 +59,10 @@ def test_the_report_is_a_table_a_document_and_a_self_contained_page(
     call(monkeypatch, str(folder))
     printed = capsys.readouterr().out
     assert "5.40 ± 0.62" in printed
-    assert "a growing batch compared with the paper's constant batch: lower with SGD (−1.00 points)" in printed
+    assert (
+        "a growing batch compared with the paper's constant batch, at equal epochs: lower with SGD (−1.00 points, "
+        in printed
+    )
     page = Page((folder / "report" / "report.html").read_text(encoding="utf-8"))
     assert page.asked == []
     assert "5.40 ± 0.62" in page.cells
