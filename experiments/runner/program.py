@@ -31,7 +31,8 @@ from experiments.training.prefetch import PrecompiledStep
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState, evaluation_step, initial_state, train_step
 
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 125  # on a CPU core, ResNet-8 takes 1.4 times as long with 500, whose activations exceed its caches
+_STATISTICS_BATCH = 500
 
 Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
 """Model, number of classes, image shape, and the model's options."""
@@ -196,7 +197,7 @@ def evaluated(config: Config, dataset: data.Dataset, state: TrainState) -> tuple
 
 
 def with_own_statistics(
-    config: Config, dataset: data.Dataset, params: Any, model_state: Any, batch_size: int = _EVALUATION_BATCH
+    config: Config, dataset: data.Dataset, params: Any, model_state: Any, batch_size: int = _STATISTICS_BATCH
 ) -> Any:
     """Returns the model state with BatchNorm's statistics at these parameters, from images without augmentation."""
     images = (batch["image"] for batch in stored_batches(dataset, len(dataset.train), batch_size))
