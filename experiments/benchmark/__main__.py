@@ -78,7 +78,8 @@ def main() -> None:
     if benchmark.peers and not is_installed:
         console.print(peers.ABSENT)
     for model in benchmark.peers if is_installed else ():
-        name = f"{model}, batch {peers.BATCH_SIZE}"
+        count = peers.devices(model)
+        name = f"{model}, batch {peers.BATCH_SIZE}{f', {count} devices' * (count > 1)}"
         console.print(f"{name}: an epoch here and in PyTorch, {peers.ROUNDS} rounds")
         show(f"{name}, {peers.EPOCH:,} images", peers.figures_of_a_process(model))
     console.print(f"all figures, round by round: {path}")

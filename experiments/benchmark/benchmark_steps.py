@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from optax import GradientTransformation
 
 import sam_optax
@@ -53,6 +54,16 @@ def create(
     images = jax.random.normal(jax.random.key(0), (batch_size, *image_shape))
     labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, num_classes)
     return Problem(loss_fn, nnx.as_pure(params), nnx.as_pure(model_state), (images, labels))
+
+
+def divided(problem: Problem) -> Problem:
+    """Returns the problem with its batch divided among all devices, and copies of its parameters on each."""
+    if jax.local_device_count() == 1:
+        return problem
+    mesh = jax.make_mesh((jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    copied, parts = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    params, model_state = jax.device_put((problem.params, problem.model_state), copied)
+    return problem._replace(params=params, model_state=model_state, batch=jax.device_put(problem.batch, parts))
 
 
 RADIUS = 0.05

@@ -7,6 +7,7 @@ benchmark loads it.
 import dataclasses
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,12 @@ from experiments.cli.standard_streams import needed
 from experiments.runner.provenance import cores
 
 MODELS = ("resnet18", "vit_tiny")
+DATA_PARALLEL = ("vit_tiny",)
+"""The networks that are computed with one CPU device per core, which share each batch.
+
+XLA runs the elementwise loops of a CPU device on one core. In the gradient of a ViT, they take so much time that a
+device per core is faster. ResNet-18 has one device, for which the convolutions of `experiments.models` were chosen.
+"""
 BATCH_SIZE, ROUNDS = 128, 3
 EPOCH = 50_000
 """The number of images in an epoch. A turn uses only one batch, and its time is scaled up to this number."""
@@ -39,6 +46,11 @@ _CLOSE = 1e-3  # relative tolerance, because the order of summation differs
 def is_installed() -> bool:
     """Returns whether the extra `benchmark-peers` is installed."""
     return all(importlib.util.find_spec(name) for name in ("torch", "pytorch_optimizer"))
+
+
+def devices(model: str) -> int:
+    """Returns the number of CPU devices that share the batches of a network."""
+    return cores() if model in DATA_PARALLEL else 1
 
 
 def peer_figures(model: str) -> list[Figure]:
@@ -75,7 +87,7 @@ def _pair(model: str, method: str) -> dict[str, Subject]:
     network = torch_peers.create(model, _CLASSES, _SHAPE)
     loaded = models.create(model, _CLASSES, _SHAPE, nnx.Rngs(0))
     models.load_torch(loaded, {name: x.detach().numpy() for name, x in network.state_dict().items()})
-    problem = benchmark_steps.create(loaded, _CLASSES, _SHAPE, BATCH_SIZE)
+    problem = benchmark_steps.divided(benchmark_steps.create(loaded, _CLASSES, _SHAPE, BATCH_SIZE))
     images, labels = (torch.from_numpy(np.array(x)) for x in problem.batch)
     batch = images.permute(0, 3, 1, 2).contiguous(), labels.long()
     if method == "SAM":
@@ -113,7 +125,8 @@ def figures_of_a_process(model: str) -> list[Figure]:
       subprocess.CalledProcessError: If the process fails; it prints the reason before it exits.
     """
     command = [sys.executable, "-m", "experiments.benchmark.peers", model]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - a fixed command
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices(model))}
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout  # noqa: S603 - a fixed command
     return [Figure(**each) for each in json.loads(printed.splitlines()[-1])]
 
 

@@ -64,6 +64,16 @@ def test_memory_first_steps_need_less_memory_and_give_the_same_update(tiny: str)
     chex.assert_trees_all_equal(ordered.params, by_itself.params)
 
 
+def test_devices_that_share_a_batch_make_the_same_step_to_rounding(tiny: str) -> None:
+    posed = benchmark_steps.create(tiny, 10, (8, 8, 1), 16)
+    shared = benchmark_steps.divided(posed)
+    assert shared.batch[0].sharding.shard_shape(shared.batch[0].shape) == (16 // jax.local_device_count(), 8, 8, 1)
+    alone, together = (benchmark_steps.ours(each, sam_optax.sam(benchmark_steps.RADIUS)) for each in (posed, shared))
+    alone()
+    together()
+    chex.assert_trees_all_close(together.params, alone.params, rtol=1e-4, atol=1e-6)
+
+
 def test_memory_first_is_not_measured_on_an_accelerator(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     case = Case(tiny, cases.digits, 16, loop_target=1.3)

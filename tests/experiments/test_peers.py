@@ -37,7 +37,10 @@ def test_times_of_both_frameworks_are_scaled_to_an_epoch(
         asked.append((model, method))
         return {method: lambda: None, f"PyTorch's {method}": lambda: None}
 
-    def run_here(command: list[str], **how: Any) -> Any:
+    asked_devices: list[str] = []
+
+    def run_here(command: list[str], *, env: dict[str, str], **how: Any) -> Any:
+        asked_devices.append(env["JAX_NUM_CPU_DEVICES"])
         monkeypatch.setattr(sys, "argv", command[2:])
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -46,12 +49,14 @@ def test_times_of_both_frameworks_are_scaled_to_an_epoch(
 
     monkeypatch.setattr(peers, "is_installed", lambda: True)
     monkeypatch.setattr(peers, "_pair", pair)
+    monkeypatch.setattr(peers, "cores", lambda: 2)
     monkeypatch.setattr(peers, "race", lambda entrants, rounds: {name: rounds * [seconds[name]] for name in entrants})
     monkeypatch.setattr(peers.subprocess, "run", run_here)
     call(monkeypatch, "--output", str(tmp_path), "--peers", "vit_tiny")
     assert asked == [("vit_tiny", "SAM"), ("vit_tiny", "GSAM")]
     printed = capsys.readouterr().out
-    assert "vit_tiny, batch 128, 50,000 images" in printed
+    assert "vit_tiny, batch 128, 2 devices, 50,000 images" in printed
+    assert asked_devices == ["2"]
     sam, gsam = peers.peer_figures("vit_tiny")
     of_a_turn = 50_000 / 256  # two steps
     assert (sam.subject, sam.reference, gsam.subject) == ("SAM", "PyTorch's SAM", "GSAM")
