@@ -117,8 +117,12 @@ def test_the_outputs_of_a_notebook_are_small_and_name_no_folder_and_no_duration(
 
 def test_an_output_is_stored_without_the_folders_and_the_durations_of_the_machine() -> None:
     stream = nbformat.v4.new_output
-    parts = [stream("stream", text=text) for text in ("the runs are in /here/runs\n", "seed 0: 1.3%, in 16.1 s\n")]
-    (joined,) = execute.joined(parts)
+    stars = "*" * 32
+    warning = f"{stars}\n[Compiling module jit_step for CPU] Very slow compile?\n{stars}\n"
+    slow = f"E1130 13:35:40.963854   13217 slow_operation_alarm.cc:73] \n{warning}"
+    took = f"E1130 13:36:03.758765   11096 slow_operation_alarm.cc:140] The operation took 11m\n\n{warning}"
+    texts = ("the runs are in /here/runs\n", slow, took, "seed 0: 1.3%, in 16.1 s\n")
+    (joined,) = execute.joined([stream("stream", text=text) for text in texts])
     assert execute.clean(joined, ["/here/"]).text == "the runs are in runs\nseed 0: 1.3%\n"
 
 

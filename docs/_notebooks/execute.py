@@ -24,6 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 COLOURS = 64  # of a picture; line drawings need no more
+SLOW = re.compile(r"^E\d{4} .*slow_operation_alarm.*\n(?:\n?\*{9,}\n.*\n\*{9,}\n)?", re.MULTILINE)  # a warning of XLA
 DURATION = re.compile(r",? in \d+(\.\d+)? (s|min|h)\b")
 REHEARSAL = {
     "EPOCHS": 5,
@@ -130,10 +131,10 @@ def clean(output: Any, folders: Sequence[str]) -> Any:
 
 
 def without_machine(text: str, folders: Sequence[str]) -> str:
-    """Removes folders and durations from a text."""
+    """Removes folders, durations and warnings of a slow machine from a text."""
     for folder in folders:
         text = text.replace(folder, "")
-    return DURATION.sub("", text)
+    return DURATION.sub("", SLOW.sub("", text))
 
 
 def smaller(png: str) -> str:
