@@ -75,7 +75,8 @@ def columns_of(claims: Sequence[Claim]) -> list[Column]:
         own = [claim for claim in other if claim.group.column == name]
         best, planned = _of(own, BEST, "equal epochs"), _of(own, PLAN, "equal epochs")
         grown = f"{labels.OTHER_GROWTH[labels.strategy(own[0].group.config)]} ({name})"
-        columns.append(Column(f"{name} − best constant batch", (grown, _best(best)), best, 4, is_papers=False))
+        against = f"{_best(best)}, at equal epochs"
+        columns.append(Column(f"{name} − best constant batch", (grown, against), best, 4, is_papers=False))
         columns.append(Column(f"{name} − increasing (+B)", (grown, "the increasing plan"), planned, is_papers=False))
     for kind in (DECAY, RIVAL):
         for name in dict.fromkeys(claim.group.column for claim in claims if claim.kind == kind):

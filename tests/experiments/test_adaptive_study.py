@@ -147,7 +147,10 @@ def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
     assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
     text = printed_text(tmp_path)
-    assert "a batch that the noise decides on (adaptive) compared with the best of 3 constant batches: lower" in text
+    assert (
+        "a batch that the noise decides on (adaptive) compared with the best of 3 constant batches, at equal epochs: lower"
+        in text
+    )
     headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
 
@@ -155,7 +158,9 @@ def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp
 def test_no_comparison_without_a_constant_control_at_the_first_batch_size(tmp_path: Path) -> None:
     fixed = {name: plan for name, plan in FIXED.items() if name != "first"}
     text = printed_text(write(tmp_path, fixed=fixed))
-    compared = "a batch that the noise decides on (adaptive) compared with the best of 2 constant batches"
+    compared = (
+        "a batch that the noise decides on (adaptive) compared with the best of 2 constant batches, at equal epochs"
+    )
     assert f"{compared}: no answer (a control is missing)" in text
 
 

@@ -178,7 +178,9 @@ def test_a_late_switch_is_compared_with_the_best_constant_batch_and_with_the_inc
     assert (against(late), verdict(late)) == ("constant 64", "✓")
     (plan,) = of_kind(PLAN, tmp_path)
     assert (plan.group.column, against(plan), verdict(plan)) == ("late switch", "increasing", "✓")
-    compared = "a batch that grows once, late (late switch) compared with the best of 2 constant batches"
+    compared = (
+        "a batch that grows once, late (late switch) compared with the best of 2 constant batches, at equal epochs"
+    )
     assert f"{compared}: lower with SGD" in printed_text(tmp_path)
 
 
