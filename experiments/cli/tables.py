@@ -48,14 +48,21 @@ def without_empty_columns(rows: Rows) -> Rows:
     return list(zip(*kept, strict=True))
 
 
-def as_terminal(rows: Rows) -> table.Table:
-    """Returns the rows as a table of Rich."""
+def as_terminal(rows: Rows, width: int | None = None) -> table.Table:
+    """Returns the rows as a table of Rich; columns become rows if the table then fits better into the width."""
+    turned = list(zip(*rows, strict=True))
+    if width is not None and width < _width(rows) and _width(turned) < _width(rows):
+        rows = turned
     made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, is_figure in zip(rows[0], figure_columns(rows), strict=True):
         made.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
     for row in rows[1:]:
         made.add_row(*map(printable, row))
     return made
+
+
+def _width(rows: Rows) -> int:
+    return sum(max(map(len, column)) + 1 for column in zip(*rows, strict=True))
 
 
 def escaped(text: str) -> str:

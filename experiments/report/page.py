@@ -273,7 +273,7 @@ def _print(sections: Sequence[Section], output: Path, console: Console) -> None:
             console.print(words)
         for table in filter(None, [section.planned, section.errors, *section.of_errors, *section.of_sharpness]):
             console.print(f"\n{table.title}", style="italic")
-            console.print(as_terminal(table.text))
+            console.print(as_terminal(table.text, console.width))
         for words in section.limits:
             console.print(words)
     console.print(printable(f"report: {output / 'report.html'}\nas Markdown: {output / 'report.md'}"))
