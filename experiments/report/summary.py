@@ -13,6 +13,7 @@ from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Differen
 from experiments.report.study_tables import method_pairs
 from experiments.study import labels
 
+_CONCLUSIONS = ("lower", "higher")
 _INCONCLUSIVE = "Inconclusive: the 95% interval of the mean difference contains zero."
 
 
@@ -87,24 +88,20 @@ def _sentence(column: Column, measure: Measure) -> str:
     by_words: dict[str, list[str]] = {}
     for method, claim in column.claims.items():
         found = claim.found[measure.title]
-        words, has_effect = _in_words(found)
-        effect = f" ({measure.effect(found)}, {measure.interval(found)})" if found and has_effect else ""
+        words = _in_words(found)
+        effect = f" ({measure.effect(found)}, {measure.interval(found)})" if found and words in _CONCLUSIONS else ""
         by_words.setdefault(words, []).append(f"{method}{effect}")
-    known_first = sorted(by_words, key=lambda words: words not in ("lower", "higher"))
+    known_first = sorted(by_words, key=lambda words: words not in _CONCLUSIONS)
     parts = [f"{words} with {listed(by_words[words])}" for words in known_first]
     name = f"{measure.name[0].upper()}{measure.name[1:]}"
     return f"{name}, {column.pair[0]} compared with {column.pair[1]}: {'; '.join(parts)}."
 
 
-def _in_words(found: Difference | None) -> tuple[str, bool]:
-    """Returns an answer in words, and whether the effect belongs to it."""
-    if found is None:
-        return "no answer (a control is missing)", False
-    if found.obstacle:
-        return f"no answer ({found.obstacle})", False
-    return {Answer.YES: ("lower", True), Answer.NO: ("higher", True), Answer.OPEN: ("inconclusive", False)}[
-        found.answer
-    ]
+def _in_words(found: Difference | None) -> str:
+    """Returns an answer in words."""
+    if found is None or found.obstacle:
+        return f"no answer ({found.obstacle if found else 'a control is missing'})"
+    return {Answer.YES: "lower", Answer.NO: "higher", Answer.OPEN: "inconclusive"}[found.answer]
 
 
 def _resolution(found: Sequence[Difference], seeds: int) -> str:
