@@ -7,6 +7,7 @@ the cores, which is faster than one run on all cores if the batches are small.
 import multiprocessing
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -63,34 +64,36 @@ def in_processes(
       Terminated: If `stop(0)` returned True before all tasks were done.
       UnusableError: If a process ended abruptly.
     """
-    if tasks and stop(0):
-        raise Terminated(BETWEEN_RUNS)
+    todo, running = deque(tasks), dict[Future[Result], Task]()
+    stopped, ended = False, None
     with tempfile.TemporaryDirectory() as folder, _pool(jobs) as pool:
         stopping = StopFile(Path(folder) / "stop", os.getpid())
-        task_of: dict[Future[Result], Task] = {pool.submit(work, task, stopping): task for task in tasks}
-        left, ended = set(task_of), None
         try:
-            while left:
-                done, left = wait(left, timeout=_POLL, return_when=FIRST_COMPLETED)
-                for future in done:
+            while todo or running:
+                stopped = stopped or stop(0)
+                if stopped:
+                    stopping.path.touch()
+                # A pool starts some tasks ahead of its processes and cannot cancel these, so it gets one per process.
+                while todo and len(running) < jobs and not stopped:
+                    task = todo.popleft()
+                    running[pool.submit(work, task, stopping)] = task
+                if not running:
+                    break
+                for future in wait(running, timeout=_POLL, return_when=FIRST_COMPLETED).done:
+                    task = running.pop(future)
                     try:
-                        if not future.cancelled():
-                            yield task_of[future], future.result()
+                        yield task, future.result()
                     except Terminated as error:
                         ended = error
-                if left and stop(0):
-                    stopping.path.touch()
-                    left = {future for future in left if not future.cancel()}
         except BrokenProcessPool as error:
             message = "a process of the study was killed, perhaps because memory ran out"
             raise UnusableError(f"{message}: give fewer jobs, and run the same command again.") from error
         finally:
             stopping.path.touch()
-            pool.shutdown(cancel_futures=True)
-        if ended is None and any(future.cancelled() for future in task_of):
-            ended = Terminated(BETWEEN_RUNS)
-        if ended is not None:
-            raise ended
+    if ended is not None:
+        raise ended
+    if todo:
+        raise Terminated(BETWEEN_RUNS)
 
 
 @contextmanager
