@@ -64,8 +64,24 @@ def mean_or_sum(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> A
     """`tree` with its floating leaves averaged over the devices and its integer leaves summed.
 
     With weights the mean is `Σ_i w_i x_i / Σ_i w_i`; a device of weight 0 adds nothing, whatever its values are.
+
+    Raises:
+      ValueError: If a leaf is neither floating nor an integer.
     """
+    if axis_name is not None:
+        check_numbers(tree, "the devices")
     return _reduce(tree, axis_name, weight, lambda x: sum_over(x, axis_name))
+
+
+def check_numbers(values: Any, over: str) -> None:
+    """Raises `ValueError` unless all leaves can be averaged or summed; `over` describes over what in the message."""
+    for dtype in map(jnp.result_type, jax.tree.leaves(values)):
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise ValueError(
+                f"The auxiliary output has a leaf of dtype {dtype}: give floating numbers, which are averaged over "
+                f"{over}, or integers, which are summed. A state of the model is named by state_argnum, and its leaves "
+                "may have any dtype."
+            )
 
 
 def sum_over(x: Any, axis_name: Any) -> jax.Array:

@@ -54,7 +54,7 @@ def reduce(fn: PartFn, parts: Any, state: Any, count: Any = None) -> PartResult:
     """
     fn = jax.jit(fn)
     state, shapes = _start(fn, _part(parts, 0), state)
-    _check_numbers(shapes.values)
+    devices.check_numbers(shapes.values, "the parts of the batch")
     number: Any = jax.tree.leaves(parts)[0].shape[0]
     if count is None:
         loop = _unrolled if jax.default_backend() == "cpu" else _scanned
@@ -186,16 +186,6 @@ def _add(total: Any, values: Any) -> Any:
 def _accumulator(x: Any) -> Any:
     dtype = jnp.result_type(x)
     return jnp.promote_types(dtype, jnp.float32) if trees.is_floating(x) else dtype
-
-
-def _check_numbers(values: Any) -> None:
-    for dtype in map(jnp.result_type, jax.tree.leaves(values)):
-        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-            raise ValueError(
-                f"The auxiliary output has a leaf of dtype {dtype}: give floating numbers, which are averaged over the "
-                "parts of the batch, or integers, which are summed. A state that goes from part to part is named by "
-                "state_argnum and may hold any dtype."
-            )
 
 
 def _check_state(after: Any, before: Any) -> None:

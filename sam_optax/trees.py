@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jax.tree_util import GetAttrKey
 
 from sam_optax.typing import Params, Updates
 
@@ -40,8 +41,8 @@ class WideSum(NamedTuple):
     Attributes:
       plain: the sum.
       scaled: the sum times `down²`.
-      down: the power of two that scales each factor, `2^-78` in float32: the largest factors leave room for `2^28`
-        terms, and a sum that overflows has a term that does not underflow.
+      down: the power of two that scales each factor, `2^-78` in float32: so the sum of `2^28` squares of the largest
+        number is finite, and a sum that overflows has a term that does not underflow.
     """
 
     plain: jax.Array
@@ -119,8 +120,8 @@ def is_traced(tree: Any) -> bool:
 
 
 def zeros_like(tree: Params) -> Updates:
-    """Zeros of the shapes and dtypes of `tree`; no leaf is weakly typed, since no leaf of an update is."""
-    return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), tree)
+    """Zeros of the shapes, dtypes and shardings of `tree`; no leaf is weakly typed, since no leaf of an update is."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, jnp.result_type(x)), tree)
 
 
 def next_count(count: jax.Array) -> jax.Array:
@@ -221,8 +222,9 @@ def _containers(tree: Any) -> str:
 
 
 def _names(path: tuple[Any, ...]) -> Names:
+    """The names of a path, without the attribute `value` of NNX's variables; a key `value` of a dictionary is kept."""
     names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-    return names[:-1] if names[1:] and names[-1] == "value" else names
+    return names[:-1] if names[1:] and path[-1] == GetAttrKey("value") else names
 
 
 def _down(dtype: jnp.dtype) -> float:

@@ -256,6 +256,24 @@ def test_sharded_parameters_keep_their_sharding():
         assert leaf.sharding.is_equivalent_to(sharding, 1)
 
 
+@pytest.mark.parametrize("name", ["vasso", "friendly_sam", "look_sam", "msam", "bsam"])
+def test_initial_states_are_sharded_like_the_parameters(name):
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, PartitionSpec("model"))
+    tx = sam_optax.bsam(0.1, 10) if name == "bsam" else helpers.optimizer(name, rho=0.5)
+    state = tx.init(jax.device_put(jnp.ones(16), sharding))
+    sharded = [x.sharding.is_equivalent_to(sharding, 1) for x in jax.tree.leaves(state) if x.ndim]
+    assert sharded
+    assert all(sharded)
+
+
+@pytest.mark.parametrize("aux", [lambda x: jnp.isfinite(x).all(), lambda x: jnp.sum(x) + 0j])
+def test_an_auxiliary_output_that_has_no_mean_is_refused(aux):
+    value_and_grad = sam_optax.value_and_grad(lambda w, x: (jnp.sum(w * x), aux(x)), has_aux=True, axis_name="data")
+    with pytest.raises(ValueError, match=r"leaf of dtype (bool|complex.*): give floating .* averaged over the devices"):
+        jax.vmap(lambda x: value_and_grad(jnp.ones(2), x)[0], axis_name="data")(jnp.ones((2, 2)))
+
+
 def test_averaging_the_state_of_two_methods_is_refused():
     with pytest.raises(ValueError, match=r"^method holds 2 sharpness-aware methods, expected one"):
         sam_optax.average_over("data", optax.chain(sam_optax.sam(0.5), sam_optax.sam(0.1))).init(jnp.ones(2))

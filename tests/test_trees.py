@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sam_optax import trees
 
@@ -91,5 +92,9 @@ def test_casting_uses_the_dtype_of_each_leaf_of_the_other_tree():
 
 def test_paths_are_names_joined_by_slashes():
     tree = {"dense": {"kernel": 1.0, "value": 2.0}, "list": [3.0, (4.0,)], "nothing": None}
-    assert trees.leaf_paths(tree) == ["dense/kernel", "dense", "list/0", "list/1/0"]
+    assert trees.leaf_paths(tree) == ["dense/kernel", "dense/value", "list/0", "list/1/0"]
     assert trees.leaf_paths(5.0) == [""]
+
+
+def test_the_attribute_of_a_variable_is_no_part_of_its_path():
+    assert trees.leaf_paths(nnx.state(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))) == ["bias", "kernel"]
