@@ -127,18 +127,23 @@ def batch_size(batches: Call) -> int:
     return next(iter(lengths.values()))
 
 
-def cut(batches: Call, parts: int) -> Call:
+def cut(batches: Call, parts: int, name: str = "micro_batches") -> Call:
     """The batches with each leaf `(batch, …)` reshaped to `(parts, batch / parts, …)`.
 
     Parts are contiguous. On an explicit mesh each part is spread over the devices that the batch is spread over, or
     replicated if they do not divide it.
+
+    Args:
+      batches: the batches of a call.
+      parts: the number of parts.
+      name: the argument that the number belongs to, for the message.
 
     Raises:
       ValueError: If `parts` does not divide the batch.
     """
     size = batch_size(batches)
     if size % parts:
-        raise ValueError(f"micro_batches is {parts}, and the batch has {size} examples: give a number that divides it.")
+        raise ValueError(f"{name} is {parts}, and the batch has {size} examples: give a number that divides it.")
     return jax.tree.map(lambda x: _cut_leaf(x, parts), batches)
 
 

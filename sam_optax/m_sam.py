@@ -49,7 +49,8 @@ def sharpness_aware_grad(
       m: the number of examples in a shard; None means one shard. It must divide the batch size, or with `axis_name` the
         size of each device's part of the batch.
       batch_argnums: which positional arguments are batches, counted after the state of the method; every shard gets the
-        others as a whole. For `loss_fn(params, x, y)` it is `(0, 1)`.
+        others as a whole. For `loss_fn(params, x, y)` it is `(0, 1)`. With the default 0, no other argument may have
+        the leading axis of the batch; if one does and is not part of the batch, give `(0,)`.
       batch_argnames: which keyword arguments are batches; see `value_and_grad`.
       batch_weight: a function from the arguments of a shard, without the parameters, to the weight of the shard in the
         mean; see `value_and_grad`. If all weights are 0, the loss and the gradient are 0, and the floating-point leaves
@@ -71,9 +72,9 @@ def sharpness_aware_grad(
 
     Raises:
       ValueError: If `loss_fn` is not callable, if `method` is not a transformation, if `m` is not a positive integer,
-        or if another option is invalid. The returned function raises it if `m` does not divide the batch, if `method`
-        contains two methods, if noise cannot be measured because there is only one shard, or if aux does not contain
-        the new state of the model.
+        or if another option is invalid. The returned function raises it if `m` does not divide the batch, if another
+        argument looks like a part of the batch, if `method` contains two methods, if noise cannot be measured because
+        there is only one shard, or if aux does not contain the new state of the model.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -92,7 +93,8 @@ def sharpness_aware_grad(
     refuse_weighted_noise(measure_noise, batch_weight)
     division = Division(1, BatchArguments.create(batch_argnums, batch_argnames), axis_name)
     gradient = Gradient(passes.objective(loss_fn, has_aux, batch_weight, state_argnum), division)
-    of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise)
+    is_default = isinstance(batch_argnums, int) and batch_argnums == 0
+    of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise, is_default)
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
         validation.check_one_method("method", state)
@@ -106,6 +108,16 @@ def sharpness_aware_grad(
         return found.loss, aux, found.gradient, found.state
 
     return fn
+
+
+def _refuse_batches(others: Call, size: int) -> None:
+    """Raises `ValueError` if a positional argument that every shard gets as a whole has the length of the batch."""
+    for i, arg in enumerate(others.args):
+        if any(jnp.ndim(x) and jnp.shape(x)[0] == size for x in jax.tree.leaves(arg)):
+            raise ValueError(
+                f"batch_argnums is 0, and argument {i} after the state also has the leading axis {size}: give "
+                f"batch_argnums=(0, {i}) if it is a part of the batch, and (0,) if every shard needs all of it."
+            )
 
 
 class _Step(NamedTuple):
@@ -150,6 +162,7 @@ class _Shards:
     method: optax.GradientTransformationExtraArgs
     m: int | None
     measures_noise: bool
+    refuses_others: bool
 
     def __call__(self, step: _Step, model_state: Any, call: Call) -> tuple[_Found, Any]:
         """The result of the batch, and the state of the model after it."""
@@ -180,7 +193,10 @@ class _Shards:
         if size % self.m:
             raise ValueError(f"m is {self.m}, and the batch has {size} examples: give an m that divides it.")
         chosen = batches.select(call)
-        return cut(chosen, size // self.m), call.without(chosen)
+        others = call.without(chosen)
+        if self.refuses_others:
+            _refuse_batches(others, size)
+        return cut(chosen, size // self.m), others
 
     def _of_shard(self, step: _Step, model_state: Any, call: Call, others: Call | None) -> PartResult:
         clean = self.gradient.of_part(step.params, model_state, call, others)

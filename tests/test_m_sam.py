@@ -21,6 +21,22 @@ def loss_fn(params: Any, batch: Any) -> jax.Array:
     return helpers.small_loss(params, *batch)
 
 
+def regression(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean((x @ w - y) ** 2)
+
+
+def test_targets_that_no_argument_names_are_refused():
+    """Otherwise each shard would get the targets of the whole batch."""
+    method, w, batch = sam_optax.sam(0.1), jnp.ones(2), (jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 3.0]))
+    state = method.init(w)
+    with pytest.raises(ValueError, match=r"^batch_argnums is 0, and argument 1 .* axis 2: give batch_argnums=\(0, 1\)"):
+        sam_optax.sharpness_aware_grad(regression, method, 1)(w, state, *batch)
+    loss, *_ = sam_optax.sharpness_aware_grad(regression, method, 1, batch_argnums=(0, 1))(w, state, *batch)
+    assert loss == 0.5
+    whole, *_ = sam_optax.sharpness_aware_grad(regression, method, 1, batch_argnums=(0,))(w, state, *batch)
+    assert whole == 1.5
+
+
 def mean(trees_: list[Any]) -> Any:
     return jax.tree.map(lambda *x: sum(x) / len(x), *trees_)
 

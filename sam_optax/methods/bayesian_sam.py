@@ -76,7 +76,7 @@ def bsam(
         validation.check_real(params)
         momentum = trees.widen(trees.zeros_like(params))
         scale = jax.tree.map(lambda x: jnp.full_like(x, initial_scale), momentum)
-        examples = jnp.asarray(num_examples, trees.accumulator_dtype(params))
+        examples = jnp.array(num_examples, trees.accumulator_dtype(params))  # a copy, so that the state can be donated
         return BSAMState(jnp.zeros((), jnp.int32), momentum, scale, examples)
 
     def update(
@@ -234,7 +234,7 @@ class _Passes:
             sample = bsam_sample(params, state, jax.random.fold_in(key, number))
             return self._of_shard((params, sample), state, before, call.put(shard), others)
 
-        parts = cut(batches, division.parts), jnp.arange(division.parts)
+        parts = cut(batches, division.parts, "shards"), jnp.arange(division.parts)
         return passes.over_devices(microbatch.reduce(of_shard, parts, model_state), division.axis_name)
 
     def _of_shard(
