@@ -63,8 +63,8 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
     Args:
       aux: the auxiliary output.
       call: the arguments of the loss, with None in place of each batch.
-      only_counters: whether to accept a state that has only floating-point leaves, which are averaged over devices
-        anyway.
+      only_counters: if True, refuse only a state with a leaf that is not floating; floating leaves are averaged over
+        the devices in any case.
 
     Raises:
       ValueError: If a part of `aux` has the structure, shapes and dtypes of a container among the arguments.

@@ -19,7 +19,7 @@ def average_over(
     clean gradients, before the method, would let the replicas drift apart. Means both before and after the
     method are wrong for GSAM, which is not linear in the gradients. If the method itself is given, its state is
     averaged, too: the floating leaves, such as the momenta of a perturbation, and the diagnostics, which count as
-    measured if every device measured them. Give the method, unless its state is kept separately for each device. All
+    measured if every device measured them. Give the method if its state is replicated. All
     devices have equal weight; for parts of unequal weight use
     `sharpness_aware_grad(..., axis_name=..., batch_weight=...)`.
 

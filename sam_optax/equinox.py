@@ -26,7 +26,8 @@ def value_and_grad(
         `axis_name`, `second_pass_args` and so on. With micro-batches name the model's `eqx.nn.State` by `state_argnum`.
 
     Returns:
-      A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`. Use it under `eqx.filter_jit`.
+      A function of the arguments of `loss_fn` that returns `(value, grads, grad_fn)`. Use it under `eqx.filter_jit`,
+      and call `grad_fn` in the same compiled function, since it holds the other leaves of the module.
 
     Raises:
       ValueError: If `loss_fn` cannot be called, or an option is wrong.

@@ -46,8 +46,8 @@ def value_and_grad(
         traced.
       max_micro_batches: the number of parts that the batch is padded to, so that one compiled step serves batches of
         several sizes. The first `micro_batches` parts are used, and the others are not computed; a traced number that
-        is not from 1 to `max_micro_batches` gives NaN. The loop has no reverse-mode derivative, and on a CPU gradients
-        of convolutions are slow in it. None: all of the batch is used.
+        is not from 1 to `max_micro_batches` gives NaN. JAX cannot differentiate such a loop in reverse mode, and on a
+        CPU gradients of convolutions are slow in it. None: all of the batch is used.
       batch_argnums: the positional arguments that are cut into parts, counted after the parameters. None: all
         arguments whose leaves have an axis, except random keys, if their shapes are unambiguous.
       batch_argnames: the keyword arguments that are cut into parts; every part gets the other arrays as a whole. None:

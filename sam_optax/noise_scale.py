@@ -91,7 +91,8 @@ def noise_terms(small_square: Any, small: Any, large_square: Any, large: Any) ->
     if not is_traced((small, large)):
         _check_sizes(small, large)
     signal = (large * large_square - small * small_square) / (large - small)
-    return NoiseTerms(signal, (small_square - large_square) * (small * large / (large - small)))
+    # The product of both sizes could overflow int32.
+    return NoiseTerms(signal, (small_square - large_square) * (small / (1 - small / large)))
 
 
 def _check_sizes(small: int, large: int) -> None:

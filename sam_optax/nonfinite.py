@@ -31,8 +31,9 @@ def skip_nonfinite(tx: optax.GradientTransformation, *, axis_name: Any = None) -
 
     It checks the incoming gradients, the measurements of both passes, the new state and the final updates. So it
     detects a second pass that overflows even if a later transformation, such as clipping or a sign, makes the update
-    finite again. (`optax.apply_if_finite` checks only the incoming gradients.) Diagnostics and counts are those of the
-    last step that was made.
+    finite again. (`optax.apply_if_finite` checks only the incoming gradients.) A method inside `without_diagnostics`
+    has no measurements, so a second pass that overflows is then detected only by the state and the final updates.
+    Diagnostics and counts are those of the last step that was made.
 
     Args:
       tx: the complete optimizer, including the method.

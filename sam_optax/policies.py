@@ -22,8 +22,8 @@ class Policy(NamedTuple):
     Attributes:
       init: `init(params) → state`.
       decide: `decide(count, clean, state) → (perturb, state)`: `count` is the number of updates so far,
-        `perturb` a traced bool, or a Python bool if the answer is constant. It is called once per update, so that
-        its state has seen every clean gradient.
+        `perturb` a traced bool, or a Python bool if the answer is constant. It is called once per update,
+        also if the step is skipped, so its state is updated by every clean gradient.
       at: `at(step) → bool` in plain Python, for the static argument `perturb` of `update`: a step that it skips
         costs one gradient, on every platform. It returns None if the gradient decides; with `perturb=None`,
         `update` calls `decide`. So one loop, `step(..., perturb=policy.at(i))`, serves every policy.

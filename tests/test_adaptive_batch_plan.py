@@ -190,6 +190,12 @@ def test_a_rule_must_return_a_number():
         controller.after_epoch(controller.start(), 1.0)
 
 
+def test_a_controller_without_a_completed_epoch_has_no_plan():
+    controller = AdaptiveBatchPlan(8, 64, request_measured)
+    with pytest.raises(ValueError, match=r"^the plan has no interval yet: give its length, or epochs\."):
+        controller.plan(controller.start())
+
+
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_plan_has_at_least_the_completed_epochs(epochs):
     controller = AdaptiveBatchPlan(8, 64, request_measured)

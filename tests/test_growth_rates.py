@@ -90,6 +90,12 @@ def test_the_half_life_of_an_average_in_examples_is_constant(text, num_examples)
     np.testing.assert_allclose(per_example, 0.98 ** (1 / 16), rtol=1e-6)
 
 
+def test_an_average_changes_its_decay_with_the_batch_if_incomplete_batches_are_kept():
+    plan = BatchPlan.parse("2x30,2x60")
+    decay = sam_optax.decay_for_batch(plan, 0.9, reference=30, num_examples=100, drop_last=False)
+    np.testing.assert_allclose([decay(step) for step in (7, 8)], [0.9, 0.81], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

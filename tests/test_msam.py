@@ -58,6 +58,20 @@ def test_only_the_leaves_of_the_mask_are_shifted():
     np.testing.assert_allclose(np.linalg.norm(state.offset["dense"]["kernel"]), 0.3, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        sam_optax.msam(optax.sgd(0.1, momentum=0.9), mask={"a": True, "b": False}),
+        sam_optax.wsam_decoupled(optax.sgd(0.1), {"a": 0.1, "b": 0.2}),
+    ],
+    ids=["msam", "wsam_decoupled"],
+)
+def test_optax_maps_the_leaves_of_a_state_that_belong_to_parameters(tx):
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    ones = optax.tree.map_params(tx, jnp.ones_like, tx.init(params))
+    assert jax.tree.structure(ones) == jax.tree.structure(tx.init(params))
+
+
 def test_a_user_defined_momentum_is_accepted():
     tx = sam_optax.msam(optax.chain(optax.trace(0.5), optax.trace(0.9), optax.scale(-0.1)), 0.3, lambda s: s[1].trace)
     params, (batch,) = problem(1)

@@ -156,7 +156,7 @@ def test_batch_sizes_that_show_no_noise_are_refused(sizes, message):
         sam_optax.noise_terms(**({"small_square": 2.0, "small": 4, "large_square": 1.0, "large": 16} | sizes))
 
 
-@pytest.mark.parametrize(("small", "large"), [(8, 16), (12, 84), (100, 4100)])
+@pytest.mark.parametrize(("small", "large"), [(8, 16), (12, 84), (100, 4100), (65536, 131072)])
 def test_sizes_may_be_traced(small, large):
     """A batch of any number of parts, from one compiled function."""
     terms = jax.jit(sam_optax.noise_terms)(jnp.float32(3.1), small, jnp.float32(0.7), large)

@@ -11,12 +11,15 @@ from sam_optax.batch_plan import BatchPlan, check_positive_integer
 from sam_optax.typing import Schedule
 
 
-def decay_for_batch(plan: BatchPlan, decay: float, reference: int, num_examples: int | None = None) -> Schedule:
+def decay_for_batch(
+    plan: BatchPlan, decay: float, reference: int, num_examples: int | None = None, drop_last: bool = True
+) -> Schedule:
     """The decay of a running average whose half-life in examples is the same at every batch size.
 
     An average `m ← β m + (1 − β) x` with the decay `β(B) = β^(B/B₀)` forgets the same fraction per example at all batch
-    sizes `B`, if `β` was chosen at `B₀`. Use it by `optax.inject_hyperparams` for Adam's `b1` and `b2`, and for the
-    running averages of `track_noise`, `vasso` and `functional_sam`. The rule is from "Small Batch Size Training for
+    sizes `B`, if `β` was chosen at `B₀`. Use it by `optax.inject_hyperparams` for Adam's `b1` and `b2`, for `decay` of
+    `track_noise`, and for `lam` of `friendly_sam`; for `theta` of `vasso`, which is the weight of the newest gradient,
+    use `lambda step: 1 - decay(step)`. The rule is from "Small Batch Size Training for
     Language Models: When Vanilla SGD Works, and Why Gradient Accumulation Is Wasteful" (Marek et al., 2025,
     https://arxiv.org/abs/2507.07101).
 
@@ -25,6 +28,7 @@ def decay_for_batch(plan: BatchPlan, decay: float, reference: int, num_examples:
       decay: `β`, above 0 and below 1.
       reference: `B₀`, the batch size that the decay was chosen for.
       num_examples: the number of examples of an epoch, for plans in epochs; None if the data are endless.
+      drop_last: whether the last incomplete batch of an epoch is dropped, as in `BatchPlan`.
 
     Returns:
       A traceable schedule over updates.
@@ -44,7 +48,7 @@ def decay_for_batch(plan: BatchPlan, decay: float, reference: int, num_examples:
     if not decay < 1:
         raise ValueError(f"decay is {decay!r}: give a number above 0 and below 1.")
     check_positive_integer("reference", reference)
-    starts = plan.boundaries(num_examples)
+    starts = plan.boundaries(num_examples, drop_last)
     if max(starts, default=0) > np.iinfo(np.int32).max:
         raise ValueError(
             f"the last stage of the plan {plan} begins at update {starts[-1]}: at most 2³¹ − 1 is supported."

@@ -256,6 +256,8 @@ class AdaptiveBatchPlan:
         done = sum(int(stage.length) for stage in state.stages)
         given = length if epochs is None else epochs
         total = done if given is None else given
+        if given is None and not done:
+            raise ValueError("the plan has no interval yet: give its length, or epochs.")
         check_positive_integer(self.unit if length is None else "length", total)
         if total < done:
             raise ValueError(f"{self.unit} is {total}, and {done} {self.unit} are over: give at least {done}.")

@@ -61,7 +61,7 @@ class PlanArithmetic:
         return self.stages[bisect_right(starts[:-1], epoch) - 1].batch_size
 
     def batch_size_at_step(self, step: int, num_examples: int | None = None, drop_last: bool = True) -> int:
-        """The batch size of update `step`; a last incomplete batch that is kept is smaller.
+        """The batch size of update `step`. With `drop_last=False`, the last batch of an epoch can be smaller.
 
         Example:
           >>> from sam_optax import BatchPlan

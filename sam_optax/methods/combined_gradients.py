@@ -243,7 +243,8 @@ def wsam_decoupled(
     def init(params: Params) -> DecoupledState:
         state = DecoupledState(sharpness.init(params), inner.init(params))
         validation.check_no_method("base", state.base, "give wsam_decoupled an optimizer without one.")
-        schedules.resolve_rates("learning_rate", learning_rate, params)
+        if jax.tree.leaves(params):  # `optax.tree.map_params` calls `init` with a placeholder
+            schedules.resolve_rates("learning_rate", learning_rate, params)
         return state
 
     def update(

@@ -77,7 +77,8 @@ def msam(
         validation.check_real(params)
         state = inner.init(params)
         validation.check_no_method("base", state, "give msam an optimizer without one.")
-        find(state, params)
+        if jax.tree.leaves(params):  # `optax.tree.map_params` calls `init` with a placeholder
+            find(state, params)
         return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
 
     def find(state: State, params: Params) -> _Momenta:

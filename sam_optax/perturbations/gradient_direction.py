@@ -92,7 +92,8 @@ def loss_increase_ascent(
     Args:
       sigma: the increase `σ ≥ 0`, in units of the loss; a number or a schedule over updates.
       rho_max: the largest radius `ρ_max ≥ 0`, in units of the parameters' global L2 norm; a number, a schedule over
-        updates, or None for no limit. Without a limit the radius grows as the gradient vanishes.
+        updates, or None for no limit. Without a limit the radius grows as the gradient vanishes. In the authors'
+        code, 0 means no limit; here it means no perturbation.
 
     Returns:
       A transformation from gradients to offsets of the same shapes and dtypes.

@@ -35,7 +35,7 @@ def repeated_ascent(adversary: optax.GradientTransformation, steps: int) -> opta
 
     Args:
       adversary: an optimizer that descends, such as `optax.chain(optax.contrib.normalize(), optax.sgd(rho))`; its
-        updates are negated. Its parameters are `w + ε_i`.
+        updates are negated. It gets `w + ε_i` as `params`.
       steps: the number of ascent steps, at least 1.
 
     Returns:
