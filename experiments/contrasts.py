@@ -12,6 +12,7 @@ from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
 from experiments.runner.finished_runs import find_runs
+from experiments.study.tuning import TRIALS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def main() -> None:
     from experiments.report.runs_table import table_of  # noqa: PLC0415
 
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
-    cells = cells_of(table_of(exit_on_value_error(find_runs, [arguments.study])))
+    found = [run for run in exit_on_value_error(find_runs, [arguments.study]) if TRIALS not in run.folder.parts]
+    cells = exit_on_value_error(cells_of, table_of(found))
     outcomes = [outcome(each, cells, arguments.learned) for each in planned]
     rows = contrast_table(outcomes).rows
     Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), CAPTION, sep="\n")

@@ -81,7 +81,9 @@ def main() -> None:
     from experiments.report.groups import studies  # noqa: PLC0415 - see above
     from experiments.report.runs_table import table_of  # noqa: PLC0415
 
-    (reported,) = studies(table_of(find_runs([cell.folder for cell in study.cells])))
+    table = table_of(find_runs([cell.folder for cell in study.cells]))
+    # Some methods have the learning rate of their paper; without `chosen`, they would be studies of their own.
+    (reported,) = studies(table, chosen=("learning_rate",))
     rows = method_rows(reported, seconds)
     exit_on_value_error(write_document, document, f"{as_markdown(rows)}\n\n{_caption(study.seeds)}\n")
     console.print(as_terminal(rows))

@@ -88,8 +88,9 @@ def counted(noun: str, count: int) -> str:
 
 
 def signed(value: float) -> str:
-    """Returns a number with its sign, to two digits."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+    """Returns a number with its sign, to two digits after the point; to four, if two would be zero."""
+    digits = 4 if round(value, 2) == 0 and round(value, 4) != 0 else 2
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:

@@ -18,7 +18,8 @@ PARTS = ("train", "test")
 ARRAYS = tuple(f"{kind}_{part}" for part in PARTS for kind in "xy")
 _MOST_CHANNELS = 4
 _REMEDY = f"write it with np.savez, with the arrays {', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}."
-UNREADABLE = (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
+# A RuntimeError means that the file is encrypted or its compression unsupported, a MemoryError that a shape is absurd.
+UNREADABLE = (EOFError, MemoryError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(path: Path) -> dict[str, Split]:

@@ -46,6 +46,7 @@ def main() -> None:
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if arguments.again:
+        exit_on_value_error(_refuse_with_again, arguments)
         for file in arguments.again:
             exit_on_value_error(publish_again, file, console, About.now("", ()))
         if not arguments.runs:
@@ -55,6 +56,13 @@ def main() -> None:
     command, chosen = f"{_PROGRAM} {shlex.join(sys.argv[1:])}", arguments.chosen
     contrasts = arguments.contrasts
     exit_on_value_error(lambda: publish(runs, output, console, chosen=chosen, contrasts=contrasts, command=command))
+
+
+def _refuse_with_again(arguments: Arguments) -> None:
+    given = [name for name in ("output", "chosen", "contrasts") if getattr(arguments, name)]
+    if given and not arguments.runs:
+        value = getattr(arguments, given[0])
+        raise ValueError(f"{given[0]} is {value}: omit it with again, which uses the settings of the earlier report.")
 
 
 if __name__ == "__main__":

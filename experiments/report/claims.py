@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from experiments.report.groups import Group, Study
 from experiments.report.matches import controls, matches, papers_constant, reference, tables
-from experiments.report.paired import Difference, Measure, measures_of, shared_seeds
+from experiments.report.paired import LEARNED, Difference, Measure, measures_of, shared_seeds
 from experiments.study import labels
 
 GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
@@ -160,10 +160,12 @@ def _claim(kind: str, group: Group, baselines: Sequence[Group], measures: Sequen
 def _against(measure: Measure, group: Group, baselines: Sequence[Group]) -> Difference | None:
     """Returns the difference to the baseline with the lowest mean, selected and compared on the seeds that all have.
 
-    A baseline that diverged is not the best, unless all did. The difference is unknown if a baseline lacks the measure.
+    A baseline that diverged or has not learned is not the best, unless all are such. The difference is unknown if a
+    baseline lacks the measure.
     """
     seeds = shared_seeds(group, *baselines)
-    sound = [each for each in baselines if not each.values("diverged", seeds).any()] or baselines
+    finite = [each for each in baselines if not each.values("diverged", seeds).any()]
+    sound = [each for each in finite if each.accuracy >= LEARNED] or finite or baselines
     if not seeds or not all(map(measure.is_known, sound)):
         return None
     return measure.compare(group, min(sound, key=_mean_over(measure, seeds)), seeds)

@@ -135,6 +135,9 @@ def publish(
     """
     table = table_of(runs)
     with _disk_errors(output):
+        if contrasts and contrasts.resolve() != (output / "contrasts.toml").resolve():
+            read_contrasts(contrasts)
+            write_whole(output / "contrasts.toml", contrasts.read_text(encoding="utf-8"))  # for `publish_again`
         sections = _write(table, output, About.now(command, chosen), contrasts)
         write_table(table, output / "runs.csv")
         write_epochs(table, output / "epochs.csv")

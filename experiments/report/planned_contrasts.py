@@ -22,7 +22,8 @@ from experiments.training.exceptions import reason_of
 MOST = 4  # contrasts of a study
 CAPTION = (
     "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
-    "points, paired by seed. p is that of a paired t-test, adjusted for the number of contrasts by Holm's method. "
+    "points, paired by seed, with its 95% interval, which is not adjusted. p is that of a paired t-test, adjusted for "
+    "the number of contrasts by Holm's method; the verdict follows from it. "
     "“Inconclusive” does not mean that there is no effect."
 )
 _HEADING = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
@@ -64,7 +65,7 @@ class Outcome:
     def verdict(self, adjusted: float) -> str:
         """Returns whether the cell has a lower or a higher error; "inconclusive" is not "no effect"."""
         if self.found is None:
-            return "no verdict: not all cells were run"
+            return "no verdict: not all cells were run with a common seed"
         if self.found.obstacle:
             return f"no verdict: {self.found.obstacle}"
         if not adjusted < _LEVEL:
@@ -93,13 +94,20 @@ def read_contrasts(path: Path) -> list[Contrast]:
 
 
 def _contrast(values: dict[str, Any]) -> Contrast:
-    if set(values) != _KEYS or not values["controls"] or not all(isinstance(each, str) for each in values["controls"]):
+    controls = values.get("controls")
+    is_list = isinstance(controls, list) and controls and all(isinstance(each, str) for each in controls)
+    if set(values) != _KEYS or not is_list:
         raise ValueError("a contrast needs question, cell and a list of controls")
     return Contrast(str(values["question"]), str(values["cell"]), tuple(values["controls"]))
 
 
 def cells_of(table: pd.DataFrame) -> Cells:
-    """Returns the runs of a study by the names of their cells, which their folders have."""
+    """Returns the runs of a study by the names of their cells, which their folders have.
+
+    Raises:
+      ValueError: If two runs of a cell have the same seed or differ in more than the seed, so that they belong to
+        different studies.
+    """
     known = table[table["folder"].notna()]
     names = [folder.removesuffix(f"-{seed}") for folder, seed in zip(known["folder"], known["seed"], strict=True)]
     found: dict[str, list[int]] = {}
@@ -108,6 +116,9 @@ def cells_of(table: pd.DataFrame) -> Cells:
     tables = {
         name: known.iloc[places].set_index("seed", drop=False).rename_axis(None) for name, places in found.items()
     }
+    for name, runs in tables.items():
+        if runs.index.has_duplicates or len({config.with_settings(seed=0) for config in runs["config"]}) > 1:
+            raise ValueError(f"{name} names runs of several studies: give the folder of one study with its contrasts.")
     return {name: Group(name, "", next(iter(runs["config"])), runs) for name, runs in tables.items()}
 
 

@@ -12,8 +12,10 @@ from experiments.config import checks
 from experiments.runner import run
 from experiments.study.grid import Grid
 from experiments.study.run_spec import RunSpec
+from experiments.study.strategies import TUNED
 from experiments.training.methods import METHODS
 
+TRIALS = "trials"  # the folder of the trials in that of a study
 _USUAL = (0.9, 5e-4)  # momentum and weight decay
 
 
@@ -94,11 +96,15 @@ def trials(study: Grid, tuning: Tuning, stored: int) -> list[Trial]:
       stored: the number of training examples of the data set.
 
     Raises:
-      ValueError: If a seed of the tuning is a seed of the study, if the study has several values of `match`, or if
-        there are too many trials.
+      ValueError: If a seed of the tuning is a seed of the study, if the study has several values of `match`, has
+        patterns of cells or a strategy with rates of its own, or if there are too many trials.
     """
     if len(study.match) > 1:
         raise ValueError(f"match is {study.match}: give one value, as a cell is tuned for one number of epochs.")
+    if study.include != ("*",):
+        raise ValueError(f"include is {study.include}: with tune give '*', and choose by methods and strategies.")
+    if TUNED in study.strategies:
+        raise ValueError(f"strategies has {TUNED!r}: omit it with tune, which chooses a rate for every strategy.")
     if shared := set(tuning.seeds) & set(study.seeds):
         raise ValueError(f"tuning.seeds has {min(shared)}, a seed of the study: give other seeds.")
     cells = len(study.strategies) * len(study.methods)
@@ -169,7 +175,7 @@ def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[Run
 
 def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
-    folder, tried = study.output / "trials" / "-".join(words), ", ".join(words).replace("_", " ")
+    folder, tried = study.output / TRIALS / "-".join(words), ", ".join(words).replace("_", " ")
     cells = []
     # The batch plans are the same as in the study, because `stored` also counts the held-out examples.
     for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):

@@ -1,5 +1,6 @@
 """The paper's claims on runs with given errors and sharpness."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,17 @@ def test_sharpness_is_compared_with_the_flattest_constant_batch(tmp_path: Path) 
     assert verdict(best, "sharpness, ρ 0.0002, ratio") == "✗"
     row = claim_table([best], measures_of(only_study(tmp_path))).rows[1]
     assert "against constant 64" in row[3].note
+
+
+def test_a_constant_batch_that_has_not_learned_is_not_the_flattest(tmp_path: Path) -> None:
+    write(tmp_path, {"constant": 0.9, "first": 0.06, "increasing": 0.05})
+    for name, value in {"constant": 0.001, "first": 1.0, "increasing": 3.0}.items():
+        for seed in range(4):
+            add_lines(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, value * (1 + 0.1 * seed))])
+    for result in tmp_path.glob("sgd-constant-*/result.json"):
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"train_error": 0.9}))
+    (best,) = of_kind(BEST, tmp_path)
+    assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"
 
 
 def test_one_seed_has_no_answer(tmp_path: Path) -> None:

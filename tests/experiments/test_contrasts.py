@@ -117,7 +117,7 @@ def test_a_table_has_a_row_for_each_contrast() -> None:
 
 def test_an_incomplete_contrast_has_no_verdict_but_counts_in_the_adjustment() -> None:
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0], sam__constant=[2.0]))
-    assert missing.verdict(1.0) == "no verdict: not all cells were run"
+    assert missing.verdict(1.0) == "no verdict: not all cells were run with a common seed"
     rows = contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing]).rows
     single = contrast_table([outcome(CONTRAST, cells(**ERRORS))]).rows
     assert float(rows[1][6]) == pytest.approx(2 * float(single[1][6]), rel=0.01)
@@ -133,8 +133,17 @@ def test_the_summary_states_the_contrasts_in_sentences() -> None:
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0]))
     assert contrast_sentences(contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing])) == [
         "Does growth help? Lower error: sam-increasing − sam-constant_first = −3.17 points (−3.88 to −2.45; 3 seeds).",
-        "Does growth help? No verdict: not all cells were run.",
+        "Does growth help? No verdict: not all cells were run with a common seed.",
     ]
+
+
+def test_runs_of_several_studies_are_refused() -> None:
+    first, *_ = runs_with(sam__increasing=[60.0])
+    again = first._replace(folder=Path("other") / first.folder.name)
+    changed = first._replace(folder=Path("other/sam-increasing-1"), config=first.config.with_settings(seed=1, rho=0.1))
+    for second in (again, changed):
+        with pytest.raises(ValueError, match=r"^sam-increasing names runs of several studies: give the folder of one"):
+            cells_of(table_of([first, second]))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +153,7 @@ def test_the_summary_states_the_contrasts_in_sentences() -> None:
         ("", "has 0 contrasts: give from 1 to 4"),
         (FILE * 5, "has 5 contrasts: give from 1 to 4"),
         ("[[contrast]]\nquestion = 'why'", "needs question, cell and a list of controls"),
+        ("[[contrast]]\nquestion = 'why'\ncell = 'a'\ncontrols = 'b'", "needs question, cell and a list of controls"),
         ("not toml", "holds no contrasts"),
     ],
 )
@@ -159,7 +169,8 @@ def test_the_program_prints_and_writes_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "contrasts.toml").write_text(FILE)
-    monkeypatch.setattr(program, "find_runs", lambda folders: runs_with(**ERRORS))
+    trial = runs_with(sam__increasing=[1.0])[0]._replace(folder=Path("study/trials/rate_0.1/sam-increasing-0"))
+    monkeypatch.setattr(program, "find_runs", lambda folders: [*runs_with(**ERRORS), trial])
     words = ["study", str(tmp_path / "contrasts.toml"), "--output", str(tmp_path / "table.md")]
     monkeypatch.setattr(sys, "argv", ["contrasts", *words])
     program.main()

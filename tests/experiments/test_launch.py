@@ -206,6 +206,8 @@ def test_tuned_radii_and_rates_are_relative_to_the_method_and_the_study() -> Non
         (["--match", "epochs", "updates"], "match is ('epochs', 'updates')"),
         (["--tuning.radii"], "tuning.radii"),
         (["--only", "sam-*"], "only is ('sam-*',): with tune"),
+        (["--include", "sgd-*"], "include is ('sgd-*',): with tune give '*'"),
+        (["--strategies", "constant_tuned", "--tuned-rates", "sgd", "0.4"], "strategies has 'constant_tuned': omit it"),
     ],
 )
 def test_impossible_tuning_ends_in_an_error_message(  # noqa: PLR0917 - fixtures

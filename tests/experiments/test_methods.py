@@ -211,19 +211,19 @@ def test_every_method_runs_from_the_command_line_with_default_settings(
 def test_the_comparison_runs_all_methods_and_writes_a_table(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    chosen = ["sgd", "look_sam", "msam"]
+    chosen = ["sgd", "look_sam", "msam", "sam_sps"]  # the last one has a learning rate of its own
     arguments = ["--model", tiny, "--output", str(tmp_path), "--batch-plan", "1x64", "--seeds", "0", "1"]
     arguments += ["--sharpness.steps", "1", "--sharpness.examples", "64"]
     monkeypatch.setattr(sys, "argv", ["program", *arguments, "--methods", *chosen])
     reproduce_methods.main()
     printed = capsys.readouterr().out
-    assert "6 runs of tiny on digits, 6 of them to do" in printed
+    assert "8 runs of tiny on digits, 8 of them to do" in printed
     table = (tmp_path / "methods.md").read_text()
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
-    assert [row[0].strip() for row in rows] == ["SGD", "LookSAM", "MSAM"]
-    assert [row[1].strip() for row in rows] == ["–", "0.1", "0.3"]
+    assert [row[0].strip() for row in rows] == ["SGD", "LookSAM", "MSAM", "SAM-SPS"]
+    assert [row[1].strip() for row in rows] == ["–", "0.1", "0.3", "0.1"]
     assert all(float(row[column].partition("±")[0]) > 0 for row in rows for column in (3, 4))  # sharpness, two radii
-    assert [float(row[5]) for row in rows] == [1.0, 1.25, 1.0]
+    assert [float(row[5]) for row in rows] == [1.0, 1.25, 1.0, 2.0]
     assert float(rows[0][6]) == 1.0
     assert "seeds 0, 1" in table
 

@@ -77,6 +77,16 @@ def single_array(file: Path) -> None:
         np.save(stream, labels)
 
 
+def change_compression(file: Path) -> None:
+    """Gives the parts of the archive a compression that Python does not have."""
+    content = bytearray(file.read_bytes())
+    start = content.find(b"PK\x01\x02")
+    while start >= 0:
+        content[start + 10] = 99
+        start = content.find(b"PK\x01\x02", start + 1)
+    file.write_bytes(content)
+
+
 CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "it does not exist": (Path.unlink, "No such file or directory"),
     "it is empty": (lambda file: file.write_bytes(b""), "it is not an npz file"),
@@ -86,6 +96,7 @@ CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "it is not an npz file, or it is trunc",
     ),
     "it is a single array": (single_array, "it is not an npz file"),
+    "its compression is unknown": (change_compression, "That compression method is not supported"),
     "its bytes are damaged": (damage, "Bad CRC-32 for file"),
     "it is a folder": (lambda file: (file.unlink(), file.mkdir()), "Is a directory"),
 }

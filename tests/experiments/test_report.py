@@ -133,6 +133,19 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     words = "Does growth help GSAM? Lower error: gsam-increasing − gsam-constant = −2.83 points"
     assert text.index(words) < text.index("## Planned contrasts: the primary outcome")
     assert "## Differences in test error (exploratory)" in text
+    path.unlink()
+    call(monkeypatch, "--again", str(folder / "report" / "runs.csv"))
+    assert words in (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["output", "chosen", "contrasts"])
+def test_options_that_a_rebuilt_report_ignores_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "--again", str(folder / "runs.csv"), f"--{option}", "rho")
+    assert f"{option} is" in (said := capsys.readouterr().err)
+    assert "omit it with again" in said
 
 
 def test_a_report_from_a_coloured_terminal_is_plain_and_names_are_escaped(

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from experiments.cli.tables import Rows, as_terminal, figure_columns
+from experiments.cli.tables import Rows, as_terminal, figure_columns, signed
 
 WIDE: Rows = [("method", *(f"strategy {i}" for i in range(9))), ("SGD", *9 * ("1.25",)), ("SAM", *9 * ("1.50",))]
 
@@ -31,3 +31,8 @@ def test_a_tall_table_is_not_turned_even_if_it_is_too_wide() -> None:
 
 def test_a_column_of_dashes_is_no_column_of_numbers() -> None:
     assert figure_columns([("a", "b", "c"), ("1.5", "–", "–"), ("–", "x", "–")]) == [True, False, False]
+
+
+def test_a_small_number_keeps_its_sign() -> None:
+    numbers = (1.234, -0.5, 0.0031, -0.0004, 0.00001, -1e-17)
+    assert [signed(number) for number in numbers] == ["+1.23", "−0.50", "+0.0031", "−0.0004", "+0.00", "+0.00"]
