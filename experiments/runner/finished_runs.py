@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss was not finite in the last epoch."""
+        """Whether a loss of the last epoch, or a parameter after it, was not finite."""
         return self.result.diverged
 
     @property

@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from experiments import data
 from experiments.config import Config
 from experiments.runner.image_pipeline import stream_of, transform_of
@@ -275,5 +278,8 @@ def _result(config: Config, trained: Trained, seconds: float) -> Result:
     """Returns the figures of the last epoch, rounded as in the files, and the cost of the run."""
     last = plain(encode(trained.record))
     values = {name: value for name, value in last.items() if name in fields_of(Result)[0]}
+    # XLA's CPU compiler may lose a NaN, for example in a relu, so a network of NaN can have a finite loss.
+    if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(trained.state.params)):
+        values["test_loss"] = None
     decided = {} if config.adaptive is None else {"batch_plan": str(trained.plan)}
     return decode(values | decided | {"updates": trained.record.step, "seconds": plain(round(seconds, 2))}, Result)

@@ -79,7 +79,7 @@ class Result:
       train_loss: the mean training loss over the steps of the last epoch; like the figures below it is null if the run
         diverged.
       train_error: the mean training error over the steps of the last epoch.
-      test_loss: the test loss after the last epoch.
+      test_loss: the test loss after the last epoch; null also if a parameter is not finite.
       test_error: the test error after the last epoch.
       updates: the number of updates.
       gradient_evaluations: the number of gradient evaluations.
@@ -100,7 +100,7 @@ class Result:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss was not finite in the last epoch."""
+        """Whether a loss of the last epoch, or a parameter after it, was not finite."""
         return self.train_loss is None or self.test_loss is None
 
 

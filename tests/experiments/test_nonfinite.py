@@ -181,6 +181,22 @@ def test_without_the_setting_a_run_diverges_as_before(poisoned: Any, tiny: str, 
     assert "skipped" not in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_a_run_whose_parameters_are_nan_has_diverged_even_if_its_losses_are_finite(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = run._train
+
+    def lost(*arguments: Any) -> Any:
+        found = trained(*arguments)
+        params = jax.tree.map(lambda x: x.at[0].set(np.nan), found.state.params)
+        return found._replace(state=found.state._replace(params=params))
+
+    monkeypatch.setattr(run, "_train", lost)
+    result = execute(tmp_path, Config.from_settings(model=tiny, **SETTINGS))
+    assert result.diverged
+    assert (result.train_loss is None, result.test_loss) == (False, None)
+
+
 @pytest.mark.parametrize(
     "more",
     [
