@@ -238,6 +238,8 @@ def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
         left = [cell for cell in selected if cell.config.effective not in recorded]
         console.print(f"{len(selected) - len(left)} of {len(selected)} runs are in {arguments.finished}: not shown.")
         selected = left
+    elif not selected:
+        console.print("0 runs: this part of the study has none.")
     if selected:
         show_runs(selected, stored, study.output, console)
     if selected and (arguments.time_steps or arguments.time_steps_of):

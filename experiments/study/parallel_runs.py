@@ -43,7 +43,12 @@ class StopFile:
 
     def __call__(self, _: int = 0) -> bool:
         """Returns whether to stop; it does not depend on the number of updates."""
-        return self.path.exists() or os.getppid() != self.parent
+        return self.path.exists() or self.is_orphan
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the parent process has ended."""
+        return os.getppid() != self.parent
 
 
 def in_processes(
@@ -76,7 +81,7 @@ def in_processes(
                 # A pool starts some tasks ahead of its processes and cannot cancel these, so it gets one per process.
                 while todo and len(running) < jobs and not stopped:
                     task = todo.popleft()
-                    running[pool.submit(work, task, stopping)] = task
+                    running[pool.submit(finish_task, work, task, stopping)] = task
                 if not running:
                     break
                 for future in wait(running, timeout=_POLL, return_when=FIRST_COMPLETED).done:
@@ -94,6 +99,15 @@ def in_processes(
         raise ended
     if todo:
         raise Terminated(BETWEEN_RUNS)
+
+
+def finish_task(work: Callable[[Task, Stop], Result], task: Task, stop: StopFile) -> Result:
+    """Applies `work` to a task, and ends the process if its parent has ended; otherwise it would wait forever."""
+    try:
+        return work(task, stop)
+    finally:
+        if stop.is_orphan:
+            os._exit(1)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Runs in several processes equal those in one process, and stop and fail in the same way."""
 
 import io
+import multiprocessing
 import os
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from experiments.runner.run import RunContext
 from experiments.study import Grid, RunOptions, run_all
-from experiments.study.parallel_runs import StopFile, available_cores, in_processes
+from experiments.study.parallel_runs import StopFile, available_cores, finish_task, in_processes
 from experiments.training import own_files
 from experiments.training.exceptions import Terminated, UnusableError
 from experiments.training.preemption import Stop, never
@@ -106,6 +107,15 @@ def test_all_processes_stop_and_no_task_is_started_any_more(tmp_path: Path) -> N
         collect()
     assert done == ["a"]
     assert sorted(path.stem for path in tmp_path.glob("*.started")) == ["a", "b"]
+
+
+def test_a_process_whose_parent_has_ended_ends_when_its_task_has_stopped(tmp_path: Path) -> None:
+    stop = StopFile(tmp_path / "stop", os.getppid())  # the parent of this process, which is not that of the new one
+    process = multiprocessing.get_context("spawn").Process(target=finish_task, args=(wait_for, tmp_path / "a", stop))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1
+    assert (tmp_path / "a.started").exists()
 
 
 def test_a_killed_process_is_reported() -> None:
