@@ -69,7 +69,8 @@ def curve(
     https://arxiv.org/abs/2302.07011) has sweeps of ρ.
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch. It is
+        compiled and reused by later calls, so the values that it closes over must not change.
       params: the point where the sharpness is measured; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
       rhos: the radii, positive; None: nine radii from 2e-6 to 2e-2, half a decade apart, multiplied by √d for ℓ2.

@@ -169,7 +169,8 @@ def landscape(
     https://arxiv.org/abs/1712.09913).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode.
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch, with BatchNorm in inference mode. It is
+        compiled and reused by later calls, so the values that it closes over must not change.
       params: the centre of the landscape; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
       directions: one or two trees like the parameters, such as `random_directions(params, key)`, `[toward(params,

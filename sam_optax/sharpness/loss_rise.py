@@ -57,7 +57,8 @@ def average_case(
     https://arxiv.org/abs/2302.07011).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch. It is
+        compiled and reused by later calls, so the values that it closes over must not change.
       params: the point where the sharpness is measured; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
       rho: the scale `ρ ≥ 0` of a coordinate, relative to the weight if adaptive.
@@ -142,7 +143,8 @@ def surrogate_gap(
     https://arxiv.org/abs/2203.08065).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch.
+      loss_fn: `loss_fn(params, batch)` → scalar, the mean over the batch. It is
+        compiled and reused by later calls, so the values that it closes over must not change.
       params: the point where the gap is measured; any pytree of arrays.
       batches: pytrees of arrays, with the examples along the leading axis.
       rho: the radius `ρ ≥ 0`.
