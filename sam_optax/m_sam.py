@@ -93,8 +93,8 @@ def sharpness_aware_grad(
     refuse_weighted_noise(measure_noise, batch_weight)
     division = Division(1, BatchArguments.create(batch_argnums, batch_argnames), axis_name)
     gradient = Gradient(passes.objective(loss_fn, has_aux, batch_weight, state_argnum), division)
-    is_default = isinstance(batch_argnums, int) and batch_argnums == 0
-    of_batch = _Shards(gradient, optax.with_extra_args_support(method), m, measure_noise, is_default)
+    extended = optax.with_extra_args_support(method)
+    of_batch = _Shards(gradient, extended, m, measure_noise, refuses_others=batch_argnums == 0)
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
         validation.check_one_method("method", state)

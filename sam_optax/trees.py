@@ -41,8 +41,8 @@ class WideSum(NamedTuple):
     Attributes:
       plain: the sum.
       scaled: the sum times `down²`.
-      down: the power of two that scales each factor, `2^-78` in float32: so the sum of `2^28` squares of the largest
-        number is finite, and a sum that overflows has a term that does not underflow.
+      down: the power of two that scales each factor, `2^-78` in float32. With it, the sum of `2^28` squares of the
+        largest number is finite, and a sum that overflows has a term that does not underflow.
     """
 
     plain: jax.Array
