@@ -35,6 +35,7 @@ _COLOURS = 128  # of a PNG
 _TICKS = ((30, (1, 2, 5)), (300, (1, 3)), (float("inf"), (1,)))  # of a decade, up to a ratio of the ends
 _FAR_APART = 8  # times: from there on an axis is logarithmic
 _LEGEND_WIDTH = 95  # characters
+_LINE_HEIGHT = 0.2  # of a legend, in inches
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def add_legend(figure: Figure, panels: Sequence[Axes], *, is_above: bool = False
     if named:
         across = figure.get_figwidth() / 10
         columns = max(1, min(5, int(_LEGEND_WIDTH * across) // max(len(label) + 8 for label in named)))
+        lines = -(-len(named) // columns)
+        figure.set_figheight(figure.get_figheight() + _LINE_HEIGHT * max(0, lines - 2))  # `grid` has room for two
         where = "outside upper center" if is_above else "outside lower center"
         figure.legend(named.values(), named.keys(), loc=where, ncols=columns, frameon=False)
 

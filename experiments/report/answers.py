@@ -167,19 +167,24 @@ def multiplicity(found: Sequence[Difference]) -> str:
 def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     if not claims:
         return []
-    papers, best = _of(claims, GROWTH), _of(claims, BEST, "equal epochs")
+    papers, best = _of(claims, GROWTH, "equal epochs"), _of(claims, BEST, "equal epochs")
     constant = labels.heading(next(iter(papers.values())).baselines[0].column) if papers else "the paper's constant"
     grown, growing = labels.heading("increasing"), "a growing batch"
-    equal_updates, reversed_plan = _of(claims, BEST, "equal updates"), _of(claims, REVERSED, "equal epochs")
-    at_updates = f"{_best(equal_updates)}, at equal updates"
+    reversed_plan, best_then = _of(claims, REVERSED, "equal epochs"), _of(claims, BEST, "equal updates")
+    papers_then = _of([claim for claim in claims if "equal epochs" not in claim.match], GROWTH, "equal updates")
     size = constant.removeprefix("constant").strip() if papers else ""
-    papers_pair = (growing, f"the paper's constant batch{f' of {size}' if size else ''}, at equal epochs")
-    return [
-        Column(f"{grown} − {constant}, as in the paper", papers_pair, papers, rank=2),
+    papers_batch, then = f"the paper's constant batch{f' of {size}' if size else ''}", "at equal updates"
+    found = [
+        Column(f"{grown} − {constant}, as in the paper", (growing, f"{papers_batch}, at equal epochs"), papers, rank=2),
         Column(f"{grown} − best constant batch", (growing, f"{_best(best)}, at equal epochs"), best, rank=1),
         Column(f"{grown} − reversed plan", (growing, "the same plan reversed"), reversed_plan),
-        Column(f"{grown} − best constant batch, at equal updates", (growing, at_updates), equal_updates, rank=3),
     ]
+    if papers_then:
+        found.append(Column(f"{grown} − {constant}, {then}", (growing, f"{papers_batch}, {then}"), papers_then, rank=3))
+    if not papers_then or any(claim.is_known for claim in best_then.values()):
+        against = f"{_best(best_then)}, {then}"
+        found.append(Column(f"{grown} − best constant batch, {then}", (growing, against), best_then, rank=3))
+    return found
 
 
 def _of(claims: Iterable[Claim], kind: str, match: str = "") -> dict[str, Claim]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from experiments.report.groups import Group, Study
-from experiments.report.matches import controls, matches, papers_constant, reference, tables
+from experiments.report.matches import EPOCHS, UPDATES, controls, matches, papers_constant, reference, tables
 from experiments.report.paired import LEARNED, Difference, Measure, measures_of, shared_seeds
 from experiments.study import labels
 
@@ -76,20 +76,24 @@ def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
     base, found = reference(study), []
     if base is None:
         return []
-    for match in matches(study):
+    matched = matches(study)
+    size = papers_constant(matched[0].groups, base)  # at equal epochs, as in the paper
+    for match in matched:
         others = [group for group in match.groups if labels.strategy(group.config) in labels.OTHER_GROWTH]
         for grown in (*_of_plan(match.groups, labels.sizes(base.config)), *others):
-            is_papers = match.title == "at equal epochs" and grown not in others
-            asked = _as_the_paper(match.groups, base, grown, measures) if is_papers else []
-            asked += _against_the_best(match.groups, grown, measures)
+            asked = _against_the_best(match.groups, grown, measures)
+            has_best = any(claim.is_known for claim in asked)  # else the paper's batch is the only control
+            if grown not in others and (match.title == EPOCHS or (match.title == UPDATES and not has_best)):
+                asked += _against_the_papers(match.groups, size, grown, measures)
             asked += (_against_the_plan if grown in others else _against_reversed)(match.groups, base, grown, measures)
             found += [replace(claim, match=match.title) for claim in asked]
     return found
 
 
-def _as_the_paper(groups: Sequence[Group], base: Group, grown: Group, measures: Sequence[Measure]) -> list[Claim]:
+def _against_the_papers(
+    groups: Sequence[Group], size: int | None, grown: Group, measures: Sequence[Measure]
+) -> list[Claim]:
     """Returns the claim against the paper's constant batch size."""
-    size = papers_constant(groups, base)
     constants = [each for each in _constants(groups, grown.row) if not each.has_own_rate]
     baselines = [each for each in constants if labels.sizes(each.config) == (size,)]
     return [_claim(GROWTH, grown, baselines, measures)] if baselines else []

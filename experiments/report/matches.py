@@ -12,6 +12,7 @@ from experiments.study import labels
 from experiments.study.selection import TOLERANCE
 from experiments.study.strategies import mean_batch_size
 
+EPOCHS, UPDATES, EVALUATIONS = "at equal epochs", "at equal updates", "at equal gradient evaluations"
 _PASSES = 2  # of a method that the gradient evaluations are matched to
 
 
@@ -42,9 +43,9 @@ def matches(study: Study) -> list[Match]:
     updates = base.mean("updates")
     evaluations = _PASSES * updates
     distances: dict[str, Callable[[Group], float]] = {
-        "at equal epochs": lambda group: float(group.epochs != base.epochs),
-        "at equal updates": lambda group: abs(group.mean("updates") - updates) / updates,
-        "at equal gradient evaluations": lambda group: abs(group.gradient_evaluations - evaluations) / evaluations,
+        EPOCHS: lambda group: float(group.epochs != base.epochs),
+        UPDATES: lambda group: abs(group.mean("updates") - updates) / updates,
+        EVALUATIONS: lambda group: abs(group.gradient_evaluations - evaluations) / evaluations,
     }
     return [Match(title, _nearest(study.groups, distance)) for title, distance in distances.items()]
 

@@ -19,13 +19,12 @@ from rich.console import Console
 
 from experiments.cli.drawing import Picture
 from experiments.cli.tables import Table, as_markdown, as_terminal, counted, escaped, figure_columns
-from experiments.report import answers, curve_pictures, study_tables, summary
+from experiments.report import answers, curve_pictures, planned_contrasts, study_tables, summary
 from experiments.report.claims import Claim, claims
 from experiments.report.groups import Study, studies
 from experiments.report.matches import tables as matches_of
 from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
-from experiments.report.planned_contrasts import cells_of, contrast_sentences, contrast_table, outcome, read_contrasts
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
 from experiments.runner.finished_runs import Run
 from experiments.runner.provenance import provenance
@@ -136,7 +135,7 @@ def publish(
     table = table_of(runs)
     with _disk_errors(output):
         if contrasts and contrasts.resolve() != (output / "contrasts.toml").resolve():
-            read_contrasts(contrasts)
+            planned_contrasts.read_contrasts(contrasts)
             write_whole(output / "contrasts.toml", contrasts.read_text(encoding="utf-8"))  # for `publish_again`
         sections = _write(table, output, About.now(command, chosen), contrasts)
         write_table(table, output / "runs.csv")
@@ -173,9 +172,8 @@ def _disk_errors(output: Path) -> Iterator[None]:
 def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | None) -> list[Section]:
     own = output / "contrasts.toml"
     path = contrasts or (own if own.exists() else None)
-    cells = cells_of(table) if path else {}
-    planned = contrast_table([outcome(each, cells) for each in read_contrasts(path)]) if path else Table([])
     found = studies(table, tuple(about.chosen))
+    planned = _planned(table, found, path) if path else Table([])
     sections = [_section(study, found, output, about, planned) for study in found]
     drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
     for template in ("report.md.jinja", "report.html.jinja"):
@@ -183,6 +181,12 @@ def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | No
     about = dataclasses.replace(about, pictures=drawn)
     write_whole(output / "report.json", json.dumps(dataclasses.asdict(about), ensure_ascii=False, indent=1))
     return sections
+
+
+def _planned(table: pd.DataFrame, found: Sequence[Study], contrasts: Path) -> Table:
+    cells = planned_contrasts.cells_of(table)
+    outcomes = [planned_contrasts.outcome(each, cells) for each in planned_contrasts.read_contrasts(contrasts)]
+    return planned_contrasts.contrast_table(outcomes, planned_contrasts.names_in_words(cells, found))
 
 
 def _section(study: Study, found: list[Study], output: Path, about: About, planned: Table) -> Section:
@@ -197,15 +201,16 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
-    is_first, said = study is found[0], summary.sentences(study, columns, measures)
+    own_contrasts = planned if study is found[0] else Table([])
+    said = summary.sentences(study, columns, measures, planned_contrasts.contrast_sentences(own_contrasts))
     others = [*further, *(each for each in kept if each.title not in _MAIN)]
     details = _details(study, found, of_claims, measures, errors[1:])
     return Section(
         study.title,
         summary.subtitle(study, columns),
-        [*contrast_sentences(planned), *said[:1]] if planned and is_first else said,
+        said,
         f", over {counted('seed', len(study.seeds))} unless stated otherwise",
-        planned if is_first else Table([]),
+        own_contrasts,
         of_errors or [answers.pair_table(study) or answers.method_table(study)],
         [table for tables in of_sharpness for table in tables],
         summary.limits(study, of_claims, columns, is_planned=bool(planned)),

@@ -6,7 +6,7 @@ rejective multiple test procedure"), which bounds the probability of any false c
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import stats
 
 from experiments.cli.tables import Table, signed
-from experiments.report.groups import Group
+from experiments.report.groups import Group, Study
 from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds
+from experiments.study import labels
 from experiments.training.exceptions import reason_of
 
 MOST = 4  # contrasts of a study
@@ -26,7 +27,7 @@ CAPTION = (
     "the number of contrasts by Holm's method; the verdict follows from it. "
     "“Inconclusive” does not mean that there is no effect."
 )
-_HEADING = ("question", "cell", "best control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
+_HEADING = ("question", "cell", "control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL = 0.05
 _KEYS = {"question", "cell", "controls"}
 
@@ -148,17 +149,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def contrast_table(outcomes: Sequence[Outcome]) -> Table:
-    """Returns a table with one row per contrast."""
-    rows = []
+def names_in_words(cells: Cells, found: Sequence[Study]) -> dict[str, str]:
+    """Returns the names of cells as the studies have them: `SAM, increasing (+B)` for `sam-increasing`."""
+    groups = {folder: group.name for study in found for group in study.groups for folder in group.runs["folder"]}
+    return {name: labels.heading(groups[cell.runs["folder"].iloc[0]]) for name, cell in cells.items()}
+
+
+def contrast_table(outcomes: Sequence[Outcome], names: Mapping[str, str] | None = None) -> Table:
+    """Returns a table with one row per contrast.
+
+    Args:
+      outcomes: the outcomes.
+      names: the names to show, by the name of the cell; None: the names in the file of the contrasts.
+    """
+    rows, shown = [], names or {}
     for each, p_value in zip(outcomes, holm([each.p_value for each in outcomes]), strict=True):
         found, contrast = each.found, each.contrast
+        cell = shown.get(contrast.cell, contrast.cell)
         if found is None:
-            rows.append((contrast.question, contrast.cell, *("–",) * 5, each.verdict(p_value)))
+            rows.append((contrast.question, cell, *("–",) * 5, each.verdict(p_value)))
             continue
+        control = shown.get(found.second.name, found.second.name)
+        control += f" (the best of {len(contrast.controls)})" if len(contrast.controls) > 1 else ""
         numbers = (str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–")
         p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
-        rows.append((contrast.question, contrast.cell, found.second.name, *numbers, p_shown, each.verdict(p_value)))
+        rows.append((contrast.question, cell, control, *numbers, p_shown, each.verdict(p_value)))
     return Table([_HEADING, *rows], CAPTION, "Planned contrasts: the primary outcome")
 
 
@@ -166,6 +181,6 @@ def contrast_sentences(table: Table) -> list[str]:
     """Returns the rows of `contrast_table` as sentences for the headline."""
     return [
         f"{question} {verdict[0].upper()}{verdict[1:]}"
-        + (f": {cell} − {control} = {difference} points ({interval}; {seeds} seeds)." if control != "–" else ".")
+        + (f", {difference} points ({interval}; {seeds} seeds): {cell} − {control}." if control != "–" else ".")
         for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
     ]

@@ -28,15 +28,24 @@ def subtitle(study: Study, columns: Sequence[Column]) -> str:
     return f"{question}{runs} {_sizes(study)}".strip()
 
 
-def sentences(study: Study, columns: Sequence[Column], measures: Sequence[Measure]) -> list[str]:
+def sentences(
+    study: Study, columns: Sequence[Column], measures: Sequence[Measure], planned: Sequence[str] = ()
+) -> list[str]:
     """Returns the answers in sentences, or the best and the worst group if there are no claims.
 
     The sharpness at each radius has one sentence, on the first of the comparisons.
+
+    Args:
+      study: the study.
+      columns: the comparisons.
+      measures: the test error, and the sharpness at each radius.
+      planned: the sentences of planned contrasts, which replace those of the test error.
     """
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
     if ranked:
-        found = [_sentence(column, TEST_ERROR) for column in ranked]
-        found += [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
+        found = list(planned) or [_sentence(column, TEST_ERROR) for column in ranked]
+        flatness = [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
+        found += [f"Exploratory: {words[0].lower()}{words[1:]}" for words in flatness] if planned else flatness
         return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
@@ -44,7 +53,7 @@ def sentences(study: Study, columns: Sequence[Column], measures: Sequence[Measur
     over = f", mean over {counted('seed', len(study.seeds))}" if len(study.seeds) > 1 else ", one seed"
     pairs = [pair for row in method_pairs(study).values() for pair in row if pair is not None]
     words = f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
-    return [words, *filter(None, [multiplicity(pairs)])]
+    return [*planned, words, *filter(None, [multiplicity(pairs)])]
 
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:

@@ -143,6 +143,18 @@ def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_pat
     assert "Whether growth itself helps cannot be shown" in text
 
 
+def test_at_equal_updates_growth_is_compared_with_the_papers_batch_if_that_is_the_only_control(tmp_path: Path) -> None:
+    # the increasing plan has 20 updates in four epochs, a constant batch of 128 has them in five
+    write(tmp_path, {"constant": 0.08, "longer": 0.06, "first": 0.03, "increasing": 0.05}, longer="5x128")
+    papers, then = of_kind(GROWTH, tmp_path)
+    assert (papers.match, against(papers), papers.group.name) == ("at equal epochs", "constant 128", then.group.name)
+    assert (then.match, against(then), verdict(then)) == ("at equal updates", "constant 128", "✓")
+    assert then.baselines[0].config.batch_plan == "5x128"
+    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    assert headings[-1] == "increasing (+B) − constant 128, at equal updates"
+    assert "the paper's constant batch of 128, at equal updates: lower with SGD" in printed_text(tmp_path)
+
+
 def test_missing_controls_are_named(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
     assert "In at least one comparison, it lacks the batch size 102 or 256." in printed_text(tmp_path)

@@ -130,8 +130,10 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     )
     call(monkeypatch, str(folder), "--contrasts", str(path))
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
-    words = "Does growth help GSAM? Lower error: gsam-increasing − gsam-constant = −2.83 points"
+    words = "Does growth help GSAM? Lower error, −2.83 points ("
     assert text.index(words) < text.index("## Planned contrasts: the primary outcome")
+    assert ": GSAM, increasing (+B) − GSAM, constant.\n" in text
+    assert "| Does growth help GSAM? | GSAM, increasing (+B) | GSAM, constant |" in text
     assert "## Differences in test error (exploratory)" in text
     path.unlink()
     call(monkeypatch, "--again", str(folder / "report" / "runs.csv"))
