@@ -34,7 +34,7 @@ _DPI = 110
 _COLOURS = 128  # of a PNG
 _TICKS = ((30, (1, 2, 5)), (300, (1, 3)), (float("inf"), (1,)))  # of a decade, up to a ratio of the ends
 _FAR_APART = 8  # times: from there on an axis is logarithmic
-_LEGEND_WIDTH = 95  # characters
+_LEGEND_WIDTH = 120  # characters in ten inches
 _LINE_HEIGHT = 0.2  # of a legend, in inches
 
 
