@@ -10,7 +10,7 @@ from experiments.report.paired import Answer, Difference, Measure, direct_pairs,
 from experiments.report.study_tables import method_pairs, pairs_of
 from experiments.study import labels
 
-_FLATTEST = "The best constant batch is here the one with the lowest sharpness."
+PAPERS_RANK = 2  # of the comparison of growth as in the paper
 BY_CHANCE = 0.05  # of intervals exclude 0 if there is no effect at all
 _PROBLEM = ("dataset", "model", "train_examples", "label_noise", "validation")
 
@@ -102,9 +102,10 @@ def matrices(study: Study, columns: Sequence[Column], measure: Measure) -> list[
 def _matrix(study: Study, columns: Sequence[Column], measure: Measure, title: str) -> Table:
     methods, usual = [row for row in study.rows if any(row in column.claims for column in columns)], len(study.seeds)
     rows = [(row, *(_claim_cell(column.claims.get(row), measure, usual) for column in columns)) for row in methods]
-    headings = [column.heading.replace("−", "÷") if measure.is_ratio else column.heading for column in columns]
-    flattest = _FLATTEST if any("best constant" in heading for heading in headings) else ""
-    caption = f"A ratio below 1: the first of the two is flatter. {flattest}".strip() if measure.is_ratio else ""
+    headings = [column.heading for column in columns]
+    if measure.is_ratio:
+        headings = [heading.replace("−", "÷").replace("best", "flattest") for heading in headings]
+    caption = "A ratio below 1: the first of the two is flatter." if measure.is_ratio else ""
     return Table([("method", *headings), *rows], caption, title)
 
 
@@ -175,7 +176,9 @@ def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     size = constant.removeprefix("constant").strip() if papers else ""
     papers_batch, then = f"the paper's constant batch{f' of {size}' if size else ''}", "at equal updates"
     found = [
-        Column(f"{grown} − {constant}, as in the paper", (growing, f"{papers_batch}, at equal epochs"), papers, rank=2),
+        Column(
+            f"{grown} − {constant}, as in the paper", (growing, f"{papers_batch}, at equal epochs"), papers, PAPERS_RANK
+        ),
         Column(f"{grown} − best constant batch", (growing, f"{_best(best)}, at equal epochs"), best, rank=1),
         Column(f"{grown} − reversed plan", (growing, "the same plan reversed"), reversed_plan),
     ]
@@ -196,8 +199,8 @@ def _of(claims: Iterable[Claim], kind: str, match: str = "") -> dict[str, Claim]
 
 
 def _best(claims: dict[str, Claim]) -> str:
-    most = max((claim.candidates for claim in claims.values()), default=0)
-    return f"the best of {most} constant batches"
+    counts = sorted({claim.candidates for claim in claims.values()}) or [0]
+    return f"the best of {' or '.join(map(str, counts))} constant batches"
 
 
 def _compared(claim: Claim) -> str:

@@ -80,8 +80,8 @@ def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Mea
     figure = draw_differences(study, found, shown)
     what = "test error, A − B, and ratios of sharpness, A ÷ B," if len(shown) > 1 else "test error, A − B,"
     caption = (
-        f"Differences in {what} with 95% intervals. Left of the line, A is better. A filled marker is a conclusion; an "
-        "open marker is inconclusive."
+        f"Differences in {what} with 95% intervals. Left of the line, A is better. Filled markers are differences "
+        "that are shown, and open markers inconclusive ones."
     )
     return [drawing.save(figure, "Differences with their intervals", caption, folder, "differences")]
 
@@ -103,13 +103,12 @@ def _places(rows: Sequence[tuple[str, str]]) -> list[float]:
 def _draw_difference(panel: Axes, found: Difference, place: float, study: Study) -> None:
     if not math.isfinite(found.low):
         return
-    style: dict[str, Any] = drawing.marker_style(study.rows.index(found.first.row)) | {
-        "markersize": 6.5,
-        "linestyle": "none",
-    }
+    style: dict[str, Any] = drawing.marker_style(study.rows.index(found.first.row))
+    style |= {"color": _INK, "markersize": 6.5, "linestyle": "none"}
     face: dict[str, Any] = {} if found.answer is not Answer.OPEN else {"markerfacecolor": "white"}
     panel.plot([found.low, found.high], [place, place], color=_INK, linewidth=1.4)
-    panel.plot(found.mean, place, label=found.first.row, color=_INK, **(style | face))
+    panel.plot([], [], label=found.first.row, **style)  # for the legend, where all markers are filled
+    panel.plot(found.mean, place, **(style | face))
 
 
 def _against_gradients(study: Study, folder: Path) -> list[Picture]:
@@ -142,15 +141,8 @@ def _draw_costs(panel: Axes, groups: Sequence[Group], study: Study, number: int)
     found = sorted((group.gradient_evaluations, *_spread(group)) for group in groups)
     where, means, deviations = zip(*found, strict=True)
     style = drawing.line_style(study.columns.index(groups[0].column), len(study.columns))
-    panel.errorbar(
-        where,
-        means,
-        deviations,
-        label=labels.heading(groups[0].column),
-        capsize=2,
-        **style,
-        **drawing.marker_style(number),
-    )
+    name = labels.heading(groups[0].column)
+    panel.errorbar(where, means, deviations, label=name, capsize=2, **style, **drawing.marker_style(number))
 
 
 def _spread(group: Group) -> tuple[float, float]:
@@ -188,11 +180,9 @@ def _against_loss(study: Study, folder: Path) -> list[Picture]:
 def _draw_points(panel: Axes, group: Group, study: Study, column: str, loss: str) -> tuple[np.ndarray, np.ndarray]:
     across, up = group.values(loss), group.values(column)
     known = (across > 0) & (up > 0)
-    style: dict[str, Any] = {
-        "color": drawing.shades(len(study.columns))[study.columns.index(group.column)],
-        "linestyle": "none",
-    }
-    style |= drawing.marker_style(study.rows.index(group.row)) | {"markersize": 4, "markerfacecolor": "none"}
+    style: dict[str, Any] = drawing.marker_style(study.rows.index(group.row)) | {"linestyle": "none"}
+    color = drawing.shades(len(study.columns))[study.columns.index(group.column)]
+    style |= {"color": color, "markersize": 4, "markerfacecolor": "none"}
     kind = f"{group.row}, {labels.heading(group.column)}" if len(study.groups) <= FEW else labels.heading(group.column)
     panel.plot(across[known], up[known], label=kind, **style)
     return across[known], up[known]

@@ -22,10 +22,10 @@ from experiments.training.exceptions import reason_of
 
 MOST = 4  # contrasts of a study
 CAPTION = (
-    "The difference is the test error of the cell minus that of its best control, after the last epoch, in percentage "
+    "The difference is the test error of the cell minus that of its control, after the last epoch, in percentage "
     "points, paired by seed, with its 95% interval, which is not adjusted. p is that of a paired t-test, adjusted for "
-    "the number of contrasts by Holm's method; the verdict follows from it. "
-    "“Inconclusive” does not mean that there is no effect."
+    "the number of contrasts by Holm's method; the verdict follows from it. Of several controls, the one with the "
+    "lowest error on the same runs is taken, which favours it. “Inconclusive” does not mean that there is no effect."
 )
 _HEADING = ("question", "cell", "control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL = 0.05
@@ -170,7 +170,7 @@ def contrast_table(outcomes: Sequence[Outcome], names: Mapping[str, str] | None 
             rows.append((contrast.question, cell, *("–",) * 5, each.verdict(p_value)))
             continue
         control = shown.get(found.second.name, found.second.name)
-        control += f" (the best of {len(contrast.controls)})" if len(contrast.controls) > 1 else ""
+        control += f" (the best of {len(contrast.controls)} controls)" if len(contrast.controls) > 1 else ""
         numbers = (str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–")
         p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
         rows.append((contrast.question, cell, control, *numbers, p_shown, each.verdict(p_value)))
@@ -180,7 +180,7 @@ def contrast_table(outcomes: Sequence[Outcome], names: Mapping[str, str] | None 
 def contrast_sentences(table: Table) -> list[str]:
     """Returns the rows of `contrast_table` as sentences for the headline."""
     return [
-        f"{question} {verdict[0].upper()}{verdict[1:]}"
+        f"Planned: {question} {verdict[0].upper()}{verdict[1:]}"
         + (f", {difference} points ({interval}; {seeds} seeds): {cell} − {control}." if control != "–" else ".")
         for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
     ]

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from experiments.cli.tables import counted, listed
-from experiments.report.answers import BY_CHANCE, Column, multiplicity
+from experiments.report.answers import BY_CHANCE, PAPERS_RANK, Column, multiplicity
 from experiments.report.claims import BEST, Claim, lacking
 from experiments.report.groups import Study
 from experiments.report.matches import reference
@@ -39,13 +39,16 @@ def sentences(
       study: the study.
       columns: the comparisons.
       measures: the test error, and the sharpness at each radius.
-      planned: the sentences of planned contrasts, which replace those of the test error.
+      planned: the sentences of planned contrasts, which replace those of the test error, except the paper's.
     """
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
     if ranked:
-        found = list(planned) or [_sentence(column, TEST_ERROR) for column in ranked]
-        flatness = [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
-        found += [f"Exploratory: {words[0].lower()}{words[1:]}" for words in flatness] if planned else flatness
+        of_errors = [_sentence(column, TEST_ERROR) for column in ranked if not planned or column.rank == PAPERS_RANK]
+        found = of_errors + [
+            _sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]
+        ]
+        if planned:
+            found = [*planned, *(f"Exploratory: {words[0].lower()}{words[1:]}" for words in found)]
         return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
@@ -63,7 +66,7 @@ def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, 
     count = len(study.seeds)
     few = f"An answer needs at least {FEWEST_SEEDS} seeds, and this study has {count}." if count < FEWEST_SEEDS else ""
     others = " (unless the strategy names another)" if any(group.has_own_rate for group in study.groups) else ""
-    tuned = "" if study.chosen else f", with one learning rate{others} and one radius for all strategies"
+    tuned = "" if study.chosen else f", with one learning rate{others} and one radius of each method for all strategies"
     chance = (
         f"No comparison was planned before the first run. Of {len(found)} intervals of the test error, about "
         f"{BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
@@ -120,7 +123,7 @@ def _resolution(found: Sequence[Difference], seeds: int) -> str:
         return ""
     return (
         f"A “?” does not mean that there is no effect. With {counted('seed', seeds)}, an effect of about "
-        f"{statistics.median(widths):.2g} points can be missed: this is the median half-width of the intervals."
+        f"{statistics.median(widths):.2g} points can be missed: the median half-width of the inconclusive intervals."
     )
 
 
@@ -134,5 +137,9 @@ def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
         words = f"Whether growth itself helps cannot be shown without two constant batch sizes at equal length, {first}"
         return [f"{words} among them: an effect of growth may be one of the small first batches."]
     missing = dict.fromkeys(size for claim in best if claim.is_known for size in lacking(claim, base))
-    sizes = f" In at least one comparison, it lacks the batch size {' or '.join(map(str, missing))}." if missing else ""
+    sizes = (
+        f" At least one comparison lacks a constant batch of {' or '.join(map(str, sorted(missing)))}."
+        if missing
+        else ""
+    )
     return [f"The best constant batch is selected on the same runs that it is compared with, which favours it.{sizes}"]

@@ -164,7 +164,7 @@ def test_no_comparison_without_a_constant_control_at_the_first_batch_size(tmp_pa
 
 def test_batch_sizes_without_a_constant_control_are_named(tmp_path: Path) -> None:
     text = printed_text(write(tmp_path, "adaptive:4x64..512:noise_scale"))
-    assert "In at least one comparison, it lacks the batch size 96 or 512." in text
+    assert "At least one comparison lacks a constant batch of 96 or 512." in text
 
 
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_plan_stays_a_group_of_its_own(tmp_path: Path) -> None:

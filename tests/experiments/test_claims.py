@@ -157,7 +157,7 @@ def test_at_equal_updates_growth_is_compared_with_the_papers_batch_if_that_is_th
 
 def test_missing_controls_are_named(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
-    assert "In at least one comparison, it lacks the batch size 102 or 256." in printed_text(tmp_path)
+    assert "At least one comparison lacks a constant batch of 102 or 256." in printed_text(tmp_path)
 
 
 def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(
     assert (against(papers), against(decay)) == ("constant 128", "constant 128")
     assert (against(best), best.candidates) == ("constant 128, learning rate 0.4", 3)
     text = printed_text(tmp_path)
-    assert "with one learning rate (unless the strategy names another) and one radius for all strategies" in text
+    assert "with one learning rate (unless the strategy names another) and one radius of each method" in text
 
 
 def test_growth_is_also_compared_with_the_reversed_plan(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_sharpness_is_compared_with_the_flattest_constant_batch(tmp_path: Path) 
     study = only_study(tmp_path)
     columns, measures = columns_of(claims(study)), measures_of(study)
     (table,) = matrices(study, columns, measures[1])
-    assert "increasing (+B) ÷ best constant batch" in table.rows[0]
+    assert "increasing (+B) ÷ flattest constant batch" in table.rows[0]
     assert "compared with the flattest of 2 constant batches" in " ".join(sentences(study, columns, measures))
     assert against(best) == "constant 128"
     assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"

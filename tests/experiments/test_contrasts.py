@@ -108,7 +108,13 @@ def test_verdicts(changed: dict[str, list[float]], train_error: float | None, ex
 
 def test_a_table_has_a_row_for_each_contrast() -> None:
     [_, row] = contrast_table([outcome(CONTRAST, cells(**ERRORS), 0.2)]).rows
-    assert row[:5] == ("Does growth help?", "sam-increasing", "sam-constant_first (the best of 2)", "3", "−3.17")
+    assert row[:5] == (
+        "Does growth help?",
+        "sam-increasing",
+        "sam-constant_first (the best of 2 controls)",
+        "3",
+        "−3.17",
+    )
     assert row[-1] == "lower error"
     few = cells(**{name: errors[:2] for name, errors in ERRORS.items()})
     [_, row] = contrast_table([outcome(CONTRAST, few, 0.2)]).rows
@@ -133,10 +139,10 @@ def test_the_summary_states_the_contrasts_in_sentences() -> None:
     missing = outcome(CONTRAST, cells(sam__increasing=[1.0]))
     assert contrast_sentences(contrast_table([outcome(CONTRAST, cells(**ERRORS)), missing])) == [
         (
-            "Does growth help? Lower error, −3.17 points (−3.88 to −2.45; 3 seeds): "
-            "sam-increasing − sam-constant_first (the best of 2)."
+            "Planned: Does growth help? Lower error, −3.17 points (−3.88 to −2.45; 3 seeds): "
+            "sam-increasing − sam-constant_first (the best of 2 controls)."
         ),
-        "Does growth help? No verdict: not all cells were run with a common seed.",
+        "Planned: Does growth help? No verdict: not all cells were run with a common seed.",
     ]
 
 
@@ -179,7 +185,7 @@ def test_the_program_prints_and_writes_the_table(
     program.main()
     assert "−3.17" in capsys.readouterr().out
     text = (tmp_path / "table.md").read_text()
-    assert "| Does growth help? | sam-increasing | sam-constant_first (the best of 2) | 3 | −3.17 |" in text
+    assert "| Does growth help? | sam-increasing | sam-constant_first (the best of 2 controls) | 3 | −3.17 |" in text
     assert "lower error" in text
 
 

@@ -130,11 +130,13 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     )
     call(monkeypatch, str(folder), "--contrasts", str(path))
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
-    words = "Does growth help GSAM? Lower error, −2.83 points ("
+    words = "Planned: Does growth help GSAM? Lower error, −2.83 points ("
     assert text.index(words) < text.index("## Planned contrasts: the primary outcome")
     assert ": GSAM, increasing (+B) − GSAM, constant.\n" in text
     assert "| Does growth help GSAM? | GSAM, increasing (+B) | GSAM, constant |" in text
+    assert "\n\nExploratory: test error, a growing batch compared with the paper's constant batch" in text
     assert "## Differences in test error (exploratory)" in text
+    assert "\nPlanned comparisons are repeated here, without the adjustment.\n\n| method |" in text
     path.unlink()
     call(monkeypatch, "--again", str(folder / "report" / "runs.csv"))
     assert words in (folder / "report" / "report.md").read_text(encoding="utf-8")
