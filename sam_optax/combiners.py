@@ -27,7 +27,7 @@ class Combiner(NamedTuple):
 
 
 def perturbed_gradient() -> Combiner:
-    """SAM's choice: descend on `g_s`; on a skipped step, on `g`.
+    """The combiner of SAM: descend on `g_s`; on a skipped step, on `g`.
 
     From "Sharpness-Aware Minimization for Efficiently Improving Generalization" (Foret et al., 2021,
     https://arxiv.org/abs/2010.01412).
@@ -49,7 +49,7 @@ def perturbed_gradient() -> Combiner:
 
 
 def stabilized() -> Combiner:
-    """StableSAM's choice: descend on `‖g‖ / (‖g_s‖ + 1e-12) · g_s`, with the direction of `g_s` and the length of `g`.
+    """The combiner of StableSAM: descend on `‖g‖ / (‖g_s‖ + 1e-12) · g_s`, in the direction of `g_s` with `g`'s length.
 
     Near a minimum `g` vanishes and SAM's `g_s` stays long, so that SAM needs a smaller learning rate than its base
     optimizer. With the length of `g` this is not necessary. From "Stabilizing Sharpness-aware Minimization Through A
@@ -74,7 +74,7 @@ def stabilized() -> Combiner:
 
 
 def weighted(gamma: float = 0.9) -> Combiner:
-    """WSAM's choice: descend on `(1 − a) g + a g_s` with `a = γ / (1 − γ)`.
+    """The combiner of WSAM: descend on `(1 − a) g + a g_s` with `a = γ / (1 − γ)`.
 
     The sharpness, `L(w + ε) − L(w)`, is added to the loss with the weight `a`. SAM has `γ = ½`; the weight is smaller
     for `γ < ½` and larger for `γ > ½`. From "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a
@@ -138,7 +138,7 @@ def _stateless(
 
 
 def gap_guided(alpha: ScalarOrSchedule = 0.02) -> Combiner:
-    """GSAM's choice: descend on `g_s − α g_⊥`, with the part of `g` that is orthogonal to `g_s`.
+    """The combiner of GSAM: descend on `g_s − α g_⊥`, with the part of `g` that is orthogonal to `g_s`.
 
     `g_⊥ = g − cos·‖g‖·g_s / (‖g_s‖ + 1e-12)` and `cos = ⟨g, g_s⟩ / (‖g‖‖g_s‖ + 1e-12)`: the perturbed
     loss falls as with SAM, while the surrogate gap to the clean loss, a measure of sharpness, falls too. From
@@ -234,7 +234,7 @@ class ReuseState(NamedTuple):
 
 
 def reuse(alpha: ScalarOrSchedule = 0.7) -> Combiner:
-    """LookSAM's choice: descend on `g_s`, and on skipped steps on `g + α ‖g‖ v`.
+    """The combiner of LookSAM: descend on `g_s`, and on skipped steps on `g + α ‖g‖ v`.
 
     `v` is the part of the last `g_s` that is orthogonal to the `g` of its step, `g_s − ⟨g, g_s⟩ / (‖g‖² + 1e-12) g`,
     normalised to length 1. This part leads to flat regions and changes slowly. If it consists only of rounding errors

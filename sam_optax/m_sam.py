@@ -11,8 +11,10 @@ import optax
 from sam_optax import carried_state, devices, hyperparameters, microbatch, passes, trees, validation
 from sam_optax.batch_arguments import BatchArguments, Call, cut
 from sam_optax.division import Division, refuse_weighted_noise
+from sam_optax.method_states import BSAMState, DecoupledState, MSAMState
 from sam_optax.microbatch import PartResult
 from sam_optax.noise_scale import Noise, noise_terms
+from sam_optax.offset_combiners import PolyakState
 from sam_optax.passes import Gradient
 from sam_optax.second_pass import GradFn, SecondPass
 from sam_optax.typing import Params, State, Updates
@@ -73,8 +75,9 @@ def sharpness_aware_grad(
     Raises:
       ValueError: If `loss_fn` is not callable, if `method` is not a transformation, if `m` is not a positive integer,
         or if another option is invalid. The returned function raises it if `m` does not divide the batch, if another
-        argument looks like a part of the batch, if `method` contains two methods, if noise cannot be measured because
-        there is only one shard, or if aux does not contain the new state of the model.
+        argument looks like a part of the batch, if `method` contains two methods or is a complete optimizer, as `msam`
+        is, if noise cannot be measured because there is only one shard, or if aux does not contain the new state of
+        the model.
 
     Example:
       >>> import jax.numpy as jnp, optax, sam_optax
@@ -98,6 +101,7 @@ def sharpness_aware_grad(
 
     def fn(params: Params, state: State, *args: Any, perturb: bool | None = None, **kwargs: Any) -> Any:
         validation.check_one_method("method", state)
+        _refuse_optimizer(state)
         model_state, call = carried_state.split(Call(args, kwargs), state_argnum)
         step = _Step(devices.vary(params, axis_name), state, perturb)
         found, model_state = of_batch(step, model_state, call)
@@ -108,6 +112,19 @@ def sharpness_aware_grad(
         return found.loss, aux, found.gradient, found.state
 
     return fn
+
+
+_OfOptimizer = MSAMState | DecoupledState | BSAMState | PolyakState
+
+
+def _refuse_optimizer(state: State) -> None:
+    """Raises `ValueError` if the state is that of a complete optimizer, which returns a step and not a gradient."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, _OfOptimizer))
+    if found := [type(node).__name__ for node in nodes if isinstance(node, _OfOptimizer)]:
+        raise ValueError(
+            f"method holds a complete optimizer ({found[0]}), which returns a step and not a gradient: give a method "
+            "that precedes an optimizer, as sam_optax.sam()."
+        )
 
 
 def _refuse_batches(others: Call, size: int) -> None:

@@ -83,7 +83,8 @@ def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
     fits = set(given) >= set(paths) if trees.holds_masked(params) else list(given) == paths
     if not fits:
         raise ValueError(
-            f"{name} has leaves at {list(given)}, and params at {paths}: give one bool a leaf. "
+            f"{name} does not have the leaves of params: give one bool for each leaf. "
+            f"{trees.first_difference(chosen, params)} "
             f"(A function given as {name} through optax.inject_hyperparams has to be in its static_args.)"
         )
     bools = [given[path] for path in paths]

@@ -111,6 +111,18 @@ class BSAMState(NamedTuple):
     num_examples: jax.Array
 
 
+class DecoupledState(NamedTuple):
+    """The state of `wsam_decoupled`.
+
+    Attributes:
+      sharpness: the state of the estimator of the sharpness's gradient, with the diagnostics.
+      base: the state of the base optimizer.
+    """
+
+    sharpness: State
+    base: State
+
+
 def states_in(state: Any) -> list[SharpnessAwareState | MSAMState | BSAMState]:
     """The states of all methods in an optimizer's state, including those that are nested in another method's state."""
     found = []

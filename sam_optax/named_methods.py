@@ -25,6 +25,8 @@ _METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 def names() -> tuple[str, ...]:
     """Returns the names of all methods, which are those of the functions that create them.
 
+    `msam`, `wsam_decoupled`, `sam_sps` and `bsam` are complete optimizers. All others precede an optimizer in a chain.
+
     Example:
       >>> import sam_optax
       >>> sam_optax.names()[:3]
@@ -42,7 +44,8 @@ def create(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
         base optimizer, and `bsam` its learning rate and the number of examples.
 
     Returns:
-      The method.
+      The method. `msam`, `wsam_decoupled`, `sam_sps` and `bsam` are complete optimizers, after which no other optimizer
+      follows. Every other method precedes one.
 
     Raises:
       ValueError: If no method has the name, if the method has no such option, if a required one is missing, or if the

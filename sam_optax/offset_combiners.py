@@ -28,14 +28,14 @@ class OffsetCombiner(NamedTuple):
 
 
 def explicit_direction(alpha: ScalarOrSchedule = 1.0) -> OffsetCombiner:
-    """XSAM's choice: descend on `‖g_s‖ d(α)`, with a direction `d(α)` in the plane of the offset and `g_s`.
+    """The combiner of XSAM: descend on `‖g_s‖ d(α)`, with a direction `d(α)` in the plane of the offset and `g_s`.
 
         d(α) = (sin((1 − α) θ) v_0 + sin(α θ) v_1) / sin θ,  v_0 = ε / ‖ε‖,  v_1 = g_s / ‖g_s‖
 
-    `θ` is the angle between `v_0` and `v_1`, and `α θ` that between `v_0` and `d(α)`. At `α = 1` it is SAM's choice.
-    Above 1 the direction turns further away from the offset. For a zero offset, and for opposite directions, which
-    determine no plane, it is `g_s`. From "Revisiting Sharpness-Aware Minimization: A More Faithful and Effective
-    Implementation" (Chen and Zhou, 2026, https://arxiv.org/abs/2603.10048).
+    `θ` is the angle between `v_0` and `v_1`, and `α θ` that between `v_0` and `d(α)`. `α = 1` gives the perturbed
+    gradient. Above 1 the direction turns further away from the offset. For a zero offset, and for opposite
+    directions, which determine no plane, it is `g_s`. From "Revisiting Sharpness-Aware Minimization: A More
+    Faithful and Effective Implementation" (Chen and Zhou, 2026, https://arxiv.org/abs/2603.10048).
 
     Args:
       alpha: the position `α ≥ 0` between the offset, 0, and `g_s`, 1; a number or a schedule over updates.
@@ -136,7 +136,7 @@ def polyak_step(optimal_loss: ScalarOrSchedule = 0.0, max_rate: ScalarOrSchedule
         if found.loss is None:
             raise ValueError(
                 "grad_fn returns no loss, from which the step size is computed: give the grad_fn that "
-                "sam_optax.value_and_grad returns."
+                "sam_optax.value_and_grad returns, or with two_phases descend(..., perturbed_value=loss)."
             )
         gradient = trees.widen(found.gradient)
         length = jnp.maximum(trees.norm(gradient), 1e-6)

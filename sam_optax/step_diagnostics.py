@@ -144,9 +144,9 @@ def without_diagnostics(method: optax.GradientTransformation) -> optax.GradientT
     """Wraps a method so that its `diagnostics` are not measured, to save memory; the updates do not change.
 
     The cosine needs both gradients at once. If the method does not need `g` after `ε` is known, as in SAM and ASAM, a
-    compiled step without diagnostics frees `g` before the second pass. This saves the memory of one copy of the
-    parameters. If a step takes only a few milliseconds, the norms also cost noticeable time. GSAM and the other methods
-    that combine both gradients hold `g` in any case.
+    compiled step without diagnostics frees `g` before the second pass. This saves the memory of up to one copy of
+    the parameters. If a step takes only a few milliseconds, the norms also cost noticeable time. GSAM and the other
+    methods that combine both gradients hold `g` in any case.
 
     Args:
       method: a sharpness-aware method, alone or in a chain.

@@ -187,14 +187,14 @@ def holds_masked(tree: Any) -> bool:
 def check_alike(name: str, tree: Any, params: Params, remedy: str) -> None:
     """Raises `ValueError` unless `tree` has the structure and the shapes of `params`."""
     if jax.tree.structure(tree) != jax.tree.structure(params):
-        raise ValueError(f"{name} has not the structure of params: {remedy} {_first_difference(tree, params)}")
+        raise ValueError(f"{name} does not have the structure of params: {remedy} {first_difference(tree, params)}")
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True)
     for path, (x, y) in zip(leaf_paths(params), pairs, strict=True):
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(f"{name} has shape {jnp.shape(x)} at '{path}', where params has {jnp.shape(y)}: {remedy}")
 
 
-def _first_difference(tree: Any, params: Params) -> str:
+def first_difference(tree: Any, params: Params) -> str:
     """One sentence about the first difference of two structures; it is short for trees of any size."""
     ours, theirs = leaf_paths(tree), leaf_paths(params)
     missing, further = [x for x in theirs if x not in ours], [x for x in ours if x not in theirs]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sam_optax import trees
-from sam_optax.method_states import MSAMState, SharpnessAwareState, states_in
+from sam_optax.method_states import BSAMState, MSAMState, SharpnessAwareState, states_in
 from sam_optax.typing import Params
 
 
@@ -113,7 +113,7 @@ def check_loss(name: str, loss: Any) -> None:
 
 
 def _check_accumulation(name: str, state: Any) -> None:
-    """Raises `ValueError` if a method that makes second passes is inside `optax.MultiSteps`."""
+    """Raises `ValueError` if a method is inside `optax.MultiSteps`, unless it needs only the gradient."""
     nodes = jax.tree.leaves(state, is_leaf=_accumulates)
     found = [method for node in nodes if _accumulates(node) for method in states_in(node.inner_opt_state)]
     if any(isinstance(method, SharpnessAwareState) for method in found):
@@ -121,6 +121,11 @@ def _check_accumulation(name: str, state: Any) -> None:
             f"{name} holds a sharpness-aware method inside optax.MultiSteps, which would make its second pass on the "
             "last micro-batch only: accumulate the gradients with sam_optax.value_and_grad(loss_fn, "
             "micro_batches=...) instead."
+        )
+    if any(isinstance(method, BSAMState) for method in found):
+        raise ValueError(
+            f"{name} holds bsam inside optax.MultiSteps, which would give it the magnitude of the last micro-batch "
+            "only: divide the batch by the argument shards of sam_optax.bsam_value_and_grad instead."
         )
 
 

@@ -186,7 +186,7 @@ def test_without_noise_no_growth_is_requested(signal, noise):
 
 def test_a_rule_must_return_a_number():
     controller = AdaptiveBatchPlan(8, 64, lambda measured, batch_size: "more")
-    with pytest.raises(ValueError, match=r"^rule is 'more' for 1\.0: give a function to batch sizes"):
+    with pytest.raises(ValueError, match=r"^rule returned 'more' for 1\.0: give a function that returns batch sizes"):
         controller.after_epoch(controller.start(), 1.0)
 
 

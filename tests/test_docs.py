@@ -158,7 +158,7 @@ def test_every_framework_has_a_step_that_returns_a_loss() -> None:
         names.pop("loss", None)
         exec(block.code, names)  # noqa: S102 - the page's own code
         assert number == 0 or (names["loss"].shape == () and jnp.isfinite(names["loss"]))
-    assert number == 9
+    assert number == 10
 
 
 def test_the_code_for_users_of_other_packages_runs() -> None:

@@ -106,6 +106,32 @@ def test_the_search_is_compiled_once():
     assert len(traced) == before
 
 
+def test_the_search_perturbs_the_leaves_of_the_mask_of_the_method(x64):
+    """The method's gradient in the masked leaves is not perturbed, and is part of the direction."""
+
+    def loss(w):
+        return jnp.sum(jnp.array([1.0, 4.0]) * w["a"] ** 2) / 2 + jnp.sum(jnp.array([2.0, 6.0]) * w["b"] ** 2)
+
+    w, options = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([0.5, 0.2])}, {"rho": 1.0, "rho_max": 0.5}
+    mask = {"a": True, "b": False}
+    chosen = sam_optax.xsam_alpha(loss, w, mask=mask, spacing=0.01, **options)
+
+    def reached(alpha):
+        tx, gradient = sam_optax.xsam(1.0, alpha, mask=mask), jax.grad(loss)
+        direction, _ = tx.update(gradient(w), tx.init(w), w, grad_fn=gradient)
+        scaled = jax.tree.map(lambda x: 0.5 * x / sam_optax.trees.norm(direction), direction)
+        return loss(jax.tree.map(jnp.add, w, scaled))
+
+    losses = [reached(i / 100) for i in range(201)]
+    assert chosen == pytest.approx(int(np.argmax(losses)) / 100)
+    assert chosen != sam_optax.xsam_alpha(loss, w, spacing=0.01, **options)
+
+
+def test_a_search_without_a_function_is_refused():
+    with pytest.raises(ValueError, match=r"^loss_fn is 3: give a function"):
+        sam_optax.xsam_alpha(3, jnp.ones(2))  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("name", ["rho", "rho_max", "alpha_max", "spacing"])
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf])
 def test_numbers_that_are_not_positive_are_refused(name, value):

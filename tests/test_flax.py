@@ -210,7 +210,7 @@ def test_only_the_variables_of_wrt_are_perturbed_and_updated(wrt, moving):
 @pytest.mark.parametrize(
     ("of_optimizer", "of_gradient", "message"),
     [
-        (nnx.Param, Scale, "updates has not the structure of params: give the gradient with respect to these"),
+        (nnx.Param, Scale, "updates does not have the structure of params: give the gradient with respect to these"),
         (Scale, nnx.Param, r"grad_fn got 1 parameters where .* by 7, .* give .* the same wrt\."),
     ],
     ids=["narrower", "wider"],

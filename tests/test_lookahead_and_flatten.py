@@ -158,6 +158,6 @@ DIFFERENT = {
 def test_trees_are_described_by_their_first_difference_however_large(name):
     updates, message = DIFFERENT[name]
     tx = sam_optax.sam()
-    with pytest.raises(ValueError, match=rf"^updates has not the structure of params: .*{message}") as refused:
+    with pytest.raises(ValueError, match=rf"^updates does not have the structure of params: .*{message}") as refused:
         tx.update(updates, tx.init(LARGE), LARGE)
     assert len(str(refused.value)) < 250

@@ -37,6 +37,19 @@ def test_targets_that_no_argument_names_are_refused():
     assert whole == 1.5
 
 
+@pytest.mark.parametrize("name", ["msam", "wsam_decoupled", "sam_sps", "bsam"])
+def test_complete_optimizers_are_refused(name):
+    """They return a step, which would be taken for a gradient."""
+    base = optax.sgd(0.1, momentum=0.9)
+    options = {"msam": (base,), "wsam_decoupled": (base, 0.1), "bsam": (0.1, 10)}
+    method, w = getattr(sam_optax, name)(*options.get(name, ())), jnp.ones(2)
+    fn = sam_optax.sharpness_aware_grad(lambda w, x: jnp.mean(x @ w), method, 1)
+    with pytest.raises(
+        ValueError, match=r"^method holds a complete optimizer \(\w+\), .*: give a method that precedes"
+    ):
+        fn(w, method.init(w), jnp.eye(2))
+
+
 def mean(trees_: list[Any]) -> Any:
     return jax.tree.map(lambda *x: sum(x) / len(x), *trees_)
 

@@ -91,6 +91,16 @@ def test_accumulation_around_msam_or_inside_decoupled_wsam_is_accepted(tx):
     check_one_method("opt_state", tx.init(PARAMS))
 
 
+def test_bsam_inside_accumulation_is_refused_also_by_its_passes():
+    """Its update would get the magnitude of the last micro-batch only."""
+    tx, remedy = optax.MultiSteps(sam_optax.bsam(0.1, 10), 4), r"inside optax\.MultiSteps, .*: divide the batch by"
+    with pytest.raises(ValueError, match=rf"^opt_state holds bsam {remedy}"):
+        check_one_method("opt_state", tx.init(PARAMS))
+    fn = sam_optax.bsam_value_and_grad(lambda w, x: jnp.mean(x @ w), shards=2)
+    with pytest.raises(ValueError, match=rf"^state holds bsam {remedy}"):
+        fn(jnp.ones(2), tx.init(jnp.ones(2)), jax.random.key(0), jnp.eye(2))
+
+
 PARTS = {
     "msam": lambda: sam_optax.msam(optax.chain(sam_optax.sam(), SGD)),
     "msam_in_msam": lambda: sam_optax.msam(sam_optax.msam(SGD)),

@@ -253,7 +253,7 @@ def test_phases_in_the_wrong_order_are_refused():
         phases.descend(params, state, params)
     with pytest.raises(ValueError, match="state is a pending step"):
         phases.ascend(params, pending, params)
-    with pytest.raises(ValueError, match="perturbed_grads has not the structure of params"):
+    with pytest.raises(ValueError, match="perturbed_grads does not have the structure of params"):
         phases.descend(params["dense"], pending, params)
     with pytest.raises(ValueError, match="perturbed_value is"):
         phases.descend(params, pending, params, perturbed_value=jnp.ones(2))

@@ -22,5 +22,5 @@ def test_a_perturbation_or_combiner_with_a_wrong_result_is_named(
     name: str, tx: optax.GradientTransformationExtraArgs
 ) -> None:
     gradient, params = jax.grad(lambda w: jnp.sum(w["a"] ** 2)), {"a": jnp.ones(2)}
-    with pytest.raises(ValueError, match=f"^What {name} returned has not the structure of params"):
+    with pytest.raises(ValueError, match=f"^What {name} returned does not have the structure of params"):
         tx.update(gradient(params), tx.init(params), params, grad_fn=gradient)

@@ -295,4 +295,6 @@ class AdaptiveBatchPlan:
         try:
             return float(wanted)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"rule is {wanted!r} for {measured!r}: give a function to batch sizes.") from error
+            raise ValueError(
+                f"rule returned {wanted!r} for {measured!r}: give a function that returns batch sizes."
+            ) from error

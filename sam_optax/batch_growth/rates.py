@@ -38,7 +38,7 @@ def rate_for_growth(
 
     "linear" keeps `η/B`, which determines the noise of training; "square_root" keeps `η²/B`, the variance of one
     update; "none" does not change the rate. The warm-up is `warmup_start + (1 − warmup_start) t/warmup_epochs`, then 1,
-    with `t` in epochs, so its length in examples does not depend on the batch size.
+    with `t` in the unit of the plan. In epochs and in examples, its length does not depend on the batch size.
 
     A batch and a rate that grow together are the third scheduler of "Increasing Both Batch Size and Learning Rate
     Accelerates Stochastic Gradient Descent" (Umeda and Iiduka, 2024, https://arxiv.org/abs/2409.08770). Its fourth
@@ -49,7 +49,8 @@ def rate_for_growth(
       plan: the batch plan, with `B₀` its first size.
       rate: the rate at the first batch size: a number, or a schedule over the unit of the plan.
       rule: "none", "linear", "square_root", or a function of `B/B₀`.
-      warmup_epochs: the length of the warm-up in epochs, or in the unit of the plan; 0: no warm-up.
+      warmup_epochs: the length of the warm-up in the unit of the plan: epochs, or examples or updates if the plan is in
+        these; 0: no warm-up.
       warmup_start: the fraction of the rate at which the warm-up starts, from 0 to 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""bSAM, Bayesian SAM: a whole optimizer whose radius is adapted to each parameter, with its passes over the shards."""
+"""bSAM, Bayesian SAM: a complete optimizer whose radius is adapted to each parameter, with its passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,10 @@ def bsam(
         m ← β1 m + (1 − β1) (h + δ w),  w ← w − η m / s,  s ← β2 s + (1 − β2) (√s |g| + γ + δ),  δ = precision / N
 
     The step divides by the `s` of before the update, and has no bias correction. `h` and `|g|` are the results of
-    `bsam_value_and_grad`, which computes the gradients at random points of the posterior. It is a whole optimizer: no
-    other optimizer follows it in a chain. From "SAM as an Optimal Relaxation of Bayes" (Möllenhoff and Khan, 2023,
-    https://arxiv.org/abs/2210.01620), whose CIFAR experiments use `learning_rate=0.5` with a warm-up and cosine decay.
+    `bsam_value_and_grad`, which computes the gradients at random points of the posterior. It is a complete
+    optimizer: no other optimizer follows it in a chain. From "SAM as an Optimal Relaxation of Bayes" (Möllenhoff and
+    Khan, 2023, https://arxiv.org/abs/2210.01620), whose CIFAR experiments use `learning_rate=0.5` with a warm-up and
+    cosine decay.
 
     Args:
       learning_rate: the learning rate `η ≥ 0`; a number or a schedule over updates.
@@ -167,8 +168,8 @@ def bsam_value_and_grad(
 
     Raises:
       ValueError: If `loss_fn` is not callable, or an option is invalid. The returned function raises it if `shards`
-        does not divide the batch, if `state` does not hold exactly one state of `bsam`, or if aux does not contain the
-        new state of the model.
+        does not divide the batch, if `state` does not hold exactly one state of `bsam` or holds it inside
+        `optax.MultiSteps`, or if aux does not contain the new state of the model.
 
     Example:
       >>> import jax, jax.numpy as jnp, sam_optax
@@ -185,6 +186,7 @@ def bsam_value_and_grad(
     of_batch = _Passes(Gradient(passes.objective(loss_fn, has_aux, None, state_argnum), division), rho)
 
     def fn(params: Params, state: State, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        validation.check_one_method("state", state)
         found = _state_of_bsam(state)
         trees.check_alike("state", found.scale, params, "give the state of the optimizer of these parameters.")
         model_state, call = carried_state.split(Call(args, kwargs), state_argnum)

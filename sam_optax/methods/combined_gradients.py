@@ -6,7 +6,7 @@ adds the sharpness to the loss as a weighted regularisation term; its decoupled 
 optimizer.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import optax
 
 from sam_optax import hyperparameters, schedules, trees, validation
 from sam_optax.combiners import gap_guided, gap_guided_clean, reuse, stabilized, surplus, weighted
+from sam_optax.method_states import DecoupledState
 from sam_optax.perturbations import normalized_ascent
 from sam_optax.policies import Policy, always, every
 from sam_optax.transformation import sharpness_aware
@@ -173,18 +174,6 @@ def wsam(
       -0.54 -0.72
     """
     return sharpness_aware(normalized_ascent(rho), weighted(gamma), when, mask)
-
-
-class DecoupledState(NamedTuple):
-    """The state of `wsam_decoupled`.
-
-    Attributes:
-      sharpness: the state of the estimator of the sharpness's gradient, with the diagnostics.
-      base: the state of the base optimizer.
-    """
-
-    sharpness: State
-    base: State
 
 
 def wsam_decoupled(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sam_optax import hyperparameters, trees
+from sam_optax import hyperparameters, masks, passes, trees
 from sam_optax.offset_combiners import explicit_direction
 from sam_optax.perturbations import k_step_ascent
 from sam_optax.policies import Policy, always
@@ -73,6 +73,7 @@ def xsam_alpha(
     steps: int = 1,
     alpha_max: float = 2.0,
     spacing: float = 0.1,
+    mask: Mask | None = None,
 ) -> float:
     """Returns the `α` of `xsam` with the highest loss `L(w + ρ_max d(α))` on a batch.
 
@@ -91,12 +92,14 @@ def xsam_alpha(
       steps: the number of ascent steps, that of `xsam`.
       alpha_max: the largest `α` to try.
       spacing: the distance between the values to try.
+      mask: the leaves that the ascent perturbs, that of `xsam`.
 
     Returns:
       The best `α`. It is 0 if no loss is positive.
 
     Raises:
-      ValueError: If a number is not positive or not finite, or if `steps` is not a positive integer.
+      ValueError: If `loss_fn` is not a hashable function, if a number is not positive or not finite, if `steps` is not
+        a positive integer, or if `mask` is not a tree of bools.
 
     Example:
       >>> import jax.numpy as jnp, sam_optax
@@ -107,7 +110,10 @@ def xsam_alpha(
     for name, number in (("rho", rho), ("rho_max", rho_max), ("alpha_max", alpha_max), ("spacing", spacing)):
         hyperparameters.check_positive_number(name, number)
     hyperparameters.check_count("steps", steps, "the ascent steps of an update")
-    offset, perturbed = _ascended(loss_fn, steps, params, rho, batch)
+    passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
+    masks.check("mask", mask)
+    chosen = masks.resolve("mask", mask, params, default=True)
+    offset, perturbed = _ascended(loss_fn, steps, params, rho, chosen, *batch)
     best, highest = 0.0, 0.0
     for alpha in np.arange(0, alpha_max + 1e-5, spacing).tolist():
         moved = _along(perturbed, offset, alpha, rho_max)
@@ -118,15 +124,18 @@ def xsam_alpha(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _ascended(
-    loss_fn: Callable[..., Any], steps: int, params: Params, rho: Any, batch: tuple[Any, ...]
+    loss_fn: Callable[..., Any], steps: int, params: Params, rho: Any, chosen: Any, *batch: Any
 ) -> tuple[Updates, Updates]:
-    """Returns the offset after the ascent, and the gradient there."""
+    """Returns the offset after the ascent in the chosen leaves, and the gradient of all leaves there."""
 
     def gradient(at: Params) -> Updates:
         return jax.grad(loss_fn)(at, *batch)
 
+    def of_chosen(at: Params) -> Updates:
+        return jax.tree.map(lambda c, g: jnp.where(c, g, 0), chosen, gradient(at))
+
     ascent = k_step_ascent(rho, steps)
-    offset, _ = ascent.update(gradient(params), ascent.init(params), params, grad_fn=gradient)
+    offset, _ = ascent.update(of_chosen(params), ascent.init(params), params, grad_fn=of_chosen)
     return offset, gradient(trees.shifted(params, offset))
 
 

@@ -1,4 +1,4 @@
-"""SAM-SPS: SAM with a stochastic Polyak step size, a whole optimizer."""
+"""SAM-SPS: SAM with a stochastic Polyak step size, a complete optimizer."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ def sam_sps(
 
         γ = min(max(0, L(w + ε) − ℓ* − ⟨g_s, ε⟩) / ‖g_s‖², γ_b),  ε = ρ (1 − λ + λ / ‖g‖) g
 
-    `λ = 1` is SAM-SPS, and `λ = 0` is USAM-SPS, whose perturbation is not normalised. It is a whole optimizer: no other
-    optimizer follows it in a chain. Every step makes a second pass, and `grad_fn` has to return the loss, as that of
-    `sam_optax.value_and_grad` does. `state.combiner.rate` is the last `γ`. From "Adaptive Sharpness-Aware
+    `λ = 1` is SAM-SPS, and `λ = 0` is USAM-SPS, whose perturbation is not normalised. It is a complete optimizer: no
+    other optimizer follows it in a chain. Every step makes a second pass, and `grad_fn` has to return the loss, as that
+    of `sam_optax.value_and_grad` does. `state.combiner.rate` is the last `γ`. From "Adaptive Sharpness-Aware
     Minimization with a Polyak-type Step size" (Oikonomou and Loizou, 2026, https://arxiv.org/abs/2606.01827).
 
     Args:

@@ -65,9 +65,9 @@ def top_eigenvalue(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from sam_optax.sharpness.eigenvalues import top_eigenvalue
+      >>> from sam_optax import sharpness
       >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
-      >>> print(f"{top_eigenvalue(loss_fn, jnp.zeros(2), [jnp.ones(3)]):.3f}")
+      >>> print(f"{sharpness.top_eigenvalue(loss_fn, jnp.zeros(2), [jnp.ones(3)]):.3f}")
       4.000
     """
     return eigenpairs(loss_fn, params, batches, matrix=matrix, steps=steps, mask=mask, key=key).values[0]
@@ -115,15 +115,15 @@ def eigenpairs(
 
     Raises:
       ValueError: If `number` or `steps` is not a positive integer, if `number` is too large, if `mask` does not match
-        the parameters, if it selects no leaf or a leaf that is not a real floating-point array, or in the cases that
-        `matrices.flat_operator` describes.
+        the parameters, if it selects no leaf or a leaf that is not a real floating-point array, if `loss_fn` is not a
+        hashable function, if `params` or `batches` is empty, or inside `jax.jit`.
       ImportError: If matfree is not installed.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from sam_optax.sharpness.eigenvalues import eigenpairs
+      >>> from sam_optax import sharpness
       >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
-      >>> found = eigenpairs(loss_fn, jnp.zeros(2), [jnp.ones(3)], number=2)
+      >>> found = sharpness.eigenpairs(loss_fn, jnp.zeros(2), [jnp.ones(3)], number=2)
       >>> print(*(f"{value:.3f}" for value in found.values))
       4.000 1.000
     """

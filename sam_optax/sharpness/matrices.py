@@ -54,9 +54,9 @@ def hessian(loss_fn: Callable[..., Any], params: Params, batch: Any, vector: Upd
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from sam_optax.sharpness import matrices
+      >>> from sam_optax import sharpness
       >>> loss_fn = lambda w, x: jnp.mean(x) * w[0] ** 2 * w[1]
-      >>> print(matrices.hessian(loss_fn, jnp.array([1.0, 2.0]), jnp.ones(3), jnp.array([1.0, 0.0])))
+      >>> print(sharpness.hessian(loss_fn, jnp.array([1.0, 2.0]), jnp.ones(3), jnp.array([1.0, 0.0])))
       [4. 2.]
     """
     return jax.jvp(jax.grad(lambda w: loss_fn(w, batch)), (params,), (vector,))[1]
@@ -83,8 +83,8 @@ def gauss_newton(outputs_fn: Callable[..., Any]) -> Matrix:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from sam_optax.sharpness import matrices
-      >>> matrix = matrices.gauss_newton(lambda w, x: x * w**2)
+      >>> from sam_optax import sharpness
+      >>> matrix = sharpness.gauss_newton(lambda w, x: x * w**2)
       >>> loss_fn = lambda outputs, x: jnp.mean(outputs**2)
       >>> print(matrix(loss_fn, jnp.array([1.0, 2.0]), jnp.ones(2), jnp.array([1.0, 1.0])))
       [ 4. 16.]

@@ -38,6 +38,13 @@ _STYLE: Any = {
 def plot_landscape(landscape: Landscape, title: str | None = None) -> Figure:
     """Draws one landscape; see `plot_landscapes`.
 
+    Args:
+      landscape: the result of `landscape`.
+      title: the title of the plot.
+
+    Returns:
+      The figure.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from sam_optax import sharpness
@@ -60,8 +67,22 @@ def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
       landscapes: the landscapes by name. All are along one direction, or all are along two directions with at least two
         points each.
 
+    Returns:
+      The figure.
+
     Raises:
       ValueError: If `landscapes` is empty, or if some landscapes have one direction and others have two.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> from sam_optax.sharpness import plots
+      >>> loss_fn, batches = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2), [jnp.eye(2)]
+      >>> first, second = (
+      ...     sharpness.landscape(loss_fn, w, batches, [jnp.ones(2)], coordinates=[-1, 0, 1])
+      ...     for w in (jnp.zeros(2), jnp.ones(2))
+      ... )
+      >>> figure = plots.plot_landscapes({"SGD": first, "SAM": second})
     """
     dimensions = {np.ndim(each.loss) for each in landscapes.values()}
     if dimensions not in ({1}, {2}):
@@ -83,8 +104,19 @@ def plot_curve(curves: Mapping[str, Curve] | Curve, marks: Sequence[float] = (0.
       marks: radii to mark. Each is labelled with the distance `ρ√d` from the centre of an ℓ∞ ball to its corner, if all
         curves have the same `d`. Radii outside the range of the curves are ignored.
 
+    Returns:
+      The figure.
+
     Raises:
       ValueError: If `curves` is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> from sam_optax.sharpness import plots
+      >>> loss_fn = lambda w, x: 0.5 * jnp.mean((x @ w) ** 2)
+      >>> found = sharpness.curve(loss_fn, jnp.ones(2), [jnp.eye(2)], rhos=[0.001, 0.01, 0.1])
+      >>> figure = plots.plot_curve({"SAM": found})
     """
     named = {"": curves} if isinstance(curves, Curve) else dict(curves)
     if not named:
@@ -112,8 +144,19 @@ def plot_density(spectral_density: SpectralDensity, width: float, title: str | N
       width: the standard deviation of the Gaussian that replaces each node, in units of eigenvalues.
       title: the title of the plot.
 
+    Returns:
+      The figure.
+
     Raises:
       ValueError: If `width` is not positive and finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sam_optax import sharpness
+      >>> from sam_optax.sharpness import plots
+      >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+      >>> found = sharpness.spectral_density(loss_fn, jnp.zeros(2), [jnp.ones(3)], steps=2)
+      >>> figure = plots.plot_density(found, width=0.1)
     """
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width is {width!r}: give a positive number, in units of an eigenvalue.")

@@ -63,7 +63,7 @@ def trace(
 
     Raises:
       ValueError: If `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one that is not
-        real floating, or in the cases that `matrices.flat_operator` describes.
+        real floating, if `loss_fn` is not a hashable function, if `params` or `batches` is empty, or inside `jax.jit`.
       ImportError: If matfree is not installed.
 
     Example:
@@ -162,7 +162,8 @@ def spectral_density(
 
     Raises:
       ValueError: If `steps` or `samples` is not a positive integer, if `mask` does not fit or chooses no leaf or one
-        that is not real floating, or in the cases that `matrices.flat_operator` describes.
+        that is not real floating, if `loss_fn` is not a hashable function, if `params` or `batches` is empty, or
+        inside `jax.jit`.
       ImportError: If matfree is not installed.
 
     Example:

@@ -123,7 +123,7 @@ def worst_case(
     losses.check("loss_fn", loss_fn)
     hyperparameters.check_nonnegative_number("rho", rho)
     hyperparameters.check_count("steps", steps, "the iterations of an ascent")
-    hyperparameters.check_count("restarts", restarts, "the ascents a batch")
+    hyperparameters.check_count("restarts", restarts, "the number of ascents for each batch")
     ball = balls.create(norm, adaptive)
     parts = partition.create(mask, params)
     collected = losses.collect_batches(batches)

@@ -98,7 +98,7 @@ def test_mismatched_arguments_are_refused():
         random_directions(weights, jax.random.key(0), 0)
     with pytest.raises(ValueError, match="dtype int32"):
         random_directions({"kernel": jnp.ones((2, 2), jnp.int32)}, jax.random.key(0))
-    with pytest.raises(ValueError, match="other has not the structure of params"):
+    with pytest.raises(ValueError, match="other does not have the structure of params"):
         toward(weights, weights["conv"])
     with pytest.raises(ValueError, match=r"other has shape \(3,\) at ''"):
         toward(jnp.ones(2), jnp.ones(3))
