@@ -133,7 +133,7 @@ WRAPPERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
 }
 """The methods that wrap their base optimizer, as functions of it and of `rho`."""
 
-WHOLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+COMPLETE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "sam_sps": sam_optax.sam_sps,
     "sam_sps_masked": functools.partial(sam_optax.sam_sps, mask=KERNELS),
     "sam_sps_scheduled": lambda rho: sam_optax.sam_sps(
@@ -142,7 +142,7 @@ WHOLE: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     "bsam": lambda rho: sam_optax.bsam(0.1, 1000),
     "bsam_scheduled": lambda rho: sam_optax.bsam(rising(0.1), 1000, damping=rising(0.1), prior_precision=rising(25.0)),
 }
-"""The whole optimizers, which have no base optimizer; see tests/test_whole_optimizers.py. `bsam` gets `rho` later."""
+"""The optimizers without a base optimizer; see tests/test_complete_optimizers.py. `bsam` gets `rho` later."""
 
 OF_EACH_KIND = ("asam", "vasso", "gsam", "look_sam", "repeated_sam", "msam", "wsam_decoupled")
 """A perturbation with a scale and one with a memory, a combiner without and one with a memory, several ascent steps,

@@ -192,7 +192,7 @@ def test_the_table_states_the_defaults_the_cost_and_the_state_of_a_method(
     tx = eval(call, names)  # noqa: S307 - the table's own call
     own = optax.tree.size(tx.init(params)) - ("base" in call) * optax.tree.size(base.init(params))
     assert own // 1000 == int(copies)
-    if call.startswith("bsam"):  # its passes are counted in tests/test_whole_optimizers.py
+    if call.startswith("bsam"):  # its passes are counted in tests/test_complete_optimizers.py
         return
     passes: list[int] = []
     state = tx.init(params)

@@ -102,4 +102,4 @@ def test_every_public_method_is_in_a_table_of_tested_methods():
         for name in re.findall(r"^def ([a-z]\w+)\(", path.read_text(), re.MULTILINE)
     }
     helping = {"momentum", "msam_eval_params", "xsam_alpha", "bsam_sample", "bsam_value_and_grad"}
-    assert written - helping <= set(methods.SHORT) | set(methods.WRAPPERS) | set(methods.WHOLE)
+    assert written - helping <= set(methods.SHORT) | set(methods.WRAPPERS) | set(methods.COMPLETE)

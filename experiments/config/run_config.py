@@ -129,7 +129,7 @@ class Config(BaseConfig):
     def _check_whole_optimizer(self) -> None:
         """Refuses what a method without a base optimizer, or with passes of its own, cannot have."""
         method, descent, shards = METHODS[self.method], self.descent, loss_and_update.BAYESIAN_SHARDS
-        if method.whole is None:
+        if method.complete is None:
             return
         for name in method.ignores:
             value = getattr(descent, name)

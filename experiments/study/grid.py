@@ -230,7 +230,7 @@ class Comparison(BaseConfig):
         ]
 
     def config(self, method: str, seed: int) -> Config:
-        """Returns the config of a run; a whole optimizer has the learning rate of its paper."""
+        """Returns the config of a run; a complete optimizer has the learning rate of its paper."""
         is_unset = self.descent.momentum is None and self.descent.optimizer == "sgd"
         study = self.with_settings(momentum=_MOMENTUM) if is_unset else self
         config = _config_of(study, method, self.batch_plan, self.lr_schedule, seed)

@@ -117,25 +117,25 @@ class Method(NamedTuple):
       title: the name in its paper's spelling.
       estimator: maps the hyperparameters to the gradient transformation that precedes the base optimizer.
       around: maps the base optimizer and the hyperparameters to the wrapped optimizer, if the method wraps one.
-      whole: maps the hyperparameters to the whole optimizer, if the method has no base optimizer.
+      complete: maps the hyperparameters to the complete optimizer, if the method has no base optimizer.
       uses: which of `rho` and `alpha` the method reads.
       rho: the radius that its paper uses for convolutional networks.
       alpha: the weight that its paper uses there.
       momentum: the default momentum of SGD.
-      rate: the learning rate of its paper, for a whole optimizer.
+      rate: the learning rate of its paper, for a complete optimizer.
       when: the policy, in the form that `parse` reads.
       makes_second_pass: whether the method makes a second pass at all.
       constants: the constants that the config may set, with the values of its paper.
       functional: whether the second pass is that of Functional SAM.
       bayesian: whether the passes are those of bSAM.
-      ignores: the settings of the base optimizer that a whole optimizer does not have.
+      ignores: the settings of the base optimizer that a complete optimizer does not have.
       evaluated: maps the optimizer's state and the parameters to the parameters to evaluate.
     """
 
     title: str
     estimator: Estimator = lambda now: optax.identity()
     around: Around | None = None
-    whole: Estimator | None = None
+    complete: Estimator | None = None
     uses: tuple[str, ...] = ("rho",)
     rho: float = 0.05
     alpha: float = 0.02
@@ -158,12 +158,12 @@ class Method(NamedTuple):
     @property
     def is_estimator(self) -> bool:
         """Whether the method only estimates the gradient, of any loss, and the base optimizer makes the update."""
-        return self.around is None and self.whole is None and not self.functional
+        return self.around is None and self.complete is None and not self.functional
 
     def create(self, base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
-        """Returns the method combined with its base optimizer, which a whole optimizer does without."""
-        if self.whole is not None:
-            return self.whole(now)
+        """Returns the method combined with its base optimizer, which a complete optimizer does without."""
+        if self.complete is not None:
+            return self.complete(now)
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
 
 
@@ -242,11 +242,11 @@ METHODS: dict[str, Method] = {
     "k_step_sam": Method("k-step SAM", _k_step_sam, constants=Constants(ascent_steps=2)),
     "xsam": Method("XSAM", _xsam, uses=("rho", "alpha"), rho=0.15, alpha=1.0, constants=Constants(ascent_steps=1)),
     "sam_sps": Method(
-        "SAM-SPS", whole=_sam_sps, rho=0.1, rate=1.0, constants=Constants(lam=1.0), ignores=("momentum",)
+        "SAM-SPS", complete=_sam_sps, rho=0.1, rate=1.0, constants=Constants(lam=1.0), ignores=("momentum",)
     ),
     "bsam": Method(
         "bSAM",
-        whole=_bsam,
+        complete=_bsam,
         rho=0.01,
         rate=0.5,
         constants=Constants(damping=0.1),

@@ -50,7 +50,7 @@ def test_every_method_trains_on_the_digits(tiny: str, tmp_path: Path, method: st
     assert result.updates == 8 + 8 + 8
 
 
-@each_of((name for name, method in METHODS.items() if method.uses and method.whole is None), quick=OF_EACH_KIND)
+@each_of((name for name, method in METHODS.items() if method.uses and method.complete is None), quick=OF_EACH_KIND)
 def test_a_radius_of_zero_gives_the_base_optimizer(tiny: str, tmp_path: Path, method: str) -> None:
     zero = train(tmp_path / method, model=tiny, method=method, rho=0.0, alpha=0.0, **SETTINGS)
     base = train(tmp_path / "sgd", model=tiny, method="sgd", **SETTINGS)

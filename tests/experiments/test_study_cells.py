@@ -101,7 +101,7 @@ def test_impossible_selections_are_refused(settings: dict[str, Any], message: st
         Grid(**SETTINGS | settings)
 
 
-def test_whole_optimizers_are_compared_at_their_papers_rate_without_momentum(tmp_path: Path) -> None:
+def test_complete_optimizers_are_compared_at_their_papers_rate_without_momentum(tmp_path: Path) -> None:
     comparison = Comparison(output=tmp_path)
     found = {cell.config.method: cell.config.descent for cell in comparison.cells if cell.config.seed == 0}
     assert (found["sam"].learning_rate, found["sam"].momentum) == (0.05, 0.9)

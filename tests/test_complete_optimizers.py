@@ -1,4 +1,4 @@
-"""Properties of the whole optimizers SAM-SPS and bSAM, which have no base optimizer."""
+"""Properties of the complete optimizers SAM-SPS and bSAM, which have no base optimizer."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ import sam_optax
 from sam_optax.validation import check_one_method
 from tests import helpers, methods
 
-every_one = pytest.mark.parametrize("name", methods.WHOLE)
+every_one = pytest.mark.parametrize("name", methods.COMPLETE)
 one_of_each = pytest.mark.parametrize("name", ["sam_sps", "bsam"])
 RHO = 0.05
 
@@ -39,7 +39,7 @@ def passes(name: str, loss_fn: Any) -> Any:
 
 def make_step(name: str, loss_fn: Any = helpers.small_loss) -> tuple[Any, Any]:
     """The optimizer, and its compiled step `(params, state, *batch) → (params, state)`."""
-    tx, both = methods.WHOLE[name](rho=RHO), passes(name, loss_fn)
+    tx, both = methods.COMPLETE[name](rho=RHO), passes(name, loss_fn)
 
     @jax.jit
     def step(params: Any, state: Any, *batch: Any) -> tuple[Any, Any]:
@@ -62,7 +62,7 @@ def after(name: str, steps: int, dtype: Any = float) -> tuple[Any, Any]:
 @every_one
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_parameters_and_states_keep_their_types_and_numbers_are_wide(name, dtype):
-    before = methods.WHOLE[name](rho=RHO).init(helpers.small_params(dtype))
+    before = methods.COMPLETE[name](rho=RHO).init(helpers.small_params(dtype))
     params, state = after(name, 2, dtype)
     assert helpers.shapes(params) == helpers.shapes(helpers.small_params(dtype))
     assert helpers.shapes(state) == helpers.shapes(before)
@@ -101,7 +101,7 @@ def test_a_step_is_traced_once_for_a_shape_and_makes_two_passes(name):
 @every_one
 def test_a_zero_gradient_gives_a_finite_update(name):
     params, state = after(name, 2)
-    zero, tx = jax.tree.map(jnp.zeros_like, params), methods.WHOLE[name](rho=RHO)
+    zero, tx = jax.tree.map(jnp.zeros_like, params), methods.COMPLETE[name](rho=RHO)
     grad_fn = sam_optax.value_and_grad(lambda params: 0.0 * optax.tree.sum(params))(params)[2]
     extra = {"magnitude": zero} if name.startswith("bsam") else {"grad_fn": grad_fn}
     updates, state = tx.update(zero, state, params, **extra)
@@ -110,7 +110,7 @@ def test_a_zero_gradient_gives_a_finite_update(name):
 
 @every_one
 def test_map_params_finds_the_state_shaped_like_the_parameters(name):
-    tx, state = methods.WHOLE[name](rho=RHO), after(name, 1)[1]
+    tx, state = methods.COMPLETE[name](rho=RHO), after(name, 1)[1]
     found = optax.tree.map_params(tx, lambda x: True, state, transform_non_params=lambda x: False)
     assert found == jax.tree.map(lambda x: x.ndim > 0, state)
 
@@ -129,7 +129,7 @@ def test_a_run_continues_from_a_checkpoint_bit_for_bit(name, tmp_path):
 @every_one
 def test_a_state_can_be_donated(name):
     use_up = jax.jit(lambda state: jax.tree.map(lambda x: x + jnp.ones_like(x), state), donate_argnums=0)
-    for state in (methods.WHOLE[name](rho=RHO).init(helpers.small_params()), after(name, 1)[1]):
+    for state in (methods.COMPLETE[name](rho=RHO).init(helpers.small_params()), after(name, 1)[1]):
         use_up(state)
         assert all(x.is_deleted() for x in jax.tree.leaves(state))
 
@@ -159,7 +159,7 @@ def test_both_descend_to_the_minimum_of_a_least_squares_problem(name):
 
 @one_of_each
 def test_the_parameters_are_required_and_must_be_real(name):
-    tx, params = methods.WHOLE[name](rho=RHO), helpers.small_params()
+    tx, params = methods.COMPLETE[name](rho=RHO), helpers.small_params()
     with pytest.raises(ValueError, match=r"^params is missing: call update"):
         tx.update(params, tx.init(params), grad_fn=lambda params: params, magnitude=params)
     with pytest.raises(ValueError, match="params has a leaf of dtype complex64"):
@@ -168,6 +168,6 @@ def test_the_parameters_are_required_and_must_be_real(name):
 
 @one_of_each
 def test_a_second_method_in_a_chain_is_found(name):
-    both = optax.chain(sam_optax.sam(), methods.WHOLE[name](rho=RHO))
+    both = optax.chain(sam_optax.sam(), methods.COMPLETE[name](rho=RHO))
     with pytest.raises(ValueError, match=r"^tx holds 2 sharpness-aware methods"):
         check_one_method("tx", both.init(helpers.small_params()))
