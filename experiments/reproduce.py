@@ -76,6 +76,8 @@ class Arguments:
     def __post_init__(self) -> None:
         if self.tune and self.selection.only:
             raise ValueError(f"only is {self.selection.only}: with tune give methods and strategies instead.")
+        if not self.tune and self.tuning != Tuning():
+            raise ValueError("tune is False, and settings of tuning are given: add --tune, or omit them.")
         check_count("jobs", self.jobs)
         if self.tensorboard:
             check_package("tensorboard is True", "tensorboardX")
@@ -243,7 +245,8 @@ def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
     if selected:
         show_runs(selected, stored, study.output, console)
     if selected and (arguments.time_steps or arguments.time_steps_of):
-        show_hours([cell.config for cell in selected], stored, console, arguments.time_steps_of)
+        configs = [cell.config for cell in selected]
+        exit_on_value_error(show_hours, configs, stored, console, arguments.time_steps_of)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class Benchmark:
 
     Attributes:
       output: The folder for benchmark.json; an older file is replaced.
-      rounds: The number of rounds, at least 10.
+      rounds: The number of rounds, at least 10. Peers, the plan and the worst case have fixed numbers of rounds: 3, 5
+        and 3.
       models: The models to measure: resnet18 (batch size 32, images of CIFAR's size), small_resnet (batch sizes 16 and
         128, digits), resnet18_accelerator (batch size 128, and a step in bfloat16; for a GPU or a TPU).
       peers: The networks whose epochs are compared with PyTorch's, if PyTorch is installed: resnet18, vit_tiny.

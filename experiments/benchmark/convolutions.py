@@ -15,6 +15,7 @@ from experiments.cli.command import Command
 from experiments.cli.errors import parse, start
 from experiments.cli.tables import Rows, as_terminal
 from experiments.config import check_choice
+from experiments.config.checks import check_count
 from experiments.models.convolution import conv_general_dilated
 
 _OURS, _XLA = "ours", "lax"
@@ -66,12 +67,12 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The options of the program.
+    """Time the convolutions of a ResNet, and their gradients, against those of XLA.
 
     Attributes:
-      network: the network, resnet18 or small_resnet (ResNet-8).
-      batch_sizes: the numbers of images.
-      rounds: the number of measurements of each convolution.
+      network: The network, resnet18 or small_resnet (ResNet-8).
+      batch_sizes: The numbers of images.
+      rounds: The number of measurements of each convolution.
     """
 
     network: str = "resnet18"
@@ -80,6 +81,9 @@ class Arguments:
 
     def __post_init__(self) -> None:
         check_choice("network", self.network, NETWORKS)
+        check_count("rounds", self.rounds)
+        for size in self.batch_sizes:
+            check_count("batch_sizes", size)
 
 
 def products(shape: Convolution, batch_size: int, convolve: Callable[..., jax.Array]) -> dict[str, Subject]:

@@ -18,7 +18,13 @@ Rows = list[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, followed by rows, whose cells are text or have a `symbol`; with what a reader has to know about it."""
+    """A table of a report.
+
+    Attributes:
+      rows: the heading, followed by the rows; a cell is text, or an object that becomes text.
+      caption: the text below the table.
+      title: the heading above the table.
+    """
 
     rows: list[tuple[Any, ...]]
     caption: str = ""

@@ -46,6 +46,8 @@ class Problem:
         check_count("train_examples", self.train_examples)
         if self.split is not None and self.split < 0:
             raise ValueError(f"split is {self.split}: give a seed, an integer of at least 0.")
+        if self.split is not None and self.dataset not in data.SPLIT_BY_SEED:
+            raise ValueError(f"split is {self.split}, and the test images of {self.dataset} are fixed: omit it.")
         for name in ("label_noise", "validation"):
             check_fraction(name, getattr(self, name))
         if data.is_own(self.dataset) and self.examples_in_file is None:

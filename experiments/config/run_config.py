@@ -205,11 +205,6 @@ class Config(BaseConfig):
         """The number of examples in an epoch; a data set with a name is assumed to have its published size."""
         return self.recipe.epoch_size(self.problem.num_examples(self.problem.stored_examples))
 
-    @property
-    def passes(self) -> int:
-        """The number of epochs of the run, including an incomplete last one."""
-        return self.plan.passes(self.epoch_size)
-
     def length(self, epoch_size: int) -> float:
         """The length of the run in epochs of `epoch_size` examples; a fraction if the last epoch is incomplete."""
         plan = self.plan

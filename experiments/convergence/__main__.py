@@ -27,6 +27,7 @@ from experiments.convergence.network_study import (
 )
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.study import RunOptions, RunSpec, study_runs
+from experiments.study.strategies import TUNED
 
 _PARTS = ("radius", "quadratic", "networks")
 
@@ -140,6 +141,8 @@ def study_networks(
 def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list[str]) -> Part:
     """Runs every method with every strategy, measures the floors, and draws the pictures.
 
+    The strategy constant_tuned is omitted, since its learning rates are those of networks.
+
     Args:
       study: the settings of the study.
       networks: the study on networks, which gives the strategies and the folder of the document.
@@ -152,7 +155,7 @@ def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list
         (method, strategy): follow(study, method, strategy)
         for method in methods
         for strategy in networks.strategies
-        if networks.has_cell(method, strategy)
+        if strategy != TUNED and networks.has_cell(method, strategy)
     }
     rate, size = study.floor_rates[0], study.floor_batch_sizes[0]
     by_size = {method: [floor(study, method, rate, each) for each in study.floor_batch_sizes] for method in methods}

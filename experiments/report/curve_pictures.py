@@ -33,7 +33,7 @@ _AXES = {"epoch": "epochs", "step": "updates"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity that a picture shows: its curve, its title, its axis; `is_set` before a step, or measured."""
+    """A quantity that a picture shows; if it `is_set`, it is a setting of a step, and otherwise a step measures it."""
 
     name: str
     title: str

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from experiments.report.groups import Group, Study
 from experiments.study import labels
-from experiments.study.selection import TOLERANCE
+from experiments.study.selection import SAM_EVALUATIONS, TOLERANCE
 from experiments.study.strategies import mean_batch_size
 
 EPOCHS, UPDATES, EVALUATIONS = "at equal epochs", "at equal updates", "at equal gradient evaluations"
-_PASSES = 2  # of a method that the gradient evaluations are matched to
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def matches(study: Study) -> list[Match]:
     if base is None:
         return []
     updates = base.mean("updates")
-    evaluations = _PASSES * updates
+    evaluations = SAM_EVALUATIONS * updates
     distances: dict[str, Callable[[Group], float]] = {
         EPOCHS: lambda group: float(group.epochs != base.epochs),
         UPDATES: lambda group: abs(group.mean("updates") - updates) / updates,

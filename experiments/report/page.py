@@ -31,7 +31,8 @@ from experiments.runner.provenance import provenance
 from experiments.training.atomic_write import refuse_link, write_whole
 from experiments.training.exceptions import printable
 
-_MAIN = ("Test accuracy over epochs", "Sharpness over epochs", "Noise scale and batch size over epochs")
+_MAIN = ("Test error over epochs", "Sharpness over epochs", "Noise scale and batch size over epochs")
+_MAIN += ("Test accuracy over epochs",)  # of reports that were made before test errors were drawn
 _OTHERS = "Other quantities during training"
 _FEW_RUNS = 60  # the document lists them one by one
 

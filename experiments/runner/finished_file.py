@@ -84,7 +84,7 @@ class FinishedRun:
 
     def is_same_result(self, result: Result) -> bool:
         """Returns whether a result equals that of this run; the duration does not count."""
-        return replace(result, seconds=0.0) == replace(self.result, seconds=0.0)
+        return self.result.is_same(result)
 
 
 def read(path: Path) -> dict[Config, FinishedRun]:

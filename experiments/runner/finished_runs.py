@@ -98,7 +98,7 @@ def _counted_once(runs: Iterable[Run]) -> list[Run]:
     first: dict[Config, Run] = {}
     for run in runs:
         same = first.setdefault(run.config.effective, run)
-        if same.result.test_error != run.result.test_error:
+        if not same.result.is_same(run.result):
             raise ValueError(f"{same.folder} and {run.folder} have one config and different results: give one of them.")
         measured = sharpness_records.united(run.sharpness, same.sharpness)
         first[run.config.effective] = same._replace(sharpness=measured)

@@ -73,12 +73,12 @@ def summary_of(metrics: Path) -> Summary:
 def _means(epochs: list[Record], steps: list[Record], values: np.ndarray) -> list[float]:
     """Returns the mean of each epoch over the steps that measured a value; NaN if no step did."""
     ends = [record["step"] for record in epochs[:-1]]
-    counted = np.isfinite(values) | ~_skipped(steps)
+    counted = np.isfinite(values) | ~_without_second_pass(steps)
     parts = zip(np.split(values, ends), np.split(counted, ends), strict=True)
     return [float(part[counts].mean()) if any(counts) else float("nan") for part, counts in parts]
 
 
-def _skipped(steps: list[Record]) -> np.ndarray:
+def _without_second_pass(steps: list[Record]) -> np.ndarray:
     """Returns which steps made no second pass: their clean gradient is known, and the angle between both is not."""
     known = np.isfinite(column(steps, "grad_norm")) if "grad_norm" in steps[0] else np.zeros(len(steps), bool)
     return known & (np.isnan(column(steps, "cosine")) if "cosine" in steps[0] else False)

@@ -98,7 +98,9 @@ def plan_of(config: Config, result: Result) -> BatchPlan:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The environment of a run. None of it changes what the run computes.
+    """The environment of a run, which is no part of its settings.
+
+    Other devices change the rounding, and with the perturbation of each device also what the run computes.
 
     Attributes:
       track: iterates over the batches and shows progress.

@@ -35,9 +35,10 @@ class SharpnessSettings:
     Attributes:
       measures: The measures: worst_case, curve (the worst case over radii), average_case, surrogate_gap, top_eigenvalue
         and trace (of the Hessian), and landscape (along two random directions).
-      rho: The radius.
-      radius_rms: A second radius, 0.67/√d for d parameters. At this radius the corner of the ℓ∞ ball is at distance
-        0.67 in networks of every size; for ResNet-18 it equals the paper's radius. None: only the first radius is used.
+      rho: The radius of worst_case and average_case.
+      radius_rms: Adds a second radius, radius_rms/√d for d parameters; with the norm l2, worst_case has radius_rms
+        itself. With 0.67, the corner of the ℓ∞ ball is at distance 0.67 in networks of every size; for ResNet-18 this
+        is the paper's radius. None: only rho is used.
       norm: The norm of the ball: linf or l2.
       adaptive: Measure in units of each weight.
       steps: The number of iterations of the ascent.

@@ -129,7 +129,7 @@ def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -
     console.print(
         f"{len(cells)} runs: {sum(each.updates for each in estimates):,} updates and "
         f"{sum(each.gradient_evaluations for each in estimates):,} gradient evaluations, "
-        f"{sum(each.cost for each in estimates):,.0f} if each example is counted."
+        f"which are {sum(each.cost for each in estimates):,.0f} gradients of single examples."
     )
     if any(cell.config.adaptive is not None for cell in cells):
         console.print(_IF_IT_NEVER_GROWS)

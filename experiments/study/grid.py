@@ -42,11 +42,11 @@ class Grid(BaseConfig):
       strategies: The columns of the grid. constant is the constant plan at a constant learning rate; cosine, linear
         and warm_restarts are the constant plan under that learning-rate schedule; increasing is the increasing plan.
         The controls of the increasing plan are constant_first, constant_last and constant_mean, at its first, last and
-        mean batch size, and reversed. late_switch has its first batch size for four fifths of its epochs, then its
-        last. cosine_radius and linear_radius are cosine and linear with a radius and an alpha that fall in proportion
-        to the learning rate; methods without a radius have no such cell. adaptive grows from the first batch size to
-        the last when the gradient noise requires it; it needs a micro-batch, which all cells share. constant_tuned is
-        the constant plan at the method's own learning rate, from tuned_rates.
+        mean batch size, and reversed. late_switch has the increasing plan's first batch size for four fifths of the
+        epochs, then that plan's last. cosine_radius and linear_radius are cosine and linear with a radius and an alpha
+        that fall in proportion to the learning rate; methods without a radius have no such cell. adaptive grows from
+        the first batch size to the last when the gradient noise requires it; it needs a micro-batch, which all cells
+        share. constant_tuned is the constant plan at the method's own learning rate, from tuned_rates.
       match: What all cells have in common: epochs (as in the paper), updates (as many as the increasing plan makes),
         or gradients (SGD makes twice the updates). Several values make several studies in one, and the runs that they
         share are run once.
@@ -197,7 +197,7 @@ class Comparison(BaseConfig):
       methods: The methods to compare; sgd must be the first.
       seeds: The seeds. Each method is run once per seed.
       batch_plan: The batch plan, a list of epochs x batch size, for example 5x16,5x32.
-      lr_schedule: The learning-rate schedule over the epochs: constant, cosine or linear.
+      lr_schedule: The learning-rate schedule over the epochs, such as constant, cosine or linear.
     """
 
     output: Path
@@ -240,7 +240,7 @@ class Comparison(BaseConfig):
 
 def _check_not_compiled_once(study: BaseConfig) -> None:
     if study.descent.compile_once:
-        raise ValueError("compile_once is True, and a study compares networks with BatchNorm, too: omit it.")
+        raise ValueError("compile_once is True, and studies do not support it: omit it, or use experiments.train.")
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:

@@ -14,7 +14,7 @@ from experiments.study.run_spec import RunSpec
 from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
-_PASSES = 2  # gradient evaluations of an update of SAM
+SAM_EVALUATIONS = 2  # gradient evaluations of an update of SAM
 TOLERANCE = 0.05  # relative difference up to which budgets count as equal and the plan stays
 
 
@@ -53,7 +53,7 @@ def budget(match: str, evaluations: float, reference: BatchPlan, epoch_size: int
     Returns:
       The number of updates, and what it matches: `gradients`, or `updates` if both are equal.
     """
-    factor = {"updates": 1.0, "gradients": _PASSES / evaluations}[match]
+    factor = {"updates": 1.0, "gradients": SAM_EVALUATIONS / evaluations}[match]
     return round(factor * reference.total_steps(epoch_size)), "updates" if factor == 1 else "gradients"
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.cli.tables import Rows
@@ -13,7 +13,7 @@ from experiments.runner import run
 from experiments.study.grid import Grid
 from experiments.study.run_spec import RunSpec
 from experiments.study.strategies import TUNED
-from experiments.training.methods import METHODS
+from experiments.training.methods import METHODS, OPTIONS
 
 TRIALS = "trials"  # the folder of the trials in that of a study
 _USUAL = (0.9, 5e-4)  # momentum and weight decay
@@ -191,7 +191,7 @@ def _mean(trial: Trial, name: str) -> float:
 
 
 def _narrowed(study: Grid, setting: Setting) -> Grid:
-    """Returns the study restricted to the cell of a setting.
+    """Returns the study restricted to the cell of a setting, without the options that its method does not have.
 
     If the seed determines which images are test images, the split is fixed, so that trials and runs share it.
     """
@@ -199,4 +199,6 @@ def _narrowed(study: Grid, setting: Setting) -> Grid:
     dataset, split = study.problem.dataset, study.problem.split
     if split is None and dataset in data.SPLIT_BY_SEED:
         split = study.seeds[0]
-    return study.with_settings(methods=(method,), strategies=(strategy,), learning_rate=rate, rho=rho, split=split)
+    unread: dict[str, Any] = {name: None for name in OPTIONS if name not in METHODS[method].options}
+    narrowed = study.with_settings(methods=(method,), strategies=(strategy,), split=split, **unread)
+    return narrowed.with_settings(learning_rate=rate, rho=rho)

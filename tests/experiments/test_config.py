@@ -27,6 +27,7 @@ from experiments.training.methods import METHODS
         ("momentum", -0.9),
         ("weight_decay", -1e-4),
         ("seed", -1),
+        ("split", -1),
         ("seed", 2**32),
         ("learning_rate", 1e39),
         ("batch_plan", "40*16"),
@@ -38,6 +39,12 @@ from experiments.training.methods import METHODS
 def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name.replace("_", "[ _]")):
         Config.from_settings(**{name: value})
+
+
+def test_a_split_of_data_with_fixed_test_images_is_refused() -> None:
+    assert Config.from_settings(dataset="digits", split=3).problem.split == 3
+    with pytest.raises(ValueError, match=r"^split is 3, and the test images of cifar10 are fixed: omit it\."):
+        Config.from_settings(dataset="cifar10", split=3)
 
 
 def test_adamw_refuses_a_momentum() -> None:

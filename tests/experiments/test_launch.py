@@ -222,3 +222,12 @@ def test_impossible_tuning_ends_in_an_error_message(  # noqa: PLR0917 - fixtures
         call(reproduce, monkeypatch, *study(tiny, tmp_path, "--tune", *arguments))
     assert stop.value.code == 2
     assert word in capsys.readouterr().err
+
+
+def test_settings_of_tuning_without_it_are_refused(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(reproduce, monkeypatch, *study(tiny, tmp_path, "--tuning.rates", "0.5"))
+    message = "tune is False, and settings of tuning are given: add --tune, or omit them."
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -112,4 +112,4 @@ def test_a_warm_up_longer_than_the_plan_is_refused() -> None:
 
 def test_the_length_of_a_run_counts_an_incomplete_epoch_in_part() -> None:
     config = Config.from_settings(batch_plan="updates:40x16")
-    assert (config.epoch_size, config.passes, config.length(DIGITS)) == (DIGITS, 2, 1.25)
+    assert (config.epoch_size, config.length(DIGITS)) == (DIGITS, 1.25)

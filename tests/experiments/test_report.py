@@ -120,6 +120,7 @@ def test_a_report_is_rebuilt_from_its_table_and_keeps_the_curves(folder: Path, m
     assert (pictures / "test_error.png").read_bytes() == curve
     assert (pictures / "differences.png").exists()
     assert re.search(r"Drawn with commit \S+\.\n\n!\[Test error over epochs", after)
+    assert after.index("![Test error over epochs") < after.index("## Details")
     assert "| tables made again |" in after
 
 

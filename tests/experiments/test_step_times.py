@@ -97,6 +97,15 @@ def test_with_a_given_batch_size_only_that_size_is_timed(
     assert "Only batches of 100 were timed" in out
 
 
+def test_a_batch_size_that_cannot_be_timed_is_refused(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--output", str(tmp_path / "study"), "--dry-run", "--micro-batch", "16", "--time-steps-of", "100"]
+    with pytest.raises(SystemExit, match="2"):
+        call(reproduce, monkeypatch, *STUDY, *words)
+    assert "micro_batch is 16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("settings", [{}, {"m": 32}, {"micro_batch": 32}, {"when": "every:2", "auto_augment": False}])
 def test_a_step_is_timed(tiny: str, settings: dict[str, Any]) -> None:
     config = Config.from_settings(

@@ -58,6 +58,12 @@ def test_a_method_without_a_radius_has_no_trials_at_a_falling_one() -> None:
     assert tried == {("sgd", "cosine"), ("sam", "cosine"), ("sam", "cosine_radius")}
 
 
+def test_the_trials_of_a_method_do_not_have_the_options_of_the_others() -> None:
+    study = Grid(**SETTINGS | {"methods": ("sgd", "wsam")}, strategies=("constant",)).with_settings(gamma=0.8)
+    tried = {trial.setting[0]: trial.cells[0].config for trial in trials(study, Tuning(seeds=(7,)), 512)}
+    assert {method: config.constants.gamma for method, config in tried.items()} == {"sgd": None, "wsam": 0.8}
+
+
 def test_patterns_select_cells_at_every_seed() -> None:
     study = Grid(
         **SETTINGS,
