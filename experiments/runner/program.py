@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,32 @@ from experiments.training.step import TrainState, evaluation_step, initial_state
 _EVALUATION_BATCH = 125  # on a CPU core, ResNet-8 takes 1.4 times as long with 500, whose activations exceed its caches
 _STATISTICS_BATCH = 500
 
-Shape = tuple[str, int, tuple[int, int, int], tuple[tuple[str, Any], ...]]
-"""Model, number of classes, image shape, and the model's options."""
+
+class Architecture(NamedTuple):
+    """The architecture of a network.
+
+    Attributes:
+      model: the name of the model.
+      num_classes: the number of classes.
+      image_shape: the height, the width and the number of channels of an image.
+      options: the options of the model, each with its value.
+    """
+
+    model: str
+    num_classes: int
+    image_shape: models.ImageShape
+    options: tuple[tuple[str, Any], ...]
 
 
-def shape_of(config: Config, dataset: data.Dataset) -> Shape:
+def architecture_of(config: Config, dataset: data.Dataset) -> Architecture:
     """Returns the architecture of a run."""
-    return config.network.model, dataset.num_classes, dataset.image_shape, config.network.options
+    return Architecture(config.network.model, dataset.num_classes, dataset.image_shape, config.network.options)
 
 
-def network(shape: Shape, seed: int = 0) -> nnx.Module:
+def network(architecture: Architecture, seed: int = 0) -> nnx.Module:
     """Returns a network of this architecture, initialised from the seed."""
-    name, num_classes, image_shape, options = shape
-    return models.create(name, num_classes, image_shape, nnx.Rngs(seed), **dict(options))
+    model, num_classes, image_shape, options = architecture
+    return models.create(model, num_classes, image_shape, nnx.Rngs(seed), **dict(options))
 
 
 def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> tuple[TrainState, Program]:
@@ -54,7 +67,8 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
 
     Runs that differ only in seed, plan, schedule and hyperparameters share their compiled functions.
     """
-    shape, size, descent = shape_of(config, dataset), config.recipe.epoch_size(len(dataset.train)), config.descent
+    architecture, descent = architecture_of(config, dataset), config.descent
+    size = config.recipe.epoch_size(len(dataset.train))
     constants = sharding.copied(image_pipeline.constants_of(config, dataset))
     perturb = config.policy(size).at if METHODS[config.method].makes_second_pass else lambda step: False
     total = config.plan.total_steps(size) if config.when == GRADIENT_DECIDES else None
@@ -62,13 +76,13 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
     settings = optimizer.Settings(config.method, *base, descent.ema, total, config.constants, _posterior(config, size))
     images = image_pipeline.preparation_settings(config, dataset)
     part, skips, noise = descent.m or descent.micro_batch, descent.on_nonfinite is not None, config.adaptive is not None
+    common = architecture, settings, images
     if padding := _padding(config):
         check_compile_once(config, dataset, sharding)
-        init, update = _padded_training(shape, settings, images, padding.parts, skips=skips)
+        init, update = _padded_training(*common, padding.parts, skips=skips)
     else:
-        init, update = _training(
-            shape, settings, images, sharding, in_shards=descent.in_shards, part=part, skips=skips, measures_noise=noise
-        )
+        in_shards = descent.in_shards
+        init, update = _training(*common, sharding, in_shards=in_shards, part=part, skips=skips, measures_noise=noise)
     step = functools.partial(update, constants=constants)
     evaluate = functools.partial(_evaluate, config, dataset, constants, sharding)
     program = Program(
@@ -78,8 +92,10 @@ def build(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()
         program = replace(program, send=padding.send)
     elif not isinstance(update, MicroBatchStep):  # each batch size has its own step, compiled in advance
         ahead = PrecompiledStep(update, constants, functools.partial(_decisions, config, size, perturb))
-        program = replace(program, step=ahead, send=sharding.batch, prepare=ahead.prepare, close=ahead.close)
-    return sharding.state(initial_state(network(shape, config.seed), init)), program
+        program = replace(
+            program, step=ahead, send=sharding.batch, compile_ahead=ahead.compile_ahead, close=ahead.close
+        )
+    return sharding.state(initial_state(network(architecture, config.seed), init)), program
 
 
 def _posterior(config: Config, size: int) -> optimizer.Posterior | None:
@@ -88,7 +104,7 @@ def _posterior(config: Config, size: int) -> optimizer.Posterior | None:
 
 @functools.cache
 def _training(
-    shape: Shape,
+    architecture: Architecture,
     settings: optimizer.Settings,
     images: PreparationSettings,
     sharding: Sharding,
@@ -102,7 +118,7 @@ def _training(
 
     `part` is the size of the shards or of the micro-batches.
     """
-    model, prepare = network(shape), image_pipeline.preparation(images)
+    model, prepare = network(architecture), image_pipeline.preparation(images)
     functional = METHODS[settings.method].functional
     if in_shards:
         parted = optimizer.create_parted(settings)
@@ -129,11 +145,11 @@ def _padding(config: Config) -> Padding | None:
 
 @functools.cache
 def _padded_training(
-    shape: Shape, settings: optimizer.Settings, images: PreparationSettings, parts: int, *, skips: bool
+    architecture: Architecture, settings: optimizer.Settings, images: PreparationSettings, parts: int, *, skips: bool
 ) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
     """Returns the same as `_training`, with one step for all batch sizes."""
     tx, prepare = optimizer.create(settings), padded_step.prepared(image_pipeline.preparation(images))
-    return tx.init, train_step(padded_step.padded(network(shape), tx, parts), prepare, skips_nonfinite=skips)
+    return tx.init, train_step(padded_step.padded(network(architecture), tx, parts), prepare, skips_nonfinite=skips)
 
 
 def check_compile_once(config: Config, dataset: data.Dataset, sharding: Sharding = Sharding()) -> None:
@@ -148,7 +164,7 @@ def check_compile_once(config: Config, dataset: data.Dataset, sharding: Sharding
         raise ValueError(
             f"compile_once is True, and the run has {sharding.devices} devices: omit it, or use one device."
         )
-    model = nnx.eval_shape(lambda: network(shape_of(config, dataset)))
+    model = nnx.eval_shape(lambda: network(architecture_of(config, dataset)))
     if any(map(_is_statistic, jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param))))):
         raise ValueError(
             f"compile_once is True, and {config.network.model} has BatchNorm, whose statistics would be those of the "
@@ -157,15 +173,15 @@ def check_compile_once(config: Config, dataset: data.Dataset, sharding: Sharding
 
 
 @functools.cache
-def _evaluation(shape: Shape) -> Callable[..., Any]:
-    return evaluation_step(network(shape), image_pipeline.normalization)
+def _evaluation(architecture: Architecture) -> Callable[..., Any]:
+    return evaluation_step(network(architecture), image_pipeline.normalization)
 
 
 def _evaluate(
     config: Config, dataset: data.Dataset, constants: Constants, sharding: Sharding, state: TrainState
 ) -> dict[str, float]:
     """Computes the mean loss and error over all test examples."""
-    evaluate, examples = _evaluation(shape_of(config, dataset)), len(dataset.test)
+    evaluate, examples = _evaluation(architecture_of(config, dataset)), len(dataset.test)
     # each process estimates BatchNorm's statistics for averaged parameters separately
     params, model_state = evaluated(config, dataset, sharding.whole(state) if config.descent.ema else state)
     if config.descent.ema:
@@ -201,7 +217,7 @@ def with_own_statistics(
 ) -> Any:
     """Returns the model state with BatchNorm's statistics at these parameters, from images without augmentation."""
     images = (batch["image"] for batch in stored_batches(dataset, len(dataset.train), batch_size))
-    return _reestimation(shape_of(config, dataset))(params, model_state, images)
+    return _reestimation(architecture_of(config, dataset))(params, model_state, images)
 
 
 def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Iterator[dict[str, jax.Array]]:
@@ -217,17 +233,17 @@ def stored_batches(dataset: data.Dataset, examples: int, batch_size: int) -> Ite
 
 
 @functools.cache
-def _reestimation(shape: Shape) -> Callable[[Any, Any, Iterable[jax.Array]], Any]:
+def _reestimation(architecture: Architecture) -> Callable[[Any, Any, Iterable[jax.Array]], Any]:
     """Returns the function that estimates BatchNorm's statistics again.
 
     Args:
-      shape: the architecture.
+      architecture: the architecture.
 
     Returns:
       `reestimate(params, model_state, batches)` → the model state with BatchNorm's statistics as means over all batches
       of images, weighted by batch size; leaves that are not of a floating type do not change.
     """
-    model = network(shape)
+    model = network(architecture)
     model.train()
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):

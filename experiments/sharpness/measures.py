@@ -14,7 +14,14 @@ from flax import nnx
 from experiments import data
 from experiments.config import Config
 from experiments.config.checks import check_choice, check_count, check_distinct, check_package
-from experiments.runner.program import Shape, evaluated, network, shape_of, stored_batches, with_own_statistics
+from experiments.runner.program import (
+    Architecture,
+    architecture_of,
+    evaluated,
+    network,
+    stored_batches,
+    with_own_statistics,
+)
 from experiments.training.json_files import decode, fields_of
 from experiments.training.records import SHARPNESS, SharpnessRecord
 from experiments.training.step import TrainState
@@ -131,13 +138,14 @@ def trained(config: Config, dataset: data.Dataset, state: TrainState, settings: 
     if settings.reestimate_batchnorm:
         model_state = with_own_statistics(config, dataset, params, model_state, settings.batch_size)
     batches = tuple(stored_batches(dataset, settings.examples, settings.batch_size))
-    functions = _functions(_still(shape_of(config, dataset)), settings.normalize_logits)
+    functions = _functions(_still(architecture_of(config, dataset)), settings.normalize_logits)
     return Network({"params": params, "model_state": _statistics(model_state)}, *functions, batches)
 
 
-def _still(shape: Shape) -> Shape:
+def _still(architecture: Architecture) -> Architecture:
     """Returns the architecture in float32, which small radii require, without stochastic depth, which needs keys."""
-    return *shape[:3], tuple((name, value) for name, value in shape[3] if name not in ("dtype", "drop_path"))
+    kept = tuple((name, value) for name, value in architecture.options if name not in ("dtype", "drop_path"))
+    return architecture._replace(options=kept)
 
 
 def _statistics(model_state: Any) -> Any:
@@ -147,9 +155,9 @@ def _statistics(model_state: Any) -> Any:
 
 
 @functools.cache
-def _functions(shape: Shape, normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _functions(architecture: Architecture, normalize_logits: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the loss and error functions of a network of this shape in inference mode, cached across runs."""
-    model = network(shape)
+    model = network(architecture)
     model.eval()
     graphdef = nnx.graphdef(model)
 

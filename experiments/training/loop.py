@@ -31,7 +31,7 @@ class Program:
       second_pass_gradients: the number of gradients that a second pass computes, in addition to the clean one.
       on_nonfinite: `skip` or `stop` if steps that are not finite are skipped; None: no step is skipped.
       send: puts a batch on the device without waiting for it.
-      prepare: starts to compile the step for a batch size in the background; it is called after the first step.
+      compile_ahead: starts to compile the step for a batch size in the background; it is called after the first step.
       close: stops the background threads.
     """
 
@@ -42,7 +42,7 @@ class Program:
     second_pass_gradients: int
     on_nonfinite: str | None = None
     send: Callable[[Any], Any] = lambda batch: batch
-    prepare: Callable[[int], None] = lambda batch_size: None
+    compile_ahead: Callable[[int], None] = lambda batch_size: None
     close: Callable[[], None] = lambda: None
 
 
@@ -174,7 +174,7 @@ def _train(
         if halted is not None:
             halted = metrics["skipped"]
         if len(measured) == 1 and part.next_size is not None:
-            program.prepare(part.next_size)
+            program.compile_ahead(part.next_size)
     is_stopped = len(measured) < len(part.steps) or stop(part.steps.stop)
     return state, jax.device_get(measured), is_stopped
 

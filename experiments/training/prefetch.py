@@ -151,17 +151,19 @@ class PrecompiledStep:
             compiling.result()
         return self.compiled(*arguments, perturb=perturb)
 
-    def prepare(self, batch_size: int) -> None:
+    def compile_ahead(self, batch_size: int) -> None:
         """Starts to compile the step for this batch size. The other shapes are those of the first step.
 
         Raises:
           ValueError: If the first step was not made yet.
         """
         if self._like is None:
-            raise ValueError(f"prepare({batch_size}) is called before the first step: its shapes are needed, run one.")
+            raise ValueError(
+                f"compile_ahead({batch_size}) is called before the first step: its shapes are needed, run one."
+            )
         if batch_size not in self._under_way:
-            compile_ahead = with_own_precision(functools.partial(self._compile, self._like, batch_size))
-            self._under_way[batch_size] = self._thread.submit(compile_ahead)
+            compiling = with_own_precision(functools.partial(self._compile, self._like, batch_size))
+            self._under_way[batch_size] = self._thread.submit(compiling)
 
     def close(self) -> None:
         """Ends the thread after the compilation in progress."""

@@ -84,5 +84,5 @@ def test_networks_with_batchnorm_and_several_devices_are_refused(tiny: str, plai
 
 @pytest.mark.parametrize("study", [Grid, Comparison])
 def test_studies_refuse_compile_once(study: Any, tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match="compile_once is True, and a study"):
+    with pytest.raises(ValueError, match="compile_once is True, and studies do not support it"):
         study.from_settings(output=tmp_path, micro_batch=16, compile_once=True)

@@ -66,8 +66,8 @@ def compilations() -> Iterator[list[str]]:
 def test_a_precompiled_step_is_neither_traced_nor_compiled_again(put: Callable[[Any], Any]) -> None:
     counted, step = made(decisions=lambda size: (True, False))
     state, _ = step({"w": jnp.ones(4)}, put(batch(8)), HYPERPARAMETERS, perturb=True)
-    step.prepare(16)
-    step.prepare(16)
+    step.compile_ahead(16)
+    step.compile_ahead(16)
     step._under_way[16].result()
     assert counted.traced == [(8, True), (16, True), (16, False)]
     assert {name.startswith("compile") for name in counted.threads} == {True, False}
@@ -83,7 +83,7 @@ def test_precompilation_respects_64_bit_mode(x64: None) -> None:
     counted, step = made()
     state, _ = step({"w": jnp.ones(4)}, batch(8), {"learning_rate": np.float64(0.1)}, perturb=True)
     assert jax.tree.leaves(state)[0].dtype == jnp.float64
-    step.prepare(16)
+    step.compile_ahead(16)
     step(state, batch(16), {"learning_rate": np.float64(0.1)}, perturb=True)
     assert counted.traced == [(8, True), (16, True)]
     step.close()
@@ -95,16 +95,16 @@ def test_errors_of_the_background_compilation_are_raised_at_the_step() -> None:
 
     _, step = made(decisions)
     state, _ = step({"w": jnp.ones(4)}, batch(8), HYPERPARAMETERS, perturb=True)
-    step.prepare(16)
+    step.compile_ahead(16)
     state, _ = step(state, batch(8), HYPERPARAMETERS, perturb=True)
     with pytest.raises(RuntimeError, match="no memory for 16"):
         step(state, batch(16), HYPERPARAMETERS, perturb=True)
     step.close()
 
 
-def test_prepare_before_the_first_step_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"prepare\(16\) is called before the first step"):
-        made()[1].prepare(16)
+def test_compiling_ahead_before_the_first_step_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"compile_ahead\(16\) is called before the first step"):
+        made()[1].compile_ahead(16)
 
 
 def test_a_run_compiles_each_batch_size_before_its_stage_and_leaves_no_thread(
@@ -112,8 +112,10 @@ def test_a_run_compiles_each_batch_size_before_its_stage_and_leaves_no_thread(
 ) -> None:
     program._training.cache_clear()  # other tests may have compiled the same step for other sizes
     asked: list[int] = []
-    prepare = PrecompiledStep.prepare
-    monkeypatch.setattr(PrecompiledStep, "prepare", lambda step, size: asked.append(size) or prepare(step, size))
+    compile_ahead = PrecompiledStep.compile_ahead
+    monkeypatch.setattr(
+        PrecompiledStep, "compile_ahead", lambda step, size: asked.append(size) or compile_ahead(step, size)
+    )
     config = Config.from_settings(
         model=tiny, batch_plan="2x16,1x32,1x64,1x32", method="sam", when="every:3", train_examples=64
     )
