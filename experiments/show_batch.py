@@ -138,6 +138,9 @@ class Arguments:
     batch: int = 0
     images: int = 8
 
+    def __post_init__(self) -> None:
+        checks.check_count("images", self.images)
+
 
 COMMAND = Command(
     "show_batch",
@@ -162,7 +165,6 @@ COMMAND = Command(
 def main() -> None:
     """Parses the command line and draws the batch."""
     arguments = parse(COMMAND)
-    exit_on_value_error(checks.check_count, "images", arguments.images)
     config = arguments.config.resolved()
     dataset = exit_on_value_error(run.load, config, arguments.location)
     shown = exit_on_value_error(views, config, dataset, arguments.batch)
