@@ -175,10 +175,9 @@ def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     papers_then = _of([claim for claim in claims if "equal epochs" not in claim.match], GROWTH, "equal updates")
     size = constant.removeprefix("constant").strip() if papers else ""
     papers_batch, then = f"the paper's constant batch{f' of {size}' if size else ''}", "at equal updates"
+    papers_pair = growing, f"{papers_batch}, at equal epochs"
     found = [
-        Column(
-            f"{grown} − {constant}, as in the paper", (growing, f"{papers_batch}, at equal epochs"), papers, PAPERS_RANK
-        ),
+        Column(f"{grown} − {constant}, as in the paper", papers_pair, papers, PAPERS_RANK),
         Column(f"{grown} − best constant batch", (growing, f"{_best(best)}, at equal epochs"), best, rank=1),
         Column(f"{grown} − reversed plan", (growing, "the same plan reversed"), reversed_plan),
     ]

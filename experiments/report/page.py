@@ -174,8 +174,8 @@ def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | No
     own = output / "contrasts.toml"
     path = contrasts or (own if own.exists() else None)
     found = studies(table, tuple(about.chosen))
-    planned = _planned(table, found, path) if path else Table([])
-    sections = [_section(study, found, output, about, planned) for study in found]
+    planned, home = _planned(table, found, path) if path else (Table([]), None)
+    sections = [_section(each, found, output, about, planned if each is home else Table([])) for each in found]
     drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
     for template in ("report.md.jinja", "report.html.jinja"):
         write_whole(output / template.removesuffix(".jinja"), _render(template, sections, output, about.table(table)))
@@ -184,10 +184,13 @@ def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | No
     return sections
 
 
-def _planned(table: pd.DataFrame, found: Sequence[Study], contrasts: Path) -> Table:
-    cells = planned_contrasts.cells_of(table)
-    outcomes = [planned_contrasts.outcome(each, cells) for each in planned_contrasts.read_contrasts(contrasts)]
-    return planned_contrasts.contrast_table(outcomes, planned_contrasts.names_in_words(cells, found))
+def _planned(table: pd.DataFrame, found: Sequence[Study], contrasts: Path) -> tuple[Table, Study]:
+    """Returns the table of the planned contrasts, and the study that has their cells, or else the first one."""
+    cells, planned = planned_contrasts.cells_of(table), planned_contrasts.read_contrasts(contrasts)
+    outcomes = [planned_contrasts.outcome(each, cells) for each in planned]
+    folders = {folder for each in planned if each.cell in cells for folder in cells[each.cell].runs["folder"]}
+    home = next((study for study in found if folders & set(study.runs["folder"])), found[0])
+    return planned_contrasts.contrast_table(outcomes, planned_contrasts.names_in_words(cells, found)), home
 
 
 def _section(study: Study, found: list[Study], output: Path, about: About, planned: Table) -> Section:
@@ -202,8 +205,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
-    own_contrasts = planned if study is found[0] else Table([])
-    said = summary.sentences(study, columns, measures, planned_contrasts.contrast_sentences(own_contrasts))
+    said = summary.sentences(study, columns, measures, planned_contrasts.contrast_sentences(planned))
     others = [*further, *(each for each in kept if each.title not in _MAIN)]
     details = _details(study, found, of_claims, measures, errors[1:])
     return Section(
@@ -211,7 +213,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
         summary.subtitle(study, columns),
         said,
         f", over {counted('seed', len(study.seeds))} unless stated otherwise",
-        own_contrasts,
+        planned,
         of_errors or [answers.pair_table(study) or answers.method_table(study)],
         [table for tables in of_sharpness for table in tables],
         summary.limits(study, of_claims, columns, is_planned=bool(planned)),

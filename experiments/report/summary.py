@@ -44,9 +44,8 @@ def sentences(
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
     if ranked:
         of_errors = [_sentence(column, TEST_ERROR) for column in ranked if not planned or column.rank == PAPERS_RANK]
-        found = of_errors + [
-            _sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]
-        ]
+        flatness = [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
+        found = of_errors + flatness
         if planned:
             found = [*planned, *(f"Exploratory: {words[0].lower()}{words[1:]}" for words in found)]
         return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
@@ -137,9 +136,6 @@ def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
         words = f"Whether growth itself helps cannot be shown without two constant batch sizes at equal length, {first}"
         return [f"{words} among them: an effect of growth may be one of the small first batches."]
     missing = dict.fromkeys(size for claim in best if claim.is_known for size in lacking(claim, base))
-    sizes = (
-        f" At least one comparison lacks a constant batch of {' or '.join(map(str, sorted(missing)))}."
-        if missing
-        else ""
-    )
-    return [f"The best constant batch is selected on the same runs that it is compared with, which favours it.{sizes}"]
+    lack = f" At least one comparison lacks a constant batch of {' or '.join(map(str, sorted(missing)))}."
+    chosen = "The best constant batch is selected on the same runs that it is compared with, which favours it."
+    return [f"{chosen}{lack if missing else ''}"]

@@ -143,6 +143,20 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     assert words in (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
+def test_contrasts_are_shown_in_the_part_that_has_their_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, noise in enumerate((0.0, 0.01, 0.005)):
+        for name, plan, error in (("constant", "4x128", 0.3), ("increasing", "2x64,2x256", 0.2)):
+            settings: dict[str, Any] = {"method": "sam", "batch_plan": plan, "seed": seed, "label_noise": 0.2}
+            write_run(folder / f"sam-{name}-{seed}", error + noise * (name == "increasing"), **settings)
+    path = folder / "contrasts.toml"
+    path.write_text('[[contrast]]\nquestion = "Why?"\ncell = "sam-increasing"\ncontrols = ["sam-constant"]\n')
+    call(monkeypatch, str(folder), "--contrasts", str(path))
+    first, second = (folder / "report" / "report.md").read_text(encoding="utf-8").split(": label noise 0.2\n")
+    assert "Planned: Why?" in second
+    assert "Planned" not in first
+    assert "No comparison was planned before the first run." in first
+
+
 @pytest.mark.parametrize("option", ["output", "chosen", "contrasts"])
 def test_options_that_a_rebuilt_report_ignores_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
