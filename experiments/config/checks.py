@@ -54,22 +54,12 @@ def check_package(given: str, package: str) -> None:
         raise ValueError(f"{given}, which needs the package {package}: install sam_optax[experiments], or omit it.")
 
 
-def plan_of(text: str) -> BatchPlan:
-    """Parses a batch plan in whole epochs, the only ones that a study compares.
-
-    Raises:
-      ValueError: If the text is no batch plan, or if the plan has another unit or a fraction of an epoch.
-    """
-    plan = BatchPlan.parse(text)
-    if plan.unit != "epochs" or not all(isinstance(stage.length, int) for stage in plan.stages):
-        raise ValueError("a study compares runs of whole epochs: give a plan such as 2x16,2x32.")
-    return plan
-
-
 def check_plan(name: str, text: str) -> None:
-    """Refuses a text of the argument `name` that is no batch plan in whole epochs."""
+    """Refuses a text of the argument `name` that is no batch plan in whole epochs, which a study needs."""
     try:
-        plan_of(text)
+        plan = BatchPlan.parse(text)
+        if plan.unit != "epochs" or not all(isinstance(stage.length, int) for stage in plan.stages):
+            raise ValueError("a study compares runs of whole epochs: give a plan such as 2x16,2x32.")
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}: {error}") from error
 

@@ -217,7 +217,7 @@ class Config(BaseConfig):
 
     def policy(self, num_examples: int) -> Policy:
         """The policy that decides which steps make a second pass, for epochs of `num_examples` examples."""
-        return methods.parse(str(self.when), self.plan, num_examples, self.seed)
+        return methods.parse_policy(str(self.when), self.plan, num_examples, self.seed)
 
     @property
     def constants(self) -> Constants:

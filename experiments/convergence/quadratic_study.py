@@ -164,7 +164,7 @@ def floor(study: QuadraticStudy, method: str, rate: float, batch_size: int) -> F
 def _course_of(study: QuadraticStudy, strategy: str) -> Course:
     """Returns the settings of each update of a strategy."""
     constant, increasing = map(BatchPlan.parse, (study.constant_plan, study.increasing_plan))
-    plan = strategies.plan_of(strategy, constant, increasing)
+    plan = strategies.plan_of_strategy(strategy, constant, increasing)
     positions = [plan.epoch_at(step, study.examples) for step in range(plan.total_steps(study.examples))]
     rate = learning_rate.parse(strategies.rate_of(strategy, plan.epochs), study.learning_rate, plan.epochs)
     rates = np.asarray(np.broadcast_to(rate(np.asarray(positions, np.float32)), len(positions)), np.float64)

@@ -16,7 +16,7 @@ import pandas as pd
 from experiments.config import Config
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import summary_in
-from experiments.sharpness.columns import MEASURES, measured
+from experiments.sharpness.columns import COLUMN_PREFIXES, measured
 from experiments.study import labels
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import reason_of
@@ -67,7 +67,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             for plan, config in zip(table["plan"], table["config"], strict=True)
         ]
     others = [name for name in (*_RESULTS, *_COSTS, "folder") if not all(pd.isna(each) for each in table[name])]
-    measured = [name for name in table.columns if name.startswith(MEASURES)]
+    measured = [name for name in table.columns if name.startswith(COLUMN_PREFIXES)]
     written = pd.concat([written, table[[*others, *measured]]], axis=1)
     write_whole(path, written.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
@@ -108,7 +108,7 @@ def _row_of_file(row: Mapping[str, str]) -> dict[str, Any]:
     config = Config.from_settings(**{name: value for name, value in values.items() if name in known})
     plan = BatchPlan.parse(row[_FOLLOWED]) if config.adaptive is not None else config.plan
     result = {name: values.get(name) for name in (*_RESULTS, *_COSTS)}
-    measured = {name: values.get(name) for name in row if name.startswith(MEASURES)}
+    measured = {name: values.get(name) for name in row if name.startswith(COLUMN_PREFIXES)}
     return {"run": None, "folder": row.get("folder") or None, **_of_config(config, plan, result), **measured}
 
 
@@ -131,7 +131,7 @@ def _with_types(rows: list[dict[str, Any]]) -> pd.DataFrame:
     for name in table.columns:
         if name in counts:
             table[name] = table[name].astype(np.int64)
-        elif name in (*_RESULTS, "seconds") or name.startswith(MEASURES):
+        elif name in (*_RESULTS, "seconds") or name.startswith(COLUMN_PREFIXES):
             table[name] = np.asarray(table[name], float)
     return table if table.empty else table.assign(diverged=table["diverged"].astype(bool))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from experiments.config import Config
 from experiments.runner import sharpness_records
-from experiments.runner.run import UNFINISHED, plan_of, result_of
+from experiments.runner.run import UNFINISHED, plan_followed, result_of
 from experiments.training.exceptions import printable, reason_of
 from experiments.training.json_files import DamagedError
 from experiments.training.records import Result, SharpnessRecord
@@ -38,7 +38,7 @@ class Run(NamedTuple):
     @property
     def plan(self) -> BatchPlan:
         """The batch plan, including one that was decided during training."""
-        return plan_of(self.config, self.result)
+        return plan_followed(self.config, self.result)
 
     @property
     def epochs(self) -> int:

@@ -81,7 +81,7 @@ def total_updates(config: Config, dataset: data.Dataset) -> int:
         raise ValueError(f"batch_plan is {config.batch_plan!r}: {error}") from error
 
 
-def plan_of(config: Config, result: Result) -> BatchPlan:
+def plan_followed(config: Config, result: Result) -> BatchPlan:
     """Returns the batch plan of a finished run, including one that was decided during training.
 
     Raises:

@@ -12,11 +12,11 @@ from experiments.runner.finished_runs import Run
 from experiments.sharpness.run_records import PAPERS_RADIUS, worst_cases
 from experiments.training import records
 
-MEASURES = ("sharpness at ", "first order at ", "top eigenvalue, ", "trace, ", "loss, ", "parameters")
+COLUMN_PREFIXES = ("sharpness at ", "first order at ", "top eigenvalue, ", "trace, ", "loss, ", "parameters")
 """How the names of the columns begin."""
 
 _NETWORK = ("normalised logits", "BatchNorm re-estimated")
-_WORST, _FIRST_ORDER = MEASURES[:2]
+_WORST, _FIRST_ORDER = COLUMN_PREFIXES[:2]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from experiments import data
 from experiments.config import Config
 from experiments.runner import resume, sharpness_records
 from experiments.runner.program import build
-from experiments.runner.run import RunContext, Watch, plan_of, result_of, train
+from experiments.runner.run import RunContext, Watch, plan_followed, result_of, train
 from experiments.sharpness.measures import AT_RADII, SharpnessSettings, measure, trained
 from experiments.training.exceptions import printable
 from experiments.training.records import EpochRecord, SharpnessRecord
@@ -36,7 +36,7 @@ def measure_run(folder: Path, config: Config, dataset: data.Dataset, settings: S
       ValueError: If the trained state cannot be read, or if the folder cannot be written.
     """
     state = resume.trained_state(folder, config, build(config, dataset)[0])
-    plan = plan_of(config, result_of(folder))
+    plan = plan_followed(config, result_of(folder))
     size = _epoch_size(config, dataset)
     epochs, step = plan.passes(size), plan.total_steps(size)
     sharpness_records.add(folder, measure(trained(config, dataset, state, settings), settings, epochs, step))
@@ -95,7 +95,7 @@ def has_measured(folder: Path, config: Config, dataset: data.Dataset, settings: 
         for record in sharpness_records.read(folder)
         if all(record.line().get(name, value) == value for name, value in wanted.items())  # some measures have no norm
     ]
-    last = plan_of(config, result_of(folder)).passes(_epoch_size(config, dataset))
+    last = plan_followed(config, result_of(folder)).passes(_epoch_size(config, dataset))
     epochs = {last, *range(settings.during or last, last, settings.during or last)}
     for name, epoch in product(settings.measures, epochs):
         found = [record for record in alike if record.kind == name and record.epoch == epoch]

@@ -24,7 +24,7 @@ from experiments.study.strategies import (
     TUNED,
     adaptive_plan,
     at_length,
-    plan_of,
+    plan_of_strategy,
     rate_of,
 )
 from experiments.training.methods import METHODS, MINIMA, OPTIONS
@@ -155,7 +155,7 @@ class Grid(BaseConfig):
 
     def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
         constant, increasing = self.plans
-        plan, updates, by = plan_of(strategy, constant, increasing), None, "epochs"
+        plan, updates, by = plan_of_strategy(strategy, constant, increasing), None, "epochs"
         parts = self.descent.m or self.descent.micro_batch
         if parts and strategy == "constant_mean":
             plan = plan.rounded_to(parts)  # the size of a part must divide the batch size

@@ -87,7 +87,7 @@ def at_length(name: str, text: str, epochs: int | None) -> BatchPlan:
     return BatchPlan.from_stages(list(zip(scaled, (stage.batch_size for stage in plan.stages), strict=True)))
 
 
-def plan_of(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
+def plan_of_strategy(name: str, constant: BatchPlan, increasing: BatchPlan) -> BatchPlan:
     """Returns the batch plan of a strategy.
 
     Args:

@@ -15,7 +15,7 @@ GRADIENT_DECIDES = "ae_sam"
 _NUMBERS = {"always": str, GRADIENT_DECIDES: str, "every:": int, "after:": int, "last:": float, "bernoulli:": float}
 
 
-def parse(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
+def parse_policy(text: str, plan: BatchPlan, num_examples: int, seed: int) -> Policy:
     """Returns the policy that `text` names.
 
     Args:

@@ -69,10 +69,10 @@ def test_the_recorded_plan_replays_the_run_bit_for_bit(whole: Path, tiny: str) -
     decided = config(tiny)
     result = run.result_of(whole)
     assert len(BatchPlan.parse(result.batch_plan).stages) > 1
-    assert run.plan_of(decided, result) == BatchPlan.parse(result.batch_plan)
+    assert run.plan_followed(decided, result) == BatchPlan.parse(result.batch_plan)
     for lost in (dataclasses.replace(result, batch_plan=plan) for plan in (None, "", "1x")):
         with pytest.raises(UnusableError, match=f"{GROWING} does not say which plan it followed: remove that run"):
-            run.plan_of(decided, lost)
+            run.plan_followed(decided, lost)
     fixed = config(tiny, batch_plan=result.batch_plan)
     state, records = trained(fixed)
     assert_same_state(state, trained_state(whole, decided))

@@ -21,7 +21,7 @@ from experiments.study.strategies import (
     is_late_switch,
     late_switch,
     mean_batch_size,
-    plan_of,
+    plan_of_strategy,
     rate_of,
 )
 from sam_optax import BatchPlan
@@ -35,7 +35,7 @@ plans = st.lists(st.tuples(st.integers(1, 8), st.sampled_from([16, 32, 48, 64, 1
 
 
 def test_controls_are_as_long_as_their_plan() -> None:
-    plan = {name: str(plan_of(name, CONSTANT, GROWING)) for name in CONTROLS}
+    plan = {name: str(plan_of_strategy(name, CONSTANT, GROWING)) for name in CONTROLS}
     assert plan == {
         "constant_first": "25x16",
         "constant_last": "25x256",
@@ -43,7 +43,7 @@ def test_controls_are_as_long_as_their_plan() -> None:
         "reversed": "5x256,5x128,5x64,5x32,5x16",
     }
     for name in (*PLANNED, LATE_SWITCH, *FALLING_RADIUS):
-        assert plan_of(name, CONSTANT, GROWING).epochs == 25
+        assert plan_of_strategy(name, CONSTANT, GROWING).epochs == 25
     assert rate_of("warm_restarts", 78) == "warm_restarts:15.6"
 
 
