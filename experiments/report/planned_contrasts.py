@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from experiments.cli.tables import Table, signed
+from experiments.cli.tables import Table, counted, signed
 from experiments.report.groups import Group, Study
 from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds
 from experiments.study import labels
@@ -181,6 +181,10 @@ def contrast_sentences(table: Table) -> list[str]:
     """Returns the rows of `contrast_table` as sentences for the headline."""
     return [
         f"Planned: {question} {verdict[0].upper()}{verdict[1:]}"
-        + (f", {difference} points ({interval}; {seeds} seeds): {cell} − {control}." if control != "–" else ".")
+        + (f", {difference} points ({_precision(interval, seeds)}): {cell} − {control}." if control != "–" else ".")
         for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
     ]
+
+
+def _precision(interval: str, seeds: str) -> str:
+    return "; ".join(([] if interval == "–" else [interval]) + [counted("seed", int(seeds))])

@@ -1,5 +1,6 @@
 """Planned contrasts: the best control, the paired t-test, Holm's adjustment, and the cells without a verdict."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ def test_the_summary_states_the_contrasts_in_sentences() -> None:
         ),
         "Planned: Does growth help? No verdict: not all cells were run with a common seed.",
     ]
+
+
+def test_the_sentence_of_a_contrast_with_one_seed_has_no_interval() -> None:
+    single = cells(**{name: errors[:1] for name, errors in ERRORS.items()})
+    [sentence] = contrast_sentences(contrast_table([outcome(CONTRAST, single)]))
+    assert re.fullmatch(
+        r"Planned: Does growth help\? No verdict: fewer than 3 seeds, −\d\.\d\d points \(1 seed\): .*\.", sentence
+    )
 
 
 def test_runs_of_several_studies_are_refused() -> None:
