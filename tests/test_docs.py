@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import textwrap
 import tomllib
 from collections import Counter
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -158,7 +160,7 @@ def test_every_framework_has_a_step_that_returns_a_loss() -> None:
         names.pop("loss", None)
         exec(block.code, names)  # noqa: S102 - the page's own code
         assert number == 0 or (names["loss"].shape == () and jnp.isfinite(names["loss"]))
-    assert number == 10
+    assert number == 11
 
 
 def test_the_code_for_users_of_other_packages_runs() -> None:
@@ -266,12 +268,35 @@ def test_the_links_of_a_page_outside_the_site_exist(page: str) -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built without a warning, which would be an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)  # noqa: S603
-    assert built.returncode == 0, built.stderr  # a warning is an error
-    pages = [path for path in (tmp_path / "site").rglob("*") if path.suffix in {".html", ".css"}]
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_has_every_method_of_every_public_class(site: Path) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
+    named = {f"sam_optax.{name}": getattr(sam_optax, name) for name in sam_optax.__all__}
+    methods = {
+        f"{path}.{name}"
+        for path, found in named.items()
+        if inspect.isclass(found)
+        for base in found.__mro__
+        if base.__module__.startswith("sam_optax")
+        for name, value in vars(base).items()
+        if not name.startswith("_") and isinstance(value, FunctionType | classmethod | property) and value.__doc__
+    }
+    assert "sam_optax.BatchPlan.schedule" in methods
+    assert {path for path in methods if f'id="{path}"' not in text} == set()
+
+
+def test_the_site_needs_no_network(site: Path) -> None:
+    pages = [path for path in site.rglob("*") if path.suffix in {".html", ".css"}]
     assert len(pages) > len([page for page in PAGES if page.startswith("docs/")])
     for path in pages:
         text = path.read_text(encoding="utf-8")
