@@ -160,7 +160,8 @@ class LeafShapes:
                 f"grad_fn got parameters of shapes {given.shapes}, and the gradient was taken with respect to "
                 f"{self.shapes}: give it parameters of the same structure. A transformation that changes the "
                 "parameters, as optax.flatten does, cannot be around a method: write optax.chain(method, "
-                "optax.flatten(optimizer))."
+                "optax.flatten(optimizer)). A model of Flax NNX holds more than its parameters: use "
+                "sam_optax.flax.value_and_grad."
             )
 
 

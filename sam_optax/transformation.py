@@ -214,7 +214,7 @@ def _check_grad_fn(grad_fn: Any) -> None:
             "grad_fn is missing: call update(grads, state, params, grad_fn=grad_fn) with the function that "
             "sam_optax.value_and_grad returns, or perturb=False for a step without a second pass. An "
             "Optax wrapper without extra arguments, as optax.lookahead, does not pass grad_fn on: call the method by "
-            "itself, before it."
+            "itself, before it. Flax's TrainState does not pass it on either: use sam_optax.flax.TrainState."
         )
     if not callable(grad_fn):
         raise ValueError(f"grad_fn is {grad_fn!r}: give a function from parameters to their gradient.")
