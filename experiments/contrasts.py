@@ -12,7 +12,6 @@ from experiments.cli.output_folder import write_document
 from experiments.cli.tables import as_markdown, as_terminal
 from experiments.config import checks
 from experiments.runner.finished_runs import find_runs
-from experiments.study.tuning import TRIALS
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def main() -> None:
     from experiments.report.runs_table import table_of  # noqa: PLC0415
 
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
-    found = [run for run in exit_on_value_error(find_runs, [arguments.study]) if TRIALS not in run.folder.parts]
+    found = exit_on_value_error(find_runs, [arguments.study])
     cells = exit_on_value_error(cells_of, table_of(found))
     outcomes = [outcome(each, cells, arguments.learned) for each in planned]
     rows = contrast_table(outcomes).rows

@@ -114,6 +114,9 @@ class Config(BaseConfig):
         omit = f", and {self.method} makes no second pass: omit it."
         check_conflicts(given, {omit: not method.makes_second_pass and self.when != "always"})
         check_options(self, (self.method,))
+        for name in method.unread:
+            value, unused = getattr(descent, name), f", and {self.method} does not use it: omit it."
+            check_conflicts(f"{name} is {value}", {unused: value not in (0.0, getattr(method, name))})
         self._check_whole_optimizer()
         for name, least in MINIMA.items():
             low, high = getattr(descent, least), getattr(descent, name) or 0.0
@@ -232,8 +235,7 @@ class Config(BaseConfig):
     @property
     def effective(self) -> "Config":
         """The config with settings that the method ignores set to 0. Configs with equal `effective` give equal runs."""
-        unread = {name: 0.0 for name in ("rho", "alpha") if name not in METHODS[self.method].uses}
-        return self.with_settings(**unread)
+        return self.with_settings(**dict.fromkeys(METHODS[self.method].unread, 0.0))
 
     def save(self, path: Path) -> None:
         """Writes the config into a new file.
@@ -258,9 +260,13 @@ class Config(BaseConfig):
     def of(cls, values: Any) -> "Config":
         """Makes a config from `settings` that were read from JSON.
 
+        Earlier versions accepted any `rho` and `alpha` for a method that does not read them; these become the defaults.
+
         Raises:
           ValueError: If a value is missing, unknown or wrong.
         """
         if wrong := json_files.fault(values, cls, _FROM_THE_START):
             raise ValueError(wrong)
-        return cls.from_settings(**values)
+        method = METHODS.get(values["method"])
+        unread = {} if method is None else {name: getattr(method, name) for name in method.unread if values.get(name)}
+        return cls.from_settings(**values | unread)

@@ -178,7 +178,8 @@ def named_value(name: str, value: Any) -> str:
 
 def _shared(config: Config, chosen: Sequence[str]) -> Config:
     """Returns the config at seed 0, with the default for each chosen setting, and 0 for what the method ignores."""
-    defaults = {name: value for name, value in Config().settings.items() if name in chosen}
+    read = set(chosen) - METHODS[config.method].unread
+    defaults = {name: value for name, value in Config().settings.items() if name in read}
     return config.with_settings(seed=0, **defaults).effective
 
 

@@ -14,6 +14,9 @@ from experiments.training.records import Result, SharpnessRecord
 from experiments.training.writers import read
 from sam_optax import BatchPlan
 
+TRIALS = "trials"
+"""The folder of the trials of a tuned study, inside that of the study."""
+
 
 class Run(NamedTuple):
     """A finished run.
@@ -49,6 +52,8 @@ class Run(NamedTuple):
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """Returns all finished runs in the folders and below them, each once, in the order of their names.
 
+    The trials of a tuned study are not among its runs: give their own folder to read them.
+
     Raises:
       ValueError: If a folder does not exist or holds no finished run, if a run is damaged, or if two runs of one config
         have different results.
@@ -58,7 +63,12 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         if not os.path.isdir(folder):
             raise ValueError(f"{folder} is not a folder: give folders that hold runs.")
         inside = [path for path in sorted(folder.rglob("result.json")) if (path.parent / "config.json").is_file()]
-        finished = [path.parent for path in inside if not any(part.endswith(UNFINISHED) for part in path.parts)]
+        finished = [
+            path.parent
+            for path in inside
+            if not any(part.endswith(UNFINISHED) for part in path.parts)
+            and TRIALS not in path.relative_to(folder).parts
+        ]
         if not finished:
             raise ValueError(f"{folder} holds no finished run: give an output folder of experiments.train.")
         found |= {run.resolve(): _read(run) for run in finished}

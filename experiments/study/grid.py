@@ -245,7 +245,7 @@ def _check_not_compiled_once(study: BaseConfig) -> None:
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
     """Returns the config of a run: the settings that the runs of the study share, without those its method ignores."""
-    unread = [name for name in OPTIONS if name not in METHODS[method].options]
+    unread = [*METHODS[method].unread, *(name for name in OPTIONS if name not in METHODS[method].options)]
     ignored = {name: getattr(Descent(), name) for name in METHODS[method].ignores}
     return Config(
         problem=study.problem,

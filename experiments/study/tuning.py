@@ -10,12 +10,12 @@ from experiments import data
 from experiments.cli.tables import Rows
 from experiments.config import checks
 from experiments.runner import run
+from experiments.runner.finished_runs import TRIALS
 from experiments.study.grid import Grid
 from experiments.study.run_spec import RunSpec
 from experiments.study.strategies import TUNED
 from experiments.training.methods import METHODS, OPTIONS
 
-TRIALS = "trials"  # the folder of the trials in that of a study
 _USUAL = (0.9, 5e-4)  # momentum and weight decay
 
 

@@ -156,6 +156,11 @@ class Method(NamedTuple):
         return constants | {MINIMA[name] for name in self.uses}
 
     @property
+    def unread(self) -> set[str]:
+        """Which of `rho` and `alpha` the method does not read. A config has the method's defaults for them, or 0."""
+        return set(MINIMA) - set(self.uses)
+
+    @property
     def is_estimator(self) -> bool:
         """Whether the method only estimates the gradient, of any loss, and the base optimizer makes the update."""
         return self.around is None and self.complete is None and not self.functional

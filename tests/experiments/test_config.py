@@ -82,6 +82,8 @@ def test_ascent_steps_are_for_k_step_sam_and_two_by_default() -> None:
     [
         ({"method": "sam", "gamma": 0.5}, "gamma is 0.5, and sam has no such option: omit it."),
         ({"method": "sgd", "rho_min": 0.0}, "rho_min is 0.0, and sgd has no such option: omit it."),
+        ({"method": "sgd", "rho": 0.1}, "rho is 0.1, and sgd does not use it: omit it."),
+        ({"method": "sam", "alpha": 0.5}, "alpha is 0.5, and sam does not use it: omit it."),
         ({"method": "sam", "rho_min": 0.1}, "rho_min is 0.1, and rho is 0.05: give rho_min a value of at most rho."),
         ({"method": "sam", "rho_min": -0.1}, "rho_min is -0.1: give a finite number of at least 0."),
         ({"method": "sam", "alpha_min": 0.0}, "alpha_min is 0.0, and sam has no such option: omit it."),
@@ -104,14 +106,14 @@ def test_unknown_and_impossible_hyperparameters_of_a_method_are_refused(settings
 
 
 def test_a_study_gives_each_method_only_its_own_hyperparameters(tmp_path: Path) -> None:
-    numbers = {"gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
+    numbers = {"rho": 0.2, "alpha": 0.3, "gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
     study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "gsam", "wsam"), **numbers)
     found = {cell.config.method: cell.config.descent for cell in study.cells()}
-    assert [(each.gamma, each.rho_min, each.alpha_min) for each in found.values()] == [
-        (None, None, None),
-        (None, 0.01, None),
-        (None, 0.01, 0.02),
-        (0.5, 0.01, None),
+    assert [(each.rho, each.alpha, each.gamma, each.rho_min, each.alpha_min) for each in found.values()] == [
+        (0.0, 0.02, None, None, None),
+        (0.2, 0.02, None, 0.01, None),
+        (0.2, 0.3, None, 0.01, 0.02),
+        (0.2, 0.02, 0.5, 0.01, None),
     ]
     for kind in (Grid, Comparison):
         with pytest.raises(ValueError, match=r"theta is 0\.5, and sgd or sam has no such option: omit it"):

@@ -187,8 +187,7 @@ def test_the_program_prints_and_writes_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "contrasts.toml").write_text(FILE)
-    trial = runs_with(sam__increasing=[1.0])[0]._replace(folder=Path("study/trials/rate_0.1/sam-increasing-0"))
-    monkeypatch.setattr(program, "find_runs", lambda folders: [*runs_with(**ERRORS), trial])
+    monkeypatch.setattr(program, "find_runs", lambda folders: runs_with(**ERRORS))
     words = ["study", str(tmp_path / "contrasts.toml"), "--output", str(tmp_path / "table.md")]
     monkeypatch.setattr(sys, "argv", ["contrasts", *words])
     program.main()

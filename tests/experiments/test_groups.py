@@ -41,7 +41,7 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ({"rho": 0.05}, {"rho": 0.1}, {"SAM, ρ 0.05, constant", "SAM, ρ 0.1, constant"}),
         ({"rho": 0.05}, {"rho": 0.1, "method": "gsam"}, {"SAM, ρ 0.05, constant", "GSAM, ρ 0.1, constant"}),
         ({"rho": 0.05}, {"rho": 0.5, "method": "asam"}, {"SAM, constant", "ASAM, constant"}),
-        ({"method": "sgd", "rho": 0.05}, {"method": "sgd", "rho": 0.1, "seed": 1}, {"SGD, constant"}),
+        ({"method": "sgd", "alpha": 0.0}, {"method": "sgd", "alpha": 0.02, "seed": 1}, {"SGD, constant"}),
         ({}, {"method": "sgd"}, {"SAM, constant", "SGD, constant"}),
         ({}, {"batch_plan": "4x64"}, {"SAM, constant 128", "SAM, constant 64"}),
         ({}, {"batch_plan": "8x128"}, {"SAM, constant, 4 epochs", "SAM, constant, 8 epochs"}),
@@ -62,7 +62,7 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
         ({}, {"batch_plan": "2x64,2x128", "lr_schedule": "cosine"}, {"SAM, constant", "SAM, increasing, cosine"}),
         ({}, {"lr_schedule": "linear"}, {"SAM, constant", "SAM, linear"}),
         ({}, {"method": "msam"}, {"SAM, constant", "MSAM, momentum 0.9, constant"}),
-        ({"alpha": 0.0}, {"alpha": 0.5, "seed": 1}, {"SAM, constant"}),
+        ({"alpha": 0.0}, {"alpha": 0.02, "seed": 1}, {"SAM, constant"}),
         ({}, {"method": "k_step_sam"}, {"SAM, constant", "k-step SAM, constant"}),
         (
             {"method": "k_step_sam"},
@@ -166,7 +166,11 @@ def test_default_settings_are_not_shown(folder: Path) -> None:
 
 
 def test_a_run_in_two_sweeps_counts_once(folder: Path) -> None:
-    write_run(folder / "again", ERRORS["sgd", "constant"][0], method="sgd", rho=0.3, batch_plan=PLANS["constant"])
+    again = write_run(folder / "again", ERRORS["sgd", "constant"][0], method="sgd", batch_plan=PLANS["constant"])
+    assert len(find_runs([folder])) == 12
+    path = again / "config.json"  # an earlier version accepted a radius for sgd
+    path.write_text(path.read_text().replace('"rho": 0.0', '"rho": 0.3'))
+    assert '"rho": 0.3' in path.read_text()
     assert len(find_runs([folder])) == 12
 
 

@@ -43,6 +43,14 @@ def test_tuned_settings_do_not_separate_groups(folder: Path) -> None:
     assert len(studies(table_of(find_runs([folder])))) == 2  # constant runs belong to the larger one
 
 
+def test_the_trials_of_a_study_are_not_among_its_runs(folder: Path) -> None:
+    runs = find_runs([folder])
+    trials = folder / "trials" / "rate_0.3"
+    write_run(trials / "sgd-constant-9", 0.5, method="sgd", batch_plan="4x128", seed=9)
+    assert find_runs([folder]) == runs
+    assert [run.config.seed for run in find_runs([trials])] == [9]
+
+
 def test_a_table_lists_the_tuned_settings_of_each_cell(folder: Path) -> None:
     (study,) = studies(table_of(find_runs([folder])), CHOSEN)
     assert chosen_table(study).rows == [
