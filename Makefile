@@ -18,7 +18,7 @@ test-long: .venv/installed ## What takes longer: every combination, many kills, 
 PYTHON_OLD ?= python3.11
 PYTHON_NEW ?= python3.13
 ELSEWHERE := .cache/versions
-OF_THE_PROGRAM := tests/experiments tests/test_docs.py tests/test_loaders.py tests/test_notebooks.py tests/test_package.py \
+OF_THE_PROGRAM := tests/experiments tests/test_built_site.py tests/test_docs.py tests/test_loaders.py tests/test_notebooks.py tests/test_package.py \
 	tests/test_pictures.py tests/test_site.py
 
 test-versions: test-on-old test-on-new test-on-lowest ## The core: Python 3.11 with jax 0.10, 3.13 with 0.12, lowest versions.
