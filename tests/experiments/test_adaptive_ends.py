@@ -55,4 +55,4 @@ def test_adaptive_plans_are_parsed_from_text() -> None:
     assert [tenth.is_over(epochs, 99) for epochs in (29, 30)] == [False, True]
     assert tenth.controller.rule(NoiseTerms(1.0, 50.0), 16) == pytest.approx(5.0)
     assert AdaptivePlan.parse("adaptive:3x8..8:norm_test:0.5").controller.rule(NoiseTerms(2.0, 64.0), 16) == 43.0
-    assert str(Config.from_settings(method="sgd", batch_plan="adaptive:40ux16..64:noise_scale", **SMALL).plan) == "5x16"
+    assert str(Config.from_settings(method="sam", batch_plan="adaptive:40ux16..64:noise_scale", **SMALL).plan) == "5x16"

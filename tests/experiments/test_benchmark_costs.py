@@ -5,6 +5,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -14,6 +15,7 @@ from experiments.benchmark.benchmark_steps import peak_memory, size_of, temporar
 from experiments.benchmark.cases import Case
 from experiments.config import Config
 from experiments.training.loop import Callbacks
+from sam_optax.sharpness import losses
 from tests.experiments.test_benchmark import Clock
 
 
@@ -28,6 +30,18 @@ def test_the_time_of_the_worst_case_is_relative_to_its_evaluations(tiny: str, mo
     evaluation = memory.amounts[0] - 4 * size  # the memory is the four copies of the ascent and no more
     assert 0 < evaluation - peak_memory(_evaluation(tiny)) < size
     assert memory.reference_amounts[0] - 4 * size == peak_memory(benchmark_steps.ours(posed, optax.identity()).compiled)
+
+
+def test_arrays_that_are_freed_during_the_ascent_do_not_reduce_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = [jnp.zeros(1000)]
+    monkeypatch.setattr(losses, "value_and_grad", lambda *arguments: None)
+
+    def worst_case(steps: int) -> None:
+        earlier.clear()
+        offset = jnp.ones(steps)
+        losses.value_and_grad(offset)
+
+    assert measure._held(worst_case) == 3 * 4
 
 
 def _evaluation(model: str) -> Any:
