@@ -27,8 +27,9 @@ a_method_of_each_kind = each_of(METHODS, quick=OF_EACH_KIND)
 
 
 def supported_settings(method: str, **settings: Any) -> dict[str, Any]:
-    """The settings without those that a complete optimizer ignores."""
-    return {name: value for name, value in settings.items() if name not in METHODS[method].ignores}
+    """The settings without those that the method does not use."""
+    unused = {*METHODS[method].ignores, *METHODS[method].unread}
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def gradients_of(method: str) -> int:

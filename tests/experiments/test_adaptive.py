@@ -84,7 +84,7 @@ def test_the_recorded_plan_replays_the_run_bit_for_bit(whole: Path, tiny: str) -
 
 @pytest.mark.parametrize(
     ("settings", "every"),
-    [({}, 1), ({"method": "sgd"}, None), ({"when": "every:3"}, 3)],
+    [({}, 1), ({"method": "sgd", "rho": None}, None), ({"when": "every:3"}, 3)],
     ids=["sam", "sgd", "every third"],
 )
 def test_each_epoch_decides_by_the_separate_means_of_signal_and_noise(

@@ -82,8 +82,8 @@ def test_all_matrix_products_are_computed_in_bfloat16_from_float32_parameters(na
 def test_steps_equal_those_of_float32_up_to_rounding_and_state_stays_float32(net: str, method: str) -> None:
     moved = {}
     for precision in ("float32", "bfloat16"):
-        settings = supported_settings(method, weight_decay=1e-3, **LEAST)
-        config = Config.from_settings(model=net, method=method, precision=precision, ema=0.0, rho=0.5, **settings)
+        settings = supported_settings(method, weight_decay=1e-3, rho=0.5, **LEAST)
+        config = Config.from_settings(model=net, method=method, precision=precision, ema=0.0, **settings)
         dataset = run.load(config)
         before = build(config, dataset)[0]
         after, last = run.train(config, dataset)
