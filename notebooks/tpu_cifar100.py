@@ -21,7 +21,7 @@
 # run all cells: the study continues from the last save.
 #
 # **This notebook has not been run on a TPU or a GPU, nor in Colab or with Drive.** Its stored outputs are those of a
-# rehearsal on two CPU cores with other settings: ResNet-8 with 78,000 parameters instead of ResNet-18, 512 of the
+# rehearsal on two CPU cores with other settings: ResNet-8 with 84,000 parameters instead of ResNet-18, 512 of the
 # 50,000 training images, and 5 epochs. They show what the cells print, and not what the row results in. We do not know
 # how long a run takes on an accelerator; the notebook measures it before the runs start.
 #
