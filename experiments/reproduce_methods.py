@@ -102,7 +102,7 @@ def method_rows(study: "Study", seconds: Mapping[str, Sequence[float]]) -> Rows:
 
     measured = [(protocol, rho) for protocol, radii in list(protocols_of([study.runs]).items())[:1] for rho in radii]
     titles = [", ".join([f"sharpness, ρ {rho:.3g}", *protocol.departures]) for protocol, rho in measured]
-    rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, in SGD's")]
+    rows: Rows = [("method", "ρ", "test error, %", *titles, "gradients per step", "time per step, relative to SGD")]
     for group in study.groups:
         name, errors = group.config.method, mean_and_deviation((100 * group.values("test_error")).tolist())
         rows.append(

@@ -31,8 +31,8 @@ class Network:
       locality_attention: Whether the tokens of a ViT ignore themselves in attention, with a learned temperature.
       drop_path: The probability with which a branch of a ViT is skipped during training, drawn for each image.
       precision: The dtype of the network's computation: float32 or bfloat16, which halves the memory of activations.
-        Parameters, the perturbation, norms, statistics, logits and the loss are always float32. A small rho is lost in
-        bfloat16, see docs/precision.md.
+        Parameters, the perturbation, norms, statistics, logits and the loss are always float32. In
+        bfloat16, rounding distorts a small rho: see docs/precision.md.
     """
 
     model: str = "small_resnet"

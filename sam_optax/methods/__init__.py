@@ -1,1 +1,1 @@
-"""The methods by name: those made of a perturbation, a combiner and a policy, and those that wrap an optimizer."""
+"""The methods: those that precede an optimizer, those that wrap one, and those that are complete by themselves."""

@@ -32,7 +32,7 @@ def bsam(
 
         m ← β1 m + (1 − β1) (h + δ w),  w ← w − η m / s,  s ← β2 s + (1 − β2) (√s |g| + γ + δ),  δ = precision / N
 
-    The step divides by the `s` of before the update, and has no bias correction. `h` and `|g|` are the results of
+    The step divides by the value of `s` before the update, and has no bias correction. `h` and `|g|` are the results of
     `bsam_value_and_grad`, which computes the gradients at random points of the posterior. It is a complete
     optimizer: no other optimizer follows it in a chain. From "SAM as an Optimal Relaxation of Bayes" (Möllenhoff and
     Khan, 2023, https://arxiv.org/abs/2210.01620), whose CIFAR experiments use `learning_rate=0.5` with a warm-up and

@@ -1,9 +1,9 @@
 """Methods with SAM's perturbation that combine the clean and the perturbed gradient.
 
-GSAM, surrogate-gap-guided SAM, is the method of the paper. StableSAM has the direction of SAM's gradient and the length
-of the clean gradient. LookSAM makes a second pass every k-th step, and reuses its direction in the steps between. WSAM
-adds the sharpness to the loss as a weighted regularisation term; its decoupled form keeps that term out of the base
-optimizer.
+GSAM, surrogate-gap-guided SAM, also reduces the gap between the perturbed and the clean loss. StableSAM has the
+direction of SAM's gradient and the length of the clean gradient. LookSAM makes a second pass every k-th step, and
+reuses its direction in the steps between. WSAM adds the sharpness to the loss as a weighted regularisation term; its
+decoupled form keeps that term out of the base optimizer.
 """
 
 from typing import Any, Literal
@@ -34,8 +34,8 @@ def gsam(
     """GSAM: descend on `g_s − α g_⊥`, with SAM's `ε` and the part `g_⊥` of `g` that is orthogonal to `g_s`.
 
     The perturbed loss falls as with SAM, and the surrogate gap between it and the clean loss falls too. With
-    `minimize="clean"` the clean loss and the gap fall: `g + α (g_s − ⟨g_s, ĝ⟩ ĝ)`. From "Surrogate Gap
-    Minimization Improves Sharpness-Aware Training" (Zhuang et al., 2022, https://arxiv.org/abs/2203.08065).
+    `minimize="clean"` it descends on `g + α (g_s − ⟨g_s, ĝ⟩ ĝ)`, and the clean loss and the gap fall. From "Surrogate
+    Gap Minimization Improves Sharpness-Aware Training" (Zhuang et al., 2022, https://arxiv.org/abs/2203.08065).
 
     Args:
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates.

@@ -44,7 +44,8 @@ def msam(
       base: an optimizer with momentum, such as `optax.sgd(lr, momentum=0.9)` or `optax.adamw(lr)`.
       rho: the radius `ρ ≥ 0`, in units of the parameters' global L2 norm; a number or a schedule over updates. At 0 it
         is the base optimizer.
-      direction: from the base's state to `v`. None: the momentum of SGD or of Adam, wherever it is in the state.
+      direction: a function from the base's state to `v`. If it is None, `v` is the momentum of SGD or of Adam, wherever
+        it is in the state.
       mask: the leaves to shift: a tree of bools, or a function from the parameters to one. Each needs a momentum.
 
     Returns:
