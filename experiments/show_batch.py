@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import data
@@ -93,6 +92,8 @@ def draw(views: list[View], rows: int, path: Path) -> None:
     """
     rows = min(rows, len(views[0].images))
     brightest = max(int(views[0].images.max()), 1)  # for grey images, which may use few levels
+    from matplotlib.figure import Figure  # noqa: PLC0415 - --help does not wait for it
+
     figure = Figure(figsize=(_SIDE * len(views), (_SIDE + 0.3) * rows + 0.3), layout="constrained")
     columns = figure.subplots(rows, len(views), squeeze=False).T
     for view, panels in zip(views, columns, strict=True):

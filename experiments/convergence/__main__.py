@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -13,9 +13,7 @@ from experiments.cli import output_folder, tables
 from experiments.cli.command import Command
 from experiments.cli.errors import exit_on_value_error, parse, start
 from experiments.config import checks
-from experiments.convergence.document import Part, markdown, network_part, quadratic_part
 from experiments.convergence.falling_radius import compare, worst_case
-from experiments.convergence.falling_radius_part import radius_part
 from experiments.convergence.gradient_norms import REACH
 from experiments.convergence.network_study import (
     NetworkStudy,
@@ -28,6 +26,9 @@ from experiments.convergence.network_study import (
 from experiments.convergence.quadratic_study import QuadraticStudy, floor, follow
 from experiments.study import RunOptions, RunSpec, study_runs
 from experiments.study.strategies import TUNED
+
+if TYPE_CHECKING:  # it imports matplotlib, for which --help does not wait
+    from experiments.convergence.document import Part
 
 _PARTS = ("radius", "quadratic", "networks")
 
@@ -83,6 +84,9 @@ def main() -> None:
     arguments = parse(COMMAND)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     study, location = arguments.study, arguments.location
+    from experiments.convergence.document import markdown  # noqa: PLC0415 - it imports matplotlib
+    from experiments.convergence.falling_radius_part import radius_part  # noqa: PLC0415
+
     document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"
     cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
     known = [name for name in study.methods if name in REACH]
@@ -109,7 +113,7 @@ def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec],
 
 def study_networks(
     study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
-) -> Part:
+) -> "Part":
     """Executes the runs that are not complete yet, and draws the pictures.
 
     Args:
@@ -122,6 +126,8 @@ def study_networks(
     Returns:
       The part of the document.
     """
+    from experiments.convergence.document import network_part  # noqa: PLC0415 - it imports matplotlib
+
     title = f"{study.network.model} on {study.problem.dataset}"
     console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
@@ -138,7 +144,7 @@ def study_networks(
     return network_part(study, title, curves, times)
 
 
-def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list[str]) -> Part:
+def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list[str]) -> "Part":
     """Runs every method with every strategy, measures the floors, and draws the pictures.
 
     The strategy constant_tuned is omitted, since its learning rates are those of networks.
@@ -151,6 +157,8 @@ def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list
     Returns:
       The part of the document.
     """
+    from experiments.convergence.document import quadratic_part  # noqa: PLC0415 - it imports matplotlib
+
     trajectories = {
         (method, strategy): follow(study, method, strategy)
         for method in methods
@@ -163,7 +171,7 @@ def study_quadratic(study: QuadraticStudy, networks: NetworkStudy, methods: list
     return quadratic_part(study, trajectories, {"batch_size": by_size, "rate": by_rate}, networks.output)
 
 
-def _shown(part: Part, console: Console) -> Part:
+def _shown(part: "Part", console: Console) -> "Part":
     """Prints the tables of a part, and returns the part."""
     for caption, rows in part.tables:
         console.print(tables.as_terminal(rows), f"{caption}\n", sep="\n")
