@@ -1,13 +1,16 @@
 """The tables of CIFAR-100 in README.md and in docs/results have the figures of the committed runs."""
 
-import json
 import re
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
+
+from experiments.runner import finished_file
+from experiments.runner.finished_file import FinishedRun
+from experiments.training.records import WorstCase
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs" / "results" / "cifar100_resnet8" / "runs.jsonl"
@@ -17,17 +20,16 @@ RUNS_OF_A_SEED = 17
 IN_README = ("constant", "increasing", "cosine", "constant_first")  # columns of the table
 IN_RESULTS = (*IN_README, "constant equal_updates", "constant_tuned", "constant_mean", "reversed")  # rows of the table
 
-Runs: TypeAlias = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""Records by the name of the cell and by seed."""
+Runs: TypeAlias = Mapping[str, Mapping[int, FinishedRun]]
+"""Finished runs by the name of the cell and by seed."""
 
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    cells: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for line in RECORDS.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        cell, _, seed = record["name"].partition(", seed ")
-        cells.setdefault(cell, {})[int(seed)] = record
+    cells: dict[str, dict[int, FinishedRun]] = {}
+    for run in finished_file.read(RECORDS).values():
+        cell, _, seed = run.name.partition(", seed ")
+        cells.setdefault(cell, {})[int(seed)] = run
     return cells
 
 
@@ -38,21 +40,28 @@ def complete_seeds(runs: Runs) -> list[int]:
 
 def shown(runs: Runs, method: str, strategy: str) -> str:
     """Returns a cell of a table over the complete seeds: `76.28 / 0.362`, or `76.28 ± 0.40 / 0.362`."""
-    records = [runs.get(f"{method.lower()} {strategy}", {}).get(seed) for seed in complete_seeds(runs)]
-    found = [record for record in records if record is not None]
+    cell = runs.get(f"{method.lower()} {strategy}", {})
+    found = [cell[seed] for seed in complete_seeds(runs) if seed in cell]
     if not found:
         return "–"
-    errors = [100 * record["result"]["test_error"] for record in found]
+    errors = [error(run) for run in found]
     spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
     return f"{statistics.mean(errors):.2f}{spread} / {statistics.mean(map(sharpness, found)):.3g}"
 
 
-def sharpness(record: Mapping[str, Any]) -> float:
-    return next(each["sharpness"] for each in record["sharpness"] if each["rho"] == pytest.approx(0.0002))
+def error(run: FinishedRun) -> float:
+    assert run.result.test_error is not None
+    return 100 * run.result.test_error
+
+
+def sharpness(run: FinishedRun) -> float:
+    measured = [each for each in run.sharpness if isinstance(each, WorstCase) and each.rho == pytest.approx(0.0002)]
+    assert measured[0].sharpness is not None
+    return measured[0].sharpness
 
 
 def updates(runs: Runs, strategy: str) -> str:
-    return f"{runs[f'sgd {strategy}'][0]['result']['updates']:,}"
+    return f"{runs[f'sgd {strategy}'][0].result.updates:,}"
 
 
 def table(page: str, heading: str) -> list[list[str]]:
