@@ -99,6 +99,11 @@ def signed(value: float) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
+def three_digits(value: float) -> str:
+    """Returns a number to three significant digits, with its zeros: `1.00`."""
+    return f"{value:#.3g}".removesuffix(".")
+
+
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
     """Returns the mean ± the sample standard deviation, or only the mean if there is a single value."""
     mean = f"{statistics.mean(values):{digits}}"
