@@ -1,4 +1,4 @@
-"""The paper's result for a run with the paper's settings."""
+"""The paper's result for a run with the paper's settings, or with those of a scaled-down version of a row."""
 
 import functools
 from collections.abc import Mapping
@@ -11,7 +11,10 @@ _Place = tuple[Config, tuple[int, ...]]
 
 
 def published_of(config: Config) -> Published | None:
-    """Returns the paper's result for these settings, whatever the length of the run; None if the paper has none."""
+    """Returns the paper's result for these settings, whatever the length of the run; None if the paper has none.
+
+    The settings of a scaled-down version of a row, such as `cifar100_resnet8`, have the result of that row.
+    """
     return None if config.adaptive is not None else _published().get(_place(config))
 
 

@@ -52,10 +52,12 @@ class Published(NamedTuple):
     Attributes:
       error: the test error, in %.
       sharpness: the worst-case sharpness at ρ = 0.0002.
+      row: the title of the paper's row, for example `CIFAR-100, ResNet-18`.
     """
 
     error: float
     sharpness: float
+    row: str
 
 
 class Row(NamedTuple):
@@ -64,7 +66,8 @@ class Row(NamedTuple):
     Attributes:
       title: the title of the row in the paper's table.
       study: the study.
-      published: the paper's results by method and strategy; empty if the paper has no such row.
+      published: the paper's results by method and strategy; empty if the paper has no such row. A study that is a
+        scaled-down version of a row has the results of that row.
     """
 
     title: str
@@ -80,9 +83,11 @@ def load(name: str) -> Row:
     """
     check_choice("config", name, NAMES)
     title, study = _STUDIES[name]
-    if name not in _PUBLISHED:
+    papers = _SCALED_DOWN_FROM.get(name, name)
+    if papers not in _PUBLISHED:
         return Row(title, study, {})
-    figures = [Published(*map(float, cell.split("/"))) for cell in _PUBLISHED[name].split("|")]
+    papers_title, _ = _STUDIES[papers]
+    figures = [Published(*map(float, cell.split("/")), papers_title) for cell in _PUBLISHED[papers].split("|")]
     return Row(title, study, dict(zip(_CELLS, figures, strict=True)))
 
 
@@ -122,7 +127,7 @@ _BY_IMPORTANCE = (
     *("sgd-constant-equal_updates", "sam-constant-equal_updates", "sgd-cosine", "sam-cosine"),
     *("gsam-constant", "gsam-increasing", "gsam-cosine"),
 )
-_SCALED_DOWN = (
+_CELLS_OF_RESNET8 = (
     *("*-constant", "*-increasing", "*-cosine"),
     *(f"{method}-{control}" for control in ("constant_first", "constant_tuned") for method in ("sgd", "sam")),
     *("sgd-constant-equal_updates", "sam-constant-equal_updates", "sgd-constant_mean", "sgd-reversed"),
@@ -142,7 +147,7 @@ _STUDIES = {
             increasing_plan="6x16,6x32,6x64,6x128,6x256",
             # Chosen among 0.1, 0.2, 0.4 and 0.8 by the error on 2,000 held-out training images: docs/results.
             tuned_rates=(("sgd", 0.8), ("sam", 0.4)),
-            include=_SCALED_DOWN,
+            include=_CELLS_OF_RESNET8,
         ),
     ),
     "cifar100_resnet18": (
@@ -203,6 +208,9 @@ _STUDIES = {
 }
 
 NAMES = tuple(_STUDIES)
+
+# Studies that are scaled-down versions of a row of the paper, and that row.
+_SCALED_DOWN_FROM = {"cifar100_resnet8": "cifar100_resnet18"}
 
 _CELLS = tuple((method, strategy) for strategy in PAPERS for method in ("sgd", "sam", "gsam"))
 # The paper's error / sharpness of the nine cells of a row, one line per strategy, in the order of `_CELLS`.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.cli.tables import Table, mean_and_deviation
+from experiments.cli.tables import Table, listed, mean_and_deviation
 from experiments.config import Config
 from experiments.presets import Published, published_of
 from experiments.report.groups import Group, Study
@@ -30,23 +30,22 @@ def error_table(match: Match, study: Study) -> Table:
     columns = _columns(match.groups)
     names = list(dict.fromkeys(name for _, name in sorted(columns, key=_order)))
     cells = {(group.row, name): group for group, name in columns}
+    papers = {place: result for place, each in cells.items() if (result := published_of(each.configs()[0]))}
     methods = [row for row in study.rows if any((row, name) in cells for name in names)]
     rows = []
     for method in methods:
-        found = [cells.get((method, name)) for name in names]
-        rows.append((method, *(_error_cell(group, study, protocol, rho) for group in found)))
-        papers = [published_of(group.configs()[0]) if group else None for group in found]
-        if any(papers):
-            rows.append((f"{method}, in the paper", *(_papers_cell(each) for each in papers)))
+        rows.append((method, *(_error_cell(cells.get((method, name)), study, protocol, rho) for name in names)))
+        if any((method, name) in papers for name in names):
+            rows.append((f"{method}, in the paper", *(_papers_cell(papers.get((method, name))) for name in names)))
     costs = [("batch sizes", *(_batch_sizes(next(g for g, own in columns if own == name)) for name in names))]
     costs += [
         (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
         for what, of in _costs(match).items()
     ]
-    has_paper = any("in the paper" in row[0] for row in rows)
-    what = "test error, %" + (" / sharpness" if protocol or has_paper else "")
-    caption = _error_caption(study, protocol, rho, has_paper)
-    title = ("Test error and sharpness " if protocol or has_paper else "Test error ") + match.title
+    caption = _error_caption(study, protocol, rho, list(dict.fromkeys(result.row for result in papers.values())))
+    has_sharpness = protocol is not None or bool(papers)
+    what = "test error, %" + (" / sharpness" if has_sharpness else "")
+    title = ("Test error and sharpness " if has_sharpness else "Test error ") + match.title
     return Table([(what, *map(labels.heading, names)), *rows, *costs], caption, title.strip())
 
 
@@ -158,17 +157,16 @@ def _papers_cell(result: Published | None) -> str:
     return "–" if result is None else f"{result.error:.2f} / {result.sharpness:.4g}"
 
 
-def _error_caption(study: Study, protocol: ProtocolColumns | None, rho: float, has_paper: bool) -> str:
+def _error_caption(study: Study, protocol: ProtocolColumns | None, rho: float, papers_rows: Sequence[str]) -> str:
     seeds = f"mean ± standard deviation over the {len(study.seeds)} seeds" if len(study.seeds) > 1 else "of one seed"
     words = [f"Test error after the last epoch, {seeds}."]
     if protocol is not None:
         words.append(f"Sharpness: the mean of the largest rise of the loss within ρ = {rho:.3g} ({protocol.title}).")
     if any(labels.heading(column) != column for column in study.columns):
         words.append("The paper marks a growing batch by +B, and a cosine rate by +C.")
-    if has_paper:
-        words.append(
-            "The paper has one run per cell, of 200 epochs (100 for a ViT), and measures sharpness at ρ = 0.0002."
-        )
+    if papers_rows:
+        words.append(f"The paper's row is {listed(papers_rows)}: one run of 200 epochs per cell, all training images.")
+        words.append("The sharpness of different networks cannot be compared.")
     return " ".join(words)
 
 

@@ -88,8 +88,8 @@ def test_every_row_is_a_study_with_the_published_cells() -> None:
         assert {("gsam", "constant"), ("gsam", "cosine"), ("sgd", "constant")} <= cells
         assert len(row.published) in {0, 9}
     published = presets.load("cifar100_wrn28_10").published
-    assert published["sam", "increasing"] == (21.10, 10.99)
-    assert published["gsam", "cosine"] == (24.00, 665.13)
+    assert published["sam", "increasing"] == (21.10, 10.99, "CIFAR-100, WRN-28-10")
+    assert published["gsam", "cosine"] == (24.00, 665.13, "CIFAR-100, WRN-28-10")
 
 
 def test_a_failed_run_is_reported_and_the_others_continue(

@@ -52,5 +52,15 @@ def test_a_cell_with_another_setting_has_no_published_result(tmp_path: Path, oth
     assert papers_rows(tmp_path) == {}
 
 
-def test_all_cells_of_the_papers_seven_rows_are_recognised() -> None:
-    assert len(published_results._published()) == 7 * 9
+def test_all_cells_of_the_papers_seven_rows_and_of_a_scaled_down_one_are_recognised() -> None:
+    found = published_results._published().values()
+    assert len(found) == 8 * 9
+    assert len({result.row for result in found}) == 7
+
+
+def test_a_scaled_down_study_has_the_results_of_the_papers_row(tmp_path: Path) -> None:
+    cell = CELL | {"model": "small_resnet", "train_examples": 10_000}
+    write_run(tmp_path / "a", 0.7, **(cell | {"batch_plan": "6x16,6x32,6x64,6x128,6x256"}))
+    write_run(tmp_path / "b", 0.8, **(cell | {"batch_plan": "30x128", "learning_rate": 0.4}))
+    shown = papers_rows(tmp_path)["SAM, in the paper"]
+    assert {name: figure for name, figure in shown.items() if "/" in figure} == {"increasing (+B)": "25.10 / 0.94"}
