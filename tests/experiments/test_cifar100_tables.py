@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
+from experiments.cli.tables import three_digits
 from experiments.runner import finished_file
 from experiments.runner.finished_file import FinishedRun
 from experiments.training.records import WorstCase
@@ -46,7 +47,7 @@ def shown(runs: Runs, method: str, strategy: str) -> str:
         return "–"
     errors = [error(run) for run in found]
     spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.mean(errors):.2f}{spread} / {statistics.mean(map(sharpness, found)):.3g}"
+    return f"{statistics.mean(errors):.2f}{spread} / {three_digits(statistics.mean(map(sharpness, found)))}"
 
 
 def error(run: FinishedRun) -> float:
