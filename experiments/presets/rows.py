@@ -87,7 +87,8 @@ def load(name: str) -> Row:
     if papers not in _PUBLISHED:
         return Row(title, study, {})
     papers_title, _ = _STUDIES[papers]
-    figures = [Published(*map(float, cell.split("/")), papers_title) for cell in _PUBLISHED[papers].split("|")]
+    cells = [cell.split("/") for cell in _PUBLISHED[papers].split("|")]
+    figures = [Published(float(error), float(sharpness), papers_title) for error, sharpness in cells]
     return Row(title, study, dict(zip(_CELLS, figures, strict=True)))
 
 
