@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sam_optax import hyperparameters, trees
 from sam_optax.batch_plan import BatchPlan
+from sam_optax.batch_plan.stages import exact
 from sam_optax.typing import Params, ScalarOrSchedule, State, Updates
 
-_ROUNDING = 1e-9  # the tolerance of a position in a plan, because 1 − 0.7 is more than 0.3 in floating point
+_ROUNDING = 1e-12  # the relative tolerance of a position in a plan, which is rounded to floating point
 
 
 class Policy(NamedTuple):
@@ -79,7 +81,7 @@ def after(step: int) -> Policy:
       A policy without state.
 
     Raises:
-      ValueError: If `step` is not an integer, or negative.
+      ValueError: If `step` is not an integer, negative, or larger than an int32 can hold.
 
     Example:
       >>> import sam_optax
@@ -88,6 +90,8 @@ def after(step: int) -> Policy:
     """
     if not isinstance(step, Integral) or isinstance(step, bool) or step < 0:
         raise ValueError(f"step is {step!r}: give an integer of at least 0, the number of steps without a second pass.")
+    if step > np.iinfo(np.int32).max:
+        raise ValueError(f"step is {step}, which the count of updates, an int32, cannot reach: give at most 2**31 - 1.")
     return _of_the_step(lambda now: now >= step)
 
 
@@ -120,7 +124,7 @@ def last(fraction: float, plan: BatchPlan, num_examples: int | None = None, drop
     """
     hyperparameters.check_fraction_number("fraction", fraction)
     steps = range(plan.total_steps(num_examples, drop_last))
-    start = (1 - fraction) * plan.length - _ROUNDING
+    start = (1 - exact(float(fraction))) * plan.length * (1 - _ROUNDING)
     return after(bisect_left(steps, start, key=lambda step: plan.position_at(step, num_examples, drop_last)))
 
 
@@ -195,7 +199,8 @@ def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
     """The policy that perturbs when the gradient norm is large compared with recent steps: `‖g‖² ≥ μ + c_t σ`.
 
     `μ ← δ μ + (1 − δ) ‖g‖²` and `σ² ← δ σ² + (1 − δ) (‖g‖² − μ)²` are moving averages, which start from `μ = ‖g‖²` and
-    `σ² = 0` and are updated before the test. The decision depends on the gradient, so `at` returns None, and a
+    `σ² = 0` and are updated before the test. A gradient for which they would not be finite does not change them, and
+    its step is not perturbed. The decision depends on the gradient, so `at` returns None, and a
     `lax.cond` inside the compiled step makes the decision. On a CPU, gradients of convolutions are slow inside a
     `lax.cond`. The policy is from "An Adaptive Policy to Employ Sharpness-Aware Minimization" (Jiang et al., 2023,
     https://arxiv.org/abs/2304.14647).
@@ -234,7 +239,9 @@ def ae_sam(threshold: ScalarOrSchedule, rate: float = 0.9) -> Policy:
         old = jnp.where(count == 0, square, state.mean)
         mean = old + (1 - rate) * (square - old)  # exactly ‖g‖² at the first step, which then perturbs
         variance = rate * state.variance + (1 - rate) * (square - mean) ** 2
+        is_finite = jnp.isfinite(mean) & jnp.isfinite(variance)
         bar = mean + hyperparameters.at(threshold, count) * jnp.sqrt(variance)
-        return square >= bar, AEState(mean.astype(square.dtype), variance.astype(square.dtype))
+        moved = AEState(mean.astype(square.dtype), variance.astype(square.dtype))
+        return is_finite & (square >= bar), jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), moved, state)
 
     return Policy(init, decide, at=lambda step: None)

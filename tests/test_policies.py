@@ -67,12 +67,36 @@ def test_last_begins_with_its_epoch_and_does_not_stop(epochs, batch_size, fracti
     plan = sam_optax.BatchPlan.from_stages([(epochs, batch_size), (epochs, 3 * batch_size)])
     policy = sam_optax.last(fraction, plan, 30)
     for step in range(plan.total_steps(30)):
-        assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs - 1e-9)
+        assert policy.at(step) == (plan.epoch_at(step, 30) >= (1 - fraction) * plan.epochs * (1 - 1e-12))
 
 
 def test_the_start_of_the_last_part_is_exact():
     policy = sam_optax.last(0.7, sam_optax.BatchPlan.constant(4, 10), 8)
     assert [step for step in range(20) if policy.at(step)] == list(range(6, 20))
+
+
+def test_the_start_of_the_last_part_is_exact_in_a_long_plan():
+    policy = sam_optax.last(0.7, sam_optax.BatchPlan.parse("updates:100000000x4"))
+    assert [step for step in range(29_999_998, 30_000_002) if policy.at(step)] == [30_000_000, 30_000_001]
+
+
+def test_a_start_that_no_count_reaches_is_refused():
+    with pytest.raises(ValueError, match="step is 3000000000, which the count of updates"):
+        sam_optax.after(3_000_000_000)
+
+
+@pytest.mark.parametrize("outlier", [1e10, 1e25, np.inf, np.nan])
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.0])
+def test_a_gradient_that_is_too_large_does_not_change_the_statistics_of_ae_sam(outlier, threshold):
+    policy, decisions = sam_optax.ae_sam(threshold), []
+    before, state = [1.0, 2.0, 0.5], policy.init(jnp.zeros(2))
+    for step, size in enumerate([*before, outlier, 2.0, 0.1]):
+        decision, after = policy.decide(jnp.asarray(step), jnp.array([size, 0.0]), state)
+        decisions.append(bool(decision))
+        if size is outlier:
+            jax.tree.map(np.testing.assert_array_equal, after, state)
+        state = after
+    assert decisions[3:] == [False, True, False]
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
