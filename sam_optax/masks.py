@@ -68,6 +68,21 @@ def check(name: str, mask: Mask | None) -> None:
         )
 
 
+def check_chosen(name: str, mask: Mask | None, params: Params) -> None:
+    """Raises `ValueError` if `mask` chooses no leaf of `params`.
+
+    Inside of `optax.multi_transform` and `optax.masked`, which hide some of the leaves, it may choose none.
+    """
+    paths = trees.leaf_paths(params)
+    if not paths or trees.holds_masked(params):  # `optax.tree.map_params` calls `init` with a placeholder
+        return
+    if not any(jax.tree.leaves(resolve(name, mask, params, default=True))):
+        raise ValueError(
+            f"{name} chooses none of the {len(paths)} leaves of params, the first of which is '{paths[0]}': choose at "
+            "least one, by its path as sam_optax.by_path spells it, or leave the method out."
+        )
+
+
 def resolve(name: str, mask: Mask | None, params: Params, default: bool) -> Any:
     """A tree of bools with the structure of `params`; without a mask, every leaf is `default`.
 

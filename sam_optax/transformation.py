@@ -86,6 +86,7 @@ class _SharpnessAware:
     def init(self, params: Params) -> SharpnessAwareState:
         validation.check_whole(params)
         validation.check_real(params)
+        masks.check_chosen("mask", self.mask, params)
         perturbation = self.perturbation.init(params)
         remedy = "give a transformation from a gradient to an offset, as sam_optax.normalized_ascent."
         validation.check_no_method("perturbation", perturbation, remedy)

@@ -1,5 +1,6 @@
 """Masks choose leaves by path in every framework; hidden leaves neither affect the perturbation nor are perturbed."""
 
+import dataclasses
 from typing import Any
 
 import chex
@@ -22,6 +23,7 @@ a_framework = pytest.mark.parametrize(
     [name if name in ("nnx", "haiku") else pytest.param(name, marks=pytest.mark.long) for name in FRAMEWORKS],
 )
 
+NOTHING = sam_optax.by_path(lambda path: False)
 MASKS = {
     "function": lambda: methods.KERNELS,
     "tree": lambda: {"dense": {"kernel": True, "bias": False}},
@@ -132,11 +134,32 @@ def test_a_mask_of_all_leaves_changes_nothing():
     chex.assert_trees_all_equal(masked, plain)
 
 
-def test_an_empty_mask_gives_the_base():
-    params, batches = helpers.small_params(), helpers.small_batches(3)
-    nothing = sam_optax.by_path(lambda path: False)
-    masked = helpers.descend(optax.chain(sam_optax.sam(0.5, mask=nothing), optax.sgd(0.1)), params, batches)
-    chex.assert_trees_all_equal(masked, helpers.descend(optax.sgd(0.1), params, batches))
+@pytest.mark.parametrize(
+    "method", [sam_optax.sam(0.5, mask=NOTHING), sam_optax.msam(optax.sgd(0.1, 0.9), mask=NOTHING)]
+)
+def test_a_mask_that_chooses_no_leaf_is_refused(method):
+    with pytest.raises(
+        ValueError, match="mask chooses none of the 2 leaves of params, the first of which is 'dense/bias'"
+    ):
+        method.init(helpers.small_params())
+
+
+def test_in_a_group_a_mask_may_choose_no_leaf():
+    kernels = sam_optax.by_path(lambda path: path.endswith("kernel"))
+    biases = optax.masked(sam_optax.msam(optax.sgd(0.1, 0.9), mask=kernels), {"dense": {"kernel": False, "bias": True}})
+    biases.init(helpers.small_params())
+
+
+def test_a_last_attribute_value_is_dropped_only_from_a_variable_of_nnx():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Attention:
+        query: jax.Array
+        value: jax.Array
+
+    plain = {"attention": Attention(jnp.ones(2), jnp.ones(2)), "value": jnp.ones(2)}
+    assert trees.leaf_paths(plain) == ["attention/query", "attention/value", "value"]
+    assert trees.leaf_paths(nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))) == ["bias", "kernel"]
 
 
 def test_the_same_leaves_may_be_exempted_by_a_tree_or_a_function(x64):

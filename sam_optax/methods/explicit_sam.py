@@ -112,6 +112,7 @@ def xsam_alpha(
     hyperparameters.check_count("steps", steps, "the ascent steps of an update")
     passes.check_function("loss_fn", loss_fn, "from parameters and a batch to a scalar loss")
     masks.check("mask", mask)
+    masks.check_chosen("mask", mask, params)
     chosen = masks.resolve("mask", mask, params, default=True)
     offset, perturbed = _ascended(loss_fn, steps, params, rho, chosen, *batch)
     best, highest = 0.0, 0.0

@@ -78,6 +78,7 @@ def msam(
         validation.check_real(params)
         state = inner.init(params)
         validation.check_no_method("base", state, "give msam an optimizer without one.")
+        masks.check_chosen("mask", mask, params)
         if jax.tree.leaves(params):  # `optax.tree.map_params` calls `init` with a placeholder
             find(state, params)
         return MSAMState(jnp.zeros((), jnp.int32), trees.zeros_like(params), state)
