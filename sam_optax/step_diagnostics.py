@@ -56,6 +56,7 @@ def measure(clean: Updates, found: SecondPass, offset: Updates, value: Any, para
     """
     norm, perturbed_norm = trees.norm(clean), trees.norm(found.gradient)
     cosine = trees.quotient(trees.wide_inner(clean, found.gradient), trees.wide_product(norm, perturbed_norm))
+    cosine = jnp.clip(cosine, -1, 1)  # rounding makes it larger than 1 for parallel gradients
     none = nothing_measured(params)
     numbers = {
         "grad_norm": norm,

@@ -1,6 +1,6 @@
 """Arithmetic on trees of arrays, accumulated in float32 or wider, names of leaves, and comparisons of structures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jax.tree_util import GetAttrKey
 
 from sam_optax.typing import Params, Updates
+
+_NNX_VARIABLES = {"flax.nnx.variablelib.Variable", "flax.nnx.variablelib.VariableState"}
 
 Names = tuple[str, ...]
 """The names on the path to a leaf."""
@@ -19,7 +20,9 @@ Names = tuple[str, ...]
 
 def accumulator_dtype(*trees: Any) -> jnp.dtype:
     """The dtype of reductions over `trees`: float64 if a leaf has it, else float32."""
-    return jnp.result_type(jnp.float32, *(jnp.result_type(x) for x in jax.tree.leaves(trees)))
+    # a promotion of all dtypes would raise an error under `jax_numpy_dtype_promotion="strict"`
+    has_float64 = any(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(trees))
+    return jnp.dtype(jnp.float64 if has_float64 else jnp.float32)
 
 
 def inner(a: Updates, b: Updates) -> jax.Array:
@@ -101,7 +104,14 @@ def cast_like(tree: Updates, like: Params) -> Updates:
 
 def shifted(params: Params, offset: Updates) -> Params:
     """`w + ε`, in the parameters' dtypes."""
-    return cast_like(jax.tree.map(jnp.add, params, offset), params)
+
+    def add(w: Any, e: Any) -> jax.Array:
+        if jnp.result_type(w) == jnp.result_type(e):
+            return jnp.add(w, e)
+        dtype = accumulator_dtype(w, e)
+        return jnp.asarray(w, dtype) + jnp.asarray(e, dtype)
+
+    return cast_like(jax.tree.map(add, params, offset), params)
 
 
 def is_floating(x: Any) -> bool:
@@ -163,15 +173,17 @@ def fill_unmeasured(values: Any, measured: Any, unmeasured: Any) -> Any:
 def leaf_names(tree: Any) -> list[Names]:
     """The names on the path to each leaf, such as `("dense", "kernel")`.
 
-    A last name `value` is dropped: Flax NNX ends the path of every variable with it.
+    The last name `value` with which the path of every variable of Flax NNX ends is dropped.
     """
-    return [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    variables = _variables(tree)
+    return [_names(path, variables) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def masked_names(tree: Any) -> list[Names]:
     """The names on the path to each `optax.MaskedNode`, which hides a leaf, or all leaves below it."""
+    variables = _variables(tree)
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_masked)
-    return [_names(path) for path, node in nodes if _is_masked(node)]
+    return [_names(path, variables) for path, node in nodes if _is_masked(node)]
 
 
 def leaf_paths(tree: Any) -> list[str]:
@@ -221,10 +233,20 @@ def _containers(tree: Any) -> str:
     return ", ".join(names)
 
 
-def _names(path: tuple[Any, ...]) -> Names:
-    """The names of a path, without the attribute `value` of NNX's variables; a key `value` of a dictionary is kept."""
+def _names(path: tuple[Any, ...], variables: Collection[tuple[Any, ...]]) -> Names:
+    """The names of a path, without the attribute `value` of the NNX variables, whose paths are given."""
     names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-    return names[:-1] if names[1:] and path[-1] == GetAttrKey("value") else names
+    return names[:-1] if names[1:] and path[:-1] in variables else names
+
+
+def _variables(tree: Any) -> set[tuple[Any, ...]]:
+    """The paths of the variables of Flax NNX, which is not imported here."""
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_variable)
+    return {path for path, node in nodes if _is_variable(node)}
+
+
+def _is_variable(node: Any) -> bool:
+    return any(f"{each.__module__}.{each.__name__}" in _NNX_VARIABLES for each in type(node).__mro__)
 
 
 def _down(dtype: jnp.dtype) -> float:

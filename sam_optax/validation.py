@@ -98,6 +98,11 @@ def check_real(params: Params) -> None:
                 f"params has a leaf of dtype {dtype} at '{path}': only real floating leaves can be perturbed. "
                 "Remove the other leaves from params, or split a complex leaf into its real and imaginary part."
             )
+        if dtype.itemsize < 2:
+            raise ValueError(
+                f"params has a leaf of dtype {dtype} at '{path}', too coarse for a small perturbation: keep the "
+                "parameters in float32, and cast them to 8 bits inside the loss."
+            )
 
 
 def check_loss(name: str, loss: Any) -> None:

@@ -30,6 +30,38 @@ def test_parameters_and_states_keep_their_types(name, dtype):
     assert helpers.shapes(params) == helpers.shapes(helpers.small_params(dtype))
 
 
+@pytest.mark.parametrize("method", [sam_optax.vasso(theta=0.001), sam_optax.friendly_sam(lam=0.999)])
+def test_a_slow_average_moves_in_bfloat16(method):
+    params = filled(0.0, jnp.bfloat16)
+    state = method.init(params)
+    update = jax.jit(lambda gradient, state: method.update(gradient, state, params, grad_fn=lambda w: w)[1])
+    for value in [1.0, *[2.0] * 500]:
+        state = update(filled(value, jnp.bfloat16), state)
+    for leaf in jax.tree.leaves(state.perturbation.average):
+        np.testing.assert_allclose(leaf, 2 - 0.999**500, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sam", "asam", "gsam", "vasso", "friendly_sam", "look_sam", "xsam", "wsam"])
+@low_precision
+def test_methods_need_no_implicit_promotion(name, dtype):
+    tx, params = methods.METHODS[name](rho=0.1), filled(1.0, dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        updates, _ = tx.update(params, tx.init(params), params, grad_fn=lambda moved: moved)
+    assert helpers.shapes(updates) == helpers.shapes(params)
+
+
+def test_parameters_of_8_bits_are_refused():
+    with pytest.raises(ValueError, match="params has a leaf of dtype float8_e4m3fn at 'dense/bias', too coarse"):
+        sam_optax.sam(0.1).init(filled(1.0, jnp.float8_e4m3fn))
+
+
+def test_the_cosine_of_parallel_gradients_is_not_above_one():
+    tx, gradient = sam_optax.sam(0.1), jnp.array([0.1, 0.7, 0.3], jnp.float32)
+    for scale in range(1, 50):
+        _, state = tx.update(gradient, tx.init(gradient), gradient, grad_fn=lambda w, scale=scale: scale / 7 * gradient)
+        assert sam_optax.diagnostics(state).cosine <= 1
+
+
 @methods.every_method
 @low_precision
 def test_large_gradients_do_not_overflow(name, dtype):

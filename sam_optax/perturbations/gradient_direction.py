@@ -129,7 +129,8 @@ class AverageState(NamedTuple):
 
     Attributes:
       count: the number of updates so far, int32.
-      average: a tree like the parameters; zero before the first update.
+      average: a tree like the parameters, in float32 or wider, since a slow average in bfloat16 would not change at
+        all; zero before the first update.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -148,7 +149,8 @@ def smoothed_ascent(rho: ScalarOrSchedule = 0.05, theta: float = 0.9) -> optax.G
       theta: the weight `θ` of the newest gradient, from 0 to 1. At 1 it is SAM's perturbation, except for the `1e-7`.
 
     Returns:
-      A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
+      A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them
+      in float32 or wider.
 
     Raises:
       ValueError: If `rho` is negative or not finite, or `theta` is not from 0 to 1.
@@ -168,7 +170,7 @@ def smoothed_ascent(rho: ScalarOrSchedule = 0.05, theta: float = 0.9) -> optax.G
         del params
         moved = _advance_average(state, updates, theta)
         scale = hyperparameters.at(rho, state.count) / (trees.norm(moved.average) + 1e-7)
-        return _scaled(scale, trees.widen(moved.average), updates), moved
+        return _scaled(scale, moved.average, updates), moved
 
     return optax.GradientTransformation(_init_average, update)
 
@@ -186,7 +188,8 @@ def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float 
       lam: the fraction `λ` of the average that is kept in each update, from 0 to 1.
 
     Returns:
-      A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them.
+      A transformation from gradients to offsets of the same shapes and dtypes. Its state is one copy of them
+      in float32 or wider.
 
     Raises:
       ValueError: If `rho` or `sigma` is negative or not finite, or `lam` is not from 0 to 1.
@@ -206,7 +209,7 @@ def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float 
     def update(updates: Updates, state: State, params: Params | None = None) -> tuple[Updates, State]:
         del params
         # before the first update m = 0, so that the first d is g
-        own = jax.tree.map(lambda g, m: g - sigma * m, trees.widen(updates), trees.widen(state.average))
+        own = jax.tree.map(lambda g, m: g - sigma * m, trees.widen(updates), state.average)
         scale = hyperparameters.at(rho, state.count) / (trees.norm(own) + 1e-12)
         return _scaled(scale, own, updates), _advance_average(state, updates, 1 - lam)
 
@@ -215,7 +218,7 @@ def friendly_ascent(rho: ScalarOrSchedule = 0.1, sigma: float = 1.0, lam: float 
 
 def _init_average(params: Params) -> AverageState:
     """The state before the first update."""
-    return AverageState(jnp.zeros((), jnp.int32), trees.zeros_like(params))
+    return AverageState(jnp.zeros((), jnp.int32), trees.widen(trees.zeros_like(params)))
 
 
 def _advance_average(state: AverageState, gradient: Updates, share: chex.Numeric) -> AverageState:
@@ -224,7 +227,7 @@ def _advance_average(state: AverageState, gradient: Updates, share: chex.Numeric
     moved = jax.tree.map(
         # not m + share (g − m), which is not exactly g if the share is 1
         lambda m, g: (1 - share) * m + share * g,
-        trees.widen(state.average),
+        state.average,
         trees.widen(gradient),
     )
     return AverageState(trees.next_count(state.count), trees.cast_like(moved, state.average))
