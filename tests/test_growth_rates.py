@@ -133,3 +133,12 @@ def test_an_unknown_rule_is_refused():
     ):
         with pytest.raises(ValueError, match=r"^rule is '(none|adam)': give linear, for SGD, or square_root, for Adam"):
             make()
+
+
+@pytest.mark.parametrize("precision", [32, 64])
+def test_a_rate_changes_at_the_update_at_which_the_size_changes(precision):
+    plan = sam_optax.BatchPlan.parse("0.3x10,0.7x20")
+    with jax.enable_x64(precision == 64):
+        rate = plan.schedule(sam_optax.rate_for_growth(plan, 1.0, "linear"), 100)
+        found = [float(rate(step)) for step in range(6)]
+    assert found == [plan.batch_size_at(plan.epoch_at(step, 100)) / 10 for step in range(6)] == [1.0] * 3 + [2.0] * 3

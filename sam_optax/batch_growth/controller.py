@@ -226,7 +226,7 @@ class AdaptiveBatchPlan:
         Raises:
           ValueError: If the rule does not return a number.
         """
-        size, done = state.batch_size, merge_stages([*state.stages, (self.every, state.batch_size)])
+        size, done = state.batch_size, merge_stages([*state.stages, (int(self.every), state.batch_size)])
         wanted = math.nan if measured is None else self._wanted(measured, size)
         if size == self.sizes[-1] or not wanted > self.margin * size:
             return AdaptiveState(size, done, 0, 0.0)

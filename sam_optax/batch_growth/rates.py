@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sam_optax import hyperparameters
 from sam_optax.batch_plan import BatchPlan, Stage, check_positive_integer
+from sam_optax.batch_plan.stages import exact
 from sam_optax.typing import ScalarOrSchedule, Schedule
 
 _ROUNDING = 1e-6  # relative tolerance of a size: a float32 rate that falls to a fifth gives 4.9999998 times the batch
@@ -244,10 +244,12 @@ def merge_stages(stages: Iterable[tuple[float, int]]) -> tuple[Stage, ...]:
 
 def _stepwise(plan: BatchPlan, values: Sequence[float]) -> Schedule:
     """The schedule over the plan's unit that is `values[k]` in stage k, and the last value after the plan's end."""
-    starts = np.asarray([*accumulate(stage.length for stage in plan.stages)][:-1], np.float32)
+    starts = [float(end) for end in accumulate(exact(stage.length) for stage in plan.stages)][:-1]
 
     def at_epoch(position: Any) -> jax.Array:
-        return jnp.asarray(values, float)[jnp.searchsorted(starts, jnp.asarray(position, float), side="right")]
+        # both in JAX's default dtype, so that they are rounded alike
+        stage = jnp.searchsorted(jnp.asarray(starts, float), jnp.asarray(position, float), side="right")
+        return jnp.asarray(values, float)[stage]
 
     return at_epoch
 
