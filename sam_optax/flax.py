@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from flax import nnx
+from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
 from sam_optax import passes, validation
@@ -231,7 +232,16 @@ class TrainState(train_state.TrainState):
 
     @classmethod
     def create(cls, *, apply_fn: Callable[..., Any] | None, params: Params, tx: Any, **kwargs: Any) -> "TrainState":
-        """The state before the first step, as `flax.training.train_state.TrainState.create` makes it."""
+        """The state before the first step, as `flax.training.train_state.TrainState.create` makes it.
+
+        Raises:
+          ValueError: If `tx` holds two sharpness-aware methods, or if `params` has Flax's collection for layers in FP8.
+        """
+        if isinstance(params, Mapping) and OVERWRITE_WITH_GRADIENT in params:
+            raise ValueError(
+                f"params has the collection {OVERWRITE_WITH_GRADIENT!r} of Flax's layers in FP8, whose gradient is not "
+                "a gradient: use layers in bfloat16 or float32."
+            )
         state = super().create(apply_fn=apply_fn, params=params, tx=tx, **kwargs)
         validation.check_one_method("tx", state.opt_state)
         return state

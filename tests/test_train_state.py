@@ -116,6 +116,12 @@ def test_a_forgotten_second_pass_is_refused():
         state.apply_gradients(grads=jnp.ones(2))
 
 
+def test_the_collection_of_layers_in_fp8_is_refused():
+    params = {"params": {"w": jnp.ones(2)}, "_overwrite_with_gradient": {"scale": jnp.ones(1)}}
+    with pytest.raises(ValueError, match="params has the collection '_overwrite_with_gradient'"):
+        sam_optax.flax.TrainState.create(apply_fn=None, params=params, tx=make_tx())
+
+
 def test_two_methods_in_one_optimizer_are_refused():
     tx = optax.chain(sam_optax.sam(0.5), sam_optax.sam(0.1), optax.sgd(0.1))
     params = {"w": jnp.ones(2)}
