@@ -78,9 +78,10 @@ def refuse_unnamed(aux: Any, call: Call, *, only_counters: bool) -> None:
             if _fits(node, state):
                 raise ValueError(
                     "The auxiliary output contains a tree with the structure, shapes and dtypes of argument "
-                    f"{name!r} after the parameters, as if it were the new state of a model: give the position of "
-                    "that argument, counted after the parameters, as state_argnum, and return the new state as the "
-                    "auxiliary output or as one entry of it. The state is then passed from part to part."
+                    f"{name!r} after the parameters. If it is the new state of a model, give the position of that "
+                    "argument, counted after the parameters, as state_argnum, and return the new state as the "
+                    "auxiliary output or as one entry of it: it is then passed from part to part. If it is not a "
+                    "state, return it in another container, for example in a dict with other keys."
                 )
 
 

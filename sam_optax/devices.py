@@ -63,7 +63,7 @@ def mean_state(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> An
 def mean_or_sum(tree: Any, axis_name: Any, weight: jax.Array | None = None) -> Any:
     """`tree` with its floating leaves averaged over the devices and its integer leaves summed.
 
-    With weights the mean is `Σ_i w_i x_i / Σ_i w_i`; a device of weight 0 adds nothing, whatever its values are.
+    With weights the mean is `Σ_i w_i x_i / Σ_i w_i`; a device of weight 0 adds nothing to it, whatever its values are.
 
     Raises:
       ValueError: If a leaf is neither floating nor an integer.

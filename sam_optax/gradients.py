@@ -54,8 +54,9 @@ def value_and_grad(
         if the batch is cut, an array among the keyword arguments is an error.
       batch_weight: from the arguments after the parameters, those of a part and of its pass, to the weight of that part
         in the mean, a scalar of at least 0: the number of its tokens, say, if the loss is a mean over tokens. It holds
-        for micro-batches and for devices, and for floating aux. A part of weight 0 is dropped, even if its loss is NaN;
-        if all weights are 0, loss and gradient are 0. None: all parts weigh the same.
+        for micro-batches and for devices, and for floating aux; integer aux is summed over all parts. A part of weight
+        0 is dropped from the means, even if its loss is NaN; if all weights are 0, loss and gradient are 0. None: all
+        parts weigh the same.
       state_argnum: the argument, counted after the parameters, that is the state of the model: aux, or one of its
         direct children, is then the new state, with the same structure, shapes and dtypes. It goes from part to part,
         is never cut, and may hold counters, bools and keys; the second pass starts from the state that the first one

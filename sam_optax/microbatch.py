@@ -34,10 +34,11 @@ def reduce(fn: PartFn, parts: Any, state: Any, count: Any = None) -> PartResult:
 
         mean = Σ_i w_i x_i / Σ_i w_i
 
-    A part of weight 0 adds nothing, whatever its values are, and does not change the floating leaves of the state. If
-    all weights are 0, the mean is 0. On an accelerator, a `lax.scan` over the parts needs the memory of only one part.
-    On a CPU the loop is unrolled, because the gradient of a convolution is slow inside a compiled loop. With `count`,
-    only the first parts are used, and all platforms have a loop that ends after them.
+    A part of weight 0 adds nothing to a mean, whatever its values are, and does not change the floating leaves of the
+    state. Integers are summed over all parts. If all weights are 0, the mean is 0. On an accelerator, a `lax.scan` over
+    the parts needs the memory of only one part. On a CPU the loop is unrolled, because the gradient of a convolution is
+    slow inside a compiled loop. With `count`, only the first parts are used, and all platforms have a loop that ends
+    after them.
 
     Args:
       fn: `fn(part, state)` → the result of the part. It is traced once.

@@ -34,9 +34,11 @@ class GradFn:
 
     `sam_optax.value_and_grad` and its relatives return it, and `update` takes it as `grad_fn=`. It is a pytree whose
     leaves are the arguments of the loss, so it can be passed into and out of a `jax.jit` function without
-    recompilation. Call that of `sam_optax.flax` or `sam_optax.equinox` in the compiled function that made it. `update`
-    also accepts any other function that maps parameters to their gradient. Such a function does not return the loss,
-    so `sam_optax.diagnostics` then reports no perturbed loss.
+    recompilation if all arguments are arrays. `jax.jit` would trace a Python flag, which a loss that branches on it
+    does not accept: bind it with `functools.partial(loss, train=True)`. Call the `GradFn` of `sam_optax.flax` or
+    `sam_optax.equinox` in the compiled function that made it. `update` also accepts any other function that maps
+    parameters to their gradient. Such a function does not return the loss, so `sam_optax.diagnostics` then reports no
+    perturbed loss.
 
     Attributes:
       second_pass: `second_pass(params, *arguments)` → `SecondPass`.
