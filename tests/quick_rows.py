@@ -51,7 +51,6 @@ QUICK_ROWS: dict[str, int] = {
     "experiments/test_methods.py::test_a_report_of_methods_with_nothing_in_common_compares_what_it_can": 0,
     "experiments/test_methods.py::test_every_method_trains_on_the_digits": 2,
     "experiments/test_methods.py::test_second_passes_are_made_at_the_steps_of_the_policy": 1,
-    "experiments/test_methods.py::test_the_comparison_runs_all_methods_and_writes_a_table": 0,
     "experiments/test_models.py::test_the_networks_are_as_large_as_the_papers": 2,
     "experiments/test_nonfinite.py::test_a_nonfinite_step_changes_nothing": 1,
     "experiments/test_nonfinite.py::test_a_run_that_stops_at_a_nonfinite_step_compiles_each_step_once": 0,

@@ -193,10 +193,13 @@ def _part_of(config: Config, configs: Sequence[Config]) -> Part:
 
 
 def _momentum(config: Config, configs: Sequence[Config]) -> float:
-    """Returns the momentum of the run; 0 if its method needs one that the other methods do not have."""
-    own = METHODS[config.method].momentum
-    others = {each.descent.momentum for each in configs if METHODS[each.method].momentum != own}
-    is_needed = own and config.descent.momentum == own and own not in others
+    """Returns the momentum of the run: 0 if only its method needs one, that of the others if its method has none."""
+    method = METHODS[config.method]
+    if "momentum" in method.ignores:
+        found = {each.descent.momentum or 0.0 for each in configs if "momentum" not in METHODS[each.method].ignores}
+        return found.pop() if len(found) == 1 else 0.0
+    others = {each.descent.momentum for each in configs if METHODS[each.method].momentum != method.momentum}
+    is_needed = method.momentum and config.descent.momentum == method.momentum and method.momentum not in others
     return 0.0 if is_needed else config.descent.momentum or 0.0
 
 

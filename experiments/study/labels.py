@@ -44,8 +44,8 @@ def row(config: Config, configs: Sequence[Config]) -> str:
     own_time = [] if config.when == method.when else [str(config.when).replace(":", " ")]
     pairs = zip(config.constants._asdict().items(), method.constants, strict=True)
     own_numbers = [_CONSTANTS[name].format(value) for (name, value), usual in pairs if value not in (None, usual)]
-    is_alone = method.momentum and {each.descent.momentum for each in configs} != {config.descent.momentum}
-    own_momentum = [f"momentum {config.descent.momentum:g}"] if is_alone else []
+    momenta = {each.descent.momentum for each in configs if "momentum" not in METHODS[each.method].ignores}
+    own_momentum = [f"momentum {config.descent.momentum:g}"] if method.momentum and len(momenta) > 1 else []
     return ", ".join([method.title, *settings, *own_time, *own_numbers, *own_momentum])
 
 

@@ -135,6 +135,12 @@ def test_a_shared_momentum_does_not_separate_methods_that_need_one(tmp_path: Pat
     assert [group.name for group in only_study(tmp_path).groups] == ["SGD, constant", "MSAM, constant"]
 
 
+def test_a_method_without_momentum_is_compared_with_methods_that_have_it(tmp_path: Path) -> None:
+    for method, momentum in {"sgd": 0.9, "msam": 0.9, "sam_sps": 0.0, "bsam": 0.0}.items():
+        write_run(tmp_path / method, 0.1, method=method, batch_plan="4x128", momentum=momentum)
+    assert only_study(tmp_path).rows == ["SGD", "SAM-SPS", "bSAM", "MSAM"]
+
+
 def test_each_model_and_data_set_is_a_separate_study(folder: Path) -> None:
     write_run(folder / "big", 0.1, model="resnet18", batch_plan="4x128")
     assert [study.title for study in studies(table_of(find_runs([folder])))] == [

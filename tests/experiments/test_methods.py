@@ -220,10 +220,10 @@ def test_the_comparison_runs_all_methods_and_writes_a_table(
     assert "8 runs of tiny on digits, 8 of them to do" in printed
     table = (tmp_path / "methods.md").read_text()
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
-    assert [row[0].strip() for row in rows] == ["SGD", "LookSAM", "MSAM", "SAM-SPS"]
-    assert [row[1].strip() for row in rows] == ["–", "0.1", "0.3", "0.1"]
+    assert [row[0].strip() for row in rows] == ["SGD", "LookSAM", "SAM-SPS", "MSAM"]
+    assert [row[1].strip() for row in rows] == ["–", "0.1", "0.1", "0.3"]
     assert all(float(row[column].partition("±")[0]) > 0 for row in rows for column in (3, 4))  # sharpness, two radii
-    assert [float(row[5]) for row in rows] == [1.0, 1.25, 1.0, 2.0]
+    assert [float(row[5]) for row in rows] == [1.0, 1.25, 2.0, 1.0]
     assert float(rows[0][6]) == 1.0
     assert "seeds 0, 1" in table
 
