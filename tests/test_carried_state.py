@@ -137,7 +137,10 @@ UNNAMED = {
 def test_an_unnamed_state_is_refused_in_parts(name):
     loss_fn, args = UNNAMED[name]
     named = {"has_aux": True, "batch_argnums": 1}
-    message = r"^The auxiliary output contains a tree with .* of argument 0 after the parameters\. .* state_argnum.*another container"
+    message = (
+        r"^The auxiliary output contains a tree with .* of argument 0 after the parameters\. .* state_argnum"
+        ".*another container"
+    )
     with pytest.raises(ValueError, match=message):
         sam_optax.value_and_grad(loss_fn, micro_batches=2, **named)(jnp.array(2.0), *args)
     method = sam_optax.sam()

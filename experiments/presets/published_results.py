@@ -7,6 +7,7 @@ from dataclasses import replace
 from experiments.config import Config
 from experiments.presets.rows import NAMES, Published, load
 
+_SCHEDULES = ("constant", "cosine")
 _Place = tuple[Config, tuple[int, ...]]
 
 
@@ -15,7 +16,8 @@ def published_of(config: Config) -> Published | None:
 
     The settings of a scaled-down version of a row, such as `cifar100_resnet8`, have the result of that row.
     """
-    return None if config.adaptive is not None else _published().get(_place(config))
+    is_papers = config.adaptive is None and config.lr_schedule in _SCHEDULES
+    return _published().get(_place(config)) if is_papers else None
 
 
 @functools.cache

@@ -59,6 +59,10 @@ class Published(NamedTuple):
     sharpness: float
     row: str
 
+    def __str__(self) -> str:
+        """Returns the figures as in a table: `26.39 / 46.23`."""
+        return f"{self.error:.2f} / {self.sharpness:.4g}"
+
 
 class Row(NamedTuple):
     """A study, with its published results.

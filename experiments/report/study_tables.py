@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.cli.tables import Table, listed, mean_and_deviation
 from experiments.config import Config
-from experiments.presets import Published, published_of
+from experiments.presets import published_of
 from experiments.report.groups import Group, Study
 from experiments.report.matches import Match, tables
 from experiments.report.paired import TEST_ERROR, Difference
@@ -36,7 +36,7 @@ def error_table(match: Match, study: Study) -> Table:
     for method in methods:
         rows.append((method, *(_error_cell(cells.get((method, name)), study, protocol, rho) for name in names)))
         if any((method, name) in papers for name in names):
-            rows.append((f"{method}, in the paper", *(_papers_cell(papers.get((method, name))) for name in names)))
+            rows.append((f"{method}, in the paper", *(str(papers.get((method, name), "–")) for name in names)))
     costs = [("batch sizes", *(_batch_sizes(next(g for g, own in columns if own == name)) for name in names))]
     costs += [
         (what, *(_cost([(m, cells[m, name]) for m in methods if (m, name) in cells], of) for name in names))
@@ -151,10 +151,6 @@ def _error_cell(group: Group | None, study: Study, protocol: ProtocolColumns | N
     seeds = [] if len(group.runs) == len(study.seeds) else [f"seeds: {len(group.runs)}"]
     notes = seeds + ([f"diverged: {group.diverged}"] if group.diverged else [])
     return f"{text} / {', '.join(notes)}" if notes else text
-
-
-def _papers_cell(result: Published | None) -> str:
-    return "–" if result is None else f"{result.error:.2f} / {result.sharpness:.4g}"
 
 
 def _error_caption(study: Study, protocol: ProtocolColumns | None, rho: float, papers_rows: Sequence[str]) -> str:

@@ -45,6 +45,10 @@ def test_a_shorter_run_is_shown_with_the_papers_result(tmp_path: Path) -> None:
         {"momentum": 0.9},
         {"label_noise": 0.2},
         {"method": "asam"},
+        {
+            "lr_schedule": "warm_restarts:0.1",
+            "batch_plan": "30x128",
+        },  # too short periods for 200 epochs
     ],
 )
 def test_a_cell_with_another_setting_has_no_published_result(tmp_path: Path, other: dict) -> None:
