@@ -59,7 +59,7 @@ def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> Non
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert verdict(papers, "sharpness, ρ 0.0002, ratio") == "✓"
     assert verdict(papers, "sharpness, ρ 0.0024, ratio") == "no spread"
-    ratio, low, high = (f"{np.exp(each):.3g}" for each in (found.mean, found.low, found.high))
+    ratio, low, high = (f"{np.exp(each):#.3g}" for each in (found.mean, found.low, found.high))
     row = claim_table([papers], measures_of(only_study(tmp_path))).rows[1]
     assert str(row[3]) == f"✓ ×{ratio} ({low} to {high}); 4 seeds"
 
