@@ -94,7 +94,7 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
     make = make_folder if arguments.resume else claim
     output = agreed(make if sharding.leads else Path, arguments.output)
     with own_files.hold_run_lock(output) if sharding.leads else nullcontext():
-        begin = agreed(reopened, output, config, dataset) if arguments.resume else Start()
+        begin = agreed(reopened, output, config, dataset, sharding.devices) if arguments.resume else Start()
         if begin is None:
             result, done = exit_on_value_error(run.completed, output), "is already complete: nothing was done."
         else:

@@ -45,7 +45,7 @@ class Start(NamedTuple):
         return state if self.save is None else checkpoint.restore_save(output / CHECKPOINTS, self.save, state)
 
 
-def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | None:
+def reopened(output: Path, config: Config, dataset: data.Dataset, devices: int = 1) -> Start | None:
     """Returns where the run in a folder resumes: from its last save, or from the beginning if it has none.
 
     No file is changed.
@@ -54,6 +54,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
       output: the folder of the run.
       config: the requested config.
       dataset: the data of the run.
+      devices: the number of devices.
 
     Returns:
       The start; None if the run is complete.
@@ -84,15 +85,24 @@ def reopened(output: Path, config: Config, dataset: data.Dataset) -> Start | Non
         message = f"{save} was made by another version ({error}): start again in another folder."
         raise UnusableError(printable(message)) from error
     check_same(found, config, save)
-    if notes.data != dataset.fingerprint():
-        remedy = "restore the run's data, or start it again in another folder."
-        raise UnusableError(f"the data set {config.problem.dataset} has changed since {save} was saved: {remedy}")
+    _check_environment(notes, config, dataset, devices, save)
     metrics = output / "metrics.jsonl"
     length = metrics.stat().st_size if metrics.is_file() else 0
     if length < notes.metrics_bytes:
         message = f"it has {length} bytes, and had {notes.metrics_bytes} when the run was saved"
         raise UnusableError(f"{metrics} is damaged: {message}. Start the run again in another folder.")
     return Start(True, progress.step, progress, notes.metrics_bytes, notes.seconds)
+
+
+def _check_environment(notes: Notes, config: Config, dataset: data.Dataset, devices: int, save: Path) -> None:
+    """Refuses to resume with other data, or on other devices if each of them has a perturbation."""
+    again = "or start the run again in another folder."
+    if notes.data != dataset.fingerprint():
+        changed = f"the data set {config.problem.dataset} has changed since {save} was saved"
+        raise UnusableError(f"{changed}: restore the run's data, {again}")
+    if config.descent.perturbation == "device" and notes.devices not in (devices, None):
+        differing = f"the number of devices was {notes.devices} when {save} was made, and is {devices} here"
+        raise UnusableError(f"{differing}, and each has its own perturbation: use {notes.devices}, {again}")
 
 
 def check_same(found: Config, wanted: Config, where: Path) -> None:

@@ -119,6 +119,7 @@ class Notes:
       metrics_bytes: the length of `metrics.jsonl` in bytes.
       seconds: the duration of the run so far, in seconds.
       order: the order of the examples. The saves of earlier versions, which used another order, do not have it.
+      devices: the number of devices; None in the saves of earlier versions.
     """
 
     progress: Mapping[str, Any]
@@ -127,6 +128,7 @@ class Notes:
     metrics_bytes: Count
     seconds: NotNegative
     order: Literal["batch_plan"]
+    devices: Count | None = None
 
     @property
     def position(self) -> Progress:

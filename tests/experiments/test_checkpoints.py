@@ -18,6 +18,7 @@ from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.epoch_schedule import Saving
+from experiments.training.exceptions import UnusableError
 from tests.experiments.interrupted_runs import execute, stopped
 
 SETTINGS: dict[str, Any] = {"model": "tiny", "method": "sam", "batch_plan": "2x128"}  # 8 updates
@@ -111,6 +112,15 @@ def test_a_fingerprint_of_records_reads_only_some_of_them() -> None:
     assert fingerprint(Source(made)) == first
     assert fingerprint(Source(made[:-1])) != first
     assert fingerprint(Source([b"new", *made[1:]])) != first
+
+
+def test_a_run_with_a_perturbation_per_device_resumes_only_on_as_many_devices(tiny: str, tmp_path: Path) -> None:
+    config = Config.from_settings(**SETTINGS, perturbation="device")
+    stopped(tmp_path, config, 5)
+    dataset = run.load(config)
+    assert reopened(tmp_path, config, dataset, devices=1) is not None
+    with pytest.raises(UnusableError, match=r"the number of devices was 1 when .* and is 2 here"):
+        reopened(tmp_path, config, dataset, devices=2)
 
 
 def test_a_reopened_run_knows_its_progress(tiny: str, tmp_path: Path) -> None:
