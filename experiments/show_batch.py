@@ -98,7 +98,8 @@ def draw(views: list[View], rows: int, path: Path) -> None:
     columns = figure.subplots(rows, len(views), squeeze=False).T
     for view, panels in zip(views, columns, strict=True):
         for panel, image, target in zip(panels, view.images, view.targets, strict=False):
-            panel.imshow(image, cmap="gray", vmin=0, vmax=brightest)  # the colour map is ignored for colour images
+            shown = image[..., 0] if image.shape[-1] == 2 else image  # Matplotlib draws no images of two channels
+            panel.imshow(shown, cmap="gray", vmin=0, vmax=brightest)  # the colour map is ignored for colour images
             panel.set(xticks=[], yticks=[])
             if view is views[0] or view is views[-1]:
                 panel.set_xlabel(in_words(target), fontsize=8)

@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from experiments import data
 from experiments.config import Config
 from experiments.runner.image_pipeline import stream_of, transform_of
-from experiments.runner.program import build
+from experiments.runner.program import Architecture, architecture_of, build, network
 from experiments.runner.resume import CHECKPOINTS, Start, seal
 from experiments.training import adaptive, checkpoint, json_files, own_files, prefetch
 from experiments.training.atomic_write import write_whole
@@ -46,7 +47,7 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
     """Loads the data of a run from `location`.
 
     Raises:
-      ValueError: If the data are not found, or if the batch plan or the recipe does not fit them.
+      ValueError: If the data are not found, or if the network, the batch plan or the recipe does not fit them.
     """
     config.problem.check_unchanged()
     dataset = data.load(
@@ -60,10 +61,17 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
         label_noise=config.problem.label_noise,
     )
     transform_of(config, dataset)
+    _check_network(architecture_of(config, dataset))
     updates = total_updates(config, dataset)
     if updates >= 2**31:
         raise ValueError(f"the batch plan {config.batch_plan} has {updates} updates: at most 2³¹ − 1 are supported.")
     return dataset
+
+
+@cache
+def _check_network(architecture: Architecture) -> None:
+    """Raises `ValueError` if the network does not fit the images."""
+    nnx.eval_shape(lambda: network(architecture))
 
 
 def total_updates(config: Config, dataset: data.Dataset) -> int:
@@ -169,8 +177,8 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             return [step for step in context.saving.due(epoch, steps, size) if step < total]
 
         def save(state: TrainState, at: Progress) -> None:
-            notes = Notes(at._asdict(), settings, fingerprint, length_of(own), clock.seconds, "batch_plan")
-            checkpoints.save(at.step, state, encode(notes))
+            where = at._asdict(), settings, fingerprint, length_of(own), clock.seconds
+            checkpoints.save(at.step, state, encode(Notes(*where, "batch_plan", sharding.devices)))
 
         def write(record: Record) -> None:
             for writer in writers:

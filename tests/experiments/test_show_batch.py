@@ -49,6 +49,13 @@ def test_the_first_view_is_the_stored_image_and_normalisation_is_undone() -> Non
     np.testing.assert_array_equal(plain["to the network"].targets, plain["as read"].targets)
 
 
+def test_images_with_two_channels_are_drawn(tmp_path: Path) -> None:
+    views = [show_batch.View("as read", _IMAGES[:2, ..., :2], _LABELS[:2])]
+    show_batch.draw(views, 2, tmp_path / "two.png")
+    with Image.open(tmp_path / "two.png") as drawn:
+        assert drawn.size[0] > 100
+
+
 def test_every_batch_of_the_run_can_be_shown_and_no_other() -> None:
     batches = [_views(batch)["as read"].images for batch in range(10)]
     first_epoch = np.concatenate(batches[:5])
