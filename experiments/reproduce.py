@@ -183,7 +183,8 @@ def _tune(study: Grid, options: StudyOptions) -> bool:
     cells = [cell for trial in tried for cell in trial.cells]
     survived = _run(study, cells, replace(options, runs=replace(options.runs, sharpness=None)))
     if arguments.dry_run:
-        runs = len(study.strategies) * len(study.methods) * len(study.seeds)
+        tuned = [study.has_cell(method, strategy) for method in study.methods for strategy in study.strategies]
+        runs = sum(tuned) * len(study.seeds)
         console.print(f"Then {runs} runs on the study's seeds, with the chosen values.")
         return survived
     if left := [cell for cell in cells if not exit_on_value_error(is_done, cell)]:

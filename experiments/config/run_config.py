@@ -121,7 +121,9 @@ class Config(BaseConfig):
         for name, least in MINIMA.items():
             low, high = getattr(descent, least), getattr(descent, name) or 0.0
             give = f", and {name} is {high}: give {least} a value of at most {name}."
-            check_conflicts(f"{least} is {low}", {give: (low or 0.0) > high})
+            fixed = ", and the learning rate is constant: omit it, or give another lr_schedule."
+            conflicts = {give: (low or 0.0) > high, fixed: low is not None and not self.rate_changes}
+            check_conflicts(f"{least} is {low}", conflicts)
         numbers = Hyperparameters(rho, descent.alpha, 0.1, always(), self.constants)
         method.create(optax.sgd(0.1), numbers)  # refuses numbers that the method cannot have
         if self.method == "msam" and descent.optimizer == "sgd" and not descent.momentum:
@@ -144,6 +146,8 @@ class Config(BaseConfig):
         if method.bayesian:
             omit = f", and {self.method} divides a batch itself: omit it."
             check_conflicts(f"micro_batch is {descent.micro_batch}", {omit: descent.micro_batch is not None})
+            draw = f", and {self.method} divides a batch into parts, in which no random numbers can be drawn: omit it."
+            check_conflicts(f"drop_path is {self.network.drop_path}", {draw: self.network.drop_path > 0})
             divide = f", and {self.method} divides each batch into {shards} shards: give multiples of {shards}."
             undivided = any(stage.batch_size % shards for stage in self.plan.stages)
             check_conflicts(f"batch_plan is {self.batch_plan!r}", {divide: undivided})
@@ -223,6 +227,11 @@ class Config(BaseConfig):
         return methods.parse_policy(str(self.when), self.plan, num_examples, self.seed)
 
     @property
+    def rate_changes(self) -> bool:
+        """Whether the learning rate changes during the run."""
+        return self.lr_schedule != "constant" or self.descent.warmup_epochs > 0
+
+    @property
     def constants(self) -> Constants:
         """The numbers of the method that are constant during the run."""
         return Constants(*(getattr(self.descent, name) for name in Constants._fields))
@@ -261,6 +270,7 @@ class Config(BaseConfig):
         """Makes a config from `settings` that were read from JSON.
 
         Earlier versions accepted any `rho` and `alpha` for a method that does not read them; these become the defaults.
+        They also accepted minima of a radius at a constant learning rate, which had no effect.
 
         Raises:
           ValueError: If a value is missing, unknown or wrong.
@@ -269,4 +279,6 @@ class Config(BaseConfig):
             raise ValueError(wrong)
         method = METHODS.get(values["method"])
         unread = {} if method is None else {name: getattr(method, name) for name in method.unread if values.get(name)}
-        return cls.from_settings(**values | unread)
+        is_constant = values.get("lr_schedule", "constant") == "constant" and not values.get("warmup_epochs")
+        minima = dict.fromkeys(name for name in MINIMA.values() if is_constant and name in values)
+        return cls.from_settings(**values | unread | minima)

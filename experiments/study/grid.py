@@ -83,7 +83,7 @@ class Grid(BaseConfig):
                 checks.check_choice(name, value, known)
             checks.check_distinct(name, getattr(self, name))
         check_options(self, self.methods)
-        _check_not_compiled_once(self)
+        _check_supported(self)
         checks.check_runs("seeds", self.seeds, len(self.methods) * len(self.strategies) * len(self.match))
         self._check_tuned_rates()
         self._check_radii()
@@ -92,8 +92,7 @@ class Grid(BaseConfig):
                 "micro_batch is None, and adaptive is one of the strategies: give the size of the parts of a batch "
                 "between which its noise is measured. All cells share it."
             )
-        if not self._cells(self.seeds[:1], None):  # the seed changes nothing that is checked
-            raise ValueError(f"include is {self.include}: no cell has such a name. Names are such as sgd-constant.")
+        self._check_include()
 
     def _check_tuned_rates(self) -> None:
         methods = [method for method, _ in self.tuned_rates]
@@ -104,6 +103,15 @@ class Grid(BaseConfig):
             checks.check_distinct("tuned_rates", methods)
         elif TUNED in self.strategies:
             raise ValueError(f"tuned_rates is (), and {TUNED} is one of the strategies: give a rate, such as sgd 0.4.")
+
+    def _check_include(self) -> None:
+        endings = ["", *(f"-equal_{match}" for match in MATCHES if match != "epochs")]
+        names = ["-".join(pair) + ending for pair in product(METHODS, NAMES) for ending in endings]
+        for pattern in self.include:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(f"include has {pattern!r}: no cell has such a name. Names are such as sgd-constant.")
+        if not self._cells(self.seeds[:1], None):  # the seed changes nothing that is checked
+            raise ValueError(f"include is {self.include}: the study has no cell with such a name.")
 
     def _check_radii(self) -> None:
         falling = [strategy for strategy in self.strategies if strategy in FALLING_RADIUS]
@@ -218,7 +226,7 @@ class Comparison(BaseConfig):
         if self.methods[:1] != ("sgd",) or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd, to which times are relative, first.")
         check_options(self, self.methods)
-        _check_not_compiled_once(self)
+        _check_supported(self)
         _ = self.cells
 
     @property
@@ -238,20 +246,26 @@ class Comparison(BaseConfig):
         return config if rate is None else config.with_settings(learning_rate=rate)
 
 
-def _check_not_compiled_once(study: BaseConfig) -> None:
+def _check_supported(study: BaseConfig) -> None:
+    """Refuses settings that only `experiments.train` supports."""
     if study.descent.compile_once:
         raise ValueError("compile_once is True, and studies do not support it: omit it, or use experiments.train.")
+    if study.descent.perturbation != "global":
+        given = f"perturbation is {study.descent.perturbation!r}, and the runs of a study have one device each"
+        raise ValueError(f"{given}: omit it, or use experiments.train.")
 
 
 def _config_of(study: BaseConfig, method: str, batch_plan: str, lr_schedule: str, seed: int) -> Config:
     """Returns the config of a run: the settings that the runs of the study share, without those its method ignores."""
     unread = [*METHODS[method].unread, *(name for name in OPTIONS if name not in METHODS[method].options)]
     ignored = {name: getattr(Descent(), name) for name in METHODS[method].ignores}
+    if lr_schedule == "constant" and not study.descent.warmup_epochs:
+        ignored |= dict.fromkeys(MINIMA.values())  # a radius that follows a constant rate is constant
     return Config(
         problem=study.problem,
         network=study.network,
         recipe=study.recipe,
-        descent=replace(study.descent, **dict.fromkeys(unread), **ignored),
+        descent=replace(study.descent, **dict.fromkeys(unread) | ignored),
         method=method,
         batch_plan=batch_plan,
         lr_schedule=lr_schedule,

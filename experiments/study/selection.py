@@ -91,12 +91,13 @@ class Selection:
           cost: returns the cost of a run, in any unit.
 
         Raises:
-          ValueError: If no run is selected by name.
+          ValueError: If a pattern of `only` matches no run.
         """
         named = [cell for cell in cells if not self.only or any(fnmatchcase(cell.folder.name, x) for x in self.only)]
-        if not named:
-            examples = ", ".join(cell.folder.name for cell in cells[:3])
-            raise ValueError(f"only is {self.only}: no run has this name. Names are {examples}, ....")
+        for pattern in self.only:
+            if not any(fnmatchcase(cell.folder.name, pattern) for cell in cells):
+                examples = ", ".join(cell.folder.name for cell in cells[:3])
+                raise ValueError(f"only has {pattern!r}: no run has this name. Names are {examples}, ....")
         index, parts = map(int, self.part.split("/"))
         loads, mine = [0.0] * parts, set()
         for cell in sorted(named, key=cost, reverse=True):

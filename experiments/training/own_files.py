@@ -92,14 +92,15 @@ LOCK = ".lock"
 """The lock file of a folder; it stays if the run was not completed."""
 
 _HELD = (errno.EAGAIN, errno.EACCES)
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # network file systems lock only writable files
+_UNIX_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows does not have them
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | _UNIX_FLAGS  # network file systems lock only writable files
 
 
 @contextmanager
 def hold_run_lock(folder: Path) -> Iterator[None]:
     """Locks a folder until the block or the process ends, even by a crash; within the block it may be renamed.
 
-    Some file systems have no locks, or none between machines, and Windows has different ones: there nothing is locked.
+    Without `fcntl`, as on Windows, nothing is locked. Some network file systems do not lock between machines.
 
     Raises:
       UnusableError: If another process holds the lock, if the folder is not writable, or if it holds a user's file with

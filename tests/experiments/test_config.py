@@ -91,6 +91,11 @@ def test_ascent_steps_are_for_k_step_sam_and_two_by_default() -> None:
             {"method": "gsam", "alpha_min": 0.1},
             "alpha_min is 0.1, and alpha is 0.02: give alpha_min a value of at most alpha.",
         ),
+        ({"method": "sam", "rho_min": 0.01}, "rho_min is 0.01, and the learning rate is constant: omit it, or give"),
+        (
+            {"method": "bsam", "drop_path": 0.1, "model": "vit_tiny"},
+            "drop_path is 0.1, and bsam divides a batch into parts, in which no random numbers can be drawn: omit it.",
+        ),
         ({"method": "gsam", "alpha_min": -0.1}, "alpha_min is -0.1: give a finite number of at least 0."),
         ({"method": "wsam", "gamma": 1.0}, "gamma is 1.0: give a number of at least 0 and below 1."),
         ({"method": "wsam_decoupled", "gamma": -1.0}, "gamma is -1.0: give a number of at least 0 and below 1."),
@@ -105,9 +110,17 @@ def test_unknown_and_impossible_hyperparameters_of_a_method_are_refused(settings
         Config.from_settings(**settings)
 
 
+def test_a_radius_at_a_constant_rate_in_an_earlier_record_is_constant() -> None:
+    config = Config.from_settings(method="sam")
+    assert Config.of(config.settings | {"rho_min": 0.01}) == config
+    falling = Config.from_settings(method="sam", lr_schedule="cosine", rho_min=0.01)
+    assert Config.of(falling.settings) == falling
+
+
 def test_a_study_gives_each_method_only_its_own_hyperparameters(tmp_path: Path) -> None:
     numbers = {"rho": 0.2, "alpha": 0.3, "gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
     study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "gsam", "wsam"), **numbers)
+    assert {cell.config.descent.rho_min for cell in study.cells() if cell.config.lr_schedule == "constant"} == {None}
     found = {cell.config.method: cell.config.descent for cell in study.cells()}
     assert [(each.rho, each.alpha, each.gamma, each.rho_min, each.alpha_min) for each in found.values()] == [
         (0.0, 0.02, None, None, None),

@@ -70,7 +70,11 @@ def test_the_table_has_methods_by_strategies_with_mean_deviation_and_updates(fol
             {"k-step SAM, constant", "k-step SAM, 4 ascent steps, constant"},
         ),
         ({"method": "wsam"}, {"method": "wsam", "gamma": 0.5}, {"WSAM, constant", "WSAM, γ 0.5, constant"}),
-        ({}, {"rho_min": 0.01}, {"SAM, constant", "SAM, ρ down to 0.01"}),
+        (
+            {"lr_schedule": "linear"},
+            {"lr_schedule": "linear", "rho_min": 0.01},
+            {"SAM, linear", "SAM, linear, ρ down to 0.01"},
+        ),
         (
             {"lr_schedule": "cosine"},
             {"lr_schedule": "cosine", "rho_min": 0.0},

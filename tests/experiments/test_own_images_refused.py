@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import data
 from experiments import train as train_program
 from experiments.config import Config
+from experiments.runner import run
 from tests.experiments import own_data
 
 TRAIN, TEST = own_data.TRAIN, own_data.TEST
@@ -206,6 +207,15 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, case: str) -> None
     settings = {name: value.format(**places) if name == "dataset" else value for name, value in settings.items()}
     with pytest.raises(ValueError, match=re.escape(sentence)):
         Config.from_settings(**({"batch_plan": "1x16"} | settings))
+
+
+def test_a_network_that_does_not_fit_the_images_is_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (TRAIN, 10, 10), np.uint8)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images[:TEST], "y_test": labels[:TEST]}
+    np.savez(tmp_path / "images.npz", **arrays)
+    config = Config.from_settings(dataset=f"npz:{tmp_path / 'images.npz'}", model="vit_tiny", batch_plan="1x16")
+    with pytest.raises(ValueError, match=re.escape("image_shape is (10, 10, 1): give sides that are multiples of 4")):
+        run.load(config)
 
 
 def test_a_crop_that_is_larger_than_the_images_is_refused(tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ def test_both_plans_are_scaled_to_the_epochs() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"include": ("adam-*",)}, r"include is \('adam-\*',\): no cell has such a name"),
+        ({"include": ("sgd-*", "adam-*")}, r"include has 'adam-\*': no cell has such a name"),
+        ({"include": ("sgd-*", "sam-constnat")}, "include has 'sam-constnat': no cell has such a name"),
+        ({"include": ("vasso-*",)}, r"include is \('vasso-\*',\): the study has no cell with such a name"),
+        ({"perturbation": "device"}, "perturbation is 'device', and the runs of a study have one device each"),
         ({"epochs": 7}, r"epochs is 7, and increasing_plan is 5x16,.*: for whole epochs .* give a multiple of 5"),
         ({"epochs": 0}, "epochs is 0: give an integer of at least 1"),
         ({"increasing_plan": "5u16"}, "increasing_plan is '5u16'"),
@@ -104,7 +107,7 @@ def test_both_plans_are_scaled_to_the_epochs() -> None:
 )
 def test_impossible_selections_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Grid(**SETTINGS | settings)
+        Grid.from_settings(**SETTINGS | settings)
 
 
 def test_complete_optimizers_are_compared_at_their_papers_rate_without_momentum(tmp_path: Path) -> None:
