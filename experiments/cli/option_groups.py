@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "data": (
         *("dataset", "data_dir", "manual_dir", "image_size", "crop_padding", "flip", "examples_in_file"),
+        "images_digest",
         *("train_examples", "validation", "split", "seed", "label_noise", "auto_augment", "random_erasing", "mixing"),
         "label_smoothing",
     ),

@@ -25,6 +25,8 @@ class Problem:
         fixed rule.
       examples_in_file: The number of training examples of your own. By default they are counted. It is saved in
         config.json, so that a report does not need the images.
+      images_digest: A digest of your own images. By default it is computed. It is saved in config.json, so that runs on
+        other images are not taken for runs on these.
       train_examples: The number of training examples to use, the first ones. All by default.
       split: The seed that chooses the test images of the digits. The seed of the run by default.
       label_noise: The fraction of training labels that are replaced by a random other class.
@@ -36,6 +38,7 @@ class Problem:
     crop_padding: int | None = None
     flip: bool | None = None
     examples_in_file: int | None = None
+    images_digest: str | None = None
     train_examples: int | None = None
     split: int | None = None
     label_noise: float = 0.0
@@ -52,13 +55,15 @@ class Problem:
             check_fraction(name, getattr(self, name))
         if data.is_own(self.dataset) and self.examples_in_file is None:
             object.__setattr__(self, "examples_in_file", data.stored_examples(self.dataset))
+            if self.images_digest is None:
+                object.__setattr__(self, "images_digest", data.images_digest(self.dataset))
 
     def _check_images(self) -> None:
         is_own = data.is_own(self.dataset)
         check_choice("dataset", None if is_own else self.dataset, (*data.NAMES, *data.FORMS))
         if self.dataset != printable(self.dataset):
             raise ValueError(f"dataset is {self.dataset!r}: give a path without control characters.")
-        for name in ("crop_padding", "flip", "examples_in_file"):
+        for name in ("crop_padding", "flip", "examples_in_file", "images_digest"):
             value = getattr(self, name)
             if value is not None and not is_own:
                 fixed = f"{name} is {value}, and {self.dataset} has its own"
@@ -82,10 +87,10 @@ class Problem:
         return self.examples_in_file or data.stored_examples(self.dataset)
 
     def check_unchanged(self) -> None:
-        """Checks that data of one's own have as many training examples as the config says.
+        """Checks that data of one's own are those of the config.
 
         Raises:
-          ValueError: If their number differs, or if they cannot be read.
+          ValueError: If their number or their digest differs, or if they cannot be read.
         """
         if self.examples_in_file is None:
             return
@@ -93,6 +98,8 @@ class Problem:
         if found != self.examples_in_file:
             differing = f"examples_in_file is {self.examples_in_file}, and {self.dataset} has {found} training examples"
             raise ValueError(f"{differing}: omit examples_in_file, or restore the images.")
+        if self.images_digest not in (None, data.images_digest(self.dataset)):
+            raise ValueError(f"the images of {self.dataset} have changed since the run was started: restore them.")
 
     def num_examples(self, stored: int) -> int:
         """The number of training examples of the run, out of the number that the data set stores."""

@@ -9,7 +9,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, load
 from experiments.data.dataset import Dataset, Split
 from experiments.data.location import Location
-from experiments.data.own_images import FORMS, OwnSettings, is_image_folder, is_own
+from experiments.data.own_images import FORMS, OwnSettings, images_digest, is_image_folder, is_own
 from experiments.data.sizes import size_of, stored_examples, synthetic
 from experiments.data.stream import training_batches
 
@@ -22,6 +22,7 @@ __all__ = [
     "Location",
     "OwnSettings",
     "Split",
+    "images_digest",
     "is_image_folder",
     "is_own",
     "load",

@@ -5,6 +5,7 @@ Hidden files and folders are ignored. Images are decoded by Pillow, turned uprig
 in memory.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from experiments.data.npz_file import PARTS, frozen
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # modes of Pillow with 8 bits or fewer
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_READ = 64  # images whose content the digest of a folder covers
 _LAYOUT = "put images into train/LABEL and test/LABEL, with one folder for each class"
 
 
@@ -68,6 +70,24 @@ def count_images(folder: Path) -> int:
       ValueError: If a folder is missing or empty.
     """
     return len(_listed(folder)["train"])
+
+
+def digest_images(folder: Path) -> str:
+    """Returns a digest of the names and sizes of all images, and of the content of some.
+
+    Raises:
+      ValueError: If a folder is missing or empty, or if an image cannot be read.
+    """
+    images = [image.path for part in _listed(folder).values() for image in part]
+    some = np.linspace(0, len(images) - 1, min(_READ, len(images))).astype(int)
+    try:
+        listed = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in images]
+        digest = hashlib.sha256(repr(listed).encode())
+        for index in some:
+            digest.update(images[index].read_bytes())
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read ({error.strerror}): make its images readable.") from error
+    return digest.hexdigest()
 
 
 def _listed(folder: Path) -> dict[str, list[ImageFile]]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.data.dataset import Dataset, Split, channel_moments
-from experiments.data.image_folder import count_images, read_image_folder
-from experiments.data.npz_file import count_npz, read_npz
+from experiments.data.image_folder import count_images, digest_images, read_image_folder
+from experiments.data.npz_file import count_npz, digest_npz, read_npz
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ _NPZ, _IMAGE_FOLDER = "npz", "image_folder"
 FORMS = (f"{_NPZ}:FILE", f"{_IMAGE_FOLDER}:FOLDER")
 """The forms of a name of data of one's own."""
 
+_DIGESTS: dict[str, Callable[[Path], str]] = {_NPZ: digest_npz, _IMAGE_FOLDER: digest_images}
 _COUNTS: dict[str, Callable[[Path], int]] = {_NPZ: count_npz, _IMAGE_FOLDER: count_images}
 
 
@@ -58,6 +59,19 @@ def count_train(name: str) -> int:
     """
     kind, path = _parsed(name)
     return _COUNTS[kind](path)
+
+
+def images_digest(name: str) -> str:
+    """Returns a digest of the images: of all in a file, and of a folder of all names and sizes and of some images.
+
+    Args:
+      name: one of `FORMS`.
+
+    Raises:
+      ValueError: If the file or folder cannot be read.
+    """
+    kind, path = _parsed(name)
+    return _DIGESTS[kind](path)
 
 
 @functools.lru_cache(maxsize=2)  # reading takes seconds, and a study loads its data before every run

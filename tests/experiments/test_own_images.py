@@ -1,7 +1,10 @@
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +23,11 @@ from tests.experiments.conftest import train
 KINDS = ("npz", "image_folder")
 
 
-def written(kind: str, folder: Path) -> str:
+def written(kind: str, folder: Path, **changed: Any) -> str:
     """Writes the same data in one of the two forms, and returns the name of the data set."""
     if kind == "npz":
-        return f"npz:{own_data.write_npz(folder / 'images.npz')}"
-    return f"image_folder:{own_data.write_folder(folder / 'images')}"
+        return f"npz:{own_data.write_npz(folder / 'images.npz', **changed)}"
+    return f"image_folder:{own_data.write_folder(folder / 'images', **changed)}"
 
 
 def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -139,6 +142,27 @@ def test_a_file_with_another_number_of_examples_than_the_config_is_refused(tmp_p
     own_data.write_npz(tmp_path / "images.npz", **fewer)
     with pytest.raises(ValueError, match=r"examples_in_file is 48, and npz:.* has 30 training examples: omit"):
         run.load(config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_on_changed_images_are_other_runs(kind: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"dataset": written(kind, tmp_path), "batch_plan": "1x16"}
+    config = Config.from_settings(**settings)
+    assert Config.from_settings(**settings) == config
+    assert Config.of(json.loads(json.dumps(config.settings))) == config
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    assert written(kind, tmp_path, **own_data.arrays(seed=1)) == settings["dataset"]
+    assert Config.from_settings(**settings) != config
+    with pytest.raises(ValueError, match=r"the images of .* have changed since the run was started: restore them"):
+        run.load(config)
+
+
+def test_a_record_without_a_digest_needs_no_images(tmp_path: Path) -> None:
+    settings = Config.from_settings(dataset=written("npz", tmp_path), batch_plan="1x16").settings
+    shutil.rmtree(tmp_path)
+    del settings["images_digest"]
+    assert Config.of(settings).problem.images_digest is None
 
 
 WITHOUT_TENSORFLOW = """
