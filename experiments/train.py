@@ -23,7 +23,7 @@ from experiments.runner.program import check_compile_once
 from experiments.runner.resume import Start, reopened
 from experiments.runner.time_to_target import check_accuracies, target_rows, write_targets
 from experiments.sharpness import SharpnessSettings, watching
-from experiments.training import own_files, preemption
+from experiments.training import preemption, run_folder
 from experiments.training.epoch_schedule import Saving
 from experiments.training.records import Result
 from experiments.training.sharding import Sharding
@@ -93,7 +93,7 @@ def _train(arguments: Arguments, sharding: Sharding) -> None:
     exit_on_value_error(check_compile_once, config, dataset, sharding)
     make = make_folder if arguments.resume else claim
     output = agreed(make if sharding.leads else Path, arguments.output)
-    with own_files.hold_run_lock(output) if sharding.leads else nullcontext():
+    with run_folder.hold_run_lock(output) if sharding.leads else nullcontext():
         begin = agreed(reopened, output, config, dataset, sharding.devices) if arguments.resume else Start()
         if begin is None:
             result, done = exit_on_value_error(run.completed, output), "is already complete: nothing was done."

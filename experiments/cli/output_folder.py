@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
-from experiments.training.own_files import LOCK
+from experiments.training.run_folder import LOCK
 
 _GLOB = "*?["
 _BELOW = 250  # bytes of the longest path inside the folder of a run

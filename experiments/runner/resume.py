@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import atomic_write, checkpoint, json_files, own_files
+from experiments.training import atomic_write, checkpoint, json_files, run_folder
 from experiments.training.exceptions import UnusableError, printable, reason_of
-from experiments.training.own_files import LOCK
 from experiments.training.progress import Progress
 from experiments.training.records import Notes
+from experiments.training.run_folder import LOCK
 
 CHECKPOINTS = "checkpoints"
 """The name of the folder of saves in the folder of a run."""
@@ -64,7 +64,7 @@ def reopened(output: Path, config: Config, dataset: data.Dataset, devices: int =
     """
     if not (output / "config.json").exists():
         names = sorted(path.name for path in output.iterdir() if path.name != LOCK)
-        if names := [name for name in names if not own_files.is_temporary(name)]:
+        if names := [name for name in names if not run_folder.is_temporary(name)]:
             raise ValueError(f"output folder {output} holds {names[0]} and no run: choose another folder, or empty it.")
         return Start()
     check_same(Config.load(output / "config.json"), config, output)

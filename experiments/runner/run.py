@@ -18,7 +18,7 @@ from experiments.config import Config
 from experiments.runner.image_pipeline import stream_of, transform_of
 from experiments.runner.program import Architecture, architecture_of, build, network
 from experiments.runner.resume import CHECKPOINTS, Start, seal
-from experiments.training import adaptive, checkpoint, json_files, own_files, prefetch
+from experiments.training import adaptive, checkpoint, json_files, prefetch, run_folder
 from experiments.training.atomic_write import write_whole
 from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable
@@ -159,7 +159,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
     clock = _Clock(context.watch, sharding, start.seconds)
     with disk_errors_as_unusable(output), ExitStack() as opened:
         if sharding.leads:
-            own_files.make_room(output)
+            run_folder.make_room(output)
         writers = [opened.enter_context(closing(writer)) for writer in context.writers]
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
@@ -225,7 +225,7 @@ def completed(folder: Path) -> Result:
       UnusableError: As `result_of`.
     """
     result = result_of(folder)
-    own_files.remove(folder, CHECKPOINTS)
+    run_folder.remove(folder, CHECKPOINTS)
     return result
 
 
@@ -275,13 +275,13 @@ def _train(
 def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding) -> None:
     """Writes the trained state, and last of all `result.json`, which shows that the folder is complete."""
     if sharding.leads:
-        own_files.make_room(output)
-        own_files.remove(output, "checkpoint")  # left by a program that was stopped here
+        run_folder.make_room(output)
+        run_folder.remove(output, "checkpoint")  # left by a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     if sharding.leads:
         seal(output)
         write_whole(output / "result.json", json.dumps(encode(result), indent=2))
-        own_files.remove(output, CHECKPOINTS)
+        run_folder.remove(output, CHECKPOINTS)
 
 
 def _result(config: Config, trained: Trained, seconds: float) -> Result:

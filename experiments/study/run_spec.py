@@ -12,7 +12,7 @@ from experiments.cli.output_folder import make_folder
 from experiments.config import Config
 from experiments.runner import resume, run, sharpness_records
 from experiments.sharpness import SharpnessSettings, watching
-from experiments.training import atomic_write, checkpoint, json_files, own_files, writers
+from experiments.training import atomic_write, checkpoint, json_files, run_folder, writers
 from experiments.training.exceptions import UnusableError, disk_errors_as_unusable, reason_of
 from experiments.training.prefetch import Track
 from experiments.training.records import Result
@@ -95,7 +95,7 @@ def check_unfinished(cell: RunSpec) -> None:
     atomic_write.refuse_link(unfinished)
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
-    if found := own_files.foreign(unfinished):
+    if found := run_folder.foreign(unfinished):
         message = f"{unfinished} holds {found[0]}, which does not belong to the run, and no checkpoint"
         raise UnusableError(f"{message}: move it elsewhere, or choose another output.")
 
@@ -121,7 +121,7 @@ def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptio
     """
     atomic_write.refuse_link(cell.unfinished)
     unfinished = make_folder(cell.unfinished)
-    with own_files.hold_run_lock(unfinished):
+    with run_folder.hold_run_lock(unfinished):
         if _is_done(cell):
             result = run.result_of(cell.folder)
         else:
@@ -140,8 +140,8 @@ def _is_done(cell: RunSpec) -> bool:
         return is_done(cell)
     except UnusableError:
         with suppress(OSError):  # another process may remove them at the same time
-            if [path.name for path in cell.unfinished.iterdir()] == [own_files.LOCK]:
-                (cell.unfinished / own_files.LOCK).unlink()
+            if [path.name for path in cell.unfinished.iterdir()] == [run_folder.LOCK]:
+                (cell.unfinished / run_folder.LOCK).unlink()
                 cell.unfinished.rmdir()
         raise
 
@@ -153,8 +153,8 @@ def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track:
         if _has_begun(unfinished):
             start = resume.reopened(unfinished, config, dataset)
         else:
-            for name in (path.name for path in unfinished.iterdir() if path.name != own_files.LOCK):
-                own_files.remove(unfinished, name)
+            for name in (path.name for path in unfinished.iterdir() if path.name != run_folder.LOCK):
+                run_folder.remove(unfinished, name)
     if start is None:  # it was stopped between writing its result and renaming the folder
         return run.completed(unfinished)
     write = partial(sharpness_records.add, unfinished)

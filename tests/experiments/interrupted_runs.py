@@ -19,7 +19,7 @@ from experiments.runner.resume import reopened
 from experiments.training import checkpoint
 from experiments.training.epoch_schedule import Saving
 from experiments.training.exceptions import Terminated
-from experiments.training.own_files import LOCK
+from experiments.training.run_folder import LOCK
 
 
 def stop_at(step: int) -> Callable[[int], bool]:

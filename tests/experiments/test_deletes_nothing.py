@@ -14,10 +14,10 @@ from experiments.convergence import network_study
 from experiments.report import __main__ as report
 from experiments.runner import run
 from experiments.sharpness import __main__ as sharpness
-from experiments.training import own_files
+from experiments.training import run_folder
 from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError
-from experiments.training.own_files import LOCK, hold_run_lock
+from experiments.training.run_folder import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import execute, stopped
 from tests.experiments.test_stop_and_resume import STUDY, command, constant_cell, unfinished_of  # noqa: F401
 
@@ -73,25 +73,25 @@ def test_a_run_a_resume_a_measurement_and_a_report_leave_foreign_files_as_they_a
     foreign_files: ForeignFiles,
     tmp_path: Path,
 ) -> None:
-    run_folder = tmp_path / "run"
-    foreign_files.add(run_folder)
-    assert command(train, *ARGUMENTS, "--output", str(run_folder)) == 2
-    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 2
+    output = tmp_path / "run"
+    foreign_files.add(output)
+    assert command(train, *ARGUMENTS, "--output", str(output)) == 2
+    assert command(train, *ARGUMENTS, "--output", str(output), "--resume") == 2
     foreign_files.check()
-    shutil.copytree(run_folder, tmp_path / "kept", symlinks=True)
-    shutil.rmtree(run_folder)
-    stopped(run_folder, Config.from_settings(model="tiny", batch_plan="1x256"), 2, every=1)
-    shutil.copytree(tmp_path / "kept", run_folder, dirs_exist_ok=True, symlinks=True)
-    foreign_files.add(run_folder / "checkpoints", "notes.txt")
-    foreign_files.link(run_folder / "checkpoints" / "link", "inside")
-    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
+    shutil.copytree(output, tmp_path / "kept", symlinks=True)
+    shutil.rmtree(output)
+    stopped(output, Config.from_settings(model="tiny", batch_plan="1x256"), 2, every=1)
+    shutil.copytree(tmp_path / "kept", output, dirs_exist_ok=True, symlinks=True)
+    foreign_files.add(output / "checkpoints", "notes.txt")
+    foreign_files.link(output / "checkpoints" / "link", "inside")
+    assert command(train, *ARGUMENTS, "--output", str(output), "--resume") == 0
     foreign_files.check()
-    assert not (run_folder / "checkpoints" / "2").exists()
-    foreign_files.add(run_folder / "checkpoint", "thesis.tex")
-    assert command(train, *ARGUMENTS, "--output", str(run_folder), "--resume") == 0
-    assert command(sharpness, *SHARPNESS, str(run_folder)) == 0
-    foreign_files.add(run_folder / "report")
-    assert command(report, str(run_folder)) == 0
+    assert not (output / "checkpoints" / "2").exists()
+    foreign_files.add(output / "checkpoint", "thesis.tex")
+    assert command(train, *ARGUMENTS, "--output", str(output), "--resume") == 0
+    assert command(sharpness, *SHARPNESS, str(output)) == 0
+    foreign_files.add(output / "report")
+    assert command(report, str(output)) == 0
     foreign_files.check()
 
 
@@ -170,8 +170,8 @@ def test_a_link_in_place_of_a_run_file_is_refused_before_training(
 def test_a_foreign_file_in_a_save_is_refused(tmp_path: Path, foreign_files: ForeignFiles) -> None:
     foreign_files.add(tmp_path / "run" / "checkpoints" / "5", "state/thesis.tex")
     with pytest.raises(UnusableError, match=r"run holds checkpoints/5/state/thesis.tex"):
-        own_files.make_room(tmp_path / "run")
-    own_files.remove(tmp_path / "run", "checkpoints")
+        run_folder.make_room(tmp_path / "run")
+    run_folder.remove(tmp_path / "run", "checkpoints")
     foreign_files.check()
 
 
@@ -184,7 +184,7 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
     kept = {"checkpoint.orbax-checkpoint-tmp.old", "checkpoint.orbax-checkpoint", "result.json.new", ".result.json.new"}
     for name in kept:
         (tmp_path / name).mkdir()
-    own_files.make_room(tmp_path)
+    run_folder.make_room(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", *kept}
     assert os.listdir(tmp_path / "checkpoints") == ["3"]
 
@@ -192,11 +192,11 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
 def test_all_files_of_a_run_are_known(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, batch_plan="2x128")
     stopped(tmp_path / "run", config, 5, every=2)
-    assert own_files.foreign(tmp_path / "run") == []
+    assert run_folder.foreign(tmp_path / "run") == []
     execute(tmp_path / "run", config, tensorboard=True)
-    assert own_files.foreign(tmp_path / "run") == []
+    assert run_folder.foreign(tmp_path / "run") == []
     for name in os.listdir(tmp_path / "run"):
-        own_files.remove(tmp_path / "run", name)
+        run_folder.remove(tmp_path / "run", name)
     assert os.listdir(tmp_path / "run") == []
 
 

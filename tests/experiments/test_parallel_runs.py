@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments.runner.run import RunContext
 from experiments.study import Grid, RunOptions, run_all
 from experiments.study.parallel_runs import StopFile, available_cores, finish_task, in_processes
-from experiments.training import own_files
+from experiments.training import run_folder
 from experiments.training.exceptions import Terminated, UnusableError
 from experiments.training.preemption import Stop, never
 from experiments.training.writers import read
@@ -72,7 +72,7 @@ def test_two_processes_give_the_same_runs_as_one(tmp_path: Path) -> None:
         executed(output, replace(options, context=RunContext(stop=lambda step: True)))
     unfinished = output / "sam-constant-0.unfinished"
     unfinished.mkdir(parents=True)
-    with own_files.hold_run_lock(unfinished):
+    with run_folder.hold_run_lock(unfinished):
         printed, failed = executed(output, options)
     assert failed == ["sam constant, seed 0"]
     assert "sam constant, seed 0 failed: " in printed

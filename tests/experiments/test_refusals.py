@@ -19,7 +19,7 @@ from experiments.config import Config
 from experiments.runner import run
 from experiments.training import checkpoint
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.own_files import LOCK
+from experiments.training.run_folder import LOCK
 from tests.experiments.interrupted_runs import assert_same_run, copied, execute, stopped
 from tests.experiments.test_command_line import call
 

@@ -22,7 +22,7 @@ from experiments.study import study_runs
 from experiments.study.run_spec import RunSpec
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
-from experiments.training.own_files import LOCK, hold_run_lock
+from experiments.training.run_folder import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import stopped
 from tests.experiments.test_command_line import call
 
