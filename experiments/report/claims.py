@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from experiments.report.groups import Group, Study
-from experiments.report.matches import EPOCHS, UPDATES, controls, matches, papers_constant, reference, tables
+from experiments.report.matches import EPOCHS, UPDATES, all_matches, controls, papers_constant, reference, shown_matches
 from experiments.report.paired import LEARNED, Difference, Measure, measures_of, shared_seeds
 from experiments.study import labels
 
@@ -76,7 +76,7 @@ def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
     base, found = reference(study), []
     if base is None:
         return []
-    matched = matches(study)
+    matched = all_matches(study)
     size = papers_constant(matched[0].groups, base)  # at equal epochs, as in the paper
     for match in matched:
         others = [group for group in match.groups if labels.strategy(group.config) in labels.OTHER_GROWTH]
@@ -130,7 +130,7 @@ def _against_the_plan(groups: Sequence[Group], base: Group, grown: Group, measur
 def _decay(study: Study, measures: Sequence[Measure]) -> list[Claim]:
     """Returns the claims of falling rates against a constant one, and of falling radii against a constant radius."""
     found, asked = [], []
-    for match in tables(study):
+    for match in shown_matches(study):
         for group in match.groups:
             if not labels.schedules(group.config) or group in asked:
                 continue
@@ -153,7 +153,7 @@ def _is_papers_decay(study: Study, group: Group) -> bool:
     if not (labels.is_papers_decay(group.config) and labels.is_constant_batch(group.config)):
         return False
     base = reference(study)
-    return base is None or labels.sizes(group.config) == (papers_constant(matches(study)[0].groups, base),)
+    return base is None or labels.sizes(group.config) == (papers_constant(all_matches(study)[0].groups, base),)
 
 
 def _claim(kind: str, group: Group, baselines: Sequence[Group], measures: Sequence[Measure]) -> Claim:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from experiments.cli import drawing
 from experiments.cli.drawing import Picture
 from experiments.report.groups import FEW, Group, Study
-from experiments.report.matches import papers_cells
+from experiments.report.matches import papers_groups
 from experiments.runner.finished_runs import Run
 from experiments.runner.run_curves import Curve, Curves, curves_of, mean_curves
 from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
@@ -75,7 +75,7 @@ def main_pictures(study: Study, folder: Path) -> list[Picture]:
     """Draws the test error and the sharpness during training; nothing if the folders of the runs are gone."""
     if not _has_folders(study):
         return []
-    cells = papers_cells(study) if study.is_large else study.groups
+    cells = papers_groups(study) if study.is_large else study.groups
     curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in cells}
     return [
         *_over("epoch", TEST_ERROR, Cells(study, cells, curves), folder),
@@ -88,7 +88,7 @@ def further_pictures(study: Study, folder: Path) -> list[Picture]:
     """Draws all other quantities; nothing if the folders of the runs are gone."""
     if not _has_folders(study):
         return []
-    cells = papers_cells(study)[: 2 * FEW] if study.is_large else study.groups
+    cells = papers_groups(study)[: 2 * FEW] if study.is_large else study.groups
     curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in cells}
     drawn = _over("step", TEST_ERROR, Cells(study, cells, curves), folder)
     for quantity in _QUANTITIES:
@@ -190,7 +190,7 @@ def _sharpness_over_epochs(study: Study, folder: Path) -> list[Picture]:
     setting = most_followed([run for group in study.groups for run in group.recorded()])
     if setting is None:
         return []
-    cells, found = papers_cells(study), {}
+    cells, found = papers_groups(study), {}
     for group in cells:
         inside = [followed(run, *setting) for run in group.recorded()]
         known = [{SHARPNESS.name: curve} for curve in inside if curve is not None]

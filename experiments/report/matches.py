@@ -34,7 +34,7 @@ def reference(study: Study) -> Group | None:
     return min(grown, key=lambda group: (group.epochs, -group.mean("updates")), default=None)
 
 
-def matches(study: Study) -> list[Match]:
+def all_matches(study: Study) -> list[Match]:
     """Returns the groups with the epochs of the reference, with its updates, and with twice as many gradients."""
     base = reference(study)
     if base is None:
@@ -59,10 +59,10 @@ def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> lis
     return [group for group in agreeing if distance(group) == least[group.row, group.column]]
 
 
-def tables(study: Study) -> list[Match]:
+def shown_matches(study: Study) -> list[Match]:
     """Returns the matches that show a group that those before them do not, and the rest; else all groups in one."""
     shown: list[Match] = []
-    for match in matches(study):
+    for match in all_matches(study):
         covered = [group for each in shown for group in each.groups]
         if any(group not in covered for group in match.groups):
             shown.append(match)
@@ -74,7 +74,7 @@ def tables(study: Study) -> list[Match]:
     return shown if len(shown) > 1 else [Match("", study.groups)]
 
 
-def papers_cells(study: Study) -> list[Group]:
+def papers_groups(study: Study) -> list[Group]:
     """Returns the paper's cells (constant, increasing, cosine, linear) and adaptive ones, at the reference's epochs.
 
     If it is unknown which of several constant batch sizes is the paper's, cells of all of them are returned; if there

@@ -22,7 +22,7 @@ from experiments.cli.tables import Table, as_markdown, as_terminal, counted, esc
 from experiments.report import answers, curve_pictures, planned_contrasts, study_tables, summary
 from experiments.report.claims import Claim, claims
 from experiments.report.groups import Study, studies
-from experiments.report.matches import tables as matches_of
+from experiments.report.matches import shown_matches
 from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
@@ -201,7 +201,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     of_claims, measures = claims(study), measures_of(study)
     columns = answers.columns_of(of_claims)
     of_errors, *of_sharpness = [list(filter(None, answers.matrices(study, columns, each))) for each in measures]
-    errors = [study_tables.error_table(match, study) for match in matches_of(study)]
+    errors = [study_tables.error_table(match, study) for match in shown_matches(study)]
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})

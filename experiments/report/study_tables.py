@@ -12,7 +12,7 @@ from experiments.cli.tables import Table, listed, mean_and_deviation
 from experiments.config import Config
 from experiments.presets import published_of
 from experiments.report.groups import Group, Study
-from experiments.report.matches import Match, tables
+from experiments.report.matches import Match, shown_matches
 from experiments.report.paired import TEST_ERROR, Difference
 from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
 from experiments.sharpness.run_records import PAPERS_RADIUS
@@ -62,7 +62,7 @@ def method_pairs(study: Study) -> dict[str, list[Difference | None]]:
     """
     found: dict[str, list[Difference | None]] = {}
     compared: set[tuple[Group, Group]] = set()
-    for match in tables(study):
+    for match in shown_matches(study):
         where = match.title if match.title.startswith("at equal") else ""
         inside: dict[tuple[str, str], dict[str, Group]] = {}
         for group in match.groups:

@@ -159,7 +159,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
     clock = _Clock(context.watch, sharding, start.seconds)
     with disk_errors_as_unusable(output), ExitStack() as opened:
         if sharding.leads:
-            run_folder.make_room(output)
+            run_folder.remove_unfinished(output)
         writers = [opened.enter_context(closing(writer)) for writer in context.writers]
         state, program = build(config, dataset, sharding)
         state = start.restored(output, state)
@@ -275,7 +275,7 @@ def _train(
 def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding) -> None:
     """Writes the trained state, and last of all `result.json`, which shows that the folder is complete."""
     if sharding.leads:
-        run_folder.make_room(output)
+        run_folder.remove_unfinished(output)
         run_folder.remove(output, "checkpoint")  # left by a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     if sharding.leads:

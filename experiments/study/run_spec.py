@@ -95,7 +95,7 @@ def check_unfinished(cell: RunSpec) -> None:
     atomic_write.refuse_link(unfinished)
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
-    if found := run_folder.foreign(unfinished):
+    if found := run_folder.user_files(unfinished):
         message = f"{unfinished} holds {found[0]}, which does not belong to the run, and no checkpoint"
         raise UnusableError(f"{message}: move it elsewhere, or choose another output.")
 

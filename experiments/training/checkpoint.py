@@ -151,7 +151,7 @@ class Checkpoints:
         if self._manager is None:
             self._quiet.enter_context(quietly())
             in_background = ocp.AsyncOptions(post_finalization_callback=lambda: _write_digests(self._folder))
-            # `run_folder.make_room` removes unfinished saves, which it finds by their exact names
+            # `run_folder.remove_unfinished` removes unfinished saves, which it finds by their exact names
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, async_options=in_background)
             self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
         return self._manager

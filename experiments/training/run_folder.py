@@ -38,30 +38,30 @@ class _Entry(NamedTuple):
 
     path: str
     is_folder: bool
-    is_own: bool
+    is_programs: bool
 
 
-def foreign(run: Path) -> list[str]:
+def user_files(run: Path) -> list[str]:
     """Returns the paths below the folder of a run that are not the program's, relative to that folder."""
-    return [entry.path for entry in _entries(run) if not entry.is_own]
+    return [entry.path for entry in _entries(run) if not entry.is_programs]
 
 
 def remove(run: Path, part: str) -> None:
     """Removes a file or a folder of a run, except what is not the program's; what cannot be removed stays."""
     for entry in list(_entries(run)):
-        if entry.is_own and (entry.path == part or entry.path.startswith(f"{part}/")):
+        if entry.is_programs and (entry.path == part or entry.path.startswith(f"{part}/")):
             with suppress(OSError):  # the folder holds a user's file, or is not writable
                 (os.rmdir if entry.is_folder else os.unlink)(run / entry.path)
 
 
-def make_room(run: Path) -> None:
+def remove_unfinished(run: Path) -> None:
     """Removes the unfinished files of a program that was stopped, before a run is written into its folder.
 
     Raises:
       UnusableError: If something that is not the program's has the name of a file that will be written.
     """
     entries = list(_entries(run))
-    if blocking := [entry.path for entry in entries if not entry.is_own and _TO_BE_WRITTEN.fullmatch(entry.path)]:
+    if blocking := [entry.path for entry in entries if not entry.is_programs and _TO_BE_WRITTEN.fullmatch(entry.path)]:
         message = f"{run} holds {blocking[0]}, which does not belong to the run and has the name of one of its files"
         raise UnusableError(f"{message}: move it elsewhere.")
     for entry in entries:
@@ -82,10 +82,10 @@ def _entries(run: Path, below: str = "") -> Iterator[_Entry]:
         path = f"{below}/{child.name}" if below else child.name
         is_folder = child.is_dir(follow_symlinks=False)
         is_file = child.is_file(follow_symlinks=False)
-        is_own = bool(_FOLDERS.fullmatch(path) if is_folder else is_file and _FILES.fullmatch(path))
-        if is_folder and is_own:
+        is_programs = bool(_FOLDERS.fullmatch(path) if is_folder else is_file and _FILES.fullmatch(path))
+        if is_folder and is_programs:
             yield from _entries(run, path)
-        yield _Entry(path, is_folder, is_own)
+        yield _Entry(path, is_folder, is_programs)
 
 
 LOCK = ".lock"

@@ -13,7 +13,7 @@ from experiments.convergence.network_study import NetworkStudy
 from experiments.report.answers import columns_of
 from experiments.report.claims import BEST, GROWTH, PLAN, Claim, claims
 from experiments.report.curve_pictures import main_pictures
-from experiments.report.matches import matches, papers_cells, tables
+from experiments.report.matches import all_matches, papers_groups, shown_matches
 from experiments.report.paired import measures_of
 from experiments.report.study_tables import error_table, followed_table, setting_table
 from experiments.report.summary import limits, sentences
@@ -121,8 +121,8 @@ def test_the_report_shows_the_recorded_plans_next_to_the_requested_ones(tmp_path
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     assert (group.epochs, group.mean("updates"), group.mean("examples")) == (4, round((14 + 14 + 26) / 3), 2048)
     assert study.columns == ["constant 64", "constant 128", "constant 256", "increasing", "adaptive"]
-    assert group in matches(study)[0].groups
-    rows = error_table(tables(study)[0], study).rows
+    assert group in all_matches(study)[0].groups
+    rows = error_table(shown_matches(study)[0], study).rows
     assert rows[0][-1] == "adaptive"
     assert rows[-1][-1] == "18"
     assert any(ADAPTIVE in row[1] for row in setting_table(study).rows)
@@ -193,7 +193,7 @@ def test_in_a_large_study_the_adaptive_plan_is_drawn_with_the_papers_cells(tmp_p
     )
     study = only_study(tmp_path)
     assert study.is_large
-    assert {"increasing", "adaptive"} <= {group.column for group in papers_cells(study)}
+    assert {"increasing", "adaptive"} <= {group.column for group in papers_groups(study)}
     assert any("3 of 14 groups are drawn" in each.caption for each in main_pictures(study, tmp_path))
 
 
@@ -218,7 +218,7 @@ def test_the_cost_of_seeds_with_different_lengths_is_their_mean(tmp_path: Path) 
     study = only_study(write(tmp_path, "adaptive:16ux64..256:noise_scale", plans=plans))
     (group,) = [each for each in study.groups if each.column == "adaptive"]
     assert (group.epochs, group.mean("updates"), group.mean("examples")) == (5, 17, 2389)
-    rows = [row for match in tables(study) for row in error_table(match, study).rows if "examples" in row[0]]
+    rows = [row for match in shown_matches(study) for row in error_table(match, study).rows if "examples" in row[0]]
     assert rows
     assert not any("3,072" in cell for row in rows for cell in row)
 

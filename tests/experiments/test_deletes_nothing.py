@@ -170,7 +170,7 @@ def test_a_link_in_place_of_a_run_file_is_refused_before_training(
 def test_a_foreign_file_in_a_save_is_refused(tmp_path: Path, foreign_files: ForeignFiles) -> None:
     foreign_files.add(tmp_path / "run" / "checkpoints" / "5", "state/thesis.tex")
     with pytest.raises(UnusableError, match=r"run holds checkpoints/5/state/thesis.tex"):
-        run_folder.make_room(tmp_path / "run")
+        run_folder.remove_unfinished(tmp_path / "run")
     run_folder.remove(tmp_path / "run", "checkpoints")
     foreign_files.check()
 
@@ -184,7 +184,7 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
     kept = {"checkpoint.orbax-checkpoint-tmp.old", "checkpoint.orbax-checkpoint", "result.json.new", ".result.json.new"}
     for name in kept:
         (tmp_path / name).mkdir()
-    run_folder.make_room(tmp_path)
+    run_folder.remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", *kept}
     assert os.listdir(tmp_path / "checkpoints") == ["3"]
 
@@ -192,9 +192,9 @@ def test_only_the_exact_temporary_names_are_removed(tmp_path: Path) -> None:
 def test_all_files_of_a_run_are_known(tiny: str, tmp_path: Path) -> None:
     config = Config.from_settings(model=tiny, batch_plan="2x128")
     stopped(tmp_path / "run", config, 5, every=2)
-    assert run_folder.foreign(tmp_path / "run") == []
+    assert run_folder.user_files(tmp_path / "run") == []
     execute(tmp_path / "run", config, tensorboard=True)
-    assert run_folder.foreign(tmp_path / "run") == []
+    assert run_folder.user_files(tmp_path / "run") == []
     for name in os.listdir(tmp_path / "run"):
         run_folder.remove(tmp_path / "run", name)
     assert os.listdir(tmp_path / "run") == []

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.cli.tables import Rows
 from experiments.report.groups import studies
-from experiments.report.matches import tables
+from experiments.report.matches import shown_matches
 from experiments.report.runs_table import table_of
 from experiments.report.study_tables import error_table, setting_table
 from experiments.runner.finished_runs import Run, find_runs
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 def only_table(folder: Path) -> Rows:
     study = only_study(folder)
-    (match,) = tables(study)
+    (match,) = shown_matches(study)
     return error_table(match, study).rows
 
 

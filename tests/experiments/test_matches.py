@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.report.groups import Study
-from experiments.report.matches import matches, papers_cells, papers_constant, reference, tables
+from experiments.report.matches import all_matches, papers_constant, papers_groups, reference, shown_matches
 from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run, write_study
 
@@ -22,7 +22,7 @@ def study_of(folder: Path, *runs: tuple[str, str, str]) -> Study:
 
 
 def named(study: Study) -> dict[str, list[str]]:
-    return {match.title: [group.name for group in match.groups] for match in tables(study)}
+    return {match.title: [group.name for group in match.groups] for match in shown_matches(study)}
 
 
 def test_a_group_is_in_every_table_whose_budget_it_matches(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_the_cost_of_a_column_is_listed_by_method_where_methods_differ(tmp_path:
         ("sam", "4x128", "constant"),
         ("gsam", INCREASING, "constant"),
     )
-    rows = error_table(tables(study)[-1], study).rows
-    assert tables(study)[-1].title == "at equal gradient evaluations"
+    rows = error_table(shown_matches(study)[-1], study).rows
+    assert shown_matches(study)[-1].title == "at equal gradient evaluations"
     assert rows[0] == ("test error, %", "increasing (+B)")
     assert rows[5:] == [("updates", "20; SGD 40"), ("epochs", "4; SGD 8"), ("examples", "2,048; SGD 4,096")]
 
@@ -77,8 +77,8 @@ def test_the_reference_is_the_shortest_growing_plan_at_a_constant_rate(tmp_path:
 
 def test_groups_without_a_reference_are_in_one_table(tmp_path: Path) -> None:
     study = study_of(tmp_path, ("sgd", "4x128", "constant"), ("sgd", "9x128", "constant"), ("sgd", "4x128", "cosine"))
-    assert matches(study) == []
-    (match,) = tables(study)
+    assert all_matches(study) == []
+    (match,) = shown_matches(study)
     assert error_table(match, study).rows[0][1:] == ("constant, 4x128", "constant, 9x128", "cosine (+C)")
     other = study_of(tmp_path / "b", ("sgd", INCREASING, "constant"), ("sgd", "9x128", "constant"))
     assert list(named(other)) == [""]
@@ -101,7 +101,7 @@ def test_the_papers_constant_plan_has_the_batch_of_the_decays_or_is_no_control(
 ) -> None:
     plans = [INCREASING, "4x64", "4x128", "4x256", "2x256,2x64", "5x128"]
     study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans), *others)
-    found = {(group.config.batch_plan, group.config.lr_schedule) for group in papers_cells(study)}
+    found = {(group.config.batch_plan, group.config.lr_schedule) for group in papers_groups(study)}
     assert found == {(INCREASING, "constant"), (constant, "constant"), *((plan, rate) for _, plan, rate in others)}
 
 
@@ -131,7 +131,7 @@ def test_the_papers_constant_plan_is_found_among_the_controls(
 def test_of_two_lengths_the_one_nearest_the_target_is_in_a_table(tmp_path: Path) -> None:
     plans = (PAPERS, "25x16", "77x128", "78x128", "80x128")  # 310 updates, 800, 308, 312 and 320
     study = study_of(tmp_path, *(("sgd", plan, "constant") for plan in plans))
-    by_updates = next(match for match in matches(study) if match.title == "at equal updates")
+    by_updates = next(match for match in all_matches(study) if match.title == "at equal updates")
     assert [group.name for group in by_updates.groups] == [
         "SGD, constant 128, 77 epochs",
         "SGD, constant 128, 78 epochs",  # as near

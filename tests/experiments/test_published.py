@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.presets import published_results
-from experiments.report.matches import tables
+from experiments.report.matches import shown_matches
 from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run
 
@@ -15,7 +15,7 @@ GROWN = "40x16,40x32,40x64,40x128,40x256"
 
 def papers_rows(folder: Path) -> dict[str, dict[str, str]]:
     study = only_study(folder)
-    found = [error_table(match, study).rows for match in tables(study)]
+    found = [error_table(match, study).rows for match in shown_matches(study)]
     return {row[0]: dict(zip(rows[0], row, strict=True)) for rows in found for row in rows if "in the paper" in row[0]}
 
 

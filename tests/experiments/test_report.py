@@ -11,7 +11,7 @@ import pytest
 
 from experiments.cli.tables import as_markdown
 from experiments.report import __main__ as report
-from experiments.report.matches import tables
+from experiments.report.matches import shown_matches
 from experiments.report.study_tables import error_table
 from tests.experiments.written_runs import only_study, write_run, write_study
 
@@ -72,7 +72,7 @@ def test_the_report_is_a_table_a_document_and_a_self_contained_page(
         assert image["alt"]
     document = (folder / "report" / "report.md").read_text(encoding="utf-8")
     study = only_study(folder)
-    (match,) = tables(study)
+    (match,) = shown_matches(study)
     assert as_markdown(error_table(match, study).rows) in document
     pictures = re.findall(r"!\[.*\]\((.*)\)", document)
     assert len(pictures) == PICTURES

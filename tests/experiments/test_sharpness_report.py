@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments.report.groups import Study
-from experiments.report.matches import tables
+from experiments.report.matches import shown_matches
 from experiments.report.pictures import _measured_columns
 from experiments.report.runs_table import read_table, table_of, write_table
 from experiments.report.study_tables import error_table, sharpness_tables
@@ -20,7 +20,7 @@ from tests.experiments.written_runs import only_study, write_run, write_study
 
 
 def rows_of(study: Study) -> list[tuple[str, ...]]:
-    (match,) = tables(study)
+    (match,) = shown_matches(study)
     return error_table(match, study).rows
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from experiments.report.groups import studies
-from experiments.report.matches import tables
+from experiments.report.matches import shown_matches
 from experiments.report.page import publish
 from experiments.report.paired import direct_pairs
 from experiments.report.runs_table import table_of
@@ -79,4 +79,4 @@ def test_a_tuned_cell_does_not_show_the_papers_result(tmp_path: Path) -> None:
     cell = {"dataset": "cifar100", "model": "resnet18", "method": "sam", "batch_plan": "200x128"}
     write_run(tmp_path / "run", 0.25, **cell, learning_rate=0.3)
     (study,) = studies(table_of(find_runs([tmp_path])), CHOSEN)
-    assert not any("in the paper" in row[0] for row in error_table(tables(study)[0], study).rows)
+    assert not any("in the paper" in row[0] for row in error_table(shown_matches(study)[0], study).rows)
