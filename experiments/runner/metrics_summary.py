@@ -12,7 +12,7 @@ from experiments.training.progress import term_names
 from experiments.training.writers import Record, column, read
 
 MEASURED = ("grad_norm", "perturbed_grad_norm", "cosine", "surrogate_gap")
-"""The quantities that are measured in a step, of which an epoch has the mean."""
+"""The quantities that are measured at each step. The record of an epoch has their means."""
 
 GIVEN = ("batch_size", "learning_rate", "rho")
 """The settings of a step, of which some steps have a sample."""

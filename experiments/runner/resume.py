@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments import data
 from experiments.config import Config
-from experiments.training import atomic_write, checkpoint, json_files, run_folder
+from experiments.training import checkpoint, digests, json_files, run_folder
 from experiments.training.exceptions import UnusableError, printable, reason_of
 from experiments.training.progress import Progress
 from experiments.training.records import Notes
@@ -119,7 +119,7 @@ def check_same(found: Config, wanted: Config, where: Path) -> None:
         raise UnusableError(f"{where} belongs to another run: {message}. {remedy}")
 
 
-def seal(output: Path) -> None:
+def write_digests(output: Path) -> None:
     """Writes checksums and the config into the folder of the trained state, whose other files are complete.
 
     Args:
@@ -127,7 +127,7 @@ def seal(output: Path) -> None:
     """
     folder = output / CHECKPOINT
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))
-    atomic_write.write(folder, {"config": config, "files": atomic_write.of(folder)})
+    digests.write(folder, {"config": config, "files": digests.compute(folder)})
 
 
 def trained_state(output: Path, config: Config, like: Any) -> Any:
@@ -145,8 +145,8 @@ def trained_state(output: Path, config: Config, like: Any) -> Any:
     folder, found = output / CHECKPOINT, config
     try:
         if unchecked(output) is None:
-            sealed = atomic_write.read(folder)
-            atomic_write.check(folder, sealed.get("files"))
+            sealed = digests.read(folder)
+            digests.check(folder, sealed.get("files"))
             found = Config.of(sealed.get("config"))
     except (OSError, ValueError) as error:
         raise _unreadable(output, error) from error
@@ -159,7 +159,7 @@ def trained_state(output: Path, config: Config, like: Any) -> Any:
 
 def unchecked(output: Path) -> str | None:
     """Returns a warning if the trained state has no checksums, as in earlier versions; None if it has them."""
-    if (output / CHECKPOINT / atomic_write.DIGESTS).exists() or not (output / CHECKPOINT).exists():
+    if (output / CHECKPOINT / digests.DIGESTS).exists() or not (output / CHECKPOINT).exists():
         return None
     message = "whether its state is complete, and belongs to this run, cannot be checked"
     return printable(f"{output} was made before trained states had checksums: {message}.")

@@ -17,7 +17,7 @@ from experiments import data
 from experiments.config import Config
 from experiments.runner.image_pipeline import stream_of, transform_of
 from experiments.runner.program import Architecture, architecture_of, build, network
-from experiments.runner.resume import CHECKPOINTS, Start, seal
+from experiments.runner.resume import CHECKPOINTS, Start, write_digests
 from experiments.training import adaptive, checkpoint, json_files, prefetch, run_folder
 from experiments.training.atomic_write import write_whole
 from experiments.training.epoch_schedule import Saving
@@ -29,7 +29,7 @@ from experiments.training.progress import Progress
 from experiments.training.records import EpochRecord, Notes, Result
 from experiments.training.sharding import Sharding
 from experiments.training.step import TrainState
-from experiments.training.writers import Record, Writer, length_of, own_writers, plain
+from experiments.training.writers import Record, RunWriters, Writer, plain
 from sam_optax import BatchPlan
 
 UNFINISHED = ".unfinished"  # the suffix of the folder of a study's run that is not complete
@@ -166,9 +166,9 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
         checkpoints = opened.enter_context(closing(checkpoint.Checkpoints(output / CHECKPOINTS, context.saving.keep)))
         if sharding.leads and not start.is_again:
             config.save(output / "config.json")
-        go_on_at = (start.metrics_bytes, start.progress.step) if start.is_again else None
-        own = own_writers(output, go_on_at, tensorboard=context.tensorboard) if sharding.leads else []
-        writers += [opened.enter_context(closing(writer)) for writer in own]
+        resume_at = (start.metrics_bytes, start.progress.step) if start.is_again else None
+        files = RunWriters.create(output, resume_at, tensorboard=context.tensorboard) if sharding.leads else None
+        writers += [opened.enter_context(closing(writer)) for writer in (files.writers if files else [])]
         settings, fingerprint = config.settings, dataset.fingerprint()
         size, total = config.recipe.epoch_size(len(dataset.train)), total_updates(config, dataset)
 
@@ -177,7 +177,7 @@ def execute(config: Config, dataset: data.Dataset, output: Path, context: RunCon
             return [step for step in context.saving.due(epoch, steps, size) if step < total]
 
         def save(state: TrainState, at: Progress) -> None:
-            where = at._asdict(), settings, fingerprint, length_of(own), clock.seconds
+            where = at._asdict(), settings, fingerprint, files.flush() if files else 0, clock.seconds
             checkpoints.save(at.step, state, encode(Notes(*where, "batch_plan", sharding.devices)))
 
         def write(record: Record) -> None:
@@ -279,7 +279,7 @@ def _finish(output: Path, state: TrainState, result: Result, sharding: Sharding)
         run_folder.remove(output, "checkpoint")  # left by a program that was stopped here
     checkpoint.save(output / "checkpoint", state)
     if sharding.leads:
-        seal(output)
+        write_digests(output)
         write_whole(output / "result.json", json.dumps(encode(result), indent=2))
         run_folder.remove(output, CHECKPOINTS)
 

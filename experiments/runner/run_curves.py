@@ -77,7 +77,7 @@ def _read(folder: Path, function: Callable[[Path, int], Found]) -> Found:
 
 @functools.cache
 def _summary(metrics: Path, _modified: int) -> Summary:
-    """Returns the summary of a file; the time of its last change keeps the cache from growing stale."""
+    """Returns the summary of a file. The time of its last change is part of the key of the cache."""
     return summary_of(metrics)
 
 

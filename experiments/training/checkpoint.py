@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from experiments.training import atomic_write, json_files
+from experiments.training import digests, json_files
 from experiments.training.exceptions import UnusableError, go_on_hint, reason_of
 from sam_optax.method_states import StepDiagnostics
 
@@ -175,7 +175,7 @@ def notes_of(folder: Path, step: int) -> Any:
     """
     save = folder / str(step)
     with _errors_as(partial(_damaged, save)):
-        atomic_write.check(save, atomic_write.read(save))
+        digests.check(save, digests.read(save))
         return json_files.parsed(json_files.text_of(save / "notes" / "metadata"))
 
 
@@ -202,4 +202,4 @@ def _write_digests(folder: Path) -> None:
         return
     for save in (path for path in folder.iterdir() if not path.name.isdecimal() and path.is_dir()):
         # the pattern skips the files at the top of the folder, where Orbax writes timestamps
-        atomic_write.write(save, atomic_write.of(save, "*/**/*"))
+        digests.write(save, digests.compute(save, "*/**/*"))

@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -45,15 +46,15 @@ class JsonLines:
     Numbers are written with seven digits, the precision of float32, so that equal runs give equal files.
 
     Args:
-      path: the path of the file; the file must not exist unless `go_on_at` is given.
-      go_on_at: the number of bytes to keep of an existing file, to which records are then appended; None: a new file.
+      path: the path of the file; the file must not exist unless `kept_bytes` is given.
+      kept_bytes: the number of bytes to keep of an existing file, to which records are then appended; None: a new file.
     """
 
-    def __init__(self, path: Path, go_on_at: int | None = None) -> None:
+    def __init__(self, path: Path, kept_bytes: int | None = None) -> None:
         refuse_link(path)
-        self._file = path.open("x" if go_on_at is None else "a", encoding="utf-8")
-        if go_on_at is not None:
-            self._file.truncate(go_on_at)
+        self._file = path.open("x" if kept_bytes is None else "a", encoding="utf-8")
+        if kept_bytes is not None:
+            self._file.truncate(kept_bytes)
 
     def write(self, record: Record) -> None:
         """Appends one record."""
@@ -141,11 +142,10 @@ class TensorBoard:
 
     Args:
       folder: the folder of the event files, to which each writer adds one.
-      go_on_at: the update at which the run resumes; TensorBoard discards the points of earlier files from this update
-        on.
+      resume_step: the update at which the run resumes; TensorBoard discards the points of earlier files from it on.
     """
 
-    def __init__(self, folder: Path, go_on_at: int | None = None) -> None:
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
         from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415 - imported only if used
         from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415
 
@@ -154,12 +154,12 @@ class TensorBoard:
         self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         session: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
-        begun = "" if go_on_at is None else f"{go_on_at:010d}"  # TensorBoard reads files in the order of their names
+        begun = "" if resume_step is None else f"{resume_step:010d}"  # files are read in the order of their names
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{begun}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
         self._add(file_version="brain.Event:2")
-        if go_on_at is not None:
-            self._add(step=go_on_at, session_log=session(status=session.START))
+        if resume_step is not None:
+            self._add(step=resume_step, session_log=session(status=session.START))
 
     def write(self, record: Record) -> None:
         """Adds a point to each curve whose value is finite."""
@@ -185,28 +185,45 @@ class TensorBoard:
         self._file.write(self._event(wall_time=time.time(), **what).SerializeToString())
 
 
-def own_writers(output: Path, go_on_at: tuple[int, int] | None, *, tensorboard: bool) -> list[Any]:
-    """Returns the writers of the files in the folder of a run: `metrics.jsonl`, and TensorBoard's if requested.
+@dataclass(frozen=True)
+class RunWriters:
+    """The writers of the files in the folder of a run.
 
-    Args:
-      output: the folder of the run.
-      go_on_at: the length of `metrics.jsonl` in bytes and the update from which the run resumes; None: new files.
-      tensorboard: whether TensorBoard's event files are written.
+    Attributes:
+      metrics: writes `metrics.jsonl`.
+      tensorboard: writes TensorBoard's event files; None if they are not requested.
     """
-    length, step = go_on_at or (None, None)
-    metrics = JsonLines(output / "metrics.jsonl", length)
-    if not tensorboard:
-        return [metrics]
-    board = TensorBoard(output / "tensorboard", step)
-    # TensorBoard also discards the record of an epoch that ended at the update where the run resumes; it is added again
-    for record in read(output / "metrics.jsonl", "epoch"):
-        if record["step"] == step:
-            board.write(record)
-    return [metrics, board]
 
+    metrics: JsonLines
+    tensorboard: TensorBoard | None = None
 
-def length_of(own: list[Any]) -> int:
-    """Flushes the writers' files to disk and returns the length of `metrics.jsonl`; 0 if no file is written."""
-    for board in own[1:]:
-        board.flush()
-    return own[0].length() if own else 0
+    @classmethod
+    def create(cls, output: Path, resume_at: tuple[int, int] | None, *, tensorboard: bool) -> Self:
+        """Opens the files.
+
+        Args:
+          output: the folder of the run.
+          resume_at: the length of `metrics.jsonl` in bytes and the update from which the run resumes; None: new files.
+          tensorboard: whether TensorBoard's event files are written.
+        """
+        kept_bytes, resume_step = resume_at or (None, None)
+        metrics = JsonLines(output / "metrics.jsonl", kept_bytes)
+        if not tensorboard:
+            return cls(metrics)
+        board = TensorBoard(output / "tensorboard", resume_step)
+        # TensorBoard also discards the record of an epoch that ended at this update, so it is repeated
+        for record in read(output / "metrics.jsonl", "epoch"):
+            if record["step"] == resume_step:
+                board.write(record)
+        return cls(metrics, board)
+
+    @property
+    def writers(self) -> list[Any]:
+        """All writers."""
+        return [self.metrics, *([self.tensorboard] if self.tensorboard else [])]
+
+    def flush(self) -> int:
+        """Writes the buffered records to disk and returns the length of `metrics.jsonl` in bytes."""
+        if self.tensorboard is not None:
+            self.tensorboard.flush()
+        return self.metrics.length()

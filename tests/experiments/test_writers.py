@@ -13,7 +13,7 @@ from experiments.config import Config
 from experiments.runner import run
 from experiments.training import writers
 from experiments.training.exceptions import UnusableError
-from experiments.training.writers import JsonLines, TensorBoard, length_of, own_writers, plain, read
+from experiments.training.writers import JsonLines, RunWriters, TensorBoard, plain, read
 from tests.experiments.interrupted_runs import execute, killed
 
 STEP = {"kind": "step", "step": 0, "epoch": 0.5, "loss": np.float32(1.5), "cosine": np.float32(math.nan)}
@@ -117,12 +117,12 @@ def test_tensorboard_records_are_on_disk_after_a_flush_and_at_the_end_of_an_epoc
 
 
 def test_all_records_are_on_disk_before_a_save(tmp_path: Path) -> None:
-    own = own_writers(tmp_path, None, tensorboard=True)
-    for writer in own:
+    files = RunWriters.create(tmp_path, None, tensorboard=True)
+    for writer in files.writers:
         writer.write(STEP)
-    assert length_of(own) == (tmp_path / "metrics.jsonl").stat().st_size > 0
+    assert files.flush() == (tmp_path / "metrics.jsonl").stat().st_size > 0
     assert curves(tmp_path / "tensorboard")["step/loss"] == [(STEP["step"], STEP["loss"])]
-    for writer in own:
+    for writer in files.writers:
         writer.close()
 
 
