@@ -85,7 +85,7 @@ def save(figure: Figure, title: str, caption: str, folder: Path, name: str | Non
 
 
 def shades(count: int) -> list[str]:
-    """Returns as many colours, as different in lightness as the palette allows; more than eight repeat it."""
+    """Returns colours that are spread over the lightness of the palette; beyond eight, they repeat."""
     if count > len(PALETTE):
         return [PALETTE[index % len(PALETTE)] for index in range(count)]
     return [PALETTE[round(place)] for place in np.linspace(0, len(PALETTE) - 1, max(count, 2))][:count]

@@ -37,7 +37,7 @@ def parse(command: Command[Result], default: Result | None = None) -> Result:
 
 
 def option(name: str, words: list[str]) -> str | None:
-    """Returns the value of one option before the whole command line is parsed, since it sets the others' defaults."""
+    """Returns the value of one option without parsing the others, whose defaults it determines."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(f"--{name}")
     try:

@@ -1,4 +1,4 @@
-"""What a run is, and what the runs of a study share: frozen dataclasses, checked when they are made."""
+"""The configs of a run and of a study: frozen dataclasses, which are validated at construction."""
 
 from experiments.config.checks import check_choice, check_fraction, check_plan, check_seeds
 from experiments.config.run_config import Config

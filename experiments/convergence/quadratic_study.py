@@ -38,8 +38,8 @@ class QuadraticStudy:
       floor_batch_sizes: The batch sizes at which the floor is measured, with the first of the floor rates.
       floor_rates: The learning rates at which the floor is measured, with the first of the floor batch sizes.
       radius_updates: The number of updates of the runs that compare a constant radius with a falling one.
-      radius_batch_size: The batch size of those of them whose learning rate falls.
-      radius_growing_sizes: The batch sizes, in stages of equal updates, of those of them whose batch grows.
+      radius_batch_size: The batch size of these runs if their learning rate falls.
+      radius_growing_sizes: The batch sizes of these runs if their batch grows, in stages of equal updates.
       chains: The number of independent runs per measurement.
       seed: The seed of the noise.
     """

@@ -136,7 +136,7 @@ def method_table(study: Study) -> Table:
 
 
 def variant_of(study: Study, found: Sequence[Study]) -> tuple[Study | None, list[tuple[Group, Group]]]:
-    """Returns the study before it in `found` with the same examples and most equal settings, and equal cells."""
+    """Returns the earlier study on the same examples that differs in fewest settings, and the pairs of groups."""
     values = dict(study.part)
     before = [s for s in found[: found.index(study)] if all(dict(s.part)[n] == values[n] for n in _PROBLEM)]
     base = min(before, key=lambda each: len(set(study.part) - set(each.part)), default=None)

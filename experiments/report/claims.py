@@ -1,8 +1,8 @@
 """The paper's claims on a study: does a growing batch help, and does a falling learning rate?
 
 The paper (Harada and Iiduka, arXiv 2409.09984) compares both with a constant batch size and a constant learning rate.
-An increasing plan also differs from those by its small first batches. So growth itself is credited only with what it
-gains over the best constant batch size of equal length, where the first batch size of the plan must be among them.
+An increasing plan also differs from those by its small first batches. So growth is also compared with the best of
+several constant batch sizes at equal length, one of which must be the first batch size of the plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class Claim:
 
     @property
     def candidates(self) -> int:
-        """The number of constant batches, of which the best one counts."""
+        """The number of constant batch sizes from which the best one is selected."""
         return len({(labels.sizes(each.config), each.has_own_rate) for each in self.baselines})
 
 

@@ -141,7 +141,7 @@ class Study:
 def studies(table: pd.DataFrame, chosen: tuple[str, ...] = ()) -> list[Study]:
     """Returns the runs, sorted into studies and groups.
 
-    A run with another learning rate than the others belongs to their study if its batch size and its rate are constant.
+    Runs with a constant batch size and learning rate belong to the study from which only their learning rate differs.
 
     Args:
       table: the table of runs.

@@ -50,7 +50,7 @@ def all_matches(study: Study) -> list[Match]:
 
 
 def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> list[Group]:
-    """Returns the groups that agree; of several in one cell of a table, the nearest ones."""
+    """Returns the groups within the tolerance; of several with one method and strategy, the nearest ones."""
     agreeing = [group for group in groups if distance(group) <= TOLERANCE]
     least: dict[tuple[str, str], float] = {}
     for group in agreeing:
@@ -60,7 +60,7 @@ def _nearest(groups: Sequence[Group], distance: Callable[[Group], float]) -> lis
 
 
 def shown_matches(study: Study) -> list[Match]:
-    """Returns the matches that show a group that those before them do not, and the rest; else all groups in one."""
+    """Returns the matches that have a group that earlier ones lack, and the rest; or one match with all groups."""
     shown: list[Match] = []
     for match in all_matches(study):
         covered = [group for each in shown for group in each.groups]

@@ -26,7 +26,7 @@ _ROUNDING = 1e-9  # percentage points
 
 
 class Answer(Enum):
-    """Whether the first group has a lower value, by the sign that tables show."""
+    """The conclusion of a comparison: whether the first group has a lower value. The values are symbols in tables."""
 
     YES = "✓"
     NO = "✗"

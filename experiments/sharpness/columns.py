@@ -61,7 +61,10 @@ def loss_column(title: str) -> str:
 
 
 def protocols_of(tables: Sequence[pd.DataFrame]) -> dict[ProtocolColumns, list[float]]:
-    """Returns the protocols and radii that all runs of a cell have: those of most cells first, then the paper's."""
+    """Returns the protocols with the radii that all runs of some group have.
+
+    Protocols of more groups come first, and among them the paper's.
+    """
     counts: Counter[ProtocolColumns] = Counter()
     radii: dict[ProtocolColumns, set[float]] = {}
     for table in tables:

@@ -58,7 +58,7 @@ def radius_curves(runs: Sequence[Run]) -> dict[SharpnessProtocol, RadiusCurve]:
 
 
 def landscapes(runs: Sequence[Run]) -> dict[int, Landscape]:
-    """Returns the landscapes of runs, by their place; only of those that were measured in the way of the first one."""
+    """Returns the landscapes of runs, by index. Runs with other settings than the first one are omitted."""
     found = {
         place: record
         for place, run in enumerate(runs)

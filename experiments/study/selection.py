@@ -15,7 +15,7 @@ from sam_optax import BatchPlan
 
 MATCHES = ("epochs", "updates", "gradients")
 SAM_EVALUATIONS = 2  # gradient evaluations of an update of SAM
-TOLERANCE = 0.05  # relative difference up to which budgets count as equal and the plan stays
+TOLERANCE = 0.05  # budgets within this relative difference count as equal
 
 
 def matched(

@@ -74,7 +74,7 @@ class MicroBatchStep:
     def __post_init__(self) -> None:
         self._size = self.micro_batch // self.sharding.part[1]
         self._send, self._keep = self.sharding.batch, self.sharding.kept
-        self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # so that they get the state's devices
+        self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # puts them on the devices of the state
         self._clean = jax.jit(self._add_clean, donate_argnums=0)
         self._ascend = jax.jit(self._perturbed_params)
         self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)

@@ -29,8 +29,8 @@ class AdaptivePlan(NamedTuple):
     Attributes:
       controller: the controller that decides.
       budget: the length of the run, in epochs or in updates.
-      is_in_updates: whether the budget counts updates. The run then ends with the first epoch at whose end at least
-        that number of updates has been made.
+      is_in_updates: whether the budget counts updates. The run then ends after the first epoch that reaches this
+        number of updates.
       spec: the first size, the largest size and the rule, as the command line spells them: `16..256:noise_scale`.
     """
 

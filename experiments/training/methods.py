@@ -166,7 +166,7 @@ class Method(NamedTuple):
         return self.around is None and self.complete is None and not self.functional
 
     def create(self, base: optax.GradientTransformation, now: Hyperparameters) -> optax.GradientTransformation:
-        """Returns the method combined with its base optimizer, which a complete optimizer does without."""
+        """Returns the method chained with the base optimizer, which a complete optimizer ignores."""
         if self.complete is not None:
             return self.complete(now)
         return optax.chain(self.estimator(now), base) if self.around is None else self.around(base, now)
