@@ -52,9 +52,9 @@ def sharpness_aware(
       A transformation with extra arguments. The gradients that it returns have the parameters' dtypes.
 
     Raises:
-      ValueError: If `combiner` or `when` lacks a function of its kind, if `mask` is not a tree of bools; and,
-        in `update`, if `grad_fn` or `params` is missing, if the trees do not fit one another, or if `value` is not a
-        scalar.
+      ValueError: If `combiner` or `when` lacks a function of its kind, or if `mask` is not a tree of bools; in `init`,
+        if `mask` chooses no leaf; and in `update`, if `grad_fn` or `params` is missing, if the trees do not fit one
+        another, or if `value` is not a scalar.
 
     Example:
       SAM put together by hand, and its first step on `½‖w‖²`:
