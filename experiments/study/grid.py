@@ -105,8 +105,11 @@ class Grid(BaseConfig):
             raise ValueError(f"tuned_rates is (), and {TUNED} is one of the strategies: give a rate, such as sgd 0.4.")
 
     def _check_include(self) -> None:
-        endings = ["", *(f"-equal_{match}" for match in MATCHES if match != "epochs")]
-        names = ["-".join(pair) + ending for pair in product(METHODS, NAMES) for ending in endings]
+        """Refuses a pattern that no cell of any study has, and patterns that together choose no cell of this one."""
+        names = []
+        for method, strategy in product(METHODS, NAMES):
+            cell = f"{method}-{strategy}"
+            names += [cell, f"{cell}-equal_updates", f"{cell}-equal_gradients"]
         for pattern in self.include:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(f"include has {pattern!r}: no cell has such a name. Names are such as sgd-constant.")
