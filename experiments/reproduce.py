@@ -165,7 +165,7 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
         stored = len(exit_on_value_error(data.load, *whole).train)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:
-        return _complete(study, exit_on_value_error(study.cells, stored), options)
+        return _complete(study, exit_on_value_error(study.run_specs, stored), options)
     survived = [_tune(variant, options) for variant in exit_on_value_error(tuning.variants, study).values()]
     return all(survived)
 
@@ -180,32 +180,32 @@ def _tune(study: Grid, options: StudyOptions) -> bool:
     """
     arguments, console = options.arguments, options.console
     tried = exit_on_value_error(tuning.trials, study, arguments.tuning, options.stored)
-    cells = [cell for trial in tried for cell in trial.cells]
-    survived = _run(study, cells, replace(options, runs=replace(options.runs, sharpness=None)))
+    specs = [spec for trial in tried for spec in trial.run_specs]
+    survived = _run(study, specs, replace(options, runs=replace(options.runs, sharpness=None)))
     if arguments.dry_run:
         tuned = [study.has_cell(method, strategy) for method in study.methods for strategy in study.strategies]
         runs = sum(tuned) * len(study.seeds)
         console.print(f"Then {runs} runs on the study's seeds, with the chosen values.")
         return survived
-    if left := [cell for cell in cells if not exit_on_value_error(is_done, cell)]:
+    if left := [spec for spec in specs if not exit_on_value_error(is_done, spec)]:
         console.print(f"{len(left)} trials are left: values are chosen when all parts have finished.")
         return survived
     choices = tuning.choose(tried)
     rows = tuning.choice_rows(choices)
     console.print(tables.as_terminal(rows))
     exit_on_value_error(output_folder.write_document, study.output / "choices.md", f"{tables.as_markdown(rows)}\n")
-    chosen = tuning.tuned_cells(study, choices, options.stored)
+    chosen = tuning.tuned_specs(study, choices, options.stored)
     return _complete(study, chosen, options, chosen=("learning_rate", "rho"))
 
 
-def _complete(study: Grid, cells: list[RunSpec], options: StudyOptions, chosen: tuple[str, ...] = ()) -> bool:
+def _complete(study: Grid, specs: list[RunSpec], options: StudyOptions, chosen: tuple[str, ...] = ()) -> bool:
     """Runs the selected cells, reports the study if all are selected, and returns whether no run failed."""
     if options.arguments.dry_run:
-        return _run(study, cells, options)
+        return _run(study, specs, options)
     report = exit_on_value_error(output_folder.make_folder, study.output / "report")
-    survived = _run(study, cells, options)
+    survived = _run(study, specs, options)
     is_whole = options.arguments.selection.is_whole
-    finished = [cell.folder for cell in cells if is_whole and exit_on_value_error(is_done, cell)]
+    finished = [spec.folder for spec in specs if is_whole and exit_on_value_error(is_done, spec)]
     if finished:
         _report(finished, report, options.console, chosen)
     return survived
@@ -223,10 +223,10 @@ def _report(finished: list[Path], report: Path, console: Console, chosen: tuple[
     exit_on_value_error(lambda: publish(found, report, console, chosen=chosen, command=command))
 
 
-def _run(study: Grid, cells: list[RunSpec], options: StudyOptions) -> bool:
+def _run(study: Grid, specs: list[RunSpec], options: StudyOptions) -> bool:
     """Runs the selected cells, or prints their estimates in a dry run, and returns whether no run failed."""
     arguments, stored, console = options.arguments, options.stored, options.console
-    selected = exit_on_value_error(arguments.selection.of, cells, lambda cell: estimate(cell.config, stored).cost)
+    selected = exit_on_value_error(arguments.selection.of, specs, lambda spec: estimate(spec.config, stored).cost)
     if not arguments.dry_run:
         return not run_all(f"{study.network.model} on {study.problem.dataset}", selected, options.runs, console)
     _show(study, selected, options)
@@ -238,7 +238,7 @@ def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
     arguments, stored, console = options.arguments, options.stored, options.console
     if arguments.finished is not None:
         recorded = exit_on_value_error(finished_file.read, arguments.finished)
-        left = [cell for cell in selected if cell.config.effective not in recorded]
+        left = [spec for spec in selected if spec.config.effective not in recorded]
         console.print(f"{len(selected) - len(left)} of {len(selected)} runs are in {arguments.finished}: not shown.")
         selected = left
     elif not selected:
@@ -246,7 +246,7 @@ def _show(study: Grid, selected: list[RunSpec], options: StudyOptions) -> None:
     if selected:
         show_runs(selected, stored, study.output, console)
     if selected and (arguments.time_steps or arguments.time_steps_of):
-        configs = [cell.config for cell in selected]
+        configs = [spec.config for spec in selected]
         exit_on_value_error(show_hours, configs, stored, console, arguments.time_steps_of)
 
 

@@ -71,7 +71,7 @@ def main() -> None:
     title = f"{study.network.model} on {study.problem.dataset}"
     with on_sigterm() as stop:
         options = RunOptions(arguments.location, arguments.sharpness, run.RunContext(stop=stop))
-        failed = run_all(title, study.cells, options, console)
+        failed = run_all(title, study.run_specs, options, console)
     if failed:
         sys.exit(1)
     console.print(f"timing ten steps of each, {_ROUNDS} rounds")
@@ -81,7 +81,7 @@ def main() -> None:
     from experiments.report.groups import studies  # noqa: PLC0415 - see above
     from experiments.report.runs_table import table_of  # noqa: PLC0415
 
-    table = table_of(find_runs([cell.folder for cell in study.cells]))
+    table = table_of(find_runs([spec.folder for spec in study.run_specs]))
     # Some methods have the learning rate of their paper; without `chosen`, they would be studies of their own.
     (reported,) = studies(table, chosen=("learning_rate",))
     rows = method_rows(reported, seconds)

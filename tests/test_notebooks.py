@@ -295,4 +295,4 @@ def test_the_row_of_the_paper_is_stopped_by_its_time_limit_and_continued(tmp_pat
 
 def row_cells() -> Any:
     """The cells of the row that the notebook runs."""
-    return presets.load("cifar100_resnet18").study.cells(50_000)
+    return presets.load("cifar100_resnet18").study.run_specs(50_000)

@@ -88,7 +88,7 @@ def main() -> None:
     from experiments.convergence.falling_radius_part import radius_part  # noqa: PLC0415
 
     document = exit_on_value_error(output_folder.make_folder, study.output) / "convergence.md"
-    cells, left = exit_on_value_error(_cells, study, location) if "networks" in arguments.parts else ([], [])
+    specs, left = exit_on_value_error(_run_specs, study, location) if "networks" in arguments.parts else ([], [])
     known = [name for name in study.methods if name in REACH]
     parts = []
     if "radius" in arguments.parts:
@@ -99,26 +99,26 @@ def main() -> None:
         with console.status("the stochastic quadratic"):
             part = study_quadratic(arguments.quadratic, study, known)
         parts.append(_shown(part, console))
-    if cells:
-        parts.append(_shown(study_networks(study, cells, left, location, console), console))
+    if specs:
+        parts.append(_shown(study_networks(study, specs, left, location, console), console))
     exit_on_value_error(output_folder.write_document, document, markdown(parts))
     console.print(f"report with figures: {document}")
 
 
-def _cells(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
+def _run_specs(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
     """Returns all runs of the study on networks, and those that are not complete yet."""
-    cells = study.cells(len(data.load(study.problem.dataset, study.seeds[0], location, study.problem.own).train))
-    return cells, study_runs.to_do(cells, location, partial(is_done, study=study), check_unfinished)
+    specs = study.run_specs(len(data.load(study.problem.dataset, study.seeds[0], location, study.problem.own).train))
+    return specs, study_runs.to_do(specs, location, partial(is_done, study=study), check_unfinished)
 
 
 def study_networks(
-    study: NetworkStudy, cells: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
+    study: NetworkStudy, specs: list[RunSpec], left: list[RunSpec], location: data.Location, console: Console
 ) -> "Part":
     """Executes the runs that are not complete yet, and draws the pictures.
 
     Args:
       study: the settings of the study.
-      cells: all runs.
+      specs: all runs.
       left: the runs that are not complete yet.
       location: the folders of the data.
       console: the terminal.
@@ -129,16 +129,16 @@ def study_networks(
     from experiments.convergence.document import network_part  # noqa: PLC0415 - it imports matplotlib
 
     title = f"{study.network.model} on {study.problem.dataset}"
-    console.print(f"{len(cells)} runs of {title}, {len(left)} of them to do")
+    console.print(f"{len(specs)} runs of {title}, {len(left)} of them to do")
     with Progress(console=console, transient=True) as progress:
-        for cell, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):
-            last = execute(cell, study, dataset, track)
+        for spec, dataset, track in study_runs.in_turn(left, RunOptions(location), progress):
+            last = execute(spec, study, dataset, track)
             error = "not finite" if last.test_error is None else f"{100 * last.test_error:.2f}%"
-            console.print(f"{cell.name}: test error {error}")
+            console.print(f"{spec.name}: test error {error}")
     alike: dict[tuple[str, str], list[RunSpec]] = {}
-    for cell in cells:
-        method, *strategy, _ = cell.folder.name.split("-")
-        alike.setdefault((method, " ".join(strategy)), []).append(cell)
+    for spec in specs:
+        method, *strategy, _ = spec.folder.name.split("-")
+        alike.setdefault((method, " ".join(strategy)), []).append(spec)
     curves = {key: curve_of(alike[key]) for key in sorted(alike, key=lambda key: study.methods.index(key[0]))}
     times = {key: times_to_targets(alike[key], study) for key in curves}
     return network_part(study, title, curves, times)

@@ -119,25 +119,25 @@ _HEAD = b'{"kind": "settings"'  # the first bytes of each file; a stopped run ma
 _MEASURED = ("every", "measured_rho", "measured_batch_size", "reestimate_batchnorm")
 
 
-def path_of(cell: RunSpec) -> Path:
+def path_of(spec: RunSpec) -> Path:
     """Returns the path of the file with the norms of a run: JSON, one object per line."""
-    return cell.folder.with_name(f"{cell.folder.name}.jsonl")
+    return spec.folder.with_name(f"{spec.folder.name}.jsonl")
 
 
-def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
+def is_done(spec: RunSpec, study: NetworkStudy) -> bool:
     """Returns whether the run was measured to its end, with the settings of the study.
 
     Raises:
       ValueError: If the file contains another run, or is damaged.
     """
-    path = path_of(cell)
+    path = path_of(spec)
     if not (path.exists() or path.is_symlink()):
         return False
     try:
         [settings] = writers.read(path, "settings")
         config = Config.of(json_files.parsed(settings.pop("config")))
         last = [record["epoch"] for record in writers.read(path, "norms")][-1:]
-        same = (config, settings, last) == (cell.config, _measured(study), [cell.config.plan.epochs])
+        same = (config, settings, last) == (spec.config, _measured(study), [spec.config.plan.epochs])
     except (OSError, ValueError, TypeError, KeyError):
         same = False
     if not same:
@@ -145,13 +145,13 @@ def is_done(cell: RunSpec, study: NetworkStudy) -> bool:
     return True
 
 
-def check_unfinished(cell: RunSpec) -> Path:
+def check_unfinished(spec: RunSpec) -> Path:
     """Returns the path of the file that an unfinished run writes; an existing file of a stopped run may be replaced.
 
     Raises:
       UnusableError: If the path exists and is not a file of a stopped run.
     """
-    unfinished = path_of(cell).with_name(f"{path_of(cell).name}{run.UNFINISHED}")
+    unfinished = path_of(spec).with_name(f"{path_of(spec).name}{run.UNFINISHED}")
     refuse_link(unfinished)
     is_ours = unfinished.is_file() and _HEAD.startswith(unfinished.read_bytes()[: len(_HEAD)])
     if unfinished.exists() and not is_ours:
@@ -159,13 +159,13 @@ def check_unfinished(cell: RunSpec) -> Path:
     return unfinished
 
 
-def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> EpochRecord:
+def execute(spec: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Track = iter) -> EpochRecord:
     """Trains a run, measures the norms during training, and writes them.
 
     The file gets its final name only when it is complete.
 
     Args:
-      cell: the run.
+      spec: the run.
       study: the settings of the study.
       dataset: the data set of the run.
       track: wraps the iterator over the batches, for example to show the progress.
@@ -173,10 +173,10 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
     Returns:
       The record of the last epoch.
     """
-    config, examples, size = cell.config, len(dataset.train), study.measured_batch_size
+    config, examples, size = spec.config, len(dataset.train), study.measured_batch_size
     reestimate = study.reestimate_batchnorm
     settings = SharpnessSettings(examples=examples, batch_size=size, reestimate_batchnorm=reestimate)
-    unfinished = check_unfinished(cell)
+    unfinished = check_unfinished(spec)
     unfinished.unlink(missing_ok=True)
     with closing(writers.JsonLines(unfinished)) as file:
 
@@ -190,20 +190,20 @@ def execute(cell: RunSpec, study: NetworkStudy, dataset: data.Dataset, track: Tr
 
         file.write(_measured(study) | {"config": json.dumps(config.settings)})
         _, last = run.train(config, dataset, run.RunContext(track, watch))
-    unfinished.rename(path_of(cell))
+    unfinished.rename(path_of(spec))
     return last
 
 
-def curve_of(cells: list[RunSpec]) -> Curve:
+def curve_of(specs: list[RunSpec]) -> Curve:
     """Reads the curve of runs that differ only in their seed.
 
     Raises:
       ValueError: If a file has no norms, or if the files were measured at different steps.
     """
-    found = [list(writers.read(path_of(cell), "norms")) for cell in cells]
-    for cell, records in zip(cells, found, strict=True):
+    found = [list(writers.read(path_of(spec), "norms")) for spec in specs]
+    for spec, records in zip(specs, found, strict=True):
         if [record["step"] for record in records] != [record["step"] for record in found[0]] or not records:
-            raise ValueError(f"{path_of(cell)} is damaged: remove it, and run it again.")
+            raise ValueError(f"{path_of(spec)} is damaged: remove it, and run it again.")
     places = [np.asarray([record[name] for record in found[0]]) for name in ("step", "examples")]
     norms = [np.stack([writers.column(each, name) for each in found]) for name in ("grad_norm", "sam_grad_norm")]
     return Curve(*places, *norms)
@@ -222,9 +222,9 @@ class TimesToTarget:
     costs: list[Cost | None]
 
 
-def times_to_targets(cells: list[RunSpec], study: NetworkStudy) -> list[TimesToTarget]:
+def times_to_targets(specs: list[RunSpec], study: NetworkStudy) -> list[TimesToTarget]:
     """Returns the costs of runs that differ only in their seed, until each target of the study."""
-    records = [list(writers.read(path_of(cell), "norms")) for cell in cells]
+    records = [list(writers.read(path_of(spec), "norms")) for spec in specs]
     targets = [Target("test_accuracy", value) for value in study.accuracy_targets]
     targets += [Target("grad_norm", value) for value in study.norm_targets]
     return [TimesToTarget(target, [cost_to(each, target) for each in records]) for target in targets]

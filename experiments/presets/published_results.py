@@ -28,7 +28,7 @@ def _published() -> Mapping[_Place, Published]:
         row = load(name)
         for (method, strategy), result in row.published.items():
             study = replace(row.study, methods=(method,), strategies=(strategy,), seeds=(0,), match=("epochs",))
-            found |= {_place(cell.config): result for cell in study.cells()}
+            found |= {_place(spec.config): result for spec in study.run_specs()}
     return found
 
 

@@ -107,31 +107,31 @@ def _second_passes(config: Config, size: int, steps: range) -> int:
     return sum(policy.at(step) is not False for step in steps)
 
 
-def show_runs(cells: list[RunSpec], stored: int, root: Path, console: Console) -> None:
+def show_runs(specs: list[RunSpec], stored: int, root: Path, console: Console) -> None:
     """Prints the estimate of each run and the total of all runs.
 
     Args:
-      cells: the runs.
+      specs: the runs.
       stored: the number of training examples of the data set.
       root: the folder of the study; the folders of the runs are shown relative to it.
       console: the terminal.
     """
-    estimates = [estimate(cell.config, stored) for cell in cells]
+    estimates = [estimate(spec.config, stored) for spec in specs]
     heading = ("run", "plan", "updates", "examples", "boundaries", "first rate", "last rate", "gradient evaluations")
     rows: Rows = [heading]
-    for cell, each in zip(cells, estimates, strict=True):
+    for spec, each in zip(specs, estimates, strict=True):
         boundaries = ", ".join(f"{step:,}" for step in each.boundaries) or "–"
-        boundaries = boundaries if cell.config.adaptive is None else "decided by the noise"
-        run = (str(cell.folder.relative_to(root)), cell.config.batch_plan, f"{each.updates:,}", f"{each.examples:,}")
+        boundaries = boundaries if spec.config.adaptive is None else "decided by the noise"
+        run = (str(spec.folder.relative_to(root)), spec.config.batch_plan, f"{each.updates:,}", f"{each.examples:,}")
         rates = (f"{each.first_rate:.4g}", f"{each.last_rate:.4g}")
         rows.append((*run, boundaries, *rates, f"{each.gradient_evaluations:,}"))
     print_wide(rows, console)
     console.print(
-        f"{len(cells)} runs: {sum(each.updates for each in estimates):,} updates and "
+        f"{len(specs)} runs: {sum(each.updates for each in estimates):,} updates and "
         f"{sum(each.gradient_evaluations for each in estimates):,} gradient evaluations, "
         f"which are {sum(each.cost for each in estimates):,.0f} gradients of single examples."
     )
-    if any(cell.config.adaptive is not None for cell in cells):
+    if any(spec.config.adaptive is not None for spec in specs):
         console.print(_IF_IT_NEVER_GROWS)
 
 

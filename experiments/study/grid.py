@@ -113,7 +113,7 @@ class Grid(BaseConfig):
         for pattern in self.include:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(f"include has {pattern!r}: no cell has such a name. Names are such as sgd-constant.")
-        if not self._cells(self.seeds[:1], None):  # the seed changes nothing that is checked
+        if not self._run_specs(self.seeds[:1], None):  # the seed changes nothing that is checked
             raise ValueError(f"include is {self.include}: the study has no cell with such a name.")
 
     def _check_radii(self) -> None:
@@ -131,7 +131,7 @@ class Grid(BaseConfig):
         )
         return constant, increasing
 
-    def cells(self, stored: int | None = None) -> list[RunSpec]:
+    def run_specs(self, stored: int | None = None) -> list[RunSpec]:
         """Returns all runs, ordered by seed, so that a study that is stopped early has complete tables for some seeds.
 
         Within a seed, the runs are in the order of the patterns of `include`.
@@ -139,19 +139,19 @@ class Grid(BaseConfig):
         Args:
           stored: the number of training examples of the data set; None: its published number.
         """
-        return self._cells(self.seeds, stored)
+        return self._run_specs(self.seeds, stored)
 
-    def _cells(self, seeds: tuple[int, ...], stored: int | None) -> list[RunSpec]:
+    def _run_specs(self, seeds: tuple[int, ...], stored: int | None) -> list[RunSpec]:
         stored = self.problem.stored_examples if stored is None else stored
         matches = [match for match in MATCHES if match in self.match]  # a shared run has the name of the first match
         once: dict[Config, RunSpec] = {}
         for seed, match, strategy, method in product(seeds, matches, self.strategies, self.methods):
             if not self.has_cell(method, strategy):
                 continue
-            cell = self._cell(match, method, strategy, seed, stored)
-            if self._pattern(cell) is not None:
-                once.setdefault(cell.config, cell)
-        return sorted(once.values(), key=lambda cell: (self.seeds.index(cell.config.seed), self._pattern(cell)))
+            spec = self._run_spec(match, method, strategy, seed, stored)
+            if self._pattern(spec) is not None:
+                once.setdefault(spec.config, spec)
+        return sorted(once.values(), key=lambda spec: (self.seeds.index(spec.config.seed), self._pattern(spec)))
 
     def has_cell(self, method: str, strategy: str) -> bool:
         """Returns whether the method has what the strategy changes: a tuned learning rate, or a radius."""
@@ -159,12 +159,12 @@ class Grid(BaseConfig):
             return method in dict(self.tuned_rates)
         return strategy not in FALLING_RADIUS or bool(METHODS[method].uses)
 
-    def _pattern(self, cell: RunSpec) -> int | None:
+    def _pattern(self, spec: RunSpec) -> int | None:
         """Returns the position of the first pattern that matches the cell, None if none does."""
-        name = cell.folder.name.removesuffix(f"-{cell.config.seed}")
+        name = spec.folder.name.removesuffix(f"-{spec.config.seed}")
         return next((i for i, pattern in enumerate(self.include) if fnmatchcase(name, pattern)), None)
 
-    def _cell(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
+    def _run_spec(self, match: str, method: str, strategy: str, seed: int, stored: int) -> RunSpec:
         constant, increasing = self.plans
         plan, updates, by = plan_of_strategy(strategy, constant, increasing), None, "epochs"
         parts = self.descent.m or self.descent.micro_batch
@@ -230,10 +230,10 @@ class Comparison(BaseConfig):
             raise ValueError(f"methods is {self.methods}: give each once, and sgd, to which times are relative, first.")
         check_options(self, self.methods)
         _check_supported(self)
-        _ = self.cells
+        _ = self.run_specs
 
     @property
-    def cells(self) -> list[RunSpec]:
+    def run_specs(self) -> list[RunSpec]:
         """All runs, ordered by seed."""
         return [
             RunSpec(f"{method}, seed {seed}", self.config(method, seed), self.output / f"{method}-{seed}")

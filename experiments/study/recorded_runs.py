@@ -23,14 +23,14 @@ Recorded = dict[Config, FinishedRun]
 """The runs in a file by their `effective` config."""
 
 
-def restore(cells: Iterable[RunSpec], path: Path) -> Recorded:
+def restore(specs: Iterable[RunSpec], path: Path) -> Recorded:
     """Reads a file of finished runs, and restores the folder of each run that the file has and that has no folder.
 
     A restored folder has `config.json`, `result.json`, `sharpness.jsonl`, and `metrics.jsonl` with the epochs and some
     steps. It has no trained state.
 
     Args:
-      cells: the runs of the study; other runs in the file are ignored.
+      specs: the runs of the study; other runs in the file are ignored.
       path: the file, which need not exist.
 
     Returns:
@@ -43,23 +43,23 @@ def restore(cells: Iterable[RunSpec], path: Path) -> Recorded:
     make_folder(path.parent)
     finished_file.check_writable(path)
     recorded = finished_file.read(path)
-    for cell in cells:
-        finished = recorded.get(cell.config.effective)
+    for spec in specs:
+        finished = recorded.get(spec.config.effective)
         if finished is None:
             continue
-        if not cell.folder.exists():
-            _write_folder(cell, finished)
-        elif (cell.folder / "result.json").exists() and not finished.is_same_result(run.result_of(cell.folder)):
-            message = f"{cell.folder} and {path} have different results of the run {finished.name}"
+        if not spec.folder.exists():
+            _write_folder(spec, finished)
+        elif (spec.folder / "result.json").exists() and not finished.is_same_result(run.result_of(spec.folder)):
+            message = f"{spec.folder} and {path} have different results of the run {finished.name}"
             raise UnusableError(f"{message}: remove the folder, or the line of the run.")
     return recorded
 
 
-def record(cell: RunSpec, path: Path, recorded: Recorded) -> FinishedRun:
+def record(spec: RunSpec, path: Path, recorded: Recorded) -> FinishedRun:
     """Appends a complete run to the file, unless the file has the run with all measurements of its sharpness.
 
     Args:
-      cell: the run.
+      spec: the run.
       path: the file.
       recorded: the runs in the file.
 
@@ -69,34 +69,34 @@ def record(cell: RunSpec, path: Path, recorded: Recorded) -> FinishedRun:
     Raises:
       UnusableError: If the folder is damaged, or if the file cannot be written.
     """
-    key, measured = cell.config.effective, sharpness_records.read(cell.folder)
+    key, measured = spec.config.effective, sharpness_records.read(spec.folder)
     before = recorded.get(key)
     if before is not None and all(each in before.sharpness for each in measured):
         return before
-    summary = summary_of(cell.folder / "metrics.jsonl")
-    finished = FinishedRun(cell.name, key, run.result_of(cell.folder), summary, measured, provenance())
+    summary = summary_of(spec.folder / "metrics.jsonl")
+    finished = FinishedRun(spec.name, key, run.result_of(spec.folder), summary, measured, provenance())
     finished_file.append(path, finished)
     return finished
 
 
-def _write_folder(cell: RunSpec, finished: FinishedRun) -> None:
+def _write_folder(spec: RunSpec, finished: FinishedRun) -> None:
     """Writes the folder under another name, which reports ignore, and renames it when it is complete."""
-    make_folder(cell.folder.parent)
-    partial = cell.folder.with_name(f"{cell.folder.name}.{secrets.token_hex(4)}{run.UNFINISHED}")
-    with disk_errors_as_unusable(cell.folder):
+    make_folder(spec.folder.parent)
+    partial = spec.folder.with_name(f"{spec.folder.name}.{secrets.token_hex(4)}{run.UNFINISHED}")
+    with disk_errors_as_unusable(spec.folder):
         try:
             partial.mkdir()
-            _write_files(cell, finished, partial)
-            partial.rename(cell.folder)
+            _write_files(spec, finished, partial)
+            partial.rename(spec.folder)
         except OSError:
-            if not cell.folder.is_dir():  # otherwise another process has restored it at the same time
+            if not spec.folder.is_dir():  # otherwise another process has restored it at the same time
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_files(cell: RunSpec, finished: FinishedRun, folder: Path) -> None:
-    cell.config.save(folder / "config.json")
+def _write_files(spec: RunSpec, finished: FinishedRun, folder: Path) -> None:
+    spec.config.save(folder / "config.json")
     with closing(JsonLines(folder / "metrics.jsonl")) as metrics:
         for each in finished.summary.records():
             metrics.write(each)

@@ -57,20 +57,20 @@ class RunOptions:
     jobs: int = 1
 
 
-def is_done(cell: RunSpec) -> bool:
+def is_done(spec: RunSpec) -> bool:
     """Returns whether the run is complete. A restored run, which has no records of steps, is complete, too.
 
     Raises:
       UnusableError: If its folder holds something else, or a damaged run.
     """
-    if not os.path.lexists(cell.folder):
+    if not os.path.lexists(spec.folder):
         return False
     reason = "its config differs"
     try:
-        if Config.load(cell.folder / "config.json") == cell.config:
-            updates = run.result_of(cell.folder).updates
+        if Config.load(spec.folder / "config.json") == spec.config:
+            updates = run.result_of(spec.folder).updates
             kinds = [
-                (each["kind"], each["step"]) for each in writers.read(cell.folder / "metrics.jsonl", "step", "epoch")
+                (each["kind"], each["step"]) for each in writers.read(spec.folder / "metrics.jsonl", "step", "epoch")
             ]
             steps_found = sum(kind == "step" for kind, _ in kinds)
             if steps_found == updates or (not steps_found and kinds[-1:] == [("epoch", updates)]):
@@ -79,10 +79,10 @@ def is_done(cell: RunSpec) -> bool:
     except (json_files.DamagedError, OSError) as error:
         reason = error.reason if isinstance(error, json_files.DamagedError) else reason_of(error)
     remedy = f"choose another output, or remove it ({reason})."
-    raise UnusableError(f"{cell.folder} holds another run, or a damaged one: {remedy}")
+    raise UnusableError(f"{spec.folder} holds another run, or a damaged one: {remedy}")
 
 
-def check_unfinished(cell: RunSpec) -> None:
+def check_unfinished(spec: RunSpec) -> None:
     """Checks that a run can start or resume in its unfinished folder.
 
     A run with a checkpoint resumes, and foreign files in its folder are kept. A run without a checkpoint starts anew,
@@ -91,7 +91,7 @@ def check_unfinished(cell: RunSpec) -> None:
     Raises:
       UnusableError: If the folder is a symbolic link, or holds a foreign file and no checkpoint.
     """
-    unfinished = cell.unfinished
+    unfinished = spec.unfinished
     atomic_write.refuse_link(unfinished)
     if not unfinished.is_dir() or _has_begun(unfinished):
         return
@@ -100,14 +100,14 @@ def check_unfinished(cell: RunSpec) -> None:
         raise UnusableError(f"{message}: move it elsewhere, or choose another output.")
 
 
-def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:
-    """Executes a run in its unfinished folder and renames the folder at the end, so that `cell.folder` is complete.
+def execute(spec: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptions(), track: Track = iter) -> Result:
+    """Executes a run in its unfinished folder and renames the folder at the end, so that `spec.folder` is complete.
 
     A run that was stopped resumes from its last checkpoint; without a checkpoint it starts anew. If another process has
     completed the run in the meantime, its result is returned.
 
     Args:
-      cell: the run.
+      spec: the run.
       dataset: the data of the run.
       options: how the run is executed.
       track: iterates over the batches and shows progress.
@@ -119,36 +119,36 @@ def execute(cell: RunSpec, dataset: data.Dataset, options: RunOptions = RunOptio
       UnusableError: If the folder has checkpoints of another config or damaged checkpoints, if another process executes
         the run, or if the folder cannot be written.
     """
-    atomic_write.refuse_link(cell.unfinished)
-    unfinished = make_folder(cell.unfinished)
+    atomic_write.refuse_link(spec.unfinished)
+    unfinished = make_folder(spec.unfinished)
     with run_folder.hold_run_lock(unfinished):
-        if _is_done(cell):
-            result = run.result_of(cell.folder)
+        if _is_done(spec):
+            result = run.result_of(spec.folder)
         else:
-            check_unfinished(cell)
-            result = _completed(cell, dataset, options, track)
+            check_unfinished(spec)
+            result = _completed(spec, dataset, options, track)
             with disk_errors_as_unusable(unfinished):
-                unfinished.rename(cell.folder)
+                unfinished.rename(spec.folder)
     with suppress(OSError):  # it was renamed, or holds foreign files
         unfinished.rmdir()
     return result
 
 
-def _is_done(cell: RunSpec) -> bool:
-    """Returns `is_done(cell)`. If it raises and the run was not started, removes the lock and the unfinished folder."""
+def _is_done(spec: RunSpec) -> bool:
+    """Returns `is_done(spec)`. If it raises and the run was not started, removes the lock and the unfinished folder."""
     try:
-        return is_done(cell)
+        return is_done(spec)
     except UnusableError:
         with suppress(OSError):  # another process may remove them at the same time
-            if [path.name for path in cell.unfinished.iterdir()] == [run_folder.LOCK]:
-                (cell.unfinished / run_folder.LOCK).unlink()
-                cell.unfinished.rmdir()
+            if [path.name for path in spec.unfinished.iterdir()] == [run_folder.LOCK]:
+                (spec.unfinished / run_folder.LOCK).unlink()
+                spec.unfinished.rmdir()
         raise
 
 
-def _completed(cell: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> Result:
+def _completed(spec: RunSpec, dataset: data.Dataset, options: RunOptions, track: Track) -> Result:
     """Resumes a run from its last checkpoint, or starts it anew, and returns its result."""
-    config, unfinished, start = cell.config, cell.unfinished, resume.Start()
+    config, unfinished, start = spec.config, spec.unfinished, resume.Start()
     with disk_errors_as_unusable(unfinished):
         if _has_begun(unfinished):
             start = resume.reopened(unfinished, config, dataset)

@@ -80,29 +80,29 @@ class Selection:
         """Whether all runs are selected."""
         return self == Selection()
 
-    def of(self, cells: list[RunSpec], cost: Callable[[RunSpec], float]) -> list[RunSpec]:
-        """Returns the selected runs, in the order of `cells`.
+    def of(self, specs: list[RunSpec], cost: Callable[[RunSpec], float]) -> list[RunSpec]:
+        """Returns the selected runs, in the order of `specs`.
 
         Runs are assigned to parts in order of decreasing cost, each to the part with the lowest total cost so far. The
         parts are the same on every machine and do not depend on which runs are complete.
 
         Args:
-          cells: all runs of the study.
+          specs: all runs of the study.
           cost: returns the cost of a run, in any unit.
 
         Raises:
           ValueError: If a pattern of `only` matches no run.
         """
-        named = [cell for cell in cells if not self.only or any(fnmatchcase(cell.folder.name, x) for x in self.only)]
+        named = [spec for spec in specs if not self.only or any(fnmatchcase(spec.folder.name, x) for x in self.only)]
         for pattern in self.only:
-            if not any(fnmatchcase(cell.folder.name, pattern) for cell in cells):
-                examples = ", ".join(cell.folder.name for cell in cells[:3])
+            if not any(fnmatchcase(spec.folder.name, pattern) for spec in specs):
+                examples = ", ".join(spec.folder.name for spec in specs[:3])
                 raise ValueError(f"only has {pattern!r}: no run has this name. Names are {examples}, ....")
         index, parts = map(int, self.part.split("/"))
         loads, mine = [0.0] * parts, set()
-        for cell in sorted(named, key=cost, reverse=True):
+        for spec in sorted(named, key=cost, reverse=True):
             least = loads.index(min(loads))
-            loads[least] += cost(cell)
+            loads[least] += cost(spec)
             if least == index - 1:
-                mine.add(cell.folder)
-        return [cell for cell in named if cell.folder in mine]
+                mine.add(spec.folder)
+        return [spec for spec in named if spec.folder in mine]

@@ -69,7 +69,7 @@ class Trial(NamedTuple):
     """A setting and the runs that try it, one per seed."""
 
     setting: Setting
-    cells: list[RunSpec]
+    run_specs: list[RunSpec]
 
 
 class Choice(NamedTuple):
@@ -167,26 +167,26 @@ def choice_rows(choices: Iterable[Choice]) -> Rows:
     return rows
 
 
-def tuned_cells(study: Grid, choices: Iterable[Choice], stored: int) -> list[RunSpec]:
+def tuned_specs(study: Grid, choices: Iterable[Choice], stored: int) -> list[RunSpec]:
     """Returns the study's runs on its own seeds, each with the chosen setting of its cell."""
-    of_choices = [_narrowed(study, choice.setting).cells(stored) for choice in choices]
-    return [cell for at_seed in zip(*of_choices, strict=True) for cell in at_seed]
+    of_choices = [_narrowed(study, choice.setting).run_specs(stored) for choice in choices]
+    return [spec for at_seed in zip(*of_choices, strict=True) for spec in at_seed]
 
 
 def _trial(study: Grid, tuning: Tuning, setting: Setting, stored: int) -> Trial:
     words = [f"rate_{setting.learning_rate:g}", *([] if setting.rho is None else [f"rho_{setting.rho:g}"])]
     folder, tried = study.output / TRIALS / "-".join(words), ", ".join(words).replace("_", " ")
-    cells = []
+    specs = []
     # The batch plans are the same as in the study, because `stored` also counts the held-out examples.
-    for cell in replace(_narrowed(study, setting), seeds=tuning.seeds).cells(stored):
-        config = cell.config.with_settings(validation=tuning.validation)
-        cells.append(RunSpec(f"{cell.name}, {tried}", config, folder / cell.folder.name))
-    return Trial(setting, cells)
+    for spec in replace(_narrowed(study, setting), seeds=tuning.seeds).run_specs(stored):
+        config = spec.config.with_settings(validation=tuning.validation)
+        specs.append(RunSpec(f"{spec.name}, {tried}", config, folder / spec.folder.name))
+    return Trial(setting, specs)
 
 
 def _mean(trial: Trial, name: str) -> float:
     """Returns the mean of a metric over the seeds of a trial; infinity if a run diverged."""
-    results = [run.result_of(cell.folder) for cell in trial.cells]
+    results = [run.result_of(spec.folder) for spec in trial.run_specs]
     return statistics.mean(float("inf") if result.diverged else getattr(result, name) for result in results)
 
 

@@ -25,13 +25,13 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
         constant_plan="10x128",
         increasing_plan="2x16,2x32,2x64,2x128,2x256",
     )
-    for cell in grid.with_settings(**settings).cells(EXAMPLES):
-        config = cell.config
+    for spec in grid.with_settings(**settings).run_specs(EXAMPLES):
+        config = spec.config
         draw = np.random.default_rng(zlib.crc32(repr(config).encode()))
         updates = config.plan.total_steps(EXAMPLES)
         gain = {"sgd": 0.0, "sam": 0.005, "gsam": 0.006}[config.method]
         error = 0.02 + 2.0 / updates - gain + 0.002 * draw.standard_normal()
-        write_run(cell.folder, round(max(error, 0.001), 4), 8.0 / updates, **config.settings)
+        write_run(spec.folder, round(max(error, 0.001), 4), 8.0 / updates, **config.settings)
         sharp = 30.0 / updates / gradients_of(config.method) * np.exp(0.1 * draw.standard_normal())
         place = {"epoch": config.plan.epochs, "step": updates, "loss": 8.0 / updates}
         values = {SMALL: sharp, LARGE: 100 * sharp**0.5}
@@ -41,5 +41,5 @@ def write_large_study(folder: Path, seeds: int = 3, **settings: Any) -> Path:
             for rho, value in values.items()
         ]
         eigenvalue = {"kind": "top_eigenvalue", **WAY, **place, "eigenvalue": 50.0 + 5 * draw.standard_normal()}
-        add_lines(cell.folder, [*records, eigenvalue])
+        add_lines(spec.folder, [*records, eigenvalue])
     return folder

@@ -61,13 +61,13 @@ def printed_text(folder: Path) -> str:
 
 
 def test_matches_treat_adaptive_plans_like_fixed_plans() -> None:
-    cells = grid(
+    specs = grid(
         match=("epochs", "updates", "gradients"),
         strategies=NAMES,
         adaptive_rule="norm_test:0.5",
         tuned_rates=(("sgd", 0.1),),
-    ).cells()
-    plans = {cell.folder.name: cell.config.batch_plan for cell in cells if "adaptive" in cell.folder.name}
+    ).run_specs()
+    plans = {spec.folder.name: spec.config.batch_plan for spec in specs if "adaptive" in spec.folder.name}
     assert plans == {
         "sgd-adaptive-0": "adaptive:25x16..256:norm_test:0.5",
         "sam-adaptive-0": "adaptive:25x16..256:norm_test:0.5",
@@ -75,24 +75,24 @@ def test_matches_treat_adaptive_plans_like_fixed_plans() -> None:
         "sam-adaptive-equal_updates-0": "adaptive:310ux16..256:norm_test:0.5",
         "sgd-adaptive-equal_gradients-0": "adaptive:620ux16..256:norm_test:0.5",
     }
-    assert {cell.config.descent.micro_batch for cell in cells} == {8}
-    assert {cell.config.batch_plan for cell in cells if "constant_mean-0" in cell.folder.name} == {"25x40"}
+    assert {spec.config.descent.micro_batch for spec in specs} == {8}
+    assert {spec.config.batch_plan for spec in specs if "constant_mean-0" in spec.folder.name} == {"25x40"}
 
 
 def test_the_estimate_of_an_adaptive_plan_assumes_a_constant_batch() -> None:
-    cells = {cell.folder.name: cell.config for cell in grid(strategies=("adaptive",), methods=("sam",)).cells()}
-    assert estimate(cells["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
+    specs = {spec.folder.name: spec.config for spec in grid(strategies=("adaptive",), methods=("sam",)).run_specs()}
+    assert estimate(specs["sam-adaptive-0"], 512)[:3] == (25 * 32, 25 * 512, ())
 
 
 def test_the_dry_run_of_an_adaptive_plan_says_what_is_not_known_yet() -> None:
-    cells, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).cells(), io.StringIO()
-    show_runs(cells, 512, Path("study"), Console(file=printed))
+    specs, printed = grid(strategies=("increasing", "adaptive"), methods=("sam",)).run_specs(), io.StringIO()
+    show_runs(specs, 512, Path("study"), Console(file=printed))
     planned, adaptive = (line for line in printed.getvalue().splitlines() if "sam-" in line)
     assert "decided by the noise" in adaptive
     assert "decided by the noise" not in planned
     assert "counted as if their batch never grew" in " ".join(printed.getvalue().split())
     printed.truncate(0)
-    show_runs(cells[:1], 512, Path("study"), Console(file=printed))
+    show_runs(specs[:1], 512, Path("study"), Console(file=printed))
     assert "never grew" not in printed.getvalue()
 
 
@@ -220,7 +220,7 @@ def test_the_cost_of_seeds_with_different_lengths_is_their_mean(tmp_path: Path) 
     assert (group.epochs, group.mean("updates"), group.mean("examples")) == (5, 17, 2389)
     rows = [row for match in shown_matches(study) for row in error_table(match, study).rows if "examples" in row[0]]
     assert rows
-    assert not any("3,072" in cell for row in rows for cell in row)
+    assert not any("3,072" in text for row in rows for text in row)
 
 
 @pytest.mark.parametrize(

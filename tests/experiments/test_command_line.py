@@ -197,17 +197,17 @@ def test_a_study_needs_a_folder(
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"half')], ids=["gone", "cut"])
 def test_a_damaged_run_is_not_counted(tiny: str, tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
     study = Grid.from_settings(output=tmp_path, model=tiny, constant_plan="1x256", seeds=(0,))
-    cell = study.cells()[0]
-    assert not is_done(cell)
-    execute(cell, run.load(cell.config))
-    assert is_done(cell)
-    damage(cell.folder / name)
+    spec = study.run_specs()[0]
+    assert not is_done(spec)
+    execute(spec, run.load(spec.config))
+    assert is_done(spec)
+    damage(spec.folder / name)
     with pytest.raises(ValueError, match="or a damaged one"):
-        is_done(cell)
+        is_done(spec)
 
 
 def test_a_run_that_diverges_writes_json(tiny: str, tmp_path: Path) -> None:
     study = Grid.from_settings(output=tmp_path, model=tiny, constant_plan="1x256", seeds=(0,), learning_rate=1e38)
-    result = execute(study.cells()[0], run.load(study.cells()[0].config))
+    result = execute(study.run_specs()[0], run.load(study.run_specs()[0].config))
     assert result.test_loss is None
-    assert "NaN" not in (study.cells()[0].folder / "result.json").read_text()
+    assert "NaN" not in (study.run_specs()[0].folder / "result.json").read_text()

@@ -120,8 +120,9 @@ def test_a_radius_at_a_constant_rate_in_an_earlier_record_is_constant() -> None:
 def test_a_study_gives_each_method_only_its_own_hyperparameters(tmp_path: Path) -> None:
     numbers = {"rho": 0.2, "alpha": 0.3, "gamma": 0.5, "rho_min": 0.01, "alpha_min": 0.02}
     study = Grid.from_settings(output=tmp_path, methods=("sgd", "sam", "gsam", "wsam"), **numbers)
-    assert {cell.config.descent.rho_min for cell in study.cells() if cell.config.lr_schedule == "constant"} == {None}
-    found = {cell.config.method: cell.config.descent for cell in study.cells()}
+    specs = study.run_specs()
+    assert {spec.config.descent.rho_min for spec in specs if spec.config.lr_schedule == "constant"} == {None}
+    found = {spec.config.method: spec.config.descent for spec in specs}
     assert [(each.rho, each.alpha, each.gamma, each.rho_min, each.alpha_min) for each in found.values()] == [
         (0.0, 0.02, None, None, None),
         (0.2, 0.02, None, 0.01, None),

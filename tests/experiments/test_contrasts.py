@@ -199,6 +199,6 @@ def test_the_program_prints_and_writes_the_table(
 
 @pytest.mark.parametrize("path", PLANNED, ids=[path.parent.name for path in PLANNED])
 def test_the_contrasts_of_a_row_compare_its_own_cells(path: Path) -> None:
-    cells = {cell.folder.name.removesuffix("-0") for cell in presets.load(path.parent.name).study.cells()}
+    cells = {cell.folder.name.removesuffix("-0") for cell in presets.load(path.parent.name).study.run_specs()}
     for contrast in read_contrasts(path):
         assert {contrast.cell, *contrast.controls} <= cells

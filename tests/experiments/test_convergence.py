@@ -39,10 +39,10 @@ def study_in(folder: Path, tiny: str, **settings: Any) -> NetworkStudy:
 
 def measured(tiny: str, tmp_path: Path, **settings: Any) -> tuple[NetworkStudy, RunSpec, Any]:
     study = study_in(tmp_path, tiny, **settings)
-    [cell] = study.cells()
-    dataset = run.load(cell.config)
-    execute(cell, study, dataset)
-    return study, cell, dataset
+    [spec] = study.run_specs()
+    dataset = run.load(spec.config)
+    execute(spec, study, dataset)
+    return study, spec, dataset
 
 
 def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
@@ -69,65 +69,65 @@ def test_full_norms_are_those_of_all_examples_in_one_batch(tiny: str) -> None:
 
 
 def test_a_run_is_measured_during_training_at_the_positions_of_its_plan(tiny: str, tmp_path: Path) -> None:
-    study, cell, dataset = measured(tiny, tmp_path)
-    curve = curve_of([cell])
+    study, spec, dataset = measured(tiny, tmp_path)
+    curve = curve_of([spec])
     assert curve.updates.tolist() == [8, 16, 20]
     assert curve.examples.tolist() == [512, 1024, 1536]
     assert curve.gradient.shape == curve.sam_gradient.shape == (1, 3)
-    state, _ = run.train(cell.config, dataset)
+    state, _ = run.train(spec.config, dataset)
     settings = SharpnessSettings(examples=512, batch_size=256, reestimate_batchnorm=True)
-    last = full_norms(trained(cell.config, dataset, state, settings), 0.05)
+    last = full_norms(trained(spec.config, dataset, state, settings), 0.05)
     assert (curve.gradient[0, -1], curve.sam_gradient[0, -1]) == pytest.approx(last[1:], rel=1e-5)
-    assert is_done(cell, study)
+    assert is_done(spec, study)
 
 
 def test_norms_with_running_batchnorm_statistics_differ(tiny: str, tmp_path: Path) -> None:
     found = []
     for reestimate in (True, False):
         study = study_in(tmp_path / str(reestimate), tiny, reestimate_batchnorm=reestimate)
-        [cell] = study.cells()
+        [spec] = study.run_specs()
         study.output.mkdir()
-        execute(cell, study, run.load(cell.config))
-        found.append(curve_of([cell]))
+        execute(spec, study, run.load(spec.config))
+        found.append(curve_of([spec]))
     assert np.all(found[0].gradient != found[1].gradient)
     with pytest.raises(ValueError, match="holds another run"):
-        is_done(cell, study_in(tmp_path / "False", tiny))
+        is_done(spec, study_in(tmp_path / "False", tiny))
 
 
 def test_norms_are_measured_every_few_epochs_and_after_the_last(tiny: str, tmp_path: Path) -> None:
-    _, cell, _ = measured(tiny, tmp_path, every=2)
-    assert [record["epoch"] for record in read(path_of(cell), "norms")] == [2, 3]
+    _, spec, _ = measured(tiny, tmp_path, every=2)
+    assert [record["epoch"] for record in read(path_of(spec), "norms")] == [2, 3]
 
 
 def test_damaged_files_and_files_of_another_study_are_refused(tiny: str, tmp_path: Path) -> None:
-    _, cell, _ = measured(tiny, tmp_path)
+    _, spec, _ = measured(tiny, tmp_path)
     for settings in ({"measured_rho": 0.1}, {"learning_rate": 0.2}):
         other = study_in(tmp_path, tiny, **settings)
         with pytest.raises(ValueError, match=r"gsam-increasing-0.jsonl holds another run"):
-            is_done(other.cells()[0], other)
-    whole = path_of(cell).read_text(encoding="utf-8")
+            is_done(other.run_specs()[0], other)
+    whole = path_of(spec).read_text(encoding="utf-8")
     for damaged in ("{", "", "".join(whole.splitlines(keepends=True)[:-1])):
-        path_of(cell).write_text(damaged, encoding="utf-8")
+        path_of(spec).write_text(damaged, encoding="utf-8")
         with pytest.raises(ValueError, match="or a damaged one"):
-            is_done(cell, study_in(tmp_path, tiny))
-    path_of(cell).write_text(whole, encoding="utf-8")
-    assert is_done(cell, study_in(tmp_path, tiny))
+            is_done(spec, study_in(tmp_path, tiny))
+    path_of(spec).write_text(whole, encoding="utf-8")
+    assert is_done(spec, study_in(tmp_path, tiny))
 
 
 def test_a_stopped_run_leaves_no_file_with_its_name(tiny: str, tmp_path: Path) -> None:
     study = study_in(tmp_path, tiny)
-    [cell] = study.cells()
-    dataset = run.load(cell.config)
+    [spec] = study.run_specs()
+    dataset = run.load(spec.config)
 
     def stop(batches: Any) -> Any:
         yield next(iter(batches))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(cell, study, dataset, stop)
-    assert not is_done(cell, study)
-    execute(cell, study, dataset)
-    assert is_done(cell, study)
+        execute(spec, study, dataset, stop)
+    assert not is_done(spec, study)
+    execute(spec, study, dataset)
+    assert is_done(spec, study)
     assert [path.name for path in tmp_path.iterdir()] == ["gsam-increasing-0.jsonl"]
 
 

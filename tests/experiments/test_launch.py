@@ -84,7 +84,7 @@ def test_every_row_is_a_study_with_the_published_cells() -> None:
     for name in presets.NAMES:
         row = presets.load(name)
         assert row.study.output == Path("runs") / name
-        cells = {(each.config.method, each.config.lr_schedule) for each in row.study.cells()}
+        cells = {(each.config.method, each.config.lr_schedule) for each in row.study.run_specs()}
         assert {("gsam", "constant"), ("gsam", "cosine"), ("sgd", "constant")} <= cells
         assert len(row.published) in {0, 9}
     published = presets.load("cifar100_wrn28_10").published
@@ -160,7 +160,7 @@ def test_the_lowest_error_is_chosen_and_ties_are_broken_by_the_loss(tiny: str, t
     figures = {(0.1, 0.05): (0.3, 0.1), (0.1, 0.1): (0.2, None), (0.2, 0.05): (0.2, 0.9), (0.2, 0.1): (0.2, 0.8)}
     for trial in tried:
         error, loss = figures[trial.setting[2:]]
-        for each in trial.cells:
+        for each in trial.run_specs:
             each.folder.mkdir(parents=True)
             result = {"train_loss": 0.0, "train_error": 0.0, "test_loss": loss, "test_error": error}
             result |= {"updates": 1, "gradient_evaluations": 1, "seconds": 1.0}
@@ -175,10 +175,10 @@ def test_trials_never_use_test_images_and_have_the_plans_of_the_runs() -> None:
     )
     trial = tuning.trials(study, Tuning(), 512)[0]
     (choice,) = [tuning.Choice(trial.setting, 0.0, at_edge=False)]
-    runs = tuning.tuned_cells(study, [choice], 512)
-    assert {each.config.batch_plan for each in (*trial.cells, *runs)} == {"155x256"}
+    runs = tuning.tuned_specs(study, [choice], 512)
+    assert {each.config.batch_plan for each in (*trial.run_specs, *runs)} == {"155x256"}
     tested = {image.tobytes() for each in runs for image in run.load(each.config).test.images}
-    for each in trial.cells:
+    for each in trial.run_specs:
         loaded = run.load(each.config)
         assert tested.isdisjoint(image.tobytes() for part in (loaded.train, loaded.test) for image in part.images)
 

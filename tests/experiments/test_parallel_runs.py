@@ -52,9 +52,9 @@ def cores_of(_: int, stop: Stop) -> tuple[int, list[int]]:
 
 def executed(output: Path, options: RunOptions) -> tuple[str, list[str]]:
     printed = io.StringIO()
-    cells = Grid(output, **SETTINGS).cells()
-    failed = run_all("digits", cells, options, Console(file=printed, soft_wrap=True))
-    return printed.getvalue(), [cell.name for cell in failed]
+    specs = Grid(output, **SETTINGS).run_specs()
+    failed = run_all("digits", specs, options, Console(file=printed, soft_wrap=True))
+    return printed.getvalue(), [spec.name for spec in failed]
 
 
 def losses(folder: Path) -> dict[str, list[float]]:

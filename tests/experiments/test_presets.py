@@ -34,7 +34,7 @@ QUICK = ("digits",)
 )
 def test_a_row_trains_three_steps_on_images_of_its_shape(name: str) -> None:
     study = presets.load(name).study
-    gsam = next(cell.config for cell in study.cells() if cell.config.method == "gsam")
+    gsam = next(cell.config for cell in study.run_specs() if cell.config.method == "gsam")
     config: Config = gsam.with_settings(
         batch_plan="1x2", train_examples=None, warmup_epochs=min(gsam.descent.warmup_epochs, 0.5)
     )
@@ -52,12 +52,12 @@ def test_every_preset_has_a_parameter_count() -> None:
 def cells_at_one_seed(name: str) -> dict[str, Config]:
     study = presets.load(name).study
     assert len(study.seeds) == 10
-    return {cell.folder.name.removesuffix("-0"): cell.config for cell in study.cells() if cell.config.seed == 0}
+    return {cell.folder.name.removesuffix("-0"): cell.config for cell in study.run_specs() if cell.config.seed == 0}
 
 
 def test_the_digits_presets_include_late_switches_and_falling_radii() -> None:
     cells = cells_at_one_seed("digits")
-    everything = replace(presets.load("digits").study, strategies=PLANNED, include=("*",), seeds=(0,)).cells()
+    everything = replace(presets.load("digits").study, strategies=PLANNED, include=("*",), seeds=(0,)).run_specs()
     added = cells.keys() - {cell.folder.name.removesuffix("-0") for cell in everything}
     assert len(cells) == len(everything) + len(added) == 64
     late = {f"{method}-late_switch{match}" for method in ("sgd", "sam", "gsam") for match in ("", "-equal_updates")}

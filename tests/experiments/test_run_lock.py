@@ -17,8 +17,7 @@ from experiments.cli.output_folder import claim
 from experiments.config import Config
 from experiments.runner import run
 from experiments.runner.resume import Start, reopened
-from experiments.study import run_spec as cells
-from experiments.study import study_runs
+from experiments.study import run_spec, study_runs
 from experiments.study.run_spec import RunSpec
 from experiments.training import checkpoint
 from experiments.training.exceptions import UnusableError
@@ -129,40 +128,40 @@ def test_a_folder_that_does_not_allow_new_files_is_reported(tmp_path: Path) -> N
         pass
 
 
-def a_cell(folder: Path) -> RunSpec:
+def a_run_spec(folder: Path) -> RunSpec:
     return RunSpec("tiny", Config.from_settings(model="tiny", batch_plan="1x256"), folder / "run")
 
 
 def test_a_cell_that_another_process_completed_is_not_trained_again(tiny: str, tmp_path: Path) -> None:
     """Both processes planned to train the cell when they began."""
-    cell = a_cell(tmp_path)
-    dataset = run.load(cell.config)
-    result = cells.execute(cell, dataset)
-    again = cells.execute(cell, dataset, track=lambda batches: 1 / 0)
+    spec = a_run_spec(tmp_path)
+    dataset = run.load(spec.config)
+    result = run_spec.execute(spec, dataset)
+    again = run_spec.execute(spec, dataset, track=lambda batches: 1 / 0)
     assert again == result
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert not (cell.folder / LOCK).exists()
+    assert not (spec.folder / LOCK).exists()
 
 
 def test_a_cell_in_use_by_another_process_is_reported_and_unchanged(tiny: str, tmp_path: Path) -> None:
-    cell = a_cell(tmp_path)
+    spec = a_run_spec(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
-    stopped(unfinished, cell.config, 1)
+    stopped(unfinished, spec.config, 1)
     with hold_run_lock(unfinished), pytest.raises(UnusableError, match="another process uses"):
-        cells.execute(cell, run.load(cell.config))
+        run_spec.execute(spec, run.load(spec.config))
     assert checkpoint.steps(unfinished / "checkpoints") == [1]
 
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_cell_with_another_run_keeps_only_a_begun_unfinished_folder(tiny: str, tmp_path: Path, begun: bool) -> None:
-    cell = a_cell(tmp_path)
+    spec = a_run_spec(tmp_path)
     unfinished = tmp_path / f"run{run.UNFINISHED}"
-    cell.folder.mkdir()
+    spec.folder.mkdir()
     if begun:
         unfinished.mkdir()
         (unfinished / "metrics.jsonl").touch()
     with pytest.raises(UnusableError, match="run holds another run, or a damaged one"):
-        cells.execute(cell, run.load(cell.config))
+        run_spec.execute(spec, run.load(spec.config))
     assert unfinished.exists() == begun
 
 
@@ -171,17 +170,17 @@ def test_an_obstacle_in_the_folder_of_a_cell_is_reported(
     tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
 ) -> None:
     """The obstacle appeared after the study began."""
-    cell = a_cell(tmp_path)
+    spec = a_run_spec(tmp_path)
     options, console = study_runs.RunOptions(), study_runs.Console(width=200, soft_wrap=True)
 
     def meanwhile(*arguments: Any) -> list[RunSpec]:
-        path = cell.folder if what == "another run" else tmp_path / f"run{run.UNFINISHED}"
+        path = spec.folder if what == "another run" else tmp_path / f"run{run.UNFINISHED}"
         path.mkdir() if what == "another run" else path.write_text("mine")
-        return [cell]
+        return [spec]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_runs, "to_do", meanwhile)
-        assert study_runs.run_all("tiny", [cell], options, console) == [cell]
+        assert study_runs.run_all("tiny", [spec], options, console) == [spec]
     output = capsys.readouterr().out
     assert "tiny failed: " in output
     assert "Traceback" not in output

@@ -143,9 +143,9 @@ def test_a_study_stopped_in_the_last_evaluation_of_a_run_finishes_only_that_run(
 def test_unusable_saves_are_reported_and_kept_and_other_runs_continue(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: str
 ) -> None:
-    cell = constant_cell(tmp_path)
-    config = cell.config if damage == "damaged" else cell.config.with_settings(learning_rate=0.2)
-    left = unfinished_of(cell.folder)
+    spec = constant_spec(tmp_path)
+    config = spec.config if damage == "damaged" else spec.config.with_settings(learning_rate=0.2)
+    left = unfinished_of(spec.folder)
     stopped(left, config, 3)
     if damage == "damaged":
         (left / "checkpoints" / "3" / "notes" / "metadata").write_text("{")
@@ -181,21 +181,22 @@ def test_a_study_stopped_in_a_measurement_finishes_it_and_measures_the_rest_late
 def test_an_unsaved_run_restarts_and_a_complete_one_is_renamed(
     command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    cell = constant_cell(tmp_path)
+    spec = constant_spec(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        execute(unfinished_of(cell.folder), cell.config.with_settings(learning_rate=0.2), track=lambda batches: 1 / 0)
+        execute(unfinished_of(spec.folder), spec.config.with_settings(learning_rate=0.2), track=lambda batches: 1 / 0)
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
-    assert Config.load(cell.folder / "config.json") == cell.config
-    result = (cell.folder / "result.json").read_bytes()
-    cell.folder.rename(unfinished_of(cell.folder))
+    assert Config.load(spec.folder / "config.json") == spec.config
+    result = (spec.folder / "result.json").read_bytes()
+    spec.folder.rename(unfinished_of(spec.folder))
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
-    assert (cell.folder / "result.json").read_bytes() == result
+    assert (spec.folder / "result.json").read_bytes() == result
 
 
-def constant_cell(output: Path) -> RunSpec:
+def constant_spec(output: Path) -> RunSpec:
     """The first run of `STUDY`."""
     settings = {"model": "tiny", "seeds": (0,), "methods": ("sgd",), "strategies": ("constant", "increasing")}
-    return Grid.from_settings(output=output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings).cells()[0]
+    study = Grid.from_settings(output=output, constant_plan="2x64", increasing_plan="1x32,1x64", **settings)
+    return study.run_specs()[0]
 
 
 def unfinished_of(folder: Path) -> Path:

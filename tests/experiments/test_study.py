@@ -99,13 +99,13 @@ def grid(**settings: Any) -> Grid:
 
 
 def test_equal_runs_of_several_matches_are_made_once_under_the_first_name() -> None:
-    everything = grid(match=MATCHES, strategies=PLANNED).cells()
-    configs = [cell.config for cell in everything]
+    everything = grid(match=MATCHES, strategies=PLANNED).run_specs()
+    configs = [spec.config for spec in everything]
     assert len(set(configs)) == len(configs)
-    by_name = {cell.folder.name: cell.config for cell in everything}
+    by_name = {spec.folder.name: spec.config for spec in everything}
     for match in MATCHES:
-        for cell in grid(match=(match,), strategies=PLANNED).cells():
-            assert by_name[cell.folder.name] == cell.config
+        for spec in grid(match=(match,), strategies=PLANNED).run_specs():
+            assert by_name[spec.folder.name] == spec.config
     assert "sam-increasing-equal_updates-0" not in by_name
     assert by_name["sgd-increasing-equal_gradients-0"].batch_plan == "10x16,10x32,10x64,10x128,10x256"
     assert "sam-constant_mean-equal_updates-0" not in by_name  # 300 updates and 310 are near enough
@@ -114,39 +114,41 @@ def test_equal_runs_of_several_matches_are_made_once_under_the_first_name() -> N
 
 
 def test_gradient_evaluations_are_equal_for_methods_that_skip_second_passes() -> None:
-    (cell,) = Grid.from_settings(
+    (spec,) = Grid.from_settings(
         output=Path("study"), seeds=(0,), methods=("look_sam",), strategies=("constant",), match=("gradients",)
-    ).cells()
-    assert estimate(cell.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
+    ).run_specs()
+    assert estimate(spec.config, 512).gradient_evaluations == pytest.approx(620, rel=0.05)
 
 
 def test_the_mean_batch_is_a_multiple_of_m() -> None:
-    cells = {cell.folder.name: cell.config for cell in grid(m=16, strategies=("constant_mean", "increasing")).cells()}
-    assert cells["sam-constant_mean-0"].batch_plan == "25x48"
-    assert cells["sam-increasing-0"].batch_plan == str(GROWING)
+    specs = {
+        spec.folder.name: spec.config for spec in grid(m=16, strategies=("constant_mean", "increasing")).run_specs()
+    }
+    assert specs["sam-constant_mean-0"].batch_plan == "25x48"
+    assert specs["sam-increasing-0"].batch_plan == str(GROWING)
 
 
 def test_five_cosines_fill_the_epochs_after_the_warmup() -> None:
-    (cell,) = Grid.from_settings(
+    (spec,) = Grid.from_settings(
         output=Path("s"), seeds=(0,), methods=("sgd",), strategies=("warm_restarts",), warmup_epochs=5.0
-    ).cells()
-    assert cell.config.lr_schedule == "warm_restarts:4"
+    ).run_specs()
+    assert spec.config.lr_schedule == "warm_restarts:4"
 
 
 def test_gradient_evaluations_are_equal() -> None:
-    cells = grid(match=("gradients",), strategies=("constant", "increasing", "constant_last", "reversed")).cells()
-    counts = {cell.folder.name: estimate(cell.config, 512).gradient_evaluations for cell in cells}
+    specs = grid(match=("gradients",), strategies=("constant", "increasing", "constant_last", "reversed")).run_specs()
+    counts = {spec.folder.name: estimate(spec.config, 512).gradient_evaluations for spec in specs}
     assert set(counts.values()) <= set(range(608, 633)), counts
     assert counts["sgd-increasing-equal_gradients-0"] == counts["sam-increasing-0"] == 620
 
 
 @given(st.integers(1, 9), st.sampled_from([(), ("sam-*",), ("*-constant-0", "sgd-cosine-*")]))
 def test_parts_divide_the_selected_runs_at_about_the_same_cost(parts: int, only: tuple[str, ...]) -> None:
-    cells = Grid.from_settings(output=Path("study"), seeds=(0, 1)).cells()
-    costs: Callable[[RunSpec], float] = lambda cell: estimate(cell.config, 512).cost  # noqa: E731
-    whole = Selection(only).of(cells, costs)
-    shared = [Selection(only, f"{k}/{parts}").of(cells, costs) for k in range(1, parts + 1)]
-    assert sorted(cell.name for part in shared for cell in part) == sorted(cell.name for cell in whole)
+    specs = Grid.from_settings(output=Path("study"), seeds=(0, 1)).run_specs()
+    costs: Callable[[RunSpec], float] = lambda spec: estimate(spec.config, 512).cost  # noqa: E731
+    whole = Selection(only).of(specs, costs)
+    shared = [Selection(only, f"{k}/{parts}").of(specs, costs) for k in range(1, parts + 1)]
+    assert sorted(spec.name for part in shared for spec in part) == sorted(spec.name for spec in whole)
     loads = [sum(map(costs, part)) for part in shared]
     assert max(loads) - min(loads) <= max(map(costs, whole))
     assert len(whole) == {0: 18, 1: 6, 2: 5}[len(only)]
@@ -160,7 +162,7 @@ def test_an_invalid_part_is_refused(part: str) -> None:
 
 def test_a_pattern_without_a_matching_run_is_refused() -> None:
     with pytest.raises(ValueError, match=r"only has 'adam-\*': .*sgd-constant-0"):
-        Selection(("sgd-*", "adam-*")).of(grid().cells(), lambda cell: 1.0)
+        Selection(("sgd-*", "adam-*")).of(grid().run_specs(), lambda spec: 1.0)
 
 
 def test_the_estimate_gives_updates_examples_and_rates_of_a_run() -> None:

@@ -15,12 +15,12 @@ SETTINGS: dict[str, Any] = {"output": Path("study"), "seeds": (0, 1), "methods":
 
 
 def names(study: Grid) -> list[str]:
-    return [cell.folder.name for cell in study.cells()]
+    return [cell.folder.name for cell in study.run_specs()]
 
 
 def test_each_method_has_its_own_rate() -> None:
     study = Grid(**SETTINGS, strategies=("constant", "constant_tuned"), tuned_rates=(("sgd", 0.4), ("sam", 0.2)))
-    found = {cell.folder.name: cell.config for cell in study.cells() if cell.config.seed == 0}
+    found = {cell.folder.name: cell.config for cell in study.run_specs() if cell.config.seed == 0}
     assert {name: config.descent.learning_rate for name, config in found.items()} == {
         "sgd-constant-0": 0.1,
         "sam-constant-0": 0.1,
@@ -38,7 +38,7 @@ def test_missing_tuned_rates_and_rates_equal_to_the_studys_add_no_cell() -> None
 def test_radius_and_alpha_fall_to_zero_with_the_rate() -> None:
     settings = SETTINGS | {"methods": ("sgd", "sam", "gsam"), "seeds": (0,)}
     study = Grid(**settings, strategies=("cosine", "cosine_radius", "linear_radius"))
-    cells = {cell.folder.name: cell.config for cell in study.cells()}
+    cells = {cell.folder.name: cell.config for cell in study.run_specs()}
     falling = {name: config for name, config in cells.items() if "radius" in name}
     assert list(falling) == [f"{method}-{rate}_radius-0" for rate in ("cosine", "linear") for method in ("sam", "gsam")]
     for name, config in falling.items():
@@ -60,7 +60,7 @@ def test_a_method_without_a_radius_has_no_trials_at_a_falling_one() -> None:
 
 def test_the_trials_of_a_method_do_not_have_the_options_of_the_others() -> None:
     study = Grid(**SETTINGS | {"methods": ("sgd", "wsam")}, strategies=("constant",)).with_settings(gamma=0.8)
-    tried = {trial.setting[0]: trial.cells[0].config for trial in trials(study, Tuning(seeds=(7,)), 512)}
+    tried = {trial.setting[0]: trial.run_specs[0].config for trial in trials(study, Tuning(seeds=(7,)), 512)}
     assert {method: config.constants.gamma for method, config in tried.items()} == {"sgd": None, "wsam": 0.8}
 
 
@@ -84,7 +84,7 @@ def test_runs_of_a_seed_are_in_the_order_of_the_patterns() -> None:
 def test_both_plans_are_scaled_to_the_epochs() -> None:
     study = Grid(**SETTINGS, epochs=15, constant_plan="200x128", increasing_plan="40x16,80x32")
     assert [str(plan) for plan in study.plans] == ["15x128", "5x16,10x32"]
-    assert {cell.config.batch_plan for cell in study.cells()} == {"15x128", "5x16,10x32"}
+    assert {cell.config.batch_plan for cell in study.run_specs()} == {"15x128", "5x16,10x32"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_impossible_selections_are_refused(settings: dict[str, Any], message: st
 
 def test_complete_optimizers_are_compared_at_their_papers_rate_without_momentum(tmp_path: Path) -> None:
     comparison = Comparison(output=tmp_path)
-    found = {cell.config.method: cell.config.descent for cell in comparison.cells if cell.config.seed == 0}
+    found = {cell.config.method: cell.config.descent for cell in comparison.run_specs if cell.config.seed == 0}
     assert (found["sam"].learning_rate, found["sam"].momentum) == (0.05, 0.9)
     assert (found["sam_sps"].learning_rate, found["sam_sps"].momentum) == (1.0, 0.0)
     assert (found["bsam"].learning_rate, found["bsam"].momentum) == (0.5, 0.0)

@@ -108,11 +108,11 @@ def test_the_convergence_study_counts_until_accuracies_and_norms(tiny: str, tmp_
         accuracy_targets=(0.05, 1.0),
         norm_targets=(1e9, 0.0),
     )
-    cells = study.cells()
-    for cell in cells:
-        execute(cell, study, run.load(cell.config))
+    specs = study.run_specs()
+    for spec in specs:
+        execute(spec, study, run.load(spec.config))
     reached = Cost(1, 8, 512, 16)
-    assert [each.costs for each in times_to_targets(cells, study)] == [[reached] * 2, [None] * 2] * 2
+    assert [each.costs for each in times_to_targets(specs, study)] == [[reached] * 2, [None] * 2] * 2
 
 
 def test_a_table_has_the_means_over_the_runs_that_reach_the_target() -> None:
