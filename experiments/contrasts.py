@@ -49,7 +49,7 @@ def main() -> None:
         CAPTION,
         cells_of,
         contrast_table,
-        outcome,
+        outcomes,
         read_contrasts,
     )
     from experiments.report.runs_table import table_of  # noqa: PLC0415
@@ -57,8 +57,7 @@ def main() -> None:
     planned = exit_on_value_error(read_contrasts, arguments.contrasts)
     found = exit_on_value_error(find_runs, [arguments.study])
     cells = exit_on_value_error(cells_of, table_of(found))
-    outcomes = [outcome(each, cells, arguments.learned) for each in planned]
-    rows = contrast_table(outcomes).rows
+    rows = contrast_table(outcomes(planned, cells, arguments.learned)).rows
     Console(soft_wrap=True, markup=False, highlight=False).print(as_terminal(rows), CAPTION, sep="\n")
     if arguments.output is not None:
         exit_on_value_error(write_document, arguments.output, f"{as_markdown(rows)}\n\n{CAPTION}\n")

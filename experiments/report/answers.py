@@ -4,20 +4,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from experiments.cli.tables import Table, counted, listed
-from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim
+from experiments.report.claims import Claim, Kind
 from experiments.report.groups import Group, Study, named_value
-from experiments.report.paired import Answer, Difference, Measure, direct_pairs, measures_of
+from experiments.report.matches import EPOCHS, UPDATES
+from experiments.report.paired import TEST_ERROR, Answer, Difference, Measure, direct_pairs, measures_of
 from experiments.report.study_tables import method_pairs, pairs_of
 from experiments.study import labels
 
 PAPERS_RANK = 2  # of the comparison of growth as in the paper
+_BEST = "{best} constant batch"
 BY_CHANCE = 0.05  # of intervals exclude 0 if there is no effect at all
 _PROBLEM = ("dataset", "model", "train_examples", "label_noise", "validation")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell with an answer.
+class Entry:
+    """An entry of a table, with an answer.
 
     Attributes:
       symbol: the sign of the answer.
@@ -32,7 +34,7 @@ class Cell:
     note: str
 
     def __str__(self) -> str:
-        """The cell on one line."""
+        """The entry on one line."""
         interval = f" ({self.interval})" if self.interval else ""
         return f"{self.symbol} {self.effect}{interval}{'; ' * bool(self.note)}{self.note}"
 
@@ -42,50 +44,53 @@ class Column:
     """A column of the matrix: one claim, for several methods.
 
     Attributes:
-      heading: the comparison, as `A − B`.
-      pair: A and B in words.
+      names: the names of the two, A and B, that are compared; `{best}` stands for `Measure.best`.
+      words: A and B in words.
       claims: the claims by method.
       rank: the place of its sentence in the headline, from 1; 0: it has none.
       is_papers: whether the paper makes this comparison, or it is a control of one that the paper makes.
     """
 
-    heading: str
-    pair: tuple[str, str]
+    names: tuple[str, str]
+    words: tuple[str, str]
     claims: dict[str, Claim]
     rank: int = 0
     is_papers: bool = True
 
+    def heading(self, measure: Measure = TEST_ERROR) -> str:
+        """Returns the comparison: `A − B`, or `A ÷ B` of a ratio."""
+        return f" {'÷' if measure.is_ratio else '−'} ".join(self.names).format(best=measure.best)
 
-def cell_of(found: Difference | None, note: str = "", usual: int = 0) -> Cell | str:
-    """Returns a cell with a difference; a dash if it is unknown. The number of seeds is omitted if it is `usual`."""
+
+def entry_of(found: Difference | None, note: str = "", usual: int = 0) -> Entry | str:
+    """Returns the entry of a difference; a dash if it is unknown. The number of seeds is omitted if it is `usual`."""
     if found is None:
         return "–"
     notes = ["" if found.seeds == usual else counted("seed", found.seeds), note, found.obstacle]
-    return Cell(
-        found.answer.value, found.measure.effect(found), found.measure.interval(found), "; ".join(filter(None, notes))
-    )
+    effect, interval = found.measure.effect(found), found.measure.interval(found)
+    return Entry(found.answer.value, effect, interval, "; ".join(filter(None, notes)))
 
 
 def columns_of(claims: Sequence[Claim]) -> list[Column]:
     """Returns the columns of the matrix: growth, other growing plans, and what falls during training."""
     other = [claim for claim in claims if labels.strategy(claim.group.config) in labels.OTHER_GROWTH]
-    papers = [claim for claim in claims if claim.kind in (GROWTH, BEST, REVERSED) and claim not in other]
-    columns = _growth_columns(papers)
+    papers = [claim for claim in claims if claim.kind in (Kind.GROWTH, Kind.BEST, Kind.REVERSED)]
+    found = []
     for name in dict.fromkeys(claim.group.column for claim in other):
-        own = [claim for claim in other if claim.group.column == name]
-        best, planned = _of(own, BEST, "equal epochs"), _of(own, PLAN, "equal epochs")
-        grown = f"{labels.OTHER_GROWTH[labels.strategy(own[0].group.config)]} ({name})"
-        against = f"{_best(best)}, at equal epochs"
-        columns.append(Column(f"{name} − best constant batch", (grown, against), best, 4, is_papers=False))
-        columns.append(Column(f"{name} − increasing (+B)", (grown, "the increasing plan"), planned, is_papers=False))
-    for kind in (DECAY, RIVAL):
-        for name in dict.fromkeys(claim.group.column for claim in claims if claim.kind == kind):
-            own = [claim for claim in claims if claim.kind == kind and claim.group.column == name]
-            baseline, is_papers = labels.heading(own[0].baselines[0].column), kind == DECAY
-            pair = (f"a falling learning rate ({name})", "a constant one")
-            heading = f"{labels.heading(name)} − {baseline}"
-            columns.append(Column(heading, pair, _of(own, kind, own[0].match), 5 * is_papers, is_papers))
-    return [column for column in columns if column.claims or column.heading.startswith("increasing")]
+        same = [claim for claim in other if claim.group.column == name]
+        best, planned = _of(same, Kind.BEST, EPOCHS), _of(same, Kind.PLAN, EPOCHS)
+        grown = f"{labels.OTHER_GROWTH[labels.strategy(same[0].group.config)]} ({name})"
+        names, words = (name, labels.heading("increasing")), (grown, "the increasing plan")
+        found += [Column((name, _BEST), (grown, f"{_best(best)}, {EPOCHS}"), best, 4, is_papers=False)]
+        found += [Column(names, words, planned, is_papers=False)]
+    for kind in (Kind.DECAY, Kind.RIVAL):
+        for name in dict.fromkeys(claim.group.column for claim in claims if claim.kind is kind):
+            same = [claim for claim in claims if claim.kind is kind and claim.group.column == name]
+            names, is_papers = (labels.heading(name), labels.heading(same[0].baselines[0].column)), kind is Kind.DECAY
+            words = (f"a falling learning rate ({name})", "a constant one")
+            found += [Column(names, words, _of(same, kind, same[0].matches[0]), 5 * is_papers, is_papers)]
+    growth = _growth_columns([claim for claim in papers if claim not in other])
+    return [*growth, *(column for column in found if column.claims)]
 
 
 def matrices(study: Study, columns: Sequence[Column], measure: Measure) -> list[Table]:
@@ -93,18 +98,16 @@ def matrices(study: Study, columns: Sequence[Column], measure: Measure) -> list[
     what = f"Ratios of {measure.name}" if measure.is_ratio else f"Differences in {measure.name}"
     parts = {what: True, f"{what}: other comparisons": False}
     return [
-        _matrix(study, own, measure, title)
+        _matrix(study, inside, measure, title)
         for title, is_papers in parts.items()
-        if (own := [column for column in columns if column.is_papers == is_papers])
+        if (inside := [column for column in columns if column.is_papers == is_papers])
     ]
 
 
 def _matrix(study: Study, columns: Sequence[Column], measure: Measure, title: str) -> Table:
     methods, usual = [row for row in study.rows if any(row in column.claims for column in columns)], len(study.seeds)
-    rows = [(row, *(_claim_cell(column.claims.get(row), measure, usual) for column in columns)) for row in methods]
-    headings = [column.heading for column in columns]
-    if measure.is_ratio:
-        headings = [heading.replace("−", "÷").replace("best", "flattest") for heading in headings]
+    rows = [(row, *(_claim_entry(column.claims.get(row), measure, usual) for column in columns)) for row in methods]
+    headings = [column.heading(measure) for column in columns]
     caption = "A ratio below 1: the first of the two is flatter." if measure.is_ratio else ""
     return Table([("method", *headings), *rows], caption, title)
 
@@ -112,7 +115,7 @@ def _matrix(study: Study, columns: Sequence[Column], measure: Measure, title: st
 def claim_table(claims: Sequence[Claim], measures: Sequence[Measure]) -> Table:
     """Returns a row per claim that is known, and a column per measure."""
     known = [claim for claim in claims if claim.is_known]
-    rows = [(_compared(claim), claim.group.row, *(_claim_cell(claim, each) for each in measures)) for claim in known]
+    rows = [(_compared(claim), claim.group.row, *(_claim_entry(claim, each) for each in measures)) for claim in known]
     heading = ("A − B", "method", *(measure.name for measure in measures))
     pairs = [pair for claim in known for pair in claim.found.values() if pair is not None]
     return Table([heading, *rows], f"{multiplicity(pairs)} Ratios are of geometric means.".strip())
@@ -121,14 +124,14 @@ def claim_table(claims: Sequence[Claim], measures: Sequence[Measure]) -> Table:
 def pair_table(study: Study) -> Table:
     """Returns the differences of groups that differ only in strategy or only in method, for a study of few groups."""
     pairs = [] if study.is_large else direct_pairs(study.groups)
-    rows = [(f"{pair.first.name} − {pair.second.name}", cell_of(pair)) for pair in pairs]
+    rows = [(f"{pair.first.name} − {pair.second.name}", entry_of(pair)) for pair in pairs]
     return Table([("A − B", "test error"), *rows], multiplicity(pairs), "Differences in test error")
 
 
 def method_table(study: Study) -> Table:
     """Returns the differences in test error between methods: a row per strategy and match, a column per pair."""
     found = method_pairs(study)
-    rows = [(name, *map(cell_of, row)) for name, row in found.items()]
+    rows = [(name, *map(entry_of, row)) for name, row in found.items()]
     table = [("A − B", *(f"{first} − {second}" for first, second in pairs_of(study))), *rows]
     shown = table if len(table) > 2 or len(table[0]) < 5 else list(zip(*table, strict=True))  # many methods: a row each
     pairs = [pair for row in found.values() for pair in row if pair is not None]
@@ -149,7 +152,7 @@ def variant_table(study: Study, found: Sequence[Study]) -> Table:
     base, pairs = variant_of(study, found)
     if base is None:
         return Table([])
-    rows = [(one.name, *(cell_of(m.compare(one, other)) for m in measures_of(study))) for one, other in pairs]
+    rows = [(one.name, *(entry_of(m.compare(one, other)) for m in measures_of(study))) for one, other in pairs]
     settings = listed([named_value(name, value) for name, value in study.part if (name, value) not in base.part])
     heading = ("group", *(measure.name for measure in measures_of(study)))
     return Table([heading, *rows], f"This part minus {base.title}. This part has {settings}.")
@@ -159,57 +162,57 @@ def multiplicity(found: Sequence[Difference]) -> str:
     """Returns how many intervals exclude 0, and how many would by chance."""
     count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
-    words = (
-        f"Differences are shown in {clear} of {count} comparisons: their 95% intervals exclude 0. Without any effect, "
-    )
-    return f"{words}about {BY_CHANCE * count:.2g} would do so by chance." if count else ""
+    words = f"Differences are shown in {clear} of {count} comparisons: their 95% intervals exclude 0."
+    return f"{words} Without any effect, about {BY_CHANCE * count:.2g} would do so by chance." if count else ""
 
 
 def _growth_columns(claims: Sequence[Claim]) -> list[Column]:
     if not claims:
         return []
-    papers, best = _of(claims, GROWTH, "equal epochs"), _of(claims, BEST, "equal epochs")
+    papers, best = _of(claims, Kind.GROWTH, EPOCHS), _of(claims, Kind.BEST, EPOCHS)
     constant = labels.heading(next(iter(papers.values())).baselines[0].column) if papers else "the paper's constant"
     grown, growing = labels.heading("increasing"), "a growing batch"
-    reversed_plan, best_then = _of(claims, REVERSED, "equal epochs"), _of(claims, BEST, "equal updates")
-    papers_then = _of([claim for claim in claims if "equal epochs" not in claim.match], GROWTH, "equal updates")
+    reversed_plan, best_then = _of(claims, Kind.REVERSED, EPOCHS), _of(claims, Kind.BEST, UPDATES)
+    papers_then = _of([claim for claim in claims if EPOCHS not in claim.matches], Kind.GROWTH, UPDATES)
     size = constant.removeprefix("constant").strip() if papers else ""
-    papers_batch, then = f"the paper's constant batch{f' of {size}' if size else ''}", "at equal updates"
-    papers_pair = growing, f"{papers_batch}, at equal epochs"
+    papers_batch = f"the paper's constant batch{f' of {size}' if size else ''}"
+    papers_words = growing, f"{papers_batch}, {EPOCHS}"
     found = [
-        Column(f"{grown} − {constant}, as in the paper", papers_pair, papers, PAPERS_RANK),
-        Column(f"{grown} − best constant batch", (growing, f"{_best(best)}, at equal epochs"), best, rank=1),
-        Column(f"{grown} − reversed plan", (growing, "the same plan reversed"), reversed_plan),
+        Column((grown, f"{constant}, as in the paper"), papers_words, papers, PAPERS_RANK),
+        Column((grown, _BEST), (growing, f"{_best(best)}, {EPOCHS}"), best, rank=1),
+        Column((grown, "reversed plan"), (growing, "the same plan reversed"), reversed_plan),
     ]
     if papers_then:
-        found.append(Column(f"{grown} − {constant}, {then}", (growing, f"{papers_batch}, {then}"), papers_then, rank=3))
+        words = growing, f"{papers_batch}, {UPDATES}"
+        found.append(Column((grown, f"{constant}, {UPDATES}"), words, papers_then, rank=3))
     if not papers_then or any(claim.is_known for claim in best_then.values()):
-        against = f"{_best(best_then)}, {then}"
-        found.append(Column(f"{grown} − best constant batch, {then}", (growing, against), best_then, rank=3))
+        words = growing, f"{_best(best_then)}, {UPDATES}"
+        found.append(Column((grown, f"{_BEST}, {UPDATES}"), words, best_then, rank=3))
     return found
 
 
-def _of(claims: Iterable[Claim], kind: str, match: str = "") -> dict[str, Claim]:
+def _of(claims: Iterable[Claim], kind: Kind, match: str) -> dict[str, Claim]:
+    """Returns the claims of a kind that a match has, by method."""
     found: dict[str, Claim] = {}
     for claim in claims:
-        if claim.kind == kind and match in claim.match:
+        if claim.kind is kind and match in claim.matches:
             found.setdefault(claim.group.row, claim)
     return found
 
 
 def _best(claims: dict[str, Claim]) -> str:
     counts = sorted({claim.candidates for claim in claims.values()}) or [0]
-    return f"the best of {' or '.join(map(str, counts))} constant batches"
+    return f"the {{best}} of {' or '.join(map(str, counts))} constant batches"
 
 
 def _compared(claim: Claim) -> str:
     baseline = f"best of {claim.candidates} constant batches"
-    baseline = baseline if claim.kind == BEST else labels.heading(claim.baselines[0].column)
+    baseline = baseline if claim.kind is Kind.BEST else labels.heading(claim.baselines[0].column)
     return ", ".join(filter(None, [f"{labels.heading(claim.group.column)} − {baseline}", claim.match]))
 
 
-def _claim_cell(claim: Claim | None, measure: Measure, usual: int = 0) -> Cell | str:
+def _claim_entry(claim: Claim | None, measure: Measure, usual: int = 0) -> Entry | str:
     found = None if claim is None else claim.found[measure.title]
-    if claim is None or found is None or claim.kind != BEST:
-        return cell_of(found, usual=usual)
-    return cell_of(found, f"against {labels.heading(found.second.column)}, the best of {claim.candidates}", usual)
+    if claim is None or found is None or claim.kind is not Kind.BEST:
+        return entry_of(found, usual=usual)
+    return entry_of(found, f"against {labels.heading(found.second.column)}, the best of {claim.candidates}", usual)

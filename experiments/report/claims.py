@@ -5,18 +5,25 @@ An increasing plan also differs from those by its small first batches. So growth
 several constant batch sizes at equal length, one of which must be the first batch size of the plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from experiments.report.groups import Group, Study
 from experiments.report.matches import EPOCHS, UPDATES, all_matches, controls, papers_constant, reference, shown_matches
 from experiments.report.paired import LEARNED, Difference, Measure, measures_of, shared_seeds
 from experiments.study import labels
 
-GROWTH, BEST, REVERSED = "growth", "growth against the best constant batch", "growth against the plan reversed"
-PLAN = "other growth, against the increasing plan"
-DECAY, RIVAL = "decay", "a decay that the paper does not have"
-_KINDS = (GROWTH, BEST, REVERSED, PLAN, DECAY, RIVAL)
+
+class Kind(Enum):
+    """What is claimed to be better than what, in the order of a report."""
+
+    GROWTH = "growth"  # than a constant batch, as the paper compares it
+    BEST = "growth against the best constant batch"
+    REVERSED = "growth against the plan reversed"
+    PLAN = "other growth, against the increasing plan"
+    DECAY = "decay"
+    RIVAL = "a decay that the paper does not have"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,18 +31,23 @@ class Claim:
     """The claim that a strategy is better than others, for one method.
 
     Attributes:
-      kind: `GROWTH`, as the paper compares it; `BEST`, `REVERSED`, `PLAN`, `DECAY` or `RIVAL`.
-      match: what they have in common, such as `at equal epochs`.
+      kind: the kind of the claim.
+      matches: the titles of the matches that have all of these groups, such as `at equal epochs`.
       group: the group that is claimed to be better.
       baselines: the groups that it is compared with; of several constant batches, the best one of each measure counts.
       found: the difference by the title of each measure, whose `second` is the best baseline; None if it is unknown.
     """
 
-    kind: str
-    match: str
+    kind: Kind
+    matches: tuple[str, ...]
     group: Group
     baselines: tuple[Group, ...]
     found: dict[str, Difference | None]
+
+    @property
+    def match(self) -> str:
+        """What the groups have in common, in words: `at equal epochs and equal updates`."""
+        return " and ".join(each.removeprefix("at ") if number else each for number, each in enumerate(self.matches))
 
     @property
     def is_known(self) -> bool:
@@ -52,7 +64,7 @@ def claims(study: Study) -> list[Claim]:
     """Returns all claims on the groups of a study, by kind, match and method, whether they are known or not."""
     measures = measures_of(study)
     found = [*_growth(study, measures), *_decay(study, measures)]
-    return sorted(_once(found), key=lambda claim: _KINDS.index(claim.kind))
+    return sorted(_once(found), key=lambda claim: list(Kind).index(claim.kind))
 
 
 def lacking(claim: Claim, base: Group) -> list[int]:
@@ -63,11 +75,10 @@ def lacking(claim: Claim, base: Group) -> list[int]:
 
 def _once(found: Sequence[Claim]) -> list[Claim]:
     """Merges equal claims of two matches, as those of updates and of gradient evaluations are for SAM."""
-    once: dict[tuple[str, ...], Claim] = {}
+    once: dict[tuple[Kind, Group, tuple[Group, ...]], Claim] = {}
     for claim in found:
-        key = claim.kind, claim.group.name, *(each.name for each in claim.baselines)
-        match = f"{once[key].match} and {claim.match.removeprefix('at ')}" if key in once else claim.match
-        once[key] = replace(claim, match=match)
+        key = claim.kind, claim.group, claim.baselines
+        once[key] = replace(claim, matches=(*once[key].matches, *claim.matches) if key in once else claim.matches)
     return list(once.values())
 
 
@@ -84,19 +95,14 @@ def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
             asked = _against_the_best(match.groups, grown, measures)
             has_best = any(claim.is_known for claim in asked)  # else the paper's batch is the only control
             if grown not in others and (match.title == EPOCHS or (match.title == UPDATES and not has_best)):
-                asked += _against_the_papers(match.groups, size, grown, measures)
-            asked += (_against_the_plan if grown in others else _against_reversed)(match.groups, base, grown, measures)
-            found += [replace(claim, match=match.title) for claim in asked]
+                constants = [each for each in _constants(match.groups, grown.row) if not each.has_own_rate]
+                papers = [each for each in constants if labels.sizes(each.config) == (size,)]
+                asked += _against(Kind.GROWTH, grown, papers, measures)
+            kind, step = (Kind.PLAN, 1) if grown in others else (Kind.REVERSED, -1)
+            planned = _of_plan(match.groups, labels.sizes(base.config)[::step])
+            asked += _against(kind, grown, [each for each in planned if each.row == grown.row], measures)
+            found += [replace(claim, matches=(match.title,)) for claim in asked]
     return found
-
-
-def _against_the_papers(
-    groups: Sequence[Group], size: int | None, grown: Group, measures: Sequence[Measure]
-) -> list[Claim]:
-    """Returns the claim against the paper's constant batch size."""
-    constants = [each for each in _constants(groups, grown.row) if not each.has_own_rate]
-    baselines = [each for each in constants if labels.sizes(each.config) == (size,)]
-    return [_claim(GROWTH, grown, baselines, measures)] if baselines else []
 
 
 def _against_the_best(groups: Sequence[Group], grown: Group, measures: Sequence[Measure]) -> list[Claim]:
@@ -107,24 +113,10 @@ def _against_the_best(groups: Sequence[Group], grown: Group, measures: Sequence[
     baselines = _constants(groups, grown.row)
     if len({labels.sizes(each.config) for each in baselines}) < 2:
         return []
-    claim = _claim(BEST, grown, baselines, measures)
-    first = grown.config.plan.stages[0].batch_size
+    found, first = _against(Kind.BEST, grown, baselines, measures), grown.config.plan.stages[0].batch_size
     if any(labels.sizes(each.config) == (first,) for each in baselines):
-        return [claim]
-    return [replace(claim, found=dict.fromkeys(claim.found))]
-
-
-def _against_reversed(groups: Sequence[Group], base: Group, grown: Group, measures: Sequence[Measure]) -> list[Claim]:
-    """Returns the claim against the same batches in the opposite order."""
-    backwards = _of_plan(groups, labels.sizes(base.config)[::-1])
-    baselines = [each for each in backwards if each.row == grown.row]
-    return [_claim(REVERSED, grown, baselines, measures)] if baselines else []
-
-
-def _against_the_plan(groups: Sequence[Group], base: Group, grown: Group, measures: Sequence[Measure]) -> list[Claim]:
-    """Returns the claim of another growing plan against the increasing one."""
-    planned = [each for each in _of_plan(groups, labels.sizes(base.config)) if each.row == grown.row]
-    return [_claim(PLAN, grown, planned, measures)] if planned else []
+        return found
+    return [replace(claim, found=dict.fromkeys(claim.found)) for claim in found]
 
 
 def _decay(study: Study, measures: Sequence[Measure]) -> list[Claim]:
@@ -135,16 +127,11 @@ def _decay(study: Study, measures: Sequence[Measure]) -> list[Claim]:
             if not labels.schedules(group.config) or group in asked:
                 continue
             asked.append(group)
-            same = [
-                each
-                for each in match.groups
-                if each.row == group.row
-                and each.config.batch_plan == group.config.batch_plan
-                and labels.schedules(each.config) == labels.schedules(group.config)[:-1]
-                and not each.has_own_rate
-            ]
-            kind = DECAY if _is_papers_decay(study, group) else RIVAL
-            found += [replace(_claim(kind, group, same, measures), match=match.title)] if same else []
+            plan, schedules = group.config.batch_plan, labels.schedules(group.config)[:-1]
+            near = [each for each in match.groups if each.row == group.row and not each.has_own_rate]
+            same = [e for e in near if (e.config.batch_plan, labels.schedules(e.config)) == (plan, schedules)]
+            kind = Kind.DECAY if _is_papers_decay(study, group) else Kind.RIVAL
+            found += [replace(claim, matches=(match.title,)) for claim in _against(kind, group, same, measures)]
     return sorted(found, key=lambda claim: claim.group.config.lr_schedule != "cosine")
 
 
@@ -156,12 +143,15 @@ def _is_papers_decay(study: Study, group: Group) -> bool:
     return base is None or labels.sizes(group.config) == (papers_constant(all_matches(study)[0].groups, base),)
 
 
-def _claim(kind: str, group: Group, baselines: Sequence[Group], measures: Sequence[Measure]) -> Claim:
-    found = {measure.title: _against(measure, group, baselines) for measure in measures}
-    return Claim(kind, "", group, tuple(baselines), found)
+def _against(kind: Kind, group: Group, baselines: Sequence[Group], measures: Sequence[Measure]) -> list[Claim]:
+    """Returns the claim against the best of the baselines; none if there is no baseline."""
+    if not baselines:
+        return []
+    found = {measure.title: _from_the_best(measure, group, baselines) for measure in measures}
+    return [Claim(kind, (), group, tuple(baselines), found)]
 
 
-def _against(measure: Measure, group: Group, baselines: Sequence[Group]) -> Difference | None:
+def _from_the_best(measure: Measure, group: Group, baselines: Sequence[Group]) -> Difference | None:
     """Returns the difference to the baseline with the lowest mean, selected and compared on the seeds that all have.
 
     A baseline that diverged or has not learned is not the best, unless all are such. The difference is unknown if a
@@ -172,11 +162,8 @@ def _against(measure: Measure, group: Group, baselines: Sequence[Group]) -> Diff
     sound = [each for each in finite if each.accuracy >= LEARNED] or finite or baselines
     if not seeds or not all(map(measure.is_known, sound)):
         return None
-    return measure.compare(group, min(sound, key=_mean_over(measure, seeds)), seeds)
-
-
-def _mean_over(measure: Measure, seeds: Sequence[int]) -> Callable[[Group], float]:
-    return lambda group: float(measure.values(group, seeds).mean())
+    best = min(sound, key=lambda each: float(measure.values(each, seeds).mean()))
+    return measure.compare(group, best, seeds)
 
 
 def _of_plan(groups: Sequence[Group], sizes: tuple[int, ...]) -> list[Group]:

@@ -43,7 +43,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Cells:
+class DrawnGroups:
     """The groups that are drawn, with their mean curves by name."""
 
     study: Study
@@ -75,10 +75,10 @@ def main_pictures(study: Study, folder: Path) -> list[Picture]:
     """Draws the test error and the sharpness during training; nothing if the folders of the runs are gone."""
     if not _has_folders(study):
         return []
-    cells = papers_groups(study) if study.is_large else study.groups
-    curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in cells}
+    groups = papers_groups(study) if study.is_large else study.groups
+    curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in groups}
     return [
-        *_over("epoch", TEST_ERROR, Cells(study, cells, curves), folder),
+        *_over("epoch", TEST_ERROR, DrawnGroups(study, groups, curves), folder),
         *_sharpness_over_epochs(study, folder),
         *_noise_scales(study, folder),
     ]
@@ -88,12 +88,12 @@ def further_pictures(study: Study, folder: Path) -> list[Picture]:
     """Draws all other quantities; nothing if the folders of the runs are gone."""
     if not _has_folders(study):
         return []
-    cells = papers_groups(study)[: 2 * FEW] if study.is_large else study.groups
-    curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in cells}
-    drawn = _over("step", TEST_ERROR, Cells(study, cells, curves), folder)
+    groups = papers_groups(study)[: 2 * FEW] if study.is_large else study.groups
+    curves = {group.name: mean_curves(curves_of(run.folder) for run in group.recorded()) for group in groups}
+    drawn = _over("step", TEST_ERROR, DrawnGroups(study, groups, curves), folder)
     for quantity in _QUANTITIES:
-        drawn += _over("epoch", quantity, Cells(study, cells, curves), folder)
-    return [*drawn, *_over_radii(study, cells, folder), *_landscapes(study, folder)]
+        drawn += _over("epoch", quantity, DrawnGroups(study, groups, curves), folder)
+    return [*drawn, *_over_radii(study, groups, folder), *_landscapes(study, folder)]
 
 
 def draw_quantity(quantity: Quantity, axis: str, study: Study, curves: Mapping[str, Curve]) -> Figure:
@@ -137,27 +137,27 @@ def _has_folders(study: Study) -> bool:
     return all(len(group.recorded()) == len(group.runs) for group in study.groups)
 
 
-def _over(axis: str, quantity: Quantity, cells: Cells, folder: Path) -> list[Picture]:
-    study, curves = cells.study, cells.curves
+def _over(axis: str, quantity: Quantity, drawn: DrawnGroups, folder: Path) -> list[Picture]:
+    study, curves = drawn.study, drawn.curves
     having = {
-        group.name: curves[group.name][quantity.name] for group in cells.groups if quantity.name in curves[group.name]
+        group.name: curves[group.name][quantity.name] for group in drawn.groups if quantity.name in curves[group.name]
     }
     values = np.concatenate([each.values for each in having.values()] or [np.array([])])
     finite = values[np.isfinite(values)]
     if not len(finite) or (quantity.is_set and np.isclose(finite.min(), finite.max())):
         return []
     figure = draw_quantity(quantity, axis, study, having)
-    caption = " ".join(filter(None, [_caption(quantity, study, cells.groups), quantity.note]))
+    caption = " ".join(filter(None, [_caption(quantity, study, drawn.groups), quantity.note]))
     suffix = "" if axis == "epoch" else f"-over-{_AXES[axis]}"
     return [drawing.save(figure, f"{quantity.title} over {_AXES[axis]}", caption, folder, quantity.name + suffix)]
 
 
-def _caption(quantity: Quantity, study: Study, cells: Sequence[Group]) -> str:
+def _caption(quantity: Quantity, study: Study, groups: Sequence[Group]) -> str:
     several = len(study.seeds) > 1 and not quantity.is_set
     words = "The mean over the seeds, with a band of ± one standard deviation." if several else ""
-    if len(cells) == len(study.groups):
+    if len(groups) == len(study.groups):
         return words
-    return f"{words} {len(cells)} of {len(study.groups)} groups are drawn: the paper's cells, at equal epochs.".strip()
+    return f"{words} {len(groups)} of {len(study.groups)} groups are drawn: the paper's cells, at equal epochs.".strip()
 
 
 def _is_same_for_all(groups: Sequence[Group], curves: Mapping[str, Curve]) -> bool:
@@ -190,8 +190,8 @@ def _sharpness_over_epochs(study: Study, folder: Path) -> list[Picture]:
     setting = most_followed([run for group in study.groups for run in group.recorded()])
     if setting is None:
         return []
-    cells, found = papers_groups(study), {}
-    for group in cells:
+    groups, found = papers_groups(study), {}
+    for group in groups:
         inside = [followed(run, *setting) for run in group.recorded()]
         known = [{SHARPNESS.name: curve} for curve in inside if curve is not None]
         curves = mean_curves(known) if len(known) == len(inside) else {}
@@ -200,8 +200,8 @@ def _sharpness_over_epochs(study: Study, folder: Path) -> list[Picture]:
     if not found:
         return []
     note = f"The worst case at ρ {setting[1]:.3g}, {setting[0].title}."
-    inside = [group for group in cells if group.name in found]
-    return _over("epoch", replace(SHARPNESS, note=note), Cells(study, inside, found), folder)
+    inside = [group for group in groups if group.name in found]
+    return _over("epoch", replace(SHARPNESS, note=note), DrawnGroups(study, inside, found), folder)
 
 
 def _noise_scales(study: Study, folder: Path) -> list[Picture]:
@@ -230,18 +230,13 @@ def _draw_noise(panel: Axes, run: Run) -> None:
     scale, size = curves["noise_scale"], curves["batch_size"]
     values = np.where(scale.values > 0, scale.values, np.nan)  # an estimate that has no logarithm
     panel.plot(scale.epoch, values, label="noise scale of the epoch", color=drawing.PALETTE[5], linewidth=1.0)
-    style: dict[str, Any] = {
-        "color": drawing.PALETTE[0],
-        "linewidth": 1.4,
-        "linestyle": "--",
-        "drawstyle": "steps-post",
-    }
-    panel.plot(size.epoch, size.values, label="batch size", **style)
+    style: dict[str, Any] = {"linewidth": 1.4, "linestyle": "--", "drawstyle": "steps-post"}
+    panel.plot(size.epoch, size.values, label="batch size", color=drawing.PALETTE[0], **style)
 
 
-def _over_radii(study: Study, cells: Sequence[Group], folder: Path) -> list[Picture]:
+def _over_radii(study: Study, groups: Sequence[Group], folder: Path) -> list[Picture]:
     """Draws the curves in the protocol that most groups have."""
-    by_group = {group.name: radius_curves(group.recorded()) for group in cells}
+    by_group = {group.name: radius_curves(group.recorded()) for group in groups}
     counts = Counter(ProtocolColumns(protocol.title) for found in by_group.values() for protocol in found)
     if not counts:
         return []

@@ -25,6 +25,7 @@ from experiments.report.groups import Study, studies
 from experiments.report.matches import shown_matches
 from experiments.report.paired import Measure, measures_of
 from experiments.report.pictures import table_pictures
+from experiments.report.planned_contrasts import Outcome
 from experiments.report.runs_table import read_table, table_of, write_epochs, write_table
 from experiments.runner.finished_runs import Run
 from experiments.runner.provenance import provenance
@@ -171,11 +172,11 @@ def _disk_errors(output: Path) -> Iterator[None]:
 
 
 def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | None) -> list[Section]:
-    own = output / "contrasts.toml"
-    path = contrasts or (own if own.exists() else None)
+    stored = output / "contrasts.toml"
+    path = contrasts or (stored if stored.exists() else None)
     found = studies(table, tuple(about.chosen))
-    planned, home = _planned(table, found, path) if path else (Table([]), None)
-    sections = [_section(each, found, output, about, planned if each is home else Table([])) for each in found]
+    planned, home = _planned(table, found, path) if path else ([], None)
+    sections = [_section(each, found, output, about, planned if each is home else []) for each in found]
     drawn = [_record(each, section, output, about) for section in sections for each in section.all_pictures]
     for template in ("report.md.jinja", "report.html.jinja"):
         write_whole(output / template.removesuffix(".jinja"), _render(template, sections, output, about.table(table)))
@@ -184,16 +185,15 @@ def _write(table: pd.DataFrame, output: Path, about: About, contrasts: Path | No
     return sections
 
 
-def _planned(table: pd.DataFrame, found: Sequence[Study], contrasts: Path) -> tuple[Table, Study]:
-    """Returns the table of the planned contrasts, and the study that has their cells, or else the first one."""
-    cells, planned = planned_contrasts.cells_of(table), planned_contrasts.read_contrasts(contrasts)
-    outcomes = [planned_contrasts.outcome(each, cells) for each in planned]
-    folders = {folder for each in planned if each.cell in cells for folder in cells[each.cell].runs["folder"]}
+def _planned(table: pd.DataFrame, found: Sequence[Study], path: Path) -> tuple[list[Outcome], Study]:
+    """Returns the outcomes of the planned contrasts, and the study that has their cells, or else the first one."""
+    cells, contrasts = planned_contrasts.cells_of(table, found), planned_contrasts.read_contrasts(path)
+    folders = {folder for each in contrasts if each.cell in cells for folder in cells[each.cell].runs["folder"]}
     home = next((study for study in found if folders & set(study.runs["folder"])), found[0])
-    return planned_contrasts.contrast_table(outcomes, planned_contrasts.names_in_words(cells, found)), home
+    return planned_contrasts.outcomes(contrasts, cells), home
 
 
-def _section(study: Study, found: list[Study], output: Path, about: About, planned: Table) -> Section:
+def _section(study: Study, found: list[Study], output: Path, about: About, planned: Sequence[Outcome]) -> Section:
     folder = output / "pictures" / re.sub(r"\W+", "-", study.title)
     refuse_link(folder.parent)
     refuse_link(folder)
@@ -205,7 +205,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
     drawn = [*table_pictures(study, columns, measures, folder), *curve_pictures.main_pictures(study, folder)]
     further = curve_pictures.further_pictures(study, folder)
     kept = _kept(study, output, about, {each.path for each in (*drawn, *further)})
-    said = summary.sentences(study, columns, measures, planned_contrasts.contrast_sentences(planned))
+    said = summary.sentences(study, columns, measures, planned)
     others = [*further, *(each for each in kept if each.title not in _MAIN)]
     details = _details(study, found, of_claims, measures, errors[1:])
     return Section(
@@ -213,7 +213,7 @@ def _section(study: Study, found: list[Study], output: Path, about: About, plann
         summary.subtitle(study, columns),
         said,
         f", over {counted('seed', len(study.seeds))} unless stated otherwise",
-        planned,
+        planned_contrasts.contrast_table(planned),
         of_errors or [answers.pair_table(study) or answers.method_table(study)],
         [table for tables in of_sharpness for table in tables],
         summary.limits(study, of_claims, columns, is_planned=bool(planned)),
@@ -265,13 +265,8 @@ def _render(template: str, sections: list[Section], output: Path, about: Table) 
         return quote(picture.path.relative_to(output).as_posix())
 
     loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(
-        loader=loader,
-        autoescape=select_autoescape(["html.jinja"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = Environment(loader=loader, autoescape=select_autoescape(["html.jinja"]), undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {"escaped": escaped, "markdown": as_markdown, "figures": figure_columns}
     made.globals |= {"path_of": path_of, "list_runs": runs <= _FEW_RUNS}
     return made.get_template(template).render(sections=sections, about=about)

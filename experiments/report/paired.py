@@ -52,6 +52,11 @@ class Measure:
         """The name without the unit: `sharpness at ρ 0.0002`."""
         return self.title.removesuffix(", points").removesuffix(", ratio").replace(", ρ", " at ρ")
 
+    @property
+    def best(self) -> str:
+        """The word for the group with the lowest value of several."""
+        return "flattest" if self.is_ratio else "best"
+
     def values(self, group: Group, seeds: Sequence[int] | None = None) -> np.ndarray:
         """Returns the values of some seeds or of all: percentages, or logarithms if a ratio is compared."""
         values = group.values(self.column, seeds)
@@ -122,6 +127,11 @@ class Difference:
         if min(self.first.accuracy, self.second.accuracy) < self.learned:
             return f"training accuracy below {self.learned:.0%}"
         return "no spread" if self.high - self.low < _ROUNDING else ""
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether the interval contains 0, and nothing else prevents a conclusion."""
+        return self.answer is Answer.OPEN and not self.obstacle
 
     @property
     def answer(self) -> Answer:

@@ -65,7 +65,7 @@ def draw_differences(study: Study, found: dict[str, list[Difference]], measures:
 
 def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Measure], folder: Path) -> list[Picture]:
     found = {
-        column.heading: [pair for claim in column.claims.values() for pair in claim.found.values() if pair is not None]
+        column.heading(): [pair for claim in column.claims.values() for pair in claim.found.values() if pair]
         for column in columns
     }
     shown = list(measures)
@@ -87,8 +87,8 @@ def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Mea
 
 
 def _methods(study: Study, found: Sequence[Difference]) -> list[str]:
-    own = {each.first.row for each in found}
-    return [row for row in study.rows if row in own]
+    compared = {each.first.row for each in found}
+    return [row for row in study.rows if row in compared]
 
 
 def _places(rows: Sequence[tuple[str, str]]) -> list[float]:

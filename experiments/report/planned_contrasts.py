@@ -6,7 +6,7 @@ rejective multiple test procedure"), which bounds the probability of any false c
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ CAPTION = (
     "lowest error on the same runs is taken, which favours it. “Inconclusive” does not mean that there is no effect."
 )
 _HEADING = ("question", "cell", "control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
-_LEVEL = 0.05
+_LEVEL, INCONCLUSIVE = 0.05, "inconclusive"
 _KEYS = {"question", "cell", "controls"}
 
 Cells = dict[str, Group]  # by `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`
@@ -55,22 +55,33 @@ class Outcome:
 
     Attributes:
       contrast: the contrast.
+      cell: the name of the cell to show.
       found: the difference of the cell from the best control; None if not all cells were run with a common seed.
-      p_value: the p-value of the paired t-test; 1 if nothing may be concluded.
+      p_value: the p-value of the paired t-test, which `outcomes` adjusts; 1 if nothing may be concluded.
     """
 
     contrast: Contrast
+    cell: str
     found: Difference | None
     p_value: float = 1.0
 
-    def verdict(self, adjusted: float) -> str:
-        """Returns whether the cell has a lower or a higher error; "inconclusive" is not "no effect"."""
+    @property
+    def control(self) -> str:
+        """The name of the best control to show, and of how many it is the best; a dash if it is unknown."""
+        if self.found is None:
+            return "–"
+        count = len(self.contrast.controls)
+        return self.found.second.name + (f" (the best of {count} controls)" if count > 1 else "")
+
+    @property
+    def verdict(self) -> str:
+        """Whether the cell has a lower or a higher error; "inconclusive" is not "no effect"."""
         if self.found is None:
             return "no verdict: not all cells were run with a common seed"
         if self.found.obstacle:
             return f"no verdict: {self.found.obstacle}"
-        if not adjusted < _LEVEL:
-            return "inconclusive"
+        if not self.p_value < _LEVEL:
+            return INCONCLUSIVE
         return "lower error" if self.found.mean < 0 else "higher error"
 
 
@@ -102,38 +113,52 @@ def _contrast(values: dict[str, Any]) -> Contrast:
     return Contrast(str(values["question"]), str(values["cell"]), tuple(values["controls"]))
 
 
-def cells_of(table: pd.DataFrame) -> Cells:
+def cells_of(table: pd.DataFrame, found: Sequence[Study] = ()) -> Cells:
     """Returns the runs of a study by the names of their cells, which their folders have.
+
+    Args:
+      table: the table of runs.
+      found: studies that name the cells in words: `SAM, increasing (+B)` for `sam-increasing`.
 
     Raises:
       ValueError: If two runs of a cell have the same seed or differ in more than the seed, so that they belong to
         different studies.
     """
-    known = table[table["folder"].notna()]
-    names = [folder.removesuffix(f"-{seed}") for folder, seed in zip(known["folder"], known["seed"], strict=True)]
-    found: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        found.setdefault(name, []).append(place)
-    tables = {
-        name: known.iloc[places].set_index("seed", drop=False).rename_axis(None) for name, places in found.items()
+    words = {
+        folder: labels.heading(each.name) for study in found for each in study.groups for folder in each.runs["folder"]
     }
-    for name, runs in tables.items():
+    known = table[table["folder"].notna()]
+    names = [f"{folder}".removesuffix(f"-{seed}") for folder, seed in zip(known["folder"], known["seed"], strict=True)]
+    cells = {}
+    for name in dict.fromkeys(names):
+        runs = known[[each == name for each in names]].set_index("seed", drop=False).rename_axis(None)
         if runs.index.has_duplicates or len({config.with_settings(seed=0) for config in runs["config"]}) > 1:
             raise ValueError(f"{name} names runs of several studies: give the folder of one study with its contrasts.")
-    return {name: Group(name, "", next(iter(runs["config"])), runs) for name, runs in tables.items()}
+        cells[name] = Group(words.get(f"{name}-{runs.index[0]}", name), "", runs["config"].iloc[0], runs)
+    return cells
 
 
-def outcome(contrast: Contrast, cells: Cells, learned: float = LEARNED) -> Outcome:
-    """Returns the outcome of a contrast; cells with a training accuracy below `learned` get no verdict."""
+def outcomes(contrasts: Sequence[Contrast], cells: Cells, learned: float = LEARNED) -> list[Outcome]:
+    """Returns the outcomes of all contrasts of a study, with adjusted p-values.
+
+    Cells with a training accuracy below `learned` get no verdict.
+    """
+    found = [_outcome(contrast, cells, learned) for contrast in contrasts]
+    adjusted = holm([each.p_value for each in found])
+    return [replace(each, p_value=p_value) for each, p_value in zip(found, adjusted, strict=True)]
+
+
+def _outcome(contrast: Contrast, cells: Cells, learned: float) -> Outcome:
     names = (contrast.cell, *contrast.controls)
+    shown = cells[contrast.cell].name if contrast.cell in cells else contrast.cell
     seeds = shared_seeds(*(cells[name] for name in names)) if all(name in cells for name in names) else []
     if not seeds:
-        return Outcome(contrast, None)
+        return Outcome(contrast, shown, None)
     control = min(contrast.controls, key=lambda name: float(cells[name].values("test_error", seeds).mean()))
     found = replace(difference(cells[contrast.cell], cells[control], TEST_ERROR, seeds), learned=learned)
     paired = TEST_ERROR.values(found.first, seeds) - TEST_ERROR.values(found.second, seeds)
     test: Any = None if found.obstacle else stats.ttest_1samp(paired, 0.0)
-    return Outcome(contrast, found, 1.0 if test is None else float(test.pvalue))
+    return Outcome(contrast, shown, found, 1.0 if test is None else float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -149,42 +174,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def names_in_words(cells: Cells, found: Sequence[Study]) -> dict[str, str]:
-    """Returns the names of cells as the studies have them: `SAM, increasing (+B)` for `sam-increasing`."""
-    groups = {folder: group.name for study in found for group in study.groups for folder in group.runs["folder"]}
-    return {name: labels.heading(groups[cell.runs["folder"].iloc[0]]) for name, cell in cells.items()}
-
-
-def contrast_table(outcomes: Sequence[Outcome], names: Mapping[str, str] | None = None) -> Table:
-    """Returns a table with one row per contrast.
-
-    Args:
-      outcomes: the outcomes.
-      names: the names to show, by the name of the cell; None: the names in the file of the contrasts.
-    """
-    rows, shown = [], names or {}
-    for each, p_value in zip(outcomes, holm([each.p_value for each in outcomes]), strict=True):
-        found, contrast = each.found, each.contrast
-        cell = shown.get(contrast.cell, contrast.cell)
-        if found is None:
-            rows.append((contrast.question, cell, *("–",) * 5, each.verdict(p_value)))
-            continue
-        control = shown.get(found.second.name, found.second.name)
-        control += f" (the best of {len(contrast.controls)} controls)" if len(contrast.controls) > 1 else ""
-        numbers = (str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–")
-        p_shown = f"{p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
-        rows.append((contrast.question, cell, control, *numbers, p_shown, each.verdict(p_value)))
+def contrast_table(found: Sequence[Outcome]) -> Table:
+    """Returns a table with one row per contrast."""
+    rows = [(each.contrast.question, each.cell, each.control, *_numbers(each), each.verdict) for each in found]
     return Table([_HEADING, *rows], CAPTION, "Planned contrasts: the primary outcome")
 
 
-def contrast_sentences(table: Table) -> list[str]:
-    """Returns the rows of `contrast_table` as sentences for the headline."""
-    return [
-        f"Planned: {question} {verdict[0].upper()}{verdict[1:]}"
-        + (f", {difference} points ({_precision(interval, seeds)}): {cell} − {control}." if control != "–" else ".")
-        for question, cell, control, seeds, difference, interval, _, verdict in table.rows[1:]
-    ]
+def _numbers(outcome: Outcome) -> tuple[str, ...]:
+    """Returns the seeds, the difference, its interval, and the adjusted p-value."""
+    if (found := outcome.found) is None:
+        return ("–",) * 4
+    p_value = f"{outcome.p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
+    return str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–", p_value
 
 
-def _precision(interval: str, seeds: str) -> str:
-    return "; ".join(([] if interval == "–" else [interval]) + [counted("seed", int(seeds))])
+def contrast_sentence(outcome: Outcome) -> str:
+    """Returns the outcome as a sentence for the headline."""
+    words = f"Planned: {outcome.contrast.question} {outcome.verdict[0].upper()}{outcome.verdict[1:]}"
+    if (found := outcome.found) is None:
+        return f"{words}."
+    p_value = f"adjusted p {outcome.p_value:.3g}" if found.seeds >= FEWEST_SEEDS else ""
+    precision = "; ".join(filter(None, [TEST_ERROR.interval(found), p_value, counted("seed", found.seeds)]))
+    return f"{words}, {TEST_ERROR.effect(found)} ({precision}): {outcome.cell} − {outcome.control}."

@@ -3,18 +3,21 @@
 import math
 import statistics
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from experiments.cli.tables import counted, listed
 from experiments.report.answers import BY_CHANCE, PAPERS_RANK, Column, multiplicity
-from experiments.report.claims import BEST, Claim, lacking
+from experiments.report.claims import Claim, Kind, lacking
 from experiments.report.groups import Study
 from experiments.report.matches import reference
 from experiments.report.paired import FEWEST_SEEDS, TEST_ERROR, Answer, Difference, Measure
+from experiments.report.planned_contrasts import INCONCLUSIVE, Outcome, contrast_sentence
 from experiments.report.study_tables import method_pairs
 from experiments.study import labels
 
-_CONCLUSIONS = ("lower", "higher")
+_WORDS = {Answer.YES: "lower", Answer.NO: "higher", Answer.OPEN: INCONCLUSIVE}
 _INCONCLUSIVE = "Inconclusive: the 95% interval of the mean difference contains zero."
+_INCONCLUSIVE_PLANNED = "A planned comparison is inconclusive if its adjusted p-value is 0.05 or more."
 
 
 def subtitle(study: Study, columns: Sequence[Column]) -> str:
@@ -29,7 +32,7 @@ def subtitle(study: Study, columns: Sequence[Column]) -> str:
 
 
 def sentences(
-    study: Study, columns: Sequence[Column], measures: Sequence[Measure], planned: Sequence[str] = ()
+    study: Study, columns: Sequence[Column], measures: Sequence[Measure], planned: Sequence[Outcome] = ()
 ) -> list[str]:
     """Returns the answers in sentences, or the best and the worst group if there are no claims.
 
@@ -39,23 +42,24 @@ def sentences(
       study: the study.
       columns: the comparisons.
       measures: the test error, and the sharpness at each radius.
-      planned: the sentences of planned contrasts, which replace those of the test error, except the paper's.
+      planned: the planned contrasts, whose sentences replace those of the test error, except the paper's.
     """
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
     if ranked:
-        of_errors = [_sentence(column, TEST_ERROR) for column in ranked if not planned or column.rank == PAPERS_RANK]
-        flatness = [_sentence(ranked[0], each).replace("the best of", "the flattest of") for each in measures[1:]]
-        found = of_errors + flatness
-        if planned:
-            found = [*planned, *(f"Exploratory: {words[0].lower()}{words[1:]}" for words in found)]
-        return [*found, *([_INCONCLUSIVE] if any("inconclusive" in words for words in found) else [])]
+        stated = [(column, TEST_ERROR) for column in ranked if not planned or column.rank == PAPERS_RANK]
+        stated += [(ranked[0], each) for each in measures[1:]]
+        words = [_sentence(*each, is_exploratory=bool(planned)) for each in stated]
+        found = [claim.found[measure.title] for column, measure in stated for claim in column.claims.values()]
+        notes = [_INCONCLUSIVE] if any(each is not None and each.is_inconclusive for each in found) else []
+        notes += [_INCONCLUSIVE_PLANNED] if any(each.verdict == INCONCLUSIVE for each in planned) else []
+        return [*map(contrast_sentence, planned), *words, *notes]
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     worst = f" {high} has the highest one, {means[high]:.2f}%." if len(means) > 1 else ""
     over = f", mean over {counted('seed', len(study.seeds))}" if len(study.seeds) > 1 else ", one seed"
     pairs = [pair for row in method_pairs(study).values() for pair in row if pair is not None]
     words = f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
-    return [*planned, words, *filter(None, [multiplicity(pairs)])]
+    return [*map(contrast_sentence, planned), words, *filter(None, [multiplicity(pairs)])]
 
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
@@ -83,41 +87,41 @@ def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, 
 
 def _sizes(study: Study) -> str:
     """Returns the number of training images and of parameters, if all runs have the same."""
-    images = {
-        config.problem.num_examples(config.problem.stored_examples)
-        for group in study.groups
-        for config in group.configs()
-    }
+    problems = {config.problem for config in study.runs["config"]}
+    images = {problem.num_examples(problem.stored_examples) for problem in problems}
     counts = {int(n) for group in study.groups for n in group.values("parameters") if n > 0}
     words = [f"{n:,} training images" for n in images] if len(images) == 1 else []
     words += [f"{n:,} parameters" for n in counts] if len(counts) == 1 else []
     return f"{' and '.join(words).capitalize()}." if words else ""
 
 
-def _sentence(column: Column, measure: Measure) -> str:
-    """Returns the answers of a column: which of the two has the lower value, with which methods."""
+def _sentence(column: Column, measure: Measure, *, is_exploratory: bool) -> str:
+    """Returns the answers of a column, first those that are shown: which of the two has the lower value, by method."""
     by_words: dict[str, list[str]] = {}
-    for method, claim in column.claims.items():
-        found = claim.found[measure.title]
-        words = _in_words(found)
-        effect = f" ({measure.effect(found)}, {measure.interval(found)})" if found and words in _CONCLUSIONS else ""
-        by_words.setdefault(words, []).append(f"{method}{effect}")
-    known_first = sorted(by_words, key=lambda words: words not in _CONCLUSIONS)
-    parts = [f"{words} with {listed(by_words[words])}" for words in known_first]
-    name = f"{measure.name[0].upper()}{measure.name[1:]}"
-    return f"{name}, {column.pair[0]} compared with {column.pair[1]}: {'; '.join(parts)}."
+    answers = [(method, claim.found[measure.title]) for method, claim in column.claims.items()]
+    for method, found in sorted(answers, key=lambda answer: not _is_shown(answer[1])):
+        effect = f" ({measure.effect(found)}, {measure.interval(found)})" if _is_shown(found) else ""
+        by_words.setdefault(_in_words(found), []).append(f"{method}{effect}")
+    parts = [f"{words} with {listed(methods)}" for words, methods in by_words.items()]
+    name = f"Exploratory: {measure.name}" if is_exploratory else f"{measure.name[0].upper()}{measure.name[1:]}"
+    one, other = (words.format(best=measure.best) for words in column.words)
+    return f"{name}, {one} compared with {other}: {'; '.join(parts)}."
+
+
+def _is_shown(found: Difference | None) -> TypeGuard[Difference]:
+    return found is not None and found.answer is not Answer.OPEN
 
 
 def _in_words(found: Difference | None) -> str:
     """Returns an answer in words."""
     if found is None or found.obstacle:
         return f"no answer ({found.obstacle if found else 'a control is missing'})"
-    return {Answer.YES: "lower", Answer.NO: "higher", Answer.OPEN: "inconclusive"}[found.answer]
+    return _WORDS[found.answer]
 
 
 def _resolution(found: Sequence[Difference], seeds: int) -> str:
     """Returns how large an effect must be to be shown."""
-    widths = [(each.high - each.low) / 2 for each in found if each.answer is Answer.OPEN and not each.obstacle]
+    widths = [(each.high - each.low) / 2 for each in found if each.is_inconclusive]
     if not widths:
         return ""
     return (
@@ -128,7 +132,7 @@ def _resolution(found: Sequence[Difference], seeds: int) -> str:
 
 def _controls(study: Study, claims: Sequence[Claim]) -> list[str]:
     """Returns what the comparisons with the best constant batch lack."""
-    base, best = reference(study), [claim for claim in claims if claim.kind == BEST]
+    base, best = reference(study), [claim for claim in claims if claim.kind is Kind.BEST]
     if base is None:
         return []
     if not any(claim.is_known for claim in best):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.convergence.network_study import NetworkStudy
 from experiments.report.answers import columns_of
-from experiments.report.claims import BEST, GROWTH, PLAN, Claim, claims
+from experiments.report.claims import Claim, Kind, claims
 from experiments.report.curve_pictures import main_pictures
 from experiments.report.matches import all_matches, papers_groups, shown_matches
 from experiments.report.paired import measures_of
@@ -49,7 +49,7 @@ def write(
     return folder
 
 
-def of_kind(kind: str, folder: Path) -> list[Claim]:
+def of_kind(kind: Kind, folder: Path) -> list[Claim]:
     return [claim for claim in claims(only_study(folder)) if claim.kind == kind]
 
 
@@ -140,16 +140,16 @@ def test_two_rules_are_two_columns(tmp_path: Path) -> None:
 
 def test_it_is_compared_with_the_best_constant_batch_and_the_increasing_plan(tmp_path: Path) -> None:
     write(tmp_path)
-    increasing, adaptive = of_kind(BEST, tmp_path)
+    increasing, adaptive = of_kind(Kind.BEST, tmp_path)
     assert (increasing.group.column, adaptive.group.column) == ("increasing", "adaptive")
     assert adaptive.candidates == 3
-    (decided,) = of_kind(PLAN, tmp_path)
+    (decided,) = of_kind(Kind.PLAN, tmp_path)
     assert (decided.group.column, decided.baselines[0].column) == ("adaptive", "increasing")
-    assert [claim.group.column for claim in of_kind(GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
+    assert [claim.group.column for claim in of_kind(Kind.GROWTH, tmp_path)] == ["increasing"]  # the paper's claim
     text = printed_text(tmp_path)
     compared = "a batch that the noise decides on (adaptive) compared with the best of 3 constant batches"
     assert f"{compared}, at equal epochs: lower" in text
-    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    headings = [column.heading() for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-2:] == ["adaptive − best constant batch", "adaptive − increasing (+B)"]
 
 
@@ -169,9 +169,9 @@ def test_batch_sizes_without_a_constant_control_are_named(tmp_path: Path) -> Non
 
 def test_an_adaptive_plan_with_the_sizes_of_the_increasing_plan_stays_a_group_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, fixed=FIXED | {"increasing": "2x64,1x128,1x256"})
-    for kind in (GROWTH, PLAN):
+    for kind in (Kind.GROWTH, Kind.PLAN):
         assert [each.column for claim in of_kind(kind, tmp_path) for each in claim.baselines].count("adaptive") == 0
-    assert [claim.group.column for claim in of_kind(BEST, tmp_path)] == ["increasing", "adaptive"]
+    assert [claim.group.column for claim in of_kind(Kind.BEST, tmp_path)] == ["increasing", "adaptive"]
 
 
 def test_mean_curves_of_seeds_with_different_plans_end_with_the_shortest(tmp_path: Path) -> None:

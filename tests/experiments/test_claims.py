@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments.report.answers import claim_table, columns_of, matrices
-from experiments.report.claims import BEST, DECAY, GROWTH, PLAN, REVERSED, RIVAL, Claim, claims
+from experiments.report.claims import Claim, Kind, claims
 from experiments.report.paired import TEST_ERROR, measures_of
 from experiments.report.summary import limits, sentences
 from tests.experiments.written_runs import only_study, write_run
@@ -30,7 +30,7 @@ def write(folder: Path, means: dict[str, float], method: str = "sgd", **plans: s
             write_run(folder / f"{method}-{name}-{seed}", error, lr_schedule=rate, **settings)
 
 
-def of_kind(kind: str, folder: Path) -> list[Claim]:
+def of_kind(kind: Kind, folder: Path) -> list[Claim]:
     return [claim for claim in claims(only_study(folder)) if claim.kind == kind]
 
 
@@ -56,7 +56,7 @@ def printed_text(folder: Path) -> str:
 
 def test_growth_is_claimed_against_the_best_constant_batch_and_not_the_papers(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "cosine": 0.09, "first": 0.03, "increasing": 0.05})
-    (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (GROWTH, BEST, DECAY))
+    (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (Kind.GROWTH, Kind.BEST, Kind.DECAY))
     assert (against(papers), verdict(papers)) == ("constant 128", "✓")
     assert (against(best), best.candidates, verdict(best)) == ("constant 64", 2, "✗")
     assert (against(decay), decay.match, verdict(decay)) == ("constant 128", "", "✗")
@@ -92,7 +92,7 @@ def test_the_matrix_has_a_row_per_method_and_a_column_per_claim(tmp_path: Path) 
 
 def test_a_difference_within_its_interval_is_inconclusive(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.05, "increasing": 0.05})
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     assert verdict(best) == "?"
     text = printed_text(tmp_path)
     assert (
@@ -103,7 +103,7 @@ def test_a_difference_within_its_interval_is_inconclusive(tmp_path: Path) -> Non
 
 def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "first": 0.06, "increasing": 0.05})
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     errors = {group.column: 100 * group.values("test_error") for group in only_study(tmp_path).groups}
     interval = stats.ttest_rel(errors["increasing"], errors["constant 64"]).confidence_interval(0.95)
     found = best.found["test error, points"]
@@ -112,7 +112,7 @@ def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
 
 def test_without_a_control_growth_has_no_answer(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
-    assert of_kind(BEST, tmp_path) == []
+    assert of_kind(Kind.BEST, tmp_path) == []
     text = printed_text(tmp_path)
     assert "Whether growth itself helps cannot be shown without two constant batch sizes at equal length, 64" in text
     assert "favours" not in text
@@ -123,7 +123,7 @@ def test_the_best_constant_batch_is_chosen_on_the_shared_seeds(tmp_path: Path) -
     for seed, error in ((4, 0.9), (5, 0.9)):  # of one alone: its mean over its own seeds is the worst
         write_run(tmp_path / f"more-{seed}", error, method="sgd", batch_plan="4x128", seed=seed)
     shutil.rmtree(tmp_path / "sgd-last-3")
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     found = best.found["test error, points"]
     assert (against(best), found.seeds, best.candidates) == ("constant 128", 3, 3)
     row = claim_table([best], measures_of(only_study(tmp_path))).rows[1]
@@ -133,7 +133,7 @@ def test_the_best_constant_batch_is_chosen_on_the_shared_seeds(tmp_path: Path) -
 
 def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "last": 0.09, "increasing": 0.05})
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     assert not best.is_known
     text = printed_text(tmp_path)
     assert (
@@ -146,11 +146,11 @@ def test_growth_has_no_answer_without_a_constant_batch_of_its_first_size(tmp_pat
 def test_at_equal_updates_growth_is_compared_with_the_papers_batch_if_that_is_the_only_control(tmp_path: Path) -> None:
     # the increasing plan has 20 updates in four epochs, a constant batch of 128 has them in five
     write(tmp_path, {"constant": 0.08, "longer": 0.06, "first": 0.03, "increasing": 0.05}, longer="5x128")
-    papers, then = of_kind(GROWTH, tmp_path)
+    papers, then = of_kind(Kind.GROWTH, tmp_path)
     assert (papers.match, against(papers), papers.group.name) == ("at equal epochs", "constant 128", then.group.name)
     assert (then.match, against(then), verdict(then)) == ("at equal updates", "constant 128", "✓")
     assert then.baselines[0].config.batch_plan == "5x128"
-    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    headings = [column.heading() for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-1] == "increasing (+B) − constant 128, at equal updates"
     assert "the paper's constant batch of 128, at equal updates: lower with SGD" in printed_text(tmp_path)
 
@@ -165,7 +165,7 @@ def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(
     for seed in range(4):
         rate = {"learning_rate": 0.4, "seed": seed}
         write_run(tmp_path / f"tuned-{seed}", 0.03 + NOISE[seed], method="sgd", batch_plan="4x128", **rate)
-    (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (GROWTH, BEST, DECAY))
+    (papers,), (best,), (decay,) = (of_kind(kind, tmp_path) for kind in (Kind.GROWTH, Kind.BEST, Kind.DECAY))
     assert (against(papers), against(decay)) == ("constant 128", "constant 128")
     assert (against(best), best.candidates) == ("constant 128, learning rate 0.4", 3)
     text = printed_text(tmp_path)
@@ -174,7 +174,7 @@ def test_a_constant_batch_at_another_learning_rate_is_a_baseline_only_of_growth(
 
 def test_growth_is_also_compared_with_the_reversed_plan(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "reversed": 0.09, "increasing": 0.05})
-    (claim,) = of_kind(REVERSED, tmp_path)
+    (claim,) = of_kind(Kind.REVERSED, tmp_path)
     assert (against(claim), verdict(claim)) == ("reversed", "✓")
     assert claim.match == "at equal epochs and equal updates"
 
@@ -183,10 +183,10 @@ def test_a_late_switch_is_compared_with_the_best_constant_batch_and_with_the_inc
     plans = {"late": "4x64,1x256", "first": "5x64", "last": "5x256", "increasing": "3x64,2x256"}
     means = {"first": 0.05, "last": 0.08, "increasing": 0.06, "late": 0.03}
     write(tmp_path, means, **plans)
-    growing, late = of_kind(BEST, tmp_path)
+    growing, late = of_kind(Kind.BEST, tmp_path)
     assert (growing.group.column, late.group.column, late.candidates) == ("increasing", "late switch", 2)
     assert (against(late), verdict(late)) == ("constant 64", "✓")
-    (plan,) = of_kind(PLAN, tmp_path)
+    (plan,) = of_kind(Kind.PLAN, tmp_path)
     assert (plan.group.column, against(plan), verdict(plan)) == ("late switch", "increasing", "✓")
     compared = (
         "a batch that grows once, late (late switch) compared with the best of 2 constant batches, at equal epochs"
@@ -216,7 +216,7 @@ def test_a_falling_radius_is_compared_with_a_constant_one_at_the_same_learning_r
     for seed in range(4):
         falling: dict[str, Any] = {"lr_schedule": "cosine", "rho_min": 0.0, "batch_plan": PLANS["cosine"]}
         write_run(tmp_path / f"falling-{seed}", 0.03 + NOISE[seed], method="sam", seed=seed, **falling)
-    (decay,), (radius,) = of_kind(DECAY, tmp_path), of_kind(RIVAL, tmp_path)
+    (decay,), (radius,) = of_kind(Kind.DECAY, tmp_path), of_kind(Kind.RIVAL, tmp_path)
     assert (decay.group.column, against(decay)) == ("cosine", "constant")
     assert (radius.group.column, against(radius), verdict(radius)) == ("cosine, falling radius", "cosine", "✓")
 
@@ -224,13 +224,13 @@ def test_a_falling_radius_is_compared_with_a_constant_one_at_the_same_learning_r
 def test_only_cosine_and_linear_at_the_papers_batch_are_the_papers_decays(tmp_path: Path) -> None:
     means = {"constant": 0.08, "first": 0.05, "increasing": 0.05, "cosine": 0.06, "steps": 0.02, "early": 0.02}
     write(tmp_path, means)
-    (decay,) = of_kind(DECAY, tmp_path)
+    (decay,) = of_kind(Kind.DECAY, tmp_path)
     assert decay.group.config.batch_plan == "4x128"
-    rivals = {claim.group.config.lr_schedule for claim in of_kind(RIVAL, tmp_path)}
+    rivals = {claim.group.config.lr_schedule for claim in of_kind(Kind.RIVAL, tmp_path)}
     assert rivals == {"steps:0.1:2", "cosine"}
     text = printed_text(tmp_path)
     assert "a falling learning rate (cosine 128) compared with a constant one: lower with SGD" in text
-    headings = [column.heading for column in columns_of(claims(only_study(tmp_path)))]
+    headings = [column.heading() for column in columns_of(claims(only_study(tmp_path)))]
     assert headings[-3:] == [
         "cosine (+C) 128 − constant 128",
         "cosine (+C) 64 − constant 64",
@@ -253,5 +253,5 @@ def test_a_claim_with_a_diverged_run_has_no_answer(tmp_path: Path) -> None:
     write(tmp_path, {"constant": 0.08, "increasing": 0.05})
     write_run(tmp_path / "lost", 0.9, loss=None, method="sgd", batch_plan=PLANS["increasing"], seed=4)
     write_run(tmp_path / "fine", 0.08, method="sgd", batch_plan=PLANS["constant"], seed=4)
-    (papers,) = of_kind(GROWTH, tmp_path)
+    (papers,) = of_kind(Kind.GROWTH, tmp_path)
     assert verdict(papers) == "1 of the runs diverged"

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments.report.answers import claim_table, columns_of, matrices
-from experiments.report.claims import BEST, GROWTH, claims
+from experiments.report.claims import Kind, claims
 from experiments.report.paired import TEST_ERROR, measures_of
 from experiments.report.summary import sentences
 from tests.experiments.sharpness_records import LARGE, SMALL, add_lines, worst_case
@@ -22,7 +22,7 @@ def test_sharpness_is_compared_with_the_flattest_constant_batch(tmp_path: Path) 
         for seed in range(4):
             records = [worst_case(SMALL, value * (1 + 0.1 * seed * (name == "first")))]
             add_lines(tmp_path / f"sgd-{name}-{seed}", records)
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     study = only_study(tmp_path)
     columns, measures = columns_of(claims(study)), measures_of(study)
     (table,) = matrices(study, columns, measures[1])
@@ -42,7 +42,7 @@ def test_a_constant_batch_that_has_not_learned_is_not_the_flattest(tmp_path: Pat
             add_lines(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, value * (1 + 0.1 * seed))])
     for result in tmp_path.glob("sgd-constant-*/result.json"):
         result.write_text(json.dumps(json.loads(result.read_text()) | {"train_error": 0.9}))
-    (best,) = of_kind(BEST, tmp_path)
+    (best,) = of_kind(Kind.BEST, tmp_path)
     assert against(best, "sharpness, ρ 0.0002, ratio") == "constant 64"
 
 
@@ -53,7 +53,7 @@ def test_sharpness_is_compared_by_its_ratio_at_both_radii(tmp_path: Path) -> Non
         for seed, value in enumerate(values):
             records = [worst_case(SMALL, float(value)), worst_case(LARGE, 1.0 + seed)]
             add_lines(tmp_path / f"sgd-{name}-{seed}", records)
-    (papers,) = of_kind(GROWTH, tmp_path)
+    (papers,) = of_kind(Kind.GROWTH, tmp_path)
     found = papers.found["sharpness, ρ 0.0002, ratio"]
     interval = stats.ttest_rel(*logs).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -69,5 +69,5 @@ def test_sharpness_that_is_nan_is_not_compared(tmp_path: Path) -> None:
     for name in ("constant", "increasing"):
         for seed in range(4):
             add_lines(tmp_path / f"sgd-{name}-{seed}", [worst_case(SMALL, None if seed == 0 else 1.0)])
-    (papers,) = of_kind(GROWTH, tmp_path)
+    (papers,) = of_kind(Kind.GROWTH, tmp_path)
     assert set(papers.found) == {TEST_ERROR.title}

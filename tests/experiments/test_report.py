@@ -11,8 +11,15 @@ import pytest
 
 from experiments.cli.tables import as_markdown
 from experiments.report import __main__ as report
+from experiments.report.answers import columns_of
+from experiments.report.claims import claims
 from experiments.report.matches import shown_matches
+from experiments.report.paired import TEST_ERROR
+from experiments.report.planned_contrasts import Contrast, cells_of, outcomes
+from experiments.report.runs_table import table_of
 from experiments.report.study_tables import error_table
+from experiments.report.summary import sentences
+from experiments.runner.finished_runs import find_runs
 from tests.experiments.written_runs import only_study, write_run, write_study
 
 PICTURES = 9  # differences, error by gradients, by epochs and by updates, loss, two norms, cosine, batch size
@@ -136,11 +143,29 @@ def test_planned_contrasts_are_the_primary_outcome(folder: Path, monkeypatch: py
     assert ": GSAM, increasing (+B) − GSAM, constant.\n" in text
     assert "| Does growth help GSAM? | GSAM, increasing (+B) | GSAM, constant |" in text
     assert "\n\nExploratory: test error, a growing batch compared with the paper's constant batch" in text
+    assert "A planned comparison is inconclusive" not in text
     assert "## Differences in test error (exploratory)" in text
     assert "\nPlanned comparisons are repeated here, without the adjustment.\n\n| method |" in text
     path.unlink()
     call(monkeypatch, "--again", str(folder / "report" / "runs.csv"))
     assert words in (folder / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_an_inconclusive_contrast_is_explained_by_its_adjusted_p_value(tmp_path: Path) -> None:
+    contrasts = [Contrast("Does growth help?", "sam-increasing", ("sam-constant",))] * 4
+    for seed, gain in enumerate((0.02, 0.03, 0.045)):
+        write_run(tmp_path / f"sam-constant-{seed}", 0.3, method="sam", batch_plan="4x128", seed=seed)
+        write_run(tmp_path / f"sam-increasing-{seed}", 0.3 - gain, method="sam", batch_plan="2x64,2x256", seed=seed)
+    study = only_study(tmp_path)
+    one, four = (outcomes(contrasts[:count], cells_of(table_of(find_runs([tmp_path])))) for count in (1, 4))
+    assert [each[0].verdict for each in (one, four)] == ["lower error", "inconclusive"]
+    assert one[0].found is not None
+    assert one[0].found.high < 0  # the interval is not adjusted
+    columns = columns_of(claims(study))
+    said = [" ".join(sentences(study, columns, [TEST_ERROR], planned)) for planned in (one, four)]
+    words = "A planned comparison is inconclusive if its adjusted p-value is 0.05 or more."
+    assert [words in each for each in said] == [False, True]
+    assert not any("contains zero" in each for each in said)
 
 
 def test_contrasts_are_shown_in_the_part_that_has_their_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

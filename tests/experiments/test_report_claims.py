@@ -32,7 +32,7 @@ ANSWERS = {
 def found_in(study: Study, found: list[Study]) -> dict[tuple[str, ...], tuple[int, Difference]]:
     """Returns the differences of a study by kind, match, measure and cells, with the number of baselines."""
     of_claims = {
-        (claim.kind, claim.match, title, claim.group.name, pair.second.name): (claim.candidates, pair)
+        (claim.kind.value, claim.match, title, claim.group.name, pair.second.name): (claim.candidates, pair)
         for claim in claims(study)
         for title, pair in claim.found.items()
         if pair is not None
