@@ -161,7 +161,7 @@ def _reproduce(arguments: Arguments, stop: Stop) -> bool:
     runs = RunOptions(arguments.location, arguments.sharpness, context, arguments.finished, arguments.jobs)
     stored = study.problem.stored_examples
     if not arguments.dry_run:  # a dry run does not need the data
-        whole = (study.problem.dataset, study.seeds[0], arguments.location, study.problem.own)
+        whole = (study.problem.dataset, study.seeds[0], arguments.location, study.problem.user_images)
         stored = len(exit_on_value_error(data.load, *whole).train)
     options = StudyOptions(arguments, runs, stored, Console(soft_wrap=True, markup=False, highlight=False))
     if not arguments.tune:

@@ -53,19 +53,19 @@ class Problem:
             raise ValueError(f"split is {self.split}, and the test images of {self.dataset} are fixed: omit it.")
         for name in ("label_noise", "validation"):
             check_fraction(name, getattr(self, name))
-        if data.is_own(self.dataset) and self.examples_in_file is None:
+        if data.is_user_images(self.dataset) and self.examples_in_file is None:
             object.__setattr__(self, "examples_in_file", data.stored_examples(self.dataset))
             if self.images_digest is None:
                 object.__setattr__(self, "images_digest", data.images_digest(self.dataset))
 
     def _check_images(self) -> None:
-        is_own = data.is_own(self.dataset)
-        check_choice("dataset", None if is_own else self.dataset, (*data.NAMES, *data.FORMS))
+        is_user_images = data.is_user_images(self.dataset)
+        check_choice("dataset", None if is_user_images else self.dataset, (*data.NAMES, *data.FORMS))
         if self.dataset != printable(self.dataset):
             raise ValueError(f"dataset is {self.dataset!r}: give a path without control characters.")
         for name in ("crop_padding", "flip", "examples_in_file", "images_digest"):
             value = getattr(self, name)
-            if value is not None and not is_own:
+            if value is not None and not is_user_images:
                 fixed = f"{name} is {value}, and {self.dataset} has its own"
                 raise ValueError(f"{fixed}: omit it, or give images of your own ({' or '.join(data.FORMS)}).")
         if self.image_size is not None and not data.is_image_folder(self.dataset):
@@ -77,9 +77,9 @@ class Problem:
             raise ValueError(f"crop_padding is {self.crop_padding}: give a number of pixels of at least 0.")
 
     @property
-    def own(self) -> data.OwnSettings:
+    def user_images(self) -> data.UserImageSettings:
         """How images of one's own are read."""
-        return data.OwnSettings(self.image_size, self.crop_padding or 0, bool(self.flip))
+        return data.UserImageSettings(self.image_size, self.crop_padding or 0, bool(self.flip))
 
     @property
     def stored_examples(self) -> int:

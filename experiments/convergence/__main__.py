@@ -107,7 +107,9 @@ def main() -> None:
 
 def _run_specs(study: NetworkStudy, location: data.Location) -> tuple[list[RunSpec], list[RunSpec]]:
     """Returns all runs of the study on networks, and those that are not complete yet."""
-    specs = study.run_specs(len(data.load(study.problem.dataset, study.seeds[0], location, study.problem.own).train))
+    specs = study.run_specs(
+        len(data.load(study.problem.dataset, study.seeds[0], location, study.problem.user_images).train)
+    )
     return specs, study_runs.to_do(specs, location, partial(is_done, study=study), check_unfinished)
 
 

@@ -9,9 +9,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from experiments.data.catalogue import NAMES, SIZES, SPLIT_BY_SEED, load
 from experiments.data.dataset import Dataset, Split
 from experiments.data.location import Location
-from experiments.data.own_images import FORMS, OwnSettings, images_digest, is_image_folder, is_own
 from experiments.data.sizes import size_of, stored_examples, synthetic
 from experiments.data.stream import training_batches
+from experiments.data.user_images import FORMS, UserImageSettings, images_digest, is_image_folder, is_user_images
 
 __all__ = [
     "FORMS",
@@ -20,11 +20,11 @@ __all__ = [
     "SPLIT_BY_SEED",
     "Dataset",
     "Location",
-    "OwnSettings",
     "Split",
+    "UserImageSettings",
     "images_digest",
     "is_image_folder",
-    "is_own",
+    "is_user_images",
     "load",
     "size_of",
     "stored_examples",

@@ -20,8 +20,8 @@ import numpy as np
 from experiments.data import imagenet
 from experiments.data.dataset import Dataset, Examples, Size, Split, channel_moments, held_out, with_noise
 from experiments.data.location import Location
-from experiments.data.own_images import FORMS, OwnSettings, is_own, load_own
 from experiments.data.prepared_arrays import read_prepared_arrays
+from experiments.data.user_images import FORMS, UserImageSettings, is_user_images, load_user_images
 
 SHIFT = 4
 """The largest shift in pixels of an image in memory."""
@@ -138,7 +138,7 @@ def load(
     name: str,
     seed: int,
     location: Location = Location(),
-    own: OwnSettings = OwnSettings(),
+    user_images: UserImageSettings = UserImageSettings(),
     *,
     split: int | None = None,
     train_examples: int | None = None,
@@ -151,7 +151,7 @@ def load(
       name: an element of `NAMES`, or the name of a file or folder of one's own.
       seed: the seed of the run.
       location: the folders where data sets that are not embedded are, or will be prepared.
-      own: how data of one's own are read.
+      user_images: how data of one's own are read.
       split: the seed that chooses the test split of a data set without a fixed one; the default is `seed`.
       train_examples: the number of training examples that the run uses, the first ones; the default is all. A data set
         with fewer examples is used as a whole.
@@ -173,7 +173,7 @@ def load(
     for fraction, value in (("validation", validation), ("label_noise", label_noise)):
         if not 0 <= value < 1:
             raise ValueError(f"{fraction} is {value}: give a number of at least 0 and below 1.")
-    stored = (name, seed if split is None else split, location, own)
+    stored = (name, seed if split is None else split, location, user_images)
     if not (train_examples or validation or label_noise):
         return _stored(*stored)
     return _parted(stored, seed, train_examples, validation, label_noise)
@@ -181,7 +181,7 @@ def load(
 
 @functools.lru_cache(maxsize=2)  # images are copied, and a study loads its data several times per run
 def _parted(
-    stored: tuple[str, int, Location, OwnSettings],
+    stored: tuple[str, int, Location, UserImageSettings],
     seed: int,
     train_examples: int | None,
     validation: float,
@@ -201,11 +201,11 @@ def _parted(
     return dataset if train is dataset.train else replace(dataset, train=train, test=test)
 
 
-def _stored(name: str, seed: int, location: Location, own: OwnSettings) -> Dataset:
+def _stored(name: str, seed: int, location: Location, user_images: UserImageSettings) -> Dataset:
     if name in _EMBEDDED:
         return _EMBEDDED[name](seed)
     if name in ENTRIES:
         return load_prepared(name, location)
-    if is_own(name):
-        return load_own(name, own)
+    if is_user_images(name):
+        return load_user_images(name, user_images)
     raise ValueError(f"dataset is {name!r}: choose one of {', '.join((*NAMES, *FORMS))}.")

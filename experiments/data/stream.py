@@ -119,9 +119,9 @@ def evaluation_batches(split: Examples, batch_size: int, part: tuple[int, int] =
       the last batch.
     """
     number, count = part
-    own = batch_size // count
-    for start in range(number * own, len(split) + number * own, batch_size):
-        index = np.arange(start, start + own)
+    share = batch_size // count
+    for start in range(number * share, len(split) + number * share, batch_size):
+        index = np.arange(start, start + share)
         images, labels = split.rows(np.minimum(index, len(split) - 1))
         yield {"image": images, "label": labels, "weight": (index < len(split)).astype(np.float32)}
 

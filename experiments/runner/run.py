@@ -54,7 +54,7 @@ def load(config: Config, location: data.Location = data.Location()) -> data.Data
         config.problem.dataset,
         config.seed,
         location,
-        config.problem.own,
+        config.problem.user_images,
         split=config.problem.split,
         train_examples=config.problem.train_examples,
         validation=config.problem.validation,

@@ -37,7 +37,7 @@ def time_step(config: Config, batch_size: int, *, perturb: bool) -> float:
       perturb: whether the update makes a second pass.
     """
     single = config.with_settings(batch_plan=f"1x{batch_size}", passes=1, warmup_epochs=0.0, lr_schedule="constant")
-    dataset = data.synthetic(config.problem.dataset, batch_size, own=config.problem.own)
+    dataset = data.synthetic(config.problem.dataset, batch_size, user_images=config.problem.user_images)
     state, program = build(single, dataset)
     at_start = {name: np.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
     batch = next(data.training_batches(dataset.train, single.plan, single.seed))

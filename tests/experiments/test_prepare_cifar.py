@@ -63,8 +63,8 @@ def test_the_prepared_images_are_those_of_the_binary_files(
 def test_the_numpy_file_of_cifar10_gives_the_data_set_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_up.make(monkeypatch, "cifar10", tmp_path / "mine")
     run(monkeypatch, "cifar10", "--source", tmp_path / "mine", "--data-dir", tmp_path / "data")
-    own = data.OwnSettings(crop_padding=catalogue.SHIFT, flip=True)
-    from_file = data.load(f"npz:{tmp_path / 'data' / 'cifar10.npz'}", 0, own=own)
+    user_images = data.UserImageSettings(crop_padding=catalogue.SHIFT, flip=True)
+    from_file = data.load(f"npz:{tmp_path / 'data' / 'cifar10.npz'}", 0, user_images=user_images)
     tfds = catalogue.load_prepared("cifar10", data.Location(tmp_path / "data"), only_tfds=True)
     assert from_file.fingerprint() == tfds.fingerprint()
 

@@ -13,11 +13,11 @@ from experiments import data
 from experiments import train as train_program
 from experiments.config import Config
 from experiments.runner import run
-from tests.experiments import own_data
+from tests.experiments import written_images
 
-TRAIN, TEST = own_data.TRAIN, own_data.TEST
+TRAIN, TEST = written_images.TRAIN, written_images.TEST
 bytes_of = np.zeros((TRAIN, 8, 8), np.uint8)
-labels = np.arange(TRAIN) % own_data.CLASSES
+labels = np.arange(TRAIN) % written_images.CLASSES
 
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "an array is missing": ({"y_test": None}, "cannot be used (it has no array 'y_test'): write it with np.savez"),
@@ -51,10 +51,10 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def refusal(name: str, **own: Any) -> str:
+def refusal(name: str, **settings: Any) -> str:
     """Returns the error message of loading."""
     with pytest.raises(ValueError, match=r"\w") as refused:
-        data.load(name, 0, own=data.OwnSettings(**own))
+        data.load(name, 0, user_images=data.UserImageSettings(**settings))
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -62,7 +62,7 @@ def refusal(name: str, **own: Any) -> str:
 @pytest.mark.parametrize("case", ARRAYS)
 def test_a_numpy_file_with_wrong_arrays_is_refused(tmp_path: Path, case: str) -> None:
     changed, sentence = ARRAYS[case]
-    file = own_data.write_npz(tmp_path / "images.npz", **changed)
+    file = written_images.write_npz(tmp_path / "images.npz", **changed)
     assert sentence.format(file=file) in refusal(f"npz:{file}")
 
 
@@ -105,7 +105,7 @@ CONTENTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", CONTENTS)
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, case: str) -> None:
-    file = own_data.write_npz(tmp_path / "images.npz")
+    file = written_images.write_npz(tmp_path / "images.npz")
     harm, reason = CONTENTS[case]
     harm(file)
     remedy = "write it with np.savez, with the arrays x_train, y_train, x_test and y_test."
@@ -171,7 +171,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", FOLDERS)
 def test_a_folder_of_images_that_is_incomplete_or_wrong_is_refused(tmp_path: Path, case: str) -> None:
-    folder = own_data.write_folder(tmp_path / "images")
+    folder = written_images.write_folder(tmp_path / "images")
     harm, sentence = FOLDERS[case]
     harm(folder)
     assert sentence.format(folder) in refusal(f"image_folder:{folder}")
@@ -201,8 +201,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path, case: str) -> None:
     settings, sentence = SETTINGS[case]
     places = {
-        "file": own_data.write_npz(tmp_path / "images.npz"),
-        "folder": own_data.write_folder(tmp_path / "images"),
+        "file": written_images.write_npz(tmp_path / "images.npz"),
+        "folder": written_images.write_folder(tmp_path / "images"),
     }
     settings = {name: value.format(**places) if name == "dataset" else value for name, value in settings.items()}
     with pytest.raises(ValueError, match=re.escape(sentence)):
@@ -219,16 +219,16 @@ def test_a_network_that_does_not_fit_the_images_is_refused(tmp_path: Path) -> No
 
 
 def test_a_crop_that_is_larger_than_the_images_is_refused(tmp_path: Path) -> None:
-    name = f"npz:{own_data.write_npz(tmp_path / 'images.npz')}"
+    name = f"npz:{written_images.write_npz(tmp_path / 'images.npz')}"
     assert "crop_padding is 9, and the images in" in refusal(name, crop_padding=9)
-    assert data.load(name, 0, own=data.OwnSettings(crop_padding=8)).crop_padding == 8
+    assert data.load(name, 0, user_images=data.UserImageSettings(crop_padding=8)).crop_padding == 8
 
 
 @pytest.mark.parametrize("changed", [{}, {"x_train": bytes_of / 255}, {"y_train": None}])
 def test_the_program_ends_with_one_sentence_and_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    file = tmp_path / "images.npz" if not changed else own_data.write_npz(tmp_path / "images.npz", **changed)
+    file = tmp_path / "images.npz" if not changed else written_images.write_npz(tmp_path / "images.npz", **changed)
     arguments = ["program", "--dataset", f"npz:{file}", "--batch-plan", "1x16", "--output", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stop:

@@ -15,7 +15,7 @@ from experiments.data.npz_file import count_npz, digest_npz, read_npz
 
 
 @dataclass(frozen=True)
-class OwnSettings:
+class UserImageSettings:
     """How data of one's own are read. Data sets with a name have settings of their own.
 
     Attributes:
@@ -37,7 +37,7 @@ _DIGESTS: dict[str, Callable[[Path], str]] = {_NPZ: digest_npz, _IMAGE_FOLDER: d
 _COUNTS: dict[str, Callable[[Path], int]] = {_NPZ: count_npz, _IMAGE_FOLDER: count_images}
 
 
-def is_own(name: str) -> bool:
+def is_user_images(name: str) -> bool:
     """Returns whether the name is that of a file or folder of one's own."""
     kind, _, path = name.partition(":")
     return kind in _COUNTS and bool(path)
@@ -45,7 +45,7 @@ def is_own(name: str) -> bool:
 
 def is_image_folder(name: str) -> bool:
     """Returns whether the name is that of a folder of images."""
-    return is_own(name) and _parsed(name)[0] == _IMAGE_FOLDER
+    return is_user_images(name) and _parsed(name)[0] == _IMAGE_FOLDER
 
 
 def count_train(name: str) -> int:
@@ -75,7 +75,7 @@ def images_digest(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=2)  # reading takes seconds, and a study loads its data before every run
-def load_own(name: str, settings: OwnSettings) -> Dataset:
+def load_user_images(name: str, settings: UserImageSettings) -> Dataset:
     """Reads a file or folder of images.
 
     Args:
