@@ -57,6 +57,9 @@ class Problem:
             object.__setattr__(self, "examples_in_file", data.stored_examples(self.dataset))
             if self.images_digest is None:
                 object.__setattr__(self, "images_digest", data.images_digest(self.dataset))
+        if self.train_examples is not None and self.train_examples > self.stored_examples:
+            stored = f"train_examples is {self.train_examples}, and {self.dataset} has {self.stored_examples}"
+            raise ValueError(f"{stored}: give at most that number, or omit it for all.")
 
     def _check_images(self) -> None:
         is_user_images = data.is_user_images(self.dataset)
