@@ -87,6 +87,7 @@ def main() -> None:
 
 def _train(arguments: Arguments, sharding: Sharding) -> None:
     config = arguments.config.resolved()
+    exit_on_value_error(config.problem.check_train_examples)
     exit_on_value_error(sharding.check, config.plan, config.descent.micro_batch)
     agreed = partial(exit_on_value_error, agree_across_hosts, sharding)
     dataset = agreed(run.load, config, arguments.location)

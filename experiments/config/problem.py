@@ -57,9 +57,6 @@ class Problem:
             object.__setattr__(self, "examples_in_file", data.stored_examples(self.dataset))
             if self.images_digest is None:
                 object.__setattr__(self, "images_digest", data.images_digest(self.dataset))
-        if self.train_examples is not None and self.train_examples > self.stored_examples:
-            stored = f"train_examples is {self.train_examples}, and {self.dataset} has {self.stored_examples}"
-            raise ValueError(f"{stored}: give at most that number, or omit it for all.")
 
     def _check_images(self) -> None:
         is_user_images = data.is_user_images(self.dataset)
@@ -88,6 +85,16 @@ class Problem:
     def stored_examples(self) -> int:
         """The number of training examples that the data set stores, if it has its published size."""
         return self.examples_in_file or data.stored_examples(self.dataset)
+
+    def check_train_examples(self) -> None:
+        """Checks that the data set has as many training examples as a new run asks for; earlier runs may have more.
+
+        Raises:
+          ValueError: If it has fewer.
+        """
+        if self.train_examples is not None and self.train_examples > self.stored_examples:
+            stored = f"train_examples is {self.train_examples}, and {self.dataset} has {self.stored_examples}"
+            raise ValueError(f"{stored} training examples: give at most that number, or omit it for all.")
 
     def check_unchanged(self) -> None:
         """Checks that data of one's own are those of the config.

@@ -118,7 +118,8 @@ def claim_table(claims: Sequence[Claim], measures: Sequence[Measure]) -> Table:
     rows = [(_compared(claim), claim.group.row, *(_claim_entry(claim, each) for each in measures)) for claim in known]
     heading = ("A − B", "method", *(measure.name for measure in measures))
     pairs = [pair for claim in known for pair in claim.found.values() if pair is not None]
-    return Table([heading, *rows], f"{multiplicity(pairs)} Ratios are of geometric means.".strip())
+    means = " Ratios are of geometric means." if len(measures) > 1 else ""
+    return Table([heading, *rows], f"{multiplicity(pairs)}{means}".strip())
 
 
 def pair_table(study: Study) -> Table:
@@ -162,7 +163,8 @@ def multiplicity(found: Sequence[Difference]) -> str:
     """Returns how many intervals exclude 0, and how many would by chance."""
     count = sum(each.low < each.high for each in found)
     clear = sum(each.answer is not Answer.OPEN for each in found)
-    words = f"Differences are shown in {clear} of {count} comparisons: their 95% intervals exclude 0."
+    zero = "0, or 1 for a ratio" if any(each.measure.is_ratio for each in found) else "0"
+    words = f"Differences are shown in {clear} of {counted('comparison', count)}: their 95% intervals exclude {zero}."
     return f"{words} Without any effect, about {BY_CHANCE * count:.2g} would do so by chance." if count else ""
 
 
@@ -215,4 +217,6 @@ def _claim_entry(claim: Claim | None, measure: Measure, usual: int = 0) -> Entry
     found = None if claim is None else claim.found[measure.title]
     if claim is None or found is None or claim.kind is not Kind.BEST:
         return entry_of(found, usual=usual)
-    return entry_of(found, f"against {labels.heading(found.second.column)}, the best of {claim.candidates}", usual)
+    return entry_of(
+        found, f"against {labels.heading(found.second.column)}, the {measure.best} of {claim.candidates}", usual
+    )

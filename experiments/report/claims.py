@@ -56,8 +56,8 @@ class Claim:
 
     @property
     def candidates(self) -> int:
-        """The number of constant batch sizes from which the best one is selected."""
-        return len({(labels.sizes(each.config), each.has_own_rate) for each in self.baselines})
+        """The number of constant batches, by size and learning rate, from which the best one is selected."""
+        return len({(labels.sizes(each.config), each.config.descent.learning_rate) for each in self.baselines})
 
 
 def claims(study: Study) -> list[Claim]:
@@ -91,7 +91,7 @@ def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
     size = papers_constant(matched[0].groups, base)  # at equal epochs, as in the paper
     for match in matched:
         others = [group for group in match.groups if labels.strategy(group.config) in labels.OTHER_GROWTH]
-        for grown in (*_of_plan(match.groups, labels.sizes(base.config)), *others):
+        for grown in (*_of_plan(match.groups, base), *others):
             asked = _against_the_best(match.groups, grown, measures)
             has_best = any(claim.is_known for claim in asked)  # else the paper's batch is the only control
             if grown not in others and (match.title == EPOCHS or (match.title == UPDATES and not has_best)):
@@ -99,8 +99,8 @@ def _growth(study: Study, measures: Sequence[Measure]) -> list[Claim]:
                 papers = [each for each in constants if labels.sizes(each.config) == (size,)]
                 asked += _against(Kind.GROWTH, grown, papers, measures)
             kind, step = (Kind.PLAN, 1) if grown in others else (Kind.REVERSED, -1)
-            planned = _of_plan(match.groups, labels.sizes(base.config)[::step])
-            asked += _against(kind, grown, [each for each in planned if each.row == grown.row], measures)
+            planned = [each for each in _of_plan(match.groups, base, step) if each.row == grown.row]
+            asked += _against(kind, grown, planned, measures)
             found += [replace(claim, matches=(match.title,)) for claim in asked]
     return found
 
@@ -166,10 +166,10 @@ def _from_the_best(measure: Measure, group: Group, baselines: Sequence[Group]) -
     return measure.compare(group, best, seeds)
 
 
-def _of_plan(groups: Sequence[Group], sizes: tuple[int, ...]) -> list[Group]:
-    """Returns the groups with these batch sizes in this order, and without schedules: one per method."""
-    near: dict[str, Group] = {}
-    for group in groups:
+def _of_plan(groups: Sequence[Group], base: Group, step: int = 1) -> list[Group]:
+    """Returns the groups with the batch sizes of `base`, or these reversed, and without schedules: one per method."""
+    near, sizes = dict[str, Group](), labels.sizes(base.config)[::step]
+    for group in sorted(groups, key=lambda group: group.config.batch_plan != base.config.batch_plan):
         if labels.sizes(group.config) == sizes and group.config.adaptive is None and not labels.schedules(group.config):
             near.setdefault(group.row, group)
     return list(near.values())

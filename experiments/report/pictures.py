@@ -37,7 +37,9 @@ def table_pictures(study: Study, columns: Sequence[Column], measures: Sequence[M
 
 def draw_differences(study: Study, found: dict[str, list[Difference]], measures: Sequence[Measure]) -> Figure:
     """Draws the differences of each comparison: a panel per measure, and a row per comparison and method."""
-    rows = [(name, method) for name in found for method in _methods(study, found[name])]
+    rows = [
+        (name, row) for name, pairs in found.items() for row in study.rows if any(p.first.row == row for p in pairs)
+    ]
     with mpl.rc_context(drawing.STYLE):
         height = 0.9 + 0.24 * len(rows) + 0.12 * len(found)
         figure = Figure(figsize=(3.0 + 2.8 * len(measures), height + 0.3), layout="constrained")
@@ -84,11 +86,6 @@ def _differences(study: Study, columns: Sequence[Column], measures: Sequence[Mea
         "that are shown, and open markers inconclusive ones."
     )
     return [drawing.save(figure, "Differences with their intervals", caption, folder, "differences")]
-
-
-def _methods(study: Study, found: Sequence[Difference]) -> list[str]:
-    compared = {each.first.row for each in found}
-    return [row for row in study.rows if row in compared]
 
 
 def _places(rows: Sequence[tuple[str, str]]) -> list[float]:

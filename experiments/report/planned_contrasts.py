@@ -16,7 +16,7 @@ from scipy import stats
 
 from experiments.cli.tables import Table, counted, signed
 from experiments.report.groups import Group, Study
-from experiments.report.paired import FEWEST_SEEDS, LEARNED, TEST_ERROR, Difference, difference, shared_seeds
+from experiments.report.paired import LEARNED, TEST_ERROR, Difference, difference, shared_seeds
 from experiments.study import labels
 from experiments.training.exceptions import reason_of
 
@@ -29,7 +29,6 @@ CAPTION = (
 )
 _HEADING = ("question", "cell", "control", "seeds", "difference, points", "95% interval", "p, Holm", "verdict")
 _LEVEL, INCONCLUSIVE = 0.05, "inconclusive"
-_KEYS = {"question", "cell", "controls"}
 
 Cells = dict[str, Group]  # by `METHOD-STRATEGY` or `METHOD-STRATEGY-equal_updates`
 
@@ -77,7 +76,7 @@ class Outcome:
     def verdict(self) -> str:
         """Whether the cell has a lower or a higher error; "inconclusive" is not "no effect"."""
         if self.found is None:
-            return "no verdict: not all cells were run with a common seed"
+            return "no verdict: a cell was not run, or the cells have no seed in common"
         if self.found.obstacle:
             return f"no verdict: {self.found.obstacle}"
         if not self.p_value < _LEVEL:
@@ -108,7 +107,7 @@ def read_contrasts(path: Path) -> list[Contrast]:
 def _contrast(values: dict[str, Any]) -> Contrast:
     controls = values.get("controls")
     is_list = isinstance(controls, list) and controls and all(isinstance(each, str) for each in controls)
-    if set(values) != _KEYS or not is_list:
+    if set(values) != {"question", "cell", "controls"} or not is_list:
         raise ValueError("a contrast needs question, cell and a list of controls")
     return Contrast(str(values["question"]), str(values["cell"]), tuple(values["controls"]))
 
@@ -134,7 +133,7 @@ def cells_of(table: pd.DataFrame, found: Sequence[Study] = ()) -> Cells:
         runs = known[[each == name for each in names]].set_index("seed", drop=False).rename_axis(None)
         if runs.index.has_duplicates or len({config.with_settings(seed=0) for config in runs["config"]}) > 1:
             raise ValueError(f"{name} names runs of several studies: give the folder of one study with its contrasts.")
-        cells[name] = Group(words.get(f"{name}-{runs.index[0]}", name), "", runs["config"].iloc[0], runs)
+        cells[name] = Group(words.get(str(runs["folder"].iloc[0]), name), "", runs["config"].iloc[0], runs)
     return cells
 
 
@@ -184,7 +183,7 @@ def _numbers(outcome: Outcome) -> tuple[str, ...]:
     """Returns the seeds, the difference, its interval, and the adjusted p-value."""
     if (found := outcome.found) is None:
         return ("–",) * 4
-    p_value = f"{outcome.p_value:.3g}" if found.seeds >= FEWEST_SEEDS else "–"
+    p_value = "–" if found.obstacle else f"{outcome.p_value:.3g}"
     return str(found.seeds), signed(found.mean), TEST_ERROR.interval(found) or "–", p_value
 
 
@@ -193,6 +192,6 @@ def contrast_sentence(outcome: Outcome) -> str:
     words = f"Planned: {outcome.contrast.question} {outcome.verdict[0].upper()}{outcome.verdict[1:]}"
     if (found := outcome.found) is None:
         return f"{words}."
-    p_value = f"adjusted p {outcome.p_value:.3g}" if found.seeds >= FEWEST_SEEDS else ""
+    p_value = "" if found.obstacle else f"adjusted p {outcome.p_value:.3g}"
     precision = "; ".join(filter(None, [TEST_ERROR.interval(found), p_value, counted("seed", found.seeds)]))
     return f"{words}, {TEST_ERROR.effect(found)} ({precision}): {outcome.cell} − {outcome.control}."

@@ -1,6 +1,5 @@
 """The sentences of a report: its subtitle, the headline, and what the study does not show."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import TypeGuard
@@ -16,8 +15,9 @@ from experiments.report.study_tables import method_pairs
 from experiments.study import labels
 
 _WORDS = {Answer.YES: "lower", Answer.NO: "higher", Answer.OPEN: INCONCLUSIVE}
-_INCONCLUSIVE = "Inconclusive: the 95% interval of the mean difference contains zero."
-_INCONCLUSIVE_PLANNED = "A planned comparison is inconclusive if its adjusted p-value is 0.05 or more."
+_INTERVAL = "the 95% interval of the mean difference contains zero, or one for a ratio"
+_INCONCLUSIVE = f"Inconclusive: {_INTERVAL}."
+_INCONCLUSIVE_PLANNED = f"Inconclusive: planned, the adjusted p-value is 0.05 or more; exploratory, {_INTERVAL}."
 
 
 def subtitle(study: Study, columns: Sequence[Column]) -> str:
@@ -45,34 +45,34 @@ def sentences(
       planned: the planned contrasts, whose sentences replace those of the test error, except the paper's.
     """
     ranked = sorted((column for column in columns if column.rank and column.claims), key=lambda column: column.rank)
+    said, is_open = list(map(contrast_sentence, planned)), any(each.verdict == INCONCLUSIVE for each in planned)
+    note = [_INCONCLUSIVE_PLANNED if planned else _INCONCLUSIVE]
     if ranked:
         stated = [(column, TEST_ERROR) for column in ranked if not planned or column.rank == PAPERS_RANK]
         stated += [(ranked[0], each) for each in measures[1:]]
         words = [_sentence(*each, is_exploratory=bool(planned)) for each in stated]
         found = [claim.found[measure.title] for column, measure in stated for claim in column.claims.values()]
-        notes = [_INCONCLUSIVE] if any(each is not None and each.is_inconclusive for each in found) else []
-        notes += [_INCONCLUSIVE_PLANNED] if any(each.verdict == INCONCLUSIVE for each in planned) else []
-        return [*map(contrast_sentence, planned), *words, *notes]
+        is_open |= any(each is not None and each.is_inconclusive for each in found)
+        return [*said, *words, *(note if is_open else [])]
     means = {group.name: 100 * float(group.values("test_error").mean()) for group in study.groups}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     worst = f" {high} has the highest one, {means[high]:.2f}%." if len(means) > 1 else ""
     over = f", mean over {counted('seed', len(study.seeds))}" if len(study.seeds) > 1 else ", one seed"
     pairs = [pair for row in method_pairs(study).values() for pair in row if pair is not None]
-    words = f"{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
-    return [*map(contrast_sentence, planned), words, *filter(None, [multiplicity(pairs)])]
+    words = f"{'Exploratory: ' if planned else ''}{low} has the lowest test error, {means[low]:.2f}%{over}.{worst}"
+    return [*said, words, *filter(None, [multiplicity(pairs)]), *(note if is_open else [])]
 
 
 def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, is_planned: bool) -> list[str]:
     """Returns what the study cannot show, in sentences; `is_planned`: whether comparisons were planned before it."""
     pairs = [claim.found[TEST_ERROR.title] for column in columns for claim in column.claims.values()]
-    found = [pair for pair in pairs if pair is not None and math.isfinite(pair.low)]
+    found = [pair for pair in pairs if pair is not None and pair.low < pair.high]
     count = len(study.seeds)
     few = f"An answer needs at least {FEWEST_SEEDS} seeds, and this study has {count}." if count < FEWEST_SEEDS else ""
-    others = " (unless the strategy names another)" if any(group.has_own_rate for group in study.groups) else ""
-    tuned = "" if study.chosen else f", with one learning rate{others} and one radius of each method for all strategies"
+    shared = "The strategies of a method share one learning rate and one radius, unless a name states another. "
     chance = (
-        f"No comparison was planned before the first run. Of {len(found)} intervals of the test error, about "
-        f"{BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
+        f"No comparison was planned before the first run. Of {counted('interval', len(found))} of the test error, "
+        f"about {BY_CHANCE * len(found):.2g} would exclude 0 by chance if there were no effect at all."
     )
     problem = f"{dict(study.part)['model']} on {dict(study.part)['dataset']}"
     words = [
@@ -80,7 +80,7 @@ def limits(study: Study, claims: Sequence[Claim], columns: Sequence[Column], *, 
         _resolution(found, count),
         *_controls(study, claims),
         "" if is_planned or not found else chance,
-        f"All runs are of {problem}{tuned}. Other problems and settings may have other answers.",
+        f"All runs are of {problem}. {'' if study.chosen else shared}Other problems and settings may differ.",
     ]
     return [each for each in words if each]
 

@@ -250,7 +250,8 @@ class Comparison(BaseConfig):
 
 
 def _check_supported(study: BaseConfig) -> None:
-    """Refuses settings that only `experiments.train` supports."""
+    """Refuses more examples than the data set has, and settings that only `experiments.train` supports."""
+    study.problem.check_train_examples()
     if study.descent.compile_once:
         raise ValueError("compile_once is True, and studies do not support it: omit it, or use experiments.train.")
     if study.descent.perturbation != "global":

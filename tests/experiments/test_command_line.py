@@ -28,6 +28,7 @@ def call(program: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
         (["--method", "adam"], "gsam"),
         (["--batch-plan", "40*16"], "epochs x size"),
         (["--batch-plan", "40x1024"], "larger than the data"),
+        (["--train-examples", "513"], "train_examples is 513, and digits has 512 training examples: give at most"),
         (["--batch-plan", "99999999999x16"], "updates"),
         (["--rho", "-1"], "rho"),
         (["--rho", "much"], "rho"),

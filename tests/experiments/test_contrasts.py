@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import stats
 from experiments import contrasts as program
 from experiments import presets
 from experiments.config import Config
+from experiments.report.groups import studies
 from experiments.report.planned_contrasts import (
     Cells,
     Contrast,
@@ -26,8 +28,9 @@ from experiments.report.planned_contrasts import (
     read_contrasts,
 )
 from experiments.report.runs_table import table_of
-from experiments.runner.finished_runs import Run
+from experiments.runner.finished_runs import Run, find_runs
 from experiments.training.records import Result
+from tests.experiments.written_runs import write_run
 
 PLANNED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/contrasts.toml"))
 CONTRAST = Contrast("Does growth help?", "sam-increasing", ("sam-constant", "sam-constant_first"))
@@ -130,11 +133,25 @@ def test_a_table_has_a_row_for_each_contrast() -> None:
 
 def test_an_incomplete_contrast_has_no_verdict_but_counts_in_the_adjustment() -> None:
     found = outcomes([CONTRAST, MISSING], cells(**ERRORS))
-    assert found[1].verdict == "no verdict: not all cells were run with a common seed"
+    assert found[1].verdict == "no verdict: a cell was not run, or the cells have no seed in common"
     rows = contrast_table(found).rows
     single = contrast_table([outcome(cells(**ERRORS))]).rows
     assert float(rows[1][6]) == pytest.approx(2 * float(single[1][6]), rel=0.01)
     assert rows[2][2:7] == ("–",) * 5
+
+
+def test_a_contrast_without_a_verdict_has_no_p_value() -> None:
+    equal = outcome(cells(**ERRORS | {"sam__increasing": [62.0, 63.0, 65.0]}))  # the differences have no spread
+    assert contrast_table([equal]).rows[1][6] == "–"
+    assert "adjusted p" not in contrast_sentence(equal)
+
+
+def test_cells_are_named_as_the_studies_name_them_whatever_their_folders(tmp_path: Path) -> None:
+    for seed, (name, plan) in product(range(3), (("constant", "4x128"), ("increasing", "2x64,2x256"))):
+        write_run(tmp_path / f"s{seed}" / name, 0.1 * (seed + 1), method="sgd", batch_plan=plan, seed=seed)
+    table = table_of(find_runs(sorted(tmp_path.glob("s?"))))
+    named = {name: cell.name for name, cell in cells_of(table, studies(table)).items()}
+    assert named == {"constant": "SGD, constant", "increasing": "SGD, increasing (+B)"}
 
 
 def test_the_error_limit_of_a_learned_cell_can_be_chosen() -> None:
@@ -149,7 +166,7 @@ def test_the_summary_states_the_contrasts_in_sentences() -> None:
             "Planned: Does growth help? Lower error, −3.17 points (−3.88 to −2.45; adjusted p 0.00552; 3 seeds): "
             "sam-increasing − sam-constant_first (the best of 2 controls)."
         ),
-        "Planned: Does it help SGD? No verdict: not all cells were run with a common seed.",
+        "Planned: Does it help SGD? No verdict: a cell was not run, or the cells have no seed in common.",
     ]
 
 

@@ -147,7 +147,6 @@ def test_averaged_weights_are_evaluated_with_their_own_batchnorm_statistics(tiny
         ({"mixing": 1.5}, "mixing is 1.5"),
         ({"passes": 0}, "passes is 0"),
         ({"train_examples": 0}, "train_examples is 0"),
-        ({"train_examples": 513}, "train_examples is 513, and digits has 512: give at most that number, or omit it"),
         ({"warmup_epochs": 25.0}, "warmup_epochs is 25"),
     ],
 )

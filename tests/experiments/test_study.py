@@ -98,6 +98,12 @@ def grid(**settings: Any) -> Grid:
     return Grid.from_settings(output=Path("study"), seeds=(0,), methods=("sgd", "sam"), **settings)
 
 
+def test_a_study_has_no_more_examples_than_the_data_set_but_records_that_do_are_read() -> None:
+    with pytest.raises(ValueError, match="train_examples is 513, and digits has 512 training examples: give at most"):
+        grid(train_examples=513)
+    assert Config.from_settings(train_examples=513).epoch_size == 512
+
+
 def test_equal_runs_of_several_matches_are_made_once_under_the_first_name() -> None:
     everything = grid(match=MATCHES, strategies=PLANNED).run_specs()
     configs = [spec.config for spec in everything]
