@@ -355,7 +355,7 @@ display(Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows)))
 
 # %% [markdown]
 # The next cell executes the runs, and prints the test error of each run. In a terminal, the same command also shows
-# progress bars: `python -m experiments.reproduce --output ...`.
+# progress bars: `.venv/bin/python -m experiments.reproduce --output ...`.
 
 # %%
 _ = run_program("reproduce", *study, pattern=r"\d+ runs|.*seed \d+: |error|not measured")
