@@ -278,5 +278,5 @@ for adaptive in (False, True):
 #
 # - `docs/sharpness.md` describes all measures, their costs and their invariances.
 # - `docs/results` has the sharpness of the runs of the study.
-# - `.venv/bin/python -m experiments.sharpness runs/digits --measures curve landscape` measures the sharpness of runs of the
-#   experiment program.
+# - `.venv/bin/python -m experiments.sharpness runs/digits --measures curve landscape` measures the sharpness of runs
+#   of the experiment program.

@@ -237,6 +237,8 @@ def test_a_state_of_other_settings_is_refused(change):
         {"batch_size": 8, "stages": [[0, 8]], "streak": 0, "least": 0.0},
         {"batch_size": 8, "stages": [], "streak": "none", "least": 0.0},
         {"batch_size": 8, "stages": [], "streak": 0},
+        {"batch_size": 8.7, "stages": [], "streak": 0, "least": 0.0},
+        {"batch_size": math.inf, "stages": [], "streak": 0, "least": 0.0},
     ],
 )
 def test_invalid_states_are_refused(saved):

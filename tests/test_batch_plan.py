@@ -169,3 +169,30 @@ def test_numpy_integers_are_accepted():
     plan = BatchPlan.constant(np.int64(4), epochs=np.int32(3))
     assert plan == BatchPlan.parse("3x4")
     assert plan.total_steps(np.int64(10)) == 6
+
+
+@pytest.mark.parametrize("kind", [np.int32, jnp.int32])
+def test_steps_of_32_bits_do_not_overflow(kind):
+    plan = BatchPlan.parse("examples:10Gx64")
+    assert plan.examples_at(kind(100_000_000)) == plan.examples_used(kind(100_000_000)) == 6_400_000_000
+    assert plan.position_at(kind(100_000_000)) == 6_400_000_000
+    long = BatchPlan.parse("300x64")
+    assert long.passes(np.int32(10_000_000)) == 300
+    assert long.updates_of_pass(kind(299), np.int32(10_000_000)) == range(46_718_750, 46_875_000)
+    growing = BatchPlan.exponential(np.int32(128), np.int32(2), 1, 40, maximum=4096)
+    assert growing == BatchPlan.exponential(128, 2, 1, 40, maximum=4096)
+
+
+@pytest.mark.parametrize("step", [2.5, True, "3", None])
+def test_a_step_that_is_no_integer_is_refused(step):
+    plan = BatchPlan.parse("2x16")
+    for ask in (plan.examples_at, plan.position_at, plan.epoch_at, plan.batch_size_at_step, plan.examples_used):
+        with pytest.raises(ValueError, match=r"step is .*: give an integer"):
+            ask(step, 100)
+
+
+def test_a_schedule_needs_no_implicit_promotion():
+    for plan in (BatchPlan.parse("2x10"), BatchPlan.parse("examples:200x10")):
+        with jax.numpy_dtype_promotion("strict"):
+            schedule = plan.schedule(lambda position: position, 100)
+            assert float(schedule(jnp.int32(5))) == plan.position_at(5, 100)

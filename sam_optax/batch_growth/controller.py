@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sam_optax import hyperparameters
 from sam_optax.batch_growth.rates import merge_stages
-from sam_optax.batch_plan import UNITS, BatchPlan, Stage, check_positive_integer
+from sam_optax.batch_plan import UNITS, BatchPlan, Stage, as_index, check_positive_integer
 
 Rule = Callable[[Any, int], float]
 """`rule(measured, batch_size)` → the requested batch size: any number, not only a size of the plan.
@@ -273,7 +273,8 @@ class AdaptiveBatchPlan:
         """
         try:
             done = BatchPlan(saved["stages"], self.unit).stages if saved["stages"] else ()
-            state = AdaptiveState(int(saved["batch_size"]), done, int(saved["streak"]), float(saved["least"]))
+            size, streak = (as_index(name, saved[name]) for name in ("batch_size", "streak"))
+            state = AdaptiveState(size, done, streak, float(saved["least"]))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"saved is {saved!r}: give the saved output of state._asdict().") from error
         if not self._is_reachable(state):

@@ -2,6 +2,6 @@
 
 from sam_optax.batch_plan.order import Batch, order_of_pass
 from sam_optax.batch_plan.plan import BatchPlan
-from sam_optax.batch_plan.stages import UNITS, Stage, check_positive_integer
+from sam_optax.batch_plan.stages import UNITS, Stage, as_index, check_positive_integer
 
-__all__ = ["UNITS", "Batch", "BatchPlan", "Stage", "check_positive_integer", "order_of_pass"]
+__all__ = ["UNITS", "Batch", "BatchPlan", "Stage", "as_index", "check_positive_integer", "order_of_pass"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 
 from sam_optax.batch_plan.stages import Stage, check_positive_integer
 
@@ -13,7 +13,8 @@ def exponential_stages(
     """The stages whose sizes are `min(round(initial · factorᵏ), maximum)`; see `BatchPlan.exponential`."""
     if not isinstance(factor, Real) or not math.isfinite(factor) or factor < 1:
         raise ValueError(f"factor is {factor!r}: give a number of at least 1, so that the batch does not shrink.")
-    return _growing(lambda k: initial * factor**k, initial, every, epochs, maximum)
+    exact = int(factor) if isinstance(factor, Integral) else float(factor)
+    return _growing(lambda k: int(initial) * exact**k, initial, every, epochs, maximum)
 
 
 def polynomial_stages(
@@ -22,7 +23,7 @@ def polynomial_stages(
     """The stages whose sizes are `min(round(initial · (1 + k)^power), maximum)`; see `BatchPlan.polynomial`."""
     if not isinstance(power, Real) or not math.isfinite(power) or power < 0:
         raise ValueError(f"power is {power!r}: give a number of at least 0, so that the batch does not shrink.")
-    return _growing(lambda k: initial * (1 + k) ** power, initial, every, epochs, maximum)
+    return _growing(lambda k: int(initial) * (1 + k) ** power, initial, every, epochs, maximum)
 
 
 def _growing(

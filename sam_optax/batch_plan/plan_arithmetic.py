@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sam_optax.batch_plan.segments import Segment, segments, traced_position
-from sam_optax.batch_plan.stages import Stage, check_positive_integer, exact, spelled, whole_epochs
+from sam_optax.batch_plan.stages import Stage, as_index, check_positive_integer, exact, spelled, whole_epochs
 
 
 class PlanArithmetic:
@@ -49,7 +49,13 @@ class PlanArithmetic:
         return whole_epochs(self.length)
 
     def batch_size_at(self, epoch: float) -> int:
-        """The batch size at `epoch`, `0 ≤ epoch < epochs`; fractions are positions inside an epoch."""
+        """The batch size at `epoch`, `0 ≤ epoch < epochs`; fractions are positions inside an epoch.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> BatchPlan.parse("2x10,1x20").batch_size_at(2.5)
+          20
+        """
         if self.unit != "epochs" or not 0 <= epoch < self.length:
             remedy = (
                 f"give a number of at least 0 and below {self.length}, the epochs"
@@ -68,8 +74,8 @@ class PlanArithmetic:
           >>> BatchPlan.parse("updates:100x16,50x64").batch_size_at_step(100)
           64
         """
-        found = self._segments(num_examples, drop_last)
-        return self._segment(found, step, num_examples).batch_size
+        segment, _ = self._segment(self._segments(num_examples, drop_last), step, num_examples)
+        return segment.batch_size
 
     def total_steps(self, num_examples: int | None = None, drop_last: bool = True) -> int:
         """The total number of updates, on `num_examples` examples or, if it is None, on endless data.
@@ -83,7 +89,13 @@ class PlanArithmetic:
         return last.step + last.steps
 
     def boundaries(self, num_examples: int | None = None, drop_last: bool = True) -> tuple[int, ...]:
-        """The updates at which the second and later stages begin."""
+        """The updates at which the second and later stages begin.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> BatchPlan.parse("2x10,1x20").boundaries(num_examples=100)
+          (20,)
+        """
         first = {each.stage: each.step for each in reversed(self._segments(num_examples, drop_last))}
         return tuple(first[stage] for stage in range(1, len(self.stages)))
 
@@ -99,8 +111,8 @@ class PlanArithmetic:
           >>> plan.examples_at(120), plan.examples_at(120, num_examples=1000)
           (2880, 2896)
         """
-        found = self._segments(num_examples, drop_last)
-        return self._segment(found, step, num_examples).offset(step)
+        segment, update = self._segment(self._segments(num_examples, drop_last), step, num_examples)
+        return segment.offset(update)
 
     def examples_used(self, step: int, num_examples: int | None = None, drop_last: bool = True) -> int:
         """The number of examples in the first `step` updates, without those that were dropped at the ends of passes.
@@ -112,8 +124,8 @@ class PlanArithmetic:
           (120, 130)
         """
         found = self._segments(num_examples, drop_last)
-        self._segment(found, step, num_examples)  # refuses a step that the plan does not have
-        return sum(each.examples_used(step, drop_last=drop_last) for each in found)
+        _, update = self._segment(found, step, num_examples)
+        return sum(each.examples_used(update, drop_last=drop_last) for each in found)
 
     def passes(self, num_examples: int, drop_last: bool = True) -> int:
         """The number of passes over the data in which the plan has updates; the last one may be incomplete.
@@ -124,7 +136,7 @@ class PlanArithmetic:
           3
         """
         last = self.total_steps(num_examples, drop_last) - 1
-        return self.examples_at(last, num_examples, drop_last) // num_examples + 1
+        return self.examples_at(last, num_examples, drop_last) // int(num_examples) + 1
 
     def updates_of_pass(self, number: int, num_examples: int, drop_last: bool = True) -> range:
         """The updates of pass `number`, which is counted from 0.
@@ -135,17 +147,24 @@ class PlanArithmetic:
           range(20, 25)
         """
         passes, updates = self.passes(num_examples, drop_last), range(self.total_steps(num_examples, drop_last))
-        if not 0 <= number < passes:
+        index = as_index("number", number)
+        if not 0 <= index < passes:
             raise ValueError(f"number is {number!r}: this plan has {passes} passes over {num_examples} examples.")
         offset = partial(self.examples_at, num_examples=num_examples, drop_last=drop_last)
-        first, last = (bisect_left(updates, each * num_examples, key=offset) for each in (number, number + 1))
+        first, last = (bisect_left(updates, each * int(num_examples), key=offset) for each in (index, index + 1))
         return range(first, last)
 
     def epoch_at(self, step: int, num_examples: int, drop_last: bool = True) -> float:
-        """The position in epochs, a whole number at each epoch's start, after `step` updates of this plan."""
+        """The position in epochs, a whole number at each epoch's start, after `step` updates of this plan.
+
+        Example:
+          >>> from sam_optax import BatchPlan
+          >>> BatchPlan.parse("updates:100x10").epoch_at(15, num_examples=100)
+          1.5
+        """
         check_positive_integer("num_examples", num_examples)
-        found = self._segments(num_examples, drop_last)
-        return self._segment(found, step, num_examples).epoch(step)
+        segment, update = self._segment(self._segments(num_examples, drop_last), step, num_examples)
+        return segment.epoch(update)
 
     def position_at(self, step: int, num_examples: int | None = None, drop_last: bool = True) -> float:
         """The position in the unit of the plan after `step` updates: epochs, examples or updates.
@@ -157,8 +176,8 @@ class PlanArithmetic:
           >>> BatchPlan.parse("examples:200x10").position_at(5)
           50
         """
-        segment = self._segment(self._segments(num_examples, drop_last), step, num_examples)
-        return {"epochs": segment.epoch, "examples": segment.offset, "updates": lambda step: step}[self.unit](step)
+        segment, update = self._segment(self._segments(num_examples, drop_last), step, num_examples)
+        return {"epochs": segment.epoch, "examples": segment.offset, "updates": int}[self.unit](update)
 
     def schedule(
         self, schedule_over_plan: Callable[[Any], Any], num_examples: int | None = None, drop_last: bool = True
@@ -200,12 +219,12 @@ class PlanArithmetic:
     def _segments(self, num_examples: int | None, drop_last: bool) -> tuple[Segment, ...]:
         return segments(self.unit, self.stages, num_examples, drop_last=drop_last)
 
-    def _segment(self, found: tuple[Segment, ...], step: int, num_examples: int | None) -> Segment:
-        """The segment of an update; the last one for the end of the plan."""
-        total = found[-1].step + found[-1].steps
-        if not 0 <= step <= total:
+    def _segment(self, found: tuple[Segment, ...], step: int, num_examples: int | None) -> tuple[Segment, int]:
+        """The segment of an update, the last one for the end of the plan, and the number of the update as an `int`."""
+        total, update = found[-1].step + found[-1].steps, as_index("step", step)
+        if not 0 <= update <= total:
             raise ValueError(f"step is {step!r}: this plan has {total} updates{_on(num_examples)}.")
-        return found[bisect_right(found, step, key=lambda each: each.step) - 1]
+        return found[bisect_right(found, update, key=lambda each: each.step) - 1], update
 
 
 def _on(num_examples: int | None) -> str:

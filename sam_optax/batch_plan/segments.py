@@ -182,8 +182,9 @@ def traced_position(found: Sequence[Segment], *, in_epochs: bool) -> Callable[[A
         count = jnp.clip(jnp.asarray(step, jnp.int32), 0, total)
         index = jnp.searchsorted(steps[1:], count, side="right")
         block = jnp.asarray(blocks)[index]
-        whole, rest = jnp.divmod(count - jnp.asarray(steps)[index], block)
         start, of_block, size = (jnp.asarray(each, float)[index] for each in (starts, of_blocks, batch_sizes))
+        parts = (*jnp.divmod(count - jnp.asarray(steps)[index], block), block)
+        whole, rest, block = (each.astype(start.dtype) for each in parts)
         return start + whole * of_block + (rest / block * of_block if in_epochs else rest * size)
 
     return at_step

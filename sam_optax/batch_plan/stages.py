@@ -1,12 +1,15 @@
 """The stages of a batch plan: their units, their checks, and their text."""
 
 import math
+import operator
 import re
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, NamedTuple
+
+import numpy as np
 
 UNITS = ("epochs", "examples", "updates")
 """The units of the length of a stage: passes over the data, examples, or updates."""
@@ -47,6 +50,16 @@ def check_positive_integer(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}: give a positive integer.")
+
+
+def as_index(name: str, value: Any) -> int:
+    """`value` as an `int`, so that sums do not overflow; raises `ValueError` unless it is an integer."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError("a bool is no count")
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} is {value!r}: give an integer that is not traced.") from error
 
 
 def checked(stages: Iterable[Any], unit: str) -> tuple[Stage, ...]:

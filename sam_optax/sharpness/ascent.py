@@ -157,7 +157,8 @@ def is_too_long(improvements: jax.Array, window: jax.Array, nothing_changed: jax
       window: the number of iterations since the last check point; 0 if this is not a check point.
       nothing_changed: whether step and highest loss are equal to those at the last check point.
     """
-    return (window > 0) & ((improvements < _ENOUGH * window) | nothing_changed)
+    are_few = jnp.asarray(improvements, jnp.float32) < _ENOUGH * jnp.asarray(window, jnp.float32)
+    return (window > 0) & (are_few | nothing_changed)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -176,7 +177,7 @@ def _iterate(
     is_higher = loss > ascent.highest
     best, best_gradient = _where(is_higher, (ascent.point, gradient), (ascent.best, ascent.best_gradient))
     highest = jnp.where(is_higher, loss, ascent.highest)
-    improvements = ascent.improvements + is_higher
+    improvements = ascent.improvements + is_higher.astype(ascent.improvements.dtype)
 
     unchanged = (ascent.step == ascent.step_then) & (highest == ascent.highest_then)
     # from a point whose loss is NaN, no step continues

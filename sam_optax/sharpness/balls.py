@@ -43,7 +43,7 @@ class Ball(NamedTuple):
         if self.norm == "linf":
             return jax.tree.map(lambda g, s: s * jnp.sign(g), steepest, scale)
         length = _length(steepest) + 1e-12
-        return jax.tree.map(lambda g, s: s * g / length, steepest, scale)
+        return jax.tree.map(lambda g, s: s * (g / length), steepest, scale)
 
     def project(self, offset: Updates, scale: Updates, rho: Any) -> Updates:
         """The point of the ball that is nearest to `offset` in the coordinates `δ / s`."""

@@ -143,12 +143,16 @@ def _radii(rhos: Sequence[float] | None, norm: str, num_parameters: int) -> np.n
 
 
 def _slope(radii: np.ndarray, sharpness: np.ndarray, loss: float) -> np.ndarray:
-    """`d log S / d log ρ`, by central differences, and one-sided ones at both ends; NaN where `S` is only rounding."""
-    if len(radii) == 1:
-        return np.full(1, np.nan)
-    rounding = _ROUNDINGS * np.finfo(sharpness.dtype).eps * abs(loss)
-    logarithm = np.log(sharpness, out=np.full(len(radii), np.nan), where=sharpness > rounding)
-    return np.gradient(logarithm, np.log(radii))
+    """`d log S / d log ρ`, by central differences, and one-sided ones next to an end and where `S` is only rounding.
+
+    It is NaN where `S` is only rounding, and at a radius without a neighbour.
+    """
+    slope, is_known = np.full(len(radii), np.nan), sharpness > _ROUNDINGS * np.finfo(sharpness.dtype).eps * abs(loss)
+    known = np.flatnonzero(is_known)
+    for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+        if len(run) > 1:
+            slope[run] = np.gradient(np.log(sharpness[run]), np.log(radii[run]))
+    return slope
 
 
 def _error(error_fn: Callable[..., Any], parts: Partition, collected: tuple[Any, ...], found: WorstCase) -> float:

@@ -1,8 +1,10 @@
 """Lanczos' algorithm: it restricts a symmetric matrix to a Krylov space, in which it is small and tridiagonal."""
 
+import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 
@@ -46,6 +48,19 @@ def ritz(
     Raises:
       ImportError: If matfree is not installed.
     """
+    basis, matrix = _hessenberg(matvec, start, steps)
+    unit = _unit(matrix, matvec, start)
+    if unit != 1:
+        basis, matrix = _hessenberg(lambda vector: matvec(vector) / unit, start, steps)
+    diagonal, off_diagonal = np.diag(matrix), np.diag(matrix, -1)
+    size = _exact_size(diagonal, off_diagonal)
+    inner = off_diagonal[: size - 1]
+    values, vectors = np.linalg.eigh(np.diag(diagonal[:size]) + np.diag(inner, 1) + np.diag(inner, -1))
+    return unit * values, vectors, basis[:size]
+
+
+def _hessenberg(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, steps: int) -> tuple[jax.Array, np.ndarray]:
+    """The basis and the tridiagonal matrix of `ritz`, before the space is cut off."""
     decomp = matrices.import_matfree("decomp")
     # With compilation disabled, matfree's loop is a Python loop, in which gradients of convolutions are fast on the
     # CPU. Before that it traces the product, and would run the trace operation by operation if `matvec` were not one
@@ -53,12 +68,16 @@ def ritz(
     # directly here, since `tridiag_sym` averages both off-diagonals, and only the lower one has the residuals' lengths.
     with jax.disable_jit(), jax.default_matmul_precision("highest"):
         basis, matrix, *_ = decomp.hessenberg(steps, reortho="full")(lambda v: _product.bind(v, matvec=matvec), start)
-    matrix = np.asarray(matrix)
-    diagonal, off_diagonal = np.diag(matrix), np.diag(matrix, -1)
-    size = _exact_size(diagonal, off_diagonal)
-    inner = off_diagonal[: size - 1]
-    values, vectors = np.linalg.eigh(np.diag(diagonal[:size]) + np.diag(inner, 1) + np.diag(inner, -1))
-    return values, vectors, basis[:size]
+    return basis, np.asarray(matrix)
+
+
+def _unit(matrix: np.ndarray, matvec: Callable[[jax.Array], jax.Array], start: jax.Array) -> float:
+    """The power of two by which the products are divided: 1, unless the squares of the residuals leave the range."""
+    limits, of_start = np.finfo(matrix.dtype), np.abs(matrix[:, 0])  # `A start`; NaN if that is along the start
+    if float(limits.tiny) ** 0.25 < np.nan_to_num(of_start, nan=0.0).max() < float(limits.max) ** 0.25:
+        return 1.0
+    largest = float(jnp.max(jnp.abs(matvec(start))))
+    return 2.0 ** math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
 
 
 def _exact_size(diagonal: np.ndarray, off_diagonal: np.ndarray) -> int:

@@ -111,12 +111,14 @@ def _normalise(direction: jax.Array, weights: jax.Array, filter_axis: int) -> ja
     if weights.ndim < 2:
         return jnp.zeros_like(direction)
     wanted, length = _filter_norms(weights, filter_axis), _filter_norms(direction, filter_axis)
-    return direction * (wanted / jnp.where(length > 0, length, 1))
+    return direction / jnp.where(length > 0, length, 1) * wanted
 
 
 def _filter_norms(leaf: jax.Array, filter_axis: int) -> jax.Array:
     others = tuple(axis for axis in range(leaf.ndim) if axis != filter_axis % leaf.ndim)
-    return jnp.sqrt(jnp.sum(jnp.square(leaf), axis=others, keepdims=True))
+    largest = jnp.max(jnp.abs(leaf), axis=others, keepdims=True)  # the squares of the scaled entries are in range
+    scaled = leaf / jnp.where(largest > 0, largest, 1)
+    return largest * jnp.sqrt(jnp.sum(jnp.square(scaled), axis=others, keepdims=True))
 
 
 def _check_filter_axis(filter_axis: Any, params: Params, subset: Subset) -> None:
@@ -205,7 +207,7 @@ def landscape(
     parts = partition.create(mask, params)
     if directions is None:
         directions = random_directions(params, jax.random.key(0) if key is None else key, mask=mask)
-    _check_directions(directions, params)
+    _check_directions(directions, params, parts.subset)
     along = tuple(parts.subset.split(direction)[0] for direction in directions)
     points = _as_coordinates(np.linspace(-1, 1, 21) if coordinates is None else coordinates)
     collected = losses.collect_batches(batches)
@@ -217,19 +219,16 @@ def _of_batch(
     loss_fn: Callable[..., Any], parts: Partition, along: tuple[Leaves, ...], points: np.ndarray, batch: Any
 ) -> jax.Array:
     """The losses of one batch, computed point by point without waiting for each result."""
-    grid = jnp.zeros((len(points),) * len(along), trees.accumulator_dtype(parts.moved))
-    for index in itertools.product(range(len(points)), repeat=len(along)):
-        point = (parts.moved, along, points[list(index)])
-        grid = _fill_in(parts.restrict(loss_fn), grid, index, point, parts.arguments(batch))
-    return grid
+    restricted, arguments = parts.restrict(loss_fn), parts.arguments(batch)
+    steps = itertools.product(points, repeat=len(along))
+    found = [_loss_at(restricted, (parts.moved, along, np.asarray(each)), arguments) for each in steps]
+    return jnp.stack(found).reshape((len(points),) * len(along))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fill_in(
-    loss_fn: Callable[..., Any], grid: jax.Array, index: tuple[Any, ...], point: tuple[Any, ...], batch: Any
-) -> jax.Array:
-    """`grid` with the loss at one of its points, which the arguments of `_moved` determine."""
-    return grid.at[index].set(losses.value(loss_fn, _moved(*point), batch).astype(grid.dtype))
+def _loss_at(loss_fn: Callable[..., Any], point: tuple[Any, ...], batch: Any) -> jax.Array:
+    """The loss at a point, which the arguments of `_moved` determine."""
+    return losses.value(loss_fn, _moved(*point), batch)
 
 
 def _moved(params: Leaves, directions: tuple[Leaves, ...], steps: jax.Array) -> Params:
@@ -237,12 +236,14 @@ def _moved(params: Leaves, directions: tuple[Leaves, ...], steps: jax.Array) -> 
     steps = jnp.asarray(steps, trees.accumulator_dtype(params))  # the products are at least as wide
 
     def move(x: Any, *along: Any) -> jax.Array:
-        return sum((a * d for a, d in zip(steps, along, strict=True)), start=jnp.asarray(x))
+        dtype = trees.accumulator_dtype((steps, x, along))
+        terms = (a.astype(dtype) * jnp.asarray(d, dtype) for a, d in zip(steps, along, strict=True))
+        return sum(terms, start=jnp.asarray(x, dtype))
 
     return trees.cast_like(jax.tree.map(move, params, *directions), params)
 
 
-def _check_directions(directions: Any, params: Params) -> None:
+def _check_directions(directions: Any, params: Params, subset: Subset) -> None:
     if not isinstance(directions, Sequence):
         raise ValueError(
             f"directions is of type {type(directions).__name__}: give a sequence of trees, such as [direction]."
@@ -251,6 +252,7 @@ def _check_directions(directions: Any, params: Params) -> None:
         raise ValueError(f"directions has {len(directions)} trees: give one or two.")
     for i, direction in enumerate(directions):
         trees.check_alike(f"directions[{i}]", direction, params, "give trees like params, one or two in a sequence.")
+        partition.check_leaves(f"directions[{i}]", direction, subset)
 
 
 def _as_coordinates(coordinates: Any) -> np.ndarray:

@@ -41,9 +41,9 @@ def value(loss_fn: Callable[..., Any], params: Params, batch: Any) -> jax.Array:
     """The loss, in the accumulator's dtype.
 
     Raises:
-      ValueError: If it is not a scalar.
+      ValueError: If it is not a real scalar.
     """
-    return _scalar(loss_fn(params, batch))
+    return scalar(loss_fn(params, batch))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -51,16 +51,19 @@ def value_and_grad(loss_fn: Callable[..., Any], params: Params, batch: Any) -> t
     """The loss, in the accumulator's dtype, and its gradient.
 
     Raises:
-      ValueError: If the loss is not a scalar.
+      ValueError: If the loss is not a real scalar.
     """
-    return jax.value_and_grad(lambda w: _scalar(loss_fn(w, batch)))(params)
+    return jax.value_and_grad(lambda w: scalar(loss_fn(w, batch)))(params)
 
 
-def _scalar(loss: Any) -> jax.Array:
+def scalar(loss: Any) -> jax.Array:
+    """The loss in the accumulator's dtype; raises `ValueError` if it is not a real scalar."""
     is_number = isinstance(loss, jax.Array | np.ndarray | np.generic | float)
     if not is_number or jnp.shape(loss) != ():
         what = f"of shape {jnp.shape(loss)}" if is_number else f"a {type(loss).__name__}"
         raise ValueError(f"The loss of a batch is {what}: give a function that returns its scalar mean, and no more.")
+    if jnp.iscomplexobj(loss):
+        raise ValueError(f"The loss of a batch has the dtype {jnp.result_type(loss)}: give a function to real numbers.")
     return jnp.asarray(loss, trees.accumulator_dtype(loss))
 
 
@@ -74,18 +77,19 @@ def collect_batches(batches: Iterable[Any]) -> tuple[Any, ...]:
       ValueError: If there is no batch, if the leaves of one do not share a leading axis, or if the examples of two
         batches differ in structure or shapes.
     """
-    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
+    if isinstance(batches, Mapping) or hasattr(batches, "shape") or not isinstance(batches, Iterable):
         raise ValueError(f"batches is one batch, of type {type(batches).__name__}: give a list of batches, [batch].")
     collected = tuple(jax.device_put(batch) for batch in batches)  # once, not at every evaluation
     if not collected:
         raise ValueError("batches is empty: give at least one batch. (An iterator can be gone through once only.)")
     for batch in collected:
         batch_size(batch)
-    kinds = [jax.tree.map(lambda x: jnp.shape(x)[1:], batch) for batch in collected]
-    if any(kind != kinds[0] for kind in kinds):
-        different = next(kind for kind in kinds if kind != kinds[0])
+    kinds = [(jax.tree.structure(batch), [jnp.shape(x)[1:] for x in jax.tree.leaves(batch)]) for batch in collected]
+    different = [batch for batch, kind in zip(collected, kinds, strict=True) if kind != kinds[0]]
+    if different:
+        first, second = (jax.tree.map(lambda x: jnp.shape(x)[1:], batch) for batch in (collected[0], different[0]))
         raise ValueError(
-            f"batches has examples of shapes {kinds[0]} and {different}: give batches of one kind. (A single batch "
+            f"batches has examples of shapes {first} and {second}: give batches of one kind. (A single batch "
             "of images and labels goes into a list, [(images, labels)].)"
         )
     return collected

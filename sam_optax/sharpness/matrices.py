@@ -59,7 +59,7 @@ def hessian(loss_fn: Callable[..., Any], params: Params, batch: Any, vector: Upd
       >>> print(sharpness.hessian(loss_fn, jnp.array([1.0, 2.0]), jnp.ones(3), jnp.array([1.0, 0.0])))
       [4. 2.]
     """
-    return jax.jvp(jax.grad(lambda w: loss_fn(w, batch)), (params,), (vector,))[1]
+    return jax.jvp(jax.grad(lambda w: losses.scalar(loss_fn(w, batch))), (params,), (vector,))[1]
 
 
 def gauss_newton(outputs_fn: Callable[..., Any]) -> Matrix:
@@ -106,7 +106,9 @@ class GaussNewton:
     def __call__(self, loss_fn: Callable[..., Any], params: Params, batch: Any, vector: Updates) -> Updates:
         """The product `G v`."""
         outputs, push = jax.linearize(lambda w: self.outputs_fn(w, batch), params)
-        curved = jax.jvp(jax.grad(lambda z: loss_fn(z, batch)), (outputs,), (push(vector),))[1]
+        if dtypes := [jnp.result_type(x) for x in jax.tree.leaves(outputs) if not trees.is_floating(x)]:
+            raise ValueError(f"outputs_fn returns an array of dtype {dtypes[0]}: give real floating outputs.")
+        curved = jax.jvp(jax.grad(lambda z: losses.scalar(loss_fn(z, batch))), (outputs,), (push(vector),))[1]
         return jax.linear_transpose(push, params)(curved)[0]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from sam_optax import hyperparameters
 from sam_optax.sharpness.curves import Curve
 from sam_optax.sharpness.landscapes import Landscape
 from sam_optax.sharpness.spectrum import SpectralDensity
@@ -71,7 +72,8 @@ def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
       The figure.
 
     Raises:
-      ValueError: If `landscapes` is empty, or if some landscapes have one direction and others have two.
+      ValueError: If `landscapes` is empty, if some landscapes have one direction and others have two, or if one with
+        two directions has a single coordinate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,6 +89,8 @@ def plot_landscapes(landscapes: Mapping[str, Landscape]) -> Figure:
     dimensions = {np.ndim(each.loss) for each in landscapes.values()}
     if dimensions not in ({1}, {2}):
         raise ValueError(f"landscapes have {sorted(dimensions)} directions: give one or more, of one kind, 1 or 2.")
+    if dimensions == {2} and any(len(each.coordinates) < 2 for each in landscapes.values()):
+        raise ValueError("landscapes has one with a single coordinate: give at least two along each direction.")
     with mpl.rc_context(_STYLE):
         return _draw_lines(landscapes) if dimensions == {1} else _draw_contours(landscapes)
 
@@ -148,7 +152,7 @@ def plot_density(spectral_density: SpectralDensity, width: float, title: str | N
       The figure.
 
     Raises:
-      ValueError: If `width` is not positive and finite.
+      ValueError: If `width` is not positive and finite, or if a node of the density is not finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -158,9 +162,10 @@ def plot_density(spectral_density: SpectralDensity, width: float, title: str | N
       >>> found = sharpness.spectral_density(loss_fn, jnp.zeros(2), [jnp.ones(3)], steps=2)
       >>> figure = plots.plot_density(found, width=0.1)
     """
-    if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width is {width!r}: give a positive number, in units of an eigenvalue.")
+    hyperparameters.check_positive_number("width", width)
     nodes = np.ravel(np.asarray(spectral_density.nodes, float))
+    if not np.isfinite(nodes).all():
+        raise ValueError("spectral_density has nodes that are not finite: give the density of a finite matrix.")
     at = width / 4 * np.unique(np.round(4 * nodes[:, None] / width) + np.arange(-28, 29))  # only around the nodes
     density = np.asarray(spectral_density.density(at, width), float)
     with mpl.rc_context(_STYLE):
@@ -232,7 +237,8 @@ def _label_curves(panels: Any, curves: Mapping[str, Curve]) -> None:
     norms = sorted({each.norm for each in curves.values()})
     balls = " and ".join({"linf": "ℓ∞", "l2": "ℓ2"}[norm] for norm in norms)
     panels[0].plot([], [], "--", color="0.4", label="its first-order part")  # for the legend
-    panels[0].set(xscale="log", yscale="log", ylabel="worst-case sharpness")
+    is_shown = any(np.isfinite(_positive(each.sharpness)).any() for each in curves.values())
+    panels[0].set(xscale="log", yscale="log" if is_shown else "linear", ylabel="worst-case sharpness")
     panels[1].set(ylabel="slope\nd log S / d log ρ")
     for slope, what in ((1, "gradient"), (2, "curvature")):
         panels[1].axhline(slope, color="0.5", linewidth=0.8)

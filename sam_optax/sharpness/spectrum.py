@@ -118,6 +118,14 @@ class SpectralDensity(NamedTuple):
 
         Raises:
           ValueError: If `width` is not a positive number.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> from sam_optax import sharpness
+          >>> loss_fn = lambda w, x: jnp.mean(x) * jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+          >>> found = sharpness.spectral_density(loss_fn, jnp.zeros(2), [jnp.ones(3)], steps=2)
+          >>> print(found.density(jnp.array([1.0, 2.5, 4.0]), width=0.1).round(2))
+          [1.99 0.   1.99]
         """
         hyperparameters.check_positive_number("width", width)
         peaks = jax.scipy.stats.norm.pdf(jnp.asarray(at)[..., None, None], self.nodes, width)

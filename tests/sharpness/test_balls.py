@@ -90,3 +90,9 @@ def test_the_scale_of_adaptive_balls_is_that_of_the_weights():
     scale = _ball("l2", True)[1]
     assert list(scale["a"]) == [0.5, 2.0, 0.0]
     assert list(scale["b"][0]) == [1.0, 3.0]
+
+
+def test_a_large_weight_does_not_overflow_the_direction_of_the_adaptive_l2_ball():
+    ball, w = balls.create("l2", True), {"a": jnp.full(3, 1e20)}
+    direction = ball.direction({"a": jnp.ones(3)}, ball.scale(w), KEY)
+    np.testing.assert_allclose(direction["a"], 1e20 / np.sqrt(3), rtol=1e-5)

@@ -87,3 +87,9 @@ def test_where_there_is_no_rise_there_is_no_slope():
 def test_invalid_radii_are_refused(rhos):
     with pytest.raises(ValueError, match="rhos"):
         _curve(rhos=rhos)
+
+
+def test_the_slope_next_to_a_rise_below_the_rounding_is_one_sided():
+    found = sharpness.curve(lambda w, x: 1.0 + jnp.sum(w**2), jnp.ones(3), [jnp.ones(1)], rhos=[1e-9, 1e-3, 1e-2])
+    assert np.isnan(found.slope[0])
+    np.testing.assert_allclose(found.slope[1:], 1.0, rtol=0, atol=0.01)

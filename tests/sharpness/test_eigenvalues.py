@@ -173,3 +173,34 @@ def test_impossible_numbers_are_refused():
     for options in ({"number": 4}, {"number": 3, "steps": 2}):
         with pytest.raises(ValueError, match="give a smaller number"):
             of_matrix(np.eye(3), **options)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_curvature_whose_squares_leave_the_range_is_exact(scale):
+    hessian = np.diag([1.0, 4.0, 9.0]).astype(np.float32)
+
+    def loss_fn(w, x):
+        return scale * (jnp.mean(x) * jnp.sum(jnp.diag(hessian) * w**2) / 2)
+
+    found = eigenpairs(loss_fn, jnp.zeros(3), [jnp.ones(1)], 3)
+    np.testing.assert_allclose(np.asarray(found.values, np.float64) / scale, [9, 4, 1], rtol=1e-5)
+    assert top_eigenvalue(loss_fn, jnp.zeros(3), [jnp.ones(1)]) / scale == pytest.approx(9, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda w, x: w**2, r"The loss of a batch is of shape \(3,\)"),
+        (lambda w, x: (jnp.sum(w), 1), "The loss of a batch is a tuple"),
+        (lambda w, x: jnp.sum(w) * (1 + 2j), "The loss of a batch has the dtype complex64"),
+    ],
+)
+def test_a_loss_that_is_no_real_scalar_is_refused(loss_fn, message):
+    with pytest.raises(ValueError, match=message):
+        top_eigenvalue(loss_fn, jnp.ones(3), [jnp.ones(1)])
+
+
+def test_outputs_that_have_no_gradient_are_refused():
+    matrix = matrices.gauss_newton(lambda w, x: jnp.round(w).astype(jnp.int32))
+    with pytest.raises(ValueError, match="outputs_fn returns an array of dtype int32: give real floating outputs"):
+        top_eigenvalue(lambda z, x: jnp.sum(z), jnp.ones(3), [jnp.ones(1)], matrix=matrix)

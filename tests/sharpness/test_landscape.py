@@ -161,3 +161,24 @@ def test_mismatched_arguments_are_refused():
         landscape(quadratic, w, [batch])
     with pytest.raises(ValueError, match="dtype int32"):
         landscape(quadratic, jnp.ones(2, jnp.int32), [batch])
+
+
+def test_the_loss_keeps_its_dtype(x64):
+    def loss_fn(w, x):
+        return 1 + 1e-12 * jnp.sum(w.astype(jnp.float64))
+
+    found = landscape(loss_fn, jnp.ones(2, jnp.float32), [jnp.eye(2)], [jnp.ones(2, jnp.float32)], coordinates=[0, 1])
+    np.testing.assert_allclose(found.loss - 1, [2e-12, 4e-12], rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_filters_whose_squares_leave_the_range_have_directions_of_their_length(scale):
+    kernel = jnp.asarray(scale * np.arange(1, 7).reshape(3, 2), jnp.float32)
+    (direction,) = random_directions(kernel, jax.random.key(0), number=1)
+    lengths = [np.linalg.norm(np.asarray(each, np.float64), axis=0) for each in (direction, kernel)]
+    np.testing.assert_allclose(*lengths, rtol=1e-5)
+
+
+def test_complex_directions_are_refused():
+    with pytest.raises(ValueError, match=r"directions\[0\] has a leaf of dtype complex64"):
+        landscape(quadratic, jnp.ones(2), [jnp.eye(2)], [jnp.ones(2) * 1j])

@@ -192,3 +192,19 @@ def test_global_settings_are_unchanged_and_pyplot_is_not_imported():
     assert dict(mpl.rcParams) == before
     program = "import sys, sam_optax.sharpness.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603
+
+
+def test_what_has_too_few_points_or_no_number_is_refused():
+    single = Landscape(np.array([0.0]), jnp.ones((1, 1)))
+    with pytest.raises(ValueError, match="landscapes has one with a single coordinate"):
+        plots.plot_landscape(single)
+    with pytest.raises(ValueError, match="spectral_density has nodes that are not finite"):
+        plots.plot_density(SpectralDensity(jnp.full((1, 1), jnp.nan), jnp.ones((1, 1))), 0.1)
+    with pytest.raises(ValueError, match="width is 'wide'"):
+        plots.plot_density(SpectralDensity(jnp.ones((1, 1)), jnp.ones((1, 1))), "wide")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_curve_of_a_diverged_network_is_drawn():
+    figure = plots.plot_curve(curve(sharpness=(np.nan, np.nan, np.nan))._replace(first_order=np.full(3, np.nan)))
+    assert figure.axes[0].get_yscale() == "linear"
+    written(figure)

@@ -139,3 +139,40 @@ def test_only_the_leaves_of_the_mask_are_perturbed(x64):
 def test_a_radius_of_zero_gives_zero_sharpness(x64):
     for norm, adaptive in BALLS:
         assert _measure(rho=0.0, norm=norm, adaptive=adaptive).sharpness == 0
+
+
+def test_the_measures_need_no_implicit_promotion():
+    loss_fn, w = lambda w, x: jnp.mean(jnp.square(x @ w)), jnp.ones((3, 2), jnp.bfloat16)
+    batches = [jnp.ones((4, 3), jnp.bfloat16)]
+
+    def wide(w, x):
+        return loss_fn(w, x).astype(jnp.float32)
+
+    with jax.numpy_dtype_promotion("strict"):
+        found = sharpness.worst_case(wide, w, batches, rho=0.1, steps=3)
+        grid = sharpness.landscape(wide, w, batches, coordinates=[0, 1])
+    assert found.sharpness > 0
+    assert np.isfinite(grid.loss).all()
+
+
+@jax.tree_util.register_pytree_node_class
+class Pair:
+    """A batch without a comparison by value."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def tree_flatten(self):
+        return (self.x, self.y), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+
+def test_batches_of_a_class_without_a_comparison_are_alike():
+    def loss_fn(w, batch):
+        return jnp.mean((batch.x @ w - batch.y) ** 2)
+
+    batches = [Pair(jnp.ones((n, 3)), jnp.ones(n)) for n in (2, 4)]
+    assert sharpness.worst_case(loss_fn, jnp.ones(3), batches, rho=0.1, steps=2).sharpness > 0
