@@ -104,6 +104,11 @@ def three_digits(value: float) -> str:
     return f"{value:#.3g}".removesuffix(".")
 
 
+def ratio(value: float) -> str:
+    """Returns a ratio to three significant digits; to five, if three would be one: `1.0042`."""
+    return f"{value:.5g}" if three_digits(value) == "1.00" and f"{value:.5g}" != "1" else three_digits(value)
+
+
 def mean_and_deviation(values: list[float], digits: str = ".2f") -> str:
     """Returns the mean ± the sample standard deviation, or only the mean if there is a single value."""
     mean = f"{statistics.mean(values):{digits}}"

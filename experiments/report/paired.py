@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.cli.tables import signed, three_digits
+from experiments.cli.tables import ratio, signed
 from experiments.report.groups import METHOD, Group, Study
 from experiments.sharpness.columns import ProtocolColumns, headline, protocols_of
 from experiments.study import labels
@@ -75,14 +75,14 @@ class Measure:
 
     def effect(self, found: "Difference") -> str:
         """Returns the mean difference in words: `−0.85 points`, or `×0.350` for a ratio."""
-        return f"×{three_digits(math.exp(found.mean))}" if self.is_ratio else f"{signed(found.mean)} points"
+        return f"×{ratio(math.exp(found.mean))}" if self.is_ratio else f"{signed(found.mean)} points"
 
     def interval(self, found: "Difference") -> str:
         """Returns the interval in words: `−1.20 to −0.50`; empty with fewer than three seeds."""
         if not math.isfinite(found.low):
             return ""
         ends = (found.low, found.high)
-        return " to ".join(three_digits(math.exp(end)) if self.is_ratio else signed(end) for end in ends)
+        return " to ".join(ratio(math.exp(end)) if self.is_ratio else signed(end) for end in ends)
 
 
 TEST_ERROR = Measure("test error, points", "test_error")

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from experiments.cli.tables import Rows, as_terminal, figure_columns, signed
+from experiments.cli.tables import Rows, as_terminal, figure_columns, ratio, signed
 
 WIDE: Rows = [("method", *(f"strategy {i}" for i in range(9))), ("SGD", *9 * ("1.25",)), ("SAM", *9 * ("1.50",))]
 
@@ -36,3 +36,8 @@ def test_a_column_of_dashes_is_no_column_of_numbers() -> None:
 def test_a_small_number_keeps_its_sign() -> None:
     numbers = (1.234, -0.5, 0.0031, -0.0004, 0.00001, -1e-17)
     assert [signed(number) for number in numbers] == ["+1.23", "−0.50", "+0.0031", "−0.0004", "+0.00", "+0.00"]
+
+
+def test_a_ratio_is_one_only_if_it_is_one() -> None:
+    numbers = (0.5, 1.2345, 1.0042, 0.99951, 1.0, 1.0000001)
+    assert [ratio(number) for number in numbers] == ["0.500", "1.23", "1.0042", "0.99951", "1.00", "1.00"]
