@@ -1,6 +1,6 @@
 """The claims, intervals and answers of the committed reports are those that the report before pandas computed.
 
-The claims on late switches and falling radii are newer, and recorded from the report that introduced them.
+The claims on late switches, falling radii and CIFAR-100 are newer, and recorded from the report that introduced them.
 """
 
 import json
