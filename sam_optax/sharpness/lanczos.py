@@ -73,8 +73,9 @@ def _hessenberg(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, step
 
 def _unit(matrix: np.ndarray, matvec: Callable[[jax.Array], jax.Array], start: jax.Array) -> float:
     """The power of two by which the products are divided: 1, unless the squares of the residuals leave the range."""
-    limits, of_start = np.finfo(matrix.dtype), np.abs(matrix[:, 0])  # `A start`; NaN if that is along the start
-    if float(limits.tiny) ** 0.25 < np.nan_to_num(of_start, nan=0.0).max() < float(limits.max) ** 0.25:
+    # The first column is the product with the start, in the basis. It has NaN if the product has the start's direction.
+    limits, first = np.finfo(matrix.dtype), np.nan_to_num(np.abs(matrix[:, 0]), nan=0.0)
+    if float(limits.tiny) ** 0.25 < first.max() < float(limits.max) ** 0.25:
         return 1.0
     largest = float(jnp.max(jnp.abs(matvec(start))))
     return 2.0 ** math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
