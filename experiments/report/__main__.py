@@ -47,14 +47,14 @@ def main() -> None:
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if arguments.again:
         exit_on_value_error(_refuse_with_again, arguments)
+        here = About.now("", ())  # before the first report changes the working tree
         for file in arguments.again:
-            exit_on_value_error(publish_again, file, console, About.now("", ()))
+            exit_on_value_error(publish_again, file, console, here)
         if not arguments.runs:
             return
     runs = exit_on_value_error(find_runs, arguments.runs)
     output = exit_on_value_error(make_folder, arguments.output or arguments.runs[0] / "report")
-    command, chosen = f"{_PROGRAM} {shlex.join(sys.argv[1:])}", arguments.chosen
-    contrasts = arguments.contrasts
+    command, chosen, contrasts = f"{_PROGRAM} {shlex.join(sys.argv[1:])}", arguments.chosen, arguments.contrasts
     exit_on_value_error(lambda: publish(runs, output, console, chosen=chosen, contrasts=contrasts, command=command))
 
 
