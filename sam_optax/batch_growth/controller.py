@@ -254,8 +254,7 @@ class AdaptiveBatchPlan:
         if epochs is not None and (self.unit != "epochs" or length is not None):
             raise ValueError(f"epochs is {epochs}, and the plan is in {self.unit}: give only length.")
         done = sum(int(stage.length) for stage in state.stages)
-        given = length if epochs is None else epochs
-        total = done if given is None else given
+        total = done if (given := length if epochs is None else epochs) is None else given
         if given is None and not done:
             raise ValueError("the plan has no interval yet: give its length, or epochs.")
         check_positive_integer(self.unit if length is None else "length", total)
@@ -273,7 +272,7 @@ class AdaptiveBatchPlan:
         """
         try:
             done = BatchPlan(saved["stages"], self.unit).stages if saved["stages"] else ()
-            size, streak = (as_index(name, saved[name]) for name in ("batch_size", "streak"))
+            size, streak = as_index("batch_size", saved["batch_size"]), as_index("streak", saved["streak"])
             state = AdaptiveState(size, done, streak, float(saved["least"]))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"saved is {saved!r}: give the saved output of state._asdict().") from error

@@ -19,7 +19,7 @@ from experiments.training.atomic_write import write_whole
 from experiments.training.exceptions import UnusableError
 from experiments.training.run_folder import LOCK, hold_run_lock
 from tests.experiments.interrupted_runs import execute, stopped
-from tests.experiments.test_stop_and_resume import STUDY, command, constant_cell, unfinished_of  # noqa: F401
+from tests.experiments.test_stop_and_resume import STUDY, command, constant_spec, unfinished_of  # noqa: F401
 
 ARGUMENTS = ["--model", "tiny", "--batch-plan", "1x256"]
 FOREIGN = ("thesis.tex", "checkpoint.txt", "checkpoint.best/w.npz", "checkpoints.old/5/w", "config.json.new", ".x.new")
@@ -115,7 +115,7 @@ def test_a_study_refuses_an_unfinished_folder_with_anything_foreign(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    unfinished = unfinished_of(constant_cell(tmp_path / "study").folder)
+    unfinished = unfinished_of(constant_spec(tmp_path / "study").folder)
     for name in ("thesis.tex", "tensorboard/mine.txt", "checkpoint.best/w.npz", "metrics.jsonl/mine"):
         foreign_files.add(unfinished, name)
         capsys.readouterr()
@@ -132,7 +132,7 @@ def test_a_study_follows_no_link(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    cell = constant_cell(tmp_path / "study")
+    cell = constant_spec(tmp_path / "study")
     (tmp_path / "study").mkdir()
     for path, to in ((unfinished_of(cell.folder), "inside"), (cell.folder, "nothing")):
         foreign_files.link(path, to)
@@ -144,7 +144,7 @@ def test_a_study_follows_no_link(
 
 
 def test_a_study_resumes_and_keeps_foreign_files(command: Any, foreign_files: ForeignFiles, tmp_path: Path) -> None:  # noqa: F811
-    cell = constant_cell(tmp_path)
+    cell = constant_spec(tmp_path)
     stopped(unfinished_of(cell.folder), cell.config, 3)
     foreign_files.add(unfinished_of(cell.folder))
     assert command(reproduce, *STUDY, "--output", str(tmp_path)) == 0
@@ -223,7 +223,7 @@ def test_a_users_file_with_the_name_of_the_lock_is_refused(
 def test_a_convergence_study_replaces_only_its_own_file(
     tiny: str, tmp_path: Path, foreign_files: ForeignFiles, kind: str
 ) -> None:
-    cell = constant_cell(tmp_path)
+    cell = constant_spec(tmp_path)
     path = network_study.path_of(cell).with_name(f"{network_study.path_of(cell).name}{run.UNFINISHED}")
     PLACES[kind](path, foreign_files)
     with pytest.raises(UnusableError):
