@@ -121,7 +121,7 @@ def draw_quantity(quantity: Quantity, axis: str, study: Study, curves: Mapping[s
         margin = 0.02 * (ends.max() - ends.min())
         if margin > 0:
             panels[0].set_xlim(ends.min() - margin, ends.max() + margin)
-        name = f"{quantity.axis} (log scale)" if is_logarithmic else quantity.axis
+        name = f"{quantity.axis}\n(log scale)" if is_logarithmic else quantity.axis
         drawing.name_axes(panels, _IN_A_ROW, _AXES[axis], name)
         drawing.add_legend(figure, panels)
     return figure
