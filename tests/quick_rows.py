@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 QUICK_ROWS: dict[str, int] = {
-    "experiments/test_accumulation.py::test_accumulated_step_equals_the_whole_batch_step_for_every_method": 1,
+    "experiments/test_accumulation.py::test_accumulated_step_equals_the_whole_batch_step_for_every_method": 4,
     "experiments/test_accumulation.py::test_accumulated_step_equals_the_whole_batch_step_with_other_settings": 1,
     "experiments/test_accumulation.py::test_all_stages_of_a_plan_share_one_set_of_executables": 1,
     "experiments/test_adaptive.py::test_a_run_killed_at_a_growth_or_at_its_end_resumes_bit_for_bit": 0,

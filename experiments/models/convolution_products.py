@@ -51,47 +51,50 @@ class Shape(NamedTuple):
         return -(-self.output[1] // 4), -(-self.output[2] // 4)
 
 
-# Winograd's F(4x4, 3x3) interpolates at 0, 1, -1, 2, -2 and infinity.
-_IMAGES = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
+# Winograd's F(4x4, 3x3) interpolates at 0, 1, -1, 2, -2 and infinity. The transforms of kernels and outputs are matrix
+# products. Those of images and gradients are loops, because a product would need a copy of all windows. They share
+# common terms, because XLA's time to compile, and to read a compiled step from the cache, grows with the operations.
 _KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _KERNEL_2D = np.kron(_KERNEL, _KERNEL).astype(np.float32)
 _OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+_OUTPUT_2D = np.kron(_OUTPUT, _OUTPUT).astype(np.float32)
 
 
-def _combined(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Stacks linear combinations of `parts`, one for each row of the matrix."""
+def _image_transform(parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """Transforms windows of six pixels in one direction."""
+    x0, x1, x2, x3, x4, x5 = parts
+    even, odd = x4 - 4 * x2, x3 - 4 * x1
+    difference, twice = x4 - x2, 2 * (x3 - x1)
+    first, last = difference + 4 * (x0 - x2), x5 - x3 - 2 * twice
+    return [first, even + odd, even - odd, difference + twice, difference - twice, last]
 
-    def combination(factors: np.ndarray) -> jax.Array:
-        terms = zip(factors.tolist(), parts, strict=True)
-        return functools.reduce(jnp.add, [part if factor == 1 else factor * part for factor, part in terms if factor])
 
+def _gradient_transform(parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """Transforms four pixels of the output's gradient in one direction: by the transpose of `_OUTPUT`."""
+    g0, g1, g2, g3 = parts
+    even, odd = g0 + g2, g1 + g3
+    weighted_even, weighted_odd = g0 + 4 * g2, 2 * (g1 + 4 * g3)
+    return [g0, even + odd, even - odd, weighted_even + weighted_odd, weighted_even - weighted_odd, g3]
+
+
+def _stacked(parts: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Stacks the transforms in one direction."""
     # Without the barrier, XLA fuses the transforms of both directions into one loop, which takes seconds to compile.
-    return lax.optimization_barrier(jnp.stack([combination(factors) for factors in matrix], axis))
+    return lax.optimization_barrier(jnp.stack(parts, axis))
 
 
 def _windows(x: jax.Array, axis: int, tiles: int) -> list[jax.Array]:
     """Returns the first to the sixth element of each window: windows have six elements and begin every four."""
-    blocks = x.reshape(*x.shape[:axis], tiles + 1, 4, *x.shape[axis + 1 :])
-    phases = [lax.index_in_dim(blocks, i, axis + 1, keepdims=False) for i in range(4)]
-    return [lax.slice_in_dim(phases[i % 4], i // 4, i // 4 + tiles, axis=axis) for i in range(6)]
+    return [lax.slice_in_dim(x, i, i + 4 * (tiles - 1) + 1, 4, axis) for i in range(6)]
 
 
 def _transformed_images(images: jax.Array, shape: Shape) -> jax.Array:
     """Transforms the windows of the images, to `(36, windows, channels_in)`."""
     (batch, height, width, channels), (rows, columns) = images.shape, shape.tiles
     (top, _), (left, _) = shape.padding
-    pads = [(0, 0), (top, 4 * rows + 4 - height - top), (left, 4 * columns + 4 - width - left), (0, 0)]
-    half = _combined(_IMAGES, _windows(jnp.pad(images, pads), 1, rows), 0)
-    return _combined(_IMAGES, _windows(half, 3, columns), 1).reshape(36, batch * rows * columns, channels)
+    pads = [(0, 0), (top, 4 * rows + 2 - height - top), (left, 4 * columns + 2 - width - left), (0, 0)]
+    half = _stacked(_image_transform(_windows(jnp.pad(images, pads), 1, rows)), 0)
+    return _stacked(_image_transform(_windows(half, 3, columns)), 1).reshape(36, batch * rows * columns, channels)
 
 
 def _transformed_gradient(gradient: jax.Array, shape: Shape) -> jax.Array:
@@ -99,9 +102,9 @@ def _transformed_gradient(gradient: jax.Array, shape: Shape) -> jax.Array:
     (batch, height, width, channels), (rows, columns) = gradient.shape, shape.tiles
     padded = jnp.pad(gradient, [(0, 0), (0, 4 * rows - height), (0, 4 * columns - width), (0, 0)])
     tiles = padded.reshape(batch, rows, 4, columns, 4, channels)
-    half = _combined(_OUTPUT.T, [tiles[:, :, i] for i in range(4)], 0)
+    half = _stacked(_gradient_transform([tiles[:, :, i] for i in range(4)]), 0)
     parts = [half[:, :, :, :, j] for j in range(4)]
-    return _combined(_OUTPUT.T, parts, 1).reshape(36, batch * rows * columns, channels)
+    return _stacked(_gradient_transform(parts), 1).reshape(36, batch * rows * columns, channels)
 
 
 def _after(other: jax.Array, x: jax.Array) -> jax.Array:
@@ -119,10 +122,9 @@ def winograd_output(images: jax.Array, kernel: jax.Array, shape: Shape) -> jax.A
     (batch, height, width, channels), (rows, columns) = shape.output, shape.tiles
     transformed = jnp.matmul(_KERNEL_2D, _after(images, kernel).reshape(9, -1)).reshape(36, -1, channels)
     products = lax.dot_general(_transformed_images(images, shape), transformed, (((2,), (1,)), ((0,), (0,))))
-    products = products.reshape(6, 6, batch, rows, columns, channels)
-    half = _combined(_OUTPUT, [products[:, j] for j in range(6)], 4)
-    whole = _combined(_OUTPUT, list(half), 2)
-    return whole.reshape(batch, 4 * rows, 4 * columns, channels)[:, :height, :width]
+    tiles = jnp.matmul(_OUTPUT_2D, products.reshape(36, -1)).reshape(4, 4, batch, rows, columns, channels)
+    pixels = tiles.transpose(2, 3, 0, 4, 1, 5)
+    return pixels.reshape(batch, 4 * rows, 4 * columns, channels)[:, :height, :width]
 
 
 def winograd_images(gradient: jax.Array, kernel: jax.Array, shape: Shape) -> jax.Array:

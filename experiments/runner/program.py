@@ -132,7 +132,7 @@ def _training(
         descend = loss_and_update.whole(model, tx, functional, sharding)
         return tx.init, train_step(descend, prepare, sharding, skips_nonfinite=skips)
     passes = loss_and_update.passes(model, functional, sharding)
-    return tx.init, MicroBatchStep(passes, tx, prepare, part, sharding, skips, measures_noise)
+    return tx.init, MicroBatchStep(passes, tx, prepare, part, sharding, skips, measures_noise, functional)
 
 
 def _padding(config: Config) -> Padding | None:

@@ -3,7 +3,8 @@
 Both passes are those of the whole batch: the perturbation is computed from the mean of all clean gradients, and the
 update from the mean of all perturbed gradients. The host loops over the micro-batches, because on the CPU the gradient
 of a convolution is many times slower inside a compiled loop. The compiled functions therefore do not depend on the
-batch size, and one set of them serves every stage of a batch plan.
+batch size, and one set of them serves every stage of a batch plan. Both passes call the same compiled gradient, except
+for Functional SAM, whose second pass is not the gradient at the perturbed parameters.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ class MicroBatchStep:
       skips_nonfinite: as in `step.train_step`.
       measures_noise: whether the metrics hold the two terms of the gradient noise of each pass, estimated from the
         differences between the micro-batches' gradients. Every batch then has at least two micro-batches.
+      functional: whether the second pass is that of Functional SAM.
     """
 
     passes: Callable[..., Any]
@@ -70,14 +72,15 @@ class MicroBatchStep:
     sharding: Sharding = Sharding()
     skips_nonfinite: bool = False
     measures_noise: bool = False
+    functional: bool = False
 
     def __post_init__(self) -> None:
         self._size = self.micro_batch // self.sharding.part[1]
         self._send, self._keep = self.sharding.batch, self.sharding.kept
         self._zeros = jax.jit(self._zeros_like, keep_unused=True)  # puts them on the devices of the state
-        self._clean = jax.jit(self._add_clean, donate_argnums=0)
+        self._add = jax.jit(self._add_gradient, donate_argnums=0)
         self._ascend = jax.jit(self._perturbed_params)
-        self._perturbed = jax.jit(self._add_perturbed, donate_argnums=0)
+        self._add_second = jax.jit(self._add_functional, donate_argnums=0)
         self._update = jax.jit(self._updated, donate_argnums=0, static_argnames="perturb")
 
     def __call__(
@@ -87,14 +90,16 @@ class MicroBatchStep:
         count = np.float32(max(1, len(batch["position"]) // self._size))
         clean = self._zeros(state)
         for part in self._parts(batch):
-            clean = self._clean(clean, state, part, constants)
+            clean = self._add(clean, state.params, state.model_state, part, constants)
         passes = [clean]
         if perturb:
-            moved, zeros = self._ascend(state, clean, count, now), self._zeros(state)
-            perturbed = Sums(zeros.gradient, (), {name: x for name, x in zeros.figures.items() if name != "error"})
+            moved, perturbed = self._ascend(state, clean, count, now), self._zeros(state)
             for part in self._parts(batch):
-                perturbed = self._perturbed(perturbed, state, moved, part, constants)
-            passes.append(perturbed)
+                if self.functional:
+                    perturbed = self._add_second(perturbed, state, moved, part, constants)
+                else:
+                    perturbed = self._add(perturbed, moved, state.model_state, part, constants)
+            passes.append(perturbed._replace(model_state=()))
         return self._update(state, passes, count, now, halted, perturb=perturb)
 
     def _parts(self, batch: dict[str, np.ndarray]) -> Iterator[Any]:
@@ -106,15 +111,15 @@ class MicroBatchStep:
         gradient, model_state = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x)), state[:2])
         return self._keep(Sums(gradient, model_state, self._figures(gradient, loss=jnp.zeros(()), error=jnp.zeros(()))))
 
-    def _add_clean(self, sums: Sums, state: TrainState, part: Any, constants: Any) -> Sums:
-        call = (state.model_state, *self.prepare(part, constants))
-        (loss, (error, model_state)), gradient, _ = self.passes(state.params, *call)
-        return self._keep(sums.added(Sums(gradient, model_state, self._figures(gradient, loss=loss, error=error))))
+    def _add_gradient(self, sums: Sums, params: Any, model_state: Any, part: Any, constants: Any) -> Sums:
+        (loss, (error, after)), gradient, _ = self.passes(params, model_state, *self.prepare(part, constants))
+        return self._keep(sums.added(Sums(gradient, after, self._figures(gradient, loss=loss, error=error))))
 
-    def _add_perturbed(self, sums: Sums, state: TrainState, moved: Any, part: Any, constants: Any) -> Sums:
+    def _add_functional(self, sums: Sums, state: TrainState, moved: Any, part: Any, constants: Any) -> Sums:
         *_, grad_fn = self.passes(state.params, state.model_state, *self.prepare(part, constants))
         gradient, loss, _ = grad_fn.measured(moved)
-        return self._keep(sums.added(Sums(gradient, (), self._figures(gradient, loss=loss))))
+        figures = self._figures(gradient, loss=loss, error=jnp.zeros(()))
+        return self._keep(sums.added(Sums(gradient, state.model_state, figures)))
 
     def _figures(self, gradient: Any, **figures: jax.Array) -> dict[str, jax.Array]:
         """Returns a micro-batch's figures, with the squared norm of its gradient if noise is measured."""

@@ -45,7 +45,7 @@ def trained(**settings: Any) -> tuple[Any, list[Record]]:
 
 @each_of(
     (name for name, method in METHODS.items() if method.constants.ascent_steps is None and not method.bayesian),
-    quick=("vasso", "wsam_decoupled", "msam"),  # the next test runs gsam
+    quick=("vasso", "wsam_decoupled", "functional_sam", "msam"),  # the next test runs gsam
 )
 def test_accumulated_step_equals_the_whole_batch_step_for_every_method(
     plain: str, wide_params: None, method: str
@@ -111,8 +111,13 @@ def test_all_stages_of_a_plan_share_one_set_of_executables(tiny: str, plan: str)
     assert isinstance(step, MicroBatchStep)
     _, last = run.train(config, dataset)
     assert last.batch_size > config.plan.stages[0].batch_size
-    sizes = [each._cache_size() for each in (step._zeros, step._clean, step._ascend, step._perturbed, step._update)]
-    assert sizes == [1, 1, 1, 1, 2]  # the last one with and without a second pass
+    sizes = [each._cache_size() for each in (step._zeros, step._add, step._ascend, step._update)]
+    assert sizes == [
+        1,
+        1,
+        1,
+        2,
+    ]  # the gradient serves both passes; the update is compiled with a second one and without
 
 
 def test_micro_batches_are_sent_one_at_a_time_and_two_are_prefetched(plain: str) -> None:
@@ -130,7 +135,7 @@ def test_micro_batches_are_sent_one_at_a_time_and_two_are_prefetched(plain: str)
 
     watched = MicroBatchStep(step.func.passes, step.func.tx, step.func.prepare, 8)
     watched._send = send
-    watched._clean, watched._perturbed = logged(watched._clean), logged(watched._perturbed)
+    watched._add = logged(watched._add)
     batch = next(stream_of(config, run.load(config)))
     assert built.send(batch) is batch
     hyperparameters = {"learning_rate": np.float32(0.1), "rho": np.float32(0.1)}
