@@ -33,7 +33,7 @@ class Hidden(nnx.Module):
         return self.head(nnx.relu(self.hidden(pixels if self.norm is None else self.norm(pixels))))
 
 
-NETWORKS = {"normed": True, "plain": False}
+NETWORKS = {"normed": True, "hidden": False}
 
 
 def placed(devices: int, *, fsdp: bool = False) -> Sharding:

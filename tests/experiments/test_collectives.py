@@ -31,12 +31,12 @@ _SHAPE = re.compile(r"(?P<dtype>[a-z]+\d+)\[(?P<axes>[\d,]*)\]")
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, width in {"plain": 32, "wide": 1024}.items():
+    for name, width in {"hidden": 32, "wide": 1024}.items():
         monkeypatch.setitem(registry._BUILDERS, name, functools.partial(Hidden, is_normed=False, width=width))
-    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "plain", "wide"))
+    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "hidden", "wide"))
 
 
-def moved(fsdp: bool = False, perturb: bool | None = None, model: str = "plain", **settings: Any) -> Counter[str]:
+def moved(fsdp: bool = False, perturb: bool | None = None, model: str = "hidden", **settings: Any) -> Counter[str]:
     """The bytes of each kind of exchange in a step on eight devices, for a batch of 32 unless the plan differs."""
     state, program, batches = started(config_of(model, **settings), placed(8, fsdp=fsdp))
     perturb = program.perturb(0) if perturb is None else perturb

@@ -240,9 +240,7 @@ def test_a_run_that_stops_at_a_nonfinite_step_compiles_each_step_once(
     program._training.cache_clear()
     execute(tmp_path, config, sharding=sharding)
     step: Any = build(config, run.load(config), sharding)[1].step
-    made = (
-        [step.compiled] if more == {} else [getattr(step.func, f"_{name}") for name in ("clean", "perturbed", "update")]
-    )
+    made = [step.compiled] if more == {} else [getattr(step.func, f"_{name}") for name in ("add", "update")]
     assert [each._cache_size() for each in made] == [1] * len(made)
 
 
