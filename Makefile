@@ -89,7 +89,7 @@ data-cifar10: .venv/installed ## CIFAR-10 from FROM=FOLDER, its binary archive o
 data-cifar100: .venv/installed ## CIFAR-100 from FROM=FOLDER, in the same way.
 	$(PREPARE)
 
-benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: about an hour on two cores.
+benchmark: .venv/installed ## Speed and memory of a step and of the loop around it, as ratios: an hour and a half on two cores.
 	$(BIN)/python -m experiments.benchmark --output runs/benchmark
 
 benchmark-peers: .venv/installed ## An epoch of ResNet-18 and of ViT-Tiny with SAM and GSAM against PyTorch's, which it installs.

@@ -72,4 +72,4 @@ CASES: dict[str, tuple[Case, ...]] = {
 """The cases by name: those of a model, or of a model on an accelerator."""
 
 ON_TWO_CORES = ("resnet18", "small_resnet")
-"""The cases that are measured by default; they take an hour on two cores."""
+"""The cases that are measured by default; they take an hour and a half on two cores."""

@@ -62,8 +62,10 @@ def measure(case: Case, rounds: int, report: Callable[[str], None]) -> Iterator[
         report(f"{name}: timing bfloat16, {rounds} rounds")
         yield program_costs.precision_figure(case, dataset, rounds)
     if case.plan is not None:
-        report(f"{name}: timing a plan of five stages, {program_costs.PLAN_ROUNDS} rounds")
-        yield program_costs.plan_figure(case, dataset, *case.plan)
+        for micro_batch in (None, program_costs.PLAN_SIZES[0]):
+            parts = "whole batches" if micro_batch is None else f"micro-batches of {micro_batch}"
+            report(f"{name}: timing a plan of five stages in {parts}, {program_costs.PLAN_ROUNDS} rounds")
+            yield program_costs.plan_figure(case, dataset, *case.plan, micro_batch)
     if case.worst_case_targets is not None:
         report(f"{case.model}, batch {WORST_CASE_BATCH}: the worst case, {_WORST_CASE_ROUNDS} rounds")
         larger = dataclasses.replace(case, batch_size=WORST_CASE_BATCH)

@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,8 @@ def race_configs(configs: Mapping[str, Config], dataset: data.Dataset, rounds: i
 def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subject:
     """Returns a function that runs the compiled training step, with one batch and hyperparameters on the device.
 
+    Only the batch of a step that divides it into micro-batches is on the host, as in training.
+
     Args:
       config: the config of the run; the batch has the first batch size of its plan.
       dataset: the data set of the run.
@@ -73,7 +75,7 @@ def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subjec
       A function that makes the steps and updates the state. The config determines which steps make a second pass.
     """
     state, program = build(config, dataset)
-    batch = one_batch(config, dataset)
+    batch = program.send(first_batch(config, dataset))
     hyperparameters = {name: jnp.float32(schedule(0.0)) for name, schedule in program.schedules.items()}
 
     def turn() -> None:
@@ -85,10 +87,9 @@ def steps(config: Config, dataset: data.Dataset, updates: int = STEPS) -> Subjec
     return turn
 
 
-def one_batch(config: Config, dataset: data.Dataset) -> Any:
-    """Returns the first batch of a run, with the first batch size of its plan, on the device."""
-    plan = BatchPlan.constant(config.plan.stages[0].batch_size, 1)
-    return jax.tree.map(jnp.asarray, next(stream_of(config, dataset, plan=plan)))
+def first_batch(config: Config, dataset: data.Dataset) -> Any:
+    """Returns the first batch of a run, with the first batch size of its plan, on the host."""
+    return next(stream_of(config, dataset, plan=BatchPlan.constant(config.plan.stages[0].batch_size, 1)))
 
 
 _TURN = 2.0  # the duration of a turn of the loop in seconds
@@ -156,15 +157,20 @@ def _without_evaluation(config: Config, dataset: data.Dataset) -> tuple[TrainSta
 
 PLAN_ROUNDS = 5  # only a few, because a turn takes minutes
 
-_SIZES = (16, 32, 64, 128, 256)
+PLAN_SIZES = (16, 32, 64, 128, 256)
+"""The batch sizes of the stages of the plan."""
+
 _TIMED = 2  # the number of timed steps of each batch size, both before and after the plan
 
 
-def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int) -> Figure:
+def plan_figure(
+    case: Case, dataset: data.Dataset, target: float, examples: int, micro_batch: int | None = None
+) -> Figure:
     """Times a plan of five stages, including compilation, relative to its bare steps.
 
     The compiled functions of the plan are in the compilation cache, but not in the memory of the process. Each function
-    is therefore traced again and read from the cache. The bare steps are the same functions with a batch that stays on
+    is therefore traced again and read from the cache: for each batch size, or once if all batches are divided into
+    micro-batches of one size. The bare steps are the same functions with a batch that stays on
     the device; their time is the median step time of each batch size, multiplied by the number of steps. They are timed
     before and after the plan, because the speed of a machine drifts over the minutes that a plan takes.
 
@@ -173,28 +179,32 @@ def plan_figure(case: Case, dataset: data.Dataset, target: float, examples: int)
       dataset: the data set of the case.
       target: the maximum time of the plan, relative to its steps.
       examples: the number of examples per epoch; each stage is one epoch, and incomplete batches are dropped.
+      micro_batch: the number of examples of a micro-batch; None: batches are not divided.
 
     Returns:
       The figure; its batch size is that of the last stage.
     """
     shortened = dataclasses.replace(dataset, train=data.Split(*dataset.train.rows(np.arange(examples))))
-    rounds = [_plan_round(case.model, shortened) for _ in range(PLAN_ROUNDS)]
+    config = partial(Config.from_settings, model=case.model, method="gsam", micro_batch=micro_batch)
+    rounds = [_plan_round(config, shortened) for _ in range(PLAN_ROUNDS)]
     plan, its_steps = "plan of five stages", "its steps"
+    if micro_batch is not None:
+        plan += f", micro-batches of {micro_batch}"
     seconds = {plan: [whole for whole, _ in rounds], its_steps: [steps for _, steps in rounds]}
-    return dataclasses.replace(case, batch_size=_SIZES[-1]).time_figure(plan, its_steps, target, seconds)
+    return dataclasses.replace(case, batch_size=PLAN_SIZES[-1]).time_figure(plan, its_steps, target, seconds)
 
 
-def _plan_round(model: str, dataset: data.Dataset) -> tuple[float, float]:
+def _plan_round(config: Callable[..., Config], dataset: data.Dataset) -> tuple[float, float]:
     """Returns the seconds of the plan, and the seconds of its bare steps."""
-    config = partial(Config.from_settings, model=model, method="gsam")
 
     def of_each_size() -> dict[str, list[float]]:
-        return race({str(size): steps(config(batch_plan=f"1x{size}"), dataset, updates=1) for size in _SIZES}, _TIMED)
+        one_step = {str(size): config(batch_plan=f"1x{size}") for size in PLAN_SIZES}
+        return race({size: steps(each, dataset, updates=1) for size, each in one_step.items()}, _TIMED)
 
     before = of_each_size()
-    plan = _plan_seconds(config(batch_plan=",".join(f"1x{size}" for size in _SIZES)), dataset)
+    plan = _plan_seconds(config(batch_plan=",".join(f"1x{size}" for size in PLAN_SIZES)), dataset)
     after = of_each_size()
-    medians = {size: statistics.median(before[str(size)] + after[str(size)]) for size in _SIZES}
+    medians = {size: statistics.median(before[str(size)] + after[str(size)]) for size in PLAN_SIZES}
     return plan, sum(len(dataset.train) // size * seconds for size, seconds in medians.items())
 
 

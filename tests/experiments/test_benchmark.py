@@ -175,7 +175,7 @@ def test_the_figures_of_a_case_are_in_the_order_of_its_table(
         case = dataclasses.replace(case, in_bfloat16=True, plan=(1.05, 512), worst_case_targets=(1.1, 1.0))
     lines: list[str] = []
     found = list(measure.measure(case, 11, lines.append))
-    options = ["bfloat16", "plan", "worst case"] if has_options else []
+    options = ["bfloat16", "plan", "plan", "worst case"] if has_options else []
     assert found == ["steps", "memory", "thrifty", "loop", *options]
     assert len(lines) == 1 + len(found)  # compiling is reported, too
     assert lines[1] == "small_resnet, batch 16: timing the steps, 11 rounds"

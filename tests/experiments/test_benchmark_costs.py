@@ -6,6 +6,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -108,15 +109,18 @@ def test_bfloat16_times_are_relative_to_float32(monkeypatch: pytest.MonkeyPatch)
     assert measured.quartiles == (0.25, 0.25, 0.25)
 
 
+@pytest.mark.parametrize(("micro_batch", "name"), [(None, ""), (16, ", micro-batches of 16")])
 def test_the_benchmark_of_a_plan_traces_its_step_and_runs_all_stages(
-    tiny: str, monkeypatch: pytest.MonkeyPatch
+    tiny: str, monkeypatch: pytest.MonkeyPatch, micro_batch: int | None, name: str
 ) -> None:
     forgotten: list[int] = []
     batch_sizes: list[int] = []
     clock = Clock()
     fit = program_costs.fit
+    sent: list[Any] = []
 
     def fitted(*args: Any) -> Any:
+        sent.append(args[1].send({"position": np.arange(16)}))
         return fit(*args, Callbacks(lambda record: batch_sizes.append(record["batch_size"])))
 
     monkeypatch.setattr(program_costs.jax, "clear_caches", lambda: forgotten.append(len(batch_sizes)))
@@ -127,7 +131,9 @@ def test_the_benchmark_of_a_plan_traces_its_step_and_runs_all_stages(
     monkeypatch.setattr(program_costs.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(program_costs, "PLAN_ROUNDS", 1)
     case = Case(tiny, cases.digits, 128, loop_target=1.3)
-    figure = program_costs.plan_figure(case, cases.digits(), target=1.05, examples=256)
+    figure = program_costs.plan_figure(case, cases.digits(), 1.05, examples=256, micro_batch=micro_batch)
+    assert figure.subject == f"plan of five stages{name}"
+    assert isinstance(sent[0]["position"], jax.Array if micro_batch is None else np.ndarray)  # micro-batches: the host
     assert forgotten == [0]
     assert [
         size for size in (16, 32, 64, 128, 256) for _ in range(256 // size + 1)

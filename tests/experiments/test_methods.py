@@ -145,7 +145,7 @@ def test_a_skipped_step_runs_a_program_without_a_second_pass(tiny: str) -> None:
     config = Config.from_settings(model=tiny, method="sam", when="every:2", batch_plan="1x64")
     dataset = run.load(config)
     state, program = build(config, dataset)
-    batch = program_costs.one_batch(config, dataset)
+    batch = program_costs.first_batch(config, dataset)
     hyperparameters = {name: np.float32(0.1) for name in ("learning_rate", "rho")}
 
     def products(perturb: bool) -> int:
