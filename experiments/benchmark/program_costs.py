@@ -170,9 +170,9 @@ def plan_figure(
 
     The compiled functions of the plan are in the compilation cache, but not in the memory of the process. Each function
     is therefore traced again and read from the cache: for each batch size, or once if all batches are divided into
-    micro-batches of one size. The bare steps are the same functions with a batch that stays on
-    the device; their time is the median step time of each batch size, multiplied by the number of steps. They are timed
-    before and after the plan, because the speed of a machine drifts over the minutes that a plan takes.
+    micro-batches of one size. The bare steps are those of `steps`; their time is the median step time of each batch
+    size, multiplied by the number of steps. They are timed before and after the plan, because the speed of a machine
+    drifts over the minutes that a plan takes.
 
     Args:
       case: the case, whose network is trained with GSAM.

@@ -112,12 +112,7 @@ def test_all_stages_of_a_plan_share_one_set_of_executables(tiny: str, plan: str)
     _, last = run.train(config, dataset)
     assert last.batch_size > config.plan.stages[0].batch_size
     sizes = [each._cache_size() for each in (step._zeros, step._add, step._ascend, step._update)]
-    assert sizes == [
-        1,
-        1,
-        1,
-        2,
-    ]  # the gradient serves both passes; the update is compiled with a second one and without
+    assert sizes == [1, 1, 1, 2]  # one gradient for both passes; the update with a second pass and without
 
 
 def test_micro_batches_are_sent_one_at_a_time_and_two_are_prefetched(plain: str) -> None:
