@@ -31,7 +31,17 @@ def _as_they_are(arrays: Any, /, **_: Any) -> Any:
     return arrays
 
 
-BatchNorm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5, promote_dtype=_as_they_are)
+class _TracedOnce(nnx.BatchNorm):
+    """A BatchNorm that JAX traces and differentiates once for all layers of one shape.
+
+    Without it, BatchNorm is 80% of the operations that are traced for a step of a residual network. XLA inlines the
+    calls, so the compiled program is the same.
+    """
+
+    __call__ = nnx.jit(nnx.BatchNorm.__call__)
+
+
+BatchNorm = partial(_TracedOnce, momentum=0.9, epsilon=1e-5, promote_dtype=_as_they_are)
 LayerNorm = partial(nnx.LayerNorm, epsilon=1e-5, promote_dtype=_as_they_are)
 
 

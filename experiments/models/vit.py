@@ -53,6 +53,9 @@ class Block(nnx.Module):
         return x + of_mlp * self.mlp_out(hidden)
 
 
+_apply = nnx.jit(Block.__call__)  # traced once for all blocks of a network; XLA inlines the calls
+
+
 class ViT(nnx.Module):
     """A vision transformer.
 
@@ -107,6 +110,6 @@ class ViT(nnx.Module):
         x = jnp.concatenate([jnp.tile(class_token, (examples, 1, 1)), x], 1) + positions
         factors = self.stochastic_depth(2 * len(self.blocks), examples)
         for number, block in enumerate(self.blocks):
-            x = block(x, factors[2 * number : 2 * number + 2])
+            x = _apply(block, x, factors[2 * number : 2 * number + 2])
         logits = self.head(self.norm(x[:, 0]))
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -54,6 +54,16 @@ def test_the_networks_are_as_large_as_the_papers(name: str, options: dict[str, A
     assert count(abstract(name, **options)) == parameters
 
 
+@pytest.mark.parametrize(("name", "layers", "shapes"), [("small_resnet", 9, 3), ("vit_tiny", 9, 1)])
+def test_layers_of_one_shape_are_traced_once(name: str, layers: int, shapes: int) -> None:
+    """The BatchNorms of a residual network, and the blocks of a transformer, are calls of few functions."""
+    graphdef, state = nnx.split(abstract(name))
+    traced = jax.make_jaxpr(lambda state, images: nnx.merge(graphdef, state)(images))(state, jnp.zeros((2, 32, 32, 3)))
+    called = [eqn.params["jaxpr"] for eqn in traced.eqns if eqn.params.get("name") == "__call__"]
+    assert len(called) == layers
+    assert len(set(map(id, called))) == shapes
+
+
 @some_of(models.NAMES, quick=("small_resnet", "resnet18", "vit_tiny"))
 def test_every_network_maps_images_to_logits(name: str) -> None:
     model = abstract(name, (32, 32, 1), 7)
