@@ -60,6 +60,9 @@ _OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0]
 _OUTPUT_2D = np.kron(_OUTPUT, _OUTPUT).astype(np.float32)
 
 
+_traced_once = functools.partial(jax.jit, static_argnames="shape")  # once per shape; XLA inlines the calls
+
+
 def _image_transform(parts: Sequence[jax.Array]) -> list[jax.Array]:
     """Transforms windows of six pixels in one direction."""
     x0, x1, x2, x3, x4, x5 = parts
@@ -88,6 +91,7 @@ def _windows(x: jax.Array, axis: int, tiles: int) -> list[jax.Array]:
     return [lax.slice_in_dim(x, i, i + 4 * (tiles - 1) + 1, 4, axis) for i in range(6)]
 
 
+@_traced_once
 def _transformed_images(images: jax.Array, shape: Shape) -> jax.Array:
     """Transforms the windows of the images, to `(36, windows, channels_in)`."""
     (batch, height, width, channels), (rows, columns) = images.shape, shape.tiles
@@ -117,6 +121,7 @@ def _after(other: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(first) & jnp.isfinite(first), 0, x)
 
 
+@_traced_once
 def winograd_output(images: jax.Array, kernel: jax.Array, shape: Shape) -> jax.Array:
     """Computes the convolution by Winograd's filtering."""
     (batch, height, width, channels), (rows, columns) = shape.output, shape.tiles

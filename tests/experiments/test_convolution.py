@@ -137,7 +137,10 @@ def test_transforms_are_computed_shortly_before_they_are_used(monkeypatch):
 
     ours = temporary_memory()
     monkeypatch.setattr(convolution_products, "_after", lambda other, x: x)
-    assert ours < 0.8 * temporary_memory()
+    convolution_products.winograd_output.clear_cache()  # it holds the trace with `_after`
+    all_at_the_start = temporary_memory()
+    convolution_products.winograd_output.clear_cache()
+    assert ours < 0.8 * all_at_the_start
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (4, 1)])
