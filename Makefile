@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-long test-versions test-loaders demo reproduce-methods convergence benchmark benchmark-peers docs results notebooks data-fashion-mnist data-cifar10 data-cifar100 clean
+.PHONY: test test-long test-versions test-loaders test-site demo reproduce-methods convergence benchmark benchmark-peers docs results notebooks data-fashion-mnist data-cifar10 data-cifar100 clean
 
 test: .venv/installed ## Everything that CI runs.
 	$(BIN)/ruff format --check .
@@ -11,9 +11,9 @@ test: .venv/installed ## Everything that CI runs.
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, other versions, and other loaders.
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --ignore=tests/test_loaders.py
-	$(MAKE) test-versions test-loaders
+test-long: .venv/installed ## What takes longer: every combination, many kills, long runs, other versions, other loaders, and the site.
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --ignore=tests/test_loaders.py --ignore=tests/test_site.py
+	$(MAKE) test-versions test-loaders test-site
 
 PYTHON_OLD ?= python3.11
 PYTHON_NEW ?= python3.13
@@ -45,6 +45,9 @@ $(ELSEWHERE)/loaders/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --constraint constraints.txt --editable '.[core-tests,loaders]'
 	touch $@
+
+test-site: .venv/installed ## The site in Chromium, which must be installed.
+	$(BIN)/python -m pytest -m '' tests/test_site.py
 
 reproduce-methods: .venv/installed ## Every method on the embedded digits, three seeds: error, gradients and time.
 	$(BIN)/python -m experiments.reproduce_methods --output runs/methods

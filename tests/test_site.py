@@ -65,7 +65,7 @@ def address(site: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
-        pytest.skip("the tests of the site need Chromium: install the package chromium")
+        pytest.fail("Chromium is not installed: install the package chromium.")
     with playwright.sync_playwright() as drivers:
         browser = drivers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
