@@ -34,8 +34,8 @@ def _as_they_are(arrays: Any, /, **_: Any) -> Any:
 class _TracedOnce(nnx.BatchNorm):
     """A BatchNorm that JAX traces and differentiates once for all layers of one shape.
 
-    Without it, BatchNorm is 80% of the operations that are traced for a step of a residual network. XLA inlines the
-    calls, so the compiled program is the same.
+    Otherwise two thirds of the operations that are traced for a gradient of ResNet-18 are those of BatchNorm. XLA
+    inlines the calls, and the result is the same.
     """
 
     __call__ = nnx.jit(nnx.BatchNorm.__call__)
